@@ -1,0 +1,52 @@
+"""The carried state of a network is a pytree of tensors, batch axis first; everything done to it is written here once.
+
+An LSTM's (h, c), a Transformer's key/value cache, an n-gram's last n-1 inputs: the operations below do not
+care which. `None` is the state before anything was read.
+
+Legend: B sequences.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+State = Any  # a pytree of tensors whose first axis is B, or None
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """Apply `function` to every tensor of the state."""
+    return pytree.tree_map_only(Tensor, function, state)
+
+
+def detach(state: State) -> State:
+    """Cut the gradient: truncated backpropagation through time."""
+    return map_state(Tensor.detach, state)
+
+
+def select(state: State, index: Tensor) -> State:
+    """Rows `index` of the state: beam search keeps, drops and copies hypotheses with it."""
+    return map_state(lambda leaf: leaf.index_select(0, index), state)
+
+
+def concatenate(states: Sequence[State]) -> State:
+    """Join states along the batch axis, in order; the inverse of `split`."""
+    if not states or states[0] is None:
+        return None
+    return pytree.tree_map(lambda *leaves: torch.cat(leaves), *states)
+
+
+def split(state: State, sizes: Sequence[int]) -> list[State]:
+    """Cut the state along the batch axis into pieces of the given sizes."""
+    if state is None:
+        return [None for _ in sizes]
+    leaves, shape = pytree.tree_flatten(state)
+    pieces = zip(*(leaf.split(list(sizes)) for leaf in leaves), strict=True)
+    return [pytree.tree_unflatten(list(piece), shape) for piece in pieces]
+
+
+def size_in_bytes(state: State) -> int:
+    """Bytes that the state occupies: constant in length for a recurrent network, growing for a full cache."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor))
