@@ -1,0 +1,80 @@
+# Everything that a developer types. `make` alone prints the list.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# Which torch: the pin, or what was asked for with `make setup TORCH=...`, which later runs remember.
+PINNED_TORCH := $(shell grep '^torch==' constraints.txt)
+TORCH        ?= $(or $(shell cat $(VENV)/torch.txt 2>/dev/null),$(PINNED_TORCH))
+
+# One thread a process, two processes: reproducible sums, and no fight over two cores.
+export OMP_NUM_THREADS ?= 1
+WORKERS ?= 2
+SHAPES  := --jaxtyping-packages=pipeline,beartype.beartype
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-deepspeed demo test test-fast test-gpu bench bench-gpu check format lock clean
+
+help: ## Print this list
+	@echo "make TARGET [PYTHON=python3.12] [TORCH='torch==2.13.0 ...'] [ARGS='-k lstm']"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv and install everything at the pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "make setup: wants Python 3.11 or later, but $(PYTHON) is $$($(PYTHON) -V 2>&1 | head -n 1): try make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "make setup: $(PYTHON) has no venv module: install it (Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	@echo '$(TORCH)' > $(VENV)/torch.txt
+	$(BIN)/pip install -q -c $(VENV)/constraints.txt $(TORCH)
+	$(BIN)/pip install -q -c $(VENV)/constraints.txt -e '.[test,check]'
+	@touch $@
+
+setup-deepspeed: $(STAMP) ## Add DeepSpeed to .venv (its kernels are compiled only on demand)
+	@# Its build script imports torch, which an isolated build would not have.
+	DS_BUILD_OPS=0 $(BIN)/pip install -q -c $(VENV)/constraints.txt --no-build-isolation -e '.[deepspeed]'
+
+demo: $(STAMP) ## Prepare a corpus, train, interrupt, resume, sample and compare (6 minutes)
+	$(BIN)/unroll demo
+
+test: $(STAMP) ## Run every test that can run on this machine
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(SHAPES) -m 'not benchmark' $(ARGS)
+
+test-fast: $(STAMP) ## Run the tests that take no more than a few seconds each
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(SHAPES) -m 'not benchmark and not slow and not gpu' $(ARGS)
+
+test-gpu: $(STAMP) ## Run the tests that want a CUDA device
+	$(BIN)/python -m pytest -m 'gpu and not benchmark' $(ARGS)
+
+bench: $(STAMP) ## Measure this code against bare loops on the CPU
+	$(BIN)/python -m pytest -s -m 'benchmark and not gpu' $(ARGS)
+
+bench-gpu: $(STAMP) ## Measure this code against bare loops on a CUDA device
+	$(BIN)/python -m pytest -s -m 'benchmark and gpu' $(ARGS)
+
+check: $(STAMP) ## Lint, formatting, types, the direction of imports, shell scripts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@if command -v shellcheck > /dev/null; then shellcheck .ci/run && echo "shellcheck: passed"; \
+	else echo "shellcheck is not installed: shell scripts were not checked"; fi
+
+format: $(STAMP) ## Mend what the linter and the formatter can mend by themselves
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(STAMP) ## Write constraints.txt anew from what .venv holds
+	@{ sed -n '/^#/p' constraints.txt; \
+	   $(BIN)/pip freeze --all --exclude-editable | grep -v -e '^pip==' -e ' @ ' | sed 's/^\(torch==[0-9.]*\)+.*/\1/' | LC_ALL=C sort -f; \
+	} > $(VENV)/lock.txt
+	mv $(VENV)/lock.txt constraints.txt
+
+clean: ## Remove caches and build products; data/, runs/ and .venv stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	find pipeline data_prep tests -name __pycache__ -type d -prune -exec rm -rf {} +
