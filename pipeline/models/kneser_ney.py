@@ -1,0 +1,273 @@
+"""A counted n-gram predicts the next token from how often it followed the last few: one pass over the text.
+
+Interpolated modified Kneser-Ney smoothing (Chen and Goodman 1998, "An empirical study of smoothing techniques
+for language modeling", section 4.1.6). For a token w after a context h, which without its oldest token is h':
+
+    p(w | h) = (a(hw) - D(a(hw))) / a(h.) + backoff(h) p(w | h'),    backoff(h) = sum_w D(a(hw)) / a(h.)
+
+a is the count at the highest order; below it, the number of different tokens seen before hw, or the count
+where hw opens a sentence and nothing can stand before it. D takes one of three values an order, for a = 1, 2
+and more, estimated from n1..n4, the numbers of n-grams with a = 1..4. The recursion ends in the uniform
+distribution over the V tokens. Each sentence is opened by a mark that is never predicted and closed by `eos`,
+which is. Every n-gram seen is kept, however rare.
+
+An n-gram is stored as one integer: the number of its context in the table below, times V + 1, plus its last
+token. A table holds those integers in order: a search finds an n-gram, a slice all that followed a context.
+
+Legend: N tokens of a stream, S the same with begin marks, V tokens of the vocabulary, M n-grams of an order,
+C contexts (the n-grams one order below).
+"""
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64, Integer
+
+if TYPE_CHECKING:
+    from pipeline.dataset import Dataset, TokenSplit
+
+__all__ = ["KneserNey", "baseline"]
+
+ABSENT = -1  # the number of an n-gram that is not in its table
+
+
+class Table(NamedTuple):
+    """The n-grams of one order; an n-gram's number is its place in `keys`."""
+
+    keys: Int64[np.ndarray, " M"]
+    """Context number * (V + 1) + last token, ascending."""
+    share: Float64[np.ndarray, " M"]
+    """(a - D(a)) / a(h.): what the n-gram keeps of its context's probability."""
+    backoff: Float64[np.ndarray, " C"]
+    """What each context leaves to the order below; 1 where nothing was seen to follow."""
+
+
+class KneserNey:
+    """A counted n-gram with interpolated modified Kneser-Ney smoothing; made by `fit`.
+
+    Args:
+        tables: one an order, from unigrams up.
+        eos: the token that ends a sentence.
+        vocab_size: how many tokens can be predicted.
+    """
+
+    def __init__(self, tables: Sequence[Table], eos: int, vocab_size: int) -> None:
+        self.tables = tuple(tables)
+        self.eos = eos
+        self.vocab_size = vocab_size
+
+    @classmethod
+    def fit(cls, tokens: Integer[np.ndarray, " N"], eos: int, vocab_size: int, order: int = 5) -> "KneserNey":
+        """Count the n-grams of a stream in which `eos` ends each sentence.
+
+        Raises:
+            ValueError: nothing to count, an order below 1, or a token outside the vocabulary.
+        """
+        if order < 1:
+            raise ValueError(f"order={order} must be at least 1: an n-gram predicts from order - 1 tokens")
+        if len(tokens) == 0:
+            raise ValueError("tokens is empty: there is nothing to count")
+        stream, depth = open_sentences(tokens, eos, vocab_size)
+        tables: list[Table] = []
+        counted = count(np.zeros(len(stream), np.int64), stream, depth, vocab_size, 1)
+        for n in range(1, order + 1):
+            above = count(counted.ids, stream, depth, vocab_size, n + 1) if n < order else None
+            contexts = len(tables[-1].keys) if tables else 1
+            tables.append(smooth(counted.keys, adjusted(counted, above, vocab_size), contexts, vocab_size))
+            counted = above or counted
+        return cls(tables, eos, vocab_size)
+
+    @property
+    def order(self) -> int:
+        """The longest n-gram counted."""
+        return len(self.tables)
+
+    @property
+    def ngrams(self) -> int:
+        """How many n-grams are stored, over all orders: the number of parameters, so to say."""
+        return sum(len(table.keys) for table in self.tables)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the tables occupy."""
+        return sum(array.nbytes for table in self.tables for array in table)
+
+    def log_probabilities(self, tokens: Integer[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
+        """Natural logarithm of each token's probability after the tokens before it in its sentence.
+
+        Raises:
+            ValueError: a token outside the vocabulary.
+        """
+        stream, depth = open_sentences(tokens, self.eos, self.vocab_size)
+        probability = np.full(len(stream), 1 / self.vocab_size)
+        ids = np.zeros(len(stream), np.int64)
+        for n, table in enumerate(self.tables, start=1):
+            contexts = previous(ids, depth, n)
+            ids = find(table.keys, contexts, stream, self.vocab_size)
+            probability *= np.where(contexts == ABSENT, 1.0, table.backoff[contexts])
+            probability += np.where(ids == ABSENT, 0.0, table.share[ids])
+        logs: np.ndarray = np.log(probability[depth > 0])
+        return logs
+
+    def perplexity(self, tokens: Integer[np.ndarray, " N"]) -> float:
+        """exp of the mean negative log probability of a token, the end marks among them."""
+        return float(np.exp(-self.log_probabilities(tokens).mean()))
+
+    def distribution(self, context: Sequence[int]) -> Float64[np.ndarray, " V"]:
+        """Probability of every token after `context`, the sentence so far; empty where the sentence opens.
+
+        Raises:
+            ValueError: a token outside the vocabulary.
+        """
+        opened, depth = open_sentences(np.array([*context, self.eos], np.int64), self.eos, self.vocab_size)
+        probability = np.full(self.vocab_size, 1 / self.vocab_size)
+        for n, table in enumerate(self.tables, start=1):
+            if n - 1 > depth[-1]:  # the sentence is shorter than this context
+                break
+            number = self._number(opened[len(opened) - n : -1])
+            if number == ABSENT:
+                break
+            base = number * (self.vocab_size + 1)
+            first, last = np.searchsorted(table.keys, [base, base + self.vocab_size])
+            probability *= table.backoff[number]
+            probability[table.keys[first:last] - base] += table.share[first:last]
+        return probability
+
+    def _number(self, ngram: Int64[np.ndarray, " n"]) -> int:
+        """The place of an n-gram in the table of its order."""
+        number = np.zeros(1, np.int64)
+        for table, token in zip(self.tables, ngram, strict=False):
+            number = find(table.keys, number, token[None], self.vocab_size)
+        return int(number[0])
+
+
+class Counted(NamedTuple):
+    """The n-grams of one order as found in a stream."""
+
+    keys: Int64[np.ndarray, " M"]
+    counts: Int64[np.ndarray, " M"]
+    first: Int64[np.ndarray, " M"]
+    """Where in the stream each ended first."""
+    ids: Int64[np.ndarray, " S"]
+    """The number of the n-gram that ends at each place, ABSENT where the sentence is too short."""
+
+
+def open_sentences(
+    tokens: Integer[np.ndarray, " N"], eos: int, vocab_size: int
+) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " S"]]:
+    """Put the begin mark, number V, before each sentence, and say how far each place is from its mark."""
+    outside = (tokens < 0) | (tokens >= vocab_size)
+    if outside.any():
+        raise ValueError(f"token {tokens[outside][0]} is outside the vocabulary of {vocab_size} tokens")
+    ends = np.flatnonzero(tokens[:-1] == eos) + 1
+    stream = np.insert(tokens.astype(np.int64), np.concatenate([[0], ends]).astype(np.int64), vocab_size)
+    place = np.arange(len(stream))
+    return stream, place - np.maximum.accumulate(np.where(stream == vocab_size, place, 0))
+
+
+def previous(ids: Int64[np.ndarray, " S"], depth: Int64[np.ndarray, " S"], n: int) -> Int64[np.ndarray, " S"]:
+    """The context of the n-gram that ends at each place: the (n-1)-gram that ends one place before."""
+    return np.where(depth >= n - 1, np.roll(ids, 1) if n > 1 else ids, ABSENT)
+
+
+def count(
+    ids: Int64[np.ndarray, " S"],
+    stream: Int64[np.ndarray, " S"],
+    depth: Int64[np.ndarray, " S"],
+    vocab_size: int,
+    n: int,
+) -> Counted:
+    """Count the n-grams of a stream, given the numbers of the (n-1)-grams."""
+    contexts = previous(ids, depth, n)
+    places = np.flatnonzero(contexts != ABSENT)
+    packed = contexts[places] * (vocab_size + 1) + stream[places]
+    keys, first, inverse, counts = np.unique(
+        packed, return_index=True, return_inverse=True, return_counts=True
+    )
+    numbers = np.full(len(stream), ABSENT)
+    numbers[places] = inverse
+    return Counted(keys, counts, places[first], numbers)
+
+
+def adjusted(counted: Counted, above: Counted | None, vocab_size: int) -> Int64[np.ndarray, " M"]:
+    """a of each n-gram: how many tokens can precede it, or its count where `above` is None or none can."""
+    a = counted.counts
+    if above is not None:
+        preceded = np.bincount(counted.ids[above.first], minlength=len(a))
+        a = np.where(preceded > 0, preceded, a)  # an n-gram that nothing precedes opens its sentences
+    return np.where(counted.keys == vocab_size, 0, a)  # the begin mark itself is never predicted
+
+
+def smooth(
+    keys: Int64[np.ndarray, " M"], a: Int64[np.ndarray, " M"], contexts: int, vocab_size: int
+) -> Table:
+    """Take the discount from each n-gram and hand it to the order below."""
+    taken = discounts(a)[np.minimum(a, 3)]
+    context = keys // (vocab_size + 1)
+    total = np.bincount(context, weights=a, minlength=contexts)
+    spared = np.bincount(context, weights=taken, minlength=contexts)
+    share = (a - taken) / np.maximum(total, 1)[context]
+    return Table(keys, share, np.where(total > 0, spared / np.maximum(total, 1), 1.0))
+
+
+def discounts(a: Int64[np.ndarray, " M"]) -> Float64[np.ndarray, " 4"]:
+    """D for a = 0, 1, 2 and 3 or more (Chen and Goodman 1998, equation 26).
+
+    Where the counts of counts cannot say (one of n1..n4 is zero, as for the unigrams of bytes,
+    or a discount would not be positive), half of a = 1, 2, 3 is taken: 0.5, 1, 1.5.
+    """
+    n1, n2, n3, n4 = (int((a == times).sum()) for times in (1, 2, 3, 4))
+    fallback = np.array([0.0, 0.5, 1.0, 1.5])
+    if min(n1, n2, n3, n4) == 0:
+        return fallback
+    y = n1 / (n1 + 2 * n2)
+    estimated = np.array([0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
+    return estimated if estimated[1:].min() > 0 else fallback
+
+
+def find(
+    keys: Int64[np.ndarray, " M"],
+    contexts: Int64[np.ndarray, " S"],
+    tokens: Int64[np.ndarray, " S"],
+    vocab_size: int,
+) -> Int64[np.ndarray, " S"]:
+    """The number of the n-gram made of each context and token, ABSENT where it was never seen."""
+    packed = contexts * (vocab_size + 1) + tokens  # negative, and so never found, for an absent context
+    places = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
+    return np.where((contexts != ABSENT) & (keys[places] == packed), places, ABSENT)
+
+
+def baseline(dataset: "Dataset", order: int = 5) -> dict[str, Any]:
+    """Count the training split and measure the others: the honest figure that a trained network has to beat.
+
+    Returns:
+        order, ngrams (stored, over all orders), memory_gb (the tables), seconds (counting), and for each of
+        the splits `validation` and `test` that is there: nats (summed), tokens (predicted), perplexity,
+        bits_per_byte.
+    """
+    train = dataset.splits["train"]
+    begun = perf_counter()
+    model = KneserNey.fit(train.read(0, train.tokens), dataset.eos, dataset.vocab_size, order)
+    figures: dict[str, Any] = {
+        "order": order,
+        "ngrams": model.ngrams,
+        "memory_gb": model.bytes / 1e9,
+        "seconds": perf_counter() - begun,
+    }
+    for name in ("validation", "test"):
+        if name in dataset.splits and dataset.splits[name].tokens > 0:
+            figures[name] = measure(model, dataset.splits[name])
+    return figures
+
+
+def measure(model: KneserNey, split: "TokenSplit") -> dict[str, float]:
+    """The summed loss of a split and what follows from it."""
+    nats = -float(model.log_probabilities(split.read(0, split.tokens)).sum())
+    return {
+        "nats": nats,
+        "tokens": split.tokens,
+        "perplexity": float(np.exp(nats / split.tokens)),
+        "bits_per_byte": nats / float(np.log(2)) / max(split.bytes, 1),
+    }
