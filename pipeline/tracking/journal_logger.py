@@ -1,0 +1,89 @@
+"""The journal as a Lightning logger: what the trainer logs becomes a line of the run's own diary.
+
+Only rank zero writes. A full disk costs rows, never the training.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers.logger import Logger
+
+from pipeline.journal import JournalWriter
+
+
+class JournalLogger(Logger):
+    """Writes `journal.jsonl` of the run directory `run`.
+
+    Metrics named `tokens` and `seconds` are the clock of the run and become the record's own fields. Rows
+    that do not bring them, such as those of a validation, stand at the last ones known.
+
+    Args:
+        run: directory of the run.
+        tokens: training tokens consumed before this attempt.
+        seconds: training time before this attempt, summed over attempts.
+    """
+
+    def __init__(self, run: Path, tokens: int = 0, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.run = run
+        self.tokens = tokens
+        self.seconds = seconds
+        self.attempt = 1
+        self._writer: JournalWriter | None = None
+        self._warned = False
+
+    @property
+    def name(self) -> str:
+        """Name of the run: that of its directory."""
+        return self.run.name
+
+    @property
+    def version(self) -> int:
+        """Number of the attempt."""
+        return self.attempt
+
+    @rank_zero_only
+    def start_attempt(self, number: int, step: int) -> None:
+        """Begin attempt `number` after `step` optimizer steps; older rows beyond it are superseded."""
+        self.attempt = number
+        self._write(lambda journal: journal.attempt(number, step, self.tokens, self.seconds))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Write one row at `step` optimizer steps; see the class for `tokens` and `seconds`."""
+        values = dict(metrics)
+        self.tokens = int(values.pop("tokens", self.tokens))
+        self.seconds = float(values.pop("seconds", self.seconds))
+        clock = (self.attempt, step or 0, self.tokens, self.seconds)
+        if values:
+            self._write(lambda journal: journal.metrics(*clock, values))
+
+    @rank_zero_only
+    def log_samples(self, samples: Sequence[Mapping[str, str]], step: int) -> None:
+        """Write generated texts, each `{"prompt": ..., "text": ...}`, at `step` optimizer steps."""
+        clock = (self.attempt, step, self.tokens, self.seconds)
+        self._write(lambda journal: journal.samples(*clock, samples))
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the whole config stands beside the journal, in `config.yaml`."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Hand what was written to the disk; a later row opens the journal again."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def _write(self, record: Callable[[JournalWriter], None]) -> None:
+        try:
+            if self._writer is None:
+                self._writer = JournalWriter(self.run)
+            record(self._writer)
+        except OSError as error:
+            if not self._warned:
+                warnings.warn(f"the journal misses rows, training goes on: {error}", stacklevel=3)
+            self._warned = True

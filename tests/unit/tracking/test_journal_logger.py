@@ -1,0 +1,108 @@
+"""What Lightning logs becomes lines of the journal, from rank zero alone, and a full disk stops nothing."""
+
+import errno
+import os
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch.utils.data import DataLoader
+
+from pipeline.journal import FILE, read
+from pipeline.tracking.journal_logger import JournalLogger
+
+
+class Slope(LightningModule):
+    """Learns one number; its loss at step n is known: it is logged as n."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch, index):
+        self.log("train/loss", float(self.global_step))
+        return self.weight.sum()
+
+    def validation_step(self, batch, index):
+        self.log("val/loss", batch.float().mean())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_what_the_trainer_logs_stands_in_the_journal(tmp_path):
+    logger = JournalLogger(tmp_path / "run")
+    trainer = Trainer(
+        max_epochs=2,
+        logger=logger,
+        log_every_n_steps=1,
+        accelerator="cpu",
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(Slope(), DataLoader(range(3)), DataLoader(range(3)))
+    found = read(tmp_path / "run")
+    assert found.series("train/loss").values == [0, 1, 2, 3, 4, 5]
+    assert found.series("val/loss").values == [1.0, 1.0]
+    assert found.series("epoch").values[-1] == 1
+    assert found.torn == 0
+
+
+def test_rows_without_a_clock_stand_at_the_last_one_known(tmp_path):
+    logger = JournalLogger(tmp_path, tokens=100, seconds=7.0)
+    logger.start_attempt(3, 10)
+    logger.log_metrics({"train/loss": torch.tensor(2.5), "tokens": 110.0, "seconds": 8.5}, 11)
+    logger.log_metrics({"val/loss": 2.0, "epoch": 1}, 11)
+    logger.log_metrics({"tokens": 120, "seconds": 9.0}, 12)  # a clock alone is no row
+    logger.log_samples([{"prompt": "a", "text": "b"}], 12)
+    logger.finalize("success")
+    logger.log_metrics({"test/loss": 1.0}, 12)
+    found = read(tmp_path)
+    assert found.attempts == {3: 10}
+    assert found.series("train/loss") == ([11], [110], [8.5], [2.5])
+    assert found.series("val/loss") == ([11], [110], [8.5], [2.0])
+    assert found.series("epoch").values == [1]
+    assert found.series("test/loss") == ([12], [120], [9.0], [1.0])
+    assert [(row["tokens"], row["seconds"]) for row in found.samples()] == [(120, 9.0)]
+    assert len(found.rows) == 4
+    assert found.keys() == ["epoch", "test/loss", "train/loss", "val/loss"]
+
+
+def test_a_second_attempt_supersedes_what_the_first_wrote_beyond_its_start(tmp_path):
+    first, second = JournalLogger(tmp_path), JournalLogger(tmp_path)
+    first.start_attempt(1, 0)
+    for step in (10, 20, 30):
+        first.log_metrics({"train/loss": 1.0}, step)
+    second.start_attempt(2, 20)
+    second.log_metrics({"train/loss": 2.0}, 30)
+    assert read(tmp_path).series("train/loss").values == [1.0, 1.0, 2.0]
+
+
+def test_other_ranks_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    logger = JournalLogger(tmp_path)
+    logger.start_attempt(1, 0)
+    logger.log_metrics({"train/loss": 1.0}, 1)
+    logger.log_samples([], 1)
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_full_disk_is_told_once_and_stops_nothing(tmp_path, monkeypatch):
+    logger = JournalLogger(tmp_path)
+
+    def full(file, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.warns(UserWarning, match="No space left"):
+            logger.log_metrics({"train/loss": 1.0}, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            logger.log_metrics({"train/loss": 1.0}, 2)
+    logger.log_metrics({"train/loss": 1.0}, 3)
+    assert read(tmp_path).series("train/loss").steps == [3]
