@@ -1,0 +1,220 @@
+"""Beam search keeps the few best beginnings of a text and continues them side by side.
+
+At each step every hypothesis is continued by every token, and of all these the `width` most probable count.
+Those that chose the end mark are put aside; the best that did not go on. The search for a prompt is over when
+`width` hypotheses were put aside, or at the length limit, where those still going join them. They are ranked
+by log p(text) / length^penalty. With width 1 this is the greedy choice; with a width that holds every text it
+is the exhaustive search.
+
+Sutskever, Vinyals and Le 2014, "Sequence to sequence learning with neural networks", section 3.2.
+
+Legend: B prompts, W hypotheses a prompt, R rows (B times W), V tokens of the vocabulary, N new tokens,
+C candidates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from pipeline.decode import Device, Forward, Limits, Prompts, allowed, read, step
+from pipeline.state import select
+
+
+class Hypothesis(NamedTuple):
+    """One continuation and its rank."""
+
+    tokens: list[int]
+    score: float
+    """log p(tokens | prompt) / length^penalty."""
+
+
+@dataclass(frozen=True)
+class Beam:
+    """The most probable continuations that a search of limited width finds.
+
+    Args:
+        width: hypotheses kept for each prompt.
+        length_penalty: exponent of the length that divides the log probability: 0 ranks by probability, which
+            favours short texts, 1 by the mean over tokens.
+
+    Raises:
+        ValueError: a width below 1 or a negative penalty.
+    """
+
+    width: int = 4
+    length_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"width={self.width} of the beam must be at least 1")
+        if not 0 <= self.length_penalty < float("inf"):
+            raise ValueError(f"length_penalty={self.length_penalty} must be at least 0")
+
+    def complete(
+        self,
+        forward: Forward,
+        prompts: Sequence[Sequence[int]],
+        limits: Limits,
+        samples: int,
+        seed: int,
+        device: Device,
+    ) -> list[list[list[int]]]:
+        """For each prompt the `samples` best continuations; nothing is random here."""
+        if samples > self.width:
+            raise ValueError(f"samples={samples} must not exceed the width={self.width} of the beam")
+        found = self.search(forward, prompts, limits, device)
+        return [[hypothesis.tokens for hypothesis in best[:samples]] for best in found]
+
+    @torch.inference_mode()
+    def search(
+        self,
+        forward: Forward,
+        prompts: Sequence[Sequence[int]],
+        limits: Limits,
+        device: Device = "cpu",
+    ) -> list[list[Hypothesis]]:
+        """For each prompt up to `width` hypotheses, the best first.
+
+        Raises:
+            ValueError: no prompt, an empty prompt, or logits from which nothing can be chosen.
+        """
+        given = Prompts.of(prompts, device)
+        logits, state = read(forward, given.shared)
+        rows = torch.arange(len(prompts), device=device).repeat_interleave(self.width)
+        logits, state = logits[rows], select(state, rows)
+        search = Search.begin(len(prompts), self, limits, device)
+        for position in range(given.shared.shape[1], given.longest + limits.tokens):
+            logits = allowed(logits, search.fresh, limits)
+            writing = given.ended(position) & ~search.over
+            parents, tokens = search.advance(logits, writing, given.token(position))
+            if search.over.all():
+                break
+            logits, state = step(forward, tokens, select(state, parents))
+        return search.ranking()
+
+
+class Texts(NamedTuple):
+    """W texts for each prompt, filled up with zeros; those that are not there have the score -infinity."""
+
+    tokens: Int64[Tensor, "B W N"]
+    lengths: Int64[Tensor, "B W"]
+    scores: Float64[Tensor, "B W"]
+
+    def pick(self, index: Int64[Tensor, "B K"]) -> "Texts":
+        """Texts `index` of each prompt."""
+        wide = index[..., None].expand(-1, -1, self.tokens.shape[2])
+        return Texts(self.tokens.gather(1, wide), self.lengths.gather(1, index), self.scores.gather(1, index))
+
+    def extend(self, tokens: Int64[Tensor, "B W"], scores: Float64[Tensor, "B W"]) -> "Texts":
+        """Each text with one more token, and its new score."""
+        place = self.lengths.clamp(max=self.tokens.shape[2] - 1)[..., None]
+        return Texts(self.tokens.scatter(2, place, tokens[..., None]), self.lengths + 1, scores)
+
+
+@dataclass
+class Search:
+    """The hypotheses of every prompt while they grow."""
+
+    beam: Beam
+    limits: Limits
+    live: Texts
+    """Not ended; scores are log probabilities."""
+    aside: Texts
+    """Ended; scores are those of the ranking."""
+    fresh: Int64[Tensor, " B"]
+    """New tokens that the live hypotheses of a prompt have."""
+    put_aside: Int64[Tensor, " B"]
+    over: Bool[Tensor, " B"]
+
+    @classmethod
+    def begin(cls, prompts: int, beam: Beam, limits: Limits, device: Device) -> "Search":
+        """One live hypothesis a prompt, the empty one; its copies are dead until it branches."""
+        none = Texts(
+            torch.zeros(prompts, beam.width, limits.tokens, dtype=torch.long, device=device),
+            torch.zeros(prompts, beam.width, dtype=torch.long, device=device),
+            torch.full((prompts, beam.width), -torch.inf, dtype=torch.float64, device=device),
+        )
+        scores = none.scores.clone()
+        scores[:, 0] = 0.0
+        zeros = torch.zeros(prompts, dtype=torch.long, device=device)
+        return cls(beam, limits, none._replace(scores=scores), none, zeros, zeros, zeros.bool())
+
+    def advance(
+        self, logits: Float[Tensor, "R V"], writing: Bool[Tensor, " B"], prompt_token: Int64[Tensor, " B"]
+    ) -> tuple[Int64[Tensor, " R"], Int64[Tensor, " R"]]:
+        """Continue the prompts that are `writing`; which row each row then copies, and its token."""
+        width = self.beam.width
+        parents, tokens, scores = self.candidates(logits)
+        if self.limits.eos is None:
+            ends = torch.zeros_like(tokens, dtype=torch.bool)
+        else:
+            ends = tokens == self.limits.eos
+        ended = scores.masked_fill(~ends, -torch.inf)[:, :width]
+        self.set_aside(self.live.pick(parents[:, :width]).extend(tokens[:, :width], ended), writing)
+        scores, kept = scores.masked_fill(ends, -torch.inf).topk(width)
+        parents, tokens = parents.gather(1, kept), tokens.gather(1, kept)
+        waiting = ~writing[:, None]
+        same = torch.arange(width, device=logits.device).expand_as(parents)
+        parents, tokens = (
+            torch.where(waiting, same, parents),
+            torch.where(waiting, prompt_token[:, None], tokens),
+        )
+        grown = self.live.pick(parents).extend(tokens, scores)
+        self.live = Texts(
+            *(
+                torch.where(writing.view(-1, *[1] * (new.dim() - 1)), new, old)
+                for new, old in zip(grown, self.live, strict=True)
+            )
+        )
+        self.fresh = self.fresh + writing
+        self.finish(writing)
+        first_row = torch.arange(0, parents.numel(), width, device=logits.device)[:, None]
+        return (first_row + parents).flatten(), tokens.flatten()
+
+    def candidates(
+        self, logits: Float[Tensor, "R V"]
+    ) -> tuple[Int64[Tensor, "B C"], Int64[Tensor, "B C"], Float64[Tensor, "B C"]]:
+        """The best continuations of each prompt, in order: parent, token, log probability.
+
+        2W of them: at most W can end, one from each parent, so that W are left to go on.
+        """
+        prompts, width = self.live.scores.shape
+        each = min(2 * width, logits.shape[1])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        gains, tokens = logits.log_softmax(-1).topk(each)
+        totals = self.live.scores[..., None] + gains.view(prompts, width, each)
+        scores, place = totals.flatten(1).topk(min(2 * width, width * each))
+        return place // each, tokens.view(prompts, -1).gather(1, place), scores
+
+    def set_aside(self, texts: Texts, where: Bool[Tensor, " B"]) -> None:
+        """Rank texts, given with their log probabilities, among those put aside; W stay."""
+        scores = texts.scores / texts.lengths.clamp(min=1).double() ** self.beam.length_penalty
+        scores = scores.masked_fill(~where[:, None], -torch.inf)
+        both = Texts(
+            *(torch.cat(pair, dim=1) for pair in zip(self.aside, texts._replace(scores=scores), strict=True))
+        )
+        self.aside = both.pick(both.scores.topk(self.beam.width).indices)
+        self.put_aside = self.put_aside + scores.isfinite().sum(1)
+
+    def finish(self, writing: Bool[Tensor, " B"]) -> None:
+        """End the search of prompts with W texts aside, or none alive, or at the limit."""
+        enough = self.put_aside >= self.beam.width
+        self.set_aside(self.live, writing & ~enough & (self.fresh == self.limits.tokens))
+        exhausted = ~self.live.scores.isfinite().any(1)
+        self.over = self.over | (writing & (enough | exhausted | (self.fresh == self.limits.tokens)))
+
+    def ranking(self) -> list[list[Hypothesis]]:
+        """What was put aside, the best first."""
+        rows = zip(*(leaf.tolist() for leaf in self.aside), strict=True)
+        return [
+            [
+                Hypothesis(tokens[:length], score)
+                for tokens, length, score in zip(*row, strict=True)
+                if score > -torch.inf
+            ]
+            for row in rows
+        ]

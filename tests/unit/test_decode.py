@@ -1,0 +1,297 @@
+"""Generation against exhaustive enumeration, softmax itself, and every row decoded alone."""
+
+import importlib
+import inspect
+import itertools
+import math
+import pkgutil
+
+import pytest
+import torch
+
+import pipeline.models
+from pipeline.decode import Greedy, Limits, Sample, generate, stream
+from pipeline.decode_beam import Beam
+
+VOCAB = 5
+
+
+class Table:
+    """A random model whose next token depends on the last two; its state is the last token read."""
+
+    def __init__(self, seed=0, vocab=VOCAB, sharpness=2.0):
+        generator = torch.Generator().manual_seed(seed)
+        self.vocab = vocab
+        self.logits = sharpness * torch.randn(
+            vocab + 1, vocab, vocab, generator=generator, dtype=torch.float64
+        )
+
+    def __call__(self, tokens, state):
+        before = torch.full_like(tokens[:, :1], self.vocab) if state is None else state[0]
+        before = torch.cat([before, tokens[:, :-1]], dim=1)
+        return self.logits[before, tokens], (tokens[:, -1:],)
+
+    def log_probability(self, prompt, text):
+        whole = [*prompt, *text]
+        logits, _ = self(torch.tensor([whole]), None)
+        logs = logits[0].log_softmax(-1)
+        return sum(logs[len(prompt) - 1 + i, token].item() for i, token in enumerate(text))
+
+
+def prompts_of_unequal_lengths(vocab=VOCAB):
+    generator = torch.Generator().manual_seed(5)
+    return [torch.randint(vocab, (length,), generator=generator).tolist() for length in (4, 1, 7, 2, 4)]
+
+
+def every_text(vocab, longest, eos):
+    """All texts that end with the end mark, or are cut at the limit."""
+    words = [token for token in range(vocab) if token != eos]
+    for length in range(1, longest + 1):
+        for text in itertools.product(words, repeat=length - 1):
+            yield [*text, eos]
+    yield from (list(text) for text in itertools.product(words, repeat=longest))
+
+
+@pytest.mark.parametrize("eos", [None, 0])
+def test_greedy_is_sampling_from_the_best_alone_and_a_beam_of_one(eos):
+    prompts, limits = prompts_of_unequal_lengths(), Limits(tokens=9, eos=eos)
+    for seed in range(10):
+        choices = [Greedy(), Sample(top_k=1), Sample(top_p=1e-9), Beam(1), Beam(1, length_penalty=1.0)]
+        texts = [generate(Table(seed), prompts, choice, limits) for choice in choices]
+        assert all(other == texts[0] for other in texts[1:])
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_a_beam_that_holds_every_text_is_the_exhaustive_search(penalty):
+    model, eos, longest = Table(seed=3, vocab=3), 0, 4
+    prompts = [[1, 2], [2]]
+    texts = list(every_text(3, longest, eos))
+    found = Beam(width=len(texts), length_penalty=penalty).search(model, prompts, Limits(longest, eos=eos))
+    for prompt, hypotheses in zip(prompts, found, strict=True):
+        scored = [(model.log_probability(prompt, text) / len(text) ** penalty, text) for text in texts]
+        expected = sorted(scored, reverse=True)
+        assert [hypothesis.tokens for hypothesis in hypotheses] == [text for _, text in expected]
+        assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx(
+            [score for score, _ in expected]
+        )
+
+
+def narrow_beam(model, prompt, width, limits):
+    """Beam search by the book, on lists, for one prompt."""
+    live, aside = [([], 0.0)], []
+    for _ in range(limits.tokens):
+        grown = [
+            ([*text, token], model.log_probability(prompt, [*text, token]))
+            for text, _ in live
+            for token in range(model.vocab)
+        ]
+        grown.sort(key=lambda one: -one[1])
+        aside += [one for one in grown[:width] if one[0][-1] == limits.eos]
+        live = [one for one in grown if one[0][-1] != limits.eos][:width]
+        if len(aside) >= width:
+            break
+    else:
+        aside += live
+    return sorted(aside, key=lambda one: -one[1])[:width]
+
+
+@pytest.mark.parametrize("width", [2, 3, 6])
+def test_a_narrow_beam_finds_what_the_search_by_the_book_finds(width):
+    limits, prompts = Limits(tokens=6, eos=0), prompts_of_unequal_lengths()
+    for seed in range(5):
+        model = Table(seed)
+        found = Beam(width).search(model, prompts, limits)
+        for prompt, hypotheses in zip(prompts, found, strict=True):
+            expected = narrow_beam(model, prompt, width, limits)
+            assert [one.tokens for one in hypotheses] == [text for text, _ in expected]
+            assert [one.score for one in hypotheses] == pytest.approx([score for _, score in expected])
+
+
+def test_a_beam_gives_its_best_in_order():
+    best = Beam(4).search(Table(1), [[1]], Limits(5))[0]
+    texts = generate(Table(1), [[1]], Beam(4), Limits(5), samples=3)[0]
+    assert texts == [hypothesis.tokens for hypothesis in best[:3]]
+    assert [one.score for one in best] == sorted((one.score for one in best), reverse=True)
+
+
+@pytest.mark.parametrize(
+    "choice", [Greedy(), Sample(0.8), Sample(top_k=3), Sample(top_p=0.7), Beam(3)], ids=str
+)
+@pytest.mark.parametrize("limits", [Limits(8), Limits(8, eos=0), Limits(8, at_least=5, eos=0)], ids=str)
+def test_a_row_does_not_depend_on_its_company(choice, limits):
+    prompts = prompts_of_unequal_lengths()
+    together = generate(Table(), prompts, choice, limits, samples=2 if choice != Greedy() else 1, seed=3)
+    alone = [
+        generate(Table(), [prompt], choice, limits, samples=2 if choice != Greedy() else 1, seed=3)[0]
+        for prompt in prompts
+    ]
+    assert together == alone
+    assert (
+        generate(Table(), prompts[::-1], choice, limits, samples=len(together[0]), seed=3) == together[::-1]
+    )
+
+
+def test_samples_of_one_prompt_have_seeds_of_their_own():
+    limits = Limits(12)
+    many = generate(Table(sharpness=0.5), [[1, 2]], Sample(), limits, samples=4, seed=7)[0]
+    assert len({tuple(text) for text in many}) == 4
+    assert generate(Table(sharpness=0.5), [[1, 2]], Sample(), limits, samples=1, seed=9)[0] == [many[2]]
+
+
+def test_a_longer_limit_only_adds_to_the_text():
+    short, long = (generate(Table(), [[1], [2, 3]], Sample(), Limits(n), seed=1) for n in (5, 40))
+    assert [text[0][:5] for text in long] == [text[0] for text in short]
+
+
+def test_the_end_mark_ends_a_row_and_not_before_the_least_length():
+    model = Table(seed=2, sharpness=0.5)
+    rows = generate(model, [[1]], Sample(), Limits(30, at_least=4, eos=0), samples=50)[0]
+    assert all(0 not in text[:-1] for text in rows)
+    assert all(len(text) == 30 or text[-1] == 0 for text in rows)
+    assert min(len(text) for text in rows) == 4
+    assert all(0 not in text[:3] and len(text) >= 4 for text in rows)
+    assert min(len(one.tokens) for one in Beam(3).search(model, [[1]], Limits(9, at_least=6, eos=0))[0]) >= 6
+
+
+def test_streaming_gives_each_row_its_tokens_when_its_prompt_is_read():
+    prompts = [[1, 2, 3], [1]]
+    steps = list(stream(Table(), prompts, Greedy(), Limits(4), seeds=[0, 0]))
+    texts = [[step[row] for step in steps] for row in range(2)]
+    assert [token is None for token in texts[0]] == [True, True, False, False, False, False]
+    assert [token is None for token in texts[1]] == [False, False, False, False, True, True]
+    whole = generate(Table(), prompts, Greedy(), Limits(4))
+    assert [[token for token in text if token is not None] for text in texts] == [text[0] for text in whole]
+
+
+def test_the_model_is_read_one_token_at_a_time_after_the_prompt_and_no_further_than_needed():
+    shapes, model = [], Table()
+
+    def watched(tokens, state):
+        shapes.append(tuple(tokens.shape))
+        return model(tokens, state)
+
+    generate(watched, [[1, 2, 3], [1, 2, 3]], Greedy(), Limits(4))
+    assert shapes == [(2, 3), (2, 1), (2, 1), (2, 1)]
+
+
+def test_a_long_prompt_is_read_in_pieces_that_carry_the_state():
+    prompt = torch.randint(VOCAB, (700,), generator=torch.Generator().manual_seed(1)).tolist()
+    whole = generate(Table(), [prompt], Greedy(), Limits(5))
+    assert whole == generate(Table(), [prompt[-2:]], Greedy(), Limits(5))  # the table looks back two tokens
+
+
+@pytest.mark.parametrize(
+    ("choice", "kept"),
+    [
+        (Sample(), {0, 1, 2, 3, 4}),
+        (Sample(top_k=2), {1, 3}),
+        (Sample(top_k=99), {0, 1, 2, 3, 4}),
+        (Sample(top_p=0.39), {1}),
+        (Sample(top_p=0.41), {1, 3}),
+        (Sample(top_p=0.71), {1, 3, 0}),
+        (Sample(top_p=1.0), {0, 1, 2, 3, 4}),
+        (Sample(top_k=2, top_p=0.5), {1}),  # of the two left, the first alone holds 4/7
+        (Sample(temperature=0.5, top_p=0.5), {1}),  # squared: 16 of 16 + 9 + 2.25 + ... = 0.55
+    ],
+    ids=str,
+)
+def test_the_cuts_keep_exactly_the_right_tokens(choice, kept):
+    shares = torch.tensor([0.15, 0.4, 0.1, 0.3, 0.05], dtype=torch.float64)
+    probabilities = choice.probabilities(shares.log()[None])[0]
+    assert set(probabilities.nonzero().flatten().tolist()) == kept
+    expected = [shares[i].item() ** (1 / choice.temperature) if i in kept else 0.0 for i in range(5)]
+    assert probabilities.tolist() == pytest.approx([share / sum(expected) for share in expected])
+
+
+def test_of_equally_probable_tokens_the_cut_keeps_the_first():
+    probabilities = Sample(top_k=2).probabilities(torch.zeros(1, 5))
+    assert probabilities.tolist() == [[0.5, 0.5, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("choice", [Sample(), Sample(0.7), Sample(top_k=3), Sample(1.3, top_p=0.8)], ids=str)
+def test_sampling_draws_from_the_softmax(choice):
+    draws, vocab = 20_000, 6
+    logits = torch.tensor([0.3, -1.0, 1.2, 0.0, 0.8, -0.4])
+    uniform = torch.rand(draws, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    counts = torch.bincount(choice(logits.expand(draws, vocab), uniform), minlength=vocab)
+    scaled = (logits / choice.temperature).softmax(0)
+    expected = draws * torch.where(choice.keep(logits[None].double() / choice.temperature)[0], scaled, 0.0)
+    expected *= draws / expected.sum()
+    possible = expected > 0
+    assert counts[~possible].sum() == 0
+    chi_square = ((counts - expected)[possible] ** 2 / expected[possible]).sum().item()
+    assert chi_square < 20.5  # the 99.9 % point at 5 degrees of freedom
+
+
+def test_the_extreme_draws_still_choose_a_possible_token():
+    logits = torch.tensor([[-math.inf, 0.0, 0.0, -math.inf]]).expand(2, 4)
+    uniform = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    assert Sample()(logits, uniform).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("choice", [Greedy(), Sample(), Beam(2)], ids=str)
+def test_logits_that_say_nothing_are_refused(choice, bad):
+    model = Table()
+    model.logits[:, 3, 1] = bad
+    with pytest.raises(ValueError, match="row 1: no token can be chosen"):
+        generate(model, [[1], [3]], choice, Limits(3))
+
+
+def test_a_vocabulary_of_the_end_mark_alone_cannot_write_more():
+    with pytest.raises(ValueError, match="or forbid all"):
+        generate(Table(vocab=1), [[0]], Greedy(), Limits(3, at_least=2, eos=0))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Sample(0.0), "temperature=0.0 must be positive"),
+        (lambda: Sample(math.nan), "temperature=nan must be positive"),
+        (lambda: Sample(top_k=0), "top_k=0 must be at least 1"),
+        (lambda: Sample(top_p=0.0), r"top_p=0.0 must lie in \(0, 1\]"),
+        (lambda: Sample(top_p=1.1), r"top_p=1.1 must lie in \(0, 1\]"),
+        (lambda: Beam(0), "width=0 of the beam must be at least 1"),
+        (lambda: Beam(2, -1.0), "length_penalty=-1.0 must be at least 0"),
+        (lambda: Limits(0), "tokens=0 must be at least 1"),
+        (lambda: Limits(3, at_least=4), "at_least=4 must lie between 0 and tokens=3"),
+        (lambda: generate(Table(), [], Greedy(), Limits()), "there is no prompt"),
+        (lambda: generate(Table(), [[1], []], Greedy(), Limits()), "prompt 1 is empty"),
+        (lambda: generate(Table(), [[1]], Greedy(), Limits(), samples=0), "samples=0 must be at least 1"),
+        (lambda: generate(Table(), [[1]], Beam(2), Limits(), samples=3), "samples=3 must not exceed"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def networks():
+    """Every network class that a module of pipeline.models names in __all__."""
+    for module in pkgutil.iter_modules(pipeline.models.__path__):
+        found = importlib.import_module(f"pipeline.models.{module.name}")
+        for name in getattr(found, "__all__", []):
+            member = getattr(found, name)
+            if (
+                inspect.isclass(member)
+                and issubclass(member, torch.nn.Module)
+                and "vocab_size" not in inspect.signature(member).parameters
+                and "width" in inspect.signature(member).parameters
+            ):
+                yield pytest.param(member, id=name)
+
+
+@pytest.mark.parametrize("network", networks())
+def test_every_network_generates_in_a_batch_what_it_generates_alone(network):
+    torch.manual_seed(0)
+    body = network(width=16).eval().double()
+    embedding = torch.randn(VOCAB, 16, dtype=torch.float64)
+
+    def forward(tokens, state):
+        outputs, state = body(embedding[tokens], state)
+        return outputs @ embedding.T, state
+
+    prompts = prompts_of_unequal_lengths()
+    for choice in (Greedy(), Sample(), Beam(3)):
+        together = generate(forward, prompts, choice, Limits(12, eos=0), seed=4)
+        assert together == [generate(forward, [one], choice, Limits(12, eos=0), seed=4)[0] for one in prompts]
