@@ -50,3 +50,8 @@ def split(state: State, sizes: Sequence[int]) -> list[State]:
 def size_in_bytes(state: State) -> int:
     """Bytes that the state occupies: constant in length for a recurrent network, growing for a full cache."""
     return sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor))
+
+
+def rows(state: State) -> int:
+    """How many sequences the state belongs to: B."""
+    return next(leaf.shape[0] for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor))

@@ -24,3 +24,7 @@ class TokenBatch(NamedTuple):
     """The sample of each row, -1 for a row that only fills the batch."""
     predictions: int
     """Targets in the whole global batch, over all ranks and micro-batches: what the loss is divided by."""
+    step: int
+    """Which global batch of the epoch this is a part of."""
+    slot: int | None
+    """Which carried state this batch continues, if step > 0, and leaves; None where no state is carried."""

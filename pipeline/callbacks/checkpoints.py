@@ -1,0 +1,160 @@
+"""Between two steps the processes agree: go on, save, or save and leave.
+
+A checkpoint is taken every so many steps or minutes, after each validation, when a signal asked the run to
+stop, and at the end. The last few and the best by the validation loss are kept.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from pipeline import checkpoint, stop
+
+GO_ON, SAVE, LEAVE = 0, 1, 2
+COUNTS = ("ready", "started", "processed", "completed")
+
+
+class Checkpoints(Callback):
+    """Saves the run.
+
+    Args:
+        every_steps: optimizer steps from one checkpoint to the next; None for none by steps.
+        every_minutes: minutes after which one is due whatever the steps; None for none by time.
+        keep_last: newest checkpoints kept.
+        keep_best: checkpoints with the lowest metric kept.
+        metric: what `best` means; lower is better.
+    """
+
+    def __init__(
+        self,
+        every_steps: int | None = None,
+        every_minutes: float | None = 10,
+        keep_last: int = 2,
+        keep_best: int = 1,
+        metric: str = "val/loss",
+    ) -> None:
+        if keep_last < 1:
+            raise ValueError(f"keep_last={keep_last} must be at least 1: a run without a checkpoint cannot continue")
+        self.every_steps, self.every_minutes = every_steps, every_minutes
+        self.keep_last, self.keep_best, self.metric = keep_last, keep_best, metric
+        self.directory = Path("checkpoints")
+        self.group: Any = None
+        self.saved_at, self.saved_step = time.monotonic(), -1
+        self.validation_due = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """The agreement has a group of its own, on the CPU, so that it never waits for a device."""
+        if trainer.world_size > 1 and self.group is None:
+            self.group = torch.distributed.new_group(backend="gloo")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen to signals, after Lightning put its own handlers; run the validation that a stop left undone."""
+        stop.install()
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+        if self.validation_due:
+            self.validation_due = False
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """At the end of an optimizer step: agree, save, leave."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        wish = self._agree(self._wish(trainer))
+        if wish == GO_ON:
+            return
+        loop = trainer.fit_loop.epoch_loop
+        validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        if validates and wish == SAVE:
+            return  # the validation that comes now ends with a checkpoint
+        self.validation_due = validates
+        self.save(trainer)
+        self.validation_due = False
+        if wish == LEAVE:
+            raise stop.Stopped
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save with the metrics just measured."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.saved_step = -1  # the same step may have been saved without its metrics
+            self.save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the end, unless the last step is saved already."""
+        self.save(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["accumulation"] = trainer.accumulate_grad_batches
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        rescale(checkpoint, trainer.accumulate_grad_batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validation_due": self.validation_due}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validation_due = state_dict["validation_due"]
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint of this step and delete those no longer kept; called on every process."""
+        if self.saved_step == trainer.global_step:
+            return
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+        validated = trainer.validating
+        trainer.save_checkpoint(
+            self.directory / checkpoint.name_of(trainer.global_step),
+            storage_options={"metrics": metrics if validated else {}},
+        )
+        if trainer.is_global_zero:
+            self._forget_old()
+
+    def _wish(self, trainer: pl.Trainer) -> int:
+        if stop.requested() is not None:
+            return LEAVE
+        by_steps = self.every_steps and trainer.global_step % self.every_steps == 0
+        waited = time.monotonic() - self.saved_at
+        by_time = self.every_minutes is not None and waited > 60 * self.every_minutes
+        return SAVE if by_steps or by_time else GO_ON
+
+    def _agree(self, wish: int) -> int:
+        """The strongest wish of all processes."""
+        if self.group is None:
+            return wish
+        wishes = torch.tensor([wish], dtype=torch.int32)
+        torch.distributed.all_reduce(wishes, op=torch.distributed.ReduceOp.MAX, group=self.group)
+        return int(wishes)
+
+    def _forget_old(self) -> None:
+        kept = set(checkpoint.newest_first(self.directory)[: self.keep_last])
+        kept |= {path for _, path in checkpoint.by_metric(self.directory, self.metric)[: self.keep_best]}
+        for path in checkpoint.newest_first(self.directory):
+            if path not in kept:
+                checkpoint.remove(path)
+
+
+def rescale(state: dict[str, Any], accumulation: int) -> None:
+    """Recount a checkpoint's micro-batches, in place, for another number of micro-batches a step.
+
+    Args:
+        state: the checkpoint, taken between two optimizer steps.
+        accumulation: micro-batches a step from now on.
+    """
+    before = state["accumulation"]
+    progress = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        behind = {name: counts["ready"] - counts[name] for name in COUNTS}
+        ready = counts["ready"] // before * accumulation
+        counts.update({name: ready - behind[name] for name in COUNTS})
+    state["accumulation"] = accumulation

@@ -1,0 +1,41 @@
+"""Progress as plain lines, for logs and terminals that cannot redraw."""
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from pipeline.callbacks.monitor import Monitor
+
+
+class Lines(Callback):
+    """Prints the monitor's newest row, at most one every `seconds`, and each validation.
+
+    Args:
+        monitor: whose rows are printed.
+        seconds: least time between two lines.
+    """
+
+    def __init__(self, monitor: Monitor, seconds: float = 5.0) -> None:
+        self.monitor, self.seconds = monitor, seconds
+        self.printed = -seconds
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        row, now = self.monitor.latest, time.monotonic()
+        if not trainer.is_global_zero or "train/loss" not in row or now - self.printed < self.seconds:
+            return
+        self.printed = now
+        print(
+            f"epoch {trainer.current_epoch} step {trainer.global_step}: loss {row['train/loss']:.4f}, "
+            f"perplexity {row['train/perplexity']:.2f}, {row['train/tokens_per_second']:,.0f} tokens/s",
+            flush=True,
+        )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+            listed = ", ".join(f"{name.removeprefix('val/').replace('_', ' ')} {value:.4f}" for name, value in found.items())
+            print(f"validation at step {trainer.global_step}: {listed}", flush=True)

@@ -1,0 +1,31 @@
+"""Dropout is drawn from the seed, the step and the rank, so a resumed run draws what the straight one draws."""
+
+import hashlib
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+
+class Randomness(Callback):
+    """Seeds torch's generators anew before each micro-batch.
+
+    Args:
+        seed: the run's seed.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        slot = batch_idx % trainer.accumulate_grad_batches
+        torch.manual_seed(seed_of(self.seed, trainer.global_step, slot, trainer.global_rank))
+
+
+def seed_of(*parts: int) -> int:
+    """A 63-bit seed from several numbers: different numbers give unrelated seeds."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -1,0 +1,61 @@
+"""The command line: `unroll VERB ...`, each verb imported only when it is called."""
+
+import importlib
+import sys
+
+from pipeline import stop
+from pipeline.errors import TRY_AGAIN, UserError
+
+VERBS = {
+    "prepare": ("data_prep", "raw text -> dataset: `unroll prepare text SOURCE... --output data/NAME`"),
+    "fit": ("pipeline.training", "train, or continue, a run: `unroll fit --config configs/text/lstm.yaml`"),
+    "validate": ("pipeline.training", "measure a run's best checkpoint on the validation split"),
+    "test": ("pipeline.training", "measure a run's best checkpoint on the test split"),
+    "generate": ("pipeline.generate", "write text with a run: `unroll generate RUN --prompt TEXT`"),
+    "compare": ("pipeline.compare", "runs side by side, as a table and a page: `unroll compare RUN...`"),
+    "demo": ("pipeline.demo", "all of it in five minutes, on the built-in corpus"),
+}
+
+HELP = """usage: unroll VERB [OPTIONS]
+
+Train sequence models; lose nothing when they are stopped.
+
+{verbs}
+
+`unroll VERB --help` tells more. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 75 stopped and saved
+(give the same command again), 1 anything else."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:10}{about}" for verb, (_, about) in VERBS.items())))
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        return complain(f"no verb {verb!r}: one of {', '.join(VERBS)}", 2)
+    module = VERBS[verb][0]
+    try:
+        if module == "pipeline.training":
+            stop.install()  # before torch is imported: a signal in those seconds is not lost
+            rest = [verb, *rest]
+        return int(importlib.import_module(module).main(rest))
+    except UserError as error:
+        return complain(str(error), error.exit_code)
+    except stop.Stopped:
+        return TRY_AGAIN
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def complain(message: str, exit_code: int) -> int:
+    """One line to the user."""
+    print(f"unroll: error: {' '.join(message.split())}", file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The plan says which samples make global batch k: a pure function of (number of samples, seed, epoch, k).
+
+It does not know how many processes there are. Rank r of W takes its slice of every global batch, so the
+position of a run in its data is one integer, resuming costs O(1), and 1, 2 or 64 processes see the same
+batches in the same order.
+
+Legend: G samples in a global batch, W processes, A micro-batches a step (gradient accumulation).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError
+
+Ids = NDArray[np.int64]
+NO_SAMPLE = -1  # an id that only fills the last batch of an evaluation
+
+
+@dataclass(frozen=True)
+class Plan(ABC):
+    """The order of samples 0 .. samples-1 in global batches of `batch_size`."""
+
+    samples: int
+    batch_size: int
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Global batches in an epoch."""
+
+    @abstractmethod
+    def batch(self, epoch: int, k: int) -> Ids:
+        """Ids of global batch k, shape (G,); NO_SAMPLE where the batch is only filled."""
+
+
+@dataclass(frozen=True)
+class Shuffled(Plan):
+    """Every sample at most once an epoch, in an order drawn from the seed; the few left over differ by epoch."""
+
+    seed: int
+
+    def __len__(self) -> int:
+        return self.samples // self.batch_size
+
+    def batch(self, epoch: int, k: int) -> Ids:
+        places = np.arange(k * self.batch_size, (k + 1) * self.batch_size)
+        return permute(places, self.samples, (self.seed, epoch))
+
+
+@dataclass(frozen=True)
+class InOrder(Plan):
+    """Every sample exactly once, first to last; the last batch is filled with NO_SAMPLE."""
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.batch_size)
+
+    def batch(self, epoch: int, k: int) -> Ids:
+        ids = np.arange(k * self.batch_size, (k + 1) * self.batch_size)
+        return np.where(ids < self.samples, ids, NO_SAMPLE)
+
+
+@dataclass(frozen=True)
+class Lanes(Plan):
+    """G contiguous lanes read side by side: row i of batch k+1 continues row i of batch k.
+
+    With `complete`, the last lane is filled up so that every sample is read exactly once (evaluation);
+    without, the fewer than G samples left over are not read (training).
+    """
+
+    complete: bool = False
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.batch_size) if self.complete else self.samples // self.batch_size
+
+    def batch(self, epoch: int, k: int) -> Ids:
+        ids = np.arange(self.batch_size) * len(self) + k
+        return np.where(ids < self.samples, ids, NO_SAMPLE)
+
+
+def permute(places: Ids, size: int, key: tuple[int, ...]) -> Ids:
+    """The elements at `places` of a random permutation of 0 .. size-1, without drawing the whole permutation.
+
+    A Feistel network of four rounds is a bijection on the next power of four; places that leave the range
+    walk on until they are back in it (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+    """
+    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    mask = np.uint64((1 << half) - 1)
+    keys = np.random.SeedSequence([abs(part) for part in key]).generate_state(4, np.uint64)
+    found = _feistel(places.astype(np.uint64), half, mask, keys)
+    while (outside := found >= size).any():
+        found[outside] = _feistel(found[outside], half, mask, keys)
+    return found.astype(np.int64)
+
+
+def _feistel(value: NDArray[np.uint64], half: int, mask: np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    left, right = value >> np.uint64(half), value & mask
+    for key in keys:
+        left, right = right, left ^ (_scramble(right ^ key) & mask)
+    return (left << np.uint64(half)) | right
+
+
+def _scramble(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every input bit moves every output bit."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+class Slice(NamedTuple):
+    """What one rank reads for one micro-batch."""
+
+    ids: Ids
+    predictions: int
+    """Targets in the whole global batch, over all ranks and micro-batches."""
+    epoch: int
+    step: int
+    """Which global batch of the epoch this is a part of."""
+    slot: int
+    """Which micro-batch of the step this is, 0 .. A-1."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a global batch is divided: G = W x A x (rows a micro-batch)."""
+
+    batch_size: int
+    world_size: int = 1
+    rank: int = 0
+    accumulation: int = 1
+
+    @classmethod
+    def of(cls, batch_size: int, limit: int | None, world_size: int, rank: int) -> "Share":
+        """Derive the gradient accumulation: the fewest micro-batches of at most `limit` rows a process.
+
+        Raises:
+            ConfigError: the global batch cannot be divided among the processes.
+        """
+        if batch_size % world_size:
+            raise ConfigError(
+                f"global_batch_size={batch_size} cannot be divided among {world_size} processes: "
+                f"choose a multiple of {world_size}, or other devices"
+            )
+        rows = batch_size // world_size
+        if limit is not None and limit < 1:
+            raise ConfigError(f"per_device_batch_size={limit} must be at least 1")
+        accumulation = next(a for a in range(1, rows + 1) if rows % a == 0 and rows // a <= (limit or rows))
+        return cls(batch_size, world_size, rank, accumulation)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a micro-batch."""
+        return self.batch_size // (self.world_size * self.accumulation)
+
+    def of_rank(self, ids: Ids, slot: int) -> Ids:
+        """This rank's micro-batch `slot` of a global batch: contiguous rows."""
+        first = (self.rank * self.accumulation + slot) * self.rows
+        return ids[first : first + self.rows]
+
+
+class MicroBatches:
+    """The batch sampler of a DataLoader: one rank's slices, epoch after epoch, from any position.
+
+    Args:
+        predictions: counts the targets in a global batch, given its ids.
+        position: micro-batches of this rank already consumed.
+        limit: micro-batches an epoch ends after; all of them when None.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        share: Share,
+        predictions: Callable[[Ids], int],
+        position: int = 0,
+        limit: int | None = None,
+    ) -> None:
+        self.plan, self.share, self.predictions, self.position = plan, share, predictions, position
+        self.length = len(plan) * share.accumulation
+        self.limit = self.length if limit is None else min(limit, self.length)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a micro-batch; DeepSpeed asks for it."""
+        return self.share.rows
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Slice]:
+        # The body runs at the first next(): torch calls iter() twice an epoch when there are workers.
+        epoch, index = divmod(self.position, self.limit)
+        self.position = (epoch + 1) * self.limit
+        for micro in range(index, self.length):
+            step, slot = divmod(micro, self.share.accumulation)
+            ids = self.plan.batch(epoch, step)
+            yield Slice(self.share.of_rank(ids, slot), self.predictions(ids), epoch, step, slot)

@@ -1,0 +1,259 @@
+"""`unroll generate RUN` continues prompts with a trained language model.
+
+One text is written to the terminal as it comes; several are decoded together, and written when they are done.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import CheckpointError, ConfigError, DataError
+
+if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
+    from tokenizers import Tokenizer
+
+    from pipeline.decode import Choice, Forward, Limits
+
+EOS, UNK = "<eos>", "<unk>"
+ROWS = 64  # texts decoded together
+
+
+def main(argv: list[str]) -> int:
+    """The verb.
+
+    Raises:
+        UserError: no such run, checkpoint or file, or settings that cannot be.
+    """
+    arguments = parser().parse_args(argv)
+    prompts = read_prompts(arguments)
+    choice, limits = settings(arguments)
+    writer = Writer.open(arguments.run, arguments.checkpoint)
+    if arguments.stop:
+        limits = replace(limits, eos=writer.eos)
+    try:
+        if len(prompts) * arguments.samples == 1 and not arguments.json and arguments.beam is None:
+            writer.write_live(prompts[0], choice, limits, arguments.seed)
+        else:
+            writer.write_all(prompts, choice, limits, arguments)
+    except ValueError as error:
+        raise CheckpointError(f"cannot generate with {writer.run}: {error}") from error
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; what is left out is None where a default would hide what the user asked for."""
+    result = argparse.ArgumentParser(
+        prog="unroll generate", description="Continue prompts with a trained model."
+    )
+    add = result.add_argument
+    add("run", metavar="RUN", help="name of a run under runs/, or its path")
+    source = result.add_mutually_exclusive_group()
+    source.add_argument(
+        "--prompt", nargs="+", metavar="TEXT", help="texts to continue (default: a new document)"
+    )
+    source.add_argument(
+        "--prompts", metavar="FILE", help="a file with one prompt a line; - is standard input"
+    )
+    add("--tokens", type=int, default=200, help="most new tokens of a text (default: 200)")
+    add("--min-tokens", type=int, default=0, help="fewest new tokens before the text may end (default: 0)")
+    add(
+        "--stop",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="end a text at the end mark (default)",
+    )
+    add("--samples", type=int, default=1, help="texts for each prompt (default: 1)")
+    add("--seed", type=int, default=0, help="sample k of every prompt is drawn with seed + k (default: 0)")
+    add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
+    add("--json", action="store_true", help="one JSON object a line")
+    way = result.add_argument_group("choosing the next token (default: sampling at temperature 1)")
+    way.add_argument(
+        "--temperature", type=float, help="divides the logits: below 1 bolder, above 1 more varied"
+    )
+    way.add_argument("--top-k", type=int, help="sample from the k most probable tokens")
+    way.add_argument(
+        "--top-p", type=float, help="sample from the fewest tokens that reach this share, in (0, 1]"
+    )
+    way.add_argument("--greedy", action="store_true", help="always the most probable token")
+    way.add_argument("--beam", type=int, metavar="WIDTH", help="beam search; --samples N writes the N best")
+    way.add_argument(
+        "--length-penalty", type=float, help="of the beam: 0 ranks by probability, 1 by its mean"
+    )
+    return result
+
+
+def settings(arguments: argparse.Namespace) -> "tuple[Choice, Limits]":
+    """How tokens are chosen, and how many.
+
+    Raises:
+        ConfigError: settings that cannot be, or that contradict each other.
+    """
+    from pipeline.decode import Limits
+
+    if arguments.samples < 1:
+        raise ConfigError(f"--samples {arguments.samples}: must be at least 1")
+    if not 0 <= arguments.seed < 2**63 - arguments.samples:
+        raise ConfigError(f"--seed {arguments.seed}: must be from 0 up, below 2^63")
+    if arguments.beam is not None and arguments.samples > arguments.beam:
+        raise ConfigError(
+            f"--samples {arguments.samples}: a beam of {arguments.beam} finds no more than that"
+        )
+    if arguments.greedy and arguments.samples > 1:
+        raise ConfigError("--greedy gives one text a prompt: leave out --samples, or sample")
+    try:
+        return chosen(arguments), Limits(arguments.tokens, arguments.min_tokens)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def chosen(arguments: argparse.Namespace) -> "Choice":
+    """The way of choosing that the options name; options of another way are refused."""
+    from pipeline.decode import Greedy, Sample
+    from pipeline.decode_beam import Beam
+
+    cuts = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p")}
+    cuts = {name: value for name, value in cuts.items() if value is not None}
+    ways = {"--greedy": arguments.greedy, "--beam": arguments.beam is not None}
+    ways |= {f"--{name.replace('_', '-')}": True for name in list(cuts)[:1]}
+    named = [name for name, given in ways.items() if given]
+    if len(named) > 1:
+        raise ConfigError(f"{' and '.join(named)} are different ways of choosing a token: give one")
+    if arguments.length_penalty is not None and arguments.beam is None:
+        raise ConfigError("--length-penalty is a setting of the beam: give --beam too")
+    if arguments.beam is not None:
+        return Beam(arguments.beam, arguments.length_penalty or 0.0)
+    return Greedy() if arguments.greedy else Sample(**cuts)
+
+
+def read_prompts(arguments: argparse.Namespace) -> list[str]:
+    """The prompts named on the command line, in a file or on standard input; without any, the empty one.
+
+    Raises:
+        DataError: a file that is missing, empty or not UTF-8.
+    """
+    if arguments.prompts is None:
+        return list(arguments.prompt or [""])
+    name = "standard input" if arguments.prompts == "-" else arguments.prompts
+    try:
+        if arguments.prompts == "-":
+            text = sys.stdin.read()
+        else:
+            text = Path(arguments.prompts).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"--prompts {name}: {error.strerror}; give a text file with one prompt a line"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"--prompts {name}: byte {error.start} is not UTF-8; give a text file") from error
+    if not text:
+        raise DataError(f"--prompts {name}: empty; write one prompt a line")
+    return text.removesuffix("\n").split("\n")
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A trained model with its tokenizer.
+
+    Args:
+        run: where it was trained.
+        forward: the model in eval mode.
+        tokenizer: of the run's dataset.
+        eos: the end mark.
+        device: where the model is.
+    """
+
+    run: Path
+    forward: "Forward"
+    tokenizer: "Tokenizer"
+    eos: int
+    device: str
+
+    @classmethod
+    def open(cls, name: str, checkpoint: str) -> "Writer":
+        """Load a run.
+
+        Raises:
+            CheckpointError: no such run or checkpoint, or no tokenizer in it.
+        """
+        import torch
+        from tokenizers import Tokenizer
+
+        from pipeline.run import find_run, load_model
+
+        run = find_run(name)
+        file = run / "tokenizer.json"
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises plain exceptions
+            raise CheckpointError(
+                f"{file} cannot be read ({error}): copy it from the dataset of the run"
+            ) from error
+        eos = tokenizer.token_to_id(EOS)
+        if eos is None:
+            raise CheckpointError(f"{file} has no {EOS}: it is not the tokenizer of a dataset prepared here")
+        tokenizer.encode_special_tokens = True  # as in preparation: a mark in a prompt is text
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(run, load_model(run, checkpoint).to(device), tokenizer, eos, device)
+
+    def read(self, prompt: str) -> list[int]:
+        """Tokens of a prompt, with a warning for what the vocabulary lacks; the end mark opens an empty one."""
+        encoding = self.tokenizer.encode(prompt, add_special_tokens=False)
+        unknown = self.tokenizer.token_to_id(UNK)
+        spans = zip(encoding.ids, encoding.offsets, strict=True)
+        lacking = dict.fromkeys(prompt[start:stop] for token, (start, stop) in spans if token == unknown)
+        lacking.pop(UNK, None)  # written by the user
+        if lacking:
+            words = ", ".join(map(repr, lacking))
+            print(f"unroll: warning: not in the vocabulary, read as {UNK}: {words}", file=sys.stderr)
+        return list(encoding.ids) or [self.eos]
+
+    def write_live(self, prompt: str, choice: Any, limits: "Limits", seed: int) -> None:
+        """Write one text as it comes."""
+        from pipeline.decode import stream
+        from pipeline.decode_text import TextStream
+
+        row = self.read(prompt)
+        text = TextStream(self.tokenizer, self.eos, row)
+        sys.stdout.write(prompt)
+        for (token,) in stream(self.forward, [row], choice, limits, [seed], self.device):
+            if token is not None and token != limits.eos:
+                sys.stdout.write(text.push(token))
+                sys.stdout.flush()
+        sys.stdout.write(text.finish() + "\n")
+
+    def write_all(
+        self, prompts: list[str], choice: "Choice", limits: "Limits", arguments: argparse.Namespace
+    ) -> None:
+        """Write the texts of all prompts, a batch at a time."""
+        total = len(prompts) * arguments.samples
+        for number, sample, text in self.texts(prompts, choice, limits, arguments.samples, arguments.seed):
+            if arguments.json:
+                print(
+                    json.dumps({"prompt": prompts[number], "sample": sample, **text}, ensure_ascii=False),
+                    flush=True,
+                )
+                continue
+            if total > 1:
+                print(f"--- prompt {number + 1}, text {sample + 1}")
+            print(prompts[number] + text["text"], flush=True)
+
+    def texts(
+        self, prompts: list[str], choice: "Choice", limits: "Limits", samples: int, seed: int
+    ) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Number of the prompt, number of the text, and the text that follows the prompt, in order."""
+        from pipeline.decode import generate
+        from pipeline.decode_text import text_of
+
+        each = max(1, ROWS // samples)
+        for first in range(0, len(prompts), each):
+            rows = [self.read(prompt) for prompt in prompts[first : first + each]]
+            found = generate(self.forward, rows, choice, limits, samples, seed, self.device)
+            for number, (row, continuations) in enumerate(zip(rows, found, strict=True), start=first):
+                for sample, tokens in enumerate(continuations):
+                    ended = tokens[-1] == limits.eos
+                    text = text_of(self.tokenizer, self.eos, tokens[:-1] if ended else tokens, row)
+                    yield number, sample, {"text": text, "tokens": tokens, "ended": ended}

@@ -1,0 +1,114 @@
+"""One process a device: forked after the imports and checks, supervised until all have left.
+
+Where a launcher of the cluster started the processes already (srun, torchrun), nothing is forked.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline import stop
+from pipeline.errors import TRY_AGAIN, ConfigError
+
+PATIENCE = 30.0  # seconds the others are given when one process has failed
+
+
+def started_elsewhere(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is one of several that a launcher started."""
+    tasks = int(environment.get("SLURM_NTASKS", "1"))
+    return "LOCAL_RANK" in environment or (tasks > 1 and "SLURM_PROCID" in environment)
+
+
+def count_processes(trainer: Mapping[str, Any]) -> int:
+    """Processes that this node runs, from the trainer's part of the config.
+
+    Raises:
+        ConfigError: `devices` is none of the forms that Lightning takes.
+    """
+    devices, accelerator = trainer.get("devices", "auto"), trainer.get("accelerator", "auto")
+    if isinstance(devices, list | tuple):
+        return len(devices)
+    if isinstance(devices, int) and devices >= 1:
+        return devices
+    if str(devices) in ("auto", "-1"):
+        return _count_gpus() if accelerator in ("auto", "gpu", "cuda") else 1
+    parts = [part for part in str(devices).split(",") if part.strip()]
+    if not parts or not all(part.strip().isdigit() for part in parts):
+        raise ConfigError(f"trainer.devices={devices!r} is neither a number, a list nor auto")
+    return len(parts) if "," in str(devices) else int(parts[0])
+
+
+def fork(processes: int) -> int | None:
+    """Fork the processes of this node.
+
+    Returns:
+        None in a child, whose environment then names its rank; in the parent, after all have left, the exit code
+        of the run: that of the first process that failed, else 75 if they stopped, else 0.
+    """
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ["MASTER_PORT"] = str(_free_port())
+    os.environ["NODE_RANK"] = "0"
+    children: dict[int, int] = {}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for rank in range(processes):
+        child = os.fork()
+        if child == 0:
+            os.environ["LOCAL_RANK"] = str(rank)
+            stop.install()
+            return None
+        children[child] = rank
+    return _supervise(children)
+
+
+def _supervise(children: dict[int, int]) -> int:
+    forwarded, failed_at = False, 0.0
+    first, codes = 0, []
+    alive = set(children)
+    while alive:
+        if stop.requested() is not None and not forwarded:
+            forwarded = True
+            _signal(alive, signal.SIGTERM)
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child == 0:
+            if failed_at and time.monotonic() - failed_at > PATIENCE:
+                _signal(alive, signal.SIGKILL)
+            time.sleep(0.02)
+            continue
+        alive.discard(child)
+        code = exit_code(status)
+        codes.append(code)
+        if code not in (0, TRY_AGAIN) and not failed_at:
+            first, failed_at = code, time.monotonic()
+            if code > 128:  # it did not leave by itself: the others cannot finish a step without it
+                print(f"unroll: rank {children[child]} was killed by signal {code - 128}", file=sys.stderr)
+                _signal(alive, signal.SIGKILL)
+    return first or max(codes)
+
+
+def exit_code(status: int) -> int:
+    """The exit code a shell would tell: 128 + n for a process that signal n killed."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _signal(children: set[int], number: int) -> None:
+    for child in children:
+        os.kill(child, number)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _count_gpus() -> int:
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # count without initialising: children are forked
+    import torch
+
+    return max(1, torch.cuda.device_count())

@@ -1,0 +1,120 @@
+"""Where a run continues: which checkpoint, and whether config, dataset and run still belong together."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from pipeline import checkpoint
+from pipeline.dataset import Dataset
+from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.run import Run
+
+# what may differ between the attempts of a run: it decides how, not what
+FREE = {"data.init_args.workers", "data.init_args.per_device_batch_size", "data.init_args.dataset"}
+LIMITS = ("max_steps", "max_epochs", "max_time")  # a finished run goes on when one of them changes
+
+
+class Start(NamedTuple):
+    """How an attempt begins."""
+
+    checkpoint: Path | None
+    step: int
+    finished: bool
+
+
+def begin(run: Run, cli: Any) -> Start:
+    """Check everything, choose the checkpoint, and record the attempt.
+
+    Args:
+        run: the run, new or not.
+        cli: the parsed command line, with `config` and `parser`.
+
+    Raises:
+        ConfigError: the run was made with another model, other data or another seed.
+        DataError: the dataset is missing, damaged or not the one that the run began with.
+        CheckpointError: no checkpoint verifies.
+    """
+    config = cli.config
+    if config.resume not in ("auto", "never"):
+        raise ConfigError(f"--resume {config.resume}: auto or never")
+    dataset = Dataset.open(Path(str(config.data.init_args.dataset)))
+    dataset.verify()
+    text = cli.parser.dump(config, skip_none=False)
+    kept = yaml.safe_load(text)
+    for key in ("config", "run", "resume"):
+        kept.pop(key, None)
+    if config.resume == "never" and (aside := run.put_aside()):
+        print(f"run {run.name}: starting anew; the run of that name is now {aside}", flush=True)
+    if not run.record:
+        run.create()
+        run.write(linked={"vocab_size": dataset.vocab_size}, dataset=_describe(dataset))
+        shutil.copyfile(dataset.tokenizer_file, run.path / "tokenizer.json")
+    else:
+        _compare(run, kept, dataset)
+    checkpoint.clear_partial(run.checkpoints)
+    start = _choose(run, kept)
+    if not start.finished:
+        (run.path / "config.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
+        run.begin_attempt(_world_size(config), start.step)
+    return start
+
+
+def _choose(run: Run, config: dict[str, Any]) -> Start:
+    found = checkpoint.latest(run.checkpoints, lambda line: print(line, flush=True))
+    if found is None:
+        print(f"run {run.name}: starting at step 0, there is no checkpoint yet", flush=True)
+        return Start(None, 0, False)
+    path, manifest = found
+    step = int(manifest["step"])
+    if run.attempt["reason"] == "finished" and _same_limits(run, config):
+        print(f"run {run.name}: finished at step {step}; raise trainer.max_steps or give --resume never", flush=True)
+        return Start(path, step, True)
+    print(f"run {run.name}: continuing at step {step} from {path.name}, the newest that verifies", flush=True)
+    return Start(path, step, False)
+
+
+def _same_limits(run: Run, config: dict[str, Any]) -> bool:
+    before = yaml.safe_load((run.path / "config.yaml").read_text())["trainer"]
+    return all(before[limit] == config["trainer"][limit] for limit in LIMITS)
+
+
+def _compare(run: Run, config: dict[str, Any], dataset: Dataset) -> None:
+    if run.record["linked"]["vocab_size"] != dataset.vocab_size:
+        raise CheckpointError(
+            f"run {run.name} has a vocabulary of {run.record['linked']['vocab_size']}, dataset {dataset.path} one of "
+            f"{dataset.vocab_size}: use the run's dataset, or --run OTHER"
+        )
+    if run.record["dataset"]["checksum"] != dataset.checksum:
+        raise DataError(
+            f"dataset {dataset.path} is not the one that run {run.name} began with ({run.record['dataset']['path']}): "
+            "prepare it as before, or give --run OTHER"
+        )
+    before = _flatten(yaml.safe_load((run.path / "config.yaml").read_text()))
+    after = _flatten(config)
+    changed = [
+        f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if key.startswith(("model.", "data.", "seed_everything")) and key not in FREE
+        if before.get(key) != after.get(key)
+    ]
+    if changed:
+        raise ConfigError(f"run {run.name} was begun with another config: {'; '.join(changed)}. Give --run OTHER or --resume never")
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {key: value for name, part in tree.items() for key, value in _flatten(part, f"{prefix}{name}.").items()}
+
+
+def _describe(dataset: Dataset) -> dict[str, str]:
+    return {"path": str(dataset.path), "checksum": dataset.checksum}
+
+
+def _world_size(config: Any) -> int:
+    from pipeline.launch import count_processes
+
+    return int(os.environ.get("WORLD_SIZE", count_processes(vars(config.trainer)) * config.trainer.num_nodes))

@@ -1,0 +1,218 @@
+"""A run is a directory that holds everything needed to continue, inspect or repeat a training.
+
+    runs/NAME/config.yaml     the resolved config
+              run.json        W&B id, dataset, parameters, attempts with host, world size, start and end reason
+              tokenizer.json  a copy of the dataset's
+              checkpoints/    step-00001200/ ...
+              journal.jsonl   the append-only record
+"""
+
+import datetime
+import fcntl
+import json
+import os
+import secrets
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CheckpointError, ConfigError
+
+RUNS = Path("runs")
+
+
+def directory_of(name: str) -> Path:
+    """Where the run NAME lies: under runs/, or NAME itself where it is a path."""
+    return Path(name) if os.sep in name else RUNS / name
+
+
+def find_run(name_or_path: str) -> Path:
+    """The directory of an existing run.
+
+    Raises:
+        CheckpointError: there is none; the message names those that there are.
+    """
+    for path in (directory_of(name_or_path), Path(name_or_path)):
+        if (path / "run.json").is_file():
+            return path
+    there = sorted(path.parent.name for path in RUNS.glob("*/run.json"))
+    raise CheckpointError(f"no run {name_or_path!r}; runs here: {', '.join(there) or 'none'}")
+
+
+class Run:
+    """The directory and its record.
+
+    Args:
+        path: the run's directory; made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record: dict[str, Any] = {}
+        if self.file.exists():
+            self.record = json.loads(self.file.read_text())
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def attempt(self) -> dict[str, Any]:
+        """The attempt under way, or the last one."""
+        attempt: dict[str, Any] = self.record["attempts"][-1]
+        return attempt
+
+    def create(self) -> None:
+        """Begin the record of a new run."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.record = {
+            "format": 1,
+            "name": self.name,
+            "wandb_id": secrets.token_hex(4),
+            "created": now(),
+            "git_commit": git_commit(),
+            "attempts": [],
+        }
+        self.write()
+
+    def write(self, **changes: Any) -> None:
+        """Change the record and publish it by a rename."""
+        self.record |= changes
+        partial = self.path / f".run.json.{os.getpid()}"
+        partial.write_text(json.dumps(self.record, indent=1))
+        partial.rename(self.file)
+
+    def begin_attempt(self, world_size: int, start_step: int) -> None:
+        """Record one more start."""
+        attempt = {
+            "number": len(self.record["attempts"]) + 1,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "world_size": world_size,
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
+            "started": now(),
+            "start_step": start_step,
+            "ended": None,
+            "reason": None,
+            "exit_code": None,
+        }
+        self.write(attempts=[*self.record["attempts"], attempt])
+
+    def end_attempt(self, reason: str, exit_code: int) -> None:
+        """Record how the attempt under way ended; the process that trained wrote to the record meanwhile."""
+        self.record = json.loads(self.file.read_text())
+        self.attempt.update(ended=now(), reason=reason, exit_code=exit_code)
+        self.write()
+
+    def put_aside(self) -> Path | None:
+        """Rename an existing run so that a new one can take its name; nothing is deleted."""
+        if not self.path.exists():
+            return None
+        number = 1
+        while (aside := self.path.with_name(f"{self.name}~{number}")).exists():
+            number += 1
+        self.path.rename(aside)
+        self.record = {}
+        return aside
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run: two processes that train it would spoil it.
+
+        Raises:
+            ConfigError: another process holds it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.with_name(f".{self.name}.lock")
+        with file.open("a") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigError(f"run {self.name} is being trained by another process: wait, or give --run OTHER") from None
+            yield
+
+
+def now() -> str:
+    """The time, as ISO 8601 in UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, `-dirty` where files differ from it; None outside a checkout."""
+    where = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", where, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def choose_checkpoint(run: Path, which: str) -> Path:
+    """The checkpoint that `which` names, verified.
+
+    Args:
+        run: the run's directory.
+        which: `best` (lowest validation loss, the last where none was validated), `last`, or a path.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    from pipeline import checkpoint
+
+    if which not in ("best", "last"):
+        checkpoint.verify(Path(which))
+        return Path(which)
+    best = checkpoint.by_metric(run / "checkpoints", "val/loss") if which == "best" else []
+    if best:
+        checkpoint.verify(best[0][1])
+        return best[0][1]
+    found = checkpoint.latest(run / "checkpoints", print)
+    if found is None:
+        raise CheckpointError(f"run {run.name} has no checkpoint yet")
+    return found[0]
+
+
+def load_model(run: Path, checkpoint: str = "best") -> Any:
+    """The task of a run with the weights of one of its checkpoints, in evaluation mode, on the CPU.
+
+    Args:
+        run: the run's directory.
+        checkpoint: `best`, `last` or a path, as `choose_checkpoint` takes it.
+
+    Raises:
+        CheckpointError: no checkpoint, a damaged one, or weights of another model.
+    """
+    import yaml
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch import LightningModule
+
+    from pipeline.checkpoint import read_state
+
+    chosen = choose_checkpoint(run, checkpoint)
+    config = yaml.safe_load((run / "config.yaml").read_text())["model"]
+    record = json.loads((run / "run.json").read_text())
+    config.setdefault("init_args", {}).update(record["linked"])
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model")
+    model = parser.instantiate_classes(parser.parse_object({"model": config})).model
+    try:
+        model.load_state_dict(read_state(chosen)["state_dict"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{chosen} does not fit the model of {run / 'config.yaml'}: {error}") from error
+    return model.eval()

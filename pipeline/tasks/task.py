@@ -1,0 +1,106 @@
+"""What every task shares: its optimizer, its schedule, its gradient's norm, and the state carried between batches."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import Metric
+
+from pipeline import state as states
+from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups
+from pipeline.state import State
+
+
+class Task(LightningModule):
+    """Loss, metrics, optimizer and decoding for one kind of prediction.
+
+    Args:
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step; constant when None.
+    """
+
+    seen: Metric  # sums over training batches since they were last logged
+
+    def __init__(self, optimizer: OptimizerCallable, schedule: Schedule | None) -> None:
+        super().__init__()
+        self.optimizer_of, self.schedule = optimizer, schedule
+        self.carried: dict[int, State] = {}  # by micro-batch of a step
+        self.norm: Tensor | None = None
+
+    @property
+    def loss_scale(self) -> int:
+        """Processes times micro-batches: what averaging gradients over both divides by."""
+        return int(self.trainer.world_size) * int(self.trainer.accumulate_grad_batches)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined]
+        by_epochs = (trainer.max_epochs or 0) * data.steps_per_epoch
+        limits = [limit for limit in (by_epochs, trainer.max_steps) if limit > 0]
+        return min(limits) if limits else 0
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over matrices and vectors, and the schedule step by step."""
+        optimizer = self.optimizer_of(parameter_groups(self))
+        if self.schedule is None:
+            return optimizer
+        schedule, total = self.schedule, self.total_steps
+        per_epoch = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        by_step = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: schedule.scale(step, total, per_epoch)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip, and keep the norm before clipping for whoever logs it."""
+        every = self.trainer.log_every_n_steps
+        logged = every > 0 and (self.global_step + 1) % every == 0
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            self.norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            return
+        self.norm = gradient_norm(self) if logged else None
+        if gradient_clip_val:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the schedule, and the carried state of all processes in the order of the global batch's rows."""
+        if self.schedule is not None:
+            checkpoint["schedule"] = self.schedule.state_dict()
+        checkpoint["seen"] = {name: self._sum(value) for name, value in self.seen.metric_state.items()}
+        if self.carried:
+            checkpoint["carried"] = self._gather_carried()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the schedule, and this process's rows of the carried state, whatever the world size was."""
+        if self.schedule is not None:
+            self.schedule.load_state_dict(checkpoint.get("schedule", {}))
+        if self.trainer.is_global_zero:  # the sum of all processes, taken up by one
+            for name, value in checkpoint["seen"].items():
+                setattr(self.seen, name, value.to(getattr(self.seen, name).device))
+        if (everyone := checkpoint.get("carried")) is None:
+            return
+        slots, ranks = self.trainer.accumulate_grad_batches, self.trainer.world_size
+        rows = states.rows(everyone)
+        pieces = states.split(everyone, [rows // (ranks * slots)] * (ranks * slots))
+        mine = pieces[self.trainer.global_rank * slots : (self.trainer.global_rank + 1) * slots]
+        self.carried = dict(enumerate(mine))
+
+    def _sum(self, value: Any) -> Tensor:
+        assert isinstance(value, Tensor)
+        return self.trainer.strategy.reduce(value.clone(), reduce_op="sum").cpu()
+
+    def _gather_carried(self) -> State:
+        mine = states.map_state(Tensor.cpu, states.concatenate([self.carried[s] for s in sorted(self.carried)]))
+        if self.trainer.world_size == 1:
+            return mine
+        pieces: list[State] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(pieces, mine)
+        return states.concatenate(pieces)

@@ -1,0 +1,87 @@
+"""Lightning's Trainer, with the callbacks, loggers and strategy that a run needs, whatever the config adds."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
+
+from pipeline.callbacks.lines import Lines
+from pipeline.callbacks.monitor import Monitor
+from pipeline.callbacks.randomness import Randomness
+from pipeline.callbacks.samples import Samples
+from pipeline.checkpoint import CheckpointDirectory
+from pipeline.launch import count_processes
+from pipeline.resume import Start
+from pipeline.run import Run
+from pipeline.tracking.journal_logger import JournalLogger
+from pipeline.tracking.weights_and_biases import wandb_logger
+
+
+def make_trainer(
+    config: Any, run: Run, model: LightningModule, data: LightningDataModule, start: Start | None
+) -> Trainer:
+    """The trainer of an attempt.
+
+    Args:
+        config: the instantiated config.
+        run: the run.
+        model: the task to train or evaluate.
+        data: what feeds it.
+        start: how the attempt begins; None for an evaluation, which leaves no record.
+    """
+    settings = dict(vars(config.trainer))
+    if settings["strategy"] in ("auto", "ddp") and _world_size(settings) > 1:
+        # uneven batches of an evaluation must not wait for each other's buffers
+        settings["strategy"] = DDPStrategy(broadcast_buffers=False)
+    monitor = Monitor(run.attempt["number"] if start else 0)
+    checkpoints = config.checkpoints
+    checkpoints.directory = run.checkpoints
+    own = [Randomness(int(config.seed_everything)), monitor, Samples(run.path / "tokenizer.json"), checkpoints]
+    shown = RichProgressBar(leave=False) if sys.stdout.isatty() else Lines(monitor)
+    settings |= {
+        "callbacks": [*own, *(settings["callbacks"] or []), shown, monitor.leave] if start else [],
+        "logger": _loggers(config, run, model, data) if start else False,
+        "plugins": [CheckpointDirectory(), *_listed(settings["plugins"])],
+        "enable_checkpointing": False,  # the callback above is the one that does it
+        "enable_progress_bar": start is not None and sys.stdout.isatty(),
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,  # the plan shares the batches out
+        "default_root_dir": run.path,
+    }
+    return Trainer(**settings)
+
+
+def _loggers(config: Any, run: Run, model: LightningModule, data: LightningDataModule) -> list[Logger]:
+    """The journal and W&B, on the first process; the record learns what was built."""
+    if int(os.environ.get("LOCAL_RANK", "0")) or int(os.environ.get("SLURM_PROCID", "0")):
+        return []
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    run.write(architecture=type(model).__name__, parameters=parameters)
+    journal = JournalLogger(run.path)
+    about = {
+        "parameters": parameters,
+        "git_commit": run.record["git_commit"],
+        "dataset": run.record["dataset"],
+        "config": _read_yaml(run.path / "config.yaml"),
+    }
+    online = wandb_logger(config.tracking, run.path, run.record["wandb_id"], run.name, about)
+    return [journal] if online is None else [journal, online]
+
+
+def _world_size(settings: dict[str, Any]) -> int:
+    return int(os.environ.get("WORLD_SIZE", count_processes(settings) * settings["num_nodes"]))
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    return yaml.safe_load(path.read_text())

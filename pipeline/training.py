@@ -1,0 +1,197 @@
+"""The verbs fit, validate and test: parse, check everything that can be checked, then start the processes.
+
+Nothing is built and no file of a run is touched before the config, the dataset and the checkpoint are known
+to fit together.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from pipeline import launch, stop
+from pipeline.callbacks.checkpoints import Checkpoints
+from pipeline.errors import TRY_AGAIN, ConfigError, UserError
+from pipeline.resume import Start, begin
+from pipeline.run import Run, choose_checkpoint, directory_of, find_run
+from pipeline.tracking.weights_and_biases import Tracking
+from pipeline.trainer import make_trainer
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yaml ...] [--run NAME] [--KEY VALUE ...]
+
+  --config FILE       an experiment, then overlays such as configs/run/ddp.yaml; later files win
+  --run NAME          the run's directory is runs/NAME (default: from the name of the first config)
+  --resume auto|never auto continues the run where it stands; never starts anew and keeps the old run aside
+  --KEY VALUE         any value: --model.init_args.width 512 --trainer.max_steps 1000 --data.init_args.context 64
+  --print_config      the resolved config, and nothing else
+  --help-all          every key; --model.help CLASS and --data.help CLASS tell what a class takes
+
+`unroll {verb} --run NAME` alone uses the config kept in the run."""
+
+
+class CommandLine(LightningCLI):
+    """Lightning's command line, split into parsing and building."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=1,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            run=False,
+            args=arguments,
+            parser_kwargs={
+                "exit_on_error": False,
+                "default_config_files": [str(CONFIGS / "base.yaml")],
+                "prog": "unroll fit",
+            },
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The project's own keys, and what the dataset tells the model."""
+        parser.add_argument("--run", type=str | None, default=None, help="name or directory of the run")
+        parser.add_argument("--resume", type=str, default="auto", help="auto or never")
+        parser.add_class_arguments(Checkpoints, "checkpoints")
+        parser.add_class_arguments(Tracking, "tracking")
+        parser.link_arguments("data.vocab_size", "model.init_args.vocab_size", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+
+    def _set_seed(self) -> None:
+        """Each process seeds itself when it builds."""
+
+    def instantiate_classes(self) -> None:
+        """Only `build` builds: in the process that trains."""
+
+    def build(self) -> tuple[LightningModule, LightningDataModule, Any]:
+        """The model, the data and the whole instantiated config; equal weights on every process."""
+        torch.manual_seed(int(self.config.seed_everything))
+        self.config_init = self.parser.instantiate_classes(self.config)
+        return self.config_init.model, self.config_init.data, self.config_init
+
+
+def main(argv: list[str]) -> int:
+    """Run one of the verbs; `argv` opens with its name. Returns the exit code."""
+    verb, arguments = argv[0], argv[1:]
+    if {"-h", "--help"} & set(arguments) or not arguments:
+        print(HELP.format(verb=verb))
+        return 0 if arguments else 2
+    cli = parse(arguments)
+    run = Run(run_directory(cli.config))
+    if verb != "fit":
+        return _start(cli, lambda: _evaluate(cli, run, verb))
+    if not is_first():  # another process of the same run keeps its record
+        return _start(cli, lambda: _fit(cli, run, begin(run, cli)))
+    with run.lock():
+        start = begin(run, cli)
+        if start.finished:
+            return 0
+        try:
+            code = _start(cli, lambda: _fit(cli, run, start))
+        except stop.Stopped:
+            code = TRY_AGAIN
+        except BaseException as error:
+            if not _is_child():
+                code = error.exit_code if isinstance(error, UserError) else 1
+                run.end_attempt(f"failed: {type(error).__name__}: {error}", code)
+            raise
+        if not _is_child():
+            reason = {0: "finished", TRY_AGAIN: "stopped"}.get(code, f"failed: exit code {code}")
+            run.end_attempt(reason, code)
+            if code == TRY_AGAIN:
+                print(f"run {run.name} stopped and saved; the same command continues it", flush=True)
+        return code
+
+
+def parse(arguments: list[str]) -> CommandLine:
+    """The command line, checked against the signatures of the classes that it names.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, a missing file: the message names it.
+    """
+    arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
+    if not any(argument in ("-c", "--config") or argument.startswith("--config=") for argument in arguments):
+        arguments = _with_config_of_run(arguments)
+    try:
+        return CommandLine(arguments)
+    except Exception as error:  # jsonargparse raises its own, argparse's and what a constructor raised
+        if isinstance(error, UserError):
+            raise
+        raise ConfigError(_shorten(str(error))) from error
+
+
+def run_directory(config: Any) -> Path:
+    """The run that the command names, else the one named after its first config: text/lstm.yaml is text-lstm."""
+    if config.run:
+        return directory_of(config.run)
+    if not config.config:
+        raise ConfigError("no config and no run: give --config FILE.yaml or --run NAME")
+    first = Path(str(config.config[0])).resolve()
+    parts = first.relative_to(CONFIGS).parts if first.is_relative_to(CONFIGS) else (first.name,)
+    return directory_of("-".join(parts).removesuffix(first.suffix))
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes that a cluster's launcher started, or the only one."""
+    return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "RANK", "LOCAL_RANK"))
+
+
+def _with_config_of_run(arguments: list[str]) -> list[str]:
+    names = [value for key, value in zip(arguments, arguments[1:], strict=False) if key == "--run"]
+    names += [argument.removeprefix("--run=") for argument in arguments if argument.startswith("--run=")]
+    return [f"--config={find_run(names[0]) / 'config.yaml'}", *arguments] if names else arguments
+
+
+def _start(cli: CommandLine, work: Any) -> int:
+    """Do the work in this process, or in as many forks as the config has devices."""
+    processes = launch.count_processes(vars(cli.config.trainer))
+    if processes > 1 and not launch.started_elsewhere():
+        code = launch.fork(processes)
+        if code is not None:
+            return code
+    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    work()
+    return 0
+
+
+def _fit(cli: CommandLine, run: Run, start: Start) -> None:
+    model, data, config = cli.build()
+    trainer = make_trainer(config, run, model, data, start)
+    trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+
+
+def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
+    chosen = choose_checkpoint(find_run(str(run.path)), "best")
+    model, data, config = cli.build()
+    trainer: Trainer = make_trainer(config, run, model, data, None)
+    evaluate = {"validate": trainer.validate, "test": trainer.test}[verb]
+    results = evaluate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
+    if trainer.is_global_zero:
+        print(f"{run.name}, {chosen.name}, on {data.dataset.path}:")  # type: ignore[attr-defined]
+        for name, value in results[0].items():
+            print(f"  {name:24}{value:.4f}")
+
+
+def _is_child() -> bool:
+    return "LOCAL_RANK" in os.environ and "SLURM_PROCID" not in os.environ
+
+
+def _shorten(message: str) -> str:
+    """The lines of jsonargparse's message that say what is wrong, without its usage and its nesting."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("usage:", "tip:", "Problem with given class_path"))]
+    return "; ".join(dict.fromkeys(telling or lines))[:600]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
