@@ -1,0 +1,164 @@
+"""Text to tokens on all cores: pieces go to worker processes in chunks and come back in order.
+
+Legend: N tokens of a chunk in one split, R rows of them.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt
+
+from data_prep.split import Assigned
+from pipeline.dataset import token_type
+from pipeline.errors import DataError
+
+CHUNK = 1 << 19  # characters: half a second of work or less, so that the last chunk is not waited for
+AHEAD = 3  # chunks read ahead for each worker
+
+
+@dataclass
+class Chunk:
+    """Some pieces of one split."""
+
+    texts: list[str] = field(default_factory=list)
+    ends: list[bool] = field(default_factory=list)
+    dropped: int = 0
+
+
+class Encoded(NamedTuple):
+    """The same pieces as tokens."""
+
+    ids: UInt[np.ndarray, " N"]
+    lengths: Int64[np.ndarray, " R"]
+    ends: Bool[np.ndarray, " R"]
+    bytes: int
+    unknown: int
+
+
+class Encoder:
+    """A tokenizer file, loaded, with what is needed around it."""
+
+    def __init__(self, tokenizer_file: Path) -> None:
+        from data_prep import tokenizer
+
+        self.tokenizer = tokenizer.load(tokenizer_file)
+        self.vocab_size = tokenizer.size(self.tokenizer)
+        self.eos: int = self.tokenizer.token_to_id(tokenizer.EOS)
+        self.unknown: int | None = self.tokenizer.token_to_id(tokenizer.UNK)
+        self.dtype = token_type(self.vocab_size)
+
+    def __call__(self, chunk: Chunk) -> Encoded:
+        """The tokens of a chunk: a row a document, `<eos>` at its end; the last row may go on in the next chunk."""
+        encodings = self.tokenizer.encode_batch_fast(chunk.texts, add_special_tokens=False)
+        parts = [encoding.ids for encoding in encodings]
+        for part, end in zip(parts, chunk.ends, strict=True):
+            if end:
+                part.append(self.eos)
+        counts = np.fromiter(map(len, parts), np.int64, len(parts))
+        ids = np.fromiter(chain.from_iterable(parts), self.dtype, int(counts.sum()))
+        last = np.flatnonzero([*chunk.ends[:-1], True])  # the last piece of each row
+        lengths = np.add.reduceat(counts, np.concatenate([[0], last[:-1] + 1]))
+        ends = np.array(chunk.ends)[last]
+        size = sum(len(text.encode()) for text in chunk.texts) + chunk.dropped
+        unknown = 0 if self.unknown is None else int(np.count_nonzero(ids == self.unknown))
+        return Encoded(ids, lengths[lengths > 0], ends[lengths > 0], size, unknown)
+
+
+Work = dict[str, Chunk]
+Done = dict[str, Encoded]
+
+
+def chunks(assigned: Assigned) -> Iterator[tuple[int, Work]]:
+    """The pieces in chunks of similar length, with the number of pieces in each."""
+    work: Work = {}
+    pieces = length = 0
+    for split, piece in assigned:
+        chunk = work.get(split)
+        if chunk is None:
+            chunk = work[split] = Chunk()
+        chunk.texts.append(piece.text)
+        chunk.ends.append(piece.ends)
+        chunk.dropped += piece.dropped
+        pieces += 1
+        length += len(piece.text) + 1
+        if length >= CHUNK:
+            yield pieces, work
+            work, pieces, length = {}, 0, 0
+    if pieces:
+        yield pieces, work
+
+
+def encoded(assigned: Assigned, tokenizer_file: Path, workers: int) -> Iterator[tuple[int, Done]]:
+    """All pieces as tokens, chunk by chunk in order, with the number of pieces in each chunk.
+
+    Raises:
+        DataError: a worker process was killed.
+    """
+    if workers == 1:
+        encoder = Encoder(tokenizer_file)
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        yield from (
+            (pieces, {name: encoder(chunk) for name, chunk in work.items()})
+            for pieces, work in chunks(assigned)
+        )
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (tokenizer_file,))
+    try:
+        yield from _in_order(pool, chunks(assigned), AHEAD * workers)
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process was killed (out of memory?); the same command with fewer --workers continues"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, work: Iterator[tuple[int, Work]], ahead: int
+) -> Iterator[tuple[int, Done]]:
+    waiting: deque[tuple[int, Future[Done]]] = deque()
+    for pieces, chunk in work:
+        waiting.append((pieces, pool.submit(_encode, chunk)))
+        if len(waiting) > ahead:
+            pieces, future = waiting.popleft()
+            yield pieces, future.result()
+    for pieces, future in islice(waiting, None):
+        yield pieces, future.result()
+
+
+# ------------------------------------------------------------------------------------------- inside a worker process
+
+_encoder: Any = None
+
+
+def _start(tokenizer_file: Path) -> None:
+    import signal
+
+    global _encoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core, one thread a process
+    _encoder = Encoder(tokenizer_file)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _encode(work: Work) -> Done:
+    return {name: _encoder(chunk) for name, chunk in work.items()}

@@ -1,0 +1,111 @@
+"""What a preparation tells its user: how far it is, and at the end what was read, skipped and why."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pipeline.errors import DataError
+
+NAMED = 20  # bad records that the report names, for each reason
+SAY_EVERY = 10.0  # seconds between two lines of progress where there is no terminal
+LOOK_EVERY = 0.2  # seconds between two looks at the position
+T = TypeVar("T")
+
+
+@dataclass
+class Report:
+    """Counts of one pass over the sources: documents read, skipped for being empty, and bad ones with their names."""
+
+    documents: int = 0
+    empty: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def reject(self, name: str, reason: str) -> None:
+        """Count a bad record and remember the first few by name."""
+        self.bad[reason] += 1
+        if self.bad[reason] <= NAMED:
+            self.names.setdefault(reason, []).append(name)
+
+    def check(self, max_bad_share: float) -> None:
+        """Fail where too many records are bad.
+
+        Raises:
+            DataError: the share of bad records is above `max_bad_share`.
+        """
+        bad, records = self.bad.total(), self.documents + self.empty + self.bad.total()
+        if bad <= max_bad_share * records:
+            return
+        reasons = "; ".join(
+            f"{reason}: {n}, first {self.names[reason][0]}" for reason, n in self.bad.most_common()
+        )
+        raise DataError(
+            f"{bad} of {records} records are bad ({reasons}): above --max-bad-share {max_bad_share:g}; "
+            "mend them or allow a larger share"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as `report.json` holds it."""
+        bad = {reason: {"count": n, "first": self.names[reason]} for reason, n in sorted(self.bad.items())}
+        return {"documents_read": self.documents, "empty_skipped": self.empty, "bad": bad}
+
+    def lines(self) -> Iterator[str]:
+        """The report as a user reads it."""
+        yield f"read {self.documents:,} documents, skipped {self.empty:,} empty, {self.bad.total():,} bad"
+        for reason, count in self.bad.most_common():
+            yield f"  {count:,} x {reason}: {', '.join(self.names[reason][:3])}{' ...' if count > 3 else ''}"
+
+
+def progress(items: Iterable[T], doing: str, total: int, done: Callable[[], int]) -> Iterator[T]:
+    """Pass the items on while showing how far they are: a bar on a terminal, else a line now and then.
+
+    Args:
+        items: what is worked through.
+        doing: what the user reads before the bar.
+        total: bytes of the sources.
+        done: the bytes read so far.
+    """
+    return _bar(items, doing, total, done) if sys.stderr.isatty() else _said(items, doing, total, done)
+
+
+def _bar(items: Iterable[T], doing: str, total: int, done: Callable[[], int]) -> Iterator[T]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(doing, total=total)
+        for item in _now_and_then(items, LOOK_EVERY, lambda: bar.update(task, completed=done())):
+            yield item
+        bar.update(task, completed=total)
+
+
+def _said(items: Iterable[T], doing: str, total: int, done: Callable[[], int]) -> Iterator[T]:
+    began = time.monotonic()
+
+    def say() -> None:
+        rate = done() / (time.monotonic() - began)
+        left = (total - done()) / rate if rate else float("inf")
+        share = done() / max(total, 1)
+        print(f"{doing}: {share:.0%}, {rate / 1e6:.1f} MB/s, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    return _now_and_then(items, SAY_EVERY, say)
+
+
+def _now_and_then(items: Iterable[T], seconds: float, act: Callable[[], None]) -> Iterator[T]:
+    last = time.monotonic()
+    for item in items:
+        yield item
+        if time.monotonic() - last >= seconds:
+            act()
+            last = time.monotonic()

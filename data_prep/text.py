@@ -1,0 +1,255 @@
+"""Text becomes a dataset: read, split, tokenized and written, in parallel and resumably.
+
+`unroll prepare text SOURCE... --output data/NAME`, or `python -m data_prep.text`.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from data_prep.corpus import Corpus
+from data_prep.prepare import SPLITS, Workplace, train_once
+from data_prep.report import Report, progress
+from data_prep.source import DOCUMENTS
+from pipeline.dataset import sha256
+from pipeline.errors import ConfigError, DataError, UserError
+
+PROGRAM = "unroll prepare text"
+SHAPING = ("sources", "train", "validation", "test", "validation_share", "test_share", "cut", "documents", "keep_empty",
+           "field", "tokenizer", "vocab_size", "tokenizer_bytes", "shard_bytes")  # fmt: skip
+
+EXAMPLES = """examples:
+  unroll prepare text builtin --tokenizer bpe --vocab-size 2048 --output data/pydoc
+  unroll prepare text corpus.txt --tokenizer character --cut tail --validation-share 0.1 --test-share 0 --output data/corpus
+  unroll prepare text --train train.txt --validation valid.txt --test test.txt --documents line --tokenizer word \\
+      --output data/words
+  unroll prepare text hub:roneneldan/TinyStories --streaming --output data/stories
+A preparation that was stopped continues when the same command is given again."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see `{self.prog} --help`")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(PROGRAM, description=(__doc__ or "").split("\n")[0], epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    add = parser.add_argument
+    add("sources", nargs="*", metavar="SOURCE", help="file or directory (.txt .tokens .jsonl .parquet, plain, .gz or "
+        ".xz), '-' for standard input, hub:NAME[:CONFIG[:SPLIT]], or 'builtin' (Python's language reference)")  # fmt: skip
+    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
+    add("--overwrite", action="store_true", help="replace a dataset that is there")
+    splits = parser.add_argument_group("splits", "cut from the sources, or given")
+    add = splits.add_argument
+    for name in ("train", "validation", "test"):
+        add(
+            f"--{name}",
+            nargs="+",
+            default=[],
+            metavar="SOURCE",
+            help=f"the {name} split, instead of SOURCE...",
+        )
+    add("--validation-share", type=_share, default=0.05, metavar="SHARE", help="default 0.05")
+    add("--test-share", type=_share, default=0.05, metavar="SHARE", help="default 0.05")
+    add("--cut", choices=["hash", "tail"], default="hash", help="by a stable hash of the document (default), or the "
+        "last shares of the text")  # fmt: skip
+    documents = parser.add_argument_group("documents")
+    add = documents.add_argument
+    add(
+        "--documents",
+        choices=DOCUMENTS,
+        default="file",
+        help="what in a text file is a document (default: file)",
+    )
+    add("--keep-empty", action="store_true", help="empty documents, such as blank lines, are documents too")
+    add("--field", default="text", help="where JSON, Parquet and hub records hold their text (default: text)")
+    add("--streaming", action="store_true", help="read hub data without caching them")
+    add("--max-bad-share", type=_share, default=0.01, metavar="SHARE", help="fail above this share of unreadable "
+        "records (default 0.01)")  # fmt: skip
+    tokens = parser.add_argument_group("tokens")
+    add = tokens.add_argument
+    add("--tokenizer", default="bpe", metavar="KIND", help="byte, character, word, bpe (default), unigram, or an "
+        "existing tokenizer.json")  # fmt: skip
+    add("--vocab-size", type=_count, metavar="N", help="most tokens, marks included (bpe and unigram: 8192; word and "
+        "character: all)")  # fmt: skip
+    add("--tokenizer-bytes", type=_count, default=1 << 30, metavar="N", help="bpe and unigram learn from at most the "
+        "first N characters of the training split (default: 2**30)")  # fmt: skip
+    work = parser.add_argument_group("work")
+    work.add_argument(
+        "--workers", type=_count, default=os.cpu_count() or 1, metavar="N", help="default: all cores"
+    )
+    work.add_argument("--shard-bytes", type=_count, default=1 << 28, metavar="N", help="bytes of text between two "
+                      "states from which to continue (default: 2**28)")  # fmt: skip
+    return parser
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share: use a number from 0 to below 1")
+    return share
+
+
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return count
+
+
+def main(argv: list[str]) -> int:
+    """Prepare a text dataset as the command line asks.
+
+    Raises:
+        ConfigError: the options contradict each other.
+        DataError: a source or the output cannot be used; the message names it.
+    """
+    options = _parser().parse_args(argv)
+    _check(options)
+    began = time.monotonic()
+    place = Workplace(options.output.absolute(), _shaping(options))
+    with place.entered():
+        report, encoded = _prepare(place, options, argv)
+    seconds = time.monotonic() - began
+    print("\n".join(report.lines()))
+    for name, total in place.splits().items():
+        unknown = f", {total.unknown:,} of them <unk>" if total.unknown else ""
+        print(
+            f"{name}: {total.documents:,} documents, {total.tokens:,} tokens{unknown}, {total.bytes:,} bytes"
+        )
+    print(
+        f"{options.output} in {seconds:.1f} s: {encoded / seconds:,.0f} tokens/s with {options.workers} workers"
+    )
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    given = options.train or options.validation or options.test
+    if bool(options.sources) == bool(given):
+        raise ConfigError("name sources to cut, or give --train (and --validation, --test): one of the two")
+    if given and not options.train:
+        raise ConfigError(
+            "--validation and --test come with --train: the tokenizer learns from the training split"
+        )
+    if options.validation_share + options.test_share >= 1:
+        raise ConfigError("--validation-share and --test-share leave nothing to train on")
+    output: Path = options.output
+    if not output.exists():
+        return
+    if not options.overwrite:
+        raise DataError(f"{output} exists; choose another --output or add --overwrite")
+    if not (output / "dataset.json").is_file():
+        raise DataError(f"{output} is no dataset, so it is not overwritten; choose another --output")
+
+
+def _shaping(options: argparse.Namespace) -> dict[str, Any]:
+    """All that decides what the dataset will be, save for the sources themselves."""
+    shaping: dict[str, Any] = {name: getattr(options, name) for name in SHAPING}
+    if (existing := Path(options.tokenizer)).is_file():
+        shaping["tokenizer"] = sha256(existing)
+    return shaping | _versions()
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("unroll", "tokenizers", "pyarrow")}
+
+
+def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, int]:
+    """Make the dataset and publish it; returns the report and the number of tokens that this start encoded."""
+    known = place.recall()
+    corpus = Corpus(options, place.work)
+    if known and place.state.sources != corpus.fingerprint():
+        print("the sources have changed since the preparation was stopped: starting anew", file=sys.stderr)
+        place.forget()
+    place.state.sources = corpus.fingerprint()
+    place.remember()
+    train_once(place, lambda: _tokenizer(corpus, options))
+    if before := place.tokens:
+        print(f"continuing after {before:,} tokens", file=sys.stderr)
+    report = Report()
+    with ThreadPoolExecutor(1) as beside:  # hashing leaves the interpreter to the others
+        hashed = [beside.submit(sha256, name.path) for name in corpus.names]
+        steps = place.write(corpus.pieces(report), options.workers, options.shard_bytes)
+        for _ in progress(steps, "encoding", corpus.total, lambda: corpus.done):
+            pass
+    report.check(options.max_bad_share)
+    _check_splits(place, options)
+    sources = [
+        {"name": name.shown, "size": name.path.stat().st_size, "sha256": digest.result()}
+        for name, digest in zip(corpus.names, hashed, strict=True)
+    ]
+    _publish(place, options, report, {"sources": sources, "command": [*PROGRAM.split(), *argv]})
+    return report, place.tokens - before
+
+
+def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> Any:
+    from data_prep import tokenizer
+
+    if options.tokenizer not in tokenizer.TRAINED:
+        return tokenizer.load(Path(options.tokenizer))
+    report = Report()
+    limit = options.tokenizer_bytes if options.tokenizer in ("bpe", "unigram") else float("inf")
+    made = tokenizer.TRAINED[options.tokenizer](
+        _some(corpus.training_texts(report, limit)), options.vocab_size
+    )
+    report.check(options.max_bad_share)
+    return made
+
+
+def _some(texts: Iterator[str]) -> Iterator[str]:
+    """The texts, of which there must be one."""
+    text = None
+    for text in texts:
+        yield text
+    if text is None:
+        raise DataError("there is no text in the training split; see --documents, --field and --cut")
+
+
+def _check_splits(place: Workplace, options: argparse.Namespace) -> None:
+    shares = {"train": 1.0, "validation": options.validation_share, "test": options.test_share}
+    for name in SPLITS:
+        wanted = getattr(options, name) or (options.sources and shares[name])
+        if wanted and name not in place.state.totals:
+            raise DataError(
+                f"no document fell to the {name} split; for few documents use --cut tail, or --{name}-share 0"
+                if options.sources
+                else f"there is no text in the {name} split; see --documents and --field"
+            )
+
+
+def _publish(place: Workplace, options: argparse.Namespace, report: Report, origin: dict[str, Any]) -> None:
+    from data_prep.encode import Encoder
+
+    encoder, totals = Encoder(place.tokenizer), place.splits()
+    file = {
+        "file": place.tokenizer.name,
+        "size": place.tokenizer.stat().st_size,
+        "sha256": sha256(place.tokenizer),
+    }
+    counted = {
+        name: {
+            "documents": total.documents,
+            "tokens": total.tokens,
+            "bytes": total.bytes,
+            "shards": total.shards,
+        }
+        for name, total in totals.items()
+    }
+    vocabulary = {"tokenizer": file, "vocab_size": encoder.vocab_size, "eos": encoder.eos}
+    manifest = {"kind": "tokens", "splits": counted, **vocabulary, **origin, "versions": _versions()}
+    unknown = {name: total.unknown for name, total in totals.items()}
+    place.publish(manifest, report.as_json() | {"unknown_tokens": unknown}, options.overwrite)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"unroll: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,148 @@
+"""Tokenizers, made from the training text by the `tokenizers` library; each knows the end mark `<eos>`.
+
+byte, bpe and unigram see the UTF-8 bytes of the text, so they give any text back exactly. character and word know what
+the training text holds and read anything else as `<unk>`. Marks written in a text are read as text, save for a word
+vocabulary, where `<unk>` and `<eos>` in the text are the marks themselves (as in the Penn Treebank).
+
+bpe: Sennrich et al. 2016, on bytes (Radford et al. 2019); unigram: Kudo 2018.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from pipeline.errors import ConfigError, DataError
+
+EOS = "<eos>"
+UNK = "<unk>"
+VOCAB_SIZE = 8192  # of bpe and unigram, where none is asked for
+Train = Callable[[Iterable[str], int | None], Tokenizer]
+
+
+def byte(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+    """The 256 bytes, each its own id, and `<eos>`; nothing is learned from the texts."""
+    tokenizer = Tokenizer(
+        models.BPE(vocab={mark: value for value, mark in enumerate(_byte_marks())}, merges=[])
+    )
+    return _of_bytes(tokenizer, use_regex=False)
+
+
+def character(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+    """The characters of the texts by code point, after `<eos>` and `<unk>`; `vocab_size` keeps the most frequent."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    kept = sorted(_most_frequent(counts, vocab_size))
+    vocab = {token: index for index, token in enumerate([EOS, UNK, *kept])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token=UNK))
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([EOS])
+    return tokenizer
+
+
+def word(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+    """The words between white space, most frequent first; at most `vocab_size` with `<eos>` and `<unk>`."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text.split())
+    vocab = {token: index for index, token in enumerate([EOS, UNK, *_most_frequent(counts, vocab_size)])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens([EOS])
+    return tokenizer
+
+
+def bpe(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+    """Byte pairs merged until there are `vocab_size` tokens."""
+    trainer = trainers.BpeTrainer(
+        vocab_size=_room(vocab_size),
+        special_tokens=[EOS],
+        initial_alphabet=_byte_marks(),
+        show_progress=False,
+    )
+    tokenizer = _of_bytes(Tokenizer(models.BPE()))
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def unigram(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+    """The `vocab_size` pieces that make the texts likeliest; every byte is one of them."""
+    trainer = trainers.UnigramTrainer(
+        vocab_size=_room(vocab_size),
+        special_tokens=[EOS],
+        initial_alphabet=_byte_marks(),
+        show_progress=False,
+    )
+    tokenizer = _of_bytes(Tokenizer(models.Unigram()))
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+TRAINED: dict[str, Train] = {
+    "byte": byte,
+    "character": character,
+    "word": word,
+    "bpe": bpe,
+    "unigram": unigram,
+}
+
+
+def load(path: Path) -> Tokenizer:
+    """An existing tokenizer file, ready to encode a corpus; `<eos>` is added where it has none.
+
+    Raises:
+        DataError: the file is missing or no tokenizer.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"there is no tokenizer file {path}; name one of {', '.join(TRAINED)} or a tokenizer.json"
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain exceptions
+        raise DataError(f"{path} is no tokenizer file: {error}") from error
+    tokenizer.add_special_tokens([EOS])
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True  # a mark in a corpus is text, never the end of a document
+    return tokenizer
+
+
+def size(tokenizer: Tokenizer) -> int:
+    """One more than the largest id: what an embedding needs."""
+    return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+
+
+def _of_bytes(tokenizer: Tokenizer, use_regex: bool = True) -> Tokenizer:
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([EOS])
+    return tokenizer
+
+
+def _byte_marks() -> list[str]:
+    """The printable character that stands for each byte, in the order of the bytes: itself, or one from 256 on."""
+    itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others: Iterator[int] = iter(range(0x100, 0x200))
+    return [chr(value if value in itself else next(others)) for value in range(256)]
+
+
+def _most_frequent(counts: Counter[str], vocab_size: int | None) -> list[str]:
+    """Tokens by falling count, ties by code point, without the marks, for which there is room already."""
+    limit = None if vocab_size is None else vocab_size - 2
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--vocab-size {vocab_size} leaves no room beside {EOS} and {UNK}; use at least 3")
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [token for token, _ in ranked if token not in (EOS, UNK)][:limit]
+
+
+def _room(vocab_size: int | None) -> int:
+    if vocab_size is None:
+        return VOCAB_SIZE
+    if vocab_size < 257:
+        raise ConfigError(
+            f"--vocab-size {vocab_size} leaves no room for the 256 bytes and {EOS}; use at least 257"
+        )
+    return vocab_size
