@@ -178,7 +178,7 @@ def generate(
     return choice.complete(forward, prompts, limits, samples, seed, device)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def stream(
     forward: Forward,
     prompts: Sequence[Sequence[int]],

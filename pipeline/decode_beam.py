@@ -69,7 +69,7 @@ class Beam:
         found = self.search(forward, prompts, limits, device)
         return [[hypothesis.tokens for hypothesis in best[:samples]] for best in found]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def search(
         self,
         forward: Forward,

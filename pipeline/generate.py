@@ -200,7 +200,7 @@ class Writer:
         return cls(run, load_model(run, checkpoint).to(device), tokenizer, eos, device)
 
     def read(self, prompt: str) -> list[int]:
-        """Tokens of a prompt, with a warning for what the vocabulary lacks; the end mark opens an empty one."""
+        """Tokens of a prompt, the end mark for an empty one; with a warning for what the vocabulary lacks."""
         encoding = self.tokenizer.encode(prompt, add_special_tokens=False)
         unknown = self.tokenizer.token_to_id(UNK)
         spans = zip(encoding.ids, encoding.offsets, strict=True)
@@ -232,10 +232,8 @@ class Writer:
         total = len(prompts) * arguments.samples
         for number, sample, text in self.texts(prompts, choice, limits, arguments.samples, arguments.seed):
             if arguments.json:
-                print(
-                    json.dumps({"prompt": prompts[number], "sample": sample, **text}, ensure_ascii=False),
-                    flush=True,
-                )
+                line = {"prompt": prompts[number], "sample": sample, **text}
+                print(json.dumps(line, ensure_ascii=False), flush=True)
                 continue
             if total > 1:
                 print(f"--- prompt {number + 1}, text {sample + 1}")
