@@ -4,8 +4,10 @@ Nothing is built and no file of a run is touched before the config, the dataset 
 to fit together.
 """
 
+import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,7 @@ class CommandLine(LightningCLI):
 def main(argv: list[str]) -> int:
     """Run one of the verbs; `argv` opens with its name. Returns the exit code."""
     verb, arguments = argv[0], argv[1:]
+    _quieten()
     if {"-h", "--help"} & set(arguments) or not arguments:
         print(HELP.format(verb=verb))
         return 0 if arguments else 2
@@ -180,6 +183,13 @@ def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
         print(f"{run.name}, {chosen.name}, on {data.dataset.path}:")  # type: ignore[attr-defined]
         for name, value in results[0].items():
             print(f"  {name:24}{value:.4f}")
+
+
+def _quieten() -> None:
+    """Leave out what Lightning says of things that are so by design here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric)\..*", category=UserWarning)
+    warnings.filterwarnings("ignore", module=r"(lightning|torch)\..*", category=FutureWarning)
 
 
 def _is_child() -> bool:

@@ -43,7 +43,7 @@ class Checkpoints(Callback):
         self.keep_last, self.keep_best, self.metric = keep_last, keep_best, metric
         self.directory = Path("checkpoints")
         self.group: Any = None
-        self.saved_at, self.saved_step = time.monotonic(), -1
+        self.saved_at, self.saved_step, self.validated_step = time.monotonic(), -1, -1
         self.validation_due = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -57,9 +57,7 @@ class Checkpoints(Callback):
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         if self.validation_due:
             self.validation_due = False
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
+            self._validate(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -83,11 +81,14 @@ class Checkpoints(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save with the metrics just measured."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.validated_step = trainer.global_step
             self.saved_step = -1  # the same step may have been saved without its metrics
             self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the end, unless the last step is saved already."""
+        """Validate and save the end, unless the last step is validated and saved already."""
+        if self.validated_step != trainer.global_step:
+            self._validate(trainer)
         self.save(trainer)
 
     def on_save_checkpoint(
@@ -101,10 +102,10 @@ class Checkpoints(Callback):
         rescale(checkpoint, trainer.accumulate_grad_batches)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"validation_due": self.validation_due}
+        return {"validation_due": self.validation_due, "validated_step": self.validated_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.validation_due = state_dict["validation_due"]
+        self.validation_due, self.validated_step = state_dict["validation_due"], state_dict["validated_step"]
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint of this step and delete those no longer kept; called on every process."""
@@ -112,13 +113,18 @@ class Checkpoints(Callback):
             return
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
-        validated = trainer.validating
         trainer.save_checkpoint(
             self.directory / checkpoint.name_of(trainer.global_step),
-            storage_options={"metrics": metrics if validated else {}},
+            storage_options={"metrics": metrics if self.validated_step == trainer.global_step else {}},
         )
         if trainer.is_global_zero:
             self._forget_old()
+
+    def _validate(self, trainer: pl.Trainer) -> None:
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        trainer.validating = True
+        loop.run()
+        trainer.training = True
 
     def _wish(self, trainer: pl.Trainer) -> int:
         if stop.requested() is not None:
