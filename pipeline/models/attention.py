@@ -1,0 +1,89 @@
+"""Causal self-attention: every position averages the positions before it, weighted by how well they match.
+
+Vaswani et al. (2017), "Attention Is All You Need": softmax(Q K^T / sqrt(F)) V in each head. Rotary positions
+follow Su et al. (2021), "RoFormer": pair f of the features at position p is turned by the angle
+p / 10000^(2f/F), so that a match depends on the distance alone.
+
+The cache is aligned on the right: its last slot is the position just before the new ones, in every row,
+and a row that has read less than the cache is long has nothing in its first slots.
+
+Legend: B sequences, T new positions, S cached positions, D features, N heads, F features of a head.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Rotation = tuple[Tensor, Tensor]
+Cache = tuple[Tensor, Tensor]
+
+
+def rotation(positions: Int64[Tensor, "B T"], features: int, dtype: torch.dtype) -> Rotation:
+    """Cosines and sines of the rotary angles, each of shape (B, 1, T, F/2), in float32 or finer."""
+    exact = torch.promote_types(dtype, torch.float32)
+    pairs = torch.arange(0, features, 2, device=positions.device, dtype=exact)
+    angles = positions[:, None, :, None].to(exact) * 10000.0 ** (-pairs / features)
+    return angles.cos(), angles.sin()
+
+
+def rotate(features: Float[Tensor, "B N T F"], by: Rotation) -> Float[Tensor, "B N T F"]:
+    """Turn each pair (feature f, feature f + F/2) by its angle."""
+    cosine, sine = by
+    left, right = features.chunk(2, -1)
+    turned = torch.cat([left * cosine - right * sine, left * sine + right * cosine], -1)
+    return turned.to(features.dtype)
+
+
+def visible(
+    count: Int64[Tensor, " B"], new: int, cached: int, window: int | None
+) -> Bool[Tensor, "B 1 T S+T"]:
+    """True where a new position may look: back, within the window, at slots that this row has filled."""
+    query = torch.arange(cached, cached + new, device=count.device)[:, None]
+    key = torch.arange(cached + new, device=count.device)
+    keep = key <= query
+    if window is not None:
+        keep = keep & (key > query - window)
+    filled = key >= cached - count[:, None]
+    return (keep & filled[:, None])[:, None]
+
+
+class SelfAttention(nn.Module):
+    """Multi-head causal self-attention over the cache and the new positions.
+
+    Args:
+        width: features in and out.
+        heads: number of heads; must divide the width.
+        dropout: share of the attention weights dropped in training.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.project = nn.Linear(width, 3 * width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "B T D"],
+        cache: Cache | None,
+        keep: Bool[Tensor, "B 1 T S+T"] | None,
+        turn: Rotation | None,
+    ) -> tuple[Float[Tensor, "B T D"], Cache]:
+        """Attend; `keep` None stands for plain causal attention.
+
+        Also gives the keys and values of all positions, each of shape (B, N, S+T, F).
+        """
+        split = self.project(inputs).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = split.unbind(0)
+        if turn is not None:
+            query, key = rotate(query, turn), rotate(key, turn)
+        if cache is not None:
+            key = torch.cat([cache[0].to(key.dtype), key], 2)
+            value = torch.cat([cache[1].to(value.dtype), value], 2)
+        rate = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=keep, dropout_p=rate, is_causal=keep is None
+        )
+        return self.output(attended.transpose(1, 2).flatten(2)), (key, value)

@@ -1,0 +1,161 @@
+"""A linear recurrence forgets by gates that depend on the input alone, so all positions train at once.
+
+De et al. (2024), "Griffin: Mixing Gated Linear Recurrences with Local Attention": the real-gated linear
+recurrent unit (RG-LRU), with x_t the input after a short causal convolution,
+    r_t = sigmoid(W_r x_t + b_r),   i_t = sigmoid(W_i x_t + b_i),   a_t = exp(-8 softplus(L) r_t)
+    h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) * (i_t * x_t)
+gated by gelu of a second branch; after it a SwiGLU layer, both residual with the norm in front.
+
+Legend: B sequences, T positions, D features, H features inside.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.models.feedforward import SwiGLU, initialise
+from pipeline.models.past import prepend
+from pipeline.models.scan import scan
+from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.state import State
+from pipeline.tasks.language_model import LanguageModel, TokenHead
+
+__all__ = ["LinearRecurrence", "LinearRecurrenceLanguageModel"]
+
+SHARPNESS = 8.0  # Griffin's constant c: how much the gate r can shorten the memory
+
+
+class GatedRecurrence(nn.Module):
+    """A short causal convolution and the RG-LRU after it.
+
+    Args:
+        hidden: features in and out.
+        kernel: positions that the convolution sees.
+    """
+
+    def __init__(self, hidden: int, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.taps = nn.Parameter(torch.empty(kernel, hidden))
+        self.gates = nn.Linear(hidden, 2 * hidden)
+        self.forgetting = nn.Parameter(torch.empty(hidden))
+        nn.init.normal_(self.taps, std=kernel**-0.5)
+        with torch.no_grad():  # at r = 1 the decays start evenly between 0.9 and 0.999
+            rate = -torch.empty(hidden).uniform_(0.9, 0.999).log() / SHARPNESS
+            self.forgetting.copy_(rate.expm1().log())  # the inverse of softplus
+
+    def forward(
+        self, inputs: Float[Tensor, "B T H"], state: tuple[Tensor, Tensor] | None
+    ) -> tuple[Float[Tensor, "B T H"], tuple[Float[Tensor, "B H"], Float[Tensor, "B P H"]]]:
+        """The states at all positions; the last one and the last inputs are carried on."""
+        carried, past = (None, None) if state is None else state
+        extended, past = prepend(past, inputs, self.kernel - 1)
+        length = inputs.shape[1]
+        mixed = sum(tap * extended[:, k : k + length] for k, tap in enumerate(self.taps))
+        decay, update = self._recurrence(mixed)
+        if carried is None:
+            carried = torch.zeros_like(update[:, 0])
+        states = scan(decay, update, carried.to(update.dtype))
+        return states.to(inputs.dtype), (states[:, -1].clone(), past)
+
+    def _recurrence(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The a_t and b_t of h_t = a_t h_{t-1} + b_t, in float32 or finer."""
+        exact = torch.promote_types(inputs.dtype, torch.float32)
+        remember, admit = torch.sigmoid(self.gates(inputs).to(exact)).chunk(2, -1)
+        log_decay = -SHARPNESS * F.softplus(self.forgetting.to(exact)) * remember
+        # 1 - a^2 without cancellation; bounded, as at zero the root has no finite gradient
+        scale = (-torch.expm1(2 * log_decay)).clamp(min=1e-12).sqrt()
+        return log_decay.exp(), scale * admit * inputs.to(exact)
+
+
+class Block(nn.Module):
+    """A gated recurrence and a position-wise layer, each added to what it read.
+
+    Args:
+        width: features in and out.
+        hidden: features of the recurrence.
+        kernel: positions that the short convolution sees.
+        dropout: share of what each layer adds that is dropped in training.
+    """
+
+    def __init__(self, width: int, hidden: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.branches = nn.Linear(width, 2 * hidden)
+        self.recurrence = GatedRecurrence(hidden, kernel)
+        self.output = nn.Linear(hidden, width)
+        self.feedforward_norm = nn.LayerNorm(width)
+        self.feedforward = SwiGLU(width, dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, inputs: Float[Tensor, "B T D"], state: tuple[Tensor, Tensor] | None
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Tensor]]:
+        """Read T more inputs."""
+        gate, content = self.branches(self.norm(inputs)).chunk(2, -1)
+        content, state = self.recurrence(content, state)
+        inputs = inputs + self.dropout(self.output(F.gelu(gate) * content))
+        return inputs + self.dropout(self.feedforward(self.feedforward_norm(inputs))), state
+
+
+class LinearRecurrence(nn.Module):
+    """A stack of gated linear recurrences.
+
+    The state is a list with one pair a layer: h, shape (B, H), in float32 or finer, and the last inputs
+    of the short convolution, shape (B, kernel - 1, H).
+
+    Args:
+        width: features in and out.
+        depth: number of blocks.
+        hidden: features of each recurrence; by default the width.
+        kernel: positions that each short convolution sees.
+        dropout: share of the features dropped in training.
+
+    Raises:
+        ValueError: if the depth or the kernel is below 1.
+    """
+
+    def __init__(
+        self,
+        width: int = 256,
+        depth: int = 4,
+        hidden: int | None = None,
+        kernel: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if depth < 1 or kernel < 1:
+            raise ValueError(f"depth={depth} and kernel={kernel} must be at least 1")
+        self.width = width
+        self.layers = nn.ModuleList(Block(width, hidden or width, kernel, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.apply(initialise)
+
+    def forward(
+        self, inputs: Float[Tensor, "B T D"], state: State = None
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        """Read T more inputs; the outputs are for predicting the next one."""
+        states = [None] * len(self.layers) if state is None else state
+        inputs, after = self.dropout(inputs), []
+        for layer, before in zip(self.layers, states, strict=True):
+            inputs, layer_state = layer(inputs, before)
+            after.append(layer_state)
+        return self.norm(inputs), after
+
+
+class LinearRecurrenceLanguageModel(LanguageModel):
+    """The language model whose network is a `LinearRecurrence`."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        head: TokenHead = TokenHead(),  # noqa: B008  # frozen
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+        **network: Any,
+    ) -> None:
+        super().__init__(LinearRecurrence(**network), vocab_size, head, optimizer, schedule)

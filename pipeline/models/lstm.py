@@ -1,0 +1,54 @@
+"""A long short-term memory keeps a cell that gates write, forget and read.
+
+Hochreiter and Schmidhuber (1997), "Long Short-Term Memory", with the forget gate of Gers et al. (2000):
+    i, f, o = sigmoid(W x_t + U h_{t-1} + b), each with its own W, U, b
+    g = tanh(W_g x_t + U_g h_{t-1} + b_g)
+    c_t = f * c_{t-1} + i * g,   h_t = o * tanh(c_t)
+
+Legend: B sequences, T positions, D features.
+"""
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from pipeline.models.recurrent import RecurrentStack
+from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.tasks.language_model import LanguageModel, TokenHead
+
+__all__ = ["LSTM", "LSTMLanguageModel"]
+
+
+class LSTM(RecurrentStack):
+    """A stack of LSTM layers; the recurrent weights of each gate start orthogonal.
+
+    The state is a list with one tuple (h, c) a layer, each of shape (B, features of the layer).
+
+    Args:
+        forget_bias: where the bias of the forget gate starts; 1 lets the cell remember from the first step
+            (Jozefowicz, Zaremba and Sutskever, 2015).
+        **stack: width, depth, hidden and the dropout rates, as in `RecurrentStack`.
+    """
+
+    def __init__(self, forget_bias: float = 1.0, **stack: Any) -> None:
+        super().__init__(partial(nn.LSTM, batch_first=True), **stack)
+        for kernel in self.modules():
+            if isinstance(kernel, nn.LSTM):
+                _, _, bias, _ = kernel.parameters()
+                _, forget, _, _ = bias.chunk(4)  # torch's order: i, f, g, o
+                nn.init.constant_(forget, forget_bias)
+
+
+class LSTMLanguageModel(LanguageModel):
+    """The language model whose network is an `LSTM`."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        head: TokenHead = TokenHead(),  # noqa: B008  # frozen
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+        **network: Any,
+    ) -> None:
+        super().__init__(LSTM(**network), vocab_size, head, optimizer, schedule)

@@ -1,0 +1,149 @@
+"""RNN, LSTM and GRU share one stack of layers, with dropout on every connection but the recurrent one.
+
+Each layer is one call of torch's fused kernel over all positions. Dropout between the layers follows
+Zaremba, Sutskever and Vinyals (2014), "Recurrent Neural Network Regularization"; masks that stay the same
+at all positions follow Gal and Ghahramani (2016), "A Theoretically Grounded Application of Dropout in
+Recurrent Neural Networks"; dropped recurrent weights follow Merity, Keskar and Socher (2018), "Regularizing
+and Optimizing LSTM Language Models".
+
+Legend: B sequences, T positions, D features, H features of a layer.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.state import State
+
+
+class VariationalDropout(nn.Module):
+    """Dropout whose mask is drawn once a sequence and is the same at all its positions.
+
+    Args:
+        rate: share of the features dropped in training.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, inputs: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """Zero the dropped features and scale up the others."""
+        if not self.training or self.rate == 0.0:
+            return inputs
+        ones = inputs.new_ones(inputs.shape[0], 1, inputs.shape[2])
+        return inputs * F.dropout(ones, self.rate)
+
+
+class RecurrentLayer(nn.Module):
+    """One fused recurrent kernel, whose recurrent weights can be dropped in training.
+
+    Args:
+        kernel: a one-layer `nn.RNN`, `nn.LSTM` or `nn.GRU` with `batch_first`.
+        weight_drop: share of the recurrent weights set to zero, anew each call in training.
+    """
+
+    def __init__(self, kernel: nn.RNNBase, weight_drop: float) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.weight_drop = weight_drop
+        self.states = 2 if isinstance(kernel, nn.LSTM) else 1
+        weight, recurrent_weight, *biases = kernel.parameters()
+        for gate in weight.chunk(len(weight) // kernel.hidden_size):
+            nn.init.xavier_uniform_(gate)
+        for gate in recurrent_weight.chunk(len(weight) // kernel.hidden_size):
+            nn.init.orthogonal_(gate)
+        for bias in biases:
+            nn.init.zeros_(bias)
+
+    def forward(
+        self, inputs: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B H"], ...] | None
+    ) -> tuple[Float[Tensor, "B T H"], tuple[Float[Tensor, "B H"], ...]]:
+        """Read T more inputs."""
+        if state is None:
+            state = (inputs.new_zeros(inputs.shape[0], self.kernel.hidden_size),) * self.states
+        before = tuple(part[None].to(inputs.dtype) for part in state)
+        outputs, *after = self._run(inputs, before)
+        return outputs, tuple(part[0] for part in after)
+
+    def _run(self, inputs: Tensor, before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The kernel's outputs, then its state after them, each part of shape (1, B, H)."""
+        start = before if self.states > 1 else before[0]
+        if self.training and self.weight_drop > 0.0:
+            return self._run_dropped(inputs, start)
+        outputs, after = self.kernel(inputs, start)
+        return (outputs, *after) if self.states > 1 else (outputs, after)
+
+    def _run_dropped(self, inputs: Tensor, start: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The same kernel on a dropped copy of the recurrent weights: the stored ones get the gradient."""
+        weight, recurrent_weight, *biases = self.kernel.parameters()
+        weights = [weight, F.dropout(recurrent_weight, self.weight_drop), *biases]
+        fused = getattr(
+            torch, self.kernel.mode.lower()
+        )  # torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu
+        results: tuple[Tensor, ...] = fused(inputs, start, weights, True, 1, 0.0, True, False, True)
+        return results
+
+
+class RecurrentStack(nn.Module):
+    """Recurrent layers one above the other.
+
+    The state is a list with one tuple a layer: (h,), or for an LSTM (h, c); each of shape (B, H).
+
+    Args:
+        kernel: makes a layer's kernel from its input size and its hidden size.
+        width: features in and out.
+        depth: number of layers.
+        hidden: features of all layers but the last, which gives `width`; by default the width.
+        dropout: share of the features dropped in training at the input of each layer and at the output.
+        input_dropout: the same at the input of the first layer only; by default `dropout`.
+        output_dropout: the same at the output only; by default `dropout`.
+        variational: drop the same features at all positions of a sequence.
+        weight_drop: share of the recurrent weights dropped in training.
+
+    Raises:
+        ValueError: if the depth is below 1 or a rate is no share.
+    """
+
+    def __init__(
+        self,
+        kernel: Callable[[int, int], nn.RNNBase],
+        width: int = 256,
+        depth: int = 2,
+        hidden: int | None = None,
+        dropout: float = 0.0,
+        input_dropout: float | None = None,
+        output_dropout: float | None = None,
+        variational: bool = False,
+        weight_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        input_dropout = dropout if input_dropout is None else input_dropout
+        output_dropout = dropout if output_dropout is None else output_dropout
+        rates = [input_dropout] + [dropout] * (depth - 1) + [output_dropout]
+        if depth < 1:
+            raise ValueError(f"depth={depth} must be at least 1")
+        for rate in (*rates, weight_drop):
+            if not 0.0 <= rate < 1.0:
+                raise ValueError(f"a dropout rate of {rate} is not in [0, 1)")
+        self.width = width
+        sizes = [width] + [hidden or width] * (depth - 1) + [width]
+        kernels = [kernel(size, next_size) for size, next_size in pairwise(sizes)]
+        self.layers = nn.ModuleList(RecurrentLayer(each, weight_drop) for each in kernels)
+        drop = VariationalDropout if variational else nn.Dropout
+        self.dropouts = nn.ModuleList(drop(rate) for rate in rates)
+
+    def forward(
+        self, inputs: Float[Tensor, "B T D"], state: State = None
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        """Read T more inputs; the outputs are for predicting the next one."""
+        states = [None] * len(self.layers) if state is None else state
+        after = []
+        for dropout, layer, before in zip(self.dropouts, self.layers, states, strict=False):
+            inputs, layer_state = layer(dropout(inputs), before)
+            after.append(layer_state)
+        return self.dropouts[-1](inputs), after

@@ -1,0 +1,198 @@
+"""A Transformer lets every position look at all before it, or at those within a window.
+
+Vaswani et al. (2017), "Attention Is All You Need", with the norm in front (Xiong et al., 2020, "On Layer
+Normalization in the Transformer Architecture"):
+    x <- x + Attention(norm(x)),   x <- x + FeedForward(norm(x)),   y = norm(x)
+
+Legend: B sequences, T positions, S cached positions, D features, N heads, F features of a head.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.models.attention import Cache, Rotation, SelfAttention, rotation, visible
+from pipeline.models.feedforward import SwiGLU, initialise
+from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.state import State
+from pipeline.tasks.language_model import LanguageModel, TokenHead
+
+__all__ = ["Transformer", "TransformerLanguageModel"]
+
+
+class Block(nn.Module):
+    """Self-attention and a position-wise layer, each added to what it read.
+
+    Args:
+        attention: the self-attention.
+        feedforward: the position-wise layer.
+        width: features in and out.
+        dropout: share of what each layer adds that is dropped in training.
+    """
+
+    def __init__(self, attention: SelfAttention, feedforward: nn.Module, width: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = attention
+        self.feedforward_norm = nn.LayerNorm(width)
+        self.feedforward = feedforward
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "B T D"],
+        cache: Cache | None,
+        keep: Bool[Tensor, "B 1 T S+T"] | None,
+        turn: Rotation | None,
+    ) -> tuple[Float[Tensor, "B T D"], Cache]:
+        """Read T more inputs; also gives the keys and values with those of the new positions."""
+        attended, cache = self.attention(self.attention_norm(inputs), cache, keep, turn)
+        inputs = inputs + self.dropout(attended)
+        return inputs + self.dropout(self.feedforward(self.feedforward_norm(inputs))), cache
+
+
+class Transformer(nn.Module):
+    """A stack of causal Transformer blocks with a key/value cache.
+
+    The state is a pair: how many inputs each row has read, shape (B,), and a list with the keys and values of
+    each layer, each of shape (B, N, S, F). S is the length read so far, or with a window always `window - 1`.
+
+    Args:
+        width: features in and out.
+        depth: number of blocks.
+        heads: number of attention heads; must divide the width.
+        hidden: features inside the position-wise layer; by default its own default.
+        dropout: share of the features and attention weights dropped in training.
+        context: learned positions, this many; by default positions are rotary and have no end.
+        window: how many positions attention sees, its own the last; by default all before it.
+        feedforward: makes the position-wise layer from width, hidden and dropout.
+
+    Raises:
+        ValueError: if the heads do not divide the width, or leave an odd number of features to each while
+            positions are rotary, or if the depth, window or context is below 1.
+    """
+
+    def __init__(
+        self,
+        width: int = 256,
+        depth: int = 4,
+        heads: int = 4,
+        hidden: int | None = None,
+        dropout: float = 0.0,
+        context: int | None = None,
+        window: int | None = None,
+        feedforward: Callable[[int, int | None, float], nn.Module] = SwiGLU,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"heads={heads} must divide width={width}")
+        if context is None and width // heads % 2:
+            raise ValueError(f"width={width} over heads={heads} must be even for rotary positions")
+        if depth < 1 or (window is not None and window < 1) or (context is not None and context < 1):
+            raise ValueError(f"depth={depth}, window={window} and context={context} must be at least 1")
+        self.width = width
+        self.heads = heads
+        self.context = context
+        self.window = window
+        self.positions = None if context is None else nn.Embedding(context, width)
+        blocks = [
+            Block(SelfAttention(width, heads, dropout), feedforward(width, hidden, dropout), width, dropout)
+            for _ in range(depth)
+        ]
+        self.layers = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self._initialise(blocks)
+
+    def _initialise(self, blocks: list[Block]) -> None:
+        """What each of the 2 * depth layers adds starts small: their sum keeps the scale of the input."""
+        self.apply(initialise)
+        if self.positions is not None:
+            nn.init.normal_(self.positions.weight, std=0.02)
+        for block in blocks:
+            for part in (block.attention, block.feedforward):
+                *_, last = (each for each in part.modules() if isinstance(each, nn.Linear))
+                nn.init.normal_(last.weight, std=(2 * len(blocks) * last.in_features) ** -0.5)
+
+    def forward(
+        self, inputs: Float[Tensor, "B T D"], state: State = None
+    ) -> tuple[Float[Tensor, "B T D"], State]:
+        """Read T more inputs; the outputs are for predicting the next one.
+
+        Raises:
+            ValueError: if a state is carried in training without a window (it would grow without end), or if
+                there are more positions than the learned ones.
+        """
+        if self.training and state is not None and self.window is None:
+            raise ValueError(
+                "a Transformer trains with a carried state only if window is set: its cache never ends"
+            )
+        count = self._count(inputs, state)
+        caches = [None] * len(self.layers) if state is None else state[1]
+        keep = self._keep(inputs.shape[1], state)
+        self._check_context(inputs.shape[1], state)
+        positions = count[:, None] + torch.arange(inputs.shape[1], device=inputs.device)
+        inputs, turn = self._place(inputs, positions)
+        after = []
+        for layer, cache in zip(self.layers, caches, strict=True):
+            inputs, cache = layer(inputs, cache, keep, turn)
+            after.append(self._bound(cache))
+        return self.norm(inputs), (count + positions.shape[1], after)
+
+    def _count(self, inputs: Tensor, state: State) -> Int64[Tensor, " B"]:
+        if state is not None:
+            counts: Tensor = state[0]
+            return counts
+        return torch.zeros(inputs.shape[0], dtype=torch.int64, device=inputs.device)
+
+    def _keep(self, new: int, state: State) -> Bool[Tensor, "B 1 T S+T"] | None:
+        """Where to look, or None for plain causal attention, which has the fastest kernels."""
+        if state is not None:
+            return visible(state[0], new, state[1][0][0].shape[2], self.window)
+        if self.window is None or new <= self.window:
+            return None
+        nothing = torch.zeros(1, dtype=torch.int64, device=self.norm.weight.device)
+        return visible(nothing, new, 0, self.window)
+
+    def _check_context(self, new: int, state: State) -> None:
+        if self.context is None:
+            return  # and no wait for the device to tell the counts
+        length = new if state is None else new + int(state[0].max())
+        if length > self.context:
+            raise ValueError(
+                f"position {length} is beyond context={self.context}: learned positions end there"
+            )
+
+    def _place(self, inputs: Tensor, positions: Int64[Tensor, "B T"]) -> tuple[Tensor, Rotation | None]:
+        """The inputs with learned positions added, or the rotation that stands for the positions."""
+        if self.positions is None:
+            return self.dropout(inputs), rotation(positions, self.width // self.heads, inputs.dtype)
+        return self.dropout(inputs + self.positions(positions)), None
+
+    def _bound(self, cache: Cache) -> Cache:
+        """With a window, the last `window - 1` positions, zeros in front where there are fewer."""
+        if self.window is None:
+            return cache
+        size = self.window - 1
+        short = max(0, size - cache[0].shape[2])
+        key, value = (F.pad(part, (0, 0, short, 0)) for part in cache)
+        excess = key.shape[2] - size
+        return key[:, :, excess:].clone(), value[:, :, excess:].clone()
+
+
+class TransformerLanguageModel(LanguageModel):
+    """The language model whose network is a `Transformer`."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        head: TokenHead = TokenHead(),  # noqa: B008  # frozen
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+        **network: Any,
+    ) -> None:
+        super().__init__(Transformer(**network), vocab_size, head, optimizer, schedule)
