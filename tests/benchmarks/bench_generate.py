@@ -1,0 +1,101 @@
+"""What a generated token costs after a short and after a long text, for every network.
+
+    python tests/benchmarks/bench_generate.py [--width 256] [--vocabulary 10000] [--device cpu]
+
+Prompts of both lengths are read; then the tokens that follow are timed one by one, as `unroll generate` makes
+them, in turns, and the median is taken. Where the state is of fixed size the ratio is 1; a full cache grows.
+"""
+
+import argparse
+import importlib
+import inspect
+import pkgutil
+import time
+from collections.abc import Iterator
+from statistics import median
+
+import torch
+from torch import nn
+
+import pipeline.models
+from pipeline.decode import Greedy, Limits, stream
+from pipeline.state import State, size_in_bytes
+from pipeline.tasks.language_model import LanguageModel
+from pipeline.tasks.task import Task
+
+LENGTHS = (100, 2000)
+ROUNDS, TOKENS = 3, 60
+
+
+def networks() -> Iterator[type[nn.Module]]:
+    """Every network that a module of pipeline.models names in __all__."""
+    for module in pkgutil.iter_modules(pipeline.models.__path__):
+        found = importlib.import_module(f"pipeline.models.{module.name}")
+        for member in (getattr(found, name) for name in getattr(found, "__all__", ())):
+            if inspect.isclass(member) and issubclass(member, nn.Module) and not issubclass(member, Task):
+                yield member
+
+
+class Watched:
+    """A model whose last state can be looked at."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self.state: State = None
+
+    def __call__(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        logits, self.state = self.model(tokens, state)
+        return logits, self.state
+
+
+def seconds_a_token(model: Watched, length: int, device: str) -> list[float]:
+    """Time between the tokens that follow a text of `length` tokens."""
+    generator = torch.Generator().manual_seed(0)
+    prompt = torch.randint(model.model.vocab_size, (length,), generator=generator).tolist()
+    steps = stream(model, [prompt], Greedy(), Limits(TOKENS), [0], device)
+    next(steps)  # reads the prompt
+    times = []
+    for _ in range(TOKENS - 1):
+        begun = time.perf_counter()
+        next(steps)  # the token is on the host when it comes: nothing is left to wait for
+        times.append(time.perf_counter() - begun)
+    return times
+
+
+def measure(network: type[nn.Module], width: int, vocabulary: int, device: str) -> str:
+    """One row of the table."""
+    torch.manual_seed(0)
+    model = Watched(LanguageModel(network(width=width), vocabulary).eval().to(device))
+    times: dict[int, list[float]] = {length: [] for length in LENGTHS}
+    sizes = {}
+    for _ in range(ROUNDS):
+        for length in LENGTHS:
+            times[length] += seconds_a_token(model, length, device)
+            sizes[length] = size_in_bytes(model.state)
+    short, long = (median(times[length]) for length in LENGTHS)
+    small, large = (sizes[length] / 1024 for length in LENGTHS)
+    return (
+        f"| {network.__name__} | {short * 1e3:.2f} | {long * 1e3:.2f} | {long / short:.2f} "
+        f"| {small:.0f} | {large:.0f} |"
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--vocabulary", type=int, default=10_000)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    short, long = LENGTHS
+    print(f"width {arguments.width}, vocabulary {arguments.vocabulary}, {arguments.device}, greedy, one row")
+    print(f"| network | ms a token at {short} | at {long} | ratio | state KiB at {short} | at {long} |")
+    print("|---|---|---|---|---|---|")
+    for network in networks():
+        print(measure(network, arguments.width, arguments.vocabulary, arguments.device), flush=True)
+
+
+if __name__ == "__main__":
+    main()
