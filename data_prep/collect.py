@@ -1,4 +1,4 @@
-"""Sources that are no files are copied into one first, so that they can be read twice, checked and resumed."""
+"""Sources that are no files are copied into one first, so that they can be read twice and resumed."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.source import Name, find
-from pipeline.dataset import write_durably
+from pipeline.durable import write_durably
 from pipeline.errors import DataError
 
 

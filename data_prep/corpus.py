@@ -11,6 +11,18 @@ from data_prep.report import Report, progress
 from data_prep.source import DOCUMENTS, Name, Reading, Sources
 
 
+def _by_hash(found: Sources, validation: float, test: float) -> split.Cut:
+    return split.by_hash(validation, test)
+
+
+def _tail(found: Sources, validation: float, test: float) -> split.Cut:
+    pieces = progress(found.pieces(Report()), "measuring", found.total, lambda: found.done)
+    return split.tail(validation, test, sum(len(piece.text) for piece in pieces))
+
+
+CUTS = {"hash": _by_hash, "tail": _tail}
+
+
 class Corpus:
     """All pieces of the sources with the split each goes to."""
 
@@ -25,15 +37,7 @@ class Corpus:
         self.parts = [(sources(named), split.given(name)) for name, named in given.items() if named]
         if options.sources:
             found = sources(options.sources)
-            self.parts = [(found, self._cut(found, options))]
-
-    @staticmethod
-    def _cut(found: Sources, options: argparse.Namespace) -> split.Cut:
-        if options.cut == "hash":
-            return split.by_hash(options.validation_share, options.test_share)
-        pieces = progress(found.pieces(Report()), "measuring", found.total, lambda: found.done)
-        characters = sum(len(piece.text) for piece in pieces)
-        return split.tail(options.validation_share, options.test_share, characters)
+            self.parts = [(found, CUTS[options.cut](found, options.validation_share, options.test_share))]
 
     def pieces(self, report: Report) -> split.Assigned:
         """Every piece with its split."""

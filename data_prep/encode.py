@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt
@@ -54,12 +54,12 @@ class Encoder:
 
         self.tokenizer = tokenizer.load(tokenizer_file)
         self.vocab_size = tokenizer.size(self.tokenizer)
-        self.eos: int = self.tokenizer.token_to_id(tokenizer.EOS)
+        self.eos = self.tokenizer.get_vocab(with_added_tokens=True)[tokenizer.EOS]
         self.unknown: int | None = self.tokenizer.token_to_id(tokenizer.UNK)
         self.dtype = token_type(self.vocab_size)
 
     def __call__(self, chunk: Chunk) -> Encoded:
-        """The tokens of a chunk: a row a document, `<eos>` at its end; the last row may go on in the next chunk."""
+        """The tokens of a chunk: a row a document, closed by `<eos>`; the last may go on in the next."""
         encodings = self.tokenizer.encode_batch_fast(chunk.texts, add_special_tokens=False)
         parts = [encoding.ids for encoding in encodings]
         for part, end in zip(parts, chunk.ends, strict=True):
@@ -133,13 +133,13 @@ def _in_order(
         if len(waiting) > ahead:
             pieces, future = waiting.popleft()
             yield pieces, future.result()
-    for pieces, future in islice(waiting, None):
+    for pieces, future in waiting:
         yield pieces, future.result()
 
 
-# ------------------------------------------------------------------------------------------- inside a worker process
+# ---------------------------------------------------------------- inside a worker process
 
-_encoder: Any = None
+_encoder: Encoder
 
 
 def _start(tokenizer_file: Path) -> None:

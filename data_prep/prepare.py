@@ -1,7 +1,8 @@
-"""The life of a preparation: it works in a hidden directory beside its target, keeps what is finished, and publishes at once.
+"""The life of a preparation: it works in a hidden directory, keeps what is done, and publishes all at once.
 
-Whenever a stretch of the text is encoded, the shards of all splits are closed and noted in a state file. A preparation
-that was killed drops what is not noted, reads over the pieces that are done, and goes on: the result is the same.
+Whenever a stretch of the text is encoded, the shards of all splits are closed and noted in a state file. A
+preparation that was killed drops what is not noted, reads over the pieces that are done, and goes on: the
+result is the same.
 """
 
 import fcntl
@@ -16,7 +17,8 @@ from typing import Any
 
 from data_prep.encode import Done, Encoded, Encoder, encoded
 from data_prep.split import Assigned
-from pipeline.dataset import TOKENIZER, Shard, ShardWriter, publish, write_durably
+from pipeline.dataset import TOKENIZER, Shard, ShardWriter, publish
+from pipeline.durable import write_durably
 from pipeline.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -86,7 +88,7 @@ class Workplace:
             ) from error
 
     def recall(self) -> bool:
-        """Load the state of an earlier start; False where there is none of this command, and then nothing is left of it."""
+        """Load the state of an earlier start of this command; else clean up and give False."""
         try:
             kept = json.loads((self.work / "state.json").read_text())
             totals = {name: Total(**total) for name, total in kept.pop("totals").items()}
@@ -170,10 +172,8 @@ class Workplace:
         publish(self.path, self.target, manifest, overwrite)
 
 
-def train_once(place: Workplace, train: Callable[[], Any]) -> bool:
-    """Have the tokenizer made, unless an earlier start of this preparation did; True where it was made now."""
-    if place.tokenizer.exists():
-        return False
-    tokenizer = train()
-    write_durably(place.tokenizer, lambda path: tokenizer.save(str(path)))
-    return True
+def train_once(place: Workplace, train: Callable[[], Any]) -> None:
+    """Have the tokenizer made, unless an earlier start of this preparation did."""
+    if not place.tokenizer.exists():
+        tokenizer = train()
+        write_durably(place.tokenizer, lambda path: tokenizer.save(str(path)))

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass
 class Report:
-    """Counts of one pass over the sources: documents read, skipped for being empty, and bad ones with their names."""
+    """Counts of one pass over the sources: documents read, empty ones, and bad ones with their names."""
 
     documents: int = 0
     empty: int = 0
@@ -85,8 +85,7 @@ def _bar(items: Iterable[T], doing: str, total: int, done: Callable[[], int]) ->
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(doing, total=total)
-        for item in _now_and_then(items, LOOK_EVERY, lambda: bar.update(task, completed=done())):
-            yield item
+        yield from _now_and_then(items, LOOK_EVERY, lambda: bar.update(task, completed=done()))
         bar.update(task, completed=total)
 
 

@@ -1,7 +1,8 @@
-"""Sources of text and the documents in them: files, plain or packed, are read in small pieces, so memory stays constant.
+"""Sources of text and the documents in them: files, plain or packed, read in pieces and constant memory.
 
-A document longer than a piece comes in several, cut after a newline or before a space where there is one. A record that
-cannot be read is counted in the report and named; a file that cannot be read at all stops the preparation.
+A document longer than a piece comes in several, cut after a newline or before a space where there is one. A
+record that cannot be read is counted in the report and named; a file that cannot be read at all stops the
+preparation.
 """
 
 import codecs
@@ -108,14 +109,14 @@ def find(source: str) -> list[Name]:
         DataError: there is none, or the file's name does not tell what it is.
     """
     path = Path(source)
-    if path.is_file():
-        _format(path)
-        return [Name(source, path)]
-    if not path.exists():
-        raise DataError(
-            f"there is no source {source}; name a file, a directory, '-', 'hub:NAME' or 'builtin'"
-        )
     with _readable(source):
+        if path.is_file():
+            _format(path)
+            return [Name(source, path)]
+        if not path.exists():
+            raise DataError(
+                f"there is no source {source}; name a file, a directory, '-', hub:NAME or builtin"
+            )
         below = [Path(root) / file for root, _, files in os.walk(path, onerror=_throw) for file in files]
     found = sorted(file for file in below if not file.name.startswith(".") and _known(file))
     if not found:
@@ -170,7 +171,7 @@ def in_pieces(blocks: Iterable[str]) -> Iterator[Piece]:
     yield Piece(held, starts, True)
 
 
-# ------------------------------------------------------------------------------------- text files, cut in three ways
+# ---------------------------------------------------------------------- text files, cut in three ways
 
 
 def whole(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
@@ -227,7 +228,7 @@ def _undecodable(error: UnicodeDecodeError) -> str:
     return f"not UTF-8 ({error.reason})"
 
 
-# ------------------------------------------------------------------------------------------------ files of records
+# ---------------------------------------------------------------------- files of records
 
 
 def json_lines(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
@@ -260,13 +261,12 @@ def parquet(file: IO[bytes], name: str, reading: Reading, report: Report) -> Ite
             raise DataError(
                 f"{name} has no column {reading.field!r} but {', '.join(columns)}; choose one with --field"
             )
-        number = 0
-        for batch in table.iter_batches(batch_size=256, columns=[reading.field]):
-            for number, text in enumerate(batch.column(0).to_pylist(), number + 1):
-                if isinstance(text, str):
-                    yield from reading.document(text, report)
-                else:
-                    report.reject(f"{name}:{number}", f"no text in column {reading.field!r}")
+        batches = table.iter_batches(batch_size=256, columns=[reading.field])
+        for number, text in enumerate((text for batch in batches for text in batch.column(0).to_pylist()), 1):
+            if isinstance(text, str):
+                yield from reading.document(text, report)
+            else:
+                report.reject(f"{name}:{number}", f"no text in column {reading.field!r}")
     except pa.ArrowException as error:
         raise DataError(f"{name} is damaged ({str(error).splitlines()[0]}); fetch it again") from error
 

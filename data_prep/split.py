@@ -1,4 +1,4 @@
-"""Which document goes to which split: as given, by a stable hash of the document, or the last shares of the text."""
+"""Which document goes to which split: as given, by a stable hash of the document, or the last of the text."""
 
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -15,7 +15,7 @@ def given(split: str) -> Cut:
 
 
 def by_hash(validation: float, test: float) -> Cut:
-    """Each document goes where a hash of its beginning falls: equal documents together, whatever else is there.
+    """Each document goes where a hash of its beginning falls: equal documents together.
 
     Args:
         validation: share of the documents, in 0..1.

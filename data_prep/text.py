@@ -13,21 +13,36 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data_prep.corpus import Corpus
+from data_prep.corpus import CUTS, Corpus
 from data_prep.prepare import SPLITS, Workplace, train_once
 from data_prep.report import Report, progress
 from data_prep.source import DOCUMENTS
-from pipeline.dataset import sha256
+from pipeline.durable import sha256
 from pipeline.errors import ConfigError, DataError, UserError
 
 PROGRAM = "unroll prepare text"
-SHAPING = ("sources", "train", "validation", "test", "validation_share", "test_share", "cut", "documents", "keep_empty",
-           "field", "tokenizer", "vocab_size", "tokenizer_bytes", "shard_bytes")  # fmt: skip
+NOT_SHAPING = (
+    "output",
+    "overwrite",
+    "streaming",
+    "max_bad_share",
+    "workers",
+)  # options that leave the result the same
 
+SOURCES = """file or directory (.txt .tokens .jsonl .parquet, plain, .gz or .xz), '-' for standard input,
+hub:NAME[:CONFIG[:SPLIT]] or 'builtin' (Python's language reference)"""
+SHARD_BYTES = "bytes of text between two points from which a stopped preparation continues (default: 2**28)"
+MAX_BAD_SHARE = "fail above this share of unreadable records (default: 0.01)"
+TOKENIZER = "byte, character, word, bpe (default), unigram or an existing tokenizer.json"
+VOCAB_SIZE = "most tokens, marks included (default: 8192 for bpe and unigram, else all)"
+TOKENIZER_BYTES = (
+    "bpe and unigram learn from at most the first N characters of the training split (default: 2**30)"
+)
 EXAMPLES = """examples:
   unroll prepare text builtin --tokenizer bpe --vocab-size 2048 --output data/pydoc
-  unroll prepare text corpus.txt --tokenizer character --cut tail --validation-share 0.1 --test-share 0 --output data/corpus
-  unroll prepare text --train train.txt --validation valid.txt --test test.txt --documents line --tokenizer word \\
+  unroll prepare text corpus.txt --tokenizer character --cut tail --validation-share 0.1 --test-share 0 \\
+      --output data/corpus
+  unroll prepare text --train train.txt --validation valid.txt --documents line --tokenizer word \\
       --output data/words
   unroll prepare text hub:roneneldan/TinyStories --streaming --output data/stories
 A preparation that was stopped continues when the same command is given again."""
@@ -39,16 +54,33 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(PROGRAM, description=(__doc__ or "").split("\n")[0], epilog=EXAMPLES,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = _Parser(
+        PROGRAM,
+        description=(__doc__ or "").split("\n")[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
-    add("sources", nargs="*", metavar="SOURCE", help="file or directory (.txt .tokens .jsonl .parquet, plain, .gz or "
-        ".xz), '-' for standard input, hub:NAME[:CONFIG[:SPLIT]], or 'builtin' (Python's language reference)")  # fmt: skip
+    add("sources", nargs="*", metavar="SOURCE", help=SOURCES)
     add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
     add("--overwrite", action="store_true", help="replace a dataset that is there")
-    splits = parser.add_argument_group("splits", "cut from the sources, or given")
-    add = splits.add_argument
-    for name in ("train", "validation", "test"):
+    add(
+        "--workers",
+        type=_count,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes (default: all cores)",
+    )
+    add("--shard-bytes", type=_count, default=1 << 28, metavar="N", help=SHARD_BYTES)
+    _add_splits(parser.add_argument_group("splits, cut from the sources or given"))
+    _add_documents(parser.add_argument_group("documents"))
+    _add_tokens(parser.add_argument_group("tokens"))
+    return parser
+
+
+def _add_splits(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    for name in SPLITS:
         add(
             f"--{name}",
             nargs="+",
@@ -58,10 +90,16 @@ def _parser() -> argparse.ArgumentParser:
         )
     add("--validation-share", type=_share, default=0.05, metavar="SHARE", help="default 0.05")
     add("--test-share", type=_share, default=0.05, metavar="SHARE", help="default 0.05")
-    add("--cut", choices=["hash", "tail"], default="hash", help="by a stable hash of the document (default), or the "
-        "last shares of the text")  # fmt: skip
-    documents = parser.add_argument_group("documents")
-    add = documents.add_argument
+    add(
+        "--cut",
+        choices=CUTS,
+        default="hash",
+        help="by a hash of the document (default), or the last of the text",
+    )
+
+
+def _add_documents(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--documents",
         choices=DOCUMENTS,
@@ -71,23 +109,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep-empty", action="store_true", help="empty documents, such as blank lines, are documents too")
     add("--field", default="text", help="where JSON, Parquet and hub records hold their text (default: text)")
     add("--streaming", action="store_true", help="read hub data without caching them")
-    add("--max-bad-share", type=_share, default=0.01, metavar="SHARE", help="fail above this share of unreadable "
-        "records (default 0.01)")  # fmt: skip
-    tokens = parser.add_argument_group("tokens")
-    add = tokens.add_argument
-    add("--tokenizer", default="bpe", metavar="KIND", help="byte, character, word, bpe (default), unigram, or an "
-        "existing tokenizer.json")  # fmt: skip
-    add("--vocab-size", type=_count, metavar="N", help="most tokens, marks included (bpe and unigram: 8192; word and "
-        "character: all)")  # fmt: skip
-    add("--tokenizer-bytes", type=_count, default=1 << 30, metavar="N", help="bpe and unigram learn from at most the "
-        "first N characters of the training split (default: 2**30)")  # fmt: skip
-    work = parser.add_argument_group("work")
-    work.add_argument(
-        "--workers", type=_count, default=os.cpu_count() or 1, metavar="N", help="default: all cores"
-    )
-    work.add_argument("--shard-bytes", type=_count, default=1 << 28, metavar="N", help="bytes of text between two "
-                      "states from which to continue (default: 2**28)")  # fmt: skip
-    return parser
+    add("--max-bad-share", type=_share, default=0.01, metavar="SHARE", help=MAX_BAD_SHARE)
+
+
+def _add_tokens(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--tokenizer", default="bpe", metavar="KIND", help=TOKENIZER)
+    add("--vocab-size", type=_count, metavar="N", help=VOCAB_SIZE)
+    add("--tokenizer-bytes", type=_count, default=1 << 30, metavar="N", help=TOKENIZER_BYTES)
 
 
 def _share(text: str) -> float:
@@ -113,7 +142,7 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     _check(options)
     began = time.monotonic()
-    place = Workplace(options.output.absolute(), _shaping(options))
+    place = Workplace(options.output.resolve(), _shaping(options))
     with place.entered():
         report, encoded = _prepare(place, options, argv)
     seconds = time.monotonic() - began
@@ -123,9 +152,8 @@ def main(argv: list[str]) -> int:
         print(
             f"{name}: {total.documents:,} documents, {total.tokens:,} tokens{unknown}, {total.bytes:,} bytes"
         )
-    print(
-        f"{options.output} in {seconds:.1f} s: {encoded / seconds:,.0f} tokens/s with {options.workers} workers"
-    )
+    speed = f"{encoded / seconds:,.0f} tokens/s with {options.workers} workers"
+    print(f"{options.output} in {seconds:.1f} s: {speed}")
     return 0
 
 
@@ -150,7 +178,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _shaping(options: argparse.Namespace) -> dict[str, Any]:
     """All that decides what the dataset will be, save for the sources themselves."""
-    shaping: dict[str, Any] = {name: getattr(options, name) for name in SHAPING}
+    shaping = {name: value for name, value in vars(options).items() if name not in NOT_SHAPING}
     if (existing := Path(options.tokenizer)).is_file():
         shaping["tokenizer"] = sha256(existing)
     return shaping | _versions()
@@ -161,7 +189,7 @@ def _versions() -> dict[str, str]:
 
 
 def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, int]:
-    """Make the dataset and publish it; returns the report and the number of tokens that this start encoded."""
+    """Make the dataset and publish it; returns the report and the tokens that this start encoded."""
     known = place.recall()
     corpus = Corpus(options, place.work)
     if known and place.state.sources != corpus.fingerprint():

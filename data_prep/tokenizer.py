@@ -1,8 +1,9 @@
 """Tokenizers, made from the training text by the `tokenizers` library; each knows the end mark `<eos>`.
 
-byte, bpe and unigram see the UTF-8 bytes of the text, so they give any text back exactly. character and word know what
-the training text holds and read anything else as `<unk>`. Marks written in a text are read as text, save for a word
-vocabulary, where `<unk>` and `<eos>` in the text are the marks themselves (as in the Penn Treebank).
+byte, bpe and unigram see the UTF-8 bytes of the text, so they give any text back exactly. character and word
+know what the training text holds and read anything else as `<unk>`. Marks written in a text are read as text,
+save for a word vocabulary, where `<unk>` and `<eos>` in the text are the marks themselves (as in the Penn
+Treebank).
 
 bpe: Sennrich et al. 2016, on bytes (Radford et al. 2019); unigram: Kudo 2018.
 """
@@ -30,7 +31,7 @@ def byte(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
 
 
 def character(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
-    """The characters of the texts by code point, after `<eos>` and `<unk>`; `vocab_size` keeps the most frequent."""
+    """The characters of the texts after `<eos>` and `<unk>`; `vocab_size` keeps the most frequent."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
@@ -123,7 +124,7 @@ def _of_bytes(tokenizer: Tokenizer, use_regex: bool = True) -> Tokenizer:
 
 
 def _byte_marks() -> list[str]:
-    """The printable character that stands for each byte, in the order of the bytes: itself, or one from 256 on."""
+    """The printable character that stands for each byte, in order: itself, or one from 256 on."""
     itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others: Iterator[int] = iter(range(0x100, 0x200))
     return [chr(value if value in itself else next(others)) for value in range(256)]

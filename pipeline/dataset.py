@@ -1,19 +1,17 @@
-"""A dataset on disk: one directory of memory-mapped Arrow shards and a `dataset.json`, written once and then only read.
+"""A dataset on disk: a directory of memory-mapped Arrow shards and a `dataset.json`, written once.
 
-A split of kind `tokens` is one long stream: the documents in order, each closed by `<eos>`. Shards are Arrow stream
-files (`datasets.Dataset.from_file` reads them) with one row a document in the column `tokens`; a document too long for
-one row goes on in the next, and the column `ends` is True in the rows that end a document.
+A split of kind `tokens` is one long stream: the documents in order, each closed by `<eos>`. Shards are Arrow
+stream files (`datasets.Dataset.from_file` reads them) with one row a document in the column `tokens`; a
+document too long for one row goes on in the next, and the column `ends` marks the rows that end one.
 
 Legend: N tokens of a stretch of the stream, R rows.
 """
 
-import ctypes
 import hashlib
 import json
 import os
-import shutil
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,20 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Int, Int64, UInt
+from jaxtyping import Bool, Int64, UInt
 
+from pipeline.durable import replace_directory, sha256, write_durably
 from pipeline.errors import DataError
 
-__all__ = [
-    "Dataset",
-    "Shard",
-    "ShardWriter",
-    "TokenSplit",
-    "publish",
-    "sha256",
-    "token_type",
-    "write_durably",
-]
+__all__ = ["Dataset", "Shard", "ShardWriter", "TokenSplit", "publish", "token_type"]
 
 FORMAT = 1
 MANIFEST = "dataset.json"
@@ -53,18 +43,9 @@ BATCH_TOKENS = (
 PREPARE = "prepare it again with `unroll prepare`"
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def token_type(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
     """The narrowest unsigned type that holds every id below `vocab_size`."""
     return np.uint16 if vocab_size <= 1 << 16 else np.uint32
-
-
-# --------------------------------------------------------------------------------------------------------- writing
 
 
 class Shard(NamedTuple):
@@ -99,7 +80,7 @@ class ShardWriter:
     def add(
         self, ids: UInt[np.ndarray, " N"], lengths: Int64[np.ndarray, " R"], ends: Bool[np.ndarray, " R"]
     ) -> None:
-        """Append R rows, none empty: their N tokens in a line, the length of each, and whether it ends a document."""
+        """Append R rows, none empty: their N tokens, the length of each, and whether it ends a document."""
         self._held.append((ids, lengths, ends))
         self._held_tokens += len(ids)
         if self._held_tokens >= BATCH_TOKENS:
@@ -118,23 +99,14 @@ class ShardWriter:
         if not self._held:
             return
         ids, lengths, ends = (np.concatenate(column) for column in zip(*self._held, strict=True))
-        assert ids.dtype == self._dtype and len(ids) == lengths.sum() < 1 << 31
+        assert ids.dtype == self._dtype
+        assert len(ids) == lengths.sum() < 1 << 31
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids))
         self._stream.write_batch(pa.record_batch([tokens, pa.array(ends)], schema=self._schema))
         self.rows += len(lengths)
         self.tokens += len(ids)
         self._held, self._held_tokens = [], 0
-
-
-def write_durably(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write` fill a temporary file, force it to the disk and rename it to `path`: all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.new")
-    write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_directory(path.parent)
 
 
 def publish(prepared: Path, target: Path, manifest: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -151,37 +123,9 @@ def publish(prepared: Path, target: Path, manifest: Mapping[str, Any], overwrite
     """
     text = json.dumps({"format": FORMAT, **manifest}, indent=1) + "\n"
     write_durably(prepared / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
-    if not target.exists():
-        os.rename(prepared, target)
-    elif overwrite:
-        _exchange(prepared, target)
-        shutil.rmtree(prepared)
-    else:
+    if target.exists() and not overwrite:
         raise DataError(f"{target} exists; choose another name or add --overwrite")
-    _sync_directory(target.parent)
-
-
-def _exchange(new: Path, old: Path) -> None:
-    """Swap two directories: atomically where the system can, else with a moment in which there is neither."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if renameat2 and renameat2(here, os.fsencode(new), here, os.fsencode(old), exchange) == 0:
-        return
-    aside = old.with_name(f".{old.name}.replaced")
-    os.rename(old, aside)
-    os.rename(new, old)
-    os.rename(aside, new)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-# --------------------------------------------------------------------------------------------------------- reading
+    replace_directory(prepared, target)
 
 
 @dataclass(frozen=True)
@@ -199,12 +143,12 @@ class TokenSplit:
     shards: tuple[Shard, ...] = field(repr=False)
 
     def read(self, start: int, stop: int) -> UInt[np.ndarray, " N"]:
-        """The ids at the positions [start, stop) of the stream; a view of the disk where one record batch holds them.
+        """The ids at the positions [start, stop); a view of the disk where one record batch holds them.
 
         Raises:
             IndexError: the stretch is not inside [0, tokens].
         """
-        edges, values = self._batches[:2]
+        edges, values, _ = self._batches
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"[{start}, {stop}) is not inside the {self.tokens} tokens of {self.name!r}")
         at = bisect_right(edges, start, 0, len(values)) - 1
@@ -227,9 +171,11 @@ class TokenSplit:
         return np.concatenate(found)
 
     @cached_property
-    def _batches(self) -> tuple[list[int], list[Any], list[tuple[Any, Any]]]:
-        """Of all record batches: the edges in the stream, the mapped tokens, (where rows end, whether a document does)."""
-        edges, values, columns = [0], [], []
+    def _batches(self) -> tuple[list[int], list[np.ndarray], list[tuple[Any, Any]]]:
+        """Of the record batches: edges in the stream, tokens, (where rows end, whether a document does)."""
+        edges: list[int] = [0]
+        values: list[np.ndarray] = []
+        columns: list[tuple[Any, Any]] = []
         for tokens, flags in self._record_batches():
             values.append(tokens.values.to_numpy(zero_copy_only=True))
             columns.append((tokens.offsets.to_numpy()[1:], flags))
@@ -269,10 +215,10 @@ class Dataset:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], kind: str = "tokens") -> "Dataset":
-        """Open the dataset in the directory `path`, checking that its files are there with their recorded sizes.
+        """Open the dataset in the directory `path`, checking that its files have their recorded sizes.
 
         Raises:
-            DataError: there is no dataset, it is of another kind or format, or files are missing or cut short.
+            DataError: there is no dataset, or of another kind or format, or files are missing or cut short.
         """
         path = Path(path)
         manifest = _read_manifest(path, kind)
