@@ -3,6 +3,7 @@
 Where a launcher of the cluster started the processes already (srun, torchrun), nothing is forked.
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -53,11 +54,13 @@ def fork(processes: int) -> int | None:
     os.environ["MASTER_PORT"] = str(_free_port())
     os.environ["NODE_RANK"] = "0"
     children: dict[int, int] = {}
+    parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
     for rank in range(processes):
         child = os.fork()
         if child == 0:
+            _die_with(parent)
             os.environ["LOCAL_RANK"] = str(rank)
             stop.install()
             return None
@@ -94,6 +97,14 @@ def exit_code(status: int) -> int:
     """The exit code a shell would tell: 128 + n for a process that signal n killed."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies: nobody would hold the run for it any more."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def _signal(children: set[int], number: int) -> None:

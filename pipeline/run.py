@@ -137,7 +137,7 @@ class Run:
         file = self.path.with_name(f".{self.name}.lock")
         with file.open("a") as held:
             try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader workers would inherit it
             except OSError:
                 raise ConfigError(f"run {self.name} is being trained by another process: wait, or give --run OTHER") from None
             yield

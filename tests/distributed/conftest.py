@@ -1,0 +1,120 @@
+"""Runs on a tiny corpus, each in a forked process, killed where a test wants it."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Fit = Callable[..., int]
+LSTM = "pipeline.models.lstm.LSTMLanguageModel"
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared dataset of forty short documents, by characters."""
+    import data_prep.text
+
+    folder = tmp_path_factory.mktemp("corpus")
+    lines = [f"{i} bottles of milk on wall {i % 7}, take {i % 3} down and pass them round" for i in range(60)]
+    for name, part in (("train", lines[:48]), ("validation", lines[48:])):
+        (folder / f"{name}.txt").write_text("\n".join(part))
+    arguments = ["--train", str(folder / "train.txt"), "--validation", str(folder / "validation.txt")]
+    options = ["--documents", "line", "--tokenizer", "character", "--workers", "1"]
+    assert data_prep.text.main([*arguments, "--output", str(folder / "data"), *options]) == 0
+    return folder / "data"
+
+
+def in_a_fork(work: Callable[[], int]) -> int:
+    """Run `work` in a forked process; its exit code, 128 + n when signal n killed it."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        try:
+            code = work()
+        except BaseException:
+            traceback.print_exc()
+            code = 99
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code if code >= 0 else 128 - code
+
+
+@pytest.fixture
+def fit(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
+    """`fit(NAME, KEY, VALUE, ..., die=(signal, step))` trains run NAME for 14 steps and returns the exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def fit(name: str, *overrides: Any, die: tuple[int, int] | None = None, model: str = LSTM) -> int:
+        settings = {
+            "trainer.accelerator": "cpu",
+            "trainer.devices": 1,
+            "trainer.max_steps": 14,
+            "trainer.log_every_n_steps": 2,
+            "trainer.val_check_interval": 5,
+            "trainer.check_val_every_n_epoch": "null",
+            "checkpoints.every_steps": 2,
+        }
+        given = dict(zip(overrides[::2], overrides[1::2], strict=True))
+        keys = [f"--{key}={value}" for key, value in (settings | given).items()]
+        config = tmp_path / f"{model.rsplit('.', 1)[1]}.yaml"
+        if not config.exists():
+            config.write_text(CONFIG.format(model=model, dataset=corpus))
+        return in_a_fork(lambda: _main(["fit", "--config", str(config), "--run", name, *keys], die))
+
+    return fit
+
+
+CONFIG = """
+model:
+  class_path: {model}
+  init_args: {{width: 16, dropout: 0.2, optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.01}}}}}}
+data:
+  class_path: pipeline.data.text.TextDataModule
+  init_args: {{dataset: {dataset}, cut: lanes, context: 16, global_batch_size: 16}}
+"""
+
+
+def _main(arguments: list[str], die: tuple[int, int] | None) -> int:
+    import torch
+
+    from pipeline import stop
+    from pipeline.callbacks.randomness import Randomness
+    from pipeline.cli import main
+
+    torch.set_num_threads(1)
+    start = Randomness.on_train_batch_start
+
+    def dying(self: Any, trainer: Any, *rest: Any) -> None:
+        if die is not None and trainer.global_step == die[1] and trainer.global_rank == trainer.world_size - 1:
+            os.kill(os.getpid(), die[0])
+        start(self, trainer, *rest)
+
+    Randomness.on_train_batch_start = dying  # type: ignore[method-assign]
+    stop.forget()
+    return main(arguments)
+
+
+def state_of(run: Path) -> dict[str, Any]:
+    """The newest checkpoint of a run."""
+    from pipeline.checkpoint import newest_first, read_state
+
+    return read_state(newest_first(run / "checkpoints")[0])
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
+    """`state(NAME)` is what the newest checkpoint of run NAME holds."""
+    return lambda name: state_of(tmp_path / "runs" / name)
+
+
+KILL, TERM = signal.SIGKILL, signal.SIGTERM

@@ -1,0 +1,132 @@
+"""A run that was killed or stopped ends, bit for bit, as the run that was not."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+Fit = Callable[..., int]
+State = Callable[[str], dict[str, Any]]
+NETWORKS = [
+    "ngram.NGram",
+    "bag_of_words.BagOfWords",
+    "rnn.RNN",
+    "gru.GRU",
+    "conv.ConvNet",
+    "linear_recurrence.LinearRecurrence",
+    "transformer.Transformer",
+]
+
+
+def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:
+    """Step, weights, optimizer and carried state are the same numbers."""
+    assert one["global_step"] == two["global_step"]
+    for part in ("state_dict", "optimizer_states", "carried"):
+        left, right = (torch.utils._pytree.tree_leaves(state.get(part)) for state in (one, two))
+        assert len(left) == len(right)
+        for a, b in zip(left, right, strict=True):
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("cut", ["lanes", "windows", "documents"])
+def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(fit: Fit, state: State, cut: str, workers: int) -> None:
+    keys = ["data.init_args.cut", cut, "data.init_args.workers", workers]
+    assert fit("straight", *keys) == 0
+    assert fit("killed", *keys, die=(signal.SIGKILL, 7)) == 128 + signal.SIGKILL
+    assert fit("killed", *keys) == 0
+    assert_equal(state("straight"), state("killed"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(1, 14))
+def test_any_step_can_be_the_last_before_a_kill_or_a_stop(fit: Fit, state: State, step: int) -> None:
+    assert fit("straight") == 0
+    number = signal.SIGKILL if step % 2 else signal.SIGTERM
+    assert fit("cut", die=(number, step)) == (75 if number == signal.SIGTERM else 128 + number)
+    assert fit("cut") == 0
+    assert_equal(state("straight"), state("cut"))
+
+
+def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(fit: Fit, state: State, tmp_path: Path) -> None:
+    from pipeline.journal import read
+
+    assert fit("straight") == 0
+    for number, step in ((signal.SIGTERM, 3), (signal.SIGKILL, 8), (signal.SIGTERM, 11)):
+        assert fit("cut", die=(number, step)) != 0
+    assert fit("cut") == 0
+    assert_equal(state("straight"), state("cut"))
+    rows = [read(tmp_path / "runs" / name) for name in ("straight", "cut")]
+    for key in ("train/loss", "val/loss"):
+        straight, cut = (journal.series(key) for journal in rows)
+        assert list(straight.steps) == list(cut.steps)
+        assert list(straight.values) == list(cut.values)
+    record = json.loads((tmp_path / "runs" / "cut" / "run.json").read_text())
+    assert [attempt["start_step"] for attempt in record["attempts"]] == [0, 4, 8, 12]
+    assert [attempt["exit_code"] for attempt in record["attempts"]] == [75, None, 75, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_architecture_continues_exactly(fit: Fit, state: State, network: str) -> None:
+    model = f"pipeline.models.{network}LanguageModel"
+    keys: list[Any] = ["data.init_args.cut", "windows" if "Transformer" in network else "lanes"]
+    assert fit("straight", *keys, model=model) == 0
+    assert fit("killed", *keys, model=model, die=(signal.SIGKILL, 7)) != 0
+    assert fit("killed", *keys, model=model) == 0
+    assert_equal(state("straight"), state("killed"))
+
+
+def test_two_processes_stop_together_and_continue_exactly(fit: Fit, state: State) -> None:
+    two = ["trainer.devices", 2]
+    assert fit("straight", *two) == 0
+    assert fit("stopped", *two, die=(signal.SIGTERM, 6)) == 75
+    assert fit("stopped", *two, die=(signal.SIGKILL, 9)) == 128 + signal.SIGKILL
+    assert fit("stopped", *two) == 0
+    assert_equal(state("straight"), state("stopped"))
+
+
+def test_a_run_moves_from_two_processes_to_one_and_back(fit: Fit, state: State) -> None:
+    sgd = ["model.init_args.dropout", 0.0, "model.init_args.optimizer.class_path", "torch.optim.SGD"]
+    assert fit("straight", *sgd) == 0
+    assert fit("moving", *sgd, "trainer.devices", 2, die=(signal.SIGTERM, 4)) == 75
+    micro = ["data.init_args.per_device_batch_size", 4]  # one process, four micro-batches a step
+    assert fit("moving", *sgd, *micro, die=(signal.SIGTERM, 9)) == 75
+    assert fit("moving", *sgd, "trainer.devices", 2) == 0
+    straight, moving = state("straight"), state("moving")
+    assert straight["global_step"] == moving["global_step"]
+    for name, value in straight["state_dict"].items():
+        torch.testing.assert_close(moving["state_dict"][name], value)
+
+
+def test_two_processes_and_micro_batches_learn_what_one_learns(fit: Fit, state: State) -> None:
+    sgd = ["model.init_args.dropout", 0.0, "model.init_args.optimizer.class_path", "torch.optim.SGD"]
+    ways: dict[str, list[Any]] = {
+        "one": [],
+        "two": ["trainer.devices", 2],
+        "four": ["data.init_args.per_device_batch_size", 4],
+        "both": ["trainer.devices", 2, "data.init_args.per_device_batch_size", 2],
+    }
+    for name, keys in ways.items():
+        assert fit(name, *sgd, *keys) == 0
+    for name in ways:
+        for key, value in state("one")["state_dict"].items():
+            torch.testing.assert_close(state(name)["state_dict"][key], value)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(
+    fit: Fit, state: State, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("straight") == 0
+    assert fit("damaged", die=(signal.SIGKILL, 9)) != 0
+    newest = sorted((tmp_path / "runs" / "damaged" / "checkpoints").iterdir())[-1]
+    data = bytearray((newest / "state.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (newest / "state.pt").write_bytes(data)
+    assert fit("damaged") == 0
+    assert f"{newest / 'state.pt'}".split("runs/")[1] in capfd.readouterr().out
+    assert_equal(state("straight"), state("damaged"))
