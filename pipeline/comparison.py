@@ -1,0 +1,194 @@
+"""What is compared: a row of figures for each run, in one table for each dataset.
+
+Runs on different datasets are never in one table: a perplexity says nothing beside that of another corpus.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from pipeline.errors import CheckpointError
+from pipeline.journal import Journal, read
+from pipeline.run import find_run
+
+MISSING = "-"
+QUALITY = ("perplexity", "bits_per_byte")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: a run, or a baseline beside it. None stands for what is not known.
+
+    Args:
+        name: name of the run.
+        journal: what the run wrote down.
+        architecture: class of its task.
+        parameters: number of trained numbers; for a counted n-gram the number of n-grams kept.
+        tokens: training tokens consumed.
+        perplexity: best on the validation split.
+        bits_per_byte: best on the validation split.
+        tokens_per_second: median over the training.
+        memory_gb: the most that one process held, in 1e9 bytes.
+        seconds: training time, summed over attempts.
+        dataset: checksum of the dataset that it was trained on.
+        dataset_path: where that dataset was.
+    """
+
+    name: str
+    journal: Journal = field(default_factory=Journal, repr=False)
+    architecture: str | None = None
+    parameters: int | None = None
+    tokens: int | None = None
+    perplexity: float | None = None
+    bits_per_byte: float | None = None
+    tokens_per_second: float | None = None
+    memory_gb: float | None = None
+    seconds: float | None = None
+    dataset: str | None = None
+    dataset_path: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs on one dataset, best validation perplexity first.
+
+    Args:
+        checksum: of the dataset; None where the runs do not say.
+        path: where it was.
+        entries: the runs.
+        baseline: the counted n-gram on the same dataset, if it is wanted and could be counted.
+    """
+
+    checksum: str | None
+    path: str | None
+    entries: list[Entry]
+    baseline: Entry | None = None
+
+    @property
+    def title(self) -> str:
+        """Names the dataset for people."""
+        if self.checksum is None:
+            return "Dataset unknown"
+        return f"{Path(self.path or '').name or 'dataset'} ({self.checksum[:8]})"
+
+    def rows(self) -> list[Entry]:
+        """All rows of the table in order, the baseline at its place."""
+        return ranked([*self.entries, *([self.baseline] if self.baseline else [])])
+
+
+class Column(NamedTuple):
+    """One column of the table: how to show it and which value is best (None: there is no best)."""
+
+    title: str
+    key: str
+    show: Callable[[Any], str]
+    best: Callable[[Iterable[float]], float] | None = None
+
+
+def amount(number: float) -> str:
+    """A number in at most four characters and a unit: 12.3 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}" if number < 999.5 * size else f"{number / size:.0f} {unit}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Time as people say it: 12.3 s, 4:05 min, 1:02:03 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+
+
+COLUMNS = (
+    Column("run", "name", str),
+    Column("architecture", "architecture", str),
+    Column("parameters", "parameters", amount),
+    Column("tokens trained", "tokens", amount),
+    Column("validation perplexity", "perplexity", "{:.2f}".format, min),
+    Column("bits per byte", "bits_per_byte", "{:.3f}".format, min),
+    Column("tokens per second", "tokens_per_second", amount, max),
+    Column("memory GB", "memory_gb", "{:.2f}".format, min),
+    Column("time", "seconds", duration),
+)
+
+
+def shown(column: Column, entry: Entry) -> str:
+    """The text of one cell."""
+    value = getattr(entry, column.key)
+    return MISSING if value is None else column.show(value)
+
+
+def is_best(column: Column, entry: Entry, group: Group) -> bool:
+    """Whether the cell holds the best value of its column; one value alone is not called best.
+
+    Quality is judged beside the baseline, cost is not: counting is no training.
+    """
+    rows = group.rows() if column.key in QUALITY else group.entries
+    values = [value for row in rows if (value := getattr(row, column.key)) is not None]
+    if column.best is None or len(values) < 2 or entry not in rows:
+        return False
+    return bool(getattr(entry, column.key) == column.best(values))
+
+
+def ranked(entries: Iterable[Entry]) -> list[Entry]:
+    """Best validation perplexity first, those without one last."""
+    return sorted(entries, key=lambda entry: math.inf if entry.perplexity is None else entry.perplexity)
+
+
+def gather(name: str) -> tuple[Entry, list[str]]:
+    """The row of the run called `name` and, a line each, what is wrong with it."""
+    try:
+        run = find_run(name)
+        record = json.loads((run / "run.json").read_text())
+    except (CheckpointError, OSError, ValueError) as error:
+        return Entry(name), [str(error)]
+    try:
+        journal = read(run)
+    except OSError:
+        return describe(run.name, Journal(), record), [f"{run} has no journal: nothing was logged yet"]
+    entry = describe(run.name, journal, record)
+    lines = []
+    if journal.torn:
+        lines.append(f"{run}: {journal.torn} torn lines of the journal were skipped")
+    if entry.perplexity is None:
+        lines.append(f"{run} has no validation yet")
+    return entry, lines
+
+
+def describe(name: str, journal: Journal, record: dict[str, Any]) -> Entry:
+    """The row of a run from its journal and its `run.json`."""
+    dataset = record.get("dataset") or {}
+    measured = [row for row in journal.rows if row["kind"] == "metrics"]
+    speeds = [value for value in journal.series("train/tokens_per_second").values if math.isfinite(value)]
+    return Entry(
+        name=name,
+        journal=journal,
+        architecture=record.get("architecture"),
+        parameters=record.get("parameters"),
+        tokens=max((row["tokens"] for row in measured), default=None),
+        perplexity=journal.best("val/perplexity"),
+        bits_per_byte=journal.best("val/bits_per_byte"),
+        tokens_per_second=median(speeds) if speeds else None,
+        memory_gb=journal.best("train/memory_gb", max),
+        seconds=max((row["seconds"] for row in measured), default=None),
+        dataset=dataset.get("checksum"),
+        dataset_path=dataset.get("path"),
+    )
+
+
+def grouped(entries: Iterable[Entry]) -> list[Group]:
+    """One group for each dataset, in the order in which they are met; runs that do not say come last."""
+    by_dataset: dict[str | None, list[Entry]] = {}
+    for entry in entries:
+        by_dataset.setdefault(entry.dataset, []).append(entry)
+    groups = [
+        Group(checksum, members[0].dataset_path, ranked(members)) for checksum, members in by_dataset.items()
+    ]
+    return sorted(groups, key=lambda group: group.checksum is None)

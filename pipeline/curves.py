@@ -1,0 +1,191 @@
+"""Curves as SVG, drawn without any library, so that a page shows them even where scripts are off.
+
+The page's script draws the same chart again with other axes; both read the points that are thinned out here.
+"""
+
+import math
+from collections.abc import Callable
+from html import escape
+from typing import NamedTuple
+
+from pipeline.journal import Series
+
+WIDTH, HEIGHT = 720, 320  # units of the drawing
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 40  # margins for the labels
+POINTS = 600  # at most, of a curve on the page
+COLOURS, DASHES = 6, 5  # styles of the page's sheet: 30 curves before two look alike
+
+
+class Curve(NamedTuple):
+    """One run in a chart; `style` chooses colour and dashes."""
+
+    name: str
+    style: int
+    series: Series
+
+
+class Chart(NamedTuple):
+    """One quantity of several runs; `reference` is a level to compare with, such as the baseline's."""
+
+    key: str
+    title: str
+    unit: str
+    logarithmic: bool
+    curves: list[Curve]
+    reference: tuple[str, float] | None = None
+
+
+class Axis(NamedTuple):
+    """Maps the values [low, high] to positions [start, stop]."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    logarithmic: bool = False
+
+    def place(self, value: float) -> float:
+        """Position of a value."""
+        low, high, value = (scaled(one, self.logarithmic) for one in (self.low, self.high, value))
+        return self.start + (value - low) / (high - low) * (self.stop - self.start)
+
+
+def scaled(value: float, logarithmic: bool) -> float:
+    """The value itself, or its logarithm."""
+    return math.log(value) if logarithmic else value
+
+
+def thinned(series: Series, points: int = POINTS) -> Series:
+    """A curve of about `points` points: the lowest and the highest of each stretch, so no spike is lost."""
+    if len(series.values) <= points:
+        return series
+    stretch = math.ceil(2 * len(series.values) / (points - 2))
+    kept = {0, len(series.values) - 1}
+    for start in range(0, len(series.values), stretch):
+        finite = [
+            i for i in range(start, min(start + stretch, len(series.values))) if is_drawn(series.values[i])
+        ]
+        if finite:
+            kept |= {min(finite, key=series.values.__getitem__), max(finite, key=series.values.__getitem__)}
+    order = sorted(kept)
+    return Series(
+        [series.steps[i] for i in order],
+        [series.tokens[i] for i in order],
+        [series.seconds[i] for i in order],
+        [series.values[i] for i in order],
+    )
+
+
+def is_drawn(value: float, logarithmic: bool = False) -> bool:
+    """Whether a value has a place in the chart."""
+    return math.isfinite(value) and (value > 0 or not logarithmic)
+
+
+def svg(chart: Chart, number: str) -> str:
+    """The chart by optimizer steps, as an `svg` element whose ids end in `number`."""
+    x, y = axes(chart)
+    title, desc = f"title-{number}", f"desc-{number}"
+    parts = [
+        f'<svg class="still" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{title} {desc}">',
+        f'<title id="{title}">{escape(chart.title)}</title>',
+        f'<desc id="{desc}">{escape(description(chart))}</desc>',
+        *grid(x, y),
+    ]
+    if chart.reference is not None:
+        level = y.place(chart.reference[1])
+        parts.append(f'<path class="reference" d="M{LEFT} {level:.1f}H{WIDTH - RIGHT}"/>')
+    for curve in chart.curves:
+        drawn = f"k{curve.style % COLOURS} d{curve.style % DASHES}"
+        parts.append(f'<path class="curve {drawn}" d="{path(curve.series, x, y)}"/>')
+    return "\n".join([*parts, "</svg>"])
+
+
+def axes(chart: Chart) -> tuple[Axis, Axis]:
+    """Axes that hold all curves and the reference."""
+    steps = [step for curve in chart.curves for step in curve.series.steps]
+    values = [v for curve in chart.curves for v in curve.series.values if is_drawn(v, chart.logarithmic)] + (
+        [chart.reference[1]] if chart.reference else []
+    )
+    x = Axis(0, max(steps, default=0) or 1, LEFT, WIDTH - RIGHT)
+    low, high = min(values, default=1.0), max(values, default=1.0)
+    if chart.logarithmic:
+        room = max((high / low) ** 0.04, 1.001)
+        return x, Axis(low / room, high * room, HEIGHT - BOTTOM, TOP, True)
+    room = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
+    return x, Axis(low - room, high + room, HEIGHT - BOTTOM, TOP)
+
+
+def grid(x: Axis, y: Axis) -> list[str]:
+    """Lines and labels of both axes."""
+    right, foot = WIDTH - RIGHT, HEIGHT - BOTTOM
+    parts = []
+    for value in ticks(y, 6):
+        place = y.place(value)
+        parts.append(f'<path class="grid" d="M{LEFT} {place:.1f}H{right}"/>')
+        parts.append(f'<text class="y" x="{LEFT - 8}" y="{place + 4:.1f}">{label(value)}</text>')
+    for value in ticks(x, 6):
+        place = x.place(value)
+        parts.append(f'<path class="grid" d="M{place:.1f} {TOP}V{foot}"/>')
+        parts.append(f'<text class="x" x="{place:.1f}" y="{foot + 18}">{label(value)}</text>')
+    parts.append(f'<text class="name" x="{right}" y="{HEIGHT - 4}">optimizer steps</text>')
+    return parts
+
+
+def ticks(axis: Axis, count: int) -> list[float]:
+    """About `count` round values between the ends of an axis."""
+    if axis.logarithmic and axis.high / axis.low > 10:
+        return decades(axis.low, axis.high)
+    raw = (axis.high - axis.low) / count
+    size = 10.0 ** math.floor(math.log10(raw))
+    step = size * next(m for m in (1, 2, 5, 10) if m * size >= raw * 0.999)
+    first, last = math.ceil(axis.low / step), math.floor(axis.high / step)
+    return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Round factors of the powers of ten: as many as there is room for."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        values = [factor * 10.0**power for power in powers for factor in factors]
+        inside = [value for value in values if low <= value <= high]
+        if len(inside) <= 8:
+            break
+    return inside
+
+
+def label(value: float) -> str:
+    """A short number for an axis: 20k, 1.5M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"
+
+
+def path(series: Series, x: Axis, y: Axis) -> str:
+    """The line through all points that have a place; where one has none the line is broken."""
+    pieces, pen = [], "M"
+    for step, value in zip(series.steps, series.values, strict=True):
+        if not is_drawn(value, y.logarithmic):
+            pen = "M"
+            continue
+        pieces.append(f"{pen}{x.place(step):.1f} {y.place(value):.1f}")
+        if pen == "M":
+            pieces.append("h0")  # with round caps a point that stands alone is seen
+        pen = "L"
+    return "".join(pieces)
+
+
+def description(chart: Chart) -> str:
+    """What the curves say, in words."""
+    told = []
+    for curve in chart.curves:
+        values = [value for value in curve.series.values if math.isfinite(value)]
+        if values:
+            ends: Callable[[float], str] = "{:.4g}".format
+            told.append(
+                f"{curve.name} goes from {ends(values[0])} to {ends(values[-1])} "
+                f"in {curve.series.steps[-1]:,} steps, at best {ends(min(values))}"
+            )
+    if chart.reference is not None:
+        told.append(f"{chart.reference[0]} stands at {chart.reference[1]:.4g}")
+    return f"{chart.title}, {chart.unit}: {'; '.join(told)}."
