@@ -37,7 +37,7 @@ def rotate(features: Float[Tensor, "B N T F"], by: Rotation) -> Float[Tensor, "B
 
 def visible(
     count: Int64[Tensor, " B"], new: int, cached: int, window: int | None
-) -> Bool[Tensor, "B 1 T S+T"]:
+) -> Bool[Tensor, "B 1 {new} {cached}+{new}"]:
     """True where a new position may look: back, within the window, at slots that this row has filled."""
     query = torch.arange(cached, cached + new, device=count.device)[:, None]
     key = torch.arange(cached + new, device=count.device)
@@ -68,7 +68,7 @@ class SelfAttention(nn.Module):
         self,
         inputs: Float[Tensor, "B T D"],
         cache: Cache | None,
-        keep: Bool[Tensor, "B 1 T S+T"] | None,
+        keep: Bool[Tensor, "#B 1 T _"] | None,
         turn: Rotation | None,
     ) -> tuple[Float[Tensor, "B T D"], Cache]:
         """Attend; `keep` None stands for plain causal attention.

@@ -6,7 +6,7 @@ Convolutional and Recurrent Networks for Sequence Modeling". With dilation d and
     x_t <- x_t + R z_t   (residual),   s_t <- s_t + S z_t   (skip)
 and out of it, y_t = W gelu(norm(s_t + x_t)).
 
-Legend: B sequences, T positions, D features, H features inside a layer.
+Legend: B sequences, T positions, P positions of the past, D features.
 """
 
 from typing import Any

@@ -6,7 +6,7 @@ recurrent unit (RG-LRU), with x_t the input after a short causal convolution,
     h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) * (i_t * x_t)
 gated by gelu of a second branch; after it a SwiGLU layer, both residual with the norm in front.
 
-Legend: B sequences, T positions, D features, H features inside.
+Legend: B sequences, T positions, P positions of the past, D features, H features inside.
 """
 
 from typing import Any

@@ -2,7 +2,7 @@
 
 Nothing was read before the start: there the past is zeros, and so a state of zeros is the start.
 
-Legend: B sequences, T positions, P positions of the past, D features, K positions in a window.
+Legend: B sequences, T positions, S positions with the past, D features.
 """
 
 from jaxtyping import Float
@@ -10,8 +10,8 @@ from torch import Tensor, cat
 
 
 def prepend(
-    past: Float[Tensor, "B P D"] | None, inputs: Float[Tensor, "B T D"], length: int
-) -> tuple[Float[Tensor, "B P+T D"], Float[Tensor, "B P D"]]:
+    past: Float[Tensor, "B {length} D"] | None, inputs: Float[Tensor, "B T D"], length: int
+) -> tuple[Float[Tensor, "B {length}+T D"], Float[Tensor, "B {length} D"]]:
     """The inputs with the `length` before them in front, and the past that the next inputs will need."""
     if past is None:
         past = inputs.new_zeros(inputs.shape[0], length, inputs.shape[2])
@@ -20,7 +20,7 @@ def prepend(
     return extended, extended[:, inputs.shape[1] :].clone()
 
 
-def windows(extended: Float[Tensor, "B S D"], size: int, dilation: int = 1) -> Float[Tensor, "B T K*D"]:
+def windows(extended: Float[Tensor, "B S D"], size: int, dilation: int = 1) -> Float[Tensor, "B T {size}*D"]:
     """Each position beside the `size - 1` before it, `dilation` apart, oldest first.
 
     The first `(size - 1) * dilation` positions of `extended` are the past and get no window of their own.

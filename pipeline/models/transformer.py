@@ -46,7 +46,7 @@ class Block(nn.Module):
         self,
         inputs: Float[Tensor, "B T D"],
         cache: Cache | None,
-        keep: Bool[Tensor, "B 1 T S+T"] | None,
+        keep: Bool[Tensor, "#B 1 T _"] | None,
         turn: Rotation | None,
     ) -> tuple[Float[Tensor, "B T D"], Cache]:
         """Read T more inputs; also gives the keys and values with those of the new positions."""
@@ -149,7 +149,7 @@ class Transformer(nn.Module):
             return counts
         return torch.zeros(inputs.shape[0], dtype=torch.int64, device=inputs.device)
 
-    def _keep(self, new: int, state: State) -> Bool[Tensor, "B 1 T S+T"] | None:
+    def _keep(self, new: int, state: State) -> Bool[Tensor, "#B 1 T _"] | None:
         """Where to look, or None for plain causal attention, which has the fastest kernels."""
         if state is not None:
             return visible(state[0], new, state[1][0][0].shape[2], self.window)
