@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.fabric.utilities.rank_zero import rank_zero_warn
 
 from pipeline.errors import CheckpointError
 
@@ -90,7 +90,9 @@ def latest(checkpoints: Path, say: Callable[[str], None]) -> tuple[Path, Manifes
         except CheckpointError as error:
             say(f"checkpoint passed over: {error}")
     if candidates:
-        raise CheckpointError(f"none of the {len(candidates)} checkpoints in {checkpoints} verifies: --resume never starts anew")
+        raise CheckpointError(
+            f"none of the {len(candidates)} checkpoints in {checkpoints} verifies: --resume never starts anew"
+        )
     return None
 
 
@@ -148,9 +150,13 @@ class CheckpointDirectory(CheckpointIO):
         try:
             write(Path(path), lambda partial: torch.save(checkpoint, partial / STATE), about)
         except (OSError, RuntimeError) as error:
-            rank_zero_warn(f"checkpoint {path} could not be saved ({error}); the ones before it are kept, training goes on")
+            rank_zero_warn(
+                f"checkpoint {path} could not be saved ({error}); the ones before it are kept, training goes on"
+            )
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return read_state(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:

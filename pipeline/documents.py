@@ -35,7 +35,9 @@ def read_documents(
         shorter = longest // 4
         mine = (lengths <= longest) & (lengths > shorter)
         here, read = _read(network, flat, first[mine], lengths[mine], longest)
-        outputs = torch.zeros(flat.shape, dtype=read.dtype, device=flat.device) if outputs is None else outputs
+        outputs = (
+            torch.zeros(flat.shape, dtype=read.dtype, device=flat.device) if outputs is None else outputs
+        )
         outputs = outputs.index_copy(0, here, read)
         longest = shorter
     assert outputs is not None

@@ -12,7 +12,15 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 from torch.optim import AdamW
 
-__all__ = ["AdamW", "EpochDecay", "OptimizerCallable", "Plateau", "Schedule", "WarmupCosine", "parameter_groups"]
+__all__ = [
+    "AdamW",
+    "EpochDecay",
+    "OptimizerCallable",
+    "Plateau",
+    "Schedule",
+    "WarmupCosine",
+    "parameter_groups",
+]
 
 
 class Schedule(ABC):

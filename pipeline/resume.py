@@ -70,7 +70,10 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
     path, manifest = found
     step = int(manifest["step"])
     if run.attempt["reason"] == "finished" and _same_limits(run, config):
-        print(f"run {run.name}: finished at step {step}; raise trainer.max_steps or give --resume never", flush=True)
+        print(
+            f"run {run.name}: finished at step {step}; raise trainer.max_steps or give --resume never",
+            flush=True,
+        )
         return Start(path, step, True)
     print(f"run {run.name}: continuing at step {step} from {path.name}, the newest that verifies", flush=True)
     return Start(path, step, False)
@@ -101,13 +104,17 @@ def _compare(run: Run, config: dict[str, Any], dataset: Dataset) -> None:
         if before.get(key) != after.get(key)
     ]
     if changed:
-        raise ConfigError(f"run {run.name} was begun with another config: {'; '.join(changed)}. Give --run OTHER or --resume never")
+        raise ConfigError(
+            f"run {run.name} was begun with another config: {'; '.join(changed)}. Give --run OTHER or --resume never"
+        )
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix[:-1]: tree}
-    return {key: value for name, part in tree.items() for key, value in _flatten(part, f"{prefix}{name}.").items()}
+    return {
+        key: value for name, part in tree.items() for key, value in _flatten(part, f"{prefix}{name}.").items()
+    }
 
 
 def _describe(dataset: Dataset) -> dict[str, str]:

@@ -1,10 +1,10 @@
 """A run is a directory that holds everything needed to continue, inspect or repeat a training.
 
-    runs/NAME/config.yaml     the resolved config
-              run.json        W&B id, dataset, parameters, attempts with host, world size, start and end reason
-              tokenizer.json  a copy of the dataset's
-              checkpoints/    step-00001200/ ...
-              journal.jsonl   the append-only record
+runs/NAME/config.yaml     the resolved config
+          run.json        W&B id, dataset, parameters, attempts with host, world size, start and end reason
+          tokenizer.json  a copy of the dataset's
+          checkpoints/    step-00001200/ ...
+          journal.jsonl   the append-only record
 """
 
 import datetime
@@ -14,6 +14,7 @@ import os
 import secrets
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,7 +140,9 @@ class Run:
             try:
                 fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader workers would inherit it
             except OSError:
-                raise ConfigError(f"run {self.name} is being trained by another process: wait, or give --run OTHER") from None
+                raise ConfigError(
+                    f"run {self.name} is being trained by another process: wait, or give --run OTHER"
+                ) from None
             yield
 
 
@@ -182,7 +185,7 @@ def choose_checkpoint(run: Path, which: str) -> Path:
     if best:
         checkpoint.verify(best[0][1])
         return best[0][1]
-    found = checkpoint.latest(run / "checkpoints", print)
+    found = checkpoint.latest(run / "checkpoints", lambda line: print(line, file=sys.stderr))
     if found is None:
         raise CheckpointError(f"run {run.name} has no checkpoint yet")
     return found[0]

@@ -41,7 +41,12 @@ def make_trainer(
     monitor = Monitor(run.attempt["number"] if start else 0)
     checkpoints = config.checkpoints
     checkpoints.directory = run.checkpoints
-    own = [Randomness(int(config.seed_everything)), monitor, Samples(run.path / "tokenizer.json"), checkpoints]
+    own = [
+        Randomness(int(config.seed_everything)),
+        monitor,
+        Samples(run.path / "tokenizer.json"),
+        checkpoints,
+    ]
     shown = RichProgressBar(leave=False) if sys.stdout.isatty() else Lines(monitor)
     settings |= {
         "callbacks": [*own, *(settings["callbacks"] or []), shown, monitor.leave] if start else [],

@@ -68,6 +68,10 @@ class CommandLine(LightningCLI):
         parser.link_arguments("data.vocab_size", "model.init_args.vocab_size", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse what `main` was given: sys.argv begins with the verb."""
+        self.config = parser.parse_args(args)
+
     def _set_seed(self) -> None:
         """Each process seeds itself when it builds."""
 
@@ -199,7 +203,9 @@ def _is_child() -> bool:
 def _shorten(message: str) -> str:
     """The lines of jsonargparse's message that say what is wrong, without its usage and its nesting."""
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("usage:", "tip:", "Problem with given class_path"))]
+    telling = [
+        line for line in lines if not line.startswith(("usage:", "tip:", "Problem with given class_path"))
+    ]
     return "; ".join(dict.fromkeys(telling or lines))[:600]
 
 

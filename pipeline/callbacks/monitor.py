@@ -50,7 +50,7 @@ class Monitor(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self.tokens += batch.predictions
-        every = trainer.log_every_n_steps
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and trainer.global_step % every == 0:
             self._log(trainer, self._row(trainer, pl_module))
             self._window(time.perf_counter())

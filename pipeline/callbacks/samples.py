@@ -30,6 +30,7 @@ class Samples(Callback):
 
         tokenizer = Tokenizer.from_file(str(self.file))
         eos = tokenizer.token_to_id("<eos>")
+        assert eos is not None
         with torch.no_grad():
             texts = generate(
                 pl_module,

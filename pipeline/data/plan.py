@@ -89,14 +89,16 @@ def permute(places: Ids, size: int, key: tuple[int, ...]) -> Ids:
     """
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << half) - 1)
-    keys = np.random.SeedSequence([abs(part) for part in key]).generate_state(4, np.uint64)
+    keys = np.random.SeedSequence([abs(part) for part in key]).generate_state(4, np.uint64).astype(np.uint64)
     found = _feistel(places.astype(np.uint64), half, mask, keys)
     while (outside := found >= size).any():
         found[outside] = _feistel(found[outside], half, mask, keys)
     return found.astype(np.int64)
 
 
-def _feistel(value: NDArray[np.uint64], half: int, mask: np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _feistel(
+    value: NDArray[np.uint64], half: int, mask: np.uint64, keys: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
     left, right = value >> np.uint64(half), value & mask
     for key in keys:
         left, right = right, left ^ (_scramble(right ^ key) & mask)

@@ -130,7 +130,9 @@ class TextDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         if context < 1 or global_batch_size < 1:
-            raise ConfigError(f"context={context} and global_batch_size={global_batch_size} must be at least 1")
+            raise ConfigError(
+                f"context={context} and global_batch_size={global_batch_size} must be at least 1"
+            )
         self.dataset = pipeline.dataset.Dataset.open(dataset, kind="tokens")
         self.cut, self.context, self.workers, self.seed = CUTS[cut], context, workers, seed
         self.global_batch_size, self.limit = global_batch_size, per_device_batch_size
@@ -145,7 +147,9 @@ class TextDataModule(lightning.LightningDataModule):
     def windows(self, name: str) -> Windows:
         """The windows of the split `name`; all of them, unless it is the training split."""
         if name not in self.dataset.splits:
-            raise ConfigError(f"dataset {self.dataset.path} has no split {name!r}: prepare it with --{name} or --{name}-share")
+            raise ConfigError(
+                f"dataset {self.dataset.path} has no split {name!r}: prepare it with --{name} or --{name}-share"
+            )
         split, cut = self.dataset.splits[name], self.cut
         return Windows(
             split,
@@ -187,7 +191,7 @@ class TextDataModule(lightning.LightningDataModule):
         length = len(plan) * self.share.accumulation
         limit = self.trainer.limit_train_batches
         limit = int(limit * length) if isinstance(limit, float) else limit
-        position = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        position = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
         return self._loader(windows, MicroBatches(plan, self.share, windows.predictions, position, limit))
 
     def val_dataloader(self) -> DataLoader[TokenBatch]:

@@ -4,7 +4,6 @@ Legend: B sequences, T positions, D features, V tokens of the vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -53,7 +52,7 @@ class LanguageModel(Task):
         self,
         network: nn.Module,
         vocab_size: int,
-        head: TokenHead = TokenHead(),  # noqa: B008  # frozen
+        head: TokenHead = TokenHead(),  # frozen
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
@@ -151,9 +150,9 @@ class LanguageModel(Task):
         logits = self.output(outputs).flatten(0, 1).float()
         return functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
 
-    def _penalty(self, outputs: Tensor) -> Tensor | float:
+    def _penalty(self, outputs: Tensor) -> Tensor:
         """AR and TAR of Merity et al. 2017 (section 4.5), summed over positions as the nats are."""
-        penalty: Any = 0.0
+        penalty = outputs.new_zeros(())
         if self.head.activation_penalty:
             penalty = self.head.activation_penalty * outputs.float().pow(2).mean(-1).sum()
         if self.head.slowness_penalty:

@@ -61,7 +61,7 @@ class Task(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip, and keep the norm before clipping for whoever logs it."""
-        every = self.trainer.log_every_n_steps
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         logged = every > 0 and (self.global_step + 1) % every == 0
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             self.norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
@@ -98,7 +98,9 @@ class Task(LightningModule):
         return self.trainer.strategy.reduce(value.clone(), reduce_op="sum").cpu()
 
     def _gather_carried(self) -> State:
-        mine = states.map_state(Tensor.cpu, states.concatenate([self.carried[s] for s in sorted(self.carried)]))
+        mine = states.map_state(
+            Tensor.cpu, states.concatenate([self.carried[s] for s in sorted(self.carried)])
+        )
         if self.trainer.world_size == 1:
             return mine
         pieces: list[State] = [None] * self.trainer.world_size

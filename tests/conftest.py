@@ -1,0 +1,75 @@
+"""What all tests share: one thread a process, no network, records in a temporary directory, small data."""
+
+import importlib.util
+import os
+import random
+from pathlib import Path
+
+# Before torch is imported: sums in one order, and several processes on few cores do not fight.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before huggingface_hub and wandb are imported: nothing goes to the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ["WANDB_SILENT"] = "true"
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _wandb_writes_to_a_temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("wandb")
+    for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        os.environ[name] = str(folder)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the tests marked `gpu`, with the reason, where they cannot run."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked or (reason := _why_not_on_a_gpu(config)) is None:
+        return
+    for item in marked:
+        item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _why_not_on_a_gpu(config: pytest.Config) -> str | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "wants a CUDA device"
+    if config.getoption("jaxtyping_packages", None):
+        return "runs without shape checks, which compiled code cannot pass: make test-gpu"
+    return None
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The directory of the real data sets: PIPELINE_DATA, else ../shared/data beside the repository."""
+    named = os.environ.get("PIPELINE_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set PIPELINE_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_text_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared dataset by bytes: 200 short documents of made-up sentences, with all three splits."""
+    if importlib.util.find_spec("tokenizers") is None:
+        pytest.skip("wants the tokenizers package")
+    from data_prep import text
+
+    folder = tmp_path_factory.mktemp("tiny_text")
+    source, output = folder / "source.txt", folder / "dataset"
+    source.write_text("\n".join(_sentences(200)) + "\n", encoding="utf-8")
+    shares = ["--validation-share", "0.1", "--test-share", "0.1", "--workers", "1"]
+    options = ["--documents", "line", "--tokenizer", "byte", "--output", str(output)]
+    assert text.main([str(source), *options, *shares]) == 0
+    return output
+
+
+def _sentences(count: int) -> list[str]:
+    chance = random.Random(1)
+    who, does, what = ["the cat", "a dög", "my aunt"], ["sees", "hears", "eats"], ["rain", "bread", "a song"]
+    return [f"{chance.choice(who)} {chance.choice(does)} {chance.choice(what)} {n}." for n in range(count)]

@@ -1,0 +1,84 @@
+"""The plan is a pure function, the same for any number of processes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.data.plan import NO_SAMPLE, InOrder, Lanes, MicroBatches, Share, Shuffled, permute
+from pipeline.errors import ConfigError
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**40), st.integers(0, 50))
+def test_permute_is_a_bijection(size: int, seed: int, epoch: int) -> None:
+    assert sorted(permute(np.arange(size), size, (seed, epoch))) == list(range(size))
+
+
+def test_permute_looks_random() -> None:
+    order = permute(np.arange(10_000), 10_000, (1, 0))
+    assert abs(np.corrcoef(np.arange(10_000), order)[0, 1]) < 0.05
+    assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.05
+    assert (order == np.arange(10_000)).sum() < 10
+
+
+@given(st.integers(1, 200), st.integers(1, 20))
+def test_evaluation_reads_every_sample_exactly_once(samples: int, size: int) -> None:
+    for plan in (InOrder(samples, size), Lanes(samples, size, complete=True)):
+        ids = np.concatenate([plan.batch(0, k) for k in range(len(plan))])
+        assert sorted(ids[ids != NO_SAMPLE]) == list(range(samples))
+        assert len(ids) == len(plan) * size
+
+
+@given(st.integers(20, 200), st.integers(1, 20))
+def test_training_reads_no_sample_twice_in_an_epoch(samples: int, size: int) -> None:
+    for plan in (Shuffled(samples, size, seed=3), Lanes(samples, size)):
+        ids = np.concatenate([plan.batch(1, k) for k in range(len(plan))])
+        assert len(set(ids.tolist())) == len(ids) == samples // size * size
+        assert ids.min() >= 0
+        assert ids.max() < samples
+
+
+def test_epochs_differ_and_repeat_by_seed() -> None:
+    plan = Shuffled(100, 10, seed=5)
+    assert plan.batch(0, 3).tolist() == Shuffled(100, 10, seed=5).batch(0, 3).tolist()
+    assert plan.batch(0, 3).tolist() != plan.batch(1, 3).tolist()
+    assert plan.batch(0, 3).tolist() != Shuffled(100, 10, seed=6).batch(0, 3).tolist()
+
+
+def test_rows_of_lanes_go_on_where_they_were() -> None:
+    plan = Lanes(103, 10)
+    for k in range(len(plan) - 1):
+        assert (plan.batch(0, k + 1) == plan.batch(0, k) + 1).all()
+
+
+@pytest.mark.parametrize(("world", "limit"), [(1, None), (2, None), (4, 2), (1, 2), (2, 3)])
+@pytest.mark.parametrize("position", [0, 1, 3])
+def test_processes_and_micro_batches_share_one_plan(world: int, limit: int | None, position: int) -> None:
+    """From any global batch on, the slices put together are the plan's batches."""
+    plan = Shuffled(100, 24, seed=1)
+    shares = [Share.of(24, limit, world, rank) for rank in range(world)]
+    slots = shares[0].accumulation
+    seen = []
+    for share in shares:
+        sampler = MicroBatches(plan, share, len, position=position * slots)
+        seen.append([part for _ in range(3) for part in sampler])  # this epoch's rest and two more
+    expected = [plan.batch(e, k) for e in range(3) for k in range(len(plan))][position:]
+    for number, ids in enumerate(expected):
+        rows = [seen[rank][number * slots + slot].ids for rank in range(world) for slot in range(slots)]
+        assert np.concatenate(rows).tolist() == ids.tolist()
+        assert all(len(row) <= (limit or 24) for row in rows)
+
+
+def test_iterating_a_sampler_twice_before_reading_loses_nothing() -> None:
+    sampler = MicroBatches(InOrder(10, 2), Share(2), len)
+    iter(sampler)
+    assert [part.ids.tolist() for part in iter(sampler)] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+
+
+def test_a_global_batch_that_cannot_be_divided_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"global_batch_size=10 cannot be divided among 4 processes"):
+        Share.of(10, None, 4, 0)
+
+
+def test_accumulation_is_the_least_that_fits() -> None:
+    assert [Share.of(24, limit, 2, 0).accumulation for limit in (None, 12, 11, 5, 1)] == [1, 1, 2, 3, 12]

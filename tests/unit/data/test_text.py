@@ -1,0 +1,75 @@
+"""Windows predict every token from the one before it, in each way of cutting."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import data_prep.text
+from pipeline.data.batch import IGNORE
+from pipeline.data.plan import InOrder, MicroBatches, Share
+from pipeline.data.text import TextDataModule, Windows
+from pipeline.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "a.txt").write_text("\n".join(f"line {i} of {i * i}" for i in range(40)))
+    arguments = [
+        "--train",
+        str(folder / "a.txt"),
+        "--validation",
+        str(folder / "a.txt"),
+        "--documents",
+        "line",
+    ]
+    data_prep.text.main(
+        [*arguments, "--tokenizer", "byte", "--output", str(folder / "data"), "--workers", "1"]
+    )
+    return folder / "data"
+
+
+def read_all(windows: Windows, size: int) -> list[torch.Tensor]:
+    sampler = MicroBatches(InOrder(len(windows), size), Share(size), windows.predictions)
+    batches = [windows.__getitems__(part) for part in sampler]
+    for batch in batches:
+        assert batch.predictions == int((batch.targets != IGNORE).sum())
+    return [torch.cat([getattr(batch, name) for batch in batches]) for name in ("inputs", "targets")]
+
+
+@pytest.mark.parametrize("context", [1, 7, 16, 10_000])
+def test_every_token_is_predicted_once_from_the_one_before(dataset: Path, context: int) -> None:
+    data = TextDataModule(dataset, context=context, global_batch_size=3)
+    split = data.dataset.splits["validation"]
+    stream = split.read(0, split.tokens).astype(np.int64)
+    inputs, targets = (part.flatten() for part in read_all(data.windows("validation"), 3))
+    inside = targets != IGNORE
+    assert targets[inside].tolist() == stream.tolist()
+    assert inputs[inside].tolist() == [data.dataset.eos, *stream[:-1].tolist()]
+
+
+def test_documents_start_where_the_end_mark_is_read(dataset: Path) -> None:
+    data = TextDataModule(dataset, cut="documents", context=16, global_batch_size=4)
+    windows = data.windows("train")
+    part = next(iter(MicroBatches(InOrder(len(windows), 4), Share(4), windows.predictions)))
+    batch = windows.__getitems__(part)
+    assert batch.starts is not None
+    assert torch.equal(batch.starts, batch.inputs == data.dataset.eos)
+    assert batch.slot is None
+
+
+def test_lanes_carry_and_windows_do_not(dataset: Path) -> None:
+    for cut, slot in (("lanes", 0), ("windows", None)):
+        windows = TextDataModule(dataset, cut=cut, context=8, global_batch_size=2).windows("train")  # type: ignore[arg-type]
+        part = next(iter(MicroBatches(InOrder(len(windows), 2), Share(2), windows.predictions)))
+        assert windows.__getitems__(part).slot == slot
+
+
+def test_a_missing_dataset_and_a_small_one_are_told(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        TextDataModule(tmp_path / "nowhere")
+    data = TextDataModule(dataset, context=1000, global_batch_size=512)
+    with pytest.raises(ConfigError, match="fewer than global_batch_size=512"):
+        data.plan(data.windows("train"))

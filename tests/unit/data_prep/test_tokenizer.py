@@ -1,0 +1,113 @@
+"""Tokenizers give the text back, know the marks once, and are made from the training text alone."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from data_prep import tokenizer
+from data_prep.tokenizer import bpe, byte, character, unigram, word
+from pipeline.errors import ConfigError, DataError
+
+SAMPLE = ["The cat sat on the mat. " * 4, "Ein Käfig voller Narren, naïve 戦場 😀\n\ttabs  and spaces ", "the the cat"]
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
+    ["<eos>", "a<eos>b <unk>", "Ġ▁<0x41>\ufeff", "\r\n \u2028\x00", "e\u0301 é"]
+)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
+    """Each kind, trained, saved and loaded as preparation does it."""
+    folder = tmp_path_factory.mktemp("tokenizers")
+    found = {}
+    for kind, size in {"byte": None, "character": None, "word": None, "bpe": 300, "unigram": 300}.items():
+        tokenizer.TRAINED[kind](iter(SAMPLE), size).save(str(folder / kind))
+        found[kind] = tokenizer.load(folder / kind)
+    return found
+
+
+def round_trip(made: Tokenizer, text: str) -> str:
+    return made.decode(made.encode(text, add_special_tokens=False).ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe", "unigram"])
+@given(text=ANY_TEXT)
+@settings(max_examples=60, deadline=None)
+def test_any_text_comes_back(loaded: dict[str, Tokenizer], kind: str, text: str) -> None:
+    assert round_trip(loaded[kind], text) == text
+
+
+@given(text=st.text(st.sampled_from(sorted(set("".join(SAMPLE)) | set("<eos>")))))
+@settings(max_examples=60, deadline=None)
+def test_text_of_known_characters_comes_back(text: str) -> None:
+    made = character([*SAMPLE, "<eos>"])
+    made.encode_special_tokens = True
+    assert round_trip(made, text) == text
+
+
+def test_bytes_are_their_own_ids(loaded: dict[str, Tokenizer]) -> None:
+    text = "aé\n😀\x00 <eos>"
+    assert loaded["byte"].encode(text).ids == list(text.encode())
+    assert loaded["byte"].token_to_id("<eos>") == 256
+
+
+def test_characters_come_by_code_point_after_the_marks() -> None:
+    made = character(["hello", "abc"])
+    assert made.get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2, "b": 3, "c": 4, "e": 5, "h": 6, "l": 7, "o": 8}
+    assert made.encode("oh!").ids == [8, 6, 1]
+
+
+def test_words_come_by_count_and_marks_in_the_text_are_the_marks(loaded: dict[str, Tokenizer]) -> None:
+    made = word(["b a <unk> b", "c <unk> b a"])
+    assert made.get_vocab() == {"<eos>": 0, "<unk>": 1, "b": 2, "a": 3, "c": 4}
+    assert made.encode("c  <unk> z\tb").ids == [4, 1, 1, 2]
+    assert made.decode([4, 1, 2, 0], skip_special_tokens=True) == "c <unk> b"
+
+
+def test_the_vocabulary_limit_counts_the_marks() -> None:
+    assert word(["a a a b b c"], 4).get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2, "b": 3}
+    assert character(["aaabbc"], 4).get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2, "b": 3}
+    assert tokenizer.size(bpe(SAMPLE, 270)) == 270
+
+
+@pytest.mark.parametrize("kind", tokenizer.TRAINED)
+def test_every_kind_has_the_end_mark_and_dense_ids(loaded: dict[str, Tokenizer], kind: str) -> None:
+    vocab = loaded[kind].get_vocab(with_added_tokens=True)
+    assert sorted(vocab.values()) == list(range(tokenizer.size(loaded[kind])))
+    assert loaded[kind].decode([vocab["<eos>"]], skip_special_tokens=True) == ""
+
+
+def test_learned_tokens_are_longer_than_bytes() -> None:
+    text = SAMPLE[0]
+    for train in (bpe, unigram):
+        assert len(train(SAMPLE, 300).encode(text).ids) < len(byte([]).encode(text).ids) / 2
+
+
+def test_bpe_is_the_same_each_time() -> None:
+    assert bpe(SAMPLE, 300).to_str() == bpe(SAMPLE, 300).to_str()
+
+
+def test_an_existing_tokenizer_is_given_an_end_mark(tmp_path: Path) -> None:
+    from tokenizers import models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.save(str(tmp_path / "tokenizer.json"))
+    loaded = tokenizer.load(tmp_path / "tokenizer.json")
+    assert (loaded.token_to_id("<eos>"), tokenizer.size(loaded)) == (2, 3)
+
+
+@pytest.mark.parametrize(("train", "size"), [(bpe, 256), (unigram, 100), (word, 2), (character, 1)])
+def test_a_vocabulary_without_room_is_refused(train: tokenizer.Train, size: int) -> None:
+    with pytest.raises(ConfigError, match=f"--vocab-size {size} leaves no room"):
+        train(SAMPLE, size)
+
+
+def test_a_missing_or_foreign_tokenizer_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no tokenizer file"):
+        tokenizer.load(tmp_path / "none.json")
+    (tmp_path / "odd.json").write_text("{}")
+    with pytest.raises(DataError, match="is no tokenizer file"):
+        tokenizer.load(tmp_path / "odd.json")

@@ -1,0 +1,118 @@
+"""The loss is exact whatever the division of a batch, and no model beats the entropy of its source."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.data.batch import IGNORE, TokenBatch
+from pipeline.documents import read_documents
+from pipeline.models.lstm import LSTM, LSTMLanguageModel
+from pipeline.models.transformer import Transformer
+from pipeline.tasks.language_model import LanguageModel, TokenHead
+
+
+def test_documents_read_together_equal_documents_read_alone() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(3, 40, 16, dtype=torch.float64)
+    starts = torch.rand(3, 40) < 0.15
+    for network in (LSTM(width=16).double().eval(), Transformer(width=16).double().eval()):
+        together = read_documents(network, inputs, starts)
+        for row in range(3):
+            edges = sorted({0, *starts[row].nonzero().flatten().tolist(), 40})
+            for first, last in zip(edges, edges[1:], strict=False):
+                alone, _ = network(inputs[row : row + 1, first:last])
+                torch.testing.assert_close(together[row, first:last], alone[0])
+
+
+def test_the_loss_is_the_cross_entropy_of_the_formula() -> None:
+    torch.manual_seed(0)
+    model = LSTMLanguageModel(vocab_size=11, width=16).double().eval()
+    tokens, targets = torch.randint(11, (2, 9)), torch.randint(11, (2, 9))
+    targets[0, 5:] = IGNORE
+    logits, _ = model(tokens)
+    outputs, _ = model._outputs(tokens, None, None)
+    expected = -sum(
+        math.log(math.exp(logits[b, t, y]) / logits[b, t].exp().sum())
+        for b in range(2)
+        for t in range(9)
+        if (y := int(targets[b, t])) != IGNORE
+    )
+    assert float(model._nats(outputs, targets)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_carried_state_makes_two_batches_one_text() -> None:
+    torch.manual_seed(0)
+    model = LSTMLanguageModel(vocab_size=11, width=16).eval()
+    tokens = torch.randint(11, (2, 20))
+    whole, _ = model._outputs(tokens, None, None)
+    carried: dict[int, Any] = {}
+    halves = [
+        model._read(
+            TokenBatch(tokens[:, 10 * k : 10 * k + 10], tokens[:, :10], None, torch.arange(2), 20, k, 0),
+            carried,
+        )[0]
+        for k in range(2)
+    ]
+    torch.testing.assert_close(torch.cat(halves, 1), whole)
+    again, _ = model._read(
+        TokenBatch(tokens[:, :10], tokens[:, :10], None, torch.arange(2), 20, 0, 0), carried
+    )
+    torch.testing.assert_close(again, whole[:, :10])  # an epoch begins without a state
+
+
+def test_tied_weights_are_one_matrix_and_penalties_add_up() -> None:
+    tied = LSTMLanguageModel(vocab_size=7, width=8)
+    assert tied.output.weight is tied.embedding.weight
+    untied = LSTMLanguageModel(vocab_size=7, width=8, head=TokenHead(tied=False))
+    assert untied.output.weight is not untied.embedding.weight
+    model = LSTMLanguageModel(
+        vocab_size=7, width=8, head=TokenHead(activation_penalty=2.0, slowness_penalty=1.0)
+    )
+    outputs = torch.randn(2, 5, 8)
+    expected = 2 * (outputs**2).mean(-1).sum() + ((outputs[:, 1:] - outputs[:, :-1]) ** 2).mean(-1).sum()
+    torch.testing.assert_close(model._penalty(outputs), expected)
+
+
+def markov(states: int, length: int, seed: int) -> tuple[torch.Tensor, float]:
+    """A text from a random first-order Markov source, and the source's entropy rate in nats."""
+    random = np.random.default_rng(seed)
+    table = random.dirichlet(np.full(states, 0.3), size=states)
+    values, vectors = np.linalg.eig(table.T)
+    stationary = np.real(vectors[:, np.argmax(np.real(values))])
+    stationary /= stationary.sum()
+    entropy = -(stationary[:, None] * table * np.log(table)).sum()
+    text = [0]
+    cumulative = table.cumsum(1)
+    for uniform in random.random(length):
+        text.append(min(int(np.searchsorted(cumulative[text[-1]], uniform)), states - 1))
+    return torch.tensor(text), float(entropy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [LSTM, Transformer])
+def test_no_model_beats_the_entropy_of_its_source(make: Callable[..., torch.nn.Module]) -> None:
+    """A leak of the target into the input would go under it; a broken one would stay far above."""
+    torch.manual_seed(0)
+    text, entropy = markov(states=8, length=60_000, seed=1)
+    model = LanguageModel(make(width=32), vocab_size=8)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    train = text[:40_000].unfold(0, 33, 32)
+    for step in range(250):
+        rows = train[torch.randint(len(train), (32,))]
+        outputs, _ = model._outputs(rows[:, :-1], None, None)
+        loss = model._nats(outputs, rows[:, 1:]) / rows[:, 1:].numel()
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 250)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    model.eval()
+    held_out = text[40_000:].unfold(0, 129, 128)
+    with torch.no_grad():
+        outputs, _ = model._outputs(held_out[:, :-1], None, None)
+        # the same 20,000 tokens judged by the source itself: sampling noise cancels
+        found = float(model._nats(outputs, held_out[:, 1:])) / held_out[:, 1:].numel()
+    assert entropy - 0.02 < found < entropy + 0.05

@@ -1,0 +1,41 @@
+"""Every YAML file under configs/ parses and builds, found by globbing."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.training import parse
+
+ROOT = Path(__file__).parents[2] / "configs"
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.yaml"))
+EXPERIMENTS = [name for name in FILES if "model" in yaml.safe_load((ROOT / name).read_text())]
+OVERLAYS = [name for name in FILES if name not in EXPERIMENTS]
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import data_prep.text
+
+    folder = tmp_path_factory.mktemp("configs")
+    (folder / "a.txt").write_text("\n\n".join(f"paragraph {i} of the text" * 30 for i in range(300)))
+    arguments = [str(folder / "a.txt"), "--documents", "paragraph", "--tokenizer", "byte", "--workers", "1"]
+    assert data_prep.text.main([*arguments, "--output", str(folder / "data")]) == 0
+    return folder / "data"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_builds(name: str, dataset: Path) -> None:
+    cli = parse(["--config", str(ROOT / name), "--data.init_args.dataset", str(dataset)])
+    model, data, _ = cli.build()
+    assert model.vocab_size == data.vocab_size == 257
+    assert sum(parameter.numel() for parameter in model.parameters()) > 0
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_fits_an_experiment(name: str, dataset: Path) -> None:
+    experiment = ["--config", str(ROOT / "text" / "lstm.yaml"), "--config", str(ROOT / name)]
+    cli = parse([*experiment, "--data.init_args.dataset", str(dataset)])
+    given = yaml.safe_load((ROOT / name).read_text())
+    for key, value in given.get("trainer", {}).items():
+        assert cli.config.trainer[key] == value

@@ -1,0 +1,191 @@
+"""The format on disk gives back what was written, in any stretch, and notices what is missing or damaged."""
+
+import json
+import multiprocessing
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from data_prep import tokenizer
+from pipeline import dataset as disk
+from pipeline.dataset import Dataset, ShardWriter, publish, token_type
+from pipeline.durable import replace_directory, sha256
+from pipeline.errors import DataError
+
+LENGTHS = [[3, 1, 40, 2], [7], [1, 1, 25]]  # tokens of the rows of each shard
+GOES_ON = {2, 4}  # rows, counted over the shards, whose document goes on in the next row
+
+
+def stream() -> np.ndarray:
+    return np.arange(sum(map(sum, LENGTHS)), dtype=np.uint16) * 7 + 1
+
+
+def document_starts() -> list[int]:
+    ends = np.cumsum([length for shard in LENGTHS for length in shard])
+    return [0] + [int(end) for row, end in enumerate(ends[:-1]) if row not in GOES_ON]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """One split of three shards in seven record batches."""
+    monkeypatch.setattr(disk, "BATCH_TOKENS", 5)
+    (prepared := tmp_path / ".small.partial").mkdir()
+    shards, position, row = [], 0, 0
+    for index, lengths in enumerate(LENGTHS):
+        writer = ShardWriter(prepared / f"train-{index:05d}.arrow", np.uint16)
+        for length in lengths:
+            ids = stream()[position : position + length]
+            writer.add(ids, np.array([length]), np.array([row not in GOES_ON]))
+            position, row = position + length, row + 1
+        shards.append(writer.close()._asdict())
+    file = prepared / "tokenizer.json"
+    tokenizer.byte([]).save(str(file))
+    entry = {"documents": 6, "tokens": position, "bytes": 99, "shards": shards}
+    described = {"file": file.name, "size": file.stat().st_size, "sha256": sha256(file)}
+    manifest = {"kind": "tokens", "splits": {"train": entry}, "tokenizer": described, "vocab_size": 257, "eos": 256}
+    publish(prepared, tmp_path / "small", manifest)
+    assert not prepared.exists()
+    return Dataset.open(tmp_path / "small")
+
+
+def change(dataset: Dataset, **entries: object) -> None:
+    path = dataset.path / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def test_every_stretch_reads_as_the_stream_that_was_written(dataset: Dataset) -> None:
+    split, whole = dataset.splits["train"], stream()
+    for start in range(split.tokens + 1):
+        for stop in range(start, split.tokens + 1):
+            assert np.array_equal(split.read(start, stop), whole[start:stop])
+
+
+def test_starts_are_found_in_every_stretch(dataset: Dataset) -> None:
+    split, expected = dataset.splits["train"], document_starts()
+    for start in range(split.tokens + 1):
+        for stop in range(start, split.tokens + 1):
+            assert split.starts(start, stop).tolist() == [at for at in expected if start <= at < stop]
+
+
+def test_a_stretch_inside_a_record_batch_is_not_copied(dataset: Dataset) -> None:
+    assert not dataset.splits["train"].read(5, 40).flags.owndata
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (5, 4), (0, 81)])
+def test_a_stretch_outside_the_stream_is_an_error(dataset: Dataset, start: int, stop: int) -> None:
+    with pytest.raises(IndexError, match="80 tokens of 'train'"):
+        dataset.splits["train"].read(start, stop)
+
+
+def test_the_datasets_library_reads_a_shard(dataset: Dataset) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_file(str(dataset.path / "train-00000.arrow"))
+    assert [len(row) for row in rows["tokens"]] == LENGTHS[0]
+    assert list(rows["ends"]) == [True, True, False, True]
+
+
+def test_a_pickled_split_reads_the_same_and_is_small(dataset: Dataset) -> None:
+    split = dataset.splits["train"]
+    split.read(0, 10)
+    assert len(pickle.dumps(split)) < 2000
+    assert np.array_equal(pickle.loads(pickle.dumps(split)).read(0, 80), stream())
+
+
+def test_a_forked_process_reads_the_same(dataset: Dataset) -> None:
+    dataset.splits["train"].read(0, 10)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert np.array_equal(pool.apply(dataset.splits["train"].read, (0, 80)), stream())
+
+
+def test_an_intact_dataset_verifies_and_says_what_it_is(dataset: Dataset) -> None:
+    dataset.verify()
+    assert (dataset.kind, dataset.vocab_size, dataset.eos) == ("tokens", 257, 256)
+    assert Tokenizer.from_file(str(dataset.tokenizer_file)).token_to_id("<eos>") == 256
+
+
+def test_a_single_changed_bit_is_found_by_verify(dataset: Dataset) -> None:
+    path = dataset.path / "train-00001.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"train-00001\.arrow"):
+        Dataset.open(dataset.path).verify()
+
+
+def test_the_checksum_covers_the_content_and_not_where_it_came_from(dataset: Dataset) -> None:
+    change(dataset, command=["unroll", "prepare", "text", "elsewhere"])
+    assert Dataset.open(dataset.path).checksum == dataset.checksum
+    change(dataset, eos=255)
+    assert Dataset.open(dataset.path).checksum != dataset.checksum
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"format": 2}, "dataset format 2, this program reads 1"),
+        ({"kind": "pairs"}, "kind 'pairs', 'tokens' is wanted"),
+        ({"splits": {"train": {}}}, "lacks or garbles 'documents'"),
+        ({"splits": 3}, "lacks or garbles"),
+    ],
+)
+def test_a_manifest_of_another_sort_is_refused(dataset: Dataset, entries: dict[str, object], message: str) -> None:
+    change(dataset, **entries)
+    with pytest.raises(DataError, match=message):
+        Dataset.open(dataset.path)
+
+
+def test_a_garbled_manifest_is_refused(dataset: Dataset) -> None:
+    (dataset.path / "dataset.json").write_bytes(b'{"format": 1')
+    with pytest.raises(DataError, match="no JSON"):
+        Dataset.open(dataset.path)
+
+
+def test_a_shard_cut_short_is_refused(dataset: Dataset) -> None:
+    os.truncate(dataset.path / "train-00002.arrow", 100)
+    with pytest.raises(DataError, match=r"train-00002\.arrow has 100 bytes"):
+        Dataset.open(dataset.path)
+
+
+@pytest.mark.parametrize("file", ["train-00000.arrow", "tokenizer.json"])
+def test_a_missing_file_is_named(dataset: Dataset, file: str) -> None:
+    (dataset.path / file).unlink()
+    with pytest.raises(DataError, match=f"{file} is missing"):
+        Dataset.open(dataset.path)
+
+
+def test_a_damaged_shard_of_the_right_size_is_named(dataset: Dataset) -> None:
+    path = dataset.path / "train-00000.arrow"
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(DataError, match=r"train-00000\.arrow is damaged"):
+        Dataset.open(dataset.path).splits["train"].read(0, 3)
+
+
+def test_what_is_not_there_or_no_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no dataset"):
+        Dataset.open(tmp_path / "nothing")
+    with pytest.raises(DataError, match="is no dataset"):
+        Dataset.open(tmp_path)
+
+
+def test_publishing_does_not_overwrite_unasked(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with pytest.raises(DataError, match="--overwrite"):
+        publish(tmp_path / "other", dataset.path, {"kind": "tokens"})
+    dataset.verify()
+
+
+def test_a_replaced_directory_is_the_new_one_and_nothing_is_left(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    replace_directory(tmp_path / "new", tmp_path / "old")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["old", "old/new"]
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])
+def test_ids_are_as_narrow_as_the_vocabulary_allows(vocab_size: int, dtype: type) -> None:
+    assert token_type(vocab_size) is dtype

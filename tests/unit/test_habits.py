@@ -1,0 +1,103 @@
+"""The habits of the house, kept by a test each: what a reader may expect of every file."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+REPOSITORY = Path(__file__).parent.parent.parent
+FILES = sorted(path for package in ("pipeline", "data_prep") for path in (REPOSITORY / package).rglob("*.py"))
+EACH_FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """All functions and methods of a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, FUNCTIONS):
+            yield node
+
+
+def test_the_packages_were_found() -> None:
+    assert {"cli.py", "state.py", "text.py"} <= {path.name for path in FILES}
+
+
+@EACH_FILE
+def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@EACH_FILE
+def test_a_function_fits_on_a_screen(path: Path) -> None:
+    lengths = {f.name: (f.end_lineno or 0) - f.lineno + 1 for f in functions(path)}
+    assert {name: length for name, length in lengths.items() if length > 50} == {}
+
+
+@EACH_FILE
+def test_a_file_says_what_it_is(path: Path) -> None:
+    said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    if path.name == "__init__.py" and not path.read_text(encoding="utf-8").strip():
+        return  # an empty file marks a package and needs no words
+    assert said is not None
+    assert said.split("\n\n")[0].rstrip().endswith((".", ":"))
+
+
+@EACH_FILE
+def test_no_path_of_one_machine_is_in_the_code(path: Path) -> None:
+    assert re.findall(r"/(?:work|tmp|home|root|Users)/\S*", path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("version", ["2.6.2", "2.6.3"])
+def test_malicious_uploads_of_lightning_cannot_be_installed(version: str) -> None:
+    import tomllib
+
+    with (REPOSITORY / "pyproject.toml").open("rb") as file:
+        wanted = [Requirement(line) for line in tomllib.load(file)["project"]["dependencies"]]
+    [lightning] = [one for one in wanted if one.name == "lightning"]
+    assert not lightning.specifier.contains(version)
+    assert lightning.specifier.contains("2.6.1")
+
+
+def test_every_pin_is_one_exact_version_without_an_address() -> None:
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", pin)] == []
+    assert len(pins) > 50
+
+
+def test_every_requirement_is_met_by_its_pin() -> None:
+    import tomllib
+
+    with (REPOSITORY / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    extras = [line for group in project["optional-dependencies"].values() for line in group]
+    for one in map(Requirement, [*project["dependencies"], *extras]):
+        assert one.specifier.contains(pins[one.name.lower().replace("_", "-")]), one
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["nonsense"]])
+def test_help_and_mistakes_do_not_wait_for_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from pipeline.cli import main\n"
+        f"main({arguments!r})\n"
+        "heavy = {'torch', 'lightning', 'datasets', 'wandb', 'tokenizers', 'numpy'}\n"
+        "print('imported:', sorted(heavy & set(sys.modules)))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert ran.stdout.splitlines()[-1] == "imported: []"
+
+
+def test_every_make_target_explains_itself() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    [phony] = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+    explained = set(re.findall(r"^([a-z-]+):.*## \S", makefile, flags=re.MULTILINE))
+    assert set(phony.split()) == explained
