@@ -85,7 +85,7 @@ def with_baseline(group: Group, cache: Path) -> Group:
         return group
     try:
         figures = baseline(Path(group.path), group.checksum, cache)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, ValueError, ArithmeticError, MemoryError) as error:
         say([f"no baseline for {group.title}: {error}"])
         return group
     found = figures.get("validation", {})
@@ -193,7 +193,7 @@ def table(group: Group) -> "Table":
 
     grid = Table(title=Text(group.title), title_justify="left", box=box.SIMPLE_HEAD)
     for column in COLUMNS:
-        grid.add_column(column.title, justify="left" if column.show is str else "right")
+        grid.add_column(column.title, justify="right" if column.is_number else "left")
     for entry in group.rows():
         cells = []
         for column in COLUMNS:

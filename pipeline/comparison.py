@@ -88,6 +88,11 @@ class Column(NamedTuple):
     show: Callable[[Any], str]
     best: Callable[[Iterable[float]], float] | None = None
 
+    @property
+    def is_number(self) -> bool:
+        """Whether its cells are aligned on the right."""
+        return self.key not in ("name", "architecture")
+
 
 def amount(number: float) -> str:
     """A number in at most four characters and a unit: 12.3 M."""
@@ -95,6 +100,11 @@ def amount(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g} {unit}" if number < 999.5 * size else f"{number / size:.0f} {unit}"
     return f"{number:.0f}"
+
+
+def short(architecture: str) -> str:
+    """The class of a task without what all of them are called: LSTM."""
+    return architecture.removesuffix("LanguageModel") or architecture
 
 
 def duration(seconds: float) -> str:
@@ -108,7 +118,7 @@ def duration(seconds: float) -> str:
 
 COLUMNS = (
     Column("run", "name", str),
-    Column("architecture", "architecture", str),
+    Column("architecture", "architecture", short),
     Column("parameters", "parameters", amount),
     Column("tokens trained", "tokens", amount),
     Column("validation perplexity", "perplexity", "{:.2f}".format, min),

@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pipeline.comparison import COLUMNS, Entry, Group, is_best, shown
+from pipeline.comparison import COLUMNS, Column, Entry, Group, is_best, shown
 from pipeline.curves import COLOURS, DASHES, Chart, Curve, svg, thinned
 from pipeline.journal import Series
 
@@ -65,10 +65,7 @@ def section(group: Group, number: int) -> str:
 
 def table(group: Group) -> str:
     """The figures of all runs, the baseline among them."""
-    heads = "".join(
-        f'<th scope="col"{"" if column.show is str else number_class()}>{column.title}</th>'
-        for column in COLUMNS
-    )
+    heads = "".join(f'<th scope="col"{aligned(column)}>{column.title}</th>' for column in COLUMNS)
     body = []
     for entry in group.rows():
         first, *others = COLUMNS
@@ -77,7 +74,7 @@ def table(group: Group) -> str:
             value = text(shown(column, entry))
             if is_best(column, entry, group):
                 value = f'<strong>{value}<span class="unseen"> (best)</span></strong>'
-            cells.append(f"<td{'' if column.show is str else number_class()}>{value}</td>")
+            cells.append(f"<td{aligned(column)}>{value}</td>")
         mark = ' class="baseline"' if entry is group.baseline else ""
         body.append(f"<tr{mark}>{''.join(cells)}</tr>")
     return (
@@ -89,9 +86,9 @@ def table(group: Group) -> str:
     )
 
 
-def number_class() -> str:
-    """Attribute of cells that hold numbers: they are aligned on the right."""
-    return ' class="number"'
+def aligned(column: Column) -> str:
+    """Attribute of the cells of a column: numbers stand on the right."""
+    return ' class="number"' if column.is_number else ""
 
 
 def charts_of(group: Group) -> list[Chart]:

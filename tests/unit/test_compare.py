@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from data_prep import text
 from pipeline import compare
-from pipeline.comparison import COLUMNS, amount, duration, gather, grouped, is_best
+from pipeline.comparison import COLUMNS, Entry, Group, amount, duration, gather, is_best
+from pipeline.dataset import Dataset
 from pipeline.errors import CheckpointError, UserError
 from pipeline.journal import FILE, JournalWriter
 from pipeline.models import kneser_ney
@@ -138,71 +140,54 @@ def test_a_damaged_record_is_told(write_run, capsys):
     assert "Expecting" in capsys.readouterr().err
 
 
-class Split:
-    tokens = 400
-
-
-class Prepared:
-    """Stands for a dataset: `baseline` is handed on to the model and never read here."""
-
-    def __init__(self, checksum):
-        self.checksum = checksum
-        self.splits = {"train": Split()}
-
-
 @pytest.fixture
-def counted(monkeypatch):
-    """How often the baseline was counted, on a dataset whose figures are made up."""
-    calls = []
-    monkeypatch.setattr("pipeline.dataset.Dataset.open", lambda path: Prepared(TOPICS))
-
-    def baseline(dataset, order=5):
-        calls.append((dataset.checksum, order))
-        validation = {"nats": 4.0, "tokens": 2, "perplexity": 7.0, "bits_per_byte": 1.5}
-        return {"order": order, "ngrams": 10, "memory_gb": 0.1, "seconds": 2.0, "validation": validation}
-
-    monkeypatch.setattr(kneser_ney, "baseline", baseline)
-    return calls
+def checksum(tmp_path):
+    """Of a small real dataset at `data`."""
+    lines = [f"the cat sat on the mat and dog number {number} sat too\n" for number in range(40)]
+    (tmp_path / "corpus.txt").write_text("".join(lines))
+    options = "--tokenizer byte --documents line --validation-share 0.2 --workers 1 --output data"
+    assert text.main(["corpus.txt", *options.split()]) == 0
+    return Dataset.open(tmp_path / "data").checksum
 
 
-def test_the_baseline_is_counted_once_for_a_dataset(write_run, counted, capsys, tmp_path):
-    write_run("good", [1.0])
-    write_run("bad", [2.5])
-    for _ in range(2):
-        (dataset,) = figures(capsys, "good", "bad")
-        assert dataset["baseline"] == {
-            "name": "5-gram",
-            "architecture": "counted, Kneser-Ney",
-            "parameters": 10,
-            "tokens": 400,
-            "perplexity": 7.0,
-            "bits_per_byte": 1.5,
-            "tokens_per_second": 200.0,
-            "memory_gb": 0.1,
-            "seconds": 2.0,
-        }
-    assert counted == [(TOPICS, 5)]
-    assert (tmp_path / "runs" / ".baselines" / f"{TOPICS}.json").is_file()
+def test_the_baseline_is_counted_once_for_a_dataset(write_run, checksum, capsys, tmp_path):
+    write_run("good", [0.01], checksum)
+    write_run("bad", [6.0], checksum)
+    capsys.readouterr()
+    found = figures(capsys, "good", "bad")[0]["baseline"]
+    dataset = Dataset.open(tmp_path / "data")
+    expected = kneser_ney.baseline(dataset)["validation"]
+    assert (found["name"], found["tokens"]) == ("5-gram", dataset.splits["train"].tokens)
+    assert found["perplexity"] == pytest.approx(expected["perplexity"])
+    assert found["bits_per_byte"] == pytest.approx(expected["bits_per_byte"])
+    kept = tmp_path / "runs" / ".baselines" / f"{checksum}.json"
+    kept.write_text(kept.read_text().replace(str(found["perplexity"]), "7.0"))
+    assert (
+        figures(capsys, "good", "bad")[0]["baseline"]["perplexity"] == 7.0
+    )  # what was kept, not counted again
     compare.main(["good", "bad"])
-    names = [
-        line.split()[0] for line in capsys.readouterr().out.splitlines() if "LSTM" in line or "5-gram" in line
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "LSTM" in line or "5-gram" in line] == [
+        "good",
+        "5-gram",
+        "bad",
     ]
-    assert names == ["good", "5-gram", "bad"]
 
 
-def test_a_torn_file_of_the_baseline_is_counted_again(write_run, counted, capsys, tmp_path):
-    write_run("lstm", [1.0])
+def test_a_torn_file_of_the_baseline_is_counted_again(write_run, checksum, capsys, tmp_path):
+    write_run("lstm", [1.0], checksum)
     (tmp_path / "runs" / ".baselines").mkdir()
-    (tmp_path / "runs" / ".baselines" / f"{TOPICS}.json").write_text('{"order": 5')
-    assert figures(capsys, "lstm")[0]["baseline"]["perplexity"] == 7.0
+    (tmp_path / "runs" / ".baselines" / f"{checksum}.json").write_text('{"order": 5')
+    capsys.readouterr()
+    assert figures(capsys, "lstm")[0]["baseline"]["perplexity"] > 1
 
 
-def test_a_dataset_that_changed_is_told_and_left_out(write_run, counted, capsys):
+def test_a_dataset_that_changed_is_told_and_left_out(write_run, checksum, capsys):
     write_run("lstm", [1.0], OTHER)
-    (dataset,) = figures(capsys, "lstm")
-    assert dataset["baseline"] is None
     assert compare.main(["lstm"]) == 0
-    assert "is not the dataset that these runs were trained on" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "is not the dataset that these runs were trained on" in printed.err
+    assert "5-gram" not in printed.out
 
 
 def test_a_dataset_that_is_gone_is_told_and_left_out(write_run, capsys):
@@ -211,17 +196,17 @@ def test_a_dataset_that_is_gone_is_told_and_left_out(write_run, capsys):
     assert "no baseline for data (aaaaaaaa): " in capsys.readouterr().err
 
 
-def test_quality_is_judged_beside_the_baseline_and_cost_is_not(write_run, counted):
-    write_run("one", [2.5])
-    write_run("two", [3.0])
-    (group,) = grouped([gather("one")[0], gather("two")[0]])
-    group = compare.with_baseline(group, group_cache := compare.RUNS / ".baselines")
+def test_quality_is_judged_beside_the_baseline_and_cost_is_not():
+    one = Entry("one", perplexity=8.0, bits_per_byte=1.0, memory_gb=0.5, tokens_per_second=9.0)
+    two = Entry("two", perplexity=9.0, bits_per_byte=2.0, memory_gb=0.5, tokens_per_second=10.0)
+    counted = Entry("5-gram", perplexity=7.0, bits_per_byte=1.5, memory_gb=0.1, tokens_per_second=99.0)
+    group = Group(TOPICS, "data", [one, two], counted)
     best = {column.key: [e.name for e in group.rows() if is_best(column, e, group)] for column in COLUMNS}
     assert best["perplexity"] == ["5-gram"]
     assert best["bits_per_byte"] == ["one"]
     assert best["memory_gb"] == ["one", "two"]
+    assert best["tokens_per_second"] == ["two"]
     assert best["parameters"] == []
-    assert group_cache.is_dir()
 
 
 def test_the_page_lies_beside_the_runs_or_where_it_is_wanted(write_run, tmp_path):
@@ -237,7 +222,7 @@ def test_the_page_lies_beside_the_runs_or_where_it_is_wanted(write_run, tmp_path
 def test_a_page_that_cannot_be_written_is_one_clear_line(write_run, tmp_path):
     write_run("lstm", [1.0])
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the page .*--html"):
+    with pytest.raises(UserError, match=r"cannot write the page .*--html"):
         compare.main(["lstm", "--no-baseline", "--html", str(tmp_path / "file" / "page.html")])
 
 
@@ -248,16 +233,16 @@ def test_names_are_no_markup_of_the_terminal(write_run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("number", "text"),
+    ("number", "told"),
     [(7, "7"), (999, "999"), (1234, "1.23 k"), (999_600, "1000 k"), (1e6, "1 M"), (2.5e9, "2.5 G")],
 )
-def test_amounts_are_short(number, text):
-    assert amount(number) == text
+def test_amounts_are_short(number, told):
+    assert amount(number) == told
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(1.26, "1.3 s"), (245, "4:05 min"), (3723, "1:02:03 h")])
-def test_durations_are_what_people_say(seconds, text):
-    assert duration(seconds) == text
+@pytest.mark.parametrize(("seconds", "told"), [(1.26, "1.3 s"), (245, "4:05 min"), (3723, "1:02:03 h")])
+def test_durations_are_what_people_say(seconds, told):
+    assert duration(seconds) == told
 
 
 def test_comparing_does_not_wait_for_torch():
