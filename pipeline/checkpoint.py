@@ -1,4 +1,4 @@
-"""A checkpoint is a directory: written under another name, flushed, hashed in a manifest, renamed; verified before it is read.
+"""A checkpoint is a directory: written under another name, hashed, renamed; verified before it is read.
 
 So a directory of that name is either whole or damaged later, and damage is found by its hash. Reading never
 executes code from the file.
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.fabric.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from pipeline.errors import CheckpointError
 
@@ -154,9 +154,7 @@ class CheckpointDirectory(CheckpointIO):
                 f"checkpoint {path} could not be saved ({error}); the ones before it are kept, training goes on"
             )
 
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_state(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:

@@ -35,18 +35,14 @@ def read_documents(
         shorter = longest // 4
         mine = (lengths <= longest) & (lengths > shorter)
         here, read = _read(network, flat, first[mine], lengths[mine], longest)
-        outputs = (
-            torch.zeros(flat.shape, dtype=read.dtype, device=flat.device) if outputs is None else outputs
-        )
+        outputs = torch.zeros(flat.shape, dtype=read.dtype, device=flat.device) if outputs is None else outputs
         outputs = outputs.index_copy(0, here, read)
         longest = shorter
     assert outputs is not None
     return outputs.view(rows, positions, -1)
 
 
-def _read(
-    network: nn.Module, flat: Tensor, first: Tensor, lengths: Tensor, longest: int
-) -> tuple[Tensor, Tensor]:
+def _read(network: nn.Module, flat: Tensor, first: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]:
     """Read segments as padded rows; returns the flat positions read and the outputs there."""
     if not len(first):  # a row of zeros keeps the number of calls equal on every process
         outputs, _ = network(flat.new_zeros(1, longest, flat.shape[-1]))

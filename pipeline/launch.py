@@ -119,9 +119,7 @@ def _free_port() -> int:
 
 
 def _count_gpus() -> int:
-    os.environ.setdefault(
-        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
-    )  # count without initialising: children are forked
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # count without initialising: children are forked
     import torch
 
     return max(1, torch.cuda.device_count())

@@ -103,7 +103,7 @@ class Plateau(Schedule):
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Two groups: matrices, which the optimizer's weight decay shrinks, and vectors (biases, gains), which it does not."""
+    """Two groups: matrices, which weight decay shrinks, and vectors (biases, gains), which it does not."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim >= 2]
     vectors = [parameter for parameter in trained if parameter.ndim < 2]

@@ -112,9 +112,7 @@ def _compare(run: Run, config: dict[str, Any], dataset: Dataset) -> None:
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix[:-1]: tree}
-    return {
-        key: value for name, part in tree.items() for key, value in _flatten(part, f"{prefix}{name}.").items()
-    }
+    return {key: value for name, part in tree.items() for key, value in _flatten(part, f"{prefix}{name}.").items()}
 
 
 def _describe(dataset: Dataset) -> dict[str, str]:

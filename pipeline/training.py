@@ -4,6 +4,7 @@ Nothing is built and no file of a run is touched before the config, the dataset 
 to fit together.
 """
 
+import itertools
 import logging
 import os
 import sys
@@ -24,6 +25,18 @@ from pipeline.tracking.weights_and_biases import Tracking
 from pipeline.trainer import make_trainer
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+# what jsonargparse adds to say through which types it went
+NESTING = (
+    "usage:",
+    "tip:",
+    "Problem with given class_path",
+    "Does not validate",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Given value",
+)
 
 HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yaml ...] [--run NAME] [--KEY VALUE ...]
 
@@ -153,7 +166,7 @@ def is_first() -> bool:
 
 
 def _with_config_of_run(arguments: list[str]) -> list[str]:
-    names = [value for key, value in zip(arguments, arguments[1:], strict=False) if key == "--run"]
+    names = [value for key, value in itertools.pairwise(arguments) if key == "--run"]
     names += [argument.removeprefix("--run=") for argument in arguments if argument.startswith("--run=")]
     return [f"--config={find_run(names[0]) / 'config.yaml'}", *arguments] if names else arguments
 
@@ -203,10 +216,8 @@ def _is_child() -> bool:
 def _shorten(message: str) -> str:
     """The lines of jsonargparse's message that say what is wrong, without its usage and its nesting."""
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    telling = [
-        line for line in lines if not line.startswith(("usage:", "tip:", "Problem with given class_path"))
-    ]
-    return "; ".join(dict.fromkeys(telling or lines))[:600]
+    telling = [line for line in lines if not line.startswith(NESTING)]
+    return ": ".join(part.rstrip(":") for part in dict.fromkeys(telling or lines))[:600]
 
 
 if __name__ == "__main__":

@@ -38,9 +38,7 @@ class Checkpoints(Callback):
         metric: str = "val/loss",
     ) -> None:
         if keep_last < 1:
-            raise ValueError(
-                f"keep_last={keep_last} must be at least 1: a run without a checkpoint cannot continue"
-            )
+            raise ValueError(f"keep_last={keep_last} must be at least 1: a run without a checkpoint cannot continue")
         self.every_steps, self.every_minutes = every_steps, every_minutes
         self.keep_last, self.keep_best, self.metric = keep_last, keep_best, metric
         self.directory = Path("checkpoints")

@@ -96,9 +96,7 @@ def permute(places: Ids, size: int, key: tuple[int, ...]) -> Ids:
     return found.astype(np.int64)
 
 
-def _feistel(
-    value: NDArray[np.uint64], half: int, mask: np.uint64, keys: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
+def _feistel(value: NDArray[np.uint64], half: int, mask: np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     left, right = value >> np.uint64(half), value & mask
     for key in keys:
         left, right = right, left ^ (_scramble(right ^ key) & mask)

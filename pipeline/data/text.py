@@ -130,9 +130,7 @@ class TextDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         if context < 1 or global_batch_size < 1:
-            raise ConfigError(
-                f"context={context} and global_batch_size={global_batch_size} must be at least 1"
-            )
+            raise ConfigError(f"context={context} and global_batch_size={global_batch_size} must be at least 1")
         self.dataset = pipeline.dataset.Dataset.open(dataset, kind="tokens")
         self.cut, self.context, self.workers, self.seed = CUTS[cut], context, workers, seed
         self.global_batch_size, self.limit = global_batch_size, per_device_batch_size

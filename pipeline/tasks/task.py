@@ -49,9 +49,7 @@ class Task(LightningModule):
             return optimizer
         schedule, total = self.schedule, self.total_steps
         per_epoch = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
-        by_step = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: schedule.scale(step, total, per_epoch)
-        )
+        by_step = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.scale(step, total, per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -98,9 +96,7 @@ class Task(LightningModule):
         return self.trainer.strategy.reduce(value.clone(), reduce_op="sum").cpu()
 
     def _gather_carried(self) -> State:
-        mine = states.map_state(
-            Tensor.cpu, states.concatenate([self.carried[s] for s in sorted(self.carried)])
-        )
+        mine = states.map_state(Tensor.cpu, states.concatenate([self.carried[s] for s in sorted(self.carried)]))
         if self.trainer.world_size == 1:
             return mine
         pieces: list[State] = [None] * self.trainer.world_size

@@ -95,11 +95,7 @@ def _main(arguments: list[str], die: tuple[int, int] | None) -> int:
     start = Randomness.on_train_batch_start
 
     def dying(self: Any, trainer: Any, *rest: Any) -> None:
-        if (
-            die is not None
-            and trainer.global_step == die[1]
-            and trainer.global_rank == trainer.world_size - 1
-        ):
+        if die is not None and trainer.global_step == die[1] and trainer.global_rank == trainer.world_size - 1:
             os.kill(os.getpid(), die[0])
         start(self, trainer, *rest)
 

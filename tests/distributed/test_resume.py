@@ -34,9 +34,7 @@ def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cut", ["lanes", "windows", "documents"])
-def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(
-    fit: Fit, state: State, cut: str, workers: int
-) -> None:
+def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(fit: Fit, state: State, cut: str, workers: int) -> None:
     keys = ["data.init_args.cut", cut, "data.init_args.workers", workers]
     assert fit("straight", *keys) == 0
     assert fit("killed", *keys, die=(signal.SIGKILL, 7)) == 128 + signal.SIGKILL
@@ -54,9 +52,7 @@ def test_any_step_can_be_the_last_before_a_kill_or_a_stop(fit: Fit, state: State
     assert_equal(state("straight"), state("cut"))
 
 
-def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(
-    fit: Fit, state: State, tmp_path: Path
-) -> None:
+def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(fit: Fit, state: State, tmp_path: Path) -> None:
     from pipeline.journal import read
 
     assert fit("straight") == 0

@@ -1,5 +1,6 @@
 """The loss is exact whatever the division of a batch, and no model beats the entropy of its source."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,7 @@ def test_documents_read_together_equal_documents_read_alone() -> None:
         together = read_documents(network, inputs, starts)
         for row in range(3):
             edges = sorted({0, *starts[row].nonzero().flatten().tolist(), 40})
-            for first, last in zip(edges, edges[1:], strict=False):
+            for first, last in itertools.pairwise(edges):
                 alone, _ = network(inputs[row : row + 1, first:last])
                 torch.testing.assert_close(together[row, first:last], alone[0])
 
@@ -58,9 +59,7 @@ def test_carried_state_makes_two_batches_one_text() -> None:
         for k in range(2)
     ]
     torch.testing.assert_close(torch.cat(halves, 1), whole)
-    again, _ = model._read(
-        TokenBatch(tokens[:, :10], tokens[:, :10], None, torch.arange(2), 20, 0, 0), carried
-    )
+    again, _ = model._read(TokenBatch(tokens[:, :10], tokens[:, :10], None, torch.arange(2), 20, 0, 0), carried)
     torch.testing.assert_close(again, whole[:, :10])  # an epoch begins without a state
 
 
@@ -69,9 +68,7 @@ def test_tied_weights_are_one_matrix_and_penalties_add_up() -> None:
     assert tied.output.weight is tied.embedding.weight
     untied = LSTMLanguageModel(vocab_size=7, width=8, head=TokenHead(tied=False))
     assert untied.output.weight is not untied.embedding.weight
-    model = LSTMLanguageModel(
-        vocab_size=7, width=8, head=TokenHead(activation_penalty=2.0, slowness_penalty=1.0)
-    )
+    model = LSTMLanguageModel(vocab_size=7, width=8, head=TokenHead(activation_penalty=2.0, slowness_penalty=1.0))
     outputs = torch.randn(2, 5, 8)
     expected = 2 * (outputs**2).mean(-1).sum() + ((outputs[:, 1:] - outputs[:, :-1]) ** 2).mean(-1).sum()
     torch.testing.assert_close(model._penalty(outputs), expected)
