@@ -50,11 +50,7 @@ def _standard_input(path: Path) -> None:
 def _records(path: Path, texts: Iterator[Any], field: str) -> None:
     with path.open("w", encoding="utf-8") as file:
         for record in texts:
-            kept = (
-                {field: record}
-                if isinstance(record, str)
-                else {k: v for k, v in record.items() if k == field}
-            )
+            kept = {field: record} if isinstance(record, str) else {k: v for k, v in record.items() if k == field}
             file.write(json.dumps(kept) + "\n")
 
 

@@ -109,8 +109,7 @@ def encoded(assigned: Assigned, tokenizer_file: Path, workers: int) -> Iterator[
         encoder = Encoder(tokenizer_file)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         yield from (
-            (pieces, {name: encoder(chunk) for name, chunk in work.items()})
-            for pieces, work in chunks(assigned)
+            (pieces, {name: encoder(chunk) for name, chunk in work.items()}) for pieces, work in chunks(assigned)
         )
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (tokenizer_file,))
@@ -124,9 +123,7 @@ def encoded(assigned: Assigned, tokenizer_file: Path, workers: int) -> Iterator[
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_order(
-    pool: ProcessPoolExecutor, work: Iterator[tuple[int, Work]], ahead: int
-) -> Iterator[tuple[int, Done]]:
+def _in_order(pool: ProcessPoolExecutor, work: Iterator[tuple[int, Work]], ahead: int) -> Iterator[tuple[int, Done]]:
     waiting: deque[tuple[int, Future[Done]]] = deque()
     for pieces, chunk in work:
         waiting.append((pieces, pool.submit(_encode, chunk)))

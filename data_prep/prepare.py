@@ -19,7 +19,7 @@ from data_prep.encode import Done, Encoded, Encoder, encoded
 from data_prep.split import Assigned
 from pipeline.dataset import TOKENIZER, Shard, ShardWriter, publish
 from pipeline.durable import write_durably
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UserError
 
 SPLITS = ("train", "validation", "test")
 
@@ -80,12 +80,14 @@ class Workplace:
             with (self.work / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield
+        except UserError:
+            if not self.state.pieces:
+                shutil.rmtree(self.path)  # there is nothing to continue
+            raise
         except BlockingIOError as error:
             raise DataError(f"{self.target} is being prepared by another process; wait for it") from error
         except OSError as error:
-            raise DataError(
-                f"{error.filename or self.path} cannot be written: {error.strerror or error}"
-            ) from error
+            raise DataError(f"{error.filename or self.path} cannot be written: {error.strerror or error}") from error
 
     def recall(self) -> bool:
         """Load the state of an earlier start of this command; else clean up and give False."""

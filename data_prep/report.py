@@ -39,9 +39,7 @@ class Report:
         bad, records = self.bad.total(), self.documents + self.empty + self.bad.total()
         if bad <= max_bad_share * records:
             return
-        reasons = "; ".join(
-            f"{reason}: {n}, first {self.names[reason][0]}" for reason, n in self.bad.most_common()
-        )
+        reasons = "; ".join(f"{reason}: {n}, first {self.names[reason][0]}" for reason, n in self.bad.most_common())
         raise DataError(
             f"{bad} of {records} records are bad ({reasons}): above --max-bad-share {max_bad_share:g}; "
             "mend them or allow a larger share"

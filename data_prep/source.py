@@ -114,9 +114,7 @@ def find(source: str) -> list[Name]:
             _format(path)
             return [Name(source, path)]
         if not path.exists():
-            raise DataError(
-                f"there is no source {source}; name a file, a directory, '-', hub:NAME or builtin"
-            )
+            raise DataError(f"there is no source {source}; name a file, a directory, '-', hub:NAME or builtin")
         below = [Path(root) / file for root, _, files in os.walk(path, onerror=_throw) for file in files]
     found = sorted(file for file in below if not file.name.startswith(".") and _known(file))
     if not found:
@@ -177,9 +175,7 @@ def in_pieces(blocks: Iterable[str]) -> Iterator[Piece]:
 def whole(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
     """A text file is one document."""
     try:
-        blank = all(
-            not block or block.isspace() for block in _decoded(file)
-        )  # stops at the first that is not
+        blank = all(not block or block.isspace() for block in _decoded(file))  # stops at the first that is not
         for _ in _decoded(file):
             pass
     except UnicodeDecodeError as error:
@@ -258,9 +254,7 @@ def parquet(file: IO[bytes], name: str, reading: Reading, report: Report) -> Ite
     try:
         table = pq.ParquetFile(file)
         if reading.field not in (columns := table.schema_arrow.names):
-            raise DataError(
-                f"{name} has no column {reading.field!r} but {', '.join(columns)}; choose one with --field"
-            )
+            raise DataError(f"{name} has no column {reading.field!r} but {', '.join(columns)}; choose one with --field")
         batches = table.iter_batches(batch_size=256, columns=[reading.field])
         for number, text in enumerate((text for batch in batches for text in batch.column(0).to_pylist()), 1):
             if isinstance(text, str):

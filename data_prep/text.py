@@ -21,6 +21,7 @@ from pipeline.durable import sha256
 from pipeline.errors import ConfigError, DataError, UserError
 
 PROGRAM = "unroll prepare text"
+LEARNED = ("bpe", "unigram")  # tokenizers whose training wants memory that grows with the text
 NOT_SHAPING = (
     "output",
     "overwrite",
@@ -35,9 +36,7 @@ SHARD_BYTES = "bytes of text between two points from which a stopped preparation
 MAX_BAD_SHARE = "fail above this share of unreadable records (default: 0.01)"
 TOKENIZER = "byte, character, word, bpe (default), unigram or an existing tokenizer.json"
 VOCAB_SIZE = "most tokens, marks included (default: 8192 for bpe and unigram, else all)"
-TOKENIZER_BYTES = (
-    "bpe and unigram learn from at most the first N characters of the training split (default: 2**30)"
-)
+TOKENIZER_BYTES = "bpe and unigram learn from at most the first N characters of the training split (default: 2**30)"
 EXAMPLES = """examples:
   unroll prepare text builtin --tokenizer bpe --vocab-size 2048 --output data/pydoc
   unroll prepare text corpus.txt --tokenizer character --cut tail --validation-share 0.1 --test-share 0 \\
@@ -149,9 +148,7 @@ def main(argv: list[str]) -> int:
     print("\n".join(report.lines()))
     for name, total in place.splits().items():
         unknown = f", {total.unknown:,} of them <unk>" if total.unknown else ""
-        print(
-            f"{name}: {total.documents:,} documents, {total.tokens:,} tokens{unknown}, {total.bytes:,} bytes"
-        )
+        print(f"{name}: {total.documents:,} documents, {total.tokens:,} tokens{unknown}, {total.bytes:,} bytes")
     speed = f"{encoded / seconds:,.0f} tokens/s with {options.workers} workers"
     print(f"{options.output} in {seconds:.1f} s: {speed}")
     return 0
@@ -162,9 +159,7 @@ def _check(options: argparse.Namespace) -> None:
     if bool(options.sources) == bool(given):
         raise ConfigError("name sources to cut, or give --train (and --validation, --test): one of the two")
     if given and not options.train:
-        raise ConfigError(
-            "--validation and --test come with --train: the tokenizer learns from the training split"
-        )
+        raise ConfigError("--validation and --test come with --train: the tokenizer learns from the training split")
     if options.validation_share + options.test_share >= 1:
         raise ConfigError("--validation-share and --test-share leave nothing to train on")
     output: Path = options.output
@@ -222,21 +217,15 @@ def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> Any:
     if options.tokenizer not in tokenizer.TRAINED:
         return tokenizer.load(Path(options.tokenizer))
     report = Report()
-    limit = options.tokenizer_bytes if options.tokenizer in ("bpe", "unigram") else float("inf")
-    made = tokenizer.TRAINED[options.tokenizer](
-        _some(corpus.training_texts(report, limit)), options.vocab_size
-    )
-    report.check(options.max_bad_share)
-    return made
 
+    def texts() -> Iterator[str]:
+        yield from corpus.training_texts(report, limit)
+        report.check(options.max_bad_share)
+        if not report.documents:
+            raise DataError("there is no text in the sources; see --documents and --field")
 
-def _some(texts: Iterator[str]) -> Iterator[str]:
-    """The texts, of which there must be one."""
-    text = None
-    for text in texts:
-        yield text
-    if text is None:
-        raise DataError("there is no text in the training split; see --documents, --field and --cut")
+    limit = options.tokenizer_bytes if options.tokenizer in LEARNED else float("inf")
+    return tokenizer.TRAINED[options.tokenizer](texts(), options.vocab_size)
 
 
 def _check_splits(place: Workplace, options: argparse.Namespace) -> None:
@@ -244,11 +233,9 @@ def _check_splits(place: Workplace, options: argparse.Namespace) -> None:
     for name in SPLITS:
         wanted = getattr(options, name) or (options.sources and shares[name])
         if wanted and name not in place.state.totals:
-            raise DataError(
-                f"no document fell to the {name} split; for few documents use --cut tail, or --{name}-share 0"
-                if options.sources
-                else f"there is no text in the {name} split; see --documents and --field"
-            )
+            place.forget()  # the same command would end the same way
+            cut = "for few documents use --cut tail" if options.sources else "see --documents and --field"
+            raise DataError(f"no document fell to the {name} split; {cut}")
 
 
 def _publish(place: Workplace, options: argparse.Namespace, report: Report, origin: dict[str, Any]) -> None:

@@ -24,10 +24,10 @@ Train = Callable[[Iterable[str], int | None], Tokenizer]
 
 def byte(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
     """The 256 bytes, each its own id, and `<eos>`; nothing is learned from the texts."""
-    tokenizer = Tokenizer(
-        models.BPE(vocab={mark: value for value, mark in enumerate(_byte_marks())}, merges=[])
-    )
-    return _of_bytes(tokenizer, use_regex=False)
+    tokenizer = Tokenizer(models.BPE(vocab={mark: value for value, mark in enumerate(_byte_marks())}, merges=[]))
+    _reads_bytes(tokenizer, use_regex=False)
+    tokenizer.add_special_tokens([EOS])
+    return tokenizer
 
 
 def character(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
@@ -63,9 +63,7 @@ def bpe(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
         initial_alphabet=_byte_marks(),
         show_progress=False,
     )
-    tokenizer = _of_bytes(Tokenizer(models.BPE()))
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    return _learned(Tokenizer(models.BPE()), texts, trainer)
 
 
 def unigram(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
@@ -76,9 +74,7 @@ def unigram(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
         initial_alphabet=_byte_marks(),
         show_progress=False,
     )
-    tokenizer = _of_bytes(Tokenizer(models.Unigram()))
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    return _learned(Tokenizer(models.Unigram()), texts, trainer)
 
 
 TRAINED: dict[str, Train] = {
@@ -97,9 +93,7 @@ def load(path: Path) -> Tokenizer:
         DataError: the file is missing or no tokenizer.
     """
     if not path.is_file():
-        raise DataError(
-            f"there is no tokenizer file {path}; name one of {', '.join(TRAINED)} or a tokenizer.json"
-        )
+        raise DataError(f"there is no tokenizer file {path}; name one of {', '.join(TRAINED)} or a tokenizer.json")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain exceptions
@@ -116,11 +110,16 @@ def size(tokenizer: Tokenizer) -> int:
     return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
 
-def _of_bytes(tokenizer: Tokenizer, use_regex: bool = True) -> Tokenizer:
+def _learned(tokenizer: Tokenizer, texts: Iterable[str], trainer: trainers.Trainer) -> Tokenizer:
+    _reads_bytes(tokenizer, use_regex=True)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([EOS])  # not before: its id would be one of the untrained model
+    return tokenizer
+
+
+def _reads_bytes(tokenizer: Tokenizer, use_regex: bool) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([EOS])
-    return tokenizer
 
 
 def _byte_marks() -> list[str]:
@@ -143,7 +142,5 @@ def _room(vocab_size: int | None) -> int:
     if vocab_size is None:
         return VOCAB_SIZE
     if vocab_size < 257:
-        raise ConfigError(
-            f"--vocab-size {vocab_size} leaves no room for the 256 bytes and {EOS}; use at least 257"
-        )
+        raise ConfigError(f"--vocab-size {vocab_size} leaves no room for the 256 bytes and {EOS}; use at least 257")
     return vocab_size

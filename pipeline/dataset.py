@@ -37,9 +37,7 @@ CONTENT = (
     "vocab_size",
     "eos",
 )  # what the checksum of a dataset covers
-BATCH_TOKENS = (
-    1 << 22
-)  # a record batch: large, so that few windows cross an edge; far below the 2**31 of its offsets
+BATCH_TOKENS = 1 << 22  # a record batch: large, so that few windows cross an edge; far below the 2**31 of its offsets
 PREPARE = "prepare it again with `unroll prepare`"
 
 
@@ -77,9 +75,7 @@ class ShardWriter:
         self._file = path.open("wb")
         self._stream = pa.ipc.new_stream(self._file, self._schema)
 
-    def add(
-        self, ids: UInt[np.ndarray, " N"], lengths: Int64[np.ndarray, " R"], ends: Bool[np.ndarray, " R"]
-    ) -> None:
+    def add(self, ids: UInt[np.ndarray, " N"], lengths: Int64[np.ndarray, " R"], ends: Bool[np.ndarray, " R"]) -> None:
         """Append R rows, none empty: their N tokens, the length of each, and whether it ends a document."""
         self._held.append((ids, lengths, ends))
         self._held_tokens += len(ids)
@@ -181,9 +177,7 @@ class TokenSplit:
             columns.append((tokens.offsets.to_numpy()[1:], flags))
             edges.append(edges[-1] + len(values[-1]))
         if edges[-1] != self.tokens:
-            raise DataError(
-                f"{self.path}: {self.name!r} has {edges[-1]} tokens, not {self.tokens}; {PREPARE}"
-            )
+            raise DataError(f"{self.path}: {self.name!r} has {edges[-1]} tokens, not {self.tokens}; {PREPARE}")
         return edges, values, columns
 
     def _record_batches(self) -> Iterator[tuple[Any, Any]]:
@@ -224,9 +218,7 @@ class Dataset:
         manifest = _read_manifest(path, kind)
         try:
             splits = {
-                name: TokenSplit(
-                    path, name, entry["documents"], entry["tokens"], entry["bytes"], _shards(entry)
-                )
+                name: TokenSplit(path, name, entry["documents"], entry["tokens"], entry["bytes"], _shards(entry))
                 for name, entry in manifest["splits"].items()
             }
             content = json.dumps({key: manifest[key] for key in CONTENT}, sort_keys=True)
@@ -247,9 +239,7 @@ class Dataset:
         """
         for file, _, digest in self._files():
             if sha256(self.path / file) != digest:
-                raise DataError(
-                    f"{self.path / file} is not the file that was written (SHA-256 differs); {PREPARE}"
-                )
+                raise DataError(f"{self.path / file} is not the file that was written (SHA-256 differs); {PREPARE}")
 
     def _files(self) -> Iterator[tuple[str, int, str]]:
         tokenizer = self.manifest["tokenizer"]
@@ -264,9 +254,7 @@ def _read_manifest(path: Path, kind: str) -> dict[str, Any]:
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path} is no dataset (no {MANIFEST} in it); prepare one with `unroll prepare`"
-        ) from error
+        raise DataError(f"{path} is no dataset (no {MANIFEST} in it); prepare one with `unroll prepare`") from error
     except OSError as error:
         raise DataError(f"{path / MANIFEST} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -275,9 +263,7 @@ def _read_manifest(path: Path, kind: str) -> dict[str, Any]:
     if version != FORMAT:
         raise DataError(f"{path} has dataset format {version}, this program reads {FORMAT}; {PREPARE}")
     if manifest.get("kind") != kind:
-        raise DataError(
-            f"{path} is a dataset of kind {manifest.get('kind')!r}, {kind!r} is wanted; name another one"
-        )
+        raise DataError(f"{path} is a dataset of kind {manifest.get('kind')!r}, {kind!r} is wanted; name another one")
     return dict(manifest)
 
 

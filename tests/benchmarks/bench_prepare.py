@@ -94,8 +94,8 @@ def main() -> None:
             train(sample, None).save(str(file := folder / "tokenizer.json"))
             bare, ratios = 0.0, []
             for _ in range(ROUNDS):
-                bare = seconds(lambda: encode_bare(text, file, folder / "bare"))  # noqa: B023
-                ratios.append(bare / seconds(lambda: prepare(text, file, folder / "data", options.workers)))  # noqa: B023
+                bare = seconds(lambda: encode_bare(text, file, folder / "bare"))
+                ratios.append(bare / seconds(lambda: prepare(text, file, folder / "data", options.workers)))
             print(f"{kind:10} bare {options.megabytes / bare:5.1f} MB/s, preparation / bare = {median(ratios):.2f}")
         ratio = reading_ratio(Dataset.open(folder / "data").splits["train"], folder / "flat")
         print(f"windows of {WINDOW}: reading / memmap = {ratio:.2f}")

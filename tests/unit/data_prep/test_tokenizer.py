@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from data_prep import tokenizer
-from data_prep.tokenizer import bpe, byte, character, unigram, word
+from data_prep.tokenizer import bpe, character, unigram, word
 from pipeline.errors import ConfigError, DataError
 
 SAMPLE = ["The cat sat on the mat. " * 4, "Ein Käfig voller Narren, naïve 戦場 😀\n\ttabs  and spaces ", "the the cat"]
@@ -80,9 +80,17 @@ def test_every_kind_has_the_end_mark_and_dense_ids(loaded: dict[str, Tokenizer],
 
 
 def test_learned_tokens_are_longer_than_bytes() -> None:
-    text = SAMPLE[0]
+    texts = [f"{first}{second}" for first in ("walk", "talk", "jump", "lift") for second in ("ing", "ed", "er", "s")]
     for train in (bpe, unigram):
-        assert len(train(SAMPLE, 300).encode(text).ids) < len(byte([]).encode(text).ids) / 2
+        assert len(train(texts * 9, 290).encode("jumping lifted").ids) <= 14 / 2
+
+
+@pytest.mark.parametrize("train", [bpe, unigram])
+def test_the_end_mark_is_one_token_and_the_first(train: tokenizer.Train) -> None:
+    made = train(SAMPLE, 300)
+    tokens = [made.id_to_token(index) for index in range(tokenizer.size(made))]
+    assert tokens[0] == "<eos>"
+    assert len(set(tokens)) == len(tokens)
 
 
 def test_bpe_is_the_same_each_time() -> None:
