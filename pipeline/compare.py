@@ -53,9 +53,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="unroll compare", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="name under runs/, or path, of a run")
-    parser.add_argument(
-        "--html", type=Path, metavar="PATH", help="where the page goes (compare.html beside the runs)"
-    )
+    parser.add_argument("--html", type=Path, metavar="PATH", help="where the page goes (compare.html beside the runs)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
     parser.add_argument(
         "--no-baseline", action="store_true", help="leave out the counted 5-gram, which takes a while once"
@@ -148,9 +146,7 @@ def write_page(target: Path, groups: list[Group]) -> None:
     try:
         write_whole(target, page.render(groups))
     except OSError as error:
-        raise UserError(
-            f"cannot write the page {target}: {error.strerror}; give another with --html"
-        ) from error
+        raise UserError(f"cannot write the page {target}: {error.strerror}; give another with --html") from error
 
 
 def as_json(groups: list[Group], target: Path) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Column(NamedTuple):
         return self.key not in ("name", "architecture")
 
 
-def amount(number: float) -> str:
+def amount(number: int | float) -> str:
     """A number in at most four characters and a unit: 12.3 M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
@@ -107,7 +107,7 @@ def short(architecture: str) -> str:
     return architecture.removesuffix("LanguageModel") or architecture
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """Time as people say it: 12.3 s, 4:05 min, 1:02:03 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -198,7 +198,5 @@ def grouped(entries: Iterable[Entry]) -> list[Group]:
     by_dataset: dict[str | None, list[Entry]] = {}
     for entry in entries:
         by_dataset.setdefault(entry.dataset, []).append(entry)
-    groups = [
-        Group(checksum, members[0].dataset_path, ranked(members)) for checksum, members in by_dataset.items()
-    ]
+    groups = [Group(checksum, members[0].dataset_path, ranked(members)) for checksum, members in by_dataset.items()]
     return sorted(groups, key=lambda group: group.checksum is None)

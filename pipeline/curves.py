@@ -38,19 +38,19 @@ class Chart(NamedTuple):
 class Axis(NamedTuple):
     """Maps the values [low, high] to positions [start, stop]."""
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     start: float
     stop: float
     logarithmic: bool = False
 
-    def place(self, value: float) -> float:
+    def place(self, value: int | float) -> float:
         """Position of a value."""
         low, high, value = (scaled(one, self.logarithmic) for one in (self.low, self.high, value))
         return self.start + (value - low) / (high - low) * (self.stop - self.start)
 
 
-def scaled(value: float, logarithmic: bool) -> float:
+def scaled(value: int | float, logarithmic: bool) -> int | float:
     """The value itself, or its logarithm."""
     return math.log(value) if logarithmic else value
 
@@ -62,9 +62,7 @@ def thinned(series: Series, points: int = POINTS) -> Series:
     stretch = math.ceil(2 * len(series.values) / (points - 2))
     kept = {0, len(series.values) - 1}
     for start in range(0, len(series.values), stretch):
-        finite = [
-            i for i in range(start, min(start + stretch, len(series.values))) if is_drawn(series.values[i])
-        ]
+        finite = [i for i in range(start, min(start + stretch, len(series.values))) if is_drawn(series.values[i])]
         if finite:
             kept |= {min(finite, key=series.values.__getitem__), max(finite, key=series.values.__getitem__)}
     order = sorted(kept)
@@ -76,7 +74,7 @@ def thinned(series: Series, points: int = POINTS) -> Series:
     )
 
 
-def is_drawn(value: float, logarithmic: bool = False) -> bool:
+def is_drawn(value: int | float, logarithmic: bool = False) -> bool:
     """Whether a value has a place in the chart."""
     return math.isfinite(value) and (value > 0 or not logarithmic)
 
@@ -142,7 +140,7 @@ def ticks(axis: Axis, count: int) -> list[float]:
     return [round(k * step, 12) for k in range(first, last + 1)]
 
 
-def decades(low: float, high: float) -> list[float]:
+def decades(low: int | float, high: int | float) -> list[float]:
     """Round factors of the powers of ten: as many as there is room for."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,)):
@@ -153,7 +151,7 @@ def decades(low: float, high: float) -> list[float]:
     return inside
 
 
-def label(value: float) -> str:
+def label(value: int | float) -> str:
     """A short number for an axis: 20k, 1.5M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= size:

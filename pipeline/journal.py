@@ -34,13 +34,11 @@ class JournalWriter:
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         self._torn = not ends_with_newline(self._file)
 
-    def attempt(self, number: int, step: int, tokens: int = 0, seconds: float = 0.0) -> None:
+    def attempt(self, number: int, step: int, tokens: int = 0, seconds: int | float = 0.0) -> None:
         """Say that attempt `number` starts after `step` steps: older rows beyond it count no longer."""
         self._append("attempt", number, step, tokens, seconds, {})
 
-    def metrics(
-        self, attempt: int, step: int, tokens: int, seconds: float, values: Mapping[str, Any]
-    ) -> None:
+    def metrics(self, attempt: int, step: int, tokens: int, seconds: int | float, values: Mapping[str, Any]) -> None:
         """Write one row of measurements, such as `{"val/loss": 1.2}` (nats a token).
 
         Raises:
@@ -50,7 +48,7 @@ class JournalWriter:
         self._append("metrics", attempt, step, tokens, seconds, values)
 
     def samples(
-        self, attempt: int, step: int, tokens: int, seconds: float, samples: Iterable[Mapping[str, str]]
+        self, attempt: int, step: int, tokens: int, seconds: int | float, samples: Iterable[Mapping[str, str]]
     ) -> None:
         """Write generated texts, each `{"prompt": ..., "text": ...}`; raises what `metrics` raises."""
         self._append("samples", attempt, step, tokens, seconds, {"samples": [dict(one) for one in samples]})
@@ -63,7 +61,7 @@ class JournalWriter:
         self._file = -1
 
     def _append(
-        self, kind: str, attempt: int, step: int, tokens: int, seconds: float, fields: Mapping[str, Any]
+        self, kind: str, attempt: int, step: int, tokens: int, seconds: int | float, fields: Mapping[str, Any]
     ) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         clock = zip(CLOCK, (kind, attempt, step, tokens, plain(seconds), now), strict=True)
@@ -129,11 +127,11 @@ class Journal:
         """Records of generated texts, one a step (the last written wins), in order of steps."""
         return list({row["step"]: row for row in self.rows if row["kind"] == "samples"}.values())
 
-    def last(self, key: str) -> float | None:
+    def last(self, key: str) -> int | float | None:
         """The newest value of `key`; None where it was never measured."""
         return next(reversed(self.series(key).values), None)
 
-    def best(self, key: str, mode: Callable[[list[float]], float] = min) -> float | None:
+    def best(self, key: str, mode: Callable[[list[float]], float] = min) -> int | float | None:
         """The smallest finite value of `key`, or with `mode=max` the largest; None where there is none."""
         finite = [value for value in self.series(key).values if math.isfinite(value)]
         return mode(finite) if finite else None
@@ -167,7 +165,7 @@ def read(run: Path) -> Journal:
     return Journal(counted, attempts, torn, len(rows) - len(counted))
 
 
-def horizon(number: int, attempts: Mapping[int, int]) -> float:
+def horizon(number: int, attempts: Mapping[int, int]) -> int | float:
     """The last step at which rows of attempt `number` count: where the earliest later attempt starts."""
     return min((step for later, step in attempts.items() if later > number), default=math.inf)
 

@@ -101,8 +101,6 @@ def has_key(environment: Mapping[str, str]) -> bool:
 
 def keep_files_in(directory: Path, environment: Any) -> None:
     """Point the client's cache and staging area, by default in the home directory, to `directory`."""
-    directory.mkdir(
-        parents=True, exist_ok=True
-    )  # the client writes to a temporary directory if it is missing
+    directory.mkdir(parents=True, exist_ok=True)  # the client writes to a temporary directory if it is missing
     for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         environment[variable] = str(directory / variable.split("_")[1].lower())

@@ -162,9 +162,7 @@ def test_the_baseline_is_counted_once_for_a_dataset(write_run, checksum, capsys,
     assert found["bits_per_byte"] == pytest.approx(expected["bits_per_byte"])
     kept = tmp_path / "runs" / ".baselines" / f"{checksum}.json"
     kept.write_text(kept.read_text().replace(str(found["perplexity"]), "7.0"))
-    assert (
-        figures(capsys, "good", "bad")[0]["baseline"]["perplexity"] == 7.0
-    )  # what was kept, not counted again
+    assert figures(capsys, "good", "bad")[0]["baseline"]["perplexity"] == 7.0  # what was kept, not counted again
     compare.main(["good", "bad"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if "LSTM" in line or "5-gram" in line] == [
@@ -213,9 +211,7 @@ def test_the_page_lies_beside_the_runs_or_where_it_is_wanted(write_run, tmp_path
     write_run("lstm", [1.0])
     compare.main(["lstm", "--no-baseline"])
     assert (tmp_path / "runs" / "compare.html").is_file()
-    compare.main(
-        [str(tmp_path / "runs" / "lstm"), "--no-baseline", "--html", str(tmp_path / "x" / "page.html")]
-    )
+    compare.main([str(tmp_path / "runs" / "lstm"), "--no-baseline", "--html", str(tmp_path / "x" / "page.html")])
     assert "lstm" in (tmp_path / "x" / "page.html").read_text()
 
 
@@ -246,7 +242,5 @@ def test_durations_are_what_people_say(seconds, told):
 
 
 def test_comparing_does_not_wait_for_torch():
-    program = (
-        "import sys, pipeline.compare; print(sorted({'torch', 'lightning', 'wandb'} & set(sys.modules)))"
-    )
+    program = "import sys, pipeline.compare; print(sorted({'torch', 'lightning', 'wandb'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"

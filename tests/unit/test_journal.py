@@ -162,7 +162,5 @@ def test_a_killed_writer_leaves_every_line_that_it_finished(tmp_path):
 
 
 def test_the_journal_needs_neither_torch_nor_lightning():
-    program = (
-        "import sys, pipeline.journal; print(sorted({'torch', 'lightning', 'wandb'} & set(sys.modules)))"
-    )
+    program = "import sys, pipeline.journal; print(sorted({'torch', 'lightning', 'wandb'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"

@@ -179,9 +179,7 @@ print("killed", len(children), "trained on")
 """
     if sys.platform != "linux":
         pytest.skip("looks up children in /proc")
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "trained on" in done.stdout
     assert "killed 0" not in done.stdout
