@@ -1,6 +1,7 @@
 """The command line: `unroll VERB ...`, each verb imported only when it is called."""
 
 import importlib
+import os
 import sys
 
 from pipeline import stop
@@ -52,8 +53,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def complain(message: str, exit_code: int) -> int:
-    """One line to the user."""
-    print(f"unroll: error: {' '.join(message.split())}", file=sys.stderr)
+    """One line to the user, from one of the processes."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"unroll: error: {' '.join(message.split())}", file=sys.stderr)
     return exit_code
 
 

@@ -43,6 +43,11 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
     return len(parts) if "," in str(devices) else int(parts[0])
 
 
+def world_size(trainer: Mapping[str, Any]) -> int:
+    """Processes of the whole run, on all nodes."""
+    return int(os.environ.get("WORLD_SIZE", count_processes(trainer) * trainer["num_nodes"]))
+
+
 def fork(processes: int) -> int | None:
     """Fork the processes of this node.
 

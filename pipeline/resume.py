@@ -1,6 +1,5 @@
 """Where a run continues: which checkpoint, and whether config, dataset and run still belong together."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import yaml
 from pipeline import checkpoint
 from pipeline.dataset import Dataset
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.launch import world_size
 from pipeline.run import Run
 
 # what may differ between the attempts of a run: it decides how, not what
@@ -58,7 +58,7 @@ def begin(run: Run, cli: Any) -> Start:
     start = _choose(run, kept)
     if not start.finished:
         (run.path / "config.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
-        run.begin_attempt(_world_size(config), start.step)
+        run.begin_attempt(world_size(vars(config.trainer)), start.step)
     return start
 
 
@@ -117,9 +117,3 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def _describe(dataset: Dataset) -> dict[str, str]:
     return {"path": str(dataset.path), "checksum": dataset.checksum}
-
-
-def _world_size(config: Any) -> int:
-    from pipeline.launch import count_processes
-
-    return int(os.environ.get("WORLD_SIZE", count_processes(vars(config.trainer)) * config.trainer.num_nodes))

@@ -15,7 +15,7 @@ from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.randomness import Randomness
 from pipeline.callbacks.samples import Samples
 from pipeline.checkpoint import CheckpointDirectory
-from pipeline.launch import count_processes
+from pipeline.launch import world_size
 from pipeline.resume import Start
 from pipeline.run import Run
 from pipeline.tracking.journal_logger import JournalLogger
@@ -35,7 +35,7 @@ def make_trainer(
         start: how the attempt begins; None for an evaluation, which leaves no record.
     """
     settings = dict(vars(config.trainer))
-    if settings["strategy"] in ("auto", "ddp") and _world_size(settings) > 1:
+    if settings["strategy"] in ("auto", "ddp") and world_size(settings) > 1:
         # uneven batches of an evaluation must not wait for each other's buffers
         settings["strategy"] = DDPStrategy(broadcast_buffers=False)
     monitor = Monitor(run.attempt["number"] if start else 0)
@@ -76,10 +76,6 @@ def _loggers(config: Any, run: Run, model: LightningModule, data: LightningDataM
     }
     online = wandb_logger(config.tracking, run.path, run.record["wandb_id"], run.name, about)
     return [journal] if online is None else [journal, online]
-
-
-def _world_size(settings: dict[str, Any]) -> int:
-    return int(os.environ.get("WORLD_SIZE", count_processes(settings) * settings["num_nodes"]))
 
 
 def _listed(value: Any) -> list[Any]:

@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from pipeline import launch, stop
 from pipeline.callbacks.checkpoints import Checkpoints
+from pipeline.data.plan import Share
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError
 from pipeline.resume import Start, begin
 from pipeline.run import Run, choose_checkpoint, directory_of, find_run
@@ -111,6 +112,7 @@ def main(argv: list[str]) -> int:
         return _start(cli, lambda: _evaluate(cli, run, verb))
     if not is_first():  # another process of the same run keeps its record
         return _start(cli, lambda: _fit(cli, run, begin(run, cli)))
+    _check_division(cli.config)
     with run.lock():
         start = begin(run, cli)
         if start.finished:
@@ -171,6 +173,14 @@ def _with_config_of_run(arguments: list[str]) -> list[str]:
     return [f"--config={find_run(names[0]) / 'config.yaml'}", *arguments] if names else arguments
 
 
+def _check_division(config: Any) -> None:
+    """Raise ConfigError, before anything is written, if the processes cannot share the global batch."""
+    settings = vars(config.data.init_args)
+    if "global_batch_size" in settings:
+        limit = settings.get("per_device_batch_size")
+        Share.of(settings["global_batch_size"], limit, launch.world_size(vars(config.trainer)), 0)
+
+
 def _start(cli: CommandLine, work: Any) -> int:
     """Do the work in this process, or in as many forks as the config has devices."""
     processes = launch.count_processes(vars(cli.config.trainer))
@@ -204,7 +214,8 @@ def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
 
 def _quieten() -> None:
     """Leave out what Lightning says of things that are so by design here."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric)\..*", category=UserWarning)
     warnings.filterwarnings("ignore", module=r"(lightning|torch)\..*", category=FutureWarning)
 

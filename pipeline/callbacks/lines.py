@@ -27,6 +27,8 @@ class Lines(Callback):
         row, now = self.monitor.latest, time.monotonic()
         if not trainer.is_global_zero or "train/loss" not in row or now - self.printed < self.seconds:
             return
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return  # the row is an old one
         self.printed = now
         print(
             f"epoch {trainer.current_epoch} step {trainer.global_step}: loss {row['train/loss']:.4f}, "
