@@ -31,9 +31,7 @@ def test_a_layer_is_the_gated_dilated_convolution_of_torch(kernel, dilation):
     taps = layer.convolution.weight.view(14, kernel, 5).transpose(1, 2)
     content, gate = F.conv1d(channels, taps, layer.convolution.bias, dilation=dilation).chunk(2, 1)
     expected = F.conv1d(content.tanh() * gate.sigmoid(), layer.mix.weight[:, :, None], layer.mix.bias)
-    torch.testing.assert_close(
-        torch.cat([residual, skip], 2).transpose(1, 2), expected, rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(torch.cat([residual, skip], 2).transpose(1, 2), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_network_sums_residuals_and_skips():

@@ -40,14 +40,14 @@ def test_the_gradient_of_the_scan_is_right_to_the_second_order():
     assert torch.autograd.gradgradcheck(scan, inputs)
 
 
-@pytest.mark.parametrize("decay", [0.0, 1e-30, 0.5, 0.9999, 1.0])
+@pytest.mark.parametrize("decay", [0.0, 1e-30, 0.5, 0.999, 0.9999, 1.0])
 def test_two_thousand_steps_in_float32_stay_exact_at_any_decay(decay):
     torch.manual_seed(0)
     update = torch.randn(2, 2048, 3)
     inputs = [torch.full_like(update, decay), update, torch.randn(2, 3)]
     expected = one_after_the_other(*(each.double() for each in inputs))
     error = (scan(*inputs).double() - expected).abs().max() / expected.abs().max()
-    assert error < 1e-6
+    assert error < 5e-6  # the loop itself errs by up to 1.4e-6
 
 
 def test_the_recurrence_follows_the_equations():

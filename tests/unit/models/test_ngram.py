@@ -22,9 +22,7 @@ def test_outputs_follow_the_equation():
     inputs = torch.randn(1, 6, 3, dtype=torch.float64)
     outputs, _ = network(inputs)
     for position in range(6):
-        read = [
-            inputs[0, p] if p >= 0 else torch.zeros(3).double() for p in range(position - 2, position + 1)
-        ]
+        read = [inputs[0, p] if p >= 0 else torch.zeros(3).double() for p in range(position - 2, position + 1)]
         context = torch.cat(read)
         hidden = torch.tanh(network.hidden.weight @ context + network.hidden.bias)
         expected = network.output.weight @ hidden + network.direct.weight @ context + network.direct.bias

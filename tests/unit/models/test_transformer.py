@@ -1,4 +1,4 @@
-"""Attention is the softmax formula with rotary positions; windows are exact; the cache does not outgrow its rules."""
+"""Attention is the softmax formula with rotary positions, and a window or a cache is exact."""
 
 import math
 
