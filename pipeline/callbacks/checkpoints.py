@@ -32,7 +32,7 @@ class Checkpoints(Callback):
     def __init__(
         self,
         every_steps: int | None = None,
-        every_minutes: float | None = 10,
+        every_minutes: float | None = 10.0,
         keep_last: int = 2,
         keep_best: int = 1,
         metric: str = "val/loss",

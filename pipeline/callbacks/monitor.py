@@ -104,7 +104,7 @@ class Monitor(Callback):
             logger.log_metrics({**row, **self._position()}, trainer.global_step)
 
     def _position(self) -> dict[str, float]:
-        return {"tokens": self.tokens, "seconds": self._trained()}
+        return {"tokens": float(self.tokens), "seconds": self._trained()}
 
 
 class Leave(Callback):
