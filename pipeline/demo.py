@@ -18,7 +18,7 @@ from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.run import Run, directory_of
 
 DATASET = Path("data/pydoc")
-PREPARE = f"prepare text builtin --output {DATASET} --tokenizer bpe --vocab-size 2048"
+PREPARE = f"prepare text builtin --output {DATASET} --tokenizer bpe --vocab-size 2048 --validation-share 0.1"
 CONFIGS = {"demo-lstm": Path("configs/demo/lstm.yaml"), "demo-transformer": Path("configs/demo/transformer.yaml")}
 SAMPLE = ["--prompt", "The for statement is used to", "--tokens", "60", "--temperature", "0.7", "--seed", "1"]
 
