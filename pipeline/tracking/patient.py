@@ -48,6 +48,7 @@ class PatientWandbLogger(WandbLogger):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self._wandb_init.pop("anonymous")  # the client complains of it, even of none
         self._samples: deque[list[Any]] = deque(maxlen=SAMPLES_SHOWN)
 
     @property
@@ -86,10 +87,18 @@ class PatientWandbLogger(WandbLogger):
 
     @rank_zero_only
     def finish(self, exit_code: int = 0) -> None:
-        """Close the client's run; a later row would open it again."""
-        if self._experiment is not None:
-            self._send(lambda run: run.finish(exit_code=exit_code))
-        self._experiment = None
+        """Close the client's run and wait until all of it is on the disk; a later row would open it again."""
+        run, self._experiment = self._experiment, None
+        if run is None:
+            return
+        import wandb
+
+        closing: tuple[Callable[[], Any], ...] = (lambda: run.finish(exit_code=exit_code), wandb.teardown)
+        for close in closing:
+            try:
+                close()  # the client's process may still be writing after the first: the second waits for it
+            except Exception as error:
+                self._failed(error)
 
     def _start(self) -> Any:
         import wandb

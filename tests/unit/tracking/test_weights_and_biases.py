@@ -183,6 +183,7 @@ print("killed", len(children), "trained on")
     assert done.returncode == 0, done.stderr
     assert "trained on" in done.stdout
     assert "killed 0" not in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_other_ranks_open_nothing(tmp_path, monkeypatch):
