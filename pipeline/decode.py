@@ -123,9 +123,7 @@ class Sample(Stepwise):
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
-            raise ValueError(
-                f"temperature={self.temperature} must be positive; for the limit of 0 choose greedy"
-            )
+            raise ValueError(f"temperature={self.temperature} must be positive; for the limit of 0 choose greedy")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k={self.top_k} must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -209,9 +207,7 @@ def stream(
         chosen = choice(allowed(logits, fresh, limits), torch.stack(uniform).to(device))
         tokens = torch.where(given.ended(position), chosen, given.token(position))
         fresh += writing
-        yield [
-            token if writes else None for token, writes in zip(tokens.tolist(), writing.tolist(), strict=True)
-        ]
+        yield [token if writes else None for token, writes in zip(tokens.tolist(), writing.tolist(), strict=True)]
         ended |= writing & (fresh == limits.tokens)
         if limits.eos is not None:
             ended |= writing & (tokens == limits.eos)

@@ -194,9 +194,7 @@ class Search:
         """Rank texts, given with their log probabilities, among those put aside; W stay."""
         scores = texts.scores / texts.lengths.clamp(min=1).double() ** self.beam.length_penalty
         scores = scores.masked_fill(~where[:, None], -torch.inf)
-        both = Texts(
-            *(torch.cat(pair, dim=1) for pair in zip(self.aside, texts._replace(scores=scores), strict=True))
-        )
+        both = Texts(*(torch.cat(pair, dim=1) for pair in zip(self.aside, texts._replace(scores=scores), strict=True)))
         self.aside = both.pick(both.scores.topk(self.beam.width).indices)
         self.put_aside = self.put_aside + scores.isfinite().sum(1)
 

@@ -46,18 +46,12 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line; what is left out is None where a default would hide what the user asked for."""
-    result = argparse.ArgumentParser(
-        prog="unroll generate", description="Continue prompts with a trained model."
-    )
+    result = argparse.ArgumentParser(prog="unroll generate", description="Continue prompts with a trained model.")
     add = result.add_argument
     add("run", metavar="RUN", help="name of a run under runs/, or its path")
     source = result.add_mutually_exclusive_group()
-    source.add_argument(
-        "--prompt", nargs="+", metavar="TEXT", help="texts to continue (default: a new document)"
-    )
-    source.add_argument(
-        "--prompts", metavar="FILE", help="a file with one prompt a line; - is standard input"
-    )
+    source.add_argument("--prompt", nargs="+", metavar="TEXT", help="texts to continue (default: a new document)")
+    source.add_argument("--prompts", metavar="FILE", help="a file with one prompt a line; - is standard input")
     add("--tokens", type=int, default=200, help="most new tokens of a text (default: 200)")
     add("--min-tokens", type=int, default=0, help="fewest new tokens before the text may end (default: 0)")
     add(
@@ -71,18 +65,12 @@ def parser() -> argparse.ArgumentParser:
     add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
     add("--json", action="store_true", help="one JSON object a line")
     way = result.add_argument_group("choosing the next token (default: sampling at temperature 1)")
-    way.add_argument(
-        "--temperature", type=float, help="divides the logits: below 1 bolder, above 1 more varied"
-    )
+    way.add_argument("--temperature", type=float, help="divides the logits: below 1 bolder, above 1 more varied")
     way.add_argument("--top-k", type=int, help="sample from the k most probable tokens")
-    way.add_argument(
-        "--top-p", type=float, help="sample from the fewest tokens that reach this share, in (0, 1]"
-    )
+    way.add_argument("--top-p", type=float, help="sample from the fewest tokens that reach this share, in (0, 1]")
     way.add_argument("--greedy", action="store_true", help="always the most probable token")
     way.add_argument("--beam", type=int, metavar="WIDTH", help="beam search; --samples N writes the N best")
-    way.add_argument(
-        "--length-penalty", type=float, help="of the beam: 0 ranks by probability, 1 by its mean"
-    )
+    way.add_argument("--length-penalty", type=float, help="of the beam: 0 ranks by probability, 1 by its mean")
     return result
 
 
@@ -99,9 +87,7 @@ def settings(arguments: argparse.Namespace) -> "tuple[Choice, Limits]":
     if not 0 <= arguments.seed < 2**63 - arguments.samples:
         raise ConfigError(f"--seed {arguments.seed}: must be from 0 up, below 2^63")
     if arguments.beam is not None and arguments.samples > arguments.beam:
-        raise ConfigError(
-            f"--samples {arguments.samples}: a beam of {arguments.beam} finds no more than that"
-        )
+        raise ConfigError(f"--samples {arguments.samples}: a beam of {arguments.beam} finds no more than that")
     if arguments.greedy and arguments.samples > 1:
         raise ConfigError("--greedy gives one text a prompt: leave out --samples, or sample")
     try:
@@ -144,9 +130,7 @@ def read_prompts(arguments: argparse.Namespace) -> list[str]:
         else:
             text = Path(arguments.prompts).read_text(encoding="utf-8")
     except OSError as error:
-        raise DataError(
-            f"--prompts {name}: {error.strerror}; give a text file with one prompt a line"
-        ) from error
+        raise DataError(f"--prompts {name}: {error.strerror}; give a text file with one prompt a line") from error
     except UnicodeDecodeError as error:
         raise DataError(f"--prompts {name}: byte {error.start} is not UTF-8; give a text file") from error
     if not text:
@@ -189,9 +173,7 @@ class Writer:
         try:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises plain exceptions
-            raise CheckpointError(
-                f"{file} cannot be read ({error}): copy it from the dataset of the run"
-            ) from error
+            raise CheckpointError(f"{file} cannot be read ({error}): copy it from the dataset of the run") from error
         eos = tokenizer.token_to_id(EOS)
         if eos is None:
             raise CheckpointError(f"{file} has no {EOS}: it is not the tokenizer of a dataset prepared here")
@@ -225,9 +207,7 @@ class Writer:
                 sys.stdout.flush()
         sys.stdout.write(text.finish() + "\n")
 
-    def write_all(
-        self, prompts: list[str], choice: "Choice", limits: "Limits", arguments: argparse.Namespace
-    ) -> None:
+    def write_all(self, prompts: list[str], choice: "Choice", limits: "Limits", arguments: argparse.Namespace) -> None:
         """Write the texts of all prompts, a batch at a time."""
         total = len(prompts) * arguments.samples
         for number, sample, text in self.texts(prompts, choice, limits, arguments.samples, arguments.seed):

@@ -37,9 +37,7 @@ class BagOfWords(nn.Module):
         ValueError: if the depth is below 1.
     """
 
-    def __init__(
-        self, width: int = 256, depth: int = 2, hidden: int | None = None, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, width: int = 256, depth: int = 2, hidden: int | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         if depth < 1:
             raise ValueError(f"depth={depth} must be at least 1")
@@ -51,9 +49,7 @@ class BagOfWords(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], width))
         self.apply(initialise)
 
-    def forward(
-        self, inputs: Float[Tensor, "B T D"], state: State = None
-    ) -> tuple[Float[Tensor, "B T D"], State]:
+    def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Read T more inputs; the outputs are for predicting the next one."""
         exact = torch.promote_types(inputs.dtype, torch.float32)  # a sum of thousands is no work for bfloat16
         total = inputs.to(exact).cumsum(1)

@@ -97,9 +97,7 @@ class ConvNet(nn.Module):
         self.output = nn.Linear(width, width)
         self.apply(initialise)
 
-    def forward(
-        self, inputs: Float[Tensor, "B T D"], state: State = None
-    ) -> tuple[Float[Tensor, "B T D"], State]:
+    def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Read T more inputs; the outputs are for predicting the next one."""
         pasts = [None] * len(self.layers) if state is None else state
         skips, after = torch.zeros_like(inputs), []

@@ -183,9 +183,7 @@ def count(
     contexts = previous(ids, depth, n)
     places = np.flatnonzero(contexts != ABSENT)
     packed = contexts[places] * (vocab_size + 1) + stream[places]
-    keys, first, inverse, counts = np.unique(
-        packed, return_index=True, return_inverse=True, return_counts=True
-    )
+    keys, first, inverse, counts = np.unique(packed, return_index=True, return_inverse=True, return_counts=True)
     numbers = np.full(len(stream), ABSENT)
     numbers[places] = inverse
     return Counted(keys, counts, places[first], numbers)
@@ -200,9 +198,7 @@ def adjusted(counted: Counted, above: Counted | None, vocab_size: int) -> Int64[
     return np.where(counted.keys == vocab_size, 0, a)  # the begin mark itself is never predicted
 
 
-def smooth(
-    keys: Int64[np.ndarray, " M"], a: Int64[np.ndarray, " M"], contexts: int, vocab_size: int
-) -> Table:
+def smooth(keys: Int64[np.ndarray, " M"], a: Int64[np.ndarray, " M"], contexts: int, vocab_size: int) -> Table:
     """Take the discount from each n-gram and hand it to the order below."""
     taken = discounts(a)[np.minimum(a, 3)]
     context = keys // (vocab_size + 1)

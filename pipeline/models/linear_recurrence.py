@@ -135,9 +135,7 @@ class LinearRecurrence(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.apply(initialise)
 
-    def forward(
-        self, inputs: Float[Tensor, "B T D"], state: State = None
-    ) -> tuple[Float[Tensor, "B T D"], State]:
+    def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Read T more inputs; the outputs are for predicting the next one."""
         states = [None] * len(self.layers) if state is None else state
         inputs, after = self.dropout(inputs), []

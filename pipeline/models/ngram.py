@@ -37,9 +37,7 @@ class NGram(nn.Module):
         ValueError: if the order is below 2.
     """
 
-    def __init__(
-        self, width: int = 256, order: int = 5, hidden: int | None = None, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, width: int = 256, order: int = 5, hidden: int | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         if order < 2:
             raise ValueError(f"order={order} must be at least 2: a 2-gram sees one input")
@@ -52,9 +50,7 @@ class NGram(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.apply(initialise)
 
-    def forward(
-        self, inputs: Float[Tensor, "B T D"], state: State = None
-    ) -> tuple[Float[Tensor, "B T D"], State]:
+    def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Read T more inputs; the outputs are for predicting the next one."""
         extended, state = prepend(state, inputs, self.order - 1)
         seen = self.dropout(windows(extended[:, 1:], self.order - 1))

@@ -82,9 +82,7 @@ class RecurrentLayer(nn.Module):
         """The same kernel on a dropped copy of the recurrent weights: the stored ones get the gradient."""
         weight, recurrent_weight, *biases = self.kernel.parameters()
         weights = [weight, F.dropout(recurrent_weight, self.weight_drop), *biases]
-        fused = getattr(
-            torch, self.kernel.mode.lower()
-        )  # torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu
+        fused = getattr(torch, self.kernel.mode.lower())  # torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu
         results: tuple[Tensor, ...] = fused(inputs, start, weights, True, 1, 0.0, True, False, True)
         return results
 
@@ -137,9 +135,7 @@ class RecurrentStack(nn.Module):
         drop = VariationalDropout if variational else nn.Dropout
         self.dropouts = nn.ModuleList(drop(rate) for rate in rates)
 
-    def forward(
-        self, inputs: Float[Tensor, "B T D"], state: State = None
-    ) -> tuple[Float[Tensor, "B T D"], State]:
+    def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Read T more inputs; the outputs are for predicting the next one."""
         states = [None] * len(self.layers) if state is None else state
         after = []

@@ -118,9 +118,7 @@ class Transformer(nn.Module):
                 *_, last = (each for each in part.modules() if isinstance(each, nn.Linear))
                 nn.init.normal_(last.weight, std=(2 * len(blocks) * last.in_features) ** -0.5)
 
-    def forward(
-        self, inputs: Float[Tensor, "B T D"], state: State = None
-    ) -> tuple[Float[Tensor, "B T D"], State]:
+    def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Read T more inputs; the outputs are for predicting the next one.
 
         Raises:
@@ -128,9 +126,7 @@ class Transformer(nn.Module):
                 there are more positions than the learned ones.
         """
         if self.training and state is not None and self.window is None:
-            raise ValueError(
-                "a Transformer trains with a carried state only if window is set: its cache never ends"
-            )
+            raise ValueError("a Transformer trains with a carried state only if window is set: its cache never ends")
         count = self._count(inputs, state)
         caches = [None] * len(self.layers) if state is None else state[1]
         keep = self._keep(inputs.shape[1], state)
@@ -163,9 +159,7 @@ class Transformer(nn.Module):
             return  # and no wait for the device to tell the counts
         length = new if state is None else new + int(state[0].max())
         if length > self.context:
-            raise ValueError(
-                f"position {length} is beyond context={self.context}: learned positions end there"
-            )
+            raise ValueError(f"position {length} is beyond context={self.context}: learned positions end there")
 
     def _place(self, inputs: Tensor, positions: Int64[Tensor, "B T"]) -> tuple[Tensor, Rotation | None]:
         """The inputs with learned positions added, or the rotation that stands for the positions."""

@@ -23,9 +23,7 @@ class Table:
     def __init__(self, seed=0, vocab=VOCAB, sharpness=2.0):
         generator = torch.Generator().manual_seed(seed)
         self.vocab = vocab
-        self.logits = sharpness * torch.randn(
-            vocab + 1, vocab, vocab, generator=generator, dtype=torch.float64
-        )
+        self.logits = sharpness * torch.randn(vocab + 1, vocab, vocab, generator=generator, dtype=torch.float64)
 
     def __call__(self, tokens, state):
         before = torch.full_like(tokens[:, :1], self.vocab) if state is None else state[0]
@@ -72,9 +70,7 @@ def test_a_beam_that_holds_every_text_is_the_exhaustive_search(penalty):
         scored = [(model.log_probability(prompt, text) / len(text) ** penalty, text) for text in texts]
         expected = sorted(scored, reverse=True)
         assert [hypothesis.tokens for hypothesis in hypotheses] == [text for _, text in expected]
-        assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx(
-            [score for score, _ in expected]
-        )
+        assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx([score for score, _ in expected])
 
 
 def narrow_beam(model, prompt, width, limits):
@@ -115,9 +111,7 @@ def test_a_beam_gives_its_best_in_order():
     assert [one.score for one in best] == sorted((one.score for one in best), reverse=True)
 
 
-@pytest.mark.parametrize(
-    "choice", [Greedy(), Sample(0.8), Sample(top_k=3), Sample(top_p=0.7), Beam(3)], ids=str
-)
+@pytest.mark.parametrize("choice", [Greedy(), Sample(0.8), Sample(top_k=3), Sample(top_p=0.7), Beam(3)], ids=str)
 @pytest.mark.parametrize("limits", [Limits(8), Limits(8, eos=0), Limits(8, at_least=5, eos=0)], ids=str)
 def test_a_row_does_not_depend_on_its_company(choice, limits):
     prompts = prompts_of_unequal_lengths()
@@ -127,9 +121,7 @@ def test_a_row_does_not_depend_on_its_company(choice, limits):
         for prompt in prompts
     ]
     assert together == alone
-    assert (
-        generate(Table(), prompts[::-1], choice, limits, samples=len(together[0]), seed=3) == together[::-1]
-    )
+    assert generate(Table(), prompts[::-1], choice, limits, samples=len(together[0]), seed=3) == together[::-1]
 
 
 def test_samples_of_one_prompt_have_seeds_of_their_own():
@@ -273,11 +265,7 @@ def networks():
         found = importlib.import_module(f"pipeline.models.{module.name}")
         for name in getattr(found, "__all__", []):
             member = getattr(found, name)
-            if (
-                inspect.isclass(member)
-                and issubclass(member, torch.nn.Module)
-                and not issubclass(member, Task)
-            ):
+            if inspect.isclass(member) and issubclass(member, torch.nn.Module) and not issubclass(member, Task):
                 yield pytest.param(member, id=name)
 
 

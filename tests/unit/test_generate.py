@@ -57,9 +57,7 @@ def metaspace_tokenizer():
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     pieces = [(letter, -3.0) for letter in sorted({letter for line in CORPUS for letter in line})]
-    tokenizer.model = models.Unigram(
-        [("<eos>", 0.0), ("<unk>", 0.0), ("▁the", -1.0), ("▁", -2.0), *pieces], 1
-    )
+    tokenizer.model = models.Unigram([("<eos>", 0.0), ("<unk>", 0.0), ("▁the", -1.0), ("▁", -2.0), *pieces], 1)
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.add_special_tokens(["<eos>"])
     return tokenizer

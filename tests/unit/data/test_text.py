@@ -25,9 +25,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--documents",
         "line",
     ]
-    data_prep.text.main(
-        [*arguments, "--tokenizer", "byte", "--output", str(folder / "data"), "--workers", "1"]
-    )
+    data_prep.text.main([*arguments, "--tokenizer", "byte", "--output", str(folder / "data"), "--workers", "1"])
     return folder / "data"
 
 

@@ -190,9 +190,7 @@ def test_a_token_outside_the_vocabulary_is_named_when_measuring():
 
 
 def split_of(tokens, size_in_bytes):
-    return SimpleNamespace(
-        tokens=len(tokens), bytes=size_in_bytes, read=lambda start, stop: tokens[start:stop]
-    )
+    return SimpleNamespace(tokens=len(tokens), bytes=size_in_bytes, read=lambda start, stop: tokens[start:stop])
 
 
 def test_the_baseline_measures_every_split_but_the_one_it_counted():
