@@ -22,6 +22,7 @@ from pipeline.data.plan import Share
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError
 from pipeline.resume import Start, begin
 from pipeline.run import Run, choose_checkpoint, directory_of, find_run
+from pipeline.tracking.patient import PatientWandbLogger
 from pipeline.tracking.weights_and_biases import Tracking
 from pipeline.trainer import make_trainer
 
@@ -197,7 +198,17 @@ def _start(cli: CommandLine, work: Any) -> int:
 def _fit(cli: CommandLine, run: Run, start: Start) -> None:
     model, data, config = cli.build()
     trainer = make_trainer(config, run, model, data, start)
-    trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+    code = 1
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+        code = 0
+    except stop.Stopped:
+        code = TRY_AGAIN
+        raise
+    finally:
+        for logger in trainer.loggers:
+            if isinstance(logger, PatientWandbLogger):
+                logger.finish(code)
 
 
 def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
