@@ -9,8 +9,8 @@ STAMP  := $(VENV)/.installed
 PINNED_TORCH := $(shell grep '^torch==' constraints.txt)
 TORCH        ?= $(or $(shell cat $(VENV)/torch.txt 2>/dev/null),$(PINNED_TORCH))
 
-# One thread a process, two processes: reproducible sums, and no fight over two cores.
-export OMP_NUM_THREADS ?= 1
+# Tests: one thread a process, two processes: reproducible sums, and no fight over two cores.
+test test-fast test-gpu: export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 SHAPES  := --jaxtyping-packages=pipeline,beartype.beartype
 
@@ -52,10 +52,11 @@ test-gpu: $(STAMP) ## Run the tests that want a CUDA device
 	$(BIN)/python -m pytest -m 'gpu and not benchmark' $(ARGS)
 
 bench: $(STAMP) ## Measure this code against bare loops on the CPU
-	$(BIN)/python -m pytest -s -m 'benchmark and not gpu' $(ARGS)
+	@for script in tests/benchmarks/bench_*.py; do echo "== $$script $(ARGS)"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
 bench-gpu: $(STAMP) ## Measure this code against bare loops on a CUDA device
-	$(BIN)/python -m pytest -s -m 'benchmark and gpu' $(ARGS)
+	@for script in $$(grep -l -e '--device' tests/benchmarks/bench_*.py); do \
+	  echo "== $$script --device cuda $(ARGS)"; $(BIN)/python $$script --device cuda $(ARGS) || exit 1; done
 
 check: $(STAMP) ## Lint, formatting, types, the direction of imports, shell scripts
 	$(BIN)/ruff check .
