@@ -144,7 +144,8 @@ class LanguageModel(Task):
         if self.training and self.head.word_dropout:
             kept = functional.dropout(weight.new_ones(len(weight), 1), self.head.word_dropout)
             weight = weight * kept
-        return functional.embedding(tokens, weight)
+        # rows of length 1 predict well and say too little: in unit variance they enter (Vaswani et al. 2017, section 3.4)
+        return functional.embedding(tokens, weight) * weight.shape[1] ** 0.5
 
     def _nats(self, outputs: Tensor, targets: Tensor) -> Tensor:
         logits = self.output(outputs).flatten(0, 1).float()
