@@ -144,7 +144,7 @@ class LanguageModel(Task):
         if self.training and self.head.word_dropout:
             kept = functional.dropout(weight.new_ones(len(weight), 1), self.head.word_dropout)
             weight = weight * kept
-        # rows of length 1 predict well and say too little: in unit variance they enter (Vaswani et al. 2017, section 3.4)
+        # rows of length 1 suit the output; inputs want unit variance (Vaswani et al. 2017, section 3.4)
         return functional.embedding(tokens, weight) * weight.shape[1] ** 0.5
 
     def _nats(self, outputs: Tensor, targets: Tensor) -> Tensor:
