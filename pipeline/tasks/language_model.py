@@ -145,7 +145,7 @@ class LanguageModel(Task):
             kept = functional.dropout(weight.new_ones(len(weight), 1), self.head.word_dropout)
             weight = weight * kept
         # rows of length 1 suit the output; inputs want unit variance (Vaswani et al. 2017, section 3.4)
-        return functional.embedding(tokens, weight) * weight.shape[1] ** 0.5
+        return functional.embedding(tokens, weight).mul(self.embedding.embedding_dim**0.5)
 
     def _nats(self, outputs: Tensor, targets: Tensor) -> Tensor:
         logits = self.output(outputs).flatten(0, 1).float()
