@@ -205,6 +205,7 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
     from jsonargparse import ArgumentParser
     from lightning.pytorch import LightningModule
 
+    from pipeline.callbacks.averaging import prefer_average
     from pipeline.checkpoint import read_state
 
     chosen = choose_checkpoint(run, checkpoint)
@@ -214,8 +215,10 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model")
     model = parser.instantiate_classes(parser.parse_object({"model": config})).model
+    state = read_state(chosen)
     try:
-        model.load_state_dict(read_state(chosen)["state_dict"])
-    except RuntimeError as error:
+        prefer_average(state, model, chosen.name)
+        model.load_state_dict(state["state_dict"])
+    except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"{chosen} does not fit the model of {run / 'config.yaml'}: {error}") from error
     return model.eval()

@@ -45,11 +45,12 @@ def make_trainer(
         Randomness(int(config.seed_everything)),
         monitor,
         Samples(run.path / "tokenizer.json"),
-        checkpoints,
+        *(settings["callbacks"] or []),
+        checkpoints,  # last: it saves what the others did in this step
     ]
     shown = RichProgressBar(leave=False) if sys.stdout.isatty() else Lines(monitor)
     settings |= {
-        "callbacks": [*own, *(settings["callbacks"] or []), shown, monitor.leave] if start else [],
+        "callbacks": [*own, shown, monitor.leave] if start else [],
         "logger": _loggers(config, run, model, data) if start else False,
         "plugins": [CheckpointDirectory(), *_listed(settings["plugins"])],
         "enable_checkpointing": False,  # the callback above is the one that does it

@@ -1,5 +1,6 @@
 """What every task shares: its optimizer, its schedule, its gradient's norm, and the state carried between batches."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from pipeline import state as states
+from pipeline.callbacks.averaging import prefer_average
 from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups
 from pipeline.state import State
 
@@ -78,6 +80,8 @@ class Task(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the schedule, and this process's rows of the carried state, whatever the world size was."""
+        if self.trainer.state.fn != "fit":
+            prefer_average(checkpoint, self, Path(str(self.trainer.ckpt_path)).name)
         if self.schedule is not None:
             self.schedule.load_state_dict(checkpoint.get("schedule", {}))
         if self.trainer.is_global_zero:  # the sum of all processes, taken up by one

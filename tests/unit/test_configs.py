@@ -37,5 +37,6 @@ def test_an_overlay_fits_an_experiment(name: str, dataset: Path) -> None:
     experiment = ["--config", str(ROOT / "text" / "lstm.yaml"), "--config", str(ROOT / name)]
     cli = parse([*experiment, "--data.init_args.dataset", str(dataset)])
     given = yaml.safe_load((ROOT / name).read_text())
+    resolved = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     for key, value in given.get("trainer", {}).items():
-        assert cli.config.trainer[key] == value
+        assert resolved["trainer"][key] == value
