@@ -122,6 +122,7 @@ class Checkpoints(Callback):
 
     def _validate(self, trainer: pl.Trainer) -> None:
         loop = trainer.fit_loop.epoch_loop.val_loop
+        loop.restarting = False  # a loaded loop would count the batches of an earlier validation as read
         trainer.validating = True
         loop.run()
         trainer.training = True

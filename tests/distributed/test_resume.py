@@ -81,6 +81,18 @@ def test_every_architecture_continues_exactly(fit: Fit, state: State, network: s
     assert_equal(state("straight"), state("killed"))
 
 
+def test_the_validation_that_a_stop_left_undone_is_whole(fit: Fit, state: State, tmp_path: Path) -> None:
+    from pipeline.journal import read
+
+    assert fit("straight") == 0
+    assert fit("cut", die=(signal.SIGTERM, 9)) == 75  # the second validation is due at step 10
+    assert fit("cut") == 0
+    straight, cut = (read(tmp_path / "runs" / name).series("val/loss") for name in ("straight", "cut"))
+    assert (
+        dict(zip(straight.steps, straight.values, strict=True))[10] == dict(zip(cut.steps, cut.values, strict=True))[10]
+    )
+
+
 def test_two_processes_stop_together_and_continue_exactly(fit: Fit, state: State) -> None:
     two = ["trainer.devices", 2]
     assert fit("straight", *two) == 0
