@@ -1,48 +1,93 @@
 """A checkpoint is a directory: written under another name, hashed, renamed; verified before it is read.
 
+step-00001200/manifest.json           step, metrics, and the size and hash of every file
+              state.pt                loops, callbacks, schedule, carried state: plain values
+              rank-00000.safetensors  pieces of weights and optimizer state, a file for each process
+
 So a directory of that name is either whole or damaged later, and damage is found by its hash. Reading never
-executes code from the file.
+executes code from a file.
 """
 
-import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from pipeline.durable import replace_directory, sha256, sync
 from pipeline.errors import CheckpointError
+from pipeline.pieces import OPTIMIZER, WEIGHTS, Pieces
 
 STATE, MANIFEST = "state.pt", "manifest.json"
 Manifest = dict[str, Any]
 
 
-def write(directory: Path, save: Callable[[Path], None], about: Manifest) -> None:
-    """Publish what `save` writes into a directory, with its manifest, by one rename.
+class Writing:
+    """A checkpoint that is being written, by every process, while training goes on.
 
-    Raises:
-        OSError: it could not be written; nothing is left under the final name or the temporary one.
+    Each process writes its pieces, the first one the plain values as well, into a directory of another
+    name, in a thread. When all have finished, the first process publishes it.
+
+    Args:
+        directory: the checkpoint's final name.
+        save: writes this process's files into the directory that it is given.
+        rank: of this process.
     """
-    partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-        save(partial)
-        files = {path.name: _describe(path) for path in sorted(partial.iterdir())}
-        (partial / MANIFEST).write_text(json.dumps({**about, "files": files}, indent=1))
-        for path in [*partial.iterdir(), partial]:
-            _flush(path)
-        if directory.exists():
-            remove(directory)
-        partial.rename(directory)
-        _flush(directory.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+
+    def __init__(self, directory: Path, save: Callable[[Path], None], rank: int) -> None:
+        self.directory = directory
+        self.partial = directory.with_name(f".{directory.name}.partial")
+        self.save, self.rank = save, rank
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self._write, name="checkpoint", daemon=True)
+        self.thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether this process still writes."""
+        return self.thread.is_alive()
+
+    def publish(self, about: Manifest) -> None:
+        """Give the directory its name; on the first process, when no process is busy and none has failed.
+
+        Raises:
+            OSError: it could not be; nothing is left under the temporary name.
+        """
+        try:
+            files: Manifest = {}
+            for told in sorted(self.partial.glob("*.files.json")):
+                files |= json.loads(told.read_text())
+                told.unlink()
+            (self.partial / MANIFEST).write_text(json.dumps({**about, "files": files}, indent=1))
+            sync(self.partial / MANIFEST)
+            sync(self.partial)
+            replace_directory(self.partial, self.directory)
+        except BaseException:
+            self.drop()
+            raise
+
+    def drop(self) -> None:
+        """Leave nothing of it; the checkpoints before it are untouched."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def _write(self) -> None:
+        own = self.partial / f"rank-{self.rank:05d}"
+        try:
+            own.mkdir(parents=True, exist_ok=True)
+            self.save(own)
+            files = {path.name: _describe(path) for path in sorted(own.iterdir())}
+            for name in files:
+                sync(own / name)
+                (own / name).rename(self.partial / name)
+            own.rmdir()
+            (self.partial / f"{own.name}.files.json").write_text(json.dumps(files))
+        except Exception as error:  # whatever it is, training goes on; the lead process tells
+            self.error = error
 
 
 def verify(directory: Path) -> Manifest:
@@ -120,12 +165,12 @@ def remove(directory: Path) -> None:
 
 def clear_partial(checkpoints: Path) -> None:
     """Delete what killed saves and removals left."""
-    for left in [*checkpoints.glob(".*.partial"), *checkpoints.glob(".*.removed")]:
+    for left in [*checkpoints.glob(".step-*.partial"), *checkpoints.glob(".step-*.removed")]:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def read_state(directory: Path) -> dict[str, Any]:
-    """The tensors and numbers of a checkpoint, on the CPU.
+def read_plain(directory: Path) -> dict[str, Any]:
+    """What a checkpoint holds besides weights and optimizer state, on the CPU.
 
     Raises:
         CheckpointError: the file holds something other than tensors and plain values, or cannot be read.
@@ -138,37 +183,45 @@ def read_state(directory: Path) -> dict[str, Any]:
     return state
 
 
-class CheckpointDirectory(CheckpointIO):
-    """How Lightning's strategies write and read checkpoints here.
+def read_state(directory: Path) -> dict[str, Any]:
+    """A checkpoint as one process loads it, whole and on the CPU, whatever strategy wrote it.
 
-    A save that fails (disk full, directory not writable) is told and training goes on: the checkpoints
-    before it are untouched.
+    `state_dict` and `optimizer_states` are as torch's `state_dict()` gives them.
+
+    Raises:
+        CheckpointError: a file holds something other than tensors and plain values, or cannot be read.
     """
+    state, pieces = read_plain(directory), Pieces(directory)
+    weights = {name.removeprefix(WEIGHTS): pieces.whole(name) for name in pieces if name.startswith(WEIGHTS)}
+    kept = state.pop("optimizer")
+    state["state_dict"] = weights | {name: weights[first] for name, first in state.pop("aliases").items()}
+    state["optimizer_states"] = [_by_number(kept["groups"], kept["values"], pieces)]
+    return state
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        about = {"step": int(checkpoint["global_step"]), **(storage_options or {})}
-        try:
-            write(Path(path), lambda partial: torch.save(checkpoint, partial / STATE), about)
-        except (OSError, RuntimeError) as error:
-            rank_zero_warn(
-                f"checkpoint {path} could not be saved ({error}); the ones before it are kept, training goes on"
-            )
+
+def _by_number(groups: list[dict[str, Any]], values: dict[str, Any], pieces: Pieces) -> dict[str, Any]:
+    """An optimizer's state with the numbers that torch gives parameters instead of their names."""
+    numbers = {name: number for number, name in enumerate(name for group in groups for name in group["params"])}
+    state: dict[int, dict[str, Any]] = {numbers[name]: dict(those) for name, those in values.items()}
+    for full in (name for name in pieces if name.startswith(OPTIMIZER)):
+        name, key = full.removeprefix(OPTIMIZER).rsplit("/", 1)
+        state.setdefault(numbers[name], {})[key] = pieces.whole(full)
+    named = [{**group, "params": [numbers[name] for name in group["params"]]} for group in groups]
+    return {"state": state, "param_groups": named}
+
+
+class CheckpointDirectory(CheckpointIO):
+    """How Lightning reads checkpoints here for strategies that hold the whole model; `Checkpoints` writes them."""
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_state(Path(path))
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        raise NotImplementedError("trainer.save_checkpoint writes another format: call Checkpoints.save")
 
     def remove_checkpoint(self, path: Any) -> None:
         remove(Path(path))
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}

@@ -1,7 +1,8 @@
 """Between two steps the processes agree: go on, save, or save and leave.
 
 A checkpoint is taken every so many steps or minutes, after each validation, when a signal asked the run to
-stop, and at the end. The last few and the best by the validation loss are kept.
+stop, and at the end. Training stands still while the state is copied to host memory; the copy is written in
+the background and published between two later steps. The last few and the best by a metric are kept.
 """
 
 import time
@@ -11,8 +12,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from pipeline import checkpoint, stop
+from pipeline import checkpoint, pieces, snapshot, stop
+from pipeline.agreement import Agreement
 
 GO_ON, SAVE, LEAVE = 0, 1, 2
 COUNTS = ("ready", "started", "processed", "completed")
@@ -27,6 +30,7 @@ class Checkpoints(Callback):
         keep_last: newest checkpoints kept.
         keep_best: checkpoints with the lowest metric kept.
         metric: what `best` means; lower is better.
+        background: write while training goes on; False waits for the disk.
     """
 
     def __init__(
@@ -36,20 +40,24 @@ class Checkpoints(Callback):
         keep_last: int = 2,
         keep_best: int = 1,
         metric: str = "val/loss",
+        background: bool = True,
     ) -> None:
         if keep_last < 1:
             raise ValueError(f"keep_last={keep_last} must be at least 1: a run without a checkpoint cannot continue")
         self.every_steps, self.every_minutes = every_steps, every_minutes
         self.keep_last, self.keep_best, self.metric = keep_last, keep_best, metric
+        self.background = background
         self.directory = Path("checkpoints")
-        self.group: Any = None
+        self.agreement = Agreement()
+        self.writing: checkpoint.Writing | None = None
+        self.about: checkpoint.Manifest = {}
+        self.stalled = 0.0  # seconds that training stood still for checkpoints, since somebody last asked
         self.saved_at, self.saved_step, self.validated_step = time.monotonic(), -1, -1
         self.validation_due = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """The agreement has a group of its own, on the CPU, so that it never waits for a device."""
-        if trainer.world_size > 1 and self.group is None:
-            self.group = torch.distributed.new_group(backend="gloo")
+        """Connect the processes that will agree."""
+        self.agreement.connect()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to signals, after Lightning put its own handlers; run the validation that a stop left undone."""
@@ -65,7 +73,10 @@ class Checkpoints(Callback):
         """At the end of an optimizer step: agree, save, leave."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        wish = self._agree(self._wish(trainer))
+        writes = self.writing is not None and self.writing.busy
+        wish, busy = self.agreement.largest(self._wish(trainer), int(writes))
+        if self.writing is not None and not busy:
+            self.finish(trainer)
         if wish == GO_ON:
             return
         loop = trainer.fit_loop.epoch_loop
@@ -76,6 +87,7 @@ class Checkpoints(Callback):
         self.save(trainer)
         self.validation_due = False
         if wish == LEAVE:
+            self.finish(trainer)
             raise stop.Stopped
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -90,6 +102,7 @@ class Checkpoints(Callback):
         if self.validated_step != trainer.global_step:
             self._validate(trainer)
         self.save(trainer)
+        self.finish(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -108,17 +121,58 @@ class Checkpoints(Callback):
         self.validation_due, self.validated_step = state_dict["validation_due"], state_dict["validated_step"]
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write the checkpoint of this step and delete those no longer kept; called on every process."""
+        """Take the checkpoint of this step; called on every process."""
         if self.saved_step == trainer.global_step:
             return
-        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+        self.finish(trainer)
+        began = time.monotonic()
+        self.saved_at, self.saved_step = began, trainer.global_step
+        validated = self.validated_step == trainer.global_step
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
-        trainer.save_checkpoint(
-            self.directory / checkpoint.name_of(trainer.global_step),
-            storage_options={"metrics": metrics if self.validated_step == trainer.global_step else {}},
-        )
-        if trainer.is_global_zero:
-            self._forget_old()
+        self.about = {
+            "step": trainer.global_step,
+            "metrics": metrics if validated else {},
+            "strategy": type(trainer.strategy).__name__,
+            "world_size": trainer.world_size,
+        }
+        taken, rank = snapshot.take(trainer), trainer.global_rank
+
+        def write(own: Path) -> None:
+            pieces.write(own / f"rank-{rank:05d}.safetensors", taken.pieces)
+            if rank == 0:
+                torch.save(taken.plain, own / checkpoint.STATE)
+
+        self.writing = checkpoint.Writing(self.directory / checkpoint.name_of(trainer.global_step), write, rank)
+        self.stalled += time.monotonic() - began
+        if not self.background:
+            self.finish(trainer)
+
+    def finish(self, trainer: pl.Trainer) -> None:
+        """Publish the checkpoint under way, or tell that it failed; called on every process.
+
+        A save that fails (disk full, directory not writable) does not end training: the checkpoints before
+        it are untouched.
+        """
+        if self.writing is None:
+            return
+        began = time.monotonic()
+        writing, self.writing = self.writing, None
+        writing.thread.join()
+        failed, *_ = self.agreement.largest(int(writing.error is not None))
+        error: Exception | str | None = writing.error or ("another process could not write" if failed else None)
+        if trainer.is_global_zero and error is None:
+            try:
+                writing.publish(self.about)
+                self._forget_old()
+            except OSError as problem:
+                error = problem
+        if trainer.is_global_zero and error is not None:
+            writing.drop()
+            rank_zero_warn(
+                f"checkpoint {writing.directory} could not be saved ({error}); the ones before it are kept, "
+                "training goes on"
+            )
+        self.stalled += time.monotonic() - began
 
     def _validate(self, trainer: pl.Trainer) -> None:
         loop = trainer.fit_loop.epoch_loop.val_loop
@@ -134,14 +188,6 @@ class Checkpoints(Callback):
         waited = time.monotonic() - self.saved_at
         by_time = self.every_minutes is not None and waited > 60 * self.every_minutes
         return SAVE if by_steps or by_time else GO_ON
-
-    def _agree(self, wish: int) -> int:
-        """The strongest wish of all processes."""
-        if self.group is None:
-            return wish
-        wishes = torch.tensor([wish], dtype=torch.int32)
-        torch.distributed.all_reduce(wishes, op=torch.distributed.ReduceOp.MAX, group=self.group)
-        return int(wishes)
 
     def _forget_old(self) -> None:
         kept = set(checkpoint.newest_first(self.directory)[: self.keep_last])

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from pipeline.decode import Limits, Sample, generate
+from pipeline.strategies import Sharded
 
 
 class Samples(Callback):
@@ -24,7 +25,8 @@ class Samples(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_samples")]
-        if trainer.state.fn != "fit" or not trainer.is_global_zero or not loggers:
+        divided = isinstance(trainer.strategy, Sharded)  # then no process can compute without the others
+        if trainer.state.fn != "fit" or not (divided or loggers):
             return
         from tokenizers import Tokenizer
 

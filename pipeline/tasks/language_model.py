@@ -37,6 +37,30 @@ class TokenHead:
     slowness_penalty: float = 0.0
 
 
+class TokenEmbedding(nn.Embedding):
+    """Looks tokens up; rows have length 1 for the output, and enter the network in unit variance.
+
+    Args:
+        vocab_size: V.
+        width: D.
+        word_dropout: share of the vocabulary that is dropped in a training step.
+    """
+
+    def __init__(self, vocab_size: int, width: int, word_dropout: float = 0.0) -> None:
+        super().__init__(vocab_size, width)
+        self.word_dropout = word_dropout
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
+
+    def forward(self, tokens: Int64[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """Vectors of unit variance (Vaswani et al. 2017, section 3.4)."""
+        weight = self.weight
+        if self.training and self.word_dropout:
+            weight = weight * functional.dropout(weight.new_ones(len(weight), 1), self.word_dropout)
+        return functional.embedding(tokens, weight).mul(self.embedding_dim**0.5)
+
+
 class LanguageModel(Task):
     """Next-token prediction with any causal network.
 
@@ -59,8 +83,7 @@ class LanguageModel(Task):
         super().__init__(optimizer, schedule)
         width = int(network.width)  # type: ignore[arg-type]
         self.network, self.vocab_size, self.head = network, vocab_size, head
-        self.embedding = nn.Embedding(vocab_size, width)
-        nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.embedding = TokenEmbedding(vocab_size, width, head.word_dropout)
         self.output = nn.Linear(width, vocab_size)
         nn.init.zeros_(self.output.bias)
         if head.tied:
@@ -133,19 +156,11 @@ class LanguageModel(Task):
         return outputs, batch.targets
 
     def _outputs(self, tokens: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
-        inputs = self._embed(tokens)
+        inputs = self.embedding(tokens)
         if starts is not None:
             return read_documents(self.network, inputs, starts), None
         outputs, state = self.network(inputs, state)
         return outputs, state
-
-    def _embed(self, tokens: Tensor) -> Tensor:
-        weight = self.embedding.weight
-        if self.training and self.head.word_dropout:
-            kept = functional.dropout(weight.new_ones(len(weight), 1), self.head.word_dropout)
-            weight = weight * kept
-        # rows of length 1 suit the output; inputs want unit variance (Vaswani et al. 2017, section 3.4)
-        return functional.embedding(tokens, weight).mul(self.embedding.embedding_dim**0.5)
 
     def _nats(self, outputs: Tensor, targets: Tensor) -> Tensor:
         logits = self.output(outputs).flatten(0, 1).float()

@@ -86,7 +86,7 @@ class Task(LightningModule):
             self.schedule.load_state_dict(checkpoint.get("schedule", {}))
         if self.trainer.is_global_zero:  # the sum of all processes, taken up by one
             for name, value in checkpoint["seen"].items():
-                setattr(self.seen, name, value.to(getattr(self.seen, name).device))
+                setattr(self.seen, name, value.to(getattr(self.seen, name)))  # its device, its type
         if (everyone := checkpoint.get("carried")) is None:
             return
         slots, ranks = self.trainer.accumulate_grad_batches, self.trainer.world_size

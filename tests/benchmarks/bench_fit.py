@@ -90,7 +90,7 @@ def bare(model: LanguageModel, data: TextDataModule, steps: int, device: str) ->
         starts = np.maximum(plan.batch(0, step) * windows.context, 1)
         rows = np.stack([stream[start - 1 : start + windows.context] for start in starts]).astype(np.int64)
         tokens = torch.from_numpy(rows).to(device)
-        outputs, _ = model.network(model._embed(tokens[:, :-1]))
+        outputs, _ = model.network(model.embedding(tokens[:, :-1]))
         logits = model.output(outputs).flatten(0, 1)
         loss = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten())
         optimizer.zero_grad()

@@ -2,21 +2,37 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pipeline import checkpoint
+from pipeline import checkpoint, pieces
 from pipeline.errors import CheckpointError
+
+WEIGHT = torch.arange(7.0)
+
+
+def write(path: Path, state: Any, processes: int = 2, **about: Any) -> Path:
+    """Write a checkpoint as that many processes would, each a share of one tensor."""
+
+    def one(rank: int, own: Path) -> None:
+        pieces.write(own / f"rank-{rank:05d}.safetensors", {"weights/w": pieces.share(WEIGHT, rank, processes)})
+        if rank == 0:
+            torch.save(state, own / checkpoint.STATE)
+
+    writings = [checkpoint.Writing(path, partial(one, rank), rank) for rank in range(processes)]
+    for writing in writings:
+        writing.thread.join()
+        assert writing.error is None
+    writings[0].publish(about)
+    return path
 
 
 def save(directory: Path, step: int, **metrics: float) -> Path:
-    path = directory / checkpoint.name_of(step)
-    about = {"step": step, "metrics": metrics}
-    checkpoint.write(path, lambda partial: torch.save({"step": step}, partial / checkpoint.STATE), about)
-    return path
+    return write(directory / checkpoint.name_of(step), {"step": step}, step=step, metrics=metrics)
 
 
 def truncate(path: Path) -> None:
@@ -33,6 +49,14 @@ def lose_state(path: Path) -> None:
     (path / checkpoint.STATE).unlink()
 
 
+def lose_shard(path: Path) -> None:
+    (path / "rank-00001.safetensors").unlink()
+
+
+def truncate_shard(path: Path) -> None:
+    os.truncate(path / "rank-00000.safetensors", 60)
+
+
 def lose_manifest(path: Path) -> None:
     (path / checkpoint.MANIFEST).unlink()
 
@@ -41,7 +65,9 @@ def garble_manifest(path: Path) -> None:
     (path / checkpoint.MANIFEST).write_text("{")
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, lose_state, lose_manifest, garble_manifest])
+@pytest.mark.parametrize(
+    "damage", [truncate, flip, lose_state, lose_shard, truncate_shard, lose_manifest, garble_manifest]
+)
 def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path, damage: Any) -> None:
     older, newer = save(tmp_path, 10), save(tmp_path, 20)
     damage(newer)
@@ -59,20 +85,29 @@ def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path, damage: Any)
 def test_a_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
     older = save(tmp_path, 10)
 
-    def fail(partial: Path) -> None:
-        (partial / "state.pt").write_bytes(b"half")
+    def fail(own: Path) -> None:
+        (own / "state.pt").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
-        checkpoint.write(tmp_path / checkpoint.name_of(20), fail, {"step": 20})
+    writing = checkpoint.Writing(tmp_path / checkpoint.name_of(20), fail, 0)
+    writing.thread.join()
+    assert isinstance(writing.error, OSError)
+    writing.drop()
     assert [path.name for path in tmp_path.iterdir()] == [older.name]
 
 
-def test_a_failing_disk_does_not_stop_training(tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("not a directory")
-    with pytest.warns(UserWarning, match="training goes on"):
-        checkpoint.CheckpointDirectory().save_checkpoint({"global_step": 3}, blocked / "step-00000003")
+def test_what_a_killed_save_left_is_cleared(tmp_path: Path) -> None:
+    whole = save(tmp_path, 10)
+    (tmp_path / ".step-00000020.partial" / "rank-00000").mkdir(parents=True)
+    checkpoint.clear_partial(tmp_path)
+    assert list(tmp_path.iterdir()) == [whole]
+
+
+def test_a_checkpoint_of_the_same_step_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    path = save(tmp_path, 10)
+    assert save(tmp_path, 10, loss=2.0) == path
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert checkpoint.verify(path)["metrics"] == {"loss": 2.0}
 
 
 def test_the_best_is_the_lowest_metric(tmp_path: Path) -> None:
@@ -93,8 +128,7 @@ class Malice:
 
 def test_a_malicious_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / checkpoint.name_of(1)
-    checkpoint.write(path, lambda partial: torch.save(Malice(), partial / checkpoint.STATE), {"step": 1})
+    path = write(tmp_path / checkpoint.name_of(1), Malice(), step=1)
     with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
         checkpoint.read_state(path)
     assert not (tmp_path / "pwned").exists()

@@ -1,0 +1,53 @@
+"""A snapshot is what must be kept of a training at a step, copied to host memory: the rest is writing it down.
+
+It has two parts: pieces of weights and optimizer state, by name, each process its own; and plain values
+(loops, callbacks, schedule, carried state), which are the same on all processes or gathered beforehand.
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from pipeline import held
+from pipeline.pieces import Piece
+from pipeline.strategies.sharded import Sharded
+
+
+class Snapshot(NamedTuple):
+    """A training at a step, in host memory."""
+
+    plain: dict[str, Any]
+    pieces: dict[str, Piece]
+
+
+def take(trainer: pl.Trainer) -> Snapshot:
+    """Copy the state of the training to host memory; called on every process.
+
+    The training stands still for as long as this takes, and no longer.
+    """
+    plain = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    del plain["state_dict"], plain["optimizer_states"]
+    strategy, module = trainer.strategy, trainer.lightning_module
+    if isinstance(strategy, Sharded):
+        mine = strategy.held()
+    else:
+        mine = held.hold(module, trainer.optimizers[0], trainer.global_rank, trainer.world_size)
+    plain["optimizer"] = {name: value for name, value in mine._asdict().items() if name != "pieces"}
+    plain["aliases"] = held.aliases(module)
+    snapshot = Snapshot(
+        pytree.tree_map(lambda leaf: _to_host(leaf) if isinstance(leaf, Tensor) else copy.deepcopy(leaf), plain),
+        {name: piece._replace(values=_to_host(piece.values)) for name, piece in mine.pieces.items()},
+    )
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return snapshot
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """A copy in host memory; from a GPU it has arrived after the next synchronisation."""
+    here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return here.copy_(tensor.detach(), non_blocking=True)

@@ -1,0 +1,91 @@
+"""Fully sharded data parallel: each process keeps a shard of every parameter and gathers a layer when it is needed.
+
+Zhao et al. (2023), "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel", in its second form
+(torch's `fully_shard`), in which shards are DTensors.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
+
+from pipeline import held
+from pipeline.held import Held
+from pipeline.pieces import Pieces
+from pipeline.strategies.sharded import Sharded, layers
+
+STEPS = ("training_step", "validation_step", "test_step")  # what runs the module besides its forward
+
+
+class FullySharded(Sharded, ModelParallelStrategy):
+    """FSDP2 over all processes: layers are gathered one at a time.
+
+    Args:
+        reshard_after_forward: drop a gathered layer after its forward pass and gather it again for the
+            backward pass; False keeps it: more memory, less communication.
+    """
+
+    def __init__(self, reshard_after_forward: bool = True) -> None:
+        super().__init__(tensor_parallel_size=1)
+        self.reshard_after_forward = reshard_after_forward
+
+    def setup_environment(self) -> None:
+        """Connect the processes; all of them share one mesh."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        """Divide the module, then make the optimizer over its shards."""
+        assert self.accelerator is not None
+        self.accelerator.setup(trainer)
+        self._shard()
+        if trainer.state.fn == "fit":
+            self.setup_optimizers(trainer)
+        self.setup_precision_plugin()
+        self.barrier()
+
+    def held(self) -> Held:
+        module = self._module()
+        optimizer = self.optimizers[0] if self.optimizers else None
+        return held.hold(module, optimizer, self.global_rank, self.world_size)
+
+    def take_weights(self, pieces: Pieces) -> None:
+        held.take_weights(self._module(), pieces)
+
+    def take_optimizer(self, pieces: Pieces, kept: Mapping[str, Any]) -> None:
+        held.take_optimizer(self._module(), self.optimizers[0], pieces, kept)
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Micro-batches before the last add to the gradient without a word to the others."""
+        module: Any = self._module()
+        module.set_requires_gradient_sync(False)
+        yield
+        module.set_requires_gradient_sync(True)
+
+    def _shard(self) -> None:
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+        module = self._module().to(self.root_device)
+        policy = MixedPrecisionPolicy()
+        if isinstance(self.precision_plugin, MixedPrecision) and self.precision_plugin.precision == "bf16-mixed":
+            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        options: dict[str, Any] = {
+            "mesh": self.device_mesh["data_parallel"],
+            "mp_policy": policy,
+            "reshard_after_forward": self.reshard_after_forward,
+        }
+        for layer in layers(module):
+            fully_shard(layer, **options)
+        fully_shard(module, **options)
+        for step in STEPS:
+            register_fsdp_forward_method(module, step)
+
+    def _module(self) -> nn.Module:
+        assert self.lightning_module is not None
+        return self.lightning_module

@@ -1,0 +1,74 @@
+"""Every strategy learns what one process learns, from the same global batches, and takes up what another left."""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+Fit = Callable[..., int]
+State = Callable[[str], dict[str, Any]]
+STRATEGIES = {
+    "ddp": "ddp",
+    "fsdp": '{"class_path": "pipeline.strategies.FullySharded"}',
+    "zero1": '{"class_path": "pipeline.strategies.ZeRO", "init_args": {"stage": 1}}',
+    "zero2": '{"class_path": "pipeline.strategies.ZeRO", "init_args": {"stage": 2}}',
+    "zero3": '{"class_path": "pipeline.strategies.ZeRO", "init_args": {"stage": 3}}',
+}
+LSTM, TRANSFORMER = (f"pipeline.models.{name}LanguageModel" for name in ("lstm.LSTM", "transformer.Transformer"))
+SGD = ["model.init_args.optimizer.class_path", "torch.optim.SGD", "model.init_args.optimizer.init_args.lr", 0.1]
+WHOLE = [*SGD, "model.init_args.dropout", 0.0]
+
+
+def on(strategy: str, processes: int = 2) -> list[Any]:
+    if strategy.startswith("zero"):
+        pytest.importorskip("deepspeed")
+    return ["trainer.strategy", STRATEGIES[strategy], "trainer.devices", processes]
+
+
+def assert_close(one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert one["global_step"] == two["global_step"]
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    for name, value in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("model", "cut"), [(LSTM, "lanes"), (TRANSFORMER, "windows")])
+def test_a_strategy_learns_what_one_process_learns(fit: Fit, state: State, strategy: str, model: str, cut: str) -> None:
+    keys = [*WHOLE, "data.init_args.cut", cut]
+    assert fit("one", *keys, model=model) == 0
+    assert fit("two", *keys, *on(strategy), model=model) == 0
+    assert_close(state("one"), state("two"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "ddp"])
+def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(fit: Fit, state: State, strategy: str) -> None:
+    keys = on(strategy)
+    assert fit("straight", *keys) == 0
+    assert fit("killed", *keys, die=(signal.SIGTERM, 4)) == 75
+    assert fit("killed", *keys, die=(signal.SIGKILL, 9)) == 128 + signal.SIGKILL
+    assert fit("killed", *keys) == 0
+    straight, killed = (torch.utils._pytree.tree_leaves(part(state(name))) for name in ("straight", "killed"))
+    assert len(straight) == len(killed) > 20
+    for one, two in zip(straight, killed, strict=True):
+        assert torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two
+
+
+def part(state: dict[str, Any]) -> list[Any]:
+    return [state[key] for key in ("global_step", "state_dict", "optimizer_states", "carried")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [LSTM, TRANSFORMER])
+def test_a_run_moves_through_all_strategies_and_numbers_of_processes(fit: Fit, state: State, model: str) -> None:
+    keys = ["model.init_args.dropout", 0.0, "data.init_args.cut", "lanes" if model is LSTM else "windows"]
+    assert fit("straight", *keys, model=model) == 0
+    ways = [("zero3", 2), ("fsdp", 2), ("zero1", 2), ("ddp", 2), ("fsdp", 1), ("zero2", 2), ("zero3", 1)]
+    for step, (strategy, processes) in enumerate(ways, start=1):
+        assert fit("moving", *keys, *on(strategy, processes), model=model, die=(signal.SIGTERM, step)) == 75
+    assert fit("moving", *keys, model=model) == 0
+    assert_close(state("straight"), state("moving"))

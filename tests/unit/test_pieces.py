@@ -1,0 +1,50 @@
+"""What any number of processes wrote of a tensor, any other number reads."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import pieces
+from pipeline.errors import CheckpointError
+
+
+@settings(max_examples=40, deadline=None)
+@given(shape=st.lists(st.integers(0, 5), max_size=3), writers=st.integers(1, 5), readers=st.integers(1, 5))
+def test_pieces_of_any_processes_make_the_tensor(
+    tmp_path_factory: pytest.TempPathFactory, shape: list[int], writers: int, readers: int
+) -> None:
+    folder = tmp_path_factory.mktemp("pieces")
+    tensor = torch.randn(shape, dtype=torch.float64)
+    whole = torch.tensor(3.0)
+    for rank in range(writers):
+        shares = {"w/a": pieces.share(tensor, rank, writers), "step": pieces.share(whole, rank, writers)}
+        pieces.write(folder / f"rank-{rank}.safetensors", shares)
+    found = pieces.Pieces(folder)
+    if tensor.numel():
+        assert torch.equal(found.whole("w/a"), tensor)
+        edges = [tensor.numel() * rank // readers for rank in range(readers + 1)]
+        parts = [found.read("w/a", start, stop) for start, stop in pairwise(edges)]
+        assert torch.equal(torch.cat(parts), tensor.flatten())
+    assert torch.equal(found.whole("step"), whole)
+
+
+def test_a_missing_file_is_noticed(tmp_path: Path) -> None:
+    for rank in range(3):
+        pieces.write(tmp_path / f"rank-{rank}.safetensors", {"w": pieces.share(torch.arange(9.0), rank, 3)})
+    (tmp_path / "rank-1.safetensors").unlink()
+    found = pieces.Pieces(tmp_path)
+    assert found.read("w", 0, 3).tolist() == [0.0, 1.0, 2.0]
+    with pytest.raises(CheckpointError, match="only parts of w"):
+        found.whole("w")
+    with pytest.raises(CheckpointError, match="no tensor v"):
+        found.whole("v")
+
+
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rank-0.safetensors").write_bytes(b"\x80\x04malice")
+    with pytest.raises(CheckpointError, match=r"rank-0\.safetensors cannot be read"):
+        pieces.Pieces(tmp_path)
