@@ -81,21 +81,28 @@ def _supervise(children: dict[int, int]) -> int:
         if stop.requested() is not None and not forwarded:
             forwarded = True
             _signal(alive, signal.SIGTERM)
-        child, status = os.waitpid(-1, os.WNOHANG)
-        if child == 0:
+        ended = _ended(alive)
+        if not ended:
             if failed_at and time.monotonic() - failed_at > PATIENCE:
                 _signal(alive, signal.SIGKILL)
             time.sleep(0.02)
             continue
-        alive.discard(child)
-        code = exit_code(status)
-        codes.append(code)
+        alive.difference_update(ended)
+        codes.extend(ended.values())
+        # of several that ended together, one that was killed is why the others failed
+        child, code = max(ended.items(), key=lambda each: (each[1] != TRY_AGAIN, each[1]))
         if code not in (0, TRY_AGAIN) and not failed_at:
             first, failed_at = code, time.monotonic()
             if code > 128:  # it did not leave by itself: the others cannot finish a step without it
                 print(f"unroll: rank {children[child]} was killed by signal {code - 128}", file=sys.stderr)
                 _signal(alive, signal.SIGKILL)
     return first or max(codes)
+
+
+def _ended(alive: set[int]) -> dict[int, int]:
+    """The exit codes of those that have left since the last look."""
+    found = ((child, os.waitpid(child, os.WNOHANG)) for child in alive)
+    return {child: exit_code(status) for child, (gone, status) in found if gone}
 
 
 def exit_code(status: int) -> int:

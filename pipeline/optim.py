@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
 __all__ = [
@@ -113,4 +114,9 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 
 def gradient_norm(module: nn.Module) -> torch.Tensor:
     """The Euclidean norm of all gradients together."""
-    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+    return whole(nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None]))
+
+
+def whole(value: torch.Tensor) -> torch.Tensor:
+    """A tensor that may be divided among processes (a DTensor), put together on each; all of them call this."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

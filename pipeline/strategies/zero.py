@@ -49,6 +49,8 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         ConfigError: DeepSpeed is not installed.
     """
 
+    clips = True  # and measures the gradient's norm, in its step
+
     def __init__(self, stage: Literal[1, 2, 3] = 2, offload: bool = False) -> None:
         if not torch.cuda.is_available():
             os.environ["DS_ACCELERATOR"] = "cpu"  # before DeepSpeed is imported
@@ -85,6 +87,14 @@ class ZeRO(Sharded, DeepSpeedStrategy):
             module = self._module()
             set_z3_leaf_modules(module, [type(layer) for layer in layers(module)], raise_if_not_found=False)
         super().setup(trainer)
+
+    def optimizer_step(self, *arguments: Any, **named: Any) -> Any:
+        """Step, and tell the task the norm that the gradient had before it was clipped."""
+        result = super().optimizer_step(*arguments, **named)
+        norm = self.deepspeed_engine.get_global_grad_norm()
+        task: Any = self._module()
+        task.norm = None if norm is None else torch.as_tensor(norm)
+        return result
 
     def held(self) -> Held:
         state = self._inner().state

@@ -6,12 +6,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from pipeline import state as states
 from pipeline.callbacks.averaging import prefer_average
-from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups
+from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups, whole
 from pipeline.state import State
 
 
@@ -56,15 +55,17 @@ class Task(LightningModule):
 
     def configure_gradient_clipping(
         self,
-        optimizer: Optimizer,
+        optimizer: Any,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip, and keep the norm before clipping for whoever logs it."""
+        """Clip, and keep the norm before clipping for whoever logs it; ZeRO does both within its step."""
+        if getattr(self.trainer.strategy, "clips", False):
+            return
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         logged = every > 0 and (self.global_step + 1) % every == 0
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            self.norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            self.norm = whole(nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val))
             return
         self.norm = gradient_norm(self) if logged else None
         if gradient_clip_val:

@@ -19,7 +19,7 @@ State = Callable[[str], dict[str, Any]]
 TRIGGERED = [{"class_path": "pipeline.callbacks.averaging.TriggeredAverage", "init_args": {"patience": 1}}]
 EXPONENTIAL = [{"class_path": "pipeline.callbacks.averaging.ExponentialAverage", "init_args": {"decay": 0.8}}]
 # a rate at which the loss of the tiny corpus soon goes up and down
-ROUGH = ["model.init_args.optimizer.class_path", "torch.optim.SGD", "model.init_args.optimizer.init_args.lr", 12.0]
+ROUGH = ["model.init_args.optimizer.class_path", "torch.optim.SGD", "model.init_args.optimizer.init_args.lr", 40.0]
 OFTEN = ["trainer.val_check_interval", 2, "checkpoints.every_steps", 1, "checkpoints.keep_last", 99]
 
 
