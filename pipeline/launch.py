@@ -75,7 +75,8 @@ def fork(processes: int) -> int | None:
 
 def _supervise(children: dict[int, int]) -> int:
     forwarded, failed_at = False, 0.0
-    first, codes = 0, []
+    first = 0
+    codes: list[int] = []
     alive = set(children)
     while alive:
         if stop.requested() is not None and not forwarded:
