@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line; what is left out is None where a default would hide what the user asked for."""
     result = argparse.ArgumentParser(prog="unroll generate", description="Continue prompts with a trained model.")
     add = result.add_argument
-    add("run", metavar="RUN", help="name of a run under runs/, or its path")
+    add("run", metavar="RUN|DIR", help="name of a run under runs/, its path, or an exported model")
     source = result.add_mutually_exclusive_group()
     source.add_argument("--prompt", nargs="+", metavar="TEXT", help="texts to continue (default: a new document)")
     source.add_argument("--prompts", metavar="FILE", help="a file with one prompt a line; - is standard input")
@@ -158,17 +158,22 @@ class Writer:
 
     @classmethod
     def open(cls, name: str, checkpoint: str) -> "Writer":
-        """Load a run.
+        """Load a run or an exported model.
 
         Raises:
             CheckpointError: no such run or checkpoint, or no tokenizer in it.
+            ConfigError: a checkpoint is asked for where there is none to choose.
         """
         import torch
         from tokenizers import Tokenizer
 
+        from pipeline import exported
         from pipeline.run import find_run, load_model
 
-        run = find_run(name)
+        whole = exported.is_exported(Path(name))
+        if whole and checkpoint != "best":
+            raise ConfigError(f"--checkpoint {checkpoint}: the exported model {name} has one set of weights")
+        run = Path(name) if whole else find_run(name)
         file = run / "tokenizer.json"
         try:
             tokenizer = Tokenizer.from_file(str(file))
@@ -179,7 +184,8 @@ class Writer:
             raise CheckpointError(f"{file} has no {EOS}: it is not the tokenizer of a dataset prepared here")
         tokenizer.encode_special_tokens = True  # as in preparation: a mark in a prompt is text
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(run, load_model(run, checkpoint).to(device), tokenizer, eos, device)
+        model = exported.load(run) if whole else load_model(run, checkpoint)
+        return cls(run, model.to(device), tokenizer, eos, device)
 
     def read(self, prompt: str) -> list[int]:
         """Tokens of a prompt, the end mark for an empty one; with a warning for what the vocabulary lacks."""

@@ -201,20 +201,11 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
     Raises:
         CheckpointError: no checkpoint, a damaged one, or weights of another model.
     """
-    import yaml
-    from jsonargparse import ArgumentParser
-    from lightning.pytorch import LightningModule
-
     from pipeline.callbacks.averaging import prefer_average
     from pipeline.checkpoint import read_state
 
     chosen = choose_checkpoint(run, checkpoint)
-    config = yaml.safe_load((run / "config.yaml").read_text())["model"]
-    record = json.loads((run / "run.json").read_text())
-    config.setdefault("init_args", {}).update(record["linked"])
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningModule, "model")
-    model = parser.instantiate_classes(parser.parse_object({"model": config})).model
+    model = build_model(model_config(run))
     state = read_state(chosen)
     try:
         prefer_average(state, model, chosen.name)
@@ -222,3 +213,22 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"{chosen} does not fit the model of {run / 'config.yaml'}: {error}") from error
     return model.eval()
+
+
+def model_config(run: Path) -> dict[str, Any]:
+    """Class and arguments of a run's model, with those that its dataset decided."""
+    import yaml
+
+    config: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text())["model"]
+    config.setdefault("init_args", {}).update(json.loads((run / "run.json").read_text())["linked"])
+    return config
+
+
+def build_model(config: dict[str, Any]) -> Any:
+    """The task that a config names, with new weights."""
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch import LightningModule
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model")
+    return parser.instantiate_classes(parser.parse_object({"model": config})).model

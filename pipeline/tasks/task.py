@@ -1,7 +1,7 @@
 """What every task shares: its optimizer, its schedule, its gradient's norm, and the state carried between batches."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,8 +10,11 @@ from torchmetrics import Metric
 
 from pipeline import state as states
 from pipeline.callbacks.averaging import prefer_average
+from pipeline.errors import CheckpointError
 from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups, whole
 from pipeline.state import State
+
+SomeTask = TypeVar("SomeTask", bound="Task")
 
 
 class Task(LightningModule):
@@ -29,6 +32,24 @@ class Task(LightningModule):
         self.optimizer_of, self.schedule = optimizer, schedule
         self.carried: dict[int, State] = {}  # by micro-batch of a step
         self.norm: Tensor | None = None
+
+    @classmethod
+    def from_pretrained(cls: type[SomeTask], path: str | Path) -> SomeTask:
+        """A trained task in evaluation mode, on the CPU; nothing in its files is executed.
+
+        Args:
+            path: a directory that `unroll checkpoint export` made, or a run (its best checkpoint is taken).
+
+        Raises:
+            CheckpointError: there is none, it is damaged, names foreign code, or is another kind of task.
+        """
+        from pipeline import exported, run
+
+        where = Path(path)
+        task = exported.load(where) if exported.is_exported(where) else run.load_model(run.find_run(str(path)))
+        if not isinstance(task, cls):
+            raise CheckpointError(f"{path} is a {type(task).__name__}, no {cls.__name__}")
+        return task
 
     @property
     def loss_scale(self) -> int:

@@ -47,31 +47,38 @@ def in_a_fork(work: Callable[[], int]) -> int:
     return code if code >= 0 else 128 - code
 
 
+@pytest.fixture(scope="session")
+def fit_in(corpus: Path) -> Callable[[Path], Fit]:
+    """`fit_in(HOME)` is the function `fit` below, with HOME/runs for the runs."""
+
+    def fit_in(home: Path) -> Fit:
+        def fit(name: str, *overrides: Any, die: tuple[int, int] | None = None, model: str = LSTM) -> int:
+            settings = {
+                "trainer.accelerator": "cpu",
+                "trainer.devices": 1,
+                "trainer.max_steps": 14,
+                "trainer.log_every_n_steps": 2,
+                "trainer.val_check_interval": 5,
+                "trainer.check_val_every_n_epoch": "null",
+                "checkpoints.every_steps": 2,
+            }
+            given = dict(zip(overrides[::2], overrides[1::2], strict=True))
+            keys = [f"--{key}={value}" for key, value in (settings | given).items()]
+            config = home / f"{model.rsplit('.', 1)[1]}.yaml"
+            if not config.exists():
+                config.write_text(CONFIG.format(model=model, dataset=corpus))
+            return in_a_fork(lambda: _main(home, ["fit", "--config", str(config), "--run", name, *keys], die))
+
+        return fit
+
+    return fit_in
+
+
 @pytest.fixture
-def fit(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
+def fit(fit_in: Callable[[Path], Fit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
     """`fit(NAME, KEY, VALUE, ..., die=(signal, step))` trains run NAME for 14 steps and returns the exit code."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def fit(name: str, *overrides: Any, die: tuple[int, int] | None = None, model: str = LSTM) -> int:
-        settings = {
-            "trainer.accelerator": "cpu",
-            "trainer.devices": 1,
-            "trainer.max_steps": 14,
-            "trainer.log_every_n_steps": 2,
-            "trainer.val_check_interval": 5,
-            "trainer.check_val_every_n_epoch": "null",
-            "checkpoints.every_steps": 2,
-        }
-        given = dict(zip(overrides[::2], overrides[1::2], strict=True))
-        keys = [f"--{key}={value}" for key, value in (settings | given).items()]
-        config = tmp_path / f"{model.rsplit('.', 1)[1]}.yaml"
-        if not config.exists():
-            config.write_text(CONFIG.format(model=model, dataset=corpus))
-        return in_a_fork(lambda: _main(["fit", "--config", str(config), "--run", name, *keys], die))
-
-    return fit
+    return fit_in(tmp_path)
 
 
 CONFIG = """
@@ -84,8 +91,11 @@ data:
 """
 
 
-def _main(arguments: list[str], die: tuple[int, int] | None) -> int:
+def _main(home: Path, arguments: list[str], die: tuple[int, int] | None) -> int:
     import torch
+
+    os.chdir(home)
+    os.environ |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
     from pipeline import stop
     from pipeline.callbacks.randomness import Randomness
