@@ -1,4 +1,4 @@
-"""Between two steps the processes agree: each says a few numbers, and all hear the largest of each.
+"""Between two steps the processes agree: each says something, and all hear the largest, the sum, or everyone.
 
 The agreement has a group of its own, over gloo on the CPU, so that it never waits for a device.
 """
@@ -32,3 +32,19 @@ class Agreement:
         said = torch.tensor(numbers, dtype=torch.int64)
         torch.distributed.all_reduce(said, op=torch.distributed.ReduceOp.MAX, group=self.group)
         return said.tolist()
+
+    def total(self, *numbers: float) -> list[float]:
+        """The sum of what the processes say, number by number; not finite where one of them is not."""
+        if self.group is None:
+            return list(numbers)
+        said = torch.tensor(numbers, dtype=torch.float64)
+        torch.distributed.all_reduce(said, group=self.group)
+        return said.tolist()
+
+    def everyone(self, mine: Any) -> list[Any]:
+        """What each process says, by rank: any object that can be pickled."""
+        if self.group is None:
+            return [mine]
+        said: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(said, mine, group=self.group)
+        return said

@@ -24,8 +24,8 @@ Train sequence models; lose nothing when they are stopped.
 
 {verbs}
 
-`unroll VERB --help` tells more. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 75 stopped and saved
-(give the same command again), 1 anything else."""
+`unroll VERB --help` tells more. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 6 not finite,
+75 stopped and saved (give the same command again), 1 anything else."""
 
 
 def main(argv: list[str] | None = None) -> int:

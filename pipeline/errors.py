@@ -7,6 +7,7 @@
 | 2 | ConfigError | the user: config or command line |
 | 3 | DataError | the user: source or dataset |
 | 4 | CheckpointError | the user: run or checkpoint |
+| 6 | NonFiniteError | the user: learning rate, clipping, or the samples that the journal names |
 | 75 | stopped and saved | the scheduler: start the same command again |
 """
 
@@ -35,3 +36,9 @@ class CheckpointError(UserError):
     """A run or a checkpoint is missing, damaged or of another model."""
 
     exit_code = 4
+
+
+class NonFiniteError(UserError):
+    """Losses or gradients are not finite, or spikes, and going back to an earlier checkpoint did not help."""
+
+    exit_code = 6

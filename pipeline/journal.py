@@ -53,6 +53,11 @@ class JournalWriter:
         """Write generated texts, each `{"prompt": ..., "text": ...}`; raises what `metrics` raises."""
         self._append("samples", attempt, step, tokens, seconds, {"samples": [dict(one) for one in samples]})
 
+    def fault(self, attempt: int, step: int, tokens: int, seconds: int | float, fields: Mapping[str, Any]) -> None:
+        """Write what went wrong in a step, such as `{"fault": "step refused", "ids": [3, 7]}`; raises as `metrics`."""
+        values = {key: plain(value) if isinstance(value, float) else value for key, value in fields.items()}
+        self._append("fault", attempt, step, tokens, seconds, values)
+
     def close(self) -> None:
         """Hand the records to the disk and close the file."""
         if self._file >= 0:
@@ -102,7 +107,7 @@ class Journal:
     """What a journal says once the rewinds are taken into account.
 
     Args:
-        rows: records of kind metrics and samples that still count, by step; equal steps as they were written.
+        rows: records of kind metrics, samples and fault that still count, by step; equal steps as they were written.
         attempts: start step of each attempt, by its number.
         torn: lines that could not be read.
         superseded: rows that a later attempt replaced.
@@ -126,6 +131,10 @@ class Journal:
     def samples(self) -> list[dict[str, Any]]:
         """Records of generated texts, one a step (the last written wins), in order of steps."""
         return list({row["step"]: row for row in self.rows if row["kind"] == "samples"}.values())
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Records of what went wrong, in order of steps."""
+        return [row for row in self.rows if row["kind"] == "fault"]
 
     def last(self, key: str) -> int | float | None:
         """The newest value of `key`; None where it was never measured."""
@@ -177,7 +186,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
         clock = [record[key] for key in ("attempt", "step", "tokens", "seconds")]
     except (ValueError, KeyError, TypeError):
         return None
-    if record.get("kind") not in ("attempt", "metrics", "samples"):
+    if record.get("kind") not in ("attempt", "metrics", "samples", "fault"):
         return None
     if not all(type(value) in (int, float) for value in clock):
         return None

@@ -113,8 +113,8 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def gradient_norm(module: nn.Module) -> torch.Tensor:
-    """The Euclidean norm of all gradients together."""
-    return whole(nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None]))
+    """The Euclidean norm of all gradients together; a DTensor where they are."""
+    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
 
 
 def whole(value: torch.Tensor) -> torch.Tensor:

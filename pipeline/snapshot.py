@@ -5,6 +5,7 @@ It has two parts: pieces of weights and optimizer state, by name, each process i
 """
 
 import copy
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -45,6 +46,18 @@ def take(trainer: pl.Trainer) -> Snapshot:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return snapshot
+
+
+def put_back(trainer: pl.Trainer, directory: Path) -> dict[str, Any]:
+    """Take weights and optimizer state from a checkpoint, in the middle of a training; called on every process.
+
+    Loops, schedule and data stay where they are. Returns what else the checkpoint holds.
+    """
+    strategy = trainer.strategy
+    state = strategy.load_checkpoint(directory, weights_only=True)
+    strategy.load_model_state_dict(state, strict=True)
+    strategy.load_optimizer_state_dict(state)
+    return state
 
 
 def _to_host(tensor: Tensor) -> Tensor:

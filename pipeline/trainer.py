@@ -38,11 +38,13 @@ def make_trainer(
     if settings["strategy"] in ("auto", "ddp") and world_size(settings) > 1:
         # uneven batches of an evaluation must not wait for each other's buffers
         settings["strategy"] = DDPStrategy(broadcast_buffers=False)
-    monitor = Monitor(run.attempt["number"] if start else 0)
-    checkpoints = config.checkpoints
+    checkpoints, guard = config.checkpoints, config.guard
     checkpoints.directory = run.checkpoints
+    guard.checkpoints = checkpoints
+    monitor = Monitor(run.attempt["number"] if start else 0, [guard.row, checkpoints.row])
     own = [
         Randomness(int(config.seed_everything)),
+        guard,
         monitor,
         Samples(run.path / "tokenizer.json"),
         *(settings["callbacks"] or []),

@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from pipeline import launch, stop
 from pipeline.callbacks.checkpoints import Checkpoints
+from pipeline.callbacks.guard import Guard
 from pipeline.data.plan import Share
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError
 from pipeline.resume import Start, begin
@@ -79,6 +80,7 @@ class CommandLine(LightningCLI):
         parser.add_argument("--run", type=str | None, default=None, help="name or directory of the run")
         parser.add_argument("--resume", type=str, default="auto", help="auto or never")
         parser.add_class_arguments(Checkpoints, "checkpoints")
+        parser.add_class_arguments(Guard, "guard")
         parser.add_class_arguments(Tracking, "tracking")
         parser.link_arguments("data.vocab_size", "model.init_args.vocab_size", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)

@@ -51,6 +51,7 @@ class Checkpoints(Callback):
         self.agreement = Agreement()
         self.writing: checkpoint.Writing | None = None
         self.about: checkpoint.Manifest = {}
+        self.forgets = True  # False while older checkpoints may be gone back to
         self.stalled = 0.0  # seconds that training stood still for checkpoints, since somebody last asked
         self.saved_at, self.saved_step, self.validated_step = time.monotonic(), -1, -1
         self.validation_due = False
@@ -113,6 +114,11 @@ class Checkpoints(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         rescale(checkpoint, trainer.accumulate_grad_batches)
+
+    def row(self) -> dict[str, float]:
+        """For the journal: seconds that training stood still for checkpoints since the last row."""
+        stalled, self.stalled = self.stalled, 0.0
+        return {"train/checkpoint_stall": stalled}
 
     def state_dict(self) -> dict[str, Any]:
         return {"validation_due": self.validation_due, "validated_step": self.validated_step}
@@ -190,6 +196,8 @@ class Checkpoints(Callback):
         return SAVE if by_steps or by_time else GO_ON
 
     def _forget_old(self) -> None:
+        if not self.forgets:
+            return
         kept = set(checkpoint.newest_first(self.directory)[: self.keep_last])
         kept |= {path for _, path in checkpoint.by_metric(self.directory, self.metric)[: self.keep_best]}
         for path in checkpoint.newest_first(self.directory):

@@ -6,6 +6,7 @@ Every row of the journal comes from here; sums stay on the device until a row is
 import resource
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,10 +21,11 @@ class Monitor(Callback):
 
     Args:
         attempt: which start of the run this is.
+        others: what else goes into a row; asked once for each.
     """
 
-    def __init__(self, attempt: int = 1) -> None:
-        self.attempt = attempt
+    def __init__(self, attempt: int = 1, others: Sequence[Callable[[], dict[str, float]]] = ()) -> None:
+        self.attempt, self.others = attempt, others
         self.tokens = 0
         self.seconds = 0.0  # of training, over all attempts
         self.latest: dict[str, float] = {}
@@ -96,6 +98,8 @@ class Monitor(Callback):
         }
         if pl_module.norm is not None:
             row["train/gradient_norm"] = float(pl_module.norm)
+        for other in self.others:
+            row |= other()
         return row
 
     def _log(self, trainer: pl.Trainer, row: dict[str, float]) -> None:

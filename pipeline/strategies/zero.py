@@ -21,6 +21,9 @@ from pipeline.pieces import OPTIMIZER, WEIGHTS, Piece, Pieces, share
 from pipeline.strategies.sharded import Sharded, layers
 
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # DeepSpeed's dynamic loss scale
+INFINITE = torch.tensor(torch.inf)
+# the methods from which DeepSpeed's optimizers learn the norm: of stages 1 and 2, of 3, of 1 in bfloat16
+NORMS = {"scaled_global_norm": INFINITE, "_get_norm_groups": [INFINITE], "get_grads_for_norm": ([INFINITE], {})}
 
 
 class Fragment(NamedTuple):
@@ -91,10 +94,22 @@ class ZeRO(Sharded, DeepSpeedStrategy):
     def optimizer_step(self, *arguments: Any, **named: Any) -> Any:
         """Step, and tell the task the norm that the gradient had before it was clipped."""
         result = super().optimizer_step(*arguments, **named)
+        for name in NORMS:
+            vars(self._zero()).pop(name, None)
         norm = self.deepspeed_engine.get_global_grad_norm()
         task: Any = self._module()
         task.norm = None if norm is None else torch.as_tensor(norm)
         return result
+
+    def refuse(self) -> None:
+        """Have the step that comes now drop its gradient, as DeepSpeed does when the norm is not finite."""
+        for name, value in NORMS.items():
+            setattr(self._zero(), name, lambda *_, value=value, **__: value)
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the last step dropped its gradient."""
+        return bool(self._zero().overflow)
 
     def held(self) -> Held:
         state = self._inner().state

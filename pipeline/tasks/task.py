@@ -31,7 +31,8 @@ class Task(LightningModule):
         super().__init__()
         self.optimizer_of, self.schedule = optimizer, schedule
         self.carried: dict[int, State] = {}  # by micro-batch of a step
-        self.norm: Tensor | None = None
+        self.norm: Tensor | None = None  # of the last step's gradient
+        self.total: Tensor | None = None  # the same for the step under way, as the strategy divides it
 
     @classmethod
     def from_pretrained(cls: type[SomeTask], path: str | Path) -> SomeTask:
@@ -83,14 +84,19 @@ class Task(LightningModule):
         """Clip, and keep the norm before clipping for whoever logs it; ZeRO does both within its step."""
         if getattr(self.trainer.strategy, "clips", False):
             return
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        logged = every > 0 and (self.global_step + 1) % every == 0
+        self.norm = self.measure_gradient()
+        total, self.total = self.total, None
+        assert total is not None
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            self.norm = whole(nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val))
-            return
-        self.norm = gradient_norm(self) if logged else None
-        if gradient_clip_val:
+            nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, total)
+        elif gradient_clip_val:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def measure_gradient(self) -> Tensor:
+        """The Euclidean norm of this step's gradient, over all parameters; computed by the first who asks."""
+        if self.total is None:
+            self.total = gradient_norm(self)
+        return whole(self.total)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the schedule, and the carried state of all processes in the order of the global batch's rows."""

@@ -68,6 +68,12 @@ class JournalLogger(Logger):
         self._write(lambda journal: journal.samples(*clock, samples))
 
     @rank_zero_only
+    def log_fault(self, fault: Mapping[str, Any], step: int) -> None:
+        """Write what went wrong at `step` optimizer steps, and what was done about it."""
+        clock = (self.attempt, step, self.tokens, self.seconds)
+        self._write(lambda journal: journal.fault(*clock, fault))
+
+    @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the whole config stands beside the journal, in `config.yaml`."""
 

@@ -1,0 +1,207 @@
+"""A step whose loss or gradient is not finite is not taken; after several in a row the run goes back to good weights.
+
+The processes agree on it before the optimizer steps, so that all of them step or none does. A step that is refused
+leaves weights, optimizer and carried state as they were; its batch counts as read. Going back takes weights and
+optimizer from a checkpoint and goes on with the batch that comes next, so a step's number is always the number of
+batches read, and the batches in between are passed over.
+"""
+
+import math
+from statistics import median
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from pipeline import checkpoint, snapshot
+from pipeline.callbacks.averaging import WeightAverage
+from pipeline.callbacks.checkpoints import Checkpoints
+from pipeline.errors import CheckpointError, NonFiniteError
+from pipeline.strategies.zero import ZeRO
+from pipeline.tracking.journal_logger import JournalLogger
+
+NORMAL = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
+FLOOR = 1e-3  # of the median: losses that hardly move have no spikes smaller than this
+
+
+class Guard(Callback):
+    """Refuses steps that would spoil the weights.
+
+    Args:
+        patience: refused steps in a row after which the run goes back to its last good checkpoint.
+        returns: times that the run may go back before it is given up.
+        spike: refuse finite losses too that lie this many robust standard deviations above the median of the
+            recent ones (Iglewicz and Hoaglin 1993, "How to Detect and Handle Outliers"); None takes them.
+        window: recent losses that a spike is measured against.
+
+    Raises:
+        ValueError: a number is too small.
+    """
+
+    def __init__(self, patience: int = 5, returns: int = 3, spike: float | None = None, window: int = 100) -> None:
+        if patience < 1 or returns < 0 or window < 3 or (spike is not None and spike <= 0):
+            raise ValueError(
+                f"patience={patience} must be at least 1, returns={returns} at least 0, window={window} at least 3, "
+                f"spike={spike} above 0"
+            )
+        self.patience, self.returns, self.spike, self.window = patience, returns, spike, window
+        self.checkpoints = Checkpoints()
+        self.recent: list[float] = []  # finite losses, nats a token over all processes
+        self.refused, self.in_a_row, self.returned = 0, 0, 0
+        self.good = -1  # a checkpoint to go back to is older than this step
+        self.reason = ""
+        self.loss, self.norm = 0.0, 0.0  # of this step, over all processes
+        self._begin_step({}, {})
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Remember what a refused step must not change."""
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            seen = {name: value.clone() for name, value in pl_module.seen.metric_state.items()}
+            self._begin_step(dict(pl_module.carried), seen)
+        self.ids.extend(batch.ids.tolist())
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self.losses.append(loss.detach() / (scaler.get_scale() if scaler else 1.0))
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Agree, and drop the gradient of a step that is not to be taken."""
+        if trainer.fit_loop._should_accumulate():
+            return
+        loss, strategy = torch.stack(self.losses).sum().float(), trainer.strategy
+        norm = torch.zeros_like(loss) if isinstance(strategy, ZeRO) else pl_module.measure_gradient().float()
+        sums = self.checkpoints.agreement.total(*torch.stack([loss, norm]).tolist())
+        self.loss, self.norm = (each / trainer.world_size for each in sums)
+        self.reason = self._judge(_is_scaled(trainer))
+        if not self.reason:
+            return
+        if isinstance(strategy, ZeRO):
+            strategy.refuse()
+            return
+        for parameter in pl_module.parameters():
+            if parameter.grad is not None and _is_scaled(trainer):
+                parameter.grad.fill_(math.inf)  # the loss scaler wants to find out by itself
+            else:
+                parameter.grad = None  # what no optimizer touches
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After a refused step: put back, tell, and go back where there were too many in a row."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if isinstance(trainer.strategy, ZeRO) and trainer.strategy.dropped and not _is_scaled(trainer):
+            self.norm = math.inf
+            self.reason = self.reason or "the gradient is not finite"
+        if not self.reason:
+            self.in_a_row, self.good = 0, -1
+            self.checkpoints.forgets = True
+            return
+        pl_module.carried = self.carried
+        for name, value in self.seen.items():
+            setattr(pl_module.seen, name, value)
+        self._count(trainer)
+        if self.in_a_row >= self.patience:
+            self._go_back(trainer, pl_module)
+
+    def row(self) -> dict[str, float]:
+        """For the journal: steps refused since the run began."""
+        return {"train/refused_steps": float(self.refused)}
+
+    def state_dict(self) -> dict[str, Any]:
+        counts = {"refused": self.refused, "in_a_row": self.in_a_row, "returned": self.returned, "good": self.good}
+        return {**counts, "recent": list(self.recent)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.__dict__.update(state_dict)
+        self.checkpoints.forgets = not self.in_a_row
+
+    def _begin_step(self, carried: dict[int, Any], seen: dict[str, Tensor]) -> None:
+        self.carried, self.seen, self.reason = carried, seen, ""
+        self.losses: list[Tensor] = []
+        self.ids: list[int] = []  # samples that this process read in this step
+
+    def _judge(self, scaled: bool) -> str:
+        """Why the step must not be taken; empty where it may be."""
+        loss = self.loss
+        if not math.isfinite(loss):
+            return "the loss is not finite"
+        score, enough = self._score(loss), len(self.recent) == self.window
+        if self.spike is not None:
+            self.recent = [*self.recent, loss][-self.window :]
+        if not math.isfinite(self.norm) and not scaled:  # a loss scale finds its measure by overflowing
+            return "the gradient is not finite"
+        if self.spike is not None and enough and score > self.spike:
+            return f"the loss is a spike ({score:.1f} robust standard deviations)"
+        return ""
+
+    def _score(self, loss: float) -> float:
+        if not self.recent:
+            return 0.0
+        middle = median(self.recent)
+        deviation = NORMAL * median(abs(value - middle) for value in self.recent)
+        return (loss - middle) / max(deviation, FLOOR * abs(middle), 1e-12)
+
+    def _count(self, trainer: pl.Trainer) -> None:
+        step = trainer.global_step
+        if not self.in_a_row:
+            self.good = step - 1 if self.good < 0 else self.good
+        self.refused, self.in_a_row = self.refused + 1, self.in_a_row + 1
+        self.checkpoints.forgets = False  # the good ones are needed until it is over
+        ids = [sample for part in self.checkpoints.agreement.everyone(self.ids) for sample in part]
+        measured = {"loss": self.loss, "gradient_norm": self.norm}
+        _tell(trainer, {"fault": "step refused", "why": self.reason, **measured, "ids": ids})
+        if trainer.is_global_zero:
+            print(f"step {step} not taken: {self.reason}; {self.in_a_row} in a row", flush=True)
+
+    def _go_back(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Take weights and optimizer from the newest checkpoint before the trouble.
+
+        Raises:
+            NonFiniteError: there is none, or the run went back too often.
+        """
+        self.checkpoints.finish(trainer)
+        chosen, *_ = self.checkpoints.agreement.largest(self._choose() if trainer.is_global_zero else -1)
+        if chosen < 0 or self.returned >= self.returns:
+            why = f"it went back {self.returned} times" if chosen >= 0 else "no earlier checkpoint is left"
+            raise NonFiniteError(
+                f"{self.in_a_row} steps in a row were refused up to step {trainer.global_step} ({self.reason}), and "
+                f"{why}: lower the learning rate, clip the gradient (trainer.gradient_clip_val), or look at the "
+                "samples that journal.jsonl names"
+            )
+        rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        state = snapshot.put_back(trainer, self.checkpoints.directory / checkpoint.name_of(chosen))
+        for group, rate in zip(trainer.optimizers[0].param_groups, rates, strict=True):
+            group["lr"] = rate  # the schedule stays where the data is
+        pl_module.carried = {}
+        for callback in (each for each in trainer.callbacks if isinstance(each, WeightAverage)):  # type: ignore[attr-defined]
+            callback.on_load_checkpoint(trainer, pl_module, state)
+            callback.load_state_dict(state["callbacks"][callback.state_key])
+            callback.on_train_start(trainer, pl_module)
+        self.in_a_row, self.returned, self.good = 0, self.returned + 1, chosen
+        _tell(trainer, {"fault": "went back", "weights_of_step": chosen, "passed_over": trainer.global_step - chosen})
+        if trainer.is_global_zero:
+            print(f"step {trainer.global_step}: went back to the weights of step {chosen}", flush=True)
+
+    def _choose(self) -> int:
+        """The newest step before the trouble whose checkpoint verifies; -1 where there is none."""
+        for path in checkpoint.newest_first(self.checkpoints.directory):
+            if checkpoint.step_of(path) < self.good:
+                try:
+                    checkpoint.verify(path)
+                except CheckpointError as error:
+                    print(f"checkpoint passed over: {error}", flush=True)
+                    continue
+                return checkpoint.step_of(path)
+        return -1
+
+
+def _is_scaled(trainer: pl.Trainer) -> bool:
+    """Whether the loss is scaled for float16, which skips steps of its own while it looks for the scale."""
+    return str(trainer.precision).startswith("16")
+
+
+def _tell(trainer: pl.Trainer, fault: dict[str, Any]) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, JournalLogger):
+            logger.log_fault(fault, trainer.global_step)
