@@ -24,8 +24,8 @@ Train sequence models; lose nothing when they are stopped.
 
 {verbs}
 
-`unroll VERB --help` tells more. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 6 not finite,
-75 stopped and saved (give the same command again), 1 anything else."""
+`unroll VERB --help` tells more. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 5 memory, 6 not
+finite, 7 lost process, 8 hang, 75 stopped and saved (give the same command again), 1 anything else."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
             rest = [verb, *rest]
         return int(importlib.import_module(module).main(rest))
     except UserError as error:
-        return complain(str(error), error.exit_code)
+        return complain(str(error), error.exit_code, error.shared)
     except stop.Stopped:
         return TRY_AGAIN
     except KeyboardInterrupt:
@@ -53,9 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
 
-def complain(message: str, exit_code: int) -> int:
-    """One line to the user, from one of the processes."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+def complain(message: str, exit_code: int, shared: bool = True) -> int:
+    """One line to the user, from one of the processes where all say the same."""
+    if not shared or os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"unroll: error: {' '.join(message.split())}", file=sys.stderr)
     return exit_code
 

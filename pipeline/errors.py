@@ -1,4 +1,4 @@
-"""An error that is the user's to mend is one clear line and an exit code, never a traceback.
+"""An error that somebody can mend is one clear line and an exit code, never a traceback.
 
 | code | class | who acts |
 |---|---|---|
@@ -7,7 +7,10 @@
 | 2 | ConfigError | the user: config or command line |
 | 3 | DataError | the user: source or dataset |
 | 4 | CheckpointError | the user: run or checkpoint |
+| 5 | OutOfMemoryError | the user: smaller micro-batches, or a strategy that divides the model |
 | 6 | NonFiniteError | the user: learning rate, clipping, or the samples that the journal names |
+| 7 | LostPeerError | the scheduler: another process died or left; start the same command again |
+| 8 | HangError | the user: the stacks in the run tell where; the same command continues |
 | 75 | stopped and saved | the scheduler: start the same command again |
 """
 
@@ -18,6 +21,7 @@ class UserError(Exception):
     """A mistake that the user can mend; the message names the thing and the mend."""
 
     exit_code = 1
+    shared = True  # every process of a run raises it, so that one of them tells
 
 
 class ConfigError(UserError):
@@ -42,3 +46,55 @@ class NonFiniteError(UserError):
     """Losses or gradients are not finite, or spikes, and going back to an earlier checkpoint did not help."""
 
     exit_code = 6
+
+
+class OutOfMemoryError(UserError):
+    """A process asked for more memory than there is."""
+
+    exit_code = 5
+    shared = False
+
+
+class LostPeerError(UserError):
+    """Another process of the run died, left or is no longer heard."""
+
+    exit_code = 7
+    shared = False
+
+
+class HangError(UserError):
+    """No process of the run moves any more."""
+
+    exit_code = 8
+    shared = False
+
+
+MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+LOST = ("closed by peer", "reset by peer", "broken pipe", "gloo", "nccl")
+
+
+def classify(error: Exception, processes: int) -> Exception:
+    """The error of this class that a failure in training stands for; itself where it is none.
+
+    Args:
+        error: what training raised.
+        processes: of the run; one alone has lost no other.
+    """
+    text = str(error).strip()
+    said = text.lower()
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, MemoryError) or any(words in said for words in MEMORY):
+        first = text.splitlines()[0] if text else type(error).__name__
+        return OutOfMemoryError(
+            f"out of memory ({first}). What helps, cheapest first: a smaller data.init_args.per_device_batch_size "
+            "(gradients are accumulated, the result is the same), activation checkpointing, a strategy that divides "
+            "the optimizer's state and the model (configs/run/deepspeed_zero1.yaml, zero2, zero3, fsdp), a shorter "
+            "context, or more processes"
+        )
+    if processes > 1 and isinstance(error, RuntimeError) and any(words in said for words in LOST):
+        return LostPeerError(
+            f"another process of the run died or left ({text.splitlines()[0]}); what it said, or the files in "
+            "the run's stacks/, tell why, and the same command continues from the last checkpoint"
+        )
+    return error

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import stop
-from pipeline.errors import TRY_AGAIN, ConfigError
+from pipeline.errors import TRY_AGAIN, ConfigError, HangError, LostPeerError
 
 PATIENCE = 30.0  # seconds the others are given when one process has failed
+GRACE = 3.0  # the same when it was killed: they cannot finish a step without it
 
 
 def started_elsewhere(environment: Mapping[str, str] = os.environ) -> bool:
@@ -53,7 +54,8 @@ def fork(processes: int) -> int | None:
 
     Returns:
         None in a child, whose environment then names its rank; in the parent, after all have left, the exit code
-        of the run: that of the first process that failed, else 75 if they stopped, else 0.
+        of the run: that of the process that failed first, and not because another did; else 75 if they stopped,
+        else 0.
     """
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ["MASTER_PORT"] = str(_free_port())
@@ -74,8 +76,7 @@ def fork(processes: int) -> int | None:
 
 
 def _supervise(children: dict[int, int]) -> int:
-    forwarded, failed_at = False, 0.0
-    first = 0
+    forwarded, deadline = False, 0.0
     codes: list[int] = []
     alive = set(children)
     while alive:
@@ -83,21 +84,40 @@ def _supervise(children: dict[int, int]) -> int:
             forwarded = True
             _signal(alive, signal.SIGTERM)
         ended = _ended(alive)
-        if not ended:
-            if failed_at and time.monotonic() - failed_at > PATIENCE:
-                _signal(alive, signal.SIGKILL)
-            time.sleep(0.02)
-            continue
         alive.difference_update(ended)
-        codes.extend(ended.values())
-        # of several that ended together, one that was killed is why the others failed
-        child, code = max(ended.items(), key=lambda each: (each[1] != TRY_AGAIN, each[1]))
-        if code not in (0, TRY_AGAIN) and not failed_at:
-            first, failed_at = code, time.monotonic()
-            if code > 128:  # it did not leave by itself: the others cannot finish a step without it
+        for child, code in ended.items():
+            if code > 128 and not deadline:
                 print(f"unroll: rank {children[child]} was killed by signal {code - 128}", file=sys.stderr)
-                _signal(alive, signal.SIGKILL)
-    return first or max(codes)
+        codes.extend(sorted(ended.values(), key=_cause))
+        worst = max(codes, key=_cause, default=0)
+        if not deadline and _cause(worst) > 1:
+            deadline = time.monotonic() + (GRACE if _is_silent(worst) else PATIENCE)
+        if deadline and time.monotonic() > deadline:
+            _end(alive)
+            break
+        time.sleep(0.02)
+    return max(codes, key=_cause)  # of equal ones the first
+
+
+def _cause(code: int) -> int:
+    """How likely an exit code is the reason for the others: a process that was killed tells nobody."""
+    if code > 128:
+        return 4
+    return {0: 0, TRY_AGAIN: 1, LostPeerError.exit_code: 2}.get(code, 3)
+
+
+def _is_silent(code: int) -> bool:
+    """Whether those that are still there can do nothing but wait for one that will say no more."""
+    return code > 128 or code in (LostPeerError.exit_code, HangError.exit_code)
+
+
+def _end(children: set[int]) -> None:
+    """Have them write their stacks, then kill them."""
+    _signal(children, signal.SIGUSR2)
+    time.sleep(0.5)
+    _signal(children, signal.SIGKILL)
+    for child in children:
+        os.waitpid(child, 0)
 
 
 def _ended(alive: set[int]) -> dict[int, int]:

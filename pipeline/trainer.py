@@ -41,8 +41,10 @@ def make_trainer(
     checkpoints, guard = config.checkpoints, config.guard
     checkpoints.directory = run.checkpoints
     guard.checkpoints = checkpoints
+    config.watchdog.directory = run.path / "stacks"
     monitor = Monitor(run.attempt["number"] if start else 0, [guard.row, checkpoints.row])
     own = [
+        config.watchdog,
         Randomness(int(config.seed_everything)),
         guard,
         monitor,

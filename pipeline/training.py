@@ -19,8 +19,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from pipeline import launch, stop
 from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.guard import Guard
+from pipeline.callbacks.watchdog import Watchdog
 from pipeline.data.plan import Share
-from pipeline.errors import TRY_AGAIN, ConfigError, UserError
+from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
 from pipeline.resume import Start, begin
 from pipeline.run import Run, choose_checkpoint, directory_of, find_run
 from pipeline.tracking.patient import PatientWandbLogger
@@ -81,6 +82,7 @@ class CommandLine(LightningCLI):
         parser.add_argument("--resume", type=str, default="auto", help="auto or never")
         parser.add_class_arguments(Checkpoints, "checkpoints")
         parser.add_class_arguments(Guard, "guard")
+        parser.add_class_arguments(Watchdog, "watchdog")
         parser.add_class_arguments(Tracking, "tracking")
         parser.link_arguments("data.vocab_size", "model.init_args.vocab_size", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
@@ -207,6 +209,8 @@ def _fit(cli: CommandLine, run: Run, start: Start) -> None:
     except stop.Stopped:
         code = TRY_AGAIN
         raise
+    except Exception as error:
+        raise classify(error, trainer.world_size) from error
     finally:
         for logger in trainer.loggers:
             if isinstance(logger, PatientWandbLogger):

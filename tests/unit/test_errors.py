@@ -1,0 +1,48 @@
+"""A failure in training gets the exit code of its class, and advice where there is some."""
+
+import pytest
+import torch
+
+from pipeline import errors
+from pipeline.errors import ConfigError, LostPeerError, OutOfMemoryError, UserError, classify
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        MemoryError(),
+    ],
+)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_out_of_memory_comes_with_the_advice_that_helps(error: Exception, processes: int) -> None:
+    found = classify(error, processes)
+    assert isinstance(found, OutOfMemoryError)
+    for advice in ("per_device_batch_size", "accumulated", "checkpointing", "zero3"):
+        assert advice in str(found)
+
+
+def test_a_torn_connection_is_a_lost_peer_where_there_are_peers() -> None:
+    error = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:8596")
+    assert isinstance(classify(error, 2), LostPeerError)
+    assert classify(error, 1) is error
+
+
+@pytest.mark.parametrize("error", [ConfigError("no such key"), ValueError("shape"), RuntimeError("size mismatch")])
+def test_other_errors_stay_what_they_are(error: Exception) -> None:
+    assert classify(error, 2) is error
+
+
+def test_every_class_has_an_exit_code_of_its_own_and_both_tables_name_it() -> None:
+    from pathlib import Path
+
+    classes = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, UserError)]
+    codes = {found.exit_code: found for found in classes}
+    assert len(codes) == len(classes)
+    assert errors.TRY_AGAIN not in codes
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
+    for code, found in codes.items():
+        assert f"| {code} | " in readme
+        if found is not UserError:
+            assert f"| {code} | {found.__name__} |" in (errors.__doc__ or "")
