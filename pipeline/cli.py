@@ -14,6 +14,10 @@ VERBS = {
     "test": ("pipeline.training", "measure a run's best checkpoint on the test split"),
     "generate": ("pipeline.generate", "write text with a run: `unroll generate RUN --prompt TEXT`"),
     "checkpoint": ("pipeline.checkpoint_verbs", "verify, compare, export or convert checkpoints"),
+    "verify-resume": (
+        "pipeline.verify_resume",
+        "does an experiment, stopped and continued, end like the straight one?",
+    ),
     "compare": ("pipeline.compare", "runs side by side, as a table and a page: `unroll compare RUN...`"),
     "demo": ("pipeline.demo", "all of it in five minutes, on the built-in corpus"),
 }
@@ -32,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP.format(verbs="\n".join(f"  {verb:12}{about}" for verb, (_, about) in VERBS.items())))
+        print(HELP.format(verbs="\n".join(f"  {verb:15}{about}" for verb, (_, about) in VERBS.items())))
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.strategies import DDPStrategy
 
 from pipeline.callbacks.lines import Lines
@@ -20,6 +21,12 @@ from pipeline.resume import Start
 from pipeline.run import Run
 from pipeline.tracking.journal_logger import JournalLogger
 from pipeline.tracking.weights_and_biases import wandb_logger
+
+
+class WholeFitLoop(_FitLoop):
+    """Training that begins and ends even where no step is left: a stop may have left the last validation to do."""
+
+    skip = False
 
 
 def make_trainer(
@@ -63,7 +70,9 @@ def make_trainer(
         "use_distributed_sampler": False,  # the plan shares the batches out
         "default_root_dir": run.path,
     }
-    return Trainer(**settings)
+    trainer = Trainer(**settings)
+    trainer.fit_loop.__class__ = WholeFitLoop
+    return trainer
 
 
 def _loggers(config: Any, run: Run, model: LightningModule, data: LightningDataModule) -> list[Logger]:

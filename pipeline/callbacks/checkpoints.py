@@ -5,6 +5,7 @@ stop, and at the end. Training stands still while the state is copied to host me
 the background and published between two later steps. The last few and the best by a metric are kept.
 """
 
+import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -55,18 +56,21 @@ class Checkpoints(Callback):
         self.stalled = 0.0  # seconds that training stood still for checkpoints, since somebody last asked
         self.saved_at, self.saved_step, self.validated_step = time.monotonic(), -1, -1
         self.validation_due = False
+        self.loops: dict[str, Any] | None = None  # as they were loaded, until training goes on
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Connect the processes that will agree."""
         self.agreement.connect()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen to signals, after Lightning put its own handlers; run the validation that a stop left undone."""
+        """Listen to signals, after Lightning put its own handlers; do what a stop at a step's end left undone."""
         stop.install()
+        turn_page(trainer)
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         if self.validation_due:
             self.validation_due = False
             self._validate(trainer)
+        self.loops = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -109,11 +113,14 @@ class Checkpoints(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["accumulation"] = trainer.accumulate_grad_batches
+        if self.loops is not None:  # Lightning is still about to take them up
+            checkpoint["loops"] = self.loops
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         rescale(checkpoint, trainer.accumulate_grad_batches)
+        self.loops = copy.deepcopy(checkpoint["loops"])
 
     def row(self) -> dict[str, float]:
         """For the journal: seconds that training stood still for checkpoints since the last row."""
@@ -203,6 +210,26 @@ class Checkpoints(Callback):
         for path in checkpoint.newest_first(self.directory):
             if path not in kept:
                 checkpoint.remove(path)
+
+
+def turn_page(trainer: pl.Trainer) -> None:
+    """Begin the next epoch where the run was left at the very end of one.
+
+    Lightning would go on as if in the middle of an epoch: it would take the next stop for the end of
+    one, or end this one after its first step.
+    """
+    loop: Any = trainer.fit_loop
+    epochs, batches = loop.epoch_progress, loop.epoch_loop.batch_progress
+    if loop.done:  # nothing is left to train, and to count the last step and epoch
+        for counts in (epochs.total, epochs.current, batches.total, batches.current):
+            counts.processed = counts.completed = counts.ready
+    elif epochs.current.processed != epochs.current.ready:
+        pass  # in the middle of an epoch
+    elif loop.restarted_mid_epoch:  # left before the end was counted, which was done just now
+        epochs.increment_ready()
+        epochs.increment_started()
+    else:
+        loop.epoch_loop.restarting = False  # count from the first batch
 
 
 def rescale(state: dict[str, Any], accumulation: int) -> None:

@@ -1,0 +1,138 @@
+"""A process that sends itself a signal at a chosen moment: for those who prove that a run survives it.
+
+SIGTERM asks the run to save and to leave; SIGKILL takes the process away as a power loss does.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from pipeline.checkpoint import name_of
+
+
+class Interrupt(Callback):
+    """Sends a signal to one of the processes of a run; those below say when.
+
+    Args:
+        number: of the signal.
+        rank: of the process that sends it to itself.
+    """
+
+    def __init__(self, number: int, rank: int = 0) -> None:
+        self.number, self.rank = number, rank
+
+    @property
+    def asks(self) -> bool:
+        """Whether the run is asked to stop, and may save; else it is killed."""
+        return self.number != signal.SIGKILL
+
+    def strike(self) -> None:
+        """Now."""
+        os.kill(os.getpid(), self.number)
+
+    def config(self) -> dict[str, Any]:
+        """How a config names this interrupt."""
+        return {"class_path": f"{type(self).__module__}.{type(self).__name__}", "init_args": vars(self)}
+
+    def __str__(self) -> str:
+        return f"{signal.Signals(self.number).name} to process {self.rank} {self.moment}"
+
+    @property
+    def moment(self) -> str:
+        """When, in words."""
+        raise NotImplementedError
+
+
+class BeforeBatch(Interrupt):
+    """Before a micro-batch of training.
+
+    Args:
+        number: of the signal.
+        rank: of the process that sends it to itself.
+        step: optimizer steps done.
+        slot: micro-batches of the next step done.
+    """
+
+    def __init__(self, number: int, rank: int = 0, step: int = 0, slot: int = 0) -> None:
+        super().__init__(number, rank)
+        self.step, self.slot = step, slot
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        now = (trainer.global_rank, trainer.global_step, batch_idx % trainer.accumulate_grad_batches)
+        if now == (self.rank, self.step, self.slot):
+            self.strike()
+
+    @property
+    def moment(self) -> str:
+        within = f", micro-batch {self.slot + 1}" if self.slot else ""
+        return f"before step {self.step + 1}{within}"
+
+
+class WhileValidating(Interrupt):
+    """Before a batch of a validation.
+
+    Args:
+        number: of the signal.
+        rank: of the process that sends it to itself.
+        step: optimizer steps done.
+        batch: batches of the validation done.
+    """
+
+    def __init__(self, number: int, rank: int = 0, step: int = 0, batch: int = 0) -> None:
+        super().__init__(number, rank)
+        self.step, self.batch = step, batch
+
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if (trainer.global_rank, trainer.global_step, batch_idx) == (self.rank, self.step, self.batch):
+            self.strike()
+
+    @property
+    def moment(self) -> str:
+        return f"in the validation after step {self.step}, before batch {self.batch + 1}"
+
+
+class WhileSaving(Interrupt):
+    """Before Python's next operation on a file of a checkpoint that is being written.
+
+    Args:
+        number: of the signal.
+        rank: of the process that sends it to itself.
+        step: of the checkpoint.
+        done: operations on its files done: open, rename, make, list or remove.
+    """
+
+    def __init__(self, number: int, rank: int = 0, step: int = 0, done: int = 0) -> None:
+        super().__init__(number, rank)
+        self.step, self.done = step, done
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Watch what the process does with files; there is no way to stop watching."""
+        if trainer.global_rank != self.rank:
+            return
+        partial, seen = f".{name_of(self.step)}.partial", 0
+
+        def watch(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal seen
+            if event.startswith(("open", "os.", "shutil.")) and any(partial in str(each) for each in arguments):
+                seen += 1
+                if seen == self.done + 1:
+                    self.strike()
+
+        sys.addaudithook(watch)
+
+    @property
+    def moment(self) -> str:
+        return f"while it saves step {self.step}, after {self.done} file operations"

@@ -1,0 +1,91 @@
+"""When the runs of a trial are stopped: at chosen moments, where something could go wrong, and at random ones."""
+
+import random
+import signal
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pipeline.callbacks.interrupts import BeforeBatch, Interrupt, WhileSaving, WhileValidating
+from pipeline.errors import ConfigError
+
+TERM, KILL = int(signal.SIGTERM), int(signal.SIGKILL)
+SAVING = 12  # operations on the files of a checkpoint that its first process does at least
+
+
+class Lengths(NamedTuple):
+    """How long things take in a trial, in optimizer steps: so short that all of them happen."""
+
+    run: int
+    epoch: int
+    validation: int
+    checkpoint: int
+
+    @classmethod
+    def of(cls, steps: int) -> "Lengths":
+        """More than two epochs, and at least three validations and checkpoints in a run.
+
+        Raises:
+            ConfigError: it is too short for that.
+        """
+        if steps < 8:
+            raise ConfigError(f"--steps {steps}: at least 8, or there is too little to stop")
+        return cls(steps, 2 * steps // 5, steps // 3, steps // 4)
+
+    def keys(self, accumulation: int | None) -> list[str]:
+        """As `unroll fit` takes them, given the micro-batches a step; where None is known, epochs stay as they are."""
+        slots = accumulation or 1
+        keys = {
+            "max_steps": self.run,
+            "max_epochs": -1,
+            "max_time": "null",
+            "val_check_interval": self.validation * slots,
+            "check_val_every_n_epoch": "null",
+            "limit_val_batches": 3,
+            "log_every_n_steps": 2,
+        }
+        if accumulation is not None:
+            keys["limit_train_batches"] = self.epoch * slots
+        saves = [f"--checkpoints.every_steps={self.checkpoint}", "--checkpoints.every_minutes=null"]
+        return [*(f"--trainer.{name}={value}" for name, value in keys.items()), *saves]
+
+
+def chosen(chance: random.Random, lengths: Lengths, size: int, slots: int) -> Iterator[list[Interrupt]]:
+    """Stops where something could go wrong, in processes drawn by chance.
+
+    Args:
+        chance: draws the process.
+        lengths: of the run.
+        size: processes.
+        slots: micro-batches a step.
+    """
+
+    def rank() -> int:
+        return chance.randrange(size)
+
+    middle, late = lengths.run // 2, lengths.run - 2
+    yield [BeforeBatch(TERM, rank(), middle)]
+    yield [BeforeBatch(KILL, rank(), middle + 1)]
+    yield [BeforeBatch(TERM, rank(), lengths.epoch - 1)]  # leaves at the very end of the first epoch
+    yield [BeforeBatch(KILL, rank(), 2 * lengths.epoch)]  # nothing of the third epoch is done
+    if slots > 1:
+        yield [BeforeBatch(TERM, rank(), middle, slot=1)]
+        yield [BeforeBatch(KILL, rank(), middle, slot=1)]
+    yield [WhileValidating(TERM, rank(), lengths.validation)]
+    yield [WhileValidating(KILL, rank(), 2 * lengths.validation)]
+    yield [WhileSaving(KILL, 0, lengths.checkpoint, done=SAVING // 2)]
+    yield [BeforeBatch(TERM, rank(), 2), BeforeBatch(KILL, rank(), middle + 1), BeforeBatch(TERM, rank(), late)]
+
+
+def drawn(chance: random.Random, lengths: Lengths, size: int, slots: int, count: int) -> Iterator[list[Interrupt]]:
+    """So many stops, each drawn by chance from all moments of a run."""
+    for _ in range(count):
+        number, rank = chance.choice([TERM, KILL]), chance.randrange(size)
+        step, slot = chance.randrange(1, lengths.run), chance.randrange(slots)
+        validated = lengths.validation * chance.randrange(1, lengths.run // lengths.validation)
+        saved = lengths.checkpoint * chance.randrange(1, lengths.run // lengths.checkpoint)
+        kinds: list[Interrupt] = [
+            BeforeBatch(number, rank, step, slot),
+            WhileValidating(number, rank, validated),
+            WhileSaving(KILL, 0, saved, chance.randrange(SAVING)),
+        ]
+        yield [chance.choice(kinds)]
