@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,3 +93,31 @@ def test_the_advice_is_heard_whichever_process_ran_out_of_memory(
 def test_a_whole_run_leaves_no_stacks(fit: Fit) -> None:
     assert fit("whole", *TWO) == 0
     assert list(Path("runs/whole/stacks").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("work", "codes"), [(wait_for_ever, (8, 8)), (kill_itself, (7, 137))])
+def test_processes_that_another_launcher_started_watch_each_other_too(
+    fit: Fit, last_process_does: Any, monkeypatch: pytest.MonkeyPatch, work: Callable[[], None], codes: tuple[int, int]
+) -> None:
+    assert fit("broken", "trainer.max_steps", 2) == 0  # so that there is a run to continue
+    last_process_does(work)
+    elastic = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "none"}
+    for name, value in {**elastic, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, str(value))
+    other = os.fork()
+    if other == 0:
+        os.setsid()
+        os.environ.update(RANK="1", LOCAL_RANK="1")
+        os._exit(fit("broken", *TWO))
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert fit("broken", *TWO) == codes[0]
+    assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == codes[1]
+    assert "training_step" in stacks("broken")[0] or "backward" in stacks("broken")[0]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
