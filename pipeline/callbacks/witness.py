@@ -24,14 +24,16 @@ class Row(NamedTuple):
     rank: int
     slot: int
     """Micro-batches of this step done before."""
-    parts: int
-    """Processes times micro-batches: what the global batch was divided into."""
+    processes: int
+    slots: int
+    """Micro-batches of a step."""
     samples: list[int]
     batch: str
     """Digest of the batch's tensors."""
     generators: str
     """Digest of the states of torch's generators afterwards."""
     loss: float
+    """This process's part of the step's loss, times the number of processes."""
 
 
 class Witness(Callback):
@@ -56,7 +58,8 @@ class Witness(Callback):
             step,
             trainer.global_rank,
             slot,
-            trainer.world_size * trainer.accumulate_grad_batches,
+            trainer.world_size,
+            trainer.accumulate_grad_batches,
             batch.ids.tolist(),
             digest([leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]),
             digest(generators),
@@ -123,13 +126,13 @@ def global_batches(rows: list[Row]) -> dict[int, list[tuple[list[int], float]]]:
 
     It does not matter on how many processes and in how many micro-batches.
     """
-    groups: dict[tuple[int, int], list[Row]] = {}
+    groups: dict[tuple[int, int, int], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.step, row.parts), []).append(row)
+        groups.setdefault((row.step, row.processes, row.slots), []).append(row)
     found: dict[int, list[tuple[list[int], float]]] = {}
-    for (step, parts), group in sorted(groups.items()):
+    for (step, processes, slots), group in sorted(groups.items()):
         once = list({row[:3]: row for row in group}.values())
-        if len(once) == parts:  # a kill may leave the rows of some processes
+        if len(once) == processes * slots:  # a kill may leave the rows of some processes
             samples = [sample for row in once for sample in row.samples]
-            found.setdefault(step, []).append((samples, sum(row.loss for row in once) / parts))
+            found.setdefault(step, []).append((samples, sum(row.loss for row in once) / processes))
     return found

@@ -11,15 +11,6 @@ import torch
 
 Fit = Callable[..., int]
 State = Callable[[str], dict[str, Any]]
-NETWORKS = [
-    "ngram.NGram",
-    "bag_of_words.BagOfWords",
-    "rnn.RNN",
-    "gru.GRU",
-    "conv.ConvNet",
-    "linear_recurrence.LinearRecurrence",
-    "transformer.Transformer",
-]
 
 
 def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:
@@ -69,17 +60,6 @@ def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(fit: Fit,
     record = json.loads((tmp_path / "runs" / "cut" / "run.json").read_text())
     assert [attempt["start_step"] for attempt in record["attempts"]] == [0, 4, 8, 12]
     assert [attempt["exit_code"] for attempt in record["attempts"]] == [75, None, 75, 0]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("network", NETWORKS)
-def test_every_architecture_continues_exactly(fit: Fit, state: State, network: str) -> None:
-    model = f"pipeline.models.{network}LanguageModel"
-    keys: list[Any] = ["data.init_args.cut", "windows" if "Transformer" in network else "lanes"]
-    assert fit("straight", *keys, model=model) == 0
-    assert fit("killed", *keys, model=model, die=(signal.SIGKILL, 7)) != 0
-    assert fit("killed", *keys, model=model) == 0
-    assert_equal(state("straight"), state("killed"))
 
 
 def test_the_validation_that_a_stop_left_undone_is_whole(fit: Fit, state: State, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_sound_experiment_is_equal_on_one_process_and_on_two(
     assert "moved from 2 processes to 1 and back" in told
     apart = re.search(r"differ by at most ([0-9.e-]+),", told)
     assert apart is not None
-    assert float(apart[1]) < 1.0
+    assert float(apart[1]) < 0.1
 
 
 def test_a_state_that_is_lost_is_noticed(config: str, fork: Start, capfd: pytest.CaptureFixture[str]) -> None:
