@@ -106,10 +106,15 @@ class Plateau(Schedule):
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """Two groups: matrices, which weight decay shrinks, and vectors (biases, gains), which it does not."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trained if parameter.ndim < 2]
+    matrices = [parameter for parameter in trained if len(_shape(parameter)) >= 2]
+    vectors = [parameter for parameter in trained if len(_shape(parameter)) < 2]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def _shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """The shape of the whole parameter, also of one that ZeRO 3 has flattened and divided."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def gradient_norm(module: nn.Module) -> torch.Tensor:

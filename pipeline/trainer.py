@@ -56,6 +56,7 @@ def make_trainer(
         guard,
         monitor,
         Samples(run.path / "tokenizer.json"),
+        config.execution,
         *(settings["callbacks"] or []),
         checkpoints,  # last: it saves what the others did in this step
     ]

@@ -9,21 +9,24 @@ import logging
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from pipeline import launch, stop
 from pipeline.callbacks.checkpoints import Checkpoints
+from pipeline.callbacks.execution import Execution
 from pipeline.callbacks.guard import Guard
 from pipeline.callbacks.watchdog import Watchdog
 from pipeline.data.plan import Share
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
 from pipeline.resume import Start, begin
-from pipeline.run import Run, choose_checkpoint, directory_of, find_run
+from pipeline.run import Run, build_model, choose_checkpoint, directory_of, find_run
 from pipeline.tracking.patient import PatientWandbLogger
 from pipeline.tracking.weights_and_biases import Tracking
 from pipeline.trainer import make_trainer
@@ -83,6 +86,7 @@ class CommandLine(LightningCLI):
         parser.add_class_arguments(Checkpoints, "checkpoints")
         parser.add_class_arguments(Guard, "guard")
         parser.add_class_arguments(Watchdog, "watchdog")
+        parser.add_class_arguments(Execution, "execution")
         parser.add_class_arguments(Tracking, "tracking")
         parser.link_arguments("data.vocab_size", "model.init_args.vocab_size", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
@@ -97,11 +101,22 @@ class CommandLine(LightningCLI):
     def instantiate_classes(self) -> None:
         """Only `build` builds: in the process that trains."""
 
-    def build(self) -> tuple[LightningModule, LightningDataModule, Any]:
-        """The model, the data and the whole instantiated config; equal weights on every process."""
+    def build(self) -> tuple[Any, LightningDataModule, Any]:
+        """The model, the data and the whole instantiated config.
+
+        The model has shapes but no weights yet: `configure_model` makes them, the same ones on every process.
+        """
+        with torch.device("meta"):
+            self.config_init = self.parser.instantiate_classes(self.config)
+        model, data = self.config_init.model, self.config_init.data
+        model.build = partial(self._build_model, data.vocab_size)
+        return model, data, self.config_init
+
+    def _build_model(self, vocab_size: int) -> Any:
         torch.manual_seed(int(self.config.seed_everything))
-        self.config_init = self.parser.instantiate_classes(self.config)
-        return self.config_init.model, self.config_init.data, self.config_init
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))["model"]
+        config.setdefault("init_args", {}).update(vocab_size=vocab_size)
+        return build_model(config)
 
 
 def main(argv: list[str]) -> int:

@@ -14,6 +14,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
+from pipeline.errors import ConfigError
+from pipeline.strategies.sharded import Sharded
+
 AVERAGED = "averaged"  # where a checkpoint keeps the average, by the names of the parameters
 
 
@@ -39,6 +42,12 @@ class WeightAverage(Callback, ABC):
             weights = [found[name].detach().to(average.dtype) for name, average in self.average.items()]
             torch._foreach_lerp_(list(self.average.values()), weights, self.share())
         self.count += 1
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Raise ConfigError under a strategy in which no process has the weights."""
+        if isinstance(trainer.strategy, Sharded):
+            name = type(trainer.strategy).__name__
+            raise ConfigError(f"{name} divides the weights that {type(self).__name__} averages: train with ddp")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A loaded average goes where the weights are."""

@@ -1,15 +1,17 @@
 """Dropout is drawn from the seed, the step and the rank, so a resumed run draws what the straight one draws."""
 
 import hashlib
+import random
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
 
 class Randomness(Callback):
-    """Seeds torch's generators anew before each micro-batch.
+    """Seeds the generators of torch, numpy and Python anew before each micro-batch.
 
     Args:
         seed: the run's seed.
@@ -22,7 +24,10 @@ class Randomness(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         slot = batch_idx % trainer.accumulate_grad_batches
-        torch.manual_seed(seed_of(self.seed, trainer.global_step, slot, trainer.global_rank))
+        drawn = seed_of(self.seed, trainer.global_step, slot, trainer.global_rank)
+        torch.manual_seed(drawn)
+        np.random.seed(drawn % 2**32)  # the global one, which libraries draw from
+        random.seed(drawn)
 
 
 def seed_of(*parts: int) -> int:

@@ -44,6 +44,7 @@ class GatedConvolution(nn.Module):
         self.convolution = nn.Linear(kernel * width, 2 * hidden)
         self.mix = nn.Linear(hidden, 2 * width)
         self.dropout = nn.Dropout(dropout)
+        self.apply(initialise)
 
     def forward(
         self, inputs: Float[Tensor, "B T D"], past: Float[Tensor, "B P D"] | None
@@ -95,7 +96,7 @@ class ConvNet(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, width)
-        self.apply(initialise)
+        initialise(self.output)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Read T more inputs; the outputs are for predicting the next one."""

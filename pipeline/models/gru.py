@@ -30,7 +30,7 @@ class GRU(RecurrentStack):
     """
 
     def __init__(self, **stack: Any) -> None:
-        super().__init__(partial(nn.GRU, batch_first=True), **stack)
+        super().__init__(partial(nn.GRU, batch_first=True), nn.init.zeros_, **stack)
 
 
 class GRULanguageModel(LanguageModel):

@@ -90,6 +90,7 @@ class Block(nn.Module):
         self.feedforward_norm = nn.LayerNorm(width)
         self.feedforward = SwiGLU(width, dropout=dropout)
         self.dropout = nn.Dropout(dropout)
+        self.apply(initialise)
 
     def forward(
         self, inputs: Float[Tensor, "B T D"], state: tuple[Tensor, Tensor] | None
@@ -133,7 +134,6 @@ class LinearRecurrence(nn.Module):
         self.layers = nn.ModuleList(Block(width, hidden or width, kernel, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.apply(initialise)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Read T more inputs; the outputs are for predicting the next one."""

@@ -11,7 +11,7 @@ Legend: B sequences, T positions, D features.
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.models.recurrent import RecurrentStack
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
@@ -32,12 +32,11 @@ class LSTM(RecurrentStack):
     """
 
     def __init__(self, forget_bias: float = 1.0, **stack: Any) -> None:
-        super().__init__(partial(nn.LSTM, batch_first=True), **stack)
-        for kernel in self.modules():
-            if isinstance(kernel, nn.LSTM):
-                _, _, bias, _ = kernel.parameters()
-                _, forget, _, _ = bias.chunk(4)  # torch's order: i, f, g, o
-                nn.init.constant_(forget, forget_bias)
+        def fill(bias: Tensor) -> None:
+            _, forget, _, _ = nn.init.zeros_(bias).chunk(4)  # torch's order: i, f, g, o
+            nn.init.constant_(forget, forget_bias)
+
+        super().__init__(partial(nn.LSTM, batch_first=True), fill, **stack)
 
 
 class LSTMLanguageModel(LanguageModel):

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from pipeline.state import State
 
+Fill = Callable[[Tensor], object]  # changes a tensor in place
+
 
 class VariationalDropout(nn.Module):
     """Dropout whose mask is drawn once a sequence and is the same at all its positions.
@@ -45,20 +47,21 @@ class RecurrentLayer(nn.Module):
     Args:
         kernel: a one-layer `nn.RNN`, `nn.LSTM` or `nn.GRU` with `batch_first`.
         weight_drop: share of the recurrent weights set to zero, anew each call in training.
+        bias: fills the input's bias; the recurrent one starts at zero.
     """
 
-    def __init__(self, kernel: nn.RNNBase, weight_drop: float) -> None:
+    def __init__(self, kernel: nn.RNNBase, weight_drop: float, bias: Fill = nn.init.zeros_) -> None:
         super().__init__()
         self.kernel = kernel
         self.weight_drop = weight_drop
         self.states = 2 if isinstance(kernel, nn.LSTM) else 1
-        weight, recurrent_weight, *biases = kernel.parameters()
+        weight, recurrent_weight, input_bias, recurrent_bias = kernel.parameters()
         for gate in weight.chunk(len(weight) // kernel.hidden_size):
             nn.init.xavier_uniform_(gate)
         for gate in recurrent_weight.chunk(len(weight) // kernel.hidden_size):
             nn.init.orthogonal_(gate)
-        for bias in biases:
-            nn.init.zeros_(bias)
+        bias(input_bias)
+        nn.init.zeros_(recurrent_bias)
 
     def forward(
         self, inputs: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B H"], ...] | None
@@ -94,6 +97,7 @@ class RecurrentStack(nn.Module):
 
     Args:
         kernel: makes a layer's kernel from its input size and its hidden size.
+        bias: fills the input's bias of a layer.
         width: features in and out.
         depth: number of layers.
         hidden: features of all layers but the last, which gives `width`; by default the width.
@@ -110,6 +114,7 @@ class RecurrentStack(nn.Module):
     def __init__(
         self,
         kernel: Callable[[int, int], nn.RNNBase],
+        bias: Fill,
         width: int = 256,
         depth: int = 2,
         hidden: int | None = None,
@@ -130,8 +135,7 @@ class RecurrentStack(nn.Module):
                 raise ValueError(f"a dropout rate of {rate} is not in [0, 1)")
         self.width = width
         sizes = [width] + [hidden or width] * (depth - 1) + [width]
-        kernels = [kernel(size, next_size) for size, next_size in pairwise(sizes)]
-        self.layers = nn.ModuleList(RecurrentLayer(each, weight_drop) for each in kernels)
+        self.layers = nn.ModuleList(RecurrentLayer(kernel(*each), weight_drop, bias) for each in pairwise(sizes))
         drop = VariationalDropout if variational else nn.Dropout
         self.dropouts = nn.ModuleList(drop(rate) for rate in rates)
 

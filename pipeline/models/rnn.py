@@ -29,7 +29,8 @@ class RNN(RecurrentStack):
     """
 
     def __init__(self, nonlinearity: Literal["tanh", "relu"] = "tanh", **stack: Any) -> None:
-        super().__init__(partial(nn.RNN, nonlinearity=nonlinearity, batch_first=True), **stack)
+        kernel = partial(nn.RNN, nonlinearity=nonlinearity, batch_first=True)
+        super().__init__(kernel, nn.init.zeros_, **stack)
 
 
 class RNNLanguageModel(LanguageModel):

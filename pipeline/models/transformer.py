@@ -31,16 +31,24 @@ class Block(nn.Module):
         attention: the self-attention.
         feedforward: the position-wise layer.
         width: features in and out.
+        depth: number of blocks; what each of their 2 * depth layers adds starts small, so that the sum keeps
+            the scale of the input.
         dropout: share of what each layer adds that is dropped in training.
     """
 
-    def __init__(self, attention: SelfAttention, feedforward: nn.Module, width: int, dropout: float) -> None:
+    def __init__(
+        self, attention: SelfAttention, feedforward: nn.Module, width: int, depth: int, dropout: float
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
         self.attention = attention
         self.feedforward_norm = nn.LayerNorm(width)
         self.feedforward = feedforward
         self.dropout = nn.Dropout(dropout)
+        self.apply(initialise)
+        for part in (attention, feedforward):
+            *_, last = (each for each in part.modules() if isinstance(each, nn.Linear))
+            nn.init.normal_(last.weight, std=(2 * depth * last.in_features) ** -0.5)
 
     def forward(
         self,
@@ -99,24 +107,14 @@ class Transformer(nn.Module):
         self.context = context
         self.window = window
         self.positions = None if context is None else nn.Embedding(context, width)
-        blocks = [
-            Block(SelfAttention(width, heads, dropout), feedforward(width, hidden, dropout), width, dropout)
-            for _ in range(depth)
-        ]
-        self.layers = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
-        self._initialise(blocks)
-
-    def _initialise(self, blocks: list[Block]) -> None:
-        """What each of the 2 * depth layers adds starts small: their sum keeps the scale of the input."""
-        self.apply(initialise)
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=0.02)
-        for block in blocks:
-            for part in (block.attention, block.feedforward):
-                *_, last = (each for each in part.modules() if isinstance(each, nn.Linear))
-                nn.init.normal_(last.weight, std=(2 * len(blocks) * last.in_features) ** -0.5)
+        self.layers = nn.ModuleList(
+            Block(SelfAttention(width, heads, dropout), feedforward(width, hidden, dropout), width, depth, dropout)
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Read T more inputs; the outputs are for predicting the next one.

@@ -10,14 +10,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
 from pipeline import held
 from pipeline.held import Held
 from pipeline.pieces import Pieces
-from pipeline.strategies.sharded import Sharded, layers
+from pipeline.strategies.sharded import DTYPES, Sharded
 
 STEPS = ("training_step", "validation_step", "test_step")  # what runs the module besides its forward
 
@@ -41,51 +40,46 @@ class FullySharded(Sharded, ModelParallelStrategy):
 
     def setup(self, trainer: pl.Trainer) -> None:
         """Divide the module, then make the optimizer over its shards."""
+        from torch.distributed.fsdp import register_fsdp_forward_method
+
         assert self.accelerator is not None
         self.accelerator.setup(trainer)
-        self._shard()
+        module = self.module()
+        self.divide(module)  # what is left of it: the layers were divided when they were built
+        for step in STEPS:
+            register_fsdp_forward_method(module, step)
         if trainer.state.fn == "fit":
             self.setup_optimizers(trainer)
         self.setup_precision_plugin()
         self.barrier()
 
     def held(self) -> Held:
-        module = self._module()
+        module = self.module()
         optimizer = self.optimizers[0] if self.optimizers else None
         return held.hold(module, optimizer, self.global_rank, self.world_size)
 
     def take_weights(self, pieces: Pieces) -> None:
-        held.take_weights(self._module(), pieces)
+        held.take_weights(self.module(), pieces)
 
     def take_optimizer(self, pieces: Pieces, kept: Mapping[str, Any]) -> None:
-        held.take_optimizer(self._module(), self.optimizers[0], pieces, kept)
+        held.take_optimizer(self.module(), self.optimizers[0], pieces, kept)
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
         """Micro-batches before the last add to the gradient without a word to the others."""
-        module: Any = self._module()
+        module: Any = self.module()
         module.set_requires_gradient_sync(False)
         yield
         module.set_requires_gradient_sync(True)
 
-    def _shard(self) -> None:
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+    def divide(self, layer: nn.Module) -> None:
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        module = self._module().to(self.root_device)
-        policy = MixedPrecisionPolicy()
-        if isinstance(self.precision_plugin, MixedPrecision) and self.precision_plugin.precision == "bf16-mixed":
-            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        options: dict[str, Any] = {
-            "mesh": self.device_mesh["data_parallel"],
-            "mp_policy": policy,
-            "reshard_after_forward": self.reshard_after_forward,
-        }
-        for layer in layers(module):
-            fully_shard(layer, **options)
-        fully_shard(module, **options)
-        for step in STEPS:
-            register_fsdp_forward_method(module, step)
-
-    def _module(self) -> nn.Module:
-        assert self.lightning_module is not None
-        return self.lightning_module
+        computed = DTYPES.get(str(self.precision_plugin.precision))
+        policy = MixedPrecisionPolicy(param_dtype=computed, reduce_dtype=torch.float32 if computed else None)
+        fully_shard(
+            layer.to(self.root_device),
+            mesh=self.device_mesh["data_parallel"],
+            mp_policy=policy,
+            reshard_after_forward=self.reshard_after_forward,
+        )

@@ -4,15 +4,19 @@ So a run may go on under another strategy, or on another number of processes, fr
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from pipeline import checkpoint
 from pipeline.held import Held
 from pipeline.pieces import Pieces
+
+DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # what weights are computed with, by precision
 
 
 class Sharded(ABC):
@@ -21,6 +25,25 @@ class Sharded(ABC):
     path: Path  # of the checkpoint that is loaded
     restore_checkpoint_after_setup = True  # there is nothing to fill before the model is divided
     lightning_restore_optimizer = True
+
+    @contextmanager
+    def model_sharded_context(self) -> Iterator[None]:
+        """Divide each layer as soon as it is built: no process ever holds the whole of a large model."""
+        kinds = {type(layer) for layer in layers(self.module())}
+        with ExitStack() as restored:
+            for kind in kinds:
+                restored.enter_context(_after_building(kind, self.divide))
+            yield
+
+    @abstractmethod
+    def divide(self, layer: nn.Module) -> None:
+        """Keep only this process's share of a layer's weights, where the strategy divides weights."""
+
+    def module(self) -> nn.Module:
+        """The model that is trained."""
+        module: nn.Module | None = self.lightning_module  # type: ignore[attr-defined]
+        assert module is not None
+        return module
 
     @abstractmethod
     def held(self) -> Held:
@@ -61,3 +84,20 @@ def layers(module: nn.Module) -> list[nn.Module]:
     """The repeated parts of a network that hold parameters: what is gathered, or computed again, one at a time."""
     lists = (each for each in module.modules() if isinstance(each, nn.ModuleList))
     return [layer for each in lists for layer in each if any(True for _ in layer.parameters())]
+
+
+@contextmanager
+def _after_building(kind: type[nn.Module], work: Callable[[nn.Module], None]) -> Iterator[None]:
+    """Call `work` with each module of a class once its constructor is done."""
+    construct = kind.__init__
+
+    def construct_and_work(self: nn.Module, *arguments: Any, **named: Any) -> None:
+        construct(self, *arguments, **named)
+        if type(self) is kind:
+            work(self)
+
+    kind.__init__ = construct_and_work  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        kind.__init__ = construct  # type: ignore[method-assign]

@@ -6,6 +6,7 @@ Rajbhandari et al. (2020), "ZeRO: Memory Optimizations Toward Training Trillion 
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
@@ -18,7 +19,7 @@ from pipeline import held
 from pipeline.errors import ConfigError
 from pipeline.held import Held
 from pipeline.pieces import OPTIMIZER, WEIGHTS, Piece, Pieces, share
-from pipeline.strategies.sharded import Sharded, layers
+from pipeline.strategies.sharded import DTYPES, Sharded, layers
 
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # DeepSpeed's dynamic loss scale
 INFINITE = torch.tensor(torch.inf)
@@ -82,14 +83,39 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         self.parallel_devices = [torch.device("cpu", index) for index in range(len(self.parallel_devices or []))]
         super(DeepSpeedStrategy, self).setup_environment()
 
+    @contextmanager
+    def model_sharded_context(self) -> Iterator[None]:
+        self._init_config_if_needed()
+        with super().model_sharded_context():
+            yield
+
     def setup(self, trainer: pl.Trainer) -> None:
         """Hand the module to DeepSpeed; stage 3 gathers its layers one at a time."""
         if self.stage == 3:
             from deepspeed.utils import set_z3_leaf_modules
 
-            module = self._module()
+            module = self.module()
             set_z3_leaf_modules(module, [type(layer) for layer in layers(module)], raise_if_not_found=False)
+            self._cast(module)
         super().setup(trainer)
+
+    def divide(self, layer: nn.Module) -> None:
+        if self.stage < 3:
+            return
+        import deepspeed
+
+        self._cast(layer)
+        deepspeed.zero.Init(module=layer, remote_device=self.remote_device, config_dict_or_path=self.config)
+
+    def _cast(self, module: nn.Module) -> None:
+        """Weights that are divided when they are built must have the precision that DeepSpeed computes with."""
+        if dtype := DTYPES.get(str(self.precision_plugin.precision)):
+            for parameter in module.parameters():
+                parameter.data = parameter.data.to(dtype)
+
+    def backward(self, closure_loss: Tensor, optimizer: Any, *arguments: Any, **named: Any) -> Tensor:
+        """Differentiate; Lightning has divided the loss by the micro-batches of a step, so DeepSpeed must not."""
+        return super().backward(closure_loss, optimizer, *arguments, scale_wrt_gas=False, **named)
 
     def optimizer_step(self, *arguments: Any, **named: Any) -> Any:
         """Step, and tell the task the norm that the gradient had before it was clipped."""
@@ -97,7 +123,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         for name in NORMS:
             vars(self._zero()).pop(name, None)
         norm = self.deepspeed_engine.get_global_grad_norm()
-        task: Any = self._module()
+        task: Any = self.module()
         task.norm = None if norm is None else torch.as_tensor(norm)
         return result
 
@@ -157,7 +183,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
 
     def _fragments(self) -> Iterator[Fragment]:
         """The range of each parameter whose optimizer state lies here, possibly empty."""
-        zero, named = self._zero(), held.names(self._module())
+        zero, named = self._zero(), held.names(self.module())
         for group, flat in zip(self._divided(), self._flats(), strict=True):
             for parameter in group:
                 name = named[id(parameter)]
@@ -191,7 +217,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         )
 
     def _groups(self) -> list[dict[str, Any]]:
-        inner, named = self._inner(), held.names(self._module())
+        inner, named = self._inner(), held.names(self.module())
         groups = self._divided() if self.stage < 3 else [g["params"] for g in self._zero().trainable_param_groups]
         return [
             {**group, "params": [named[id(parameter)] for parameter in parameters]}
@@ -201,7 +227,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
     def _whole(self) -> dict[str, Tensor]:
         """Buffers, and what is not trained: every process has all of it."""
         divided = {id(parameter) for group in self._divided() for parameter in group}
-        tensors = held.tensors(self._module())
+        tensors = held.tensors(self.module())
         return {name: tensor for name, tensor in tensors.items() if id(tensor) not in divided}
 
     def _spread(self) -> None:
@@ -229,7 +255,3 @@ class ZeRO(Sharded, DeepSpeedStrategy):
     def _inner(self) -> Any:
         """The optimizer of the config, over flat partitions."""
         return self._zero().optimizer
-
-    def _module(self) -> nn.Module:
-        assert self.lightning_module is not None
-        return self.lightning_module

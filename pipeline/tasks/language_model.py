@@ -142,7 +142,8 @@ class LanguageModel(Task):
             "perplexity": perplexity(loss),
             "bits_per_byte": bits_per_byte(loss, split.tokens, split.bytes),
         }
-        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()})
+        # not to the loggers: Monitor writes one row of all that a validation found
+        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, logger=False)
         return loss
 
     def _read(self, batch: TokenBatch, carried: dict[int, State]) -> tuple[Tensor, Tensor]:

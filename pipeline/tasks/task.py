@@ -1,5 +1,6 @@
 """What every task shares: its optimizer, its schedule, its gradient's norm, and the state carried between batches."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ class Task(LightningModule):
         self.carried: dict[int, State] = {}  # by micro-batch of a step
         self.norm: Tensor | None = None  # of the last step's gradient
         self.total: Tensor | None = None  # the same for the step under way, as the strategy divides it
+        self.build: Callable[[], nn.Module] | None = None  # makes what this only has the shape of
 
     @classmethod
     def from_pretrained(cls: type[SomeTask], path: str | Path) -> SomeTask:
@@ -51,6 +53,15 @@ class Task(LightningModule):
         if not isinstance(task, cls):
             raise CheckpointError(f"{path} is a {type(task).__name__}, no {cls.__name__}")
         return task
+
+    def configure_model(self) -> None:
+        """Build the layers for real, in the context of a strategy that may divide each as soon as it is built."""
+        if self.build is None:
+            return
+        with torch.device("cpu"):  # the same first weights on every kind of device
+            built, self.build = self.build(), None
+        for name, module in built.named_children():
+            setattr(self, name, module)
 
     @property
     def loss_scale(self) -> int:

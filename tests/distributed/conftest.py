@@ -169,4 +169,12 @@ def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
     return lambda name: state_of(tmp_path / "runs" / name)
 
 
+@pytest.fixture
+def rows(tmp_path: Path) -> Callable[[str], list[dict[str, Any]]]:
+    """`rows(NAME)` is what the journal of run NAME tells of the whole run."""
+    from pipeline import journal
+
+    return lambda name: journal.read(tmp_path / "runs" / name).rows
+
+
 KILL, TERM = signal.SIGKILL, signal.SIGTERM

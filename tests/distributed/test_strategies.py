@@ -38,10 +38,40 @@ def assert_close(one: dict[str, Any], two: dict[str, Any]) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(("model", "cut"), [(LSTM, "lanes"), (TRANSFORMER, "windows")])
 def test_a_strategy_learns_what_one_process_learns(fit: Fit, state: State, strategy: str, model: str, cut: str) -> None:
-    keys = [*WHOLE, "data.init_args.cut", cut]
+    """Two processes with two micro-batches a step each; the gradient is clipped (its norm is about 1)."""
+    keys = [*WHOLE, "data.init_args.cut", cut, "trainer.gradient_clip_val", 0.25]
     assert fit("one", *keys, model=model) == 0
-    assert fit("two", *keys, *on(strategy), model=model) == 0
+    assert fit("two", *keys, *on(strategy), "data.init_args.per_device_batch_size", 4, model=model) == 0
+    assert state("two")["accumulation"] == 2
     assert_close(state("one"), state("two"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_bfloat16_stays_near_float32_and_resumes_exactly(
+    fit: Fit, state: State, rows: Callable[[str], list[dict[str, Any]]], strategy: str
+) -> None:
+    """Within 1 % of the loss in nats: bfloat16 keeps 8 bits of a product, and sums stay in float32."""
+    keys = ["trainer.precision", "bf16-mixed", *on(strategy)]
+    assert fit("float32", "model.init_args.dropout", 0.0) == 0
+    assert fit("bfloat16", *keys, "model.init_args.dropout", 0.0) == 0
+    exact, near = ([row["val/loss"] for row in rows(name) if "val/loss" in row] for name in ("float32", "bfloat16"))
+    assert len(exact) == 3
+    assert near == pytest.approx(exact, rel=0.01)
+    assert near != exact
+    assert fit("stopped", *keys, "model.init_args.dropout", 0.0, die=(signal.SIGTERM, 7)) == 75
+    assert fit("stopped", *keys, "model.init_args.dropout", 0.0) == 0
+    assert_equal(state("bfloat16"), state("stopped"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("model", "cut"), [(LSTM, "lanes"), (TRANSFORMER, "windows")])
+def test_what_is_computed_again_changes_nothing(fit: Fit, state: State, strategy: str, model: str, cut: str) -> None:
+    keys = [*on(strategy), "data.init_args.cut", cut, "trainer.max_steps", 5]
+    assert fit("kept", *keys, model=model) == 0
+    assert fit("again", *keys, "execution.recompute", "true", model=model) == 0
+    assert_equal(state("kept"), state("again"))
 
 
 @pytest.mark.slow
@@ -52,14 +82,19 @@ def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(fit: Fit, state: St
     assert fit("killed", *keys, die=(signal.SIGTERM, 4)) == 75
     assert fit("killed", *keys, die=(signal.SIGKILL, 9)) == 128 + signal.SIGKILL
     assert fit("killed", *keys) == 0
-    straight, killed = (torch.utils._pytree.tree_leaves(part(state(name))) for name in ("straight", "killed"))
-    assert len(straight) == len(killed) > 20
-    for one, two in zip(straight, killed, strict=True):
-        assert torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two
+    assert_equal(state("straight"), state("killed"))
+
+
+def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:
+    """Bit for bit."""
+    ones, twos = (torch.utils._pytree.tree_leaves(part(each)) for each in (one, two))
+    assert len(ones) == len(twos) > 20
+    for left, right in zip(ones, twos, strict=True):
+        assert torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
 
 
 def part(state: dict[str, Any]) -> list[Any]:
-    return [state[key] for key in ("global_step", "state_dict", "optimizer_states", "carried")]
+    return [state[key] for key in ("global_step", "state_dict", "optimizer_states")] + [state.get("carried")]
 
 
 @pytest.mark.slow

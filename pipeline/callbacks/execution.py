@@ -1,0 +1,57 @@
+"""How the layers of a network are run in training: as they are, compiled, or without keeping what they computed."""
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from pipeline.errors import ConfigError
+from pipeline.strategies.sharded import layers
+
+
+class Execution(Callback):
+    """Changes how each layer runs forward, under every strategy; names and weights stay what they are.
+
+    Args:
+        compile: compile each layer with `torch.compile`; steps start after a minute or so and are faster then.
+            Evaluation and generation, whose shapes change from call to call, run as they are.
+        recompute: keep only the inputs of each layer and compute what is inside again in the backward pass
+            (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): about a third more
+            computation, far less memory; the results are the same.
+
+    Raises:
+        ConfigError: there is no C++ compiler to compile with.
+    """
+
+    def __init__(self, compile: bool = False, recompute: bool = False) -> None:
+        self.compile, self.recompute = compile, recompute
+        if compile and not shutil.which(os.environ.get("CXX", "g++")):
+            raise ConfigError("execution.compile needs a C++ compiler: install g++, or set it to false")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Change the layers; the strategy has divided them by now."""
+        if not self.compile and not self.recompute:
+            return
+        for layer in layers(pl_module):
+            layer.forward = partial(_run, layer, layer.forward, self._changed(layer.forward))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the layers as they were."""
+        for layer in layers(pl_module):
+            layer.__dict__.pop("forward", None)
+
+    def _changed(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        if self.compile:
+            forward = torch.compile(forward)
+        return partial(checkpoint, forward, use_reentrant=False) if self.recompute else forward
+
+
+def _run(layer: nn.Module, plain: Callable[..., Any], changed: Callable[..., Any], *inputs: Any) -> Any:
+    return (changed if layer.training else plain)(*inputs)

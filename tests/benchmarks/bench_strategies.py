@@ -1,0 +1,72 @@
+"""Tokens a second of each strategy on two processes against one process, by `unroll fit` itself.
+
+    python tests/benchmarks/bench_strategies.py [--config configs/text/lstm.yaml] [--steps 40] [--rounds 3]
+        [--device cpu]
+
+All of them train the same global batches; a round runs each once, and the median of the ratios within a round is
+printed. On a CPU both processes share its memory and its cores: two of them are at best as fast as there are cores.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import data_prep.text
+from pipeline import journal
+
+ROOT = Path(__file__).parents[2]
+SHARDED = ("fsdp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3")
+WAYS = {"one process": [], "ddp": ["ddp"], **{name: [name] for name in SHARDED}, "ddp, recompute": ["ddp", "recompute"]}
+
+
+def rate(run: Path, overlays: list[str], options: argparse.Namespace, dataset: Path) -> float:
+    """Tokens a second after the first tenth of the steps."""
+    configs = [ROOT / options.config, *(ROOT / "configs" / "run" / f"{name}.yaml" for name in overlays)]
+    keys = {
+        "run": run,
+        "data.init_args.dataset": dataset,
+        "trainer.accelerator": "gpu" if options.device == "cuda" else "cpu",
+        "trainer.devices": 2 if overlays else 1,
+        "trainer.max_steps": options.steps,
+        "trainer.max_epochs": -1,
+        "trainer.val_check_interval": options.steps,
+        "trainer.check_val_every_n_epoch": "null",
+        "trainer.log_every_n_steps": options.steps // 10,
+        "trainer.limit_val_batches": 1,
+        "checkpoints.every_minutes": "null",
+    }
+    given = [*(f"--config={path}" for path in configs), *(f"--{key}={value}" for key, value in keys.items())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-m", "pipeline", "fit", *given], check=True, env=environment, capture_output=True)
+    rows = [row for row in journal.read(run).rows if "train/loss" in row]
+    first, last = rows[0], rows[-1]
+    return float(last["tokens"] - first["tokens"]) / float(last["seconds"] - first["seconds"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--config", default="configs/text/lstm.yaml")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    rates: dict[str, list[float]] = {name: [] for name in WAYS}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data_prep.text.main(["builtin", "--output", str(folder / "data"), "--vocab-size", "2048", "--workers", "1"])
+        for turn in range(options.rounds):
+            for way, overlays in WAYS.items():
+                run = folder / f"{way.replace(', ', '-').replace(' ', '-')}-{turn}"
+                rates[way].append(rate(run, overlays, options, folder / "data"))
+    print(f"{'strategy':20}{'tokens/s':>10}{'of one process':>16}")
+    for way, measured in rates.items():
+        ratio = median(here / one for here, one in zip(measured, rates["one process"], strict=True))
+        print(f"{way:20}{median(measured):10,.0f}{ratio:16.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
