@@ -146,3 +146,11 @@ def test_settings_that_cannot_be_are_refused() -> None:
         TriggeredAverage(patience=0)
     with pytest.raises(ValueError, match=r"decay=1\.0"):
         ExponentialAverage(decay=1.0)
+
+
+def test_under_a_strategy_that_divides_the_weights_the_average_is_refused(
+    fit: Fit, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sharded = ["trainer.strategy", '{"class_path": "pipeline.strategies.FullySharded"}']
+    assert fit("run", *sharded, "trainer.callbacks", json.dumps(EXPONENTIAL)) == 2
+    assert "FullySharded divides the weights that ExponentialAverage averages: train with ddp" in capfd.readouterr().err

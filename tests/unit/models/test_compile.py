@@ -5,9 +5,13 @@ import shutil
 import pytest
 import torch
 
+from pipeline.callbacks.execution import Execution
+from pipeline.errors import ConfigError
 from pipeline.models.conv import ConvNet
 from pipeline.models.linear_recurrence import LinearRecurrence
-from pipeline.models.transformer import Transformer
+from pipeline.models.lstm import LSTMLanguageModel
+from pipeline.models.transformer import Transformer, TransformerLanguageModel
+from pipeline.strategies.sharded import layers
 
 
 @pytest.fixture
@@ -36,3 +40,32 @@ def test_it_compiles_to_one_graph(network):
     network.zero_grad()
     expected.square().mean().backward()
     torch.testing.assert_close(given, [each.grad for each in network.parameters()], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_needs_a_compiler")
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("kind", [LSTMLanguageModel, TransformerLanguageModel])
+def test_compiled_layers_learn_what_plain_ones_learn(kind, recompute):
+    model = kind(vocab_size=11, width=16, depth=2)
+    tokens = torch.arange(18).reshape(2, 9) % 11
+    plain = _gradients(model, tokens)
+    execution = Execution(compile=True, recompute=recompute)
+    execution.on_train_start(None, model)
+    assert all("forward" in vars(layer) for layer in layers(model))
+    torch.testing.assert_close(_gradients(model, tokens), plain, rtol=1e-3, atol=1e-5)
+    execution.on_train_end(None, model)
+    assert not any("forward" in vars(layer) for layer in layers(model))
+
+
+def _gradients(model, tokens):
+    model.zero_grad()
+    model(tokens)[0].square().mean().backward()
+    return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+
+def test_without_a_compiler_nothing_is_compiled_and_the_mend_is_named(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"install g\+\+"):
+        Execution(compile=True)
+    assert not Execution(recompute=True).compile
