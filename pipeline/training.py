@@ -237,10 +237,10 @@ def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
     model, data, config = cli.build()
     trainer: Trainer = make_trainer(config, run, model, data, None)
     evaluate = {"validate": trainer.validate, "test": trainer.test}[verb]
-    results = evaluate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
+    evaluate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
     if trainer.is_global_zero:
         print(f"{run.name}, {chosen.name}, on {data.dataset.path}:")  # type: ignore[attr-defined]
-        for name, value in results[0].items():
+        for name, value in trainer.callback_metrics.items():
             print(f"  {name:24}{value:.4f}")
 
 
