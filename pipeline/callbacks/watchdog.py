@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,14 @@ class Pulse:
 
     Args:
         patience: seconds without a sign that are borne.
+        ranks: of the processes; one that says nothing at all counts from now on.
+        now: seconds, on the clock of `hear`.
     """
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, patience: float, ranks: Iterable[int], now: float) -> None:
         self.patience = patience
         self.said: dict[int, str] = {}
-        self.heard: dict[int, float] = {}
+        self.heard = dict.fromkeys(ranks, now)
 
     def hear(self, said: Mapping[int, str], now: float) -> None:
         """Take what the processes say: a growing number and the seconds without a move, `left REASON` or `done`."""
@@ -59,14 +61,15 @@ class Pulse:
             now: seconds, on the clock of `hear`.
         """
         stills = [still]
-        for rank, word in self.said.items():
+        for rank, heard in self.heard.items():
+            word = self.said.get(rank, "0 0.0")
             if rank == mine:
                 continue
             if word.startswith((LEFT, DONE)):
                 if still > (GRACE if word.startswith(LEFT) else self.patience):
                     return LostPeerError(f"process {rank} {word}, this one waits for it")
-            elif now - self.heard[rank] > self.patience:
-                return LostPeerError(f"process {rank} has not been heard for {now - self.heard[rank]:.0f} s")
+            elif now - heard > self.patience:
+                return LostPeerError(f"process {rank} has not been heard for {now - heard:.0f} s")
             else:
                 stills.append(float(word.split()[1]))
         if min(stills) > self.patience:
@@ -102,7 +105,8 @@ class Watchdog(Callback):
         met: Any = torch.distributed.distributed_c10d._get_default_store()
         store = met.clone()  # may be used beside it
         store.set_timeout(timedelta(seconds=self.patience))
-        self.store, self.rank, self.ranks = store, trainer.global_rank, range(trainer.world_size)
+        self.store, self.rank, self.ranks = store, trainer.global_rank, [*range(trainer.world_size)]
+        self.speaking: list[int] = []
         self.main = threading.get_ident()
         self.directory.mkdir(parents=True, exist_ok=True)
         self.path = self.directory / f"{time.strftime('%Y%m%dT%H%M%S')}-rank-{self.rank:05d}.txt"
@@ -146,7 +150,8 @@ class Watchdog(Callback):
             self.path.unlink()
 
     def _watch(self) -> None:
-        pulse, count, looked, sign, moved = Pulse(self.patience), 0, time.monotonic(), (), time.monotonic()
+        count, looked, sign, moved = 0, time.monotonic(), (), time.monotonic()
+        pulse = Pulse(self.patience, self.ranks, looked)
         while not self.ended.wait(self.interval):
             # whoever keeps this thread from running too (the interpreter is locked) is stopped by a clock in C
             faulthandler.dump_traceback_later(2 * self.patience, exit=True, file=self.file)
@@ -166,12 +171,12 @@ class Watchdog(Callback):
                 self._stop(trouble)
 
     def _exchange(self, word: str) -> dict[int, str]:
-        """Say `word`; hear what all say. Nothing is heard until all have said something."""
+        """Say `word`; hear what the others say."""
         self.store.set(_key(self.rank), word)
-        keys = [_key(rank) for rank in self.ranks]
-        if not self.store.check(keys):
-            return {}
-        return {rank: said.decode() for rank, said in zip(self.ranks, self.store.multi_get(keys), strict=True)}
+        if self.speaking != self.ranks:  # not all have said their first word yet
+            self.speaking = [rank for rank in self.ranks if self.store.check([_key(rank)])]
+        said = self.store.multi_get([_key(rank) for rank in self.speaking])
+        return {rank: word.decode() for rank, word in zip(self.speaking, said, strict=True)}
 
     def _sign(self) -> tuple[Any, ...]:
         """Something that changes when the main thread moves: where it is, and how many batches it began."""

@@ -13,7 +13,7 @@ import pytest
 from pipeline.tasks.language_model import LanguageModel
 
 Fit = Callable[..., int]
-TWO = ["trainer.devices", 2, "watchdog.patience", 2.0]
+TWO = ["trainer.devices", 2, "watchdog.patience", 8.0]  # a slow disk holds all of them for seconds
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ def last_process_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[],
     def does(work: Callable[[], None]) -> None:
         def training_step(self: LanguageModel, batch: Any, batch_idx: int) -> Any:
             if self.trainer.global_step == 4 and self.trainer.global_rank == self.trainer.world_size - 1:
+                Path("broke").touch()
                 work()
             return straight(self, batch, batch_idx)
 
@@ -72,9 +73,8 @@ def test_the_others_stop_soon_and_tell_where_they_stood(
     fit: Fit, last_process_does: Any, work: Callable[[], None], code: int, told_by: set[int]
 ) -> None:
     last_process_does(work)
-    began = time.monotonic()
     assert fit("broken", *TWO) == code
-    assert time.monotonic() - began < 40  # the start of two processes on a busy machine included
+    assert time.time() - Path("broke").stat().st_mtime < 60
     told = stacks("broken")
     assert set(told) == told_by
     assert all("all_reduce" in text or "backward" in text or "training_step" in text for text in told.values())

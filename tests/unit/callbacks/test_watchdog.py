@@ -9,7 +9,7 @@ from pipeline.errors import HangError, LostPeerError
 @pytest.fixture
 def pulse() -> Pulse:
     """Of three processes, heard at second 100, all moving."""
-    pulse = Pulse(patience=10.0)
+    pulse = Pulse(10.0, range(3), 99.0)
     pulse.hear({0: "1 0.0", 1: "1 0.0", 2: "1 0.0"}, 100.0)
     return pulse
 
@@ -29,6 +29,14 @@ def test_a_process_that_is_no_longer_heard_is_lost_after_the_patience(pulse: Pul
     found = pulse.trouble(0, 0.0, 111.0)
     assert isinstance(found, LostPeerError)
     assert "process 2" in str(found)
+
+
+def test_a_process_that_never_said_a_word_is_lost_and_no_hang() -> None:
+    pulse = Pulse(10.0, range(2), 100.0)
+    pulse.hear({0: "11 10.5"}, 110.5)
+    assert isinstance(pulse.trouble(0, 10.5, 110.5), LostPeerError)
+    pulse = Pulse(10.0, range(2), 101.0)  # still until it has had its time
+    assert pulse.trouble(0, 10.5, 110.5) is None
 
 
 def test_all_standing_still_is_a_hang(pulse: Pulse) -> None:
