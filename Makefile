@@ -65,7 +65,7 @@ check: $(STAMP) ## Lint, formatting, types, the direction of imports, shell scri
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@if command -v shellcheck > /dev/null; then shellcheck .ci/run && echo "shellcheck: passed"; \
+	@if command -v shellcheck > /dev/null; then shellcheck .ci/run slurm/*.sbatch && echo "shellcheck: passed"; \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
 format: $(STAMP) ## Mend what the linter and the formatter can mend by themselves

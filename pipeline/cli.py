@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 
-from pipeline import stop
+from pipeline import slurm, stop
 from pipeline.errors import TRY_AGAIN, UserError
 
 VERBS = {
@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if module == "pipeline.training":
             stop.install()  # before torch is imported: a signal in those seconds is not lost
+            slurm.adopt()
             rest = [verb, *rest]
         return int(importlib.import_module(module).main(rest))
     except UserError as error:
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def complain(message: str, exit_code: int, shared: bool = True) -> int:
     """One line to the user, from one of the processes where all say the same."""
-    if not shared or os.environ.get("LOCAL_RANK", "0") == "0":
+    if not shared or os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
         print(f"unroll: error: {' '.join(message.split())}", file=sys.stderr)
     return exit_code
 

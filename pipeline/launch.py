@@ -21,16 +21,22 @@ GRACE = 3.0  # the same when it was killed: they cannot finish a step without it
 
 def started_elsewhere(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is one of several that a launcher started."""
-    tasks = int(environment.get("SLURM_NTASKS", "1"))
-    return "LOCAL_RANK" in environment or (tasks > 1 and "SLURM_PROCID" in environment)
+    return "LOCAL_WORLD_SIZE" in environment
+
+
+def rank(environment: Mapping[str, str] = os.environ) -> int:
+    """Which process of the run this is; 0 keeps its record."""
+    return int(environment.get("RANK", environment.get("LOCAL_RANK", "0")))
 
 
 def count_processes(trainer: Mapping[str, Any]) -> int:
-    """Processes that this node runs, from the trainer's part of the config.
+    """Processes that this node runs: as many as the launcher started, else from the trainer's part of the config.
 
     Raises:
         ConfigError: `devices` is none of the forms that Lightning takes.
     """
+    if started_elsewhere():
+        return int(os.environ["LOCAL_WORLD_SIZE"])
     devices, accelerator = trainer.get("devices", "auto"), trainer.get("accelerator", "auto")
     if isinstance(devices, list | tuple):
         return len(devices)

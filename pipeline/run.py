@@ -15,10 +15,11 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pipeline.errors import CheckpointError, ConfigError
 
@@ -128,22 +129,32 @@ class Run:
         return aside
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, patience: float = 0.0) -> Iterator[None]:
         """Hold the run: two processes that train it would spoil it.
+
+        Args:
+            patience: seconds to wait for another process to leave it.
 
         Raises:
             ConfigError: another process holds it.
         """
+        until = time.monotonic() + patience
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.with_name(f".{self.name}.lock")
         with file.open("a") as held:
-            try:
-                fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader workers would inherit it
-            except OSError:
-                raise ConfigError(
-                    f"run {self.name} is being trained by another process: wait, or give --run OTHER"
-                ) from None
+            while not _locked(held):
+                if time.monotonic() >= until:
+                    raise ConfigError(f"run {self.name} is being trained by another process: wait, or give --run OTHER")
+                time.sleep(0.5)
             yield
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader workers would inherit it
+    except OSError:
+        return False
+    return True
 
 
 def now() -> str:

@@ -1,24 +1,24 @@
 """Lightning's Trainer, with the callbacks, loggers and strategy that a run needs, whatever the config adds."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loops.fit_loop import _FitLoop
-from lightning.pytorch.strategies import DDPStrategy
 
 from pipeline.callbacks.lines import Lines
 from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.randomness import Randomness
 from pipeline.callbacks.samples import Samples
 from pipeline.checkpoint import CheckpointDirectory
-from pipeline.launch import world_size
+from pipeline.launch import count_processes, rank, started_elsewhere, world_size
 from pipeline.resume import Start
 from pipeline.run import Run
+from pipeline.strategies.data_parallel import DataParallel
 from pipeline.tracking.journal_logger import JournalLogger
 from pipeline.tracking.weights_and_biases import wandb_logger
 
@@ -43,8 +43,10 @@ def make_trainer(
     """
     settings = dict(vars(config.trainer))
     if settings["strategy"] in ("auto", "ddp") and world_size(settings) > 1:
-        # uneven batches of an evaluation must not wait for each other's buffers
-        settings["strategy"] = DDPStrategy(broadcast_buffers=False)
+        settings["strategy"] = DataParallel()
+    if started_elsewhere():  # a requeued job may have other nodes than the config says
+        settings["devices"] = count_processes(settings)
+        settings["num_nodes"] = world_size(settings) // settings["devices"]
     checkpoints, guard = config.checkpoints, config.guard
     checkpoints.directory = run.checkpoints
     guard.checkpoints = checkpoints
@@ -64,7 +66,8 @@ def make_trainer(
     settings |= {
         "callbacks": [*own, shown, monitor.leave] if start else [],
         "logger": _loggers(config, run, model, data) if start else False,
-        "plugins": [CheckpointDirectory(), *_listed(settings["plugins"])],
+        # Lightning's view of Slurm brings signal handlers, a requeue and checks of its own
+        "plugins": [CheckpointDirectory(), LightningEnvironment(), *_listed(settings["plugins"])],
         "enable_checkpointing": False,  # the callback above is the one that does it
         "enable_progress_bar": start is not None and sys.stdout.isatty(),
         "enable_model_summary": False,
@@ -78,7 +81,7 @@ def make_trainer(
 
 def _loggers(config: Any, run: Run, model: LightningModule, data: LightningDataModule) -> list[Logger]:
     """The journal and W&B, on the first process; the record learns what was built."""
-    if int(os.environ.get("LOCAL_RANK", "0")) or int(os.environ.get("SLURM_PROCID", "0")):
+    if rank():
         return []
     parameters = sum(parameter.numel() for parameter in model.parameters())
     run.write(architecture=type(model).__name__, parameters=parameters)

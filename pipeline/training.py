@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from pipeline import launch, stop
+from pipeline import launch, rendezvous, stop
 from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.execution import Execution
 from pipeline.callbacks.guard import Guard
@@ -31,6 +32,7 @@ from pipeline.tracking.patient import PatientWandbLogger
 from pipeline.tracking.weights_and_biases import Tracking
 from pipeline.trainer import make_trainer
 
+LOCK_PATIENCE = 60.0  # seconds that a requeued attempt gives the one before it to leave
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 # what jsonargparse adds to say through which types it went
@@ -130,23 +132,23 @@ def main(argv: list[str]) -> int:
     run = Run(run_directory(cli.config))
     if verb != "fit":
         return _start(cli, lambda: _evaluate(cli, run, verb))
-    if not is_first():  # another process of the same run keeps its record
-        return _start(cli, lambda: _fit(cli, run, begin(run, cli)))
     _check_division(cli.config)
-    with run.lock():
-        start = begin(run, cli)
+    with ExitStack() as held:
+        start = _begin(cli, run, held)
         if start.finished:
             return 0
+        if launch.rank():  # the first process keeps the record
+            return _start(cli, lambda: _fit(cli, run, start))
         try:
             code = _start(cli, lambda: _fit(cli, run, start))
         except stop.Stopped:
             code = TRY_AGAIN
         except BaseException as error:
-            if not _is_child():
+            if run.attempt["pid"] == os.getpid():
                 code = error.exit_code if isinstance(error, UserError) else 1
                 run.end_attempt(f"failed: {type(error).__name__}: {error}", code)
             raise
-        if not _is_child():
+        if run.attempt["pid"] == os.getpid():
             reason = {0: "finished", TRY_AGAIN: "stopped"}.get(code, f"failed: exit code {code}")
             run.end_attempt(reason, code)
             if code == TRY_AGAIN:
@@ -182,11 +184,6 @@ def run_directory(config: Any) -> Path:
     return directory_of("-".join(parts).removesuffix(first.suffix))
 
 
-def is_first() -> bool:
-    """Whether this is the first of the processes that a cluster's launcher started, or the only one."""
-    return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "RANK", "LOCAL_RANK"))
-
-
 def _with_config_of_run(arguments: list[str]) -> list[str]:
     names = [value for key, value in itertools.pairwise(arguments) if key == "--run"]
     names += [argument.removeprefix("--run=") for argument in arguments if argument.startswith("--run=")]
@@ -199,6 +196,23 @@ def _check_division(config: Any) -> None:
     if "global_batch_size" in settings:
         limit = settings.get("per_device_batch_size")
         Share.of(settings["global_batch_size"], limit, launch.world_size(vars(config.trainer)), 0)
+
+
+def _begin(cli: CommandLine, run: Run, held: ExitStack) -> Start:
+    """How the attempt begins, found by the first process and told to those that a launcher started beside it."""
+    if not launch.started_elsewhere():
+        held.enter_context(run.lock())
+        return begin(run, cli)
+
+    def first() -> dict[str, Any]:
+        held.enter_context(run.lock(patience=LOCK_PATIENCE))
+        start = begin(run, cli)
+        return {"start": (str(start.checkpoint or ""), start.step, start.finished), "record": run.record}
+
+    said = rendezvous.share(first, launch.world_size(vars(cli.config.trainer)))
+    run.record = said["record"]
+    checkpoint, step, finished = said["start"]
+    return Start(Path(checkpoint) if checkpoint else None, step, finished)
 
 
 def _start(cli: CommandLine, work: Any) -> int:
@@ -249,11 +263,7 @@ def _quieten() -> None:
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(package).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric)\..*", category=UserWarning)
-    warnings.filterwarnings("ignore", module=r"(lightning|torch)\..*", category=FutureWarning)
-
-
-def _is_child() -> bool:
-    return "LOCAL_RANK" in os.environ and "SLURM_PROCID" not in os.environ
+    warnings.filterwarnings("ignore", module=r"(lightning|torch|pipeline\.strategies)\..*", category=FutureWarning)
 
 
 def _shorten(message: str) -> str:

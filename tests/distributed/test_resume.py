@@ -83,6 +83,15 @@ def test_two_processes_stop_together_and_continue_exactly(fit: Fit, state: State
     assert_equal(state("straight"), state("stopped"))
 
 
+@pytest.mark.slow
+def test_four_processes_sum_in_one_order_before_and_after_a_stop(fit: Fit, state: State) -> None:
+    four = ["trainer.devices", 4]  # of more than two numbers the order of the sum is seen in the last bits
+    assert fit("straight", *four) == 0
+    assert fit("stopped", *four, die=(signal.SIGTERM, 6)) == 75
+    assert fit("stopped", *four) == 0
+    assert_equal(state("straight"), state("stopped"))
+
+
 def test_a_run_moves_from_two_processes_to_one_and_back(fit: Fit, state: State) -> None:
     sgd = ["model.init_args.dropout", 0.0, "model.init_args.optimizer.class_path", "torch.optim.SGD"]
     assert fit("straight", *sgd) == 0

@@ -1,0 +1,59 @@
+"""Before training, the first process tells the others how the attempt begins; they write nothing of the record.
+
+They meet where torch's processes meet a moment later, at MASTER_ADDR and MASTER_PORT: the first keeps the store.
+"""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.launch import rank
+
+PATIENCE = timedelta(hours=1)  # the first may have a large dataset to verify
+ERRAND = timedelta(seconds=30)  # for the others to hear why the first leaves
+
+_open: list[Any] = []  # torch's own rendezvous finds the server of this process only while somebody holds it
+
+
+def share(say: Callable[[], dict[str, Any]], world_size: int) -> dict[str, Any]:
+    """What `say` returns on the first process, on every process.
+
+    Args:
+        say: called on the first process alone; its answer must survive JSON.
+        world_size: processes that meet.
+
+    Raises:
+        UserError: on the others, with the exit code of what the first raised, which says it to the user.
+    """
+    from torch.distributed.rendezvous import rendezvous
+
+    store, *_ = next(rendezvous("env://", rank(), world_size))
+    _open.append(store)
+    if rank():
+        store.set_timeout(PATIENCE)
+        heard: dict[str, Any] = json.loads(store.get("start"))
+        store.add("heard", 1)
+        if "failed" in heard:
+            failure = UserError("the first process could not start")
+            failure.exit_code = heard["failed"]
+            raise failure
+        return heard
+    try:
+        said = say()
+    except BaseException as error:
+        store.set("start", json.dumps({"failed": getattr(error, "exit_code", 1)}))
+        _wait_until_heard(store, world_size - 1)
+        raise
+    store.set("start", json.dumps(said))
+    return said
+
+
+def _wait_until_heard(store: Any, others: int) -> None:
+    """The store ends with this process: the others must have read it."""
+    import time
+
+    until = time.monotonic() + ERRAND.total_seconds()
+    while store.add("heard", 0) < others and time.monotonic() < until:
+        time.sleep(0.05)

@@ -1,0 +1,23 @@
+"""A callback that holds every process before one step, until a file appears or a signal comes."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+
+from pipeline import stop
+
+
+class Held(Callback):
+    """Waits before step HOLD for the file GO, and leaves a mark of itself in the run's directory meanwhile."""
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step != int(os.environ["HOLD"]):
+            return
+        mark = Path(trainer.default_root_dir) / f"held-{trainer.global_rank}"
+        mark.touch()
+        while not Path(os.environ["GO"]).exists() and stop.requested() is None:
+            time.sleep(0.02)
+        mark.unlink()
