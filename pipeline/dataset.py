@@ -156,15 +156,17 @@ class TokenSplit:
     def starts(self, start: int, stop: int) -> Int64[np.ndarray, " R"]:
         """The positions in [start, stop) at which a document starts, ascending; position 0 is one."""
         edges, values, columns = self._batches
-        found = [np.zeros(int(start == 0 < stop), np.int64)]
+        found = [np.zeros(1, np.int64)] if start == 0 < stop else []
         for at in range(max(bisect_left(edges, start) - 1, 0), len(values)):
             if edges[at] >= stop:
                 break
             row_ends, flags = columns[at]
-            low, high = np.searchsorted(row_ends, [start - edges[at], stop - edges[at]])
+            # bisect, not searchsorted: that would copy the whole column to the type of what it looks for
+            low = bisect_left(row_ends, start - edges[at])
+            high = bisect_left(row_ends, stop - edges[at], low)
             keep = flags.slice(low, high - low).to_numpy(zero_copy_only=False)
-            found.append(row_ends[low:high][keep].astype(np.int64) + edges[at])
-        return np.concatenate(found)
+            found.append(row_ends[low:high][keep] + np.int64(edges[at]))
+        return found[0] if len(found) == 1 else np.concatenate([np.zeros(0, np.int64), *found])
 
     @cached_property
     def _batches(self) -> tuple[list[int], list[np.ndarray], list[tuple[Any, Any]]]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import lightning
 import numpy as np
 import torch
+from jaxtyping import Bool, Int64
 from torch.utils.data import DataLoader, Dataset
 
 import pipeline.dataset
@@ -59,7 +60,6 @@ class Windows(Dataset[TokenBatch]):
         rows, width = len(part.ids), self.context
         inputs = np.full((rows, width), self.eos, np.int64)
         targets = np.full((rows, width), IGNORE, np.int64)
-        starts = np.zeros((rows, width), np.bool_) if self.resets else None
         for row, sample in enumerate(part.ids):
             if sample == NO_SAMPLE:
                 continue
@@ -71,17 +71,25 @@ class Windows(Dataset[TokenBatch]):
             inputs[row, 1 : last - first] = targets[row, : last - first - 1]
             if first > 0:
                 inputs[row, 0] = tokens[0]
-            if starts is not None:
-                starts[row, self.split.starts(first, last) - first] = True
         return TokenBatch(
             torch.from_numpy(inputs),
             torch.from_numpy(targets),
-            None if starts is None else torch.from_numpy(starts),
+            torch.from_numpy(self._starts(part, inputs)) if self.resets else None,
             torch.from_numpy(np.ascontiguousarray(part.ids)),
             part.predictions,
             part.step,
             part.slot if self.carries else None,
         )
+
+    def _starts(self, part: Slice, inputs: Int64[np.ndarray, "B T"]) -> Bool[np.ndarray, "B T"]:
+        """True where a document starts."""
+        starts = np.zeros(inputs.shape, np.bool_)
+        for row in np.flatnonzero((inputs == self.eos).any(1)):  # no start but after an end mark
+            if (sample := int(part.ids[row])) != NO_SAMPLE:
+                first = sample * self.context
+                last = min(first + self.context, self.split.tokens)
+                starts[row, self.split.starts(first, last) - first] = True
+        return starts
 
 
 class Cut(NamedTuple):
