@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt
 
 from data_prep.split import Assigned
-from pipeline.dataset import token_type
 from pipeline.errors import DataError
+from pipeline.shard import token_type
 
 CHUNK = 1 << 19  # characters: half a second of work or less, so that the last chunk is not waited for
 AHEAD = 3  # chunks read ahead for each worker

@@ -17,9 +17,11 @@ from typing import Any
 
 from data_prep.encode import Done, Encoded, Encoder, encoded
 from data_prep.split import Assigned
-from pipeline.dataset import TOKENIZER, Shard, ShardWriter, publish
+from pipeline.dataset import TOKENIZER, publish
 from pipeline.durable import write_durably
 from pipeline.errors import DataError, UserError
+from pipeline.shard import Shard
+from pipeline.tokens import ShardWriter
 
 SPLITS = ("train", "validation", "test")
 

@@ -50,8 +50,9 @@ def begin(run: Run, cli: Any) -> Start:
         print(f"run {run.name}: starting anew; the run of that name is now {aside}", flush=True)
     if not run.record:
         run.create()
-        run.write(linked={"vocab_size": dataset.vocab_size}, dataset=_describe(dataset))
-        shutil.copyfile(dataset.tokenizer_file, run.path / "tokenizer.json")
+        run.write(linked=dataset.linked, dataset=_describe(dataset))
+        for name, file in dataset.tokenizers.items():
+            shutil.copyfile(file, run.path / name)
     else:
         _compare(run, kept, dataset)
     checkpoint.clear_partial(run.checkpoints)
@@ -85,11 +86,12 @@ def _same_limits(run: Run, config: dict[str, Any]) -> bool:
 
 
 def _compare(run: Run, config: dict[str, Any], dataset: Dataset) -> None:
-    if run.record["linked"]["vocab_size"] != dataset.vocab_size:
-        raise CheckpointError(
-            f"run {run.name} has a vocabulary of {run.record['linked']['vocab_size']}, dataset {dataset.path} one of "
-            f"{dataset.vocab_size}: use the run's dataset, or --run OTHER"
-        )
+    for name, size in dataset.linked.items():
+        if (before := run.record["linked"].get(name)) != size:
+            raise CheckpointError(
+                f"run {run.name} has a vocabulary of {before}, dataset {dataset.path} one of {size} ({name}): "
+                "use the run's dataset, or --run OTHER"
+            )
     if run.record["dataset"]["checksum"] != dataset.checksum:
         raise DataError(
             f"dataset {dataset.path} is not the one that run {run.name} began with ({run.record['dataset']['path']}): "

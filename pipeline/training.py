@@ -33,6 +33,7 @@ from pipeline.tracking.weights_and_biases import Tracking
 from pipeline.trainer import make_trainer
 
 LOCK_PATIENCE = 60.0  # seconds that a requeued attempt gives the one before it to leave
+LINKED = ("vocab_size", "source_vocab_size")  # what a dataset tells the model, where the model asks for it
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 # what jsonargparse adds to say through which types it went
@@ -90,7 +91,9 @@ class CommandLine(LightningCLI):
         parser.add_class_arguments(Watchdog, "watchdog")
         parser.add_class_arguments(Execution, "execution")
         parser.add_class_arguments(Tracking, "tracking")
-        parser.link_arguments("data.vocab_size", "model.init_args.vocab_size", apply_on="instantiate")
+        for name in LINKED:
+            told = partial(_linked, name)
+            parser.link_arguments("data", f"model.init_args.{name}", compute_fn=told, apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -111,13 +114,13 @@ class CommandLine(LightningCLI):
         with torch.device("meta"):
             self.config_init = self.parser.instantiate_classes(self.config)
         model, data = self.config_init.model, self.config_init.data
-        model.build = partial(self._build_model, data.vocab_size)
+        model.build = partial(self._build_model, data.dataset.linked)
         return model, data, self.config_init
 
-    def _build_model(self, vocab_size: int) -> Any:
+    def _build_model(self, linked: dict[str, Any]) -> Any:
         torch.manual_seed(int(self.config.seed_everything))
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))["model"]
-        config.setdefault("init_args", {}).update(vocab_size=vocab_size)
+        config.setdefault("init_args", {}).update(linked)
         return build_model(config)
 
 
@@ -256,6 +259,10 @@ def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
         print(f"{run.name}, {chosen.name}, on {data.dataset.path}:")  # type: ignore[attr-defined]
         for name, value in trainer.callback_metrics.items():
             print(f"  {name:24}{value:.4f}")
+
+
+def _linked(name: str, data: Any) -> Any:
+    return data.dataset.linked.get(name)
 
 
 def _quieten() -> None:

@@ -21,6 +21,7 @@ from pipeline.data.batch import IGNORE, TokenBatch
 from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Lanes, MicroBatches, Plan, Share, Shuffled, Slice
 from pipeline.errors import ConfigError
 from pipeline.stop import ignore_signals
+from pipeline.tokens import TokenSplit
 
 
 class Windows(Dataset[TokenBatch]):
@@ -37,7 +38,7 @@ class Windows(Dataset[TokenBatch]):
 
     def __init__(
         self,
-        split: pipeline.dataset.TokenSplit,
+        split: TokenSplit,
         context: int,
         eos: int,
         *,
@@ -142,7 +143,6 @@ class TextDataModule(lightning.LightningDataModule):
         self.dataset = pipeline.dataset.Dataset.open(dataset, kind="tokens")
         self.cut, self.context, self.workers, self.seed = CUTS[cut], context, workers, seed
         self.global_batch_size, self.limit = global_batch_size, per_device_batch_size
-        self.vocab_size = self.dataset.vocab_size
         self.share = Share(global_batch_size)
 
     @property
@@ -160,7 +160,7 @@ class TextDataModule(lightning.LightningDataModule):
         return Windows(
             split,
             self.context,
-            self.dataset.eos,
+            self.dataset.target.eos,
             resets=cut.resets,
             carries=cut.carries,
             complete=name != "train",

@@ -26,7 +26,8 @@ import numpy as np
 from jaxtyping import Float64, Int64, Integer
 
 if TYPE_CHECKING:
-    from pipeline.dataset import Dataset, TokenSplit
+    from pipeline.dataset import Dataset
+    from pipeline.tokens import TokenSplit
 
 __all__ = ["KneserNey", "baseline"]
 
@@ -245,7 +246,7 @@ def baseline(dataset: "Dataset", order: int = 5) -> dict[str, Any]:
     """
     train = dataset.splits["train"]
     begun = perf_counter()
-    model = KneserNey.fit(train.read(0, train.tokens), dataset.eos, dataset.vocab_size, order)
+    model = KneserNey.fit(train.read(0, train.tokens), dataset.target.eos, dataset.target.size, order)
     figures: dict[str, Any] = {
         "order": order,
         "ngrams": model.ngrams,

@@ -20,7 +20,8 @@ from tokenizers import Tokenizer
 
 import data_prep.text
 from data_prep import tokenizer
-from pipeline.dataset import Dataset, TokenSplit
+from pipeline.dataset import Dataset
+from pipeline.tokens import TokenSplit
 
 ROUNDS = 3
 WINDOW = 256

@@ -29,7 +29,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_experiment_builds(name: str, dataset: Path) -> None:
     cli = parse(["--config", str(ROOT / name), "--data.init_args.dataset", str(dataset)])
     model, data, _ = cli.build()
-    assert model.vocab_size == data.vocab_size == 257
+    assert model.vocab_size == data.dataset.target.size == 257
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 
 

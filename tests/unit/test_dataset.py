@@ -11,10 +11,12 @@ import pytest
 from tokenizers import Tokenizer
 
 from data_prep import tokenizer
-from pipeline import dataset as disk
-from pipeline.dataset import Dataset, ShardWriter, publish, token_type
+from pipeline import tokens
+from pipeline.dataset import Dataset, publish
 from pipeline.durable import replace_directory, sha256
 from pipeline.errors import DataError
+from pipeline.shard import token_type
+from pipeline.tokens import ShardWriter
 
 LENGTHS = [[3, 1, 40, 2], [7], [1, 1, 25]]  # tokens of the rows of each shard
 GOES_ON = {2, 4}  # rows, counted over the shards, whose document goes on in the next row
@@ -32,7 +34,7 @@ def document_starts() -> list[int]:
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """One split of three shards in seven record batches."""
-    monkeypatch.setattr(disk, "BATCH_TOKENS", 5)
+    monkeypatch.setattr(tokens, "BATCH_TOKENS", 5)
     (prepared := tmp_path / ".small.partial").mkdir()
     shards, position, row = [], 0, 0
     for index, lengths in enumerate(LENGTHS):
@@ -103,8 +105,8 @@ def test_a_forked_process_reads_the_same(dataset: Dataset) -> None:
 
 def test_an_intact_dataset_verifies_and_says_what_it_is(dataset: Dataset) -> None:
     dataset.verify()
-    assert (dataset.kind, dataset.vocab_size, dataset.eos) == ("tokens", 257, 256)
-    assert Tokenizer.from_file(str(dataset.tokenizer_file)).token_to_id("<eos>") == 256
+    assert (dataset.kind, dataset.target.size, dataset.target.eos) == ("tokens", 257, 256)
+    assert Tokenizer.from_file(str(dataset.target.file)).token_to_id("<eos>") == 256
 
 
 def test_a_single_changed_bit_is_found_by_verify(dataset: Dataset) -> None:
@@ -127,7 +129,7 @@ def test_the_checksum_covers_the_content_and_not_where_it_came_from(dataset: Dat
     ("entries", "message"),
     [
         ({"format": 2}, "dataset format 2, this program reads 1"),
-        ({"kind": "pairs"}, "kind 'pairs', 'tokens' is wanted"),
+        ({"kind": "poems"}, "kind 'poems', known are tokens, pairs"),
         ({"splits": {"train": {}}}, "lacks or garbles 'documents'"),
         ({"splits": 3}, "lacks or garbles"),
     ],

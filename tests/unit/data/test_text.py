@@ -45,7 +45,7 @@ def test_every_token_is_predicted_once_from_the_one_before(dataset: Path, contex
     inputs, targets = (part.flatten() for part in read_all(data.windows("validation"), 3))
     inside = targets != IGNORE
     assert targets[inside].tolist() == stream.tolist()
-    assert inputs[inside].tolist() == [data.dataset.eos, *stream[:-1].tolist()]
+    assert inputs[inside].tolist() == [data.dataset.target.eos, *stream[:-1].tolist()]
 
 
 def test_documents_start_where_the_end_mark_is_read(dataset: Path) -> None:
@@ -54,7 +54,7 @@ def test_documents_start_where_the_end_mark_is_read(dataset: Path) -> None:
     part = next(iter(MicroBatches(InOrder(len(windows), 4), Share(4), windows.predictions)))
     batch = windows.__getitems__(part)
     assert batch.starts is not None
-    assert torch.equal(batch.starts, batch.inputs == data.dataset.eos)
+    assert torch.equal(batch.starts, batch.inputs == data.dataset.target.eos)
     assert batch.slot is None
 
 

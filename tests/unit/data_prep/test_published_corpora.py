@@ -25,7 +25,7 @@ def test_penn_treebank_has_its_published_counts(tmp_path: Path) -> None:
     given = [f"--{name}={DATA}/ptb/ptb.{file}.txt.xz" for name, file in FILES.items()]
     dataset = run(tmp_path / "ptb", *given, "--documents", "line", "--tokenizer", "word")
     assert [dataset.splits[name].tokens for name in FILES] == [929_589, 73_760, 82_430]
-    assert dataset.vocab_size == 10_000
+    assert dataset.target.size == 10_000
 
 
 @wants_data
@@ -34,7 +34,7 @@ def test_wikitext_2_has_its_published_counts(tmp_path: Path) -> None:
     given = [f"--{name}={DATA}/wikitext2/wiki.{file}.tokens.xz" for name, file in FILES.items()]
     dataset = run(tmp_path / "wikitext2", *given, "--documents", "line", "--keep-empty", "--tokenizer", "word")
     assert [dataset.splits[name].tokens for name in FILES] == [2_088_628, 217_646, 245_569]
-    assert dataset.vocab_size == 33_278
+    assert dataset.target.size == 33_278
 
 
 @wants_data
@@ -43,4 +43,4 @@ def test_tiny_shakespeare_is_cut_at_nine_tenths(tmp_path: Path) -> None:
     options = ["--tokenizer", "character", "--cut", "tail", "--validation-share", 0.1, "--test-share", 0]
     dataset = run(tmp_path / "tiny", DATA / "tinyshakespeare" / "input.txt.xz", *options)
     assert {name: split.bytes for name, split in dataset.splits.items()} == {"train": 1_003_854, "validation": 111_540}
-    assert dataset.vocab_size == 65 + 2
+    assert dataset.target.size == 65 + 2

@@ -18,8 +18,9 @@ from tokenizers import Tokenizer
 
 import data_prep
 from data_prep import encode, prepare, text
-from pipeline.dataset import Dataset, ShardWriter
+from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.tokens import ShardWriter
 
 CUT = ["--validation-share", "0.2", "--test-share", "0.1", "--shard-bytes", "2000"]
 
@@ -52,7 +53,7 @@ def contents(path: Path) -> dict[str, bytes]:
 def documents(dataset: Dataset, split: str) -> list[str]:
     part = dataset.splits[split]
     edges = [*part.starts(0, part.tokens).tolist(), part.tokens]
-    decode = Tokenizer.from_file(str(dataset.tokenizer_file)).decode
+    decode = Tokenizer.from_file(str(dataset.target.file)).decode
     return [decode(part.read(*ends).tolist(), skip_special_tokens=True) for ends in pairwise(edges)]
 
 
@@ -77,7 +78,7 @@ def test_a_long_document_is_one_document_in_several_rows(tmp_path: Path, monkeyp
     assert (split.tokens, split.documents, split.bytes) == (90_001, 1, 90_000)
     assert len(split.shards) == 2
     assert sum(shard.rows for shard in split.shards) > 2
-    assert split.read(90_000, 90_001).tolist() == [dataset.eos]
+    assert split.read(90_000, 90_001).tolist() == [dataset.target.eos]
 
 
 def test_the_tokenizer_knows_the_training_split_alone(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_the_tokenizer_knows_the_training_split_alone(tmp_path: Path) -> None:
         (tmp_path / f"{name}.txt").write_text(content)
     given = ["--train", tmp_path / "train.txt", "--validation", tmp_path / "valid.txt", "--documents", "line"]
     dataset = run(tmp_path / "out", *given, "--tokenizer", "word")
-    assert Tokenizer.from_file(str(dataset.tokenizer_file)).get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2, "b": 3}
+    assert Tokenizer.from_file(str(dataset.target.file)).get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2, "b": 3}
     assert dataset.splits["validation"].read(0, 3).tolist() == [2, 1, 0]
     assert json.loads((tmp_path / "out" / "report.json").read_text())["unknown_tokens"]["validation"] == 1
 
@@ -93,7 +94,7 @@ def test_the_tokenizer_knows_the_training_split_alone(tmp_path: Path) -> None:
 def test_a_mark_written_in_the_text_ends_no_document(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one <eos> two")
     dataset = run(tmp_path / "out", "--train", tmp_path / "a.txt", "--tokenizer", "byte")
-    assert np.flatnonzero(dataset.splits["train"].read(0, 14) == dataset.eos).tolist() == [13]
+    assert np.flatnonzero(dataset.splits["train"].read(0, 14) == dataset.target.eos).tolist() == [13]
     assert documents(dataset, "train") == ["one <eos> two"]
 
 
@@ -198,9 +199,9 @@ def test_standard_input_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_an_existing_tokenizer_is_taken_over(corpus: Path, tmp_path: Path) -> None:
     first = run(tmp_path / "one", corpus, "--documents", "line", "--tokenizer", "word", "--cut", "tail")
-    second = run(tmp_path / "two", "--train", corpus, "--documents", "line", "--tokenizer", first.tokenizer_file)
-    assert second.tokenizer_file.read_text() == first.tokenizer_file.read_text()
-    assert second.vocab_size == first.vocab_size
+    second = run(tmp_path / "two", "--train", corpus, "--documents", "line", "--tokenizer", first.target.file)
+    assert second.target.file.read_text() == first.target.file.read_text()
+    assert second.target.size == first.target.size
 
 
 def test_overwriting_replaces_a_dataset_and_nothing_else(corpus: Path, tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""A split of records: each row is a source with one or more targets, and each of its targets is a sample.
+
+A text with its translations, a word with its pronunciations, a photograph with its captions. Besides the columns
+of the source, which depend on the kind of the dataset, every shard has two: `targets`, the tokens of each
+target without an end mark, and `references`, the same targets as they were written.
+
+Legend: R rows, N samples, L tokens of a target.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64, UInt
+
+from pipeline.errors import DataError
+from pipeline.shard import PREPARE, Shard, ShardFile, column, record_batches
+
+BATCH_ROWS = 4096  # of a record batch, unless its bytes are many
+BATCH_BYTES = 1 << 26
+
+
+class RecordWriter:
+    """Writes one shard of a split.
+
+    Args:
+        path: the file to write.
+        columns: Arrow types of the source's columns, by name.
+        dtype: the type of a target's token, see `token_type`.
+    """
+
+    def __init__(
+        self, path: Path, columns: Mapping[str, pa.DataType], dtype: type[np.uint16] | type[np.uint32]
+    ) -> None:
+        tokens = pa.list_(pa.list_(pa.from_numpy_dtype(dtype)))
+        schema = pa.schema([*columns.items(), ("targets", tokens), ("references", pa.list_(pa.string()))])
+        self._file = ShardFile(path, schema)
+        self._held: list[tuple[Any, ...]] = []
+        self._tokens = self._bytes = 0
+
+    def add(self, source: Mapping[str, Any], targets: Sequence[Sequence[int]], references: Sequence[str]) -> None:
+        """Append a row: its source's columns, the tokens of each target, and the targets as they were written."""
+        assert len(targets) == len(references) > 0
+        row = {**source, "targets": targets, "references": references}
+        self._held.append(tuple(row[name] for name in self._file.schema.names))
+        self._tokens += sum(map(len, targets)) + len(targets)  # with their end marks
+        self._bytes += sum(len(value) for value in source.values() if isinstance(value, bytes))
+        if len(self._held) >= BATCH_ROWS or self._bytes >= BATCH_BYTES:
+            self._flush()
+
+    def close(self) -> Shard:
+        """Write what is held, force it to the disk and describe the finished shard."""
+        self._flush()
+        return self._file.close()
+
+    def _flush(self) -> None:
+        if not self._held:
+            return
+        types = self._file.schema.types
+        columns = [pa.array(values, kind) for values, kind in zip(zip(*self._held, strict=True), types, strict=True)]
+        self._file.write(columns, self._tokens)
+        self._held, self._tokens, self._bytes = [], 0, 0
+
+
+@dataclass(frozen=True)
+class RecordSplit:
+    """One split as rows on disk; pickled by its path, so that loader workers open it anew."""
+
+    path: Path
+    """The directory of the dataset."""
+    name: str
+    rows: int
+    samples: int
+    """Targets of all rows."""
+    tokens: int
+    """Of all targets, with an end mark after each."""
+    bytes: int
+    """UTF-8 bytes of all targets, with one for each end: what bits per byte are counted in."""
+    shards: tuple[Shard, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, path: Path, name: str, entry: Mapping[str, Any]) -> "RecordSplit":
+        """The split as the manifest describes it."""
+        counts = entry["rows"], entry["samples"], entry["tokens"], entry["bytes"]
+        return cls(path, name, *counts, tuple(Shard(**shard) for shard in entry["shards"]))
+
+    @cached_property
+    def first_samples(self) -> Int64[np.ndarray, " _"]:
+        """The number of each row's first sample, and after the last row the number of samples."""
+        return _edges(self._counts("targets"))
+
+    @cached_property
+    def target_lengths(self) -> Int64[np.ndarray, " N"]:
+        """Tokens of each sample's target, without an end mark."""
+        parts = [column(batch, "targets", self.path).flatten() for batch in self._batches[1]]
+        return _concatenated([np.diff(part.offsets.to_numpy()) for part in parts])
+
+    def lengths(self, name: str) -> Int64[np.ndarray, " R"]:
+        """Elements of each row's list in the column `name`."""
+        return self._counts(name)
+
+    def row_of(self, sample: int) -> int:
+        """The row of a sample."""
+        return int(np.searchsorted(self.first_samples, sample, "right")) - 1
+
+    def value(self, name: str, row: int) -> Any:
+        """A column's value in one row: an array for a list of numbers, bytes, or text."""
+        scalar = self._scalar(name, row)
+        return scalar.values.to_numpy() if isinstance(scalar, pa.ListScalar) else scalar.as_py()
+
+    def target(self, sample: int) -> UInt[np.ndarray, " L"]:
+        """The tokens of a sample's target, without an end mark."""
+        row = self.row_of(sample)
+        found: UInt[np.ndarray, " L"] = self._scalar("targets", row)[
+            sample - int(self.first_samples[row])
+        ].values.to_numpy()
+        return found
+
+    def references(self, row: int) -> list[str]:
+        """The targets of a row, as they were written."""
+        texts: list[str] = self._scalar("references", row).as_py()
+        return texts
+
+    def _scalar(self, name: str, row: int) -> Any:
+        edges, batches = self._batches
+        if not 0 <= row < self.rows:
+            raise IndexError(f"row {row} is not one of the {self.rows} of {self.name!r}")
+        at = bisect_right(edges, row) - 1
+        return column(batches[at], name, self.path)[row - edges[at]]
+
+    def _counts(self, name: str) -> Int64[np.ndarray, " R"]:
+        columns = [column(batch, name, self.path) for batch in self._batches[1]]
+        return _concatenated([np.diff(part.offsets.to_numpy()) for part in columns])
+
+    @cached_property
+    def _batches(self) -> tuple[list[int], list[Any]]:
+        """The record batches, and the number of the first row of each, then of all rows."""
+        batches = list(record_batches(self.path, self.shards))
+        edges = _edges(np.array([batch.num_rows for batch in batches], np.int64)).tolist()
+        if edges[-1] != self.rows:
+            raise DataError(f"{self.path}: {self.name!r} has {edges[-1]} rows, not {self.rows}; {PREPARE}")
+        return edges, batches
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RecordSplit, (self.path, self.name, self.rows, self.samples, self.tokens, self.bytes, self.shards)
+
+
+def _edges(counts: Int64[np.ndarray, " K"]) -> Int64[np.ndarray, " _"]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+
+
+def _concatenated(parts: Sequence[np.ndarray]) -> Int64[np.ndarray, " K"]:
+    return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
