@@ -13,7 +13,12 @@ from pipeline.launch import world_size
 from pipeline.run import Run
 
 # what may differ between the attempts of a run: it decides how, not what
-FREE = {"data.init_args.workers", "data.init_args.per_device_batch_size", "data.init_args.dataset"}
+FREE = {
+    "data.init_args.workers",
+    "data.init_args.per_device_batch_size",
+    "data.init_args.per_device_batch_tokens",
+    "data.init_args.dataset",
+}
 LIMITS = ("max_steps", "max_epochs", "max_time")  # a finished run goes on when one of them changes
 
 

@@ -195,10 +195,7 @@ def _with_config_of_run(arguments: list[str]) -> list[str]:
 
 def _check_division(config: Any) -> None:
     """Raise ConfigError, before anything is written, if the processes cannot share the global batch."""
-    settings = vars(config.data.init_args)
-    if "global_batch_size" in settings:
-        limit = settings.get("per_device_batch_size")
-        Share.of(settings["global_batch_size"], limit, launch.world_size(vars(config.trainer)), 0)
+    Share.of_config(vars(config.data.init_args), launch.world_size(vars(config.trainer)))
 
 
 def _begin(cli: CommandLine, run: Run, held: ExitStack) -> Start:

@@ -89,9 +89,8 @@ def divisions(given: list[str], sizes: list[int] | None) -> dict[int, int | None
     for keys in [[f"--trainer.devices={size}"] for size in sizes] if sizes else [[]]:
         config = training.parse([*given, *keys]).config
         size, data = launch.world_size(vars(config.trainer)), vars(config.data.init_args)
-        found[size] = None
-        if "global_batch_size" in data:
-            found[size] = Share.of(data["global_batch_size"], data.get("per_device_batch_size"), size, 0).accumulation
+        share = Share.of_config(data, size)
+        found[size] = None if share is None else share.accumulation
     return found
 
 

@@ -1,6 +1,6 @@
 """What a network is fed: one NamedTuple of tensors a modality, with its shapes.
 
-Legend: B sequences, T positions.
+Legend: B sequences, S positions of a source, T positions.
 """
 
 from typing import NamedTuple
@@ -28,3 +28,27 @@ class TokenBatch(NamedTuple):
     """Which global batch of the epoch this is a part of."""
     slot: int | None
     """Which carried state this batch continues, if step > 0, and leaves; None where no state is carried."""
+
+
+class PairBatch(NamedTuple):
+    """One rank's share of a global batch of sources with their targets."""
+
+    source: tuple[Tensor, ...]
+    """What the encoder is given: of a text, tokens (B, S) that end in an end mark, and where there are some; of
+    images, pixels (B, 3, H, W) from 0 to 255."""
+    inputs: Int64[Tensor, "B T"]
+    """Tokens read: the end mark, then the target."""
+    targets: Int64[Tensor, "B T"]
+    """Tokens to predict: the target, then the end mark; IGNORE where there is nothing to predict."""
+    ids: Int64[Tensor, " B"]
+    """The sample of each row, -1 for a row that only fills the batch."""
+    predictions: int
+    """Targets in the whole global batch, over all ranks and micro-batches: what the loss is divided by."""
+    padding: int
+    """Positions of this batch, sources and targets, at which there is nothing."""
+    positions: int
+    """All positions of this batch, sources and targets."""
+    step: int
+    """Which global batch of the epoch this is a part of."""
+    slot: None = None
+    """No state is carried from batch to batch."""

@@ -8,9 +8,9 @@ Legend: G samples in a global batch, W processes, A micro-batches a step (gradie
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ NO_SAMPLE = -1  # an id that only fills the last batch of an evaluation
 
 @dataclass(frozen=True)
 class Plan(ABC):
-    """The order of samples 0 .. samples-1 in global batches of `batch_size`."""
+    """The order of samples 0 .. samples-1 in global batches of at most `batch_size`."""
 
     samples: int
     batch_size: int
@@ -34,7 +34,7 @@ class Plan(ABC):
 
     @abstractmethod
     def batch(self, epoch: int, k: int) -> Ids:
-        """Ids of global batch k, shape (G,); NO_SAMPLE where the batch is only filled."""
+        """Ids of global batch k, shape (at most G,); NO_SAMPLE where the batch is only filled."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,56 @@ class Lanes(Plan):
         return np.where(ids < self.samples, ids, NO_SAMPLE)
 
 
+@dataclass(frozen=True, eq=False)
+class Bucketed(Plan):
+    """Samples of similar length together, every one exactly once an epoch; made by `Bucketed.of`."""
+
+    order: Ids
+    """All samples, those of each bucket together."""
+    first_sample: Ids
+    """Where each bucket begins in `order`; then its end."""
+    first_batch: Ids
+    """The number of each bucket's first batch; then the number of batches."""
+    seed: int | None
+
+    @classmethod
+    def of(cls, lengths: Ids, budget: int, seed: int | None) -> "Bucketed":
+        """Cut samples into batches whose number times the longest of them stays within a budget.
+
+        Args:
+            lengths: of each sample; none above the budget.
+            budget: most positions of a batch, padding included.
+            seed: decides the order; shortest first where it is None.
+        """
+        order = np.argsort(lengths, kind="stable")
+        # lengths 1 to 10 apart, then steps of a tenth
+        edges = np.unique(np.ceil(1.1 ** np.arange(1, 400)).astype(np.int64))
+        bucket = np.searchsorted(edges, lengths[order])
+        first = np.flatnonzero(np.diff(bucket, prepend=-1))
+        after = np.append(first[1:], len(order))
+        rows = np.maximum(budget // np.maximum(lengths[order][after - 1], 1), 1)
+        batches = -(-(after - first) // rows)
+        largest = int(np.max(-(-(after - first) // batches), initial=0))
+        numbers = np.concatenate([[0], np.cumsum(batches)])
+        return cls(len(lengths), largest, order, np.append(first, len(order)), numbers, seed)
+
+    def __len__(self) -> int:
+        return int(self.first_batch[-1])
+
+    def batch(self, epoch: int, k: int) -> Ids:
+        if self.seed is not None:
+            k = int(permute(np.array([k]), len(self), (self.seed, epoch))[0])
+        bucket = int(np.searchsorted(self.first_batch, k, "right")) - 1
+        first, after = self.first_sample[bucket : bucket + 2]
+        part, parts = k - self.first_batch[bucket], self.first_batch[bucket + 1] - self.first_batch[bucket]
+        size = int(after - first)
+        places = np.arange(size * part // parts, size * (part + 1) // parts)  # parts that differ by one at most
+        if self.seed is not None:
+            places = permute(places, size, (self.seed, epoch, bucket))
+        found: Ids = self.order[first + places]
+        return found
+
+
 def permute(places: Ids, size: int, key: tuple[int, ...]) -> Ids:
     """The elements at `places` of a random permutation of 0 .. size-1, without drawing the whole permutation.
 
@@ -125,9 +175,8 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True)
 class Share:
-    """How a global batch is divided: G = W x A x (rows a micro-batch)."""
+    """How a global batch is divided: into W x A micro-batches of equally many rows."""
 
-    batch_size: int
     world_size: int = 1
     rank: int = 0
     accumulation: int = 1
@@ -148,17 +197,42 @@ class Share:
         if limit is not None and limit < 1:
             raise ConfigError(f"per_device_batch_size={limit} must be at least 1")
         accumulation = next(a for a in range(1, rows + 1) if rows % a == 0 and rows // a <= (limit or rows))
-        return cls(batch_size, world_size, rank, accumulation)
+        return cls(world_size, rank, accumulation)
 
-    @property
-    def rows(self) -> int:
-        """Rows of a micro-batch."""
-        return self.batch_size // (self.world_size * self.accumulation)
+    @classmethod
+    def of_budget(cls, budget: int, limit: int | None, world_size: int, rank: int) -> "Share":
+        """The same for a budget of positions: the fewest micro-batches of about `limit` positions a process.
+
+        Raises:
+            ConfigError: a limit below 1.
+        """
+        if limit is not None and limit < 1:
+            raise ConfigError(f"per_device_batch_tokens={limit} must be at least 1")
+        return cls(world_size, rank, 1 if limit is None else -(-budget // (limit * world_size)))
+
+    @classmethod
+    def of_config(cls, data: Mapping[str, Any], world_size: int, rank: int = 0) -> "Share | None":
+        """What the arguments of a DataModule say; None where they say nothing.
+
+        Raises:
+            ConfigError: the global batch cannot be divided among the processes.
+        """
+        if "global_batch_size" in data:
+            return cls.of(data["global_batch_size"], data.get("per_device_batch_size"), world_size, rank)
+        if "global_batch_tokens" in data:
+            return cls.of_budget(data["global_batch_tokens"], data.get("per_device_batch_tokens"), world_size, rank)
+        return None
+
+    def rows(self, batch_size: int) -> int:
+        """Rows of a micro-batch of a global batch of that size."""
+        return -(-batch_size // (self.world_size * self.accumulation))
 
     def of_rank(self, ids: Ids, slot: int) -> Ids:
-        """This rank's micro-batch `slot` of a global batch: contiguous rows."""
-        first = (self.rank * self.accumulation + slot) * self.rows
-        return ids[first : first + self.rows]
+        """This rank's micro-batch `slot` of a global batch: contiguous rows, filled up with NO_SAMPLE."""
+        rows = self.rows(len(ids))
+        first = (self.rank * self.accumulation + slot) * rows
+        mine = ids[first : first + rows]
+        return np.pad(mine, (0, rows - len(mine)), constant_values=NO_SAMPLE)
 
 
 class MicroBatches:
@@ -184,8 +258,8 @@ class MicroBatches:
 
     @property
     def batch_size(self) -> int:
-        """Rows of a micro-batch; DeepSpeed asks for it."""
-        return self.share.rows
+        """Most rows of a micro-batch; DeepSpeed asks for it."""
+        return self.share.rows(self.plan.batch_size)
 
     def __len__(self) -> int:
         return self.length

@@ -8,19 +8,18 @@ Legend: B rows, T positions (the context).
 """
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import lightning
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 import pipeline.dataset
 from pipeline.data.batch import IGNORE, TokenBatch
-from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Lanes, MicroBatches, Plan, Share, Shuffled, Slice
+from pipeline.data.module import PlannedDataModule
+from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Lanes, Plan, Share, Shuffled, Slice
 from pipeline.errors import ConfigError
-from pipeline.stop import ignore_signals
 from pipeline.tokens import TokenSplit
 
 
@@ -108,7 +107,7 @@ CUTS = {
 }
 
 
-class TextDataModule(lightning.LightningDataModule):
+class TextDataModule(PlannedDataModule):
     """Text for language models: batches of `global_batch_size` windows of `context` tokens.
 
     Args:
@@ -137,94 +136,37 @@ class TextDataModule(lightning.LightningDataModule):
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         if context < 1 or global_batch_size < 1:
             raise ConfigError(f"context={context} and global_batch_size={global_batch_size} must be at least 1")
-        self.dataset = pipeline.dataset.Dataset.open(dataset, kind="tokens")
-        self.cut, self.context, self.workers, self.seed = CUTS[cut], context, workers, seed
+        super().__init__(pipeline.dataset.Dataset.open(dataset, kind="tokens"), workers)
+        self.cut, self.context, self.seed = CUTS[cut], context, seed
         self.global_batch_size, self.limit = global_batch_size, per_device_batch_size
-        self.share = Share(global_batch_size)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Global batches of a training epoch."""
-        return len(self.plan(self.windows("train")))
-
-    def windows(self, name: str) -> Windows:
+    def samples(self, name: str) -> Windows:
         """The windows of the split `name`; all of them, unless it is the training split."""
-        if name not in self.dataset.splits:
-            raise ConfigError(
-                f"dataset {self.dataset.path} has no split {name!r}: prepare it with --{name} or --{name}-share"
-            )
-        split, cut = self.dataset.splits[name], self.cut
-        return Windows(
-            split,
-            self.context,
-            self.dataset.target.eos,
-            resets=cut.resets,
-            carries=cut.carries,
-            complete=name != "train",
-        )
+        cut, eos = self.cut, self.dataset.target.eos
+        complete = name != "train"
+        return Windows(self.split(name), self.context, eos, resets=cut.resets, carries=cut.carries, complete=complete)
 
-    def plan(self, windows: Windows) -> Plan:
+    def plan(self, samples: Windows) -> Plan:
         """The order in which training reads the windows.
 
         Raises:
             ConfigError: there are fewer windows than a global batch takes.
         """
-        samples, size = len(windows), self.global_batch_size
-        if samples < size:
+        count, size = len(samples), self.global_batch_size
+        if count < size:
             raise ConfigError(
-                f"the training split of {self.dataset.path} holds {samples} windows of context={self.context}, "
+                f"the training split of {self.dataset.path} holds {count} windows of context={self.context}, "
                 f"fewer than global_batch_size={size}: lower one of them or prepare more text"
             )
-        return Shuffled(samples, size, self.seed) if self.cut.shuffled else Lanes(samples, size)
+        return Shuffled(count, size, self.seed) if self.cut.shuffled else Lanes(count, size)
 
-    def setup(self, stage: str) -> None:
-        """Divide the global batch among the processes that there are."""
-        trainer = self.trainer
-        assert trainer is not None
-        self.share = Share.of(self.global_batch_size, self.limit, trainer.world_size, trainer.global_rank)
-        trainer.accumulate_grad_batches = self.share.accumulation
-        for name in {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}[stage]:
-            self.windows(name)
+    def plan_evaluation(self, samples: Windows) -> Plan:
+        """Every token exactly once."""
+        count, size = len(samples), self.global_batch_size
+        return InOrder(count, size) if self.cut.shuffled else Lanes(count, size, complete=True)
 
-    def train_dataloader(self) -> DataLoader[TokenBatch]:
-        """Training batches from where the run stands."""
-        assert self.trainer is not None
-        windows = self.windows("train")
-        plan = self.plan(windows)
-        length = len(plan) * self.share.accumulation
-        limit = self.trainer.limit_train_batches
-        limit = int(limit * length) if isinstance(limit, float) else limit
-        position = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        return self._loader(windows, MicroBatches(plan, self.share, windows.predictions, position, limit))
-
-    def val_dataloader(self) -> DataLoader[TokenBatch]:
-        """Every validation token exactly once."""
-        return self._evaluation("validation")
-
-    def test_dataloader(self) -> DataLoader[TokenBatch]:
-        """Every test token exactly once."""
-        return self._evaluation("test")
-
-    def _evaluation(self, name: str) -> DataLoader[TokenBatch]:
-        windows = self.windows(name)
-        size = self.global_batch_size
-        plan = InOrder(len(windows), size) if self.cut.shuffled else Lanes(len(windows), size, complete=True)
-        return self._loader(windows, MicroBatches(plan, self.share, windows.predictions))
-
-    def _loader(self, windows: Windows, sampler: MicroBatches) -> DataLoader[TokenBatch]:
-        return DataLoader(
-            windows,
-            batch_sampler=sampler,  # type: ignore[arg-type]  # slices, not lists of ids
-            collate_fn=_as_it_is,
-            num_workers=self.workers,
-            worker_init_fn=ignore_signals,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(0),  # its own: the global generator stays where it is
-        )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    def divide(self, world_size: int, rank: int) -> Share:
+        """This process's rows of a global batch."""
+        return Share.of(self.global_batch_size, self.limit, world_size, rank)

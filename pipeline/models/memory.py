@@ -91,7 +91,8 @@ class MultiplicativeAttention(Attention):
     """
 
     def scores(self, queries: Float[Tensor, "B T D"], keys: Float[Tensor, "B S K"]) -> Float[Tensor, "B T S"]:
-        return queries @ keys.transpose(1, 2) * keys.shape[-1] ** -0.5
+        scores: Tensor = queries @ keys.transpose(1, 2) * float(keys.shape[-1] ** -0.5)
+        return scores
 
 
 class CrossAttention(nn.Module):
@@ -128,5 +129,5 @@ class CrossAttention(nn.Module):
         """Where each position looks, the mean over the heads."""
         key, _ = self.remember(values).unflatten(-1, (2 * self.heads, -1)).transpose(1, 2).chunk(2, 1)
         query = self.query(inputs).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        scores = (query @ key.transpose(2, 3)).float() * key.shape[-1] ** -0.5
+        scores: Tensor = (query @ key.transpose(2, 3)).float() * float(key.shape[-1] ** -0.5)
         return scores.masked_fill(~keep[:, None, None], -torch.inf).softmax(-1).mean(1)

@@ -80,7 +80,7 @@ def through_pipeline(model: LanguageModel, data: TextDataModule, steps: int, dev
 
 def bare(model: LanguageModel, data: TextDataModule, steps: int, device: str) -> float:
     """Seconds of `steps` steps by a loop that does nothing else."""
-    windows = data.windows("train")
+    windows = data.samples("train")
     plan = data.plan(windows)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     model.to(device).train()

@@ -30,8 +30,8 @@ CONTEXT, ROWS, BATCHES = 256, 32, 400
 
 def ours(data: TextDataModule) -> float:
     """Seconds for BATCHES batches through the DataLoader that training uses."""
-    windows = data.windows("train")
-    loader = data._loader(windows, MicroBatches(data.plan(windows), Share(ROWS), windows.predictions))
+    windows = data.samples("train")
+    loader = data._loader(windows, MicroBatches(data.plan(windows), Share(), windows.predictions))
     batches = iter(loader)
     next(batches)
     began = time.perf_counter()
@@ -42,7 +42,7 @@ def ours(data: TextDataModule) -> float:
 
 def bare(data: TextDataModule, file: Path) -> float:
     """Seconds for the same windows from one flat memmap."""
-    windows = data.windows("train")
+    windows = data.samples("train")
     plan = data.plan(windows)
     tokens = np.memmap(file, np.uint16, mode="r")
     began = time.perf_counter()

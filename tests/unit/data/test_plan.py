@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.plan import NO_SAMPLE, InOrder, Lanes, MicroBatches, Share, Shuffled, permute
+from pipeline.data.plan import NO_SAMPLE, Bucketed, InOrder, Lanes, MicroBatches, Share, Shuffled, permute
 from pipeline.errors import ConfigError
 
 
@@ -70,7 +70,7 @@ def test_processes_and_micro_batches_share_one_plan(world: int, limit: int | Non
 
 
 def test_iterating_a_sampler_twice_before_reading_loses_nothing() -> None:
-    sampler = MicroBatches(InOrder(10, 2), Share(2), len)
+    sampler = MicroBatches(InOrder(10, 2), Share(), len)
     iter(sampler)
     assert [part.ids.tolist() for part in iter(sampler)] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 
@@ -82,3 +82,60 @@ def test_a_global_batch_that_cannot_be_divided_is_told() -> None:
 
 def test_accumulation_is_the_least_that_fits() -> None:
     assert [Share.of(24, limit, 2, 0).accumulation for limit in (None, 12, 11, 5, 1)] == [1, 1, 2, 3, 12]
+
+
+LENGTHS = st.lists(st.integers(1, 120), min_size=1, max_size=300).map(np.array)
+
+
+@given(LENGTHS, st.integers(120, 2000), st.sampled_from([None, 7]), st.integers(0, 3))
+def test_buckets_hold_every_sample_once_an_epoch_within_the_budget(
+    lengths: np.ndarray, budget: int, seed: int | None, epoch: int
+) -> None:
+    plan = Bucketed.of(lengths, budget, seed)
+    batches = [plan.batch(epoch, k) for k in range(len(plan))]
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    for ids in batches:
+        assert 0 < len(ids) <= plan.batch_size
+        assert len(ids) * lengths[ids].max() <= budget
+        shortest, longest = lengths[ids].min(), lengths[ids].max()
+        assert longest <= max(1.1 * shortest, shortest + 1)
+
+
+def test_buckets_are_drawn_anew_each_epoch() -> None:
+    lengths = np.random.default_rng(1).integers(1, 60, 5000)
+    plan = Bucketed.of(lengths, 600, seed=3)
+    epochs = [[tuple(plan.batch(epoch, k)) for k in range(len(plan))] for epoch in (0, 1)]
+    assert not set(epochs[0]) & set(epochs[1])
+    assert [tuple(Bucketed.of(lengths, 600, 3).batch(1, k)) for k in range(len(plan))] == epochs[1]
+    first = np.array([lengths[list(ids)].mean() for ids in epochs[0]])
+    assert abs(np.corrcoef(np.arange(len(first)), first)[0, 1]) < 0.2  # not by length
+
+
+def test_buckets_waste_little() -> None:
+    lengths = np.random.default_rng(1).lognormal(3, 0.6, 20_000).astype(np.int64) + 1
+    plan = Bucketed.of(lengths, 4096, seed=3)
+    batches = [lengths[plan.batch(0, k)] for k in range(len(plan))]
+    assert 1 - lengths.sum() / sum(len(part) * part.max() for part in batches) < 0.05
+
+
+@given(LENGTHS, st.integers(1, 4), st.integers(1, 3))
+def test_processes_share_a_batch_of_any_size(lengths: np.ndarray, world: int, slots: int) -> None:
+    plan = Bucketed.of(lengths, 240, seed=1)
+    for k in range(len(plan)):
+        ids = plan.batch(0, k)
+        rows = [Share(world, rank, slots).of_rank(ids, slot) for rank in range(world) for slot in range(slots)]
+        assert len({len(row) for row in rows}) == 1
+        together = np.concatenate(rows)
+        assert together[together != NO_SAMPLE].tolist() == ids.tolist()
+
+
+def test_a_budget_is_divided_into_the_fewest_micro_batches() -> None:
+    assert [Share.of_budget(4096, limit, 2, 0).accumulation for limit in (None, 4096, 2048, 2047, 500)] == [
+        1,
+        1,
+        1,
+        2,
+        5,
+    ]
+    with pytest.raises(ConfigError, match="per_device_batch_tokens=0"):
+        Share.of_budget(4096, 0, 2, 0)

@@ -30,7 +30,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_all(windows: Windows, size: int) -> list[torch.Tensor]:
-    sampler = MicroBatches(InOrder(len(windows), size), Share(size), windows.predictions)
+    sampler = MicroBatches(InOrder(len(windows), size), Share(), windows.predictions)
     batches = [windows.__getitems__(part) for part in sampler]
     for batch in batches:
         assert batch.predictions == int((batch.targets != IGNORE).sum())
@@ -42,7 +42,7 @@ def test_every_token_is_predicted_once_from_the_one_before(dataset: Path, contex
     data = TextDataModule(dataset, context=context, global_batch_size=3)
     split = data.dataset.splits["validation"]
     stream = split.read(0, split.tokens).astype(np.int64)
-    inputs, targets = (part.flatten() for part in read_all(data.windows("validation"), 3))
+    inputs, targets = (part.flatten() for part in read_all(data.samples("validation"), 3))
     inside = targets != IGNORE
     assert targets[inside].tolist() == stream.tolist()
     assert inputs[inside].tolist() == [data.dataset.target.eos, *stream[:-1].tolist()]
@@ -50,8 +50,8 @@ def test_every_token_is_predicted_once_from_the_one_before(dataset: Path, contex
 
 def test_documents_start_where_the_end_mark_is_read(dataset: Path) -> None:
     data = TextDataModule(dataset, cut="documents", context=16, global_batch_size=4)
-    windows = data.windows("train")
-    part = next(iter(MicroBatches(InOrder(len(windows), 4), Share(4), windows.predictions)))
+    windows = data.samples("train")
+    part = next(iter(MicroBatches(InOrder(len(windows), 4), Share(), windows.predictions)))
     batch = windows.__getitems__(part)
     assert batch.starts is not None
     assert torch.equal(batch.starts, batch.inputs == data.dataset.target.eos)
@@ -60,8 +60,8 @@ def test_documents_start_where_the_end_mark_is_read(dataset: Path) -> None:
 
 def test_lanes_carry_and_windows_do_not(dataset: Path) -> None:
     for cut, slot in (("lanes", 0), ("windows", None)):
-        windows = TextDataModule(dataset, cut=cut, context=8, global_batch_size=2).windows("train")  # type: ignore[arg-type]
-        part = next(iter(MicroBatches(InOrder(len(windows), 2), Share(2), windows.predictions)))
+        windows = TextDataModule(dataset, cut=cut, context=8, global_batch_size=2).samples("train")  # type: ignore[arg-type]
+        part = next(iter(MicroBatches(InOrder(len(windows), 2), Share(), windows.predictions)))
         assert windows.__getitems__(part).slot == slot
 
 
@@ -70,4 +70,4 @@ def test_a_missing_dataset_and_a_small_one_are_told(dataset: Path, tmp_path: Pat
         TextDataModule(tmp_path / "nowhere")
     data = TextDataModule(dataset, context=1000, global_batch_size=512)
     with pytest.raises(ConfigError, match="fewer than global_batch_size=512"):
-        data.plan(data.windows("train"))
+        data.plan(data.samples("train"))

@@ -1,0 +1,123 @@
+"""What every DataModule does: it opens a dataset and hands each process its part of each global batch of a plan."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import lightning
+import torch
+from torch.utils.data import DataLoader
+
+from pipeline.data.plan import Ids, MicroBatches, Plan, Share, Slice
+from pipeline.dataset import Dataset
+from pipeline.errors import ConfigError
+from pipeline.stop import ignore_signals
+
+STAGES = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """The samples of one split, read by slices of a global batch."""
+
+    def __len__(self) -> int: ...
+
+    def predictions(self, ids: Ids) -> int:
+        """Targets in these samples, none in a row that only fills the batch."""
+
+    def __getitems__(self, part: Slice) -> Any:
+        """The batch."""
+
+
+class PlannedDataModule(lightning.LightningDataModule):
+    """Batches of a prepared dataset in the order of a plan.
+
+    Args:
+        dataset: the dataset.
+        workers: loader processes; 0 reads in the training process.
+    """
+
+    def __init__(self, dataset: Dataset, workers: int) -> None:
+        super().__init__()
+        self.dataset, self.workers = dataset, workers
+        self.share = Share()
+
+    def samples(self, name: str) -> Samples:
+        """The samples of the split `name`."""
+        raise NotImplementedError
+
+    def plan(self, samples: Any) -> Plan:
+        """The order in which training reads the samples."""
+        raise NotImplementedError
+
+    def plan_evaluation(self, samples: Any) -> Plan:
+        """The order in which an evaluation reads them, each exactly once."""
+        raise NotImplementedError
+
+    def divide(self, world_size: int, rank: int) -> Share:
+        """This process's part of a global batch."""
+        raise NotImplementedError
+
+    def split(self, name: str) -> Any:
+        """The split `name` of the dataset.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if name not in self.dataset.splits:
+            raise ConfigError(
+                f"dataset {self.dataset.path} has no split {name!r}: prepare it with --{name} or --{name}-share"
+            )
+        return self.dataset.splits[name]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches of a training epoch."""
+        return len(self.plan(self.samples("train")))
+
+    def setup(self, stage: str) -> None:
+        """Divide the global batch among the processes that there are."""
+        trainer = self.trainer
+        assert trainer is not None
+        self.share = self.divide(trainer.world_size, trainer.global_rank)
+        trainer.accumulate_grad_batches = self.share.accumulation
+        for name in STAGES[stage]:
+            self.samples(name)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Training batches from where the run stands."""
+        assert self.trainer is not None
+        samples = self.samples("train")
+        plan = self.plan(samples)
+        length = len(plan) * self.share.accumulation
+        limit = self.trainer.limit_train_batches
+        limit = int(limit * length) if isinstance(limit, float) else limit
+        position = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        return self._loader(samples, MicroBatches(plan, self.share, samples.predictions, position, limit))
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Everything of the validation split exactly once."""
+        return self._evaluation("validation")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Everything of the test split exactly once."""
+        return self._evaluation("test")
+
+    def _evaluation(self, name: str) -> DataLoader[Any]:
+        samples = self.samples(name)
+        return self._loader(samples, MicroBatches(self.plan_evaluation(samples), self.share, samples.predictions))
+
+    def _loader(self, samples: Any, sampler: MicroBatches) -> DataLoader[Any]:
+        collate: Callable[[Any], Any] = _as_it_is
+        return DataLoader(
+            samples,
+            batch_sampler=sampler,  # type: ignore[arg-type]  # slices, not lists of ids
+            collate_fn=collate,
+            num_workers=self.workers,
+            worker_init_fn=ignore_signals,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(0),  # its own: the global generator stays where it is
+        )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
