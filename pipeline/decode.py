@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from pipeline.state import State
+from pipeline.state import State, map_state
 
 Device: TypeAlias = torch.device | str
 Forward: TypeAlias = Callable[[Tensor, State], tuple[Tensor, State]]
@@ -65,6 +65,7 @@ class Choice(Protocol):
         samples: int,
         seed: int,
         device: Device,
+        start: State = None,
     ) -> list[list[list[int]]]:
         """For each prompt `samples` lists of new tokens."""
 
@@ -84,12 +85,14 @@ class Stepwise:
         samples: int,
         seed: int,
         device: Device,
+        start: State = None,
     ) -> list[list[list[int]]]:
         """For each prompt `samples` continuations; sample s of any prompt is seeded with `seed` + s."""
         rows = [prompt for prompt in prompts for _ in range(samples)]
         seeds = [seed + sample for _ in prompts for sample in range(samples)]
         texts: list[list[int]] = [[] for _ in rows]
-        for step in stream(forward, rows, self, limits, seeds, device):
+        start = repeat(start, len(prompts), samples)
+        for step in stream(forward, rows, self, limits, seeds, device, start):
             for text, token in zip(texts, step, strict=True):
                 if token is not None:
                     text.append(token)
@@ -160,10 +163,21 @@ def generate(
     samples: int = 1,
     seed: int = 0,
     device: Device = "cpu",
+    start: State = None,
 ) -> list[list[list[int]]]:
     """Continue each prompt `samples` times; a row that ended early holds `limits.eos` as its last token.
 
     The same prompt, sample and seed give the same tokens in any company.
+
+    Args:
+        forward: what is decoded.
+        prompts: tokens to continue.
+        choice: how the next token is chosen.
+        limits: how long a continuation may become.
+        samples: continuations of each prompt.
+        seed: of the first sample.
+        device: where `forward` computes.
+        start: the state before the prompts are read, a row a prompt: an encoded source lives there.
 
     Returns:
         For each prompt, for each sample (for a beam: the best first), the new tokens.
@@ -173,7 +187,7 @@ def generate(
     """
     if samples < 1:
         raise ValueError(f"samples={samples} must be at least 1")
-    return choice.complete(forward, prompts, limits, samples, seed, device)
+    return choice.complete(forward, prompts, limits, samples, seed, device, start)
 
 
 @torch.no_grad()
@@ -184,11 +198,13 @@ def stream(
     limits: Limits,
     seeds: Sequence[int],
     device: Device = "cpu",
+    start: State = None,
 ) -> Iterator[list[int | None]]:
     """Yield at each step the new token of each row, None for a row that has ended or still reads its prompt.
 
     Args:
         seeds: one a row.
+        start: the state before the prompts are read.
 
     Raises:
         ValueError: as `generate`.
@@ -197,7 +213,7 @@ def stream(
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     fresh = torch.zeros(len(prompts), dtype=torch.long, device=device)  # new tokens of each row
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    logits, state = read(forward, given.shared)
+    logits, state = read(forward, given.shared, start)
     for position in range(given.shared.shape[1], given.longest + limits.tokens):
         writing = given.ended(position) & ~ended
         uniform = [
@@ -247,9 +263,15 @@ class Prompts(NamedTuple):
         return self.tokens[:, min(position, self.longest - 1)]
 
 
-def read(forward: Forward, tokens: Int64[Tensor, "B T"]) -> tuple[Float[Tensor, "B V"], State]:
-    """Read from the beginning; the logits are those after the last token."""
-    state: State = None
+def repeat(state: State, rows: int, times: int) -> State:
+    """Each row of a state so many times in a row."""
+    if state is None or times == 1:
+        return state
+    return map_state(lambda leaf: leaf.repeat_interleave(times, 0, output_size=rows * times), state)
+
+
+def read(forward: Forward, tokens: Int64[Tensor, "B T"], state: State = None) -> tuple[Float[Tensor, "B V"], State]:
+    """Read from a state on, by default from the beginning; the logits are those after the last token."""
     for piece in torch.split(tokens, CHUNK, dim=1):
         logits, state = forward(piece, state)
     return logits[:, -1], state

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from pipeline.decode import Device, Forward, Limits, Prompts, allowed, read, step
-from pipeline.state import select
+from pipeline.state import State, select
 
 
 class Hypothesis(NamedTuple):
@@ -62,11 +62,12 @@ class Beam:
         samples: int,
         seed: int,
         device: Device,
+        start: State = None,
     ) -> list[list[list[int]]]:
         """For each prompt the `samples` best continuations; nothing is random here."""
         if samples > self.width:
             raise ValueError(f"samples={samples} must not exceed the width={self.width} of the beam")
-        found = self.search(forward, prompts, limits, device)
+        found = self.search(forward, prompts, limits, device, start)
         return [[hypothesis.tokens for hypothesis in best[:samples]] for best in found]
 
     @torch.no_grad()
@@ -76,6 +77,7 @@ class Beam:
         prompts: Sequence[Sequence[int]],
         limits: Limits,
         device: Device = "cpu",
+        start: State = None,
     ) -> list[list[Hypothesis]]:
         """For each prompt up to `width` hypotheses, the best first.
 
@@ -83,7 +85,7 @@ class Beam:
             ValueError: no prompt, an empty prompt, or logits from which nothing can be chosen.
         """
         given = Prompts.of(prompts, device)
-        logits, state = read(forward, given.shared)
+        logits, state = read(forward, given.shared, start)
         rows = torch.arange(len(prompts), device=device).repeat_interleave(self.width)
         logits, state = logits[rows], select(state, rows)
         search = Search.begin(len(prompts), self, limits, device)

@@ -1,6 +1,8 @@
 """A metric is a sum over tokens divided once, globally: the same number on any number of processes."""
 
 import math
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -42,3 +44,11 @@ def bits_per_byte(nats: float, tokens: int, size: int) -> float:
         size: its length in bytes of UTF-8.
     """
     return nats / math.log(2) * tokens / size
+
+
+@runtime_checkable
+class Score(Protocol):
+    """A measure of written texts beside those that were to be written."""
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """Its values, by name; of each text's several references any counts."""

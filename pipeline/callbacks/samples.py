@@ -7,12 +7,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from pipeline.decode import Limits, Sample, generate
 from pipeline.strategies import Sharded
 
 
 class Samples(Callback):
-    """Logs a few continuations of the empty prompt after each validation.
+    """Logs a few texts after each validation, those that the task chooses to show.
 
     Args:
         tokenizer: the run's tokenizer file.
@@ -30,18 +29,7 @@ class Samples(Callback):
             return
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(self.file))
-        eos = tokenizer.token_to_id("<eos>")
-        assert eos is not None
         with torch.no_grad():
-            texts = generate(
-                pl_module,
-                [[eos]],
-                Sample(temperature=0.8),
-                Limits(tokens=self.tokens),
-                samples=self.count,
-                device=pl_module.device,
-            )[0]
-        rows = [{"prompt": "", "text": tokenizer.decode(text)} for text in texts]
+            rows = pl_module.examples(Tokenizer.from_file(str(self.file)), self.count, self.tokens)
         for logger in loggers:
             logger.log_samples(rows, trainer.global_step)

@@ -1,6 +1,7 @@
 """What every DataModule does: it opens a dataset and hands each process its part of each global batch of a plan."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import lightning
@@ -68,6 +69,13 @@ class PlannedDataModule(lightning.LightningDataModule):
                 f"dataset {self.dataset.path} has no split {name!r}: prepare it with --{name} or --{name}-share"
             )
         return self.dataset.splits[name]
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Of the targets."""
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(self.dataset.target.file))
 
     @property
     def steps_per_epoch(self) -> int:

@@ -169,3 +169,11 @@ class PairsDataModule(BudgetedDataModule):
         """The pairs of the split `name`."""
         assert self.dataset.source is not None
         return Pairs(self.split(name), self.dataset.target.eos, self.dataset.source.eos)
+
+    def show(self, name: str, count: int) -> tuple[tuple[Tensor, ...], list[str]]:
+        """The first sources of a split as a batch's `source`, and as they were written."""
+        samples = self.samples(name)
+        rows = range(min(count, samples.split.rows))
+        ids = samples.split.first_samples[list(rows)]
+        batch = samples.__getitems__(Slice(ids, 0, 0, 0, 0))
+        return batch.source, [samples.split.value("text", row) for row in rows]

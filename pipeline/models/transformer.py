@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from pipeline.models.attention import Cache, Rotation, SelfAttention, rotation, visible
 from pipeline.models.feedforward import SwiGLU, initialise
+from pipeline.models.memory import CrossAttention, Memory
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.language_model import LanguageModel, TokenHead
@@ -25,7 +26,7 @@ __all__ = ["Transformer", "TransformerLanguageModel"]
 
 
 class Block(nn.Module):
-    """Self-attention and a position-wise layer, each added to what it read.
+    """Self-attention, attention to a memory if there is one, and a position-wise layer, each added to what it read.
 
     Args:
         attention: the self-attention.
@@ -34,19 +35,28 @@ class Block(nn.Module):
         depth: number of blocks; what each of their 2 * depth layers adds starts small, so that the sum keeps
             the scale of the input.
         dropout: share of what each layer adds that is dropped in training.
+        cross: the attention to a memory.
     """
 
     def __init__(
-        self, attention: SelfAttention, feedforward: nn.Module, width: int, depth: int, dropout: float
+        self,
+        attention: SelfAttention,
+        feedforward: nn.Module,
+        width: int,
+        depth: int,
+        dropout: float,
+        cross: CrossAttention | None = None,
     ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
         self.attention = attention
+        self.cross_norm = None if cross is None else nn.LayerNorm(width)
+        self.cross = cross
         self.feedforward_norm = nn.LayerNorm(width)
         self.feedforward = feedforward
         self.dropout = nn.Dropout(dropout)
         self.apply(initialise)
-        for part in (attention, feedforward):
+        for part in (attention, feedforward, *([] if cross is None else [cross])):
             *_, last = (each for each in part.modules() if isinstance(each, nn.Linear))
             nn.init.normal_(last.weight, std=(2 * depth * last.in_features) ** -0.5)
 
@@ -56,11 +66,25 @@ class Block(nn.Module):
         cache: Cache | None,
         keep: Bool[Tensor, "#B 1 T _"] | None,
         turn: Rotation | None,
-    ) -> tuple[Float[Tensor, "B T D"], Cache]:
-        """Read T more inputs; also gives the keys and values with those of the new positions."""
+        memory: Tensor | None = None,
+        inside: Bool[Tensor, "B S"] | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], Cache, Tensor | None]:
+        """Read T more inputs; also gives keys and values, with those of the new positions, and the memory's.
+
+        Args:
+            inputs: what is read.
+            cache: keys and values of the positions before.
+            keep: where each position looks.
+            turn: the rotation that stands for the positions.
+            memory: values of the memory (B, S, D), or what an earlier call gave for it.
+            inside: where the memory holds something.
+        """
         attended, cache = self.attention(self.attention_norm(inputs), cache, keep, turn)
         inputs = inputs + self.dropout(attended)
-        return inputs + self.dropout(self.feedforward(self.feedforward_norm(inputs))), cache
+        if self.cross is not None and self.cross_norm is not None:
+            seen, memory = self.cross(self.cross_norm(inputs), memory, inside)
+            inputs = inputs + self.dropout(seen)
+        return inputs + self.dropout(self.feedforward(self.feedforward_norm(inputs))), cache, memory
 
 
 class Transformer(nn.Module):
@@ -68,6 +92,7 @@ class Transformer(nn.Module):
 
     The state is a pair: how many inputs each row has read, shape (B,), and a list with the keys and values of
     each layer, each of shape (B, N, S, F). S is the length read so far, or with a window always `window - 1`.
+    A decoder's has two parts more: what each layer keeps of the memory, and where the memory holds something.
 
     Args:
         width: features in and out.
@@ -78,6 +103,7 @@ class Transformer(nn.Module):
         context: learned positions, this many; by default positions are rotary and have no end.
         window: how many positions attention sees, its own the last; by default all before it.
         feedforward: makes the position-wise layer from width, hidden and dropout.
+        decodes: every layer looks at a memory too, which `begin` is given.
 
     Raises:
         ValueError: if the heads do not divide the width, or leave an odd number of features to each while
@@ -94,6 +120,7 @@ class Transformer(nn.Module):
         context: int | None = None,
         window: int | None = None,
         feedforward: Callable[[int, int | None, float], nn.Module] = SwiGLU,
+        decodes: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -110,11 +137,23 @@ class Transformer(nn.Module):
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=0.02)
         self.layers = nn.ModuleList(
-            Block(SelfAttention(width, heads, dropout), feedforward(width, hidden, dropout), width, depth, dropout)
+            Block(
+                SelfAttention(width, heads, dropout),
+                feedforward(width, hidden, dropout),
+                width,
+                depth,
+                dropout,
+                CrossAttention(width, heads, dropout) if decodes else None,
+            )
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
+
+    def begin(self, memory: Memory) -> State:
+        """The state of a decoder that has read nothing yet."""
+        nothing = torch.zeros(len(memory.keep), dtype=torch.int64, device=memory.keep.device)
+        return nothing, [None] * len(self.layers), [memory.values] * len(self.layers), memory.keep
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Read T more inputs; the outputs are for predicting the next one.
@@ -123,6 +162,14 @@ class Transformer(nn.Module):
             ValueError: if a state is carried in training without a window (it would grow without end), or if
                 there are more positions than the learned ones.
         """
+        nothing: list[Tensor | None] = [None] * len(self.layers)
+        memories, inside = (nothing, None) if state is None or len(state) == 2 else state[2:]
+        outputs, after, remembered = self._read(inputs, None if _is_new(state) else state[:2], memories, inside)
+        return outputs, after if inside is None else (*after, remembered, inside)
+
+    def _read(
+        self, inputs: Tensor, state: State, memories: list[Tensor | None], inside: Tensor | None
+    ) -> tuple[Tensor, State, list[Tensor | None]]:
         if self.training and state is not None and self.window is None:
             raise ValueError("a Transformer trains with a carried state only if window is set: its cache never ends")
         count = self._count(inputs, state)
@@ -131,11 +178,12 @@ class Transformer(nn.Module):
         self._check_context(inputs.shape[1], state)
         positions = count[:, None] + torch.arange(inputs.shape[1], device=inputs.device)
         inputs, turn = self._place(inputs, positions)
-        after = []
-        for layer, cache in zip(self.layers, caches, strict=True):
-            inputs, cache = layer(inputs, cache, keep, turn)
+        after, remembered = [], []
+        for layer, cache, memory in zip(self.layers, caches, memories, strict=True):
+            inputs, cache, memory = layer(inputs, cache, keep, turn, memory, inside)
             after.append(self._bound(cache))
-        return self.norm(inputs), (count + positions.shape[1], after)
+            remembered.append(memory)
+        return self.norm(inputs), (count + positions.shape[1], after), remembered
 
     def _count(self, inputs: Tensor, state: State) -> Int64[Tensor, " B"]:
         if state is not None:
@@ -174,6 +222,11 @@ class Transformer(nn.Module):
         key, value = (F.pad(part, (0, 0, short, 0)) for part in cache)
         excess = key.shape[2] - size
         return key[:, :, excess:].clone(), value[:, :, excess:].clone()
+
+
+def _is_new(state: State) -> bool:
+    """Whether nothing was read before."""
+    return state is None or state[1][0] is None
 
 
 class TransformerLanguageModel(LanguageModel):

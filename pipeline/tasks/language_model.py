@@ -3,65 +3,23 @@
 Legend: B sequences, T positions, D features, V tokens of the vocabulary.
 """
 
-from dataclasses import dataclass
+from typing import Any
 
-import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pipeline import state as states
-from pipeline.data.batch import IGNORE, TokenBatch
+from pipeline.data.batch import TokenBatch
+from pipeline.decode import Limits, Sample, generate
 from pipeline.documents import read_documents
-from pipeline.metrics import TokenLoss, bits_per_byte, perplexity
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
-from pipeline.tasks.task import Task
+from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
+
+__all__ = ["LanguageModel", "TokenHead"]
 
 
-@dataclass(frozen=True)
-class TokenHead:
-    """How tokens become vectors and vectors become predictions.
-
-    Args:
-        tied: predict with the embedding's own matrix (Press and Wolf 2017).
-        word_dropout: share of the vocabulary whose embedding is dropped in a training step (Gal and
-            Ghahramani 2016).
-        activation_penalty: weight of the squared outputs (alpha of Merity et al. 2017).
-        slowness_penalty: weight of the squared change from one output to the next (beta of the same).
-    """
-
-    tied: bool = True
-    word_dropout: float = 0.0
-    activation_penalty: float = 0.0
-    slowness_penalty: float = 0.0
-
-
-class TokenEmbedding(nn.Embedding):
-    """Looks tokens up; rows have length 1 for the output, and enter the network in unit variance.
-
-    Args:
-        vocab_size: V.
-        width: D.
-        word_dropout: share of the vocabulary that is dropped in a training step.
-    """
-
-    def __init__(self, vocab_size: int, width: int, word_dropout: float = 0.0) -> None:
-        super().__init__(vocab_size, width)
-        self.word_dropout = word_dropout
-
-    def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
-
-    def forward(self, tokens: Int64[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """Vectors of unit variance (Vaswani et al. 2017, section 3.4)."""
-        weight = self.weight
-        if self.training and self.word_dropout:
-            weight = weight * functional.dropout(weight.new_ones(len(weight), 1), self.word_dropout)
-        return functional.embedding(tokens, weight).mul(self.embedding_dim**0.5)
-
-
-class LanguageModel(Task):
+class LanguageModel(TokenPrediction):
     """Next-token prediction with any causal network.
 
     Args:
@@ -76,20 +34,12 @@ class LanguageModel(Task):
         self,
         network: nn.Module,
         vocab_size: int,
-        head: TokenHead = TokenHead(),  # frozen
+        head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(optimizer, schedule)
-        width = int(network.width)  # type: ignore[arg-type]
-        self.network, self.vocab_size, self.head = network, vocab_size, head
-        self.embedding = TokenEmbedding(vocab_size, width, head.word_dropout)
-        self.output = nn.Linear(width, vocab_size)
-        nn.init.zeros_(self.output.bias)
-        if head.tied:
-            self.output.weight = self.embedding.weight
-        self.seen = TokenLoss()  # since the last log; whoever logs resets it
-        self.held_out = TokenLoss()
+        super().__init__(int(network.width), vocab_size, head, optimizer, schedule)  # type: ignore[arg-type]
+        self.network = network
         self.held_out_states: dict[int, State] = {}
 
     def forward(
@@ -110,51 +60,42 @@ class LanguageModel(Task):
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the nats a token of the global batch."""
-        outputs, targets = self._read(batch, self.carried)
-        nats = self._nats(outputs, targets)
-        self.seen.update(nats.detach(), (targets != IGNORE).sum())
-        return (nats + self._penalty(outputs)) * self.loss_scale / batch.predictions
+        outputs = self._read(batch, self.carried)
+        return self.training_loss(outputs, batch.targets) * self.loss_scale / batch.predictions
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Add the batch to the metric."""
-        outputs, targets = self._read(batch, self.held_out_states)
-        self.held_out.update(self._nats(outputs, targets), (targets != IGNORE).sum())
+        self.count_held_out(self._read(batch, self.held_out_states), batch.targets)
 
     test_step = validation_step
 
-    def on_validation_epoch_end(self) -> None:
-        """Log loss, perplexity and bits a byte, and tell the schedule."""
-        loss = self._log_held_out("val", "validation")
-        if self.schedule is not None and not self.trainer.sanity_checking:
-            self.schedule.observe(loss)
-
-    def on_test_epoch_end(self) -> None:
-        """Log loss, perplexity and bits a byte."""
-        self._log_held_out("test", "test")
-
-    def _log_held_out(self, prefix: str, split_name: str) -> float:
-        loss = float(self.held_out.compute())
-        self.held_out.reset()
+    def log_held_out(self, prefix: str, split_name: str) -> float:
+        """Log what an evaluation of a split found, and forget it; its nats a token."""
         self.held_out_states.clear()
-        split = self.trainer.datamodule.dataset.splits[split_name]  # type: ignore[attr-defined]
-        values = {
-            "loss": loss,
-            "perplexity": perplexity(loss),
-            "bits_per_byte": bits_per_byte(loss, split.tokens, split.bytes),
-        }
-        # not to the loggers: Monitor writes one row of all that a validation found
-        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, logger=False)
-        return loss
+        return super().log_held_out(prefix, split_name)
 
-    def _read(self, batch: TokenBatch, carried: dict[int, State]) -> tuple[Tensor, Tensor]:
-        """Outputs and targets of a batch, continuing and leaving the carried state where there is one."""
+    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, str]]:
+        """Continuations of the empty prompt, the same seeds each time.
+
+        Args:
+            tokenizer: decodes tokens.
+            count: texts.
+            tokens: length of each.
+        """
+        eos = tokenizer.token_to_id("<eos>")
+        choice, limits = Sample(temperature=0.8), Limits(tokens=tokens)
+        [texts] = generate(self, [[eos]], choice, limits, samples=count, device=self.device)
+        return [{"prompt": "", "text": tokenizer.decode(text)} for text in texts]
+
+    def _read(self, batch: TokenBatch, carried: dict[int, State]) -> Tensor:
+        """Outputs for a batch, continuing and leaving the carried state where there is one."""
         if batch.slot is None:
-            return self._outputs(batch.inputs, None, batch.starts)[0], batch.targets
+            return self._outputs(batch.inputs, None, batch.starts)[0]
         state = carried.get(batch.slot) if batch.step else None
         state = states.map_state(lambda leaf: leaf.to(batch.inputs.device), state)
         outputs, state = self._outputs(batch.inputs, state, None)
         carried[batch.slot] = states.detach(state)
-        return outputs, batch.targets
+        return outputs
 
     def _outputs(self, tokens: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
         inputs = self.embedding(tokens)
@@ -162,17 +103,3 @@ class LanguageModel(Task):
             return read_documents(self.network, inputs, starts), None
         outputs, state = self.network(inputs, state)
         return outputs, state
-
-    def _nats(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        logits = self.output(outputs).flatten(0, 1).float()
-        return functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
-
-    def _penalty(self, outputs: Tensor) -> Tensor:
-        """AR and TAR of Merity et al. 2017 (section 4.5), summed over positions as the nats are."""
-        penalty = outputs.new_zeros(())
-        if self.head.activation_penalty:
-            penalty = self.head.activation_penalty * outputs.float().pow(2).mean(-1).sum()
-        if self.head.slowness_penalty:
-            change = torch.diff(outputs.float(), dim=1)
-            penalty = penalty + self.head.slowness_penalty * change.pow(2).mean(-1).sum()
-        return penalty

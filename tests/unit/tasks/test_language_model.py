@@ -55,11 +55,11 @@ def test_carried_state_makes_two_batches_one_text() -> None:
         model._read(
             TokenBatch(tokens[:, 10 * k : 10 * k + 10], tokens[:, :10], None, torch.arange(2), 20, k, 0),
             carried,
-        )[0]
+        )
         for k in range(2)
     ]
     torch.testing.assert_close(torch.cat(halves, 1), whole)
-    again, _ = model._read(TokenBatch(tokens[:, :10], tokens[:, :10], None, torch.arange(2), 20, 0, 0), carried)
+    again = model._read(TokenBatch(tokens[:, :10], tokens[:, :10], None, torch.arange(2), 20, 0, 0), carried)
     torch.testing.assert_close(again, whole[:, :10])  # an epoch begins without a state
 
 

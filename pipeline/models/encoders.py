@@ -1,0 +1,170 @@
+"""Encoders read a whole source, both ways, before anything is written: the positions of a memory, and a summary.
+
+Schuster and Paliwal (1997), "Bidirectional Recurrent Neural Networks": one network reads forward, another
+backward. Any causal network of the house can be the two. A Transformer needs no second one: its positions
+look both ways at once.
+
+Legend: B sequences, S positions, D features.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from pipeline.models.attention import SelfAttention, rotation
+from pipeline.models.feedforward import SwiGLU
+from pipeline.models.lstm import LSTM
+from pipeline.models.memory import Memory
+from pipeline.models.transformer import Block
+from pipeline.tasks.token_prediction import TokenEmbedding
+
+
+class Bidirectional(nn.Module):
+    """One causal network that reads forward beside one that reads backward.
+
+    Args:
+        network: makes a network from its width.
+        width: features in and out.
+    """
+
+    def __init__(self, network: Callable[[int], nn.Module], width: int) -> None:
+        super().__init__()
+        self.forth, self.back = network(width), network(width)
+        self.join = nn.Linear(2 * width, width)
+        nn.init.xavier_uniform_(self.join.weight)
+        nn.init.zeros_(self.join.bias)
+
+    def forward(
+        self, inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "B S D"], Float[Tensor, "B D"]]:
+        """Outputs at all positions, and both networks' last ones joined."""
+        forth, _ = self.forth(inputs, None)
+        back, _ = self.back(reverse(inputs, keep), None)
+        last = keep.sum(1, keepdim=True)[..., None] - 1
+        ends = [part.take_along_dim(last.expand(-1, -1, part.shape[2]), 1)[:, 0] for part in (forth, back)]
+        summary = self.join(torch.cat(ends, -1))
+        return self.join(torch.cat([forth, reverse(back, keep)], -1)), summary
+
+
+def reverse(inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
+    """The kept positions, which come first, in reverse order; the others stay where they are."""
+    place = torch.arange(inputs.shape[1], device=inputs.device)
+    back = torch.where(keep, keep.sum(1, keepdim=True) - 1 - place, place)
+    return inputs.take_along_dim(back[..., None], 1)
+
+
+class BidirectionalEncoder(nn.Module):
+    """Layers of two networks each, that read a text forward and backward.
+
+    Args:
+        source_vocab_size: tokens of sources; the dataset knows it.
+        network: class of the networks: an LSTM, a GRU, a ConvNet, ...
+        width: features of the memory.
+        depth: layers.
+        dropout: share of the features dropped in training before each layer and after the last.
+        network_depth: layers of each of a layer's two networks; a ConvNet sees twice as far with each.
+
+    Raises:
+        ValueError: if the depth is below 1.
+    """
+
+    def __init__(
+        self,
+        source_vocab_size: int,
+        network: type[nn.Module] = LSTM,
+        width: int = 256,
+        depth: int = 1,
+        dropout: float = 0.0,
+        network_depth: int = 1,
+    ) -> None:
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"depth={depth} must be at least 1")
+        self.width = width
+        self.embedding = TokenEmbedding(source_vocab_size, width)
+        self.layers = nn.ModuleList(
+            Bidirectional(lambda width: network(width=width, depth=network_depth), width) for _ in range(depth)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Int64[Tensor, "B S"], keep: Bool[Tensor, "B S"]) -> Memory:
+        """Encode texts; `keep` is True where there is a token, before anything else in each row."""
+        values = self.embedding(tokens)
+        for layer in self.layers:
+            values, summary = layer(self.dropout(values), keep)
+        return Memory(self.dropout(values), keep, summary)
+
+
+class TransformerEncoder(nn.Module):
+    """A stack of Transformer blocks that look both ways, with rotary positions (Vaswani et al. 2017; Su et al. 2021).
+
+    Args:
+        source_vocab_size: tokens of sources; the dataset knows it.
+        width: features of the memory.
+        depth: number of blocks.
+        heads: number of attention heads; must divide the width.
+        hidden: features inside the position-wise layer; by default its own default.
+        dropout: share of the features and attention weights dropped in training.
+        feedforward: makes the position-wise layer from width, hidden and dropout.
+
+    Raises:
+        ValueError: if the heads do not divide the width or leave an odd number of features to each.
+    """
+
+    def __init__(
+        self,
+        source_vocab_size: int,
+        width: int = 256,
+        depth: int = 4,
+        heads: int = 4,
+        hidden: int | None = None,
+        dropout: float = 0.0,
+        feedforward: Callable[[int, int | None, float], nn.Module] = SwiGLU,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.embedding = TokenEmbedding(source_vocab_size, width)
+        self.blocks = TransformerStack(width, depth, heads, hidden, dropout, feedforward)
+
+    def forward(self, tokens: Int64[Tensor, "B S"], keep: Bool[Tensor, "B S"]) -> Memory:
+        """Encode texts; `keep` is True where there is a token."""
+        values = self.blocks(self.embedding(tokens), keep)
+        kept = keep[..., None].to(values.dtype)
+        return Memory(values, keep, (values * kept).sum(1) / kept.sum(1))
+
+
+class TransformerStack(nn.Module):
+    """Transformer blocks whose positions all look at all that are kept; arguments as of `TransformerEncoder`."""
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        hidden: int | None,
+        dropout: float,
+        feedforward: Callable[[int, int | None, float], nn.Module] = SwiGLU,
+    ) -> None:
+        super().__init__()
+        if width % heads or width // heads % 2:
+            raise ValueError(f"heads={heads} must divide width={width} into even parts")
+        self.features = width // heads
+        self.layers = nn.ModuleList(
+            Block(SelfAttention(width, heads, dropout), feedforward(width, hidden, dropout), width, depth, dropout)
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
+        """Let every position look at all that are kept."""
+        positions = torch.arange(inputs.shape[1], device=inputs.device).expand(len(inputs), -1)
+        turn = rotation(positions, self.features, inputs.dtype)
+        visible = keep[:, None, None].expand(-1, 1, inputs.shape[1], -1)
+        inputs = self.dropout(inputs)
+        for layer in self.layers:
+            inputs, *_ = layer(inputs, None, visible, turn)
+        outputs: Tensor = self.norm(inputs)
+        return outputs

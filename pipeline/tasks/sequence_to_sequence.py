@@ -1,0 +1,175 @@
+"""From a source, a text is written: an encoder reads the source, a decoder predicts each token of the target.
+
+Legend: B sequences, T positions, V tokens of the vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from pipeline.data.batch import PairBatch
+from pipeline.decode import Greedy, Limits, Sample, generate
+from pipeline.decode_beam import Beam
+from pipeline.decode_text import text_of
+from pipeline.metrics import Score
+from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.state import State
+from pipeline.strategies import Sharded
+from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a validation and a test write, and how it is scored.
+
+    Args:
+        scores: what is measured on the texts; none are written without one.
+        choice: how texts are written.
+        tokens: most tokens of a text.
+        validation_rows: sources that a validation writes for, the first ones; a test takes all.
+    """
+
+    scores: Sequence[Score] = ()
+    choice: Greedy | Sample | Beam = field(default_factory=Greedy)
+    tokens: int = 100
+    validation_rows: int = 256
+
+
+class SequenceToSequence(TokenPrediction):
+    """Prediction of a target, token by token, from a source.
+
+    Args:
+        encoder: makes a memory of what a batch's `source` holds; has a `width` D.
+        decoder: a network of the same width that `begin`s with a memory.
+        vocab_size: V of targets; the dataset knows it.
+        head: how tokens become vectors and vectors become predictions.
+        evaluation: what a validation and a test write and score.
+        sampled_inputs: share of the decoder's inputs that are its own guesses in training: scheduled sampling
+            (Bengio et al. 2015), in two passes over all positions (Mihaylova and Martins 2019).
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+
+    Raises:
+        ValueError: encoder and decoder differ in width, or no share is given as one.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        vocab_size: int,
+        head: TokenHead = TokenHead(),  # noqa: B008  # frozen
+        evaluation: Evaluation = Evaluation(),  # frozen
+        sampled_inputs: float = 0.0,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        if encoder.width != decoder.width:
+            raise ValueError(f"the encoder's width={encoder.width} is not the decoder's width={decoder.width}")
+        if not 0 <= sampled_inputs <= 1:
+            raise ValueError(f"sampled_inputs={sampled_inputs} is no share: from 0 to 1")
+        super().__init__(int(decoder.width), vocab_size, head, optimizer, schedule)  # type: ignore[arg-type]
+        self.encoder, self.decoder = encoder, decoder
+        self.evaluation, self.sampled_inputs = evaluation, sampled_inputs
+        self.written: dict[int, str] = {}  # text for each row of the split under evaluation
+
+    def begin(self, source: tuple[Tensor, ...]) -> State:
+        """The state before anything was written, for what a batch's `source` holds."""
+        state: State = self.decoder.begin(self.encoder(*source))  # type: ignore[operator]
+        return state
+
+    def forward(self, tokens: Int64[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+        """Logits of the token after each position, and the state after the last one.
+
+        Args:
+            tokens: what is read: the end mark at the beginning.
+            state: what `begin` or an earlier call returned.
+        """
+        outputs, state = self.decoder(self.embedding(tokens), state)
+        return self.output(outputs), state
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
+        """The micro-batch's share of the nats a token of the global batch."""
+        state = self.begin(batch.source)
+        outputs, _ = self.decoder(self.embedding(self._inputs(batch, state)), state)
+        return self.training_loss(outputs, batch.targets) * self.loss_scale / batch.predictions
+
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Add the batch to the metric, and write the texts that are to be scored."""
+        self._evaluate(batch, "validation", self.evaluation.validation_rows)
+
+    def test_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Add the batch to the metric, and write its texts."""
+        self._evaluate(batch, "test", None)
+
+    def log_held_out(self, prefix: str, split_name: str) -> float:
+        """Log what an evaluation of a split found, and forget it; its nats a token."""
+        loss = super().log_held_out(prefix, split_name)
+        texts = self._everyone()
+        split = self.trainer.datamodule.dataset.splits[split_name]  # type: ignore[attr-defined]
+        references = [split.references(row) for row in texts]
+        for score in self.evaluation.scores if texts else ():
+            for name, value in score([*texts.values()], references).items():
+                self.log(f"{prefix}/{name}", value, logger=False)
+        return loss
+
+    def write(self, source: tuple[Tensor, ...], choice: Any, tokens: int) -> list[list[int]]:
+        """The best text for each source, as tokens without an end mark."""
+        eos = self.trainer.datamodule.dataset.target.eos  # type: ignore[attr-defined]
+        prompts = [[eos]] * len(source[0])
+        found = generate(self, prompts, choice, Limits(tokens, eos=eos), device=self.device, start=self.begin(source))
+        return [best[:-1] if best[-1] == eos else best for best, *_ in found]
+
+    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, str]]:
+        """Texts for the first sources of the validation split, with the sources where they are texts."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        sources, shown = data.show("validation", count)
+        source = tuple(part.to(self.device) for part in sources)
+        texts = self.write(source, self.evaluation.choice, tokens)
+        return [{"prompt": said, "text": tokenizer.decode(text)} for said, text in zip(shown, texts, strict=True)]
+
+    def _inputs(self, batch: PairBatch, state: State) -> Tensor:
+        """The decoder's inputs, some of them what it would have said itself."""
+        if not self.sampled_inputs:
+            return batch.inputs
+        with torch.no_grad():
+            guesses = self(batch.inputs, state)[0].argmax(-1).roll(1, dims=1)
+        own = torch.rand(batch.inputs.shape, device=guesses.device) < self.sampled_inputs
+        own[:, 0] = False  # the end mark with which every text begins
+        return torch.where(own, guesses, batch.inputs)
+
+    def _evaluate(self, batch: PairBatch, split_name: str, rows: int | None) -> None:
+        state = self.begin(batch.source)
+        outputs, _ = self.decoder(self.embedding(batch.inputs), state)
+        self.count_held_out(outputs, batch.targets)
+        divided = isinstance(self.trainer.strategy, Sharded)  # then no process can write without the others
+        if self.evaluation.scores and not divided:
+            self._write_rows(batch, split_name, rows)
+
+    def _write_rows(self, batch: PairBatch, split_name: str, rows: int | None) -> None:
+        """Write a text for each source of which the first target is in this batch."""
+        dataset = self.trainer.datamodule.dataset  # type: ignore[attr-defined]
+        split = dataset.splits[split_name]
+        found = [(at, split.row_of(sample), sample) for at, sample in enumerate(batch.ids.tolist()) if sample >= 0]
+        mine = [(at, row) for at, row, sample in found if split.first_samples[row] == sample]
+        mine = [(at, row) for at, row in mine if rows is None or row < rows]
+        if not mine:
+            return
+        index = torch.tensor([at for at, _ in mine], device=self.device)
+        texts = self.write(tuple(part[index] for part in batch.source), self.evaluation.choice, self.evaluation.tokens)
+        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        for (_, row), text in zip(mine, texts, strict=True):
+            self.written[row] = text_of(tokenizer, dataset.target.eos, text)
+
+    def _everyone(self) -> dict[int, str]:
+        """The texts of all processes, by row in order; they are forgotten."""
+        mine, self.written = self.written, {}
+        if self.trainer.world_size == 1:
+            return dict(sorted(mine.items()))
+        parts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, mine)
+        return dict(sorted((row, text) for part in parts for row, text in part.items()))

@@ -1,0 +1,140 @@
+"""What all tasks that predict tokens share: embedding, output head, nats a token, and what a validation logs.
+
+Legend: B sequences, T positions, D features, V tokens of the vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.data.batch import IGNORE
+from pipeline.metrics import TokenLoss, bits_per_byte, perplexity
+from pipeline.optim import OptimizerCallable, Schedule
+from pipeline.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class TokenHead:
+    """How tokens become vectors and vectors become predictions.
+
+    Args:
+        tied: predict with the embedding's own matrix (Press and Wolf 2017).
+        word_dropout: share of the vocabulary whose embedding is dropped in a training step (Gal and
+            Ghahramani 2016).
+        activation_penalty: weight of the squared outputs (alpha of Merity et al. 2017).
+        slowness_penalty: weight of the squared change from one output to the next (beta of the same).
+        label_smoothing: share of a target's probability that training spreads over all tokens (Szegedy et al.
+            2016); what is logged is without it.
+    """
+
+    tied: bool = True
+    word_dropout: float = 0.0
+    activation_penalty: float = 0.0
+    slowness_penalty: float = 0.0
+    label_smoothing: float = 0.0
+
+
+class TokenEmbedding(nn.Embedding):
+    """Looks tokens up; rows have length 1 for the output, and enter the network in unit variance.
+
+    Args:
+        vocab_size: V.
+        width: D.
+        word_dropout: share of the vocabulary that is dropped in a training step.
+    """
+
+    def __init__(self, vocab_size: int, width: int, word_dropout: float = 0.0) -> None:
+        super().__init__(vocab_size, width)
+        self.word_dropout = word_dropout
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
+
+    def forward(self, tokens: Int64[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """Vectors of unit variance (Vaswani et al. 2017, section 3.4)."""
+        weight = self.weight
+        if self.training and self.word_dropout:
+            weight = weight * functional.dropout(weight.new_ones(len(weight), 1), self.word_dropout)
+        return functional.embedding(tokens, weight).mul(self.embedding_dim**0.5)
+
+
+class TokenPrediction(Task):
+    """Predicts tokens from vectors.
+
+    Args:
+        width: D.
+        vocab_size: V; the dataset knows it.
+        head: how tokens become vectors and vectors become predictions.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+    """
+
+    def __init__(
+        self, width: int, vocab_size: int, head: TokenHead, optimizer: OptimizerCallable, schedule: Schedule | None
+    ) -> None:
+        super().__init__(optimizer, schedule)
+        self.vocab_size, self.head = vocab_size, head
+        self.embedding = TokenEmbedding(vocab_size, width, head.word_dropout)
+        self.output = nn.Linear(width, vocab_size)
+        nn.init.zeros_(self.output.bias)
+        if head.tied:
+            self.output.weight = self.embedding.weight
+        self.seen = TokenLoss()  # since the last log; whoever logs resets it
+        self.held_out = TokenLoss()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss, perplexity and bits a byte, and tell the schedule."""
+        loss = self.log_held_out("val", "validation")
+        if self.schedule is not None and not self.trainer.sanity_checking:
+            self.schedule.observe(loss)
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss, perplexity and bits a byte."""
+        self.log_held_out("test", "test")
+
+    def log_held_out(self, prefix: str, split_name: str) -> float:
+        """Log what an evaluation of a split found, and forget it; its nats a token."""
+        loss = float(self.held_out.compute())
+        self.held_out.reset()
+        split = self.trainer.datamodule.dataset.splits[split_name]  # type: ignore[attr-defined]
+        values = {
+            "loss": loss,
+            "perplexity": perplexity(loss),
+            "bits_per_byte": bits_per_byte(loss, split.tokens, split.bytes),
+        }
+        # not to the loggers: Monitor writes one row of all that a validation found
+        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, logger=False)
+        return loss
+
+    def training_loss(self, outputs: Float[Tensor, "B T D"], targets: Int64[Tensor, "B T"]) -> Tensor:
+        """The summed nats as training wants them: smoothed, with the penalties; counted unsmoothed in `seen`."""
+        logits = self.output(outputs).flatten(0, 1).float()
+        nats = functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
+        self.seen.update(nats.detach(), (targets != IGNORE).sum())
+        if smoothing := self.head.label_smoothing:
+            spread = functional.cross_entropy(
+                logits, targets.flatten(), ignore_index=IGNORE, reduction="sum", label_smoothing=1.0
+            )
+            nats = (1 - smoothing) * nats + smoothing * spread
+        return nats + self._penalty(outputs)
+
+    def count_held_out(self, outputs: Float[Tensor, "B T D"], targets: Int64[Tensor, "B T"]) -> None:
+        """Add a batch to the evaluation."""
+        self.held_out.update(self._nats(outputs, targets), (targets != IGNORE).sum())
+
+    def _nats(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        logits = self.output(outputs).flatten(0, 1).float()
+        return functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
+
+    def _penalty(self, outputs: Tensor) -> Tensor:
+        """AR and TAR of Merity et al. 2017 (section 4.5), summed over positions as the nats are."""
+        penalty = outputs.new_zeros(())
+        if self.head.activation_penalty:
+            penalty = self.head.activation_penalty * outputs.float().pow(2).mean(-1).sum()
+        if self.head.slowness_penalty:
+            change = torch.diff(outputs.float(), dim=1)
+            penalty = penalty + self.head.slowness_penalty * change.pow(2).mean(-1).sum()
+        return penalty
