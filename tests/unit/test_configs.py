@@ -9,7 +9,7 @@ import yaml
 from pipeline.training import parse
 
 ROOT = Path(__file__).parents[2] / "configs"
-FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.yaml"))
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.yaml") if path.parent.name != "cluster")
 EXPERIMENTS = [name for name in FILES if "model" in yaml.safe_load((ROOT / name).read_text())]
 OVERLAYS = [name for name in FILES if name not in EXPERIMENTS]
 

@@ -1,0 +1,106 @@
+"""The batch script of a job: its options, its environment, then slurm/train.sbatch."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cluster import Profile
+from pipeline.journal import FILE, read
+
+TRAIN = Path(__file__).parent.parent / "slurm" / "train.sbatch"
+LEAD = 120  # seconds before the time limit at which a run is told to save and leave, or more
+LATENESS, MARGIN = 60, 3  # seconds that an exit may take besides; steps and saves that may come before it
+
+
+@dataclass(frozen=True)
+class Element:
+    """One run of a job.
+
+    Args:
+        run: its directory.
+        arguments: of `unroll fit`, the first one a config.
+    """
+
+    run: Path
+    arguments: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What sbatch is asked for.
+
+    Args:
+        name: the job's.
+        elements: the runs; several are an array.
+        nodes: of each.
+        tasks: processes a node.
+        gpus: a node; 0 asks for none.
+        time: limit, as sbatch takes it.
+        lead: seconds before the limit at which the run is told.
+        command: that starts unroll on every node.
+        home: directory that the job works in.
+        more: further options of sbatch.
+    """
+
+    name: str
+    elements: Sequence[Element]
+    nodes: int
+    tasks: int
+    gpus: int
+    time: str
+    lead: int
+    command: str
+    home: Path
+    more: Sequence[str] = ()
+
+    def script(self, profile: Profile) -> str:
+        """The whole text."""
+        lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in self._options(profile)), ""]
+        lines += [f"module load {shlex.join(profile.modules)}"] if profile.modules else []
+        lines += [f"export {name}={shlex.quote(str(value))}" for name, value in profile.environment.items()]
+        lines += [f"export UNROLL={shlex.quote(self.command)}"]
+        if len(self.elements) == 1:
+            lines += [f"set -- {shlex.join(self.elements[0].arguments)}"]
+        else:
+            lines += ["case $SLURM_ARRAY_TASK_ID in"]
+            lines += [f"  {k}) set -- {shlex.join(each.arguments)} ;;" for k, each in enumerate(self.elements, 1)]
+            lines += ["esac"]
+        return "\n".join([*lines, "# shellcheck source=/dev/null", f". {shlex.quote(str(TRAIN))}", ""])
+
+    def _options(self, profile: Profile) -> list[str]:
+        array = len(self.elements) > 1
+        where = self.elements[0].run.parent / f"{self.name}-%a/slurm-%A_%a.out" if array else self._alone()
+        given = {"partition": profile.partition, "account": profile.account, "qos": profile.qos}
+        return [
+            f"--job-name={self.name}",
+            f"--nodes={self.nodes}",
+            f"--ntasks-per-node={self.tasks}",
+            *([f"--gpus-per-node={self.gpus}"] if self.gpus else []),
+            f"--time={self.time}",
+            f"--signal=USR1@{self.lead}",
+            "--requeue",
+            "--open-mode=append",
+            f"--chdir={self.home}",
+            f"--output={where}",
+            *([f"--array=1-{len(self.elements)}"] if array else []),
+            *(f"--{option}={value}" for option, value in given.items() if value),
+            *profile.directives,
+            *self.more,
+        ]
+
+    def _alone(self) -> Path:
+        return self.elements[0].run / "slurm-%j.out"
+
+
+def lead(run: Path) -> int:
+    """Seconds that a run needs from the signal until it has left, from what its steps and saves took so far."""
+    if not (run / FILE).exists():
+        return LEAD
+    journal = read(run)
+    series = journal.series("train/loss")
+    spans = zip(series.steps, series.seconds, series.steps[1:], series.seconds[1:], strict=False)
+    step = max(((after - before) / (last - first) for first, before, last, after in spans), default=0.0)
+    stall = max(journal.series("train/checkpoint_stall").values, default=0.0)
+    return max(LEAD, math.ceil(LATENESS + MARGIN * (step + stall)))

@@ -1,0 +1,244 @@
+"""`unroll submit CONFIG... --nodes N --gpus-per-node G --time T`: check everything here, then hand the run to Slurm.
+
+What would fail on the nodes after hours in the queue fails here in seconds.
+"""
+
+import argparse
+import itertools
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import cluster, jobs, launch
+from pipeline.cluster import Profile
+from pipeline.errors import ConfigError
+from pipeline.job_script import TRAIN, Element, Job, lead
+from pipeline.run import Run, find_run
+
+STARTUP = 60  # seconds that a start may take before there is anything to save
+MOUNTS = Path("/proc/mounts")
+
+
+def main(argv: list[str]) -> int:
+    """Check, say what will be done, and do it.
+
+    Raises:
+        ConfigError: the config, the layout, the time limit or the profile cannot be, or Slurm refuses.
+        DataError: the dataset is missing or damaged.
+    """
+    own, overrides = _divided(argv)
+    options = parser().parse_args(own)
+    profile = cluster.read(options.profile) if options.profile else Profile()
+    after = _dependency(options.after)
+    elements = _elements(options, overrides)
+    job = _job(options, elements, profile, after)
+    script = job.script(profile)
+    if options.dry_run:
+        print(script, end="")
+        return 0
+    _refuse_running(elements)
+    for element in elements:
+        element.run.mkdir(parents=True, exist_ok=True)
+        (element.run / "job.sbatch").write_text(script)
+    number = jobs.tell("sbatch", "--parsable", said=script).strip().split(";")[0]
+    for k, element in enumerate(elements, 1):
+        jobs.note(element.run, number if len(elements) == 1 else f"{number}_{k}")
+    names = elements[0].run.name if len(elements) == 1 else f"{job.name}-1 to {job.name}-{len(elements)}"
+    print(f"job {number}: {names}, {job.nodes} nodes of {job.tasks} tasks, {job.time}; {job.lead} s to save and leave")
+    print(f"unroll status {elements[0].run.name}; unroll logs -f {elements[0].run.name}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="unroll submit",
+        description="Hand a run to Slurm. What follows -- overrides the config, as for `unroll fit`.",
+    )
+    add = result.add_argument
+    add("configs", nargs="*", metavar="CONFIG", help="an experiment, then overlays; none: those kept in the run")
+    add("--run", metavar="NAME", help="the run's name (default: from the name of the first config)")
+    add("--nodes", type=_positive, default=1, metavar="N", help="nodes (default: 1)")
+    add("--gpus-per-node", type=int, default=0, metavar="G", help="one task for each (default: 0, on the CPU)")
+    add("--tasks-per-node", type=_positive, metavar="P", help="without GPUs: processes a node (default: 1)")
+    add("--time", required=True, metavar="T", help="time limit of one start, as sbatch takes it: 24:00:00")
+    add("--profile", metavar="CLUSTER", help="configs/cluster/CLUSTER.yaml, or a file: partition, modules, container")
+    add("--array", type=Path, metavar="FILE.yaml", help="a list of {key: value}: a run NAME-k for each")
+    add("--grid", action="append", default=[], metavar="KEY=A,B", help="a run for each value; several: for each pair")
+    add("--after", metavar="RUN|JOB", help="start when that run, or job, has ended well")
+    add("--dry-run", action="store_true", help="print the script, and nothing else")
+    return result
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
+    return number
+
+
+def _divided(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Own options, and the overrides behind `--`."""
+    if "--" not in argv:
+        return argv, []
+    place = argv.index("--")
+    return argv[:place], argv[place + 1 :]
+
+
+def _elements(options: argparse.Namespace, overrides: list[str]) -> list[Element]:
+    """The runs, each with a config that was parsed and found possible."""
+    if any(word.split("=")[0] == "--resume" for word in overrides):
+        raise ConfigError("--resume cannot be submitted: every requeue would obey it again; give --run OTHER")
+    if not options.configs and not options.run:
+        raise ConfigError("no config and no run: give CONFIG.yaml or --run NAME")
+    configs = options.configs or [str(find_run(options.run) / "config.yaml")]
+    base = [configs[0], *(word for config in configs[1:] for word in ("--config", config))]
+    named = ["--run", options.run] if options.run else []
+    variants = _variants(options)
+    first = _checked([*base, *named, *overrides], options)
+    if not variants:
+        return [Element(first, [*base, "--run", _name(first), *overrides])]
+    found = []
+    for k, variant in enumerate(variants, 1):
+        words = [word for key, value in variant.items() for word in (f"--{key}", _text(value))]
+        run = first.with_name(f"{first.name}-{k}")
+        group = [] if any("tracking.group" in word for word in overrides) else ["--tracking.group", first.name]
+        arguments = [*base, "--run", _name(run), *group, *overrides, *words]
+        found.append(Element(_checked(arguments, options), arguments))
+    return found
+
+
+def _name(run: Path) -> str:
+    """What `--run` takes to mean this directory."""
+    return run.name if run.parent == Path("runs") else str(run)
+
+
+def _variants(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The overrides of each element: of the file, times those of the grid."""
+    import yaml
+
+    rows: Any = [{}]
+    if options.array:
+        try:
+            rows = yaml.safe_load(options.array.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"--array {options.array}: {error}") from error
+        if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and row for row in rows):
+            raise ConfigError(
+                f"--array {options.array} must hold a list of mappings such as {{model.init_args.width: 64}}"
+            )
+    axes = []
+    for text in options.grid:
+        key, equals, values = text.partition("=")
+        if not equals or not all(values.split(",")):
+            raise ConfigError(f"--grid {text} must be KEY=VALUE,VALUE,...")
+        axes.append([{key: value} for value in values.split(",")])
+    if not options.array and not axes:
+        return []
+    return [
+        dict(pair for part in (row, *parts) for pair in part.items())
+        for row in rows
+        for parts in itertools.product(*axes)
+    ]
+
+
+def _text(value: Any) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
+    """The run's directory, once config, layout and dataset are known to fit together."""
+    from pipeline import training
+    from pipeline.data.plan import Share
+    from pipeline.dataset import Dataset
+
+    config = training.parse(["--config", *arguments]).config
+    tasks = _tasks(options)
+    trainer = vars(config.trainer)
+    _check_layout(trainer, options.nodes, tasks, options.gpus_per_node)
+    settings = vars(config.data.init_args)
+    Share.of_config(settings, options.nodes * tasks)
+    if not (options.after or "").isdigit():  # a job, such as a preparation, may have to make it first
+        Dataset.open(Path(str(settings["dataset"])))
+    run = training.run_directory(config)
+    profile = cluster.read(options.profile) if options.profile else Profile()
+    mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
+    cluster.check_shared([Path(str(settings["dataset"])), run], profile, mounts)
+    return run
+
+
+def _tasks(options: argparse.Namespace) -> int:
+    if options.gpus_per_node and options.tasks_per_node not in (None, options.gpus_per_node):
+        raise ConfigError(
+            f"--tasks-per-node={options.tasks_per_node}, but --gpus-per-node={options.gpus_per_node}: "
+            "there is one task for each GPU"
+        )
+    return int(options.gpus_per_node or options.tasks_per_node or 1)
+
+
+def _check_layout(trainer: dict[str, Any], nodes: int, tasks: int, gpus: int) -> None:
+    """Refuse a config that names another layout than the job has."""
+    devices, accelerator = trainer.get("devices"), trainer.get("accelerator")
+    if str(devices) not in ("auto", "-1") and launch.count_processes(trainer) != tasks:
+        raise ConfigError(
+            f"trainer.devices={devices}, but {tasks} tasks a node: let --gpus-per-node (or --tasks-per-node) agree, "
+            "or give -- --trainer.devices auto"
+        )
+    if trainer.get("num_nodes", 1) not in (1, nodes):
+        raise ConfigError(f"trainer.num_nodes={trainer['num_nodes']}, but --nodes {nodes}")
+    if gpus and accelerator == "cpu":
+        raise ConfigError(f"trainer.accelerator=cpu would leave {gpus} GPUs a node idle: leave out --gpus-per-node")
+    if not gpus and accelerator in ("gpu", "cuda"):
+        raise ConfigError(f"trainer.accelerator={accelerator} wants GPUs: give --gpus-per-node")
+
+
+def _job(options: argparse.Namespace, elements: list[Element], profile: Profile, after: list[str]) -> Job:
+    limit, needed = cluster.seconds(options.time), max(lead(element.run) for element in elements)
+    if limit and limit < needed + STARTUP:  # 0 is no limit
+        raise ConfigError(
+            f"--time {options.time} leaves no room to train: {needed} s are kept for saving and leaving, and a start "
+            f"takes up to {STARTUP} s"
+        )
+    if not TRAIN.is_file():
+        raise ConfigError(f"no {TRAIN}: submit from a checkout of the project")
+    first = elements[0].run
+    return Job(
+        name=first.name if len(elements) == 1 else first.name.rpartition("-")[0],
+        elements=elements,
+        nodes=options.nodes,
+        tasks=_tasks(options),
+        gpus=options.gpus_per_node,
+        time=options.time,
+        lead=needed,
+        command=f"{profile.container} unroll" if profile.container else f"{shlex.quote(sys.executable)} -m pipeline",
+        home=Path.cwd(),
+        more=after,
+    )
+
+
+def _dependency(after: str | None) -> list[str]:
+    """The options that make a job wait for another one; none where the run is finished already."""
+    if after is None:
+        return []
+    job = after
+    if not after.isdigit():
+        run = jobs.submitted(after)
+        waiting = jobs.live(run, jobs.queue())
+        if waiting is None:
+            attempts = Run(run).record.get("attempts", [])
+            if attempts and attempts[-1]["reason"] == "finished":
+                return []
+            raise ConfigError(f"--after {after}: it has no job in the queue, and has not finished")
+        job = waiting.job
+    return [f"--dependency=afterok:{job}", "--kill-on-invalid-dep=yes"]
+
+
+def _refuse_running(elements: list[Element]) -> None:
+    queued = jobs.queue()
+    for element in elements:
+        if job := jobs.live(element.run, queued):
+            raise ConfigError(f"run {element.run.name} is job {job.job} already ({job.state}): unroll cancel it first")
