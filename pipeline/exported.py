@@ -58,7 +58,8 @@ def write(directory: Path, run: Path, which: str) -> Path:
         partial.mkdir(parents=True, exist_ok=True)
         save_model(model, str(partial / WEIGHTS))
         (partial / CONFIG).write_text(yaml.safe_dump({"model": model_config(run)}, sort_keys=False))
-        shutil.copyfile(run / TOKENIZER, partial / TOKENIZER)
+        for file in run.glob(f"*{TOKENIZER}"):  # of the sources too, where they are texts
+            shutil.copyfile(file, partial / file.name)
         (partial / CARD).write_text(_card(directory.name, Run(run), chosen, model))
         for path in [*partial.iterdir(), partial]:
             sync(path)

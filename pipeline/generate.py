@@ -1,25 +1,18 @@
-"""`unroll generate RUN` continues prompts with a trained language model.
+"""`unroll generate RUN` continues prompts with a trained language model, or writes from sources with another.
 
 One text is written to the terminal as it comes; several are decoded together, and written when they are done.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
-    from tokenizers import Tokenizer
-
-    from pipeline.decode import Choice, Forward, Limits
-
-EOS, UNK = "<eos>", "<unk>"
-ROWS = 64  # texts decoded together
+    from pipeline.decode import Choice, Limits
 
 
 def main(argv: list[str]) -> int:
@@ -31,7 +24,10 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     prompts = read_prompts(arguments)
     choice, limits = settings(arguments)
+    from pipeline.writer import Writer
+
     writer = Writer.open(arguments.run, arguments.checkpoint)
+    choice = choice or writer.default
     if arguments.stop:
         limits = replace(limits, eos=writer.eos)
     try:
@@ -50,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("run", metavar="RUN|DIR", help="name of a run under runs/, its path, or an exported model")
     source = result.add_mutually_exclusive_group()
-    source.add_argument("--prompt", nargs="+", metavar="TEXT", help="texts to continue (default: a new document)")
+    source.add_argument(
+        "--prompt", nargs="+", metavar="TEXT", help="texts to continue (default: a new document), or to write from"
+    )
     source.add_argument("--prompts", metavar="FILE", help="a file with one prompt a line; - is standard input")
     add("--tokens", type=int, default=200, help="most new tokens of a text (default: 200)")
     add("--min-tokens", type=int, default=0, help="fewest new tokens before the text may end (default: 0)")
@@ -64,7 +62,9 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="sample k of every prompt is drawn with seed + k (default: 0)")
     add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
     add("--json", action="store_true", help="one JSON object a line")
-    way = result.add_argument_group("choosing the next token (default: sampling at temperature 1)")
+    way = result.add_argument_group(
+        "choosing the next token (default: sampling at temperature 1; from a source, the most probable)"
+    )
     way.add_argument("--temperature", type=float, help="divides the logits: below 1 bolder, above 1 more varied")
     way.add_argument("--top-k", type=int, help="sample from the k most probable tokens")
     way.add_argument("--top-p", type=float, help="sample from the fewest tokens that reach this share, in (0, 1]")
@@ -74,8 +74,8 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def settings(arguments: argparse.Namespace) -> "tuple[Choice, Limits]":
-    """How tokens are chosen, and how many.
+def settings(arguments: argparse.Namespace) -> "tuple[Choice | None, Limits]":
+    """How tokens are chosen, None where the model is to decide, and how many.
 
     Raises:
         ConfigError: settings that cannot be, or that contradict each other.
@@ -96,7 +96,7 @@ def settings(arguments: argparse.Namespace) -> "tuple[Choice, Limits]":
         raise ConfigError(str(error)) from error
 
 
-def chosen(arguments: argparse.Namespace) -> "Choice":
+def chosen(arguments: argparse.Namespace) -> "Choice | None":
     """The way of choosing that the options name; options of another way are refused."""
     from pipeline.decode import Greedy, Sample
     from pipeline.decode_beam import Beam
@@ -112,7 +112,9 @@ def chosen(arguments: argparse.Namespace) -> "Choice":
         raise ConfigError("--length-penalty is a setting of the beam: give --beam too")
     if arguments.beam is not None:
         return Beam(arguments.beam, arguments.length_penalty or 0.0)
-    return Greedy() if arguments.greedy else Sample(**cuts)
+    if arguments.greedy:
+        return Greedy()
+    return Sample(**cuts) if cuts else None
 
 
 def read_prompts(arguments: argparse.Namespace) -> list[str]:
@@ -136,108 +138,3 @@ def read_prompts(arguments: argparse.Namespace) -> list[str]:
     if not text:
         raise DataError(f"--prompts {name}: empty; write one prompt a line")
     return text.removesuffix("\n").split("\n")
-
-
-@dataclass(frozen=True)
-class Writer:
-    """A trained model with its tokenizer.
-
-    Args:
-        run: where it was trained.
-        forward: the model in eval mode.
-        tokenizer: of the run's dataset.
-        eos: the end mark.
-        device: where the model is.
-    """
-
-    run: Path
-    forward: "Forward"
-    tokenizer: "Tokenizer"
-    eos: int
-    device: str
-
-    @classmethod
-    def open(cls, name: str, checkpoint: str) -> "Writer":
-        """Load a run or an exported model.
-
-        Raises:
-            CheckpointError: no such run or checkpoint, or no tokenizer in it.
-            ConfigError: a checkpoint is asked for where there is none to choose.
-        """
-        import torch
-        from tokenizers import Tokenizer
-
-        from pipeline import exported
-        from pipeline.run import find_run, load_model
-
-        whole = exported.is_exported(Path(name))
-        if whole and checkpoint != "best":
-            raise ConfigError(f"--checkpoint {checkpoint}: the exported model {name} has one set of weights")
-        run = Path(name) if whole else find_run(name)
-        file = run / "tokenizer.json"
-        try:
-            tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises plain exceptions
-            raise CheckpointError(f"{file} cannot be read ({error}): copy it from the dataset of the run") from error
-        eos = tokenizer.token_to_id(EOS)
-        if eos is None:
-            raise CheckpointError(f"{file} has no {EOS}: it is not the tokenizer of a dataset prepared here")
-        tokenizer.encode_special_tokens = True  # as in preparation: a mark in a prompt is text
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = exported.load(run) if whole else load_model(run, checkpoint)
-        return cls(run, model.to(device), tokenizer, eos, device)
-
-    def read(self, prompt: str) -> list[int]:
-        """Tokens of a prompt, the end mark for an empty one; with a warning for what the vocabulary lacks."""
-        encoding = self.tokenizer.encode(prompt, add_special_tokens=False)
-        unknown = self.tokenizer.token_to_id(UNK)
-        spans = zip(encoding.ids, encoding.offsets, strict=True)
-        lacking = dict.fromkeys(prompt[start:stop] for token, (start, stop) in spans if token == unknown)
-        lacking.pop(UNK, None)  # written by the user
-        if lacking:
-            words = ", ".join(map(repr, lacking))
-            print(f"unroll: warning: not in the vocabulary, read as {UNK}: {words}", file=sys.stderr)
-        return list(encoding.ids) or [self.eos]
-
-    def write_live(self, prompt: str, choice: Any, limits: "Limits", seed: int) -> None:
-        """Write one text as it comes."""
-        from pipeline.decode import stream
-        from pipeline.decode_text import TextStream
-
-        row = self.read(prompt)
-        text = TextStream(self.tokenizer, self.eos, row)
-        sys.stdout.write(prompt)
-        for (token,) in stream(self.forward, [row], choice, limits, [seed], self.device):
-            if token is not None and token != limits.eos:
-                sys.stdout.write(text.push(token))
-                sys.stdout.flush()
-        sys.stdout.write(text.finish() + "\n")
-
-    def write_all(self, prompts: list[str], choice: "Choice", limits: "Limits", arguments: argparse.Namespace) -> None:
-        """Write the texts of all prompts, a batch at a time."""
-        total = len(prompts) * arguments.samples
-        for number, sample, text in self.texts(prompts, choice, limits, arguments.samples, arguments.seed):
-            if arguments.json:
-                line = {"prompt": prompts[number], "sample": sample, **text}
-                print(json.dumps(line, ensure_ascii=False), flush=True)
-                continue
-            if total > 1:
-                print(f"--- prompt {number + 1}, text {sample + 1}")
-            print(prompts[number] + text["text"], flush=True)
-
-    def texts(
-        self, prompts: list[str], choice: "Choice", limits: "Limits", samples: int, seed: int
-    ) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Number of the prompt, number of the text, and the text that follows the prompt, in order."""
-        from pipeline.decode import generate
-        from pipeline.decode_text import text_of
-
-        each = max(1, ROWS // samples)
-        for first in range(0, len(prompts), each):
-            rows = [self.read(prompt) for prompt in prompts[first : first + each]]
-            found = generate(self.forward, rows, choice, limits, samples, seed, self.device)
-            for number, (row, continuations) in enumerate(zip(rows, found, strict=True), start=first):
-                for sample, tokens in enumerate(continuations):
-                    ended = tokens[-1] == limits.eos
-                    text = text_of(self.tokenizer, self.eos, tokens[:-1] if ended else tokens, row)
-                    yield number, sample, {"text": text, "tokens": tokens, "ended": ended}

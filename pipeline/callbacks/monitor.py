@@ -49,6 +49,8 @@ class Monitor(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count, and log if a row is due."""
+        self.padding += getattr(batch, "padding", 0)
+        self.positions += getattr(batch, "positions", 0)
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self.tokens += batch.predictions
@@ -80,6 +82,7 @@ class Monitor(Callback):
             self.seconds = self._trained()
         self.opened = self.left = self.paused = now
         self.waited, self.window_tokens = 0.0, self.tokens
+        self.padding = self.positions = 0  # of this process
 
     def _trained(self) -> float:
         return self.seconds + time.perf_counter() - self.opened
@@ -96,6 +99,8 @@ class Monitor(Callback):
             "train/memory_gb": memory_gb(),
             "train/data_wait": self.waited / elapsed,
         }
+        if self.positions:
+            row["train/padding"] = self.padding / self.positions
         if pl_module.norm is not None:
             row["train/gradient_norm"] = float(pl_module.norm)
         for other in self.others:

@@ -313,3 +313,37 @@ def test_a_model_that_diverged_is_told(run):
     run.model.logits[:] = math.nan
     with pytest.raises(CheckpointError, match=r"cannot generate with .*NaN"):
         main(["babble", "--prompt", "the"])
+
+
+@pytest.fixture
+def translator(run):
+    """The run, with a model that reads sources and their tokenizer."""
+    from pipeline.models.translators import AttentionTranslator
+
+    tokenizer = word_tokenizer()
+    tokenizer.save(str(run.path / "source_tokenizer.json"))
+    size = tokenizer.get_vocab_size()
+    torch.manual_seed(3)
+    run.model = AttentionTranslator(vocab_size=size, source_vocab_size=size, width=16).eval()
+    return run
+
+
+def test_a_source_is_written_from_and_not_repeated(translator, capsys):
+    """Alone, in company, as JSON and by a beam of one: the same most probable text."""
+    words = [word for word in word_tokenizer().get_vocab() if word.isalpha()][:3]
+    sources = [words[0], " ".join(words), f"{words[2]} {words[1]}"]
+    alone = []
+    for source in sources:
+        assert main(["babble", "--prompt", source, "--tokens", "5"]) == 0
+        alone.append(capsys.readouterr().out.removesuffix("\n"))
+    assert main(["babble", "--prompt", *sources, "--tokens", "5", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["text"] for row in rows] == alone
+    assert main(["babble", "--prompt", *sources, "--tokens", "5", "--beam", "1", "--json"]) == 0
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == alone
+
+
+def test_a_run_without_its_sources_tokenizer_is_refused(translator):
+    (translator.path / "source_tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"source_tokenizer\.json cannot be read"):
+        main(["babble", "--prompt", "a"])

@@ -1,0 +1,165 @@
+"""Trained models that write: a language model goes on from a prompt, a translator writes from a source."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from pipeline.data.pairs import padded
+from pipeline.decode import Choice, Greedy, Limits, Sample, generate, stream
+from pipeline.decode_text import TextStream, text_of
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.state import State
+from pipeline.tasks.sequence_to_sequence import SequenceToSequence
+
+EOS, UNK = "<eos>", "<unk>"
+ROWS = 64  # texts decoded together
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A trained model with its tokenizer; it continues what it is given.
+
+    Args:
+        run: where it was trained.
+        forward: the model in eval mode.
+        tokenizer: of the run's dataset.
+        eos: the end mark.
+        device: where the model is.
+    """
+
+    run: Path
+    forward: Any
+    tokenizer: Tokenizer
+    eos: int
+    device: str
+
+    @property
+    def default(self) -> Choice:
+        """How tokens are chosen where the user does not say."""
+        return Sample()
+
+    @classmethod
+    def open(cls, name: str, checkpoint: str) -> "Writer":
+        """Load a run or an exported model.
+
+        Raises:
+            CheckpointError: no such run or checkpoint, or no tokenizer in it.
+            ConfigError: a checkpoint is asked for where there is none to choose.
+        """
+        from pipeline import exported
+        from pipeline.run import find_run, load_model
+
+        whole = exported.is_exported(Path(name))
+        if whole and checkpoint != "best":
+            raise ConfigError(f"--checkpoint {checkpoint}: the exported model {name} has one set of weights")
+        run = Path(name) if whole else find_run(name)
+        tokenizer, eos = vocabulary(run / "tokenizer.json")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = (exported.load(run) if whole else load_model(run, checkpoint)).to(device)
+        if isinstance(model, SequenceToSequence):
+            return SourceWriter(run, model, tokenizer, eos, device, *vocabulary(run / "source_tokenizer.json"))
+        return cls(run, model, tokenizer, eos, device)
+
+    def given(self, prompts: Sequence[str]) -> tuple[list[list[int]], State, list[str]]:
+        """The tokens to continue, the state before them, and what is shown before what is written."""
+        return [tokens_of(self.tokenizer, prompt) or [self.eos] for prompt in prompts], None, list(prompts)
+
+    def write_live(self, prompt: str, choice: Any, limits: Limits, seed: int) -> None:
+        """Write one text as it comes."""
+        [row], start, [shown] = self.given([prompt])
+        text = TextStream(self.tokenizer, self.eos, row)
+        sys.stdout.write(shown)
+        for (token,) in stream(self.forward, [row], choice, limits, [seed], self.device, start):
+            if token is not None and token != limits.eos:
+                sys.stdout.write(text.push(token))
+                sys.stdout.flush()
+        sys.stdout.write(text.finish() + "\n")
+
+    def write_all(self, prompts: list[str], choice: Choice, limits: Limits, arguments: argparse.Namespace) -> None:
+        """Write the texts of all prompts, a batch at a time."""
+        total = len(prompts) * arguments.samples
+        for number, sample, shown, text in self.texts(prompts, choice, limits, arguments.samples, arguments.seed):
+            if arguments.json:
+                line = {"prompt": prompts[number], "sample": sample, **text}
+                print(json.dumps(line, ensure_ascii=False), flush=True)
+                continue
+            if total > 1:
+                print(f"--- prompt {number + 1}, text {sample + 1}")
+            print(shown + text["text"], flush=True)
+
+    def texts(
+        self, prompts: list[str], choice: Choice, limits: Limits, samples: int, seed: int
+    ) -> Iterator[tuple[int, int, str, dict[str, Any]]]:
+        """Number of the prompt, number of the text, what is shown before it, and the text, in order."""
+        each = max(1, ROWS // samples)
+        for first in range(0, len(prompts), each):
+            rows, start, shown = self.given(prompts[first : first + each])
+            found = generate(self.forward, rows, choice, limits, samples, seed, self.device, start)
+            for number, (row, before, continuations) in enumerate(zip(rows, shown, found, strict=True), start=first):
+                for sample, tokens in enumerate(continuations):
+                    ended = tokens[-1] == limits.eos
+                    text = text_of(self.tokenizer, self.eos, tokens[:-1] if ended else tokens, row)
+                    yield number, sample, before, {"text": text, "tokens": tokens, "ended": ended}
+
+
+@dataclass(frozen=True)
+class SourceWriter(Writer):
+    """A trained model that writes from a source, of which nothing is repeated.
+
+    Args:
+        source_tokenizer: of the sources.
+        source_eos: the end mark of the sources.
+    """
+
+    source_tokenizer: Tokenizer
+    source_eos: int
+
+    @property
+    def default(self) -> Choice:
+        """How tokens are chosen where the user does not say."""
+        return Greedy()
+
+    @torch.no_grad()
+    def given(self, prompts: Sequence[str]) -> tuple[list[list[int]], State, list[str]]:
+        """An end mark to begin with, and the encoded sources."""
+        sources = [np.array([*tokens_of(self.source_tokenizer, each), self.source_eos]) for each in prompts]
+        source = tuple(part.to(self.device) for part in padded(sources, self.source_eos))
+        return [[self.eos]] * len(prompts), self.forward.begin(source), [""] * len(prompts)
+
+
+def vocabulary(file: Path) -> tuple[Tokenizer, int]:
+    """A run's tokenizer and its end mark.
+
+    Raises:
+        CheckpointError: there is none in the run.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises plain exceptions
+        raise CheckpointError(f"{file} cannot be read ({error}): copy it from the dataset of the run") from error
+    eos = tokenizer.token_to_id(EOS)
+    if eos is None:
+        raise CheckpointError(f"{file} has no {EOS}: it is not the tokenizer of a dataset prepared here")
+    tokenizer.encode_special_tokens = True  # as in preparation: a mark in a prompt is text
+    return tokenizer, eos
+
+
+def tokens_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Tokens of a text, with a warning for what the vocabulary lacks."""
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    unknown = tokenizer.token_to_id(UNK)
+    spans = zip(encoding.ids, encoding.offsets, strict=True)
+    lacking = dict.fromkeys(text[start:stop] for token, (start, stop) in spans if token == unknown)
+    lacking.pop(UNK, None)  # written by the user
+    if lacking:
+        words = ", ".join(map(repr, lacking))
+        print(f"unroll: warning: not in the vocabulary, read as {UNK}: {words}", file=sys.stderr)
+    return list(encoding.ids)
