@@ -1,8 +1,8 @@
 """A metric is a sum over tokens divided once, globally: the same number on any number of processes."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -46,9 +46,9 @@ def bits_per_byte(nats: float, tokens: int, size: int) -> float:
     return nats / math.log(2) * tokens / size
 
 
-@runtime_checkable
-class Score(Protocol):
+class Score(ABC):
     """A measure of written texts beside those that were to be written."""
 
+    @abstractmethod
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         """Its values, by name; of each text's several references any counts."""

@@ -69,6 +69,44 @@ def tiny_text_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.fixture(scope="session")
+def tiny_pairs_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 160 made-up words with their reversals, some also in capitals: by bytes, with all three splits."""
+    if importlib.util.find_spec("tokenizers") is None:
+        pytest.skip("wants the tokenizers package")
+    import numpy as np
+    import pyarrow as pa
+
+    from data_prep import tokenizer
+    from pipeline.dataset import publish
+    from pipeline.durable import sha256
+    from pipeline.records import RecordWriter
+
+    folder = tmp_path_factory.mktemp("tiny_pairs")
+    (prepared := folder / ".dataset.partial").mkdir()
+    made = tokenizer.byte([])
+    chance, splits = random.Random(2), {}
+    for name, rows in (("train", 160), ("validation", 30), ("test", 30)):
+        counts = {"rows": rows, "samples": 0, "tokens": 0, "bytes": 0}
+        writer = RecordWriter(
+            prepared / f"{name}.arrow", {"source": pa.list_(pa.uint16()), "text": pa.string()}, np.uint16
+        )
+        for row in range(rows):
+            word = "".join(chance.choices("abcdefg", k=chance.randint(1, 9)))
+            texts = [word[::-1], word[::-1].upper()][: 1 + (row % 4 == 0)]
+            targets = [made.encode(text).ids for text in texts]
+            writer.add({"source": made.encode(word).ids, "text": word}, targets, texts)
+            counts["samples"] += len(texts)
+            counts["tokens"] += sum(map(len, targets)) + len(texts)
+            counts["bytes"] += sum(map(len, targets)) + len(texts)
+        splits[name] = {**counts, "shards": [writer.close()._asdict()]}
+    made.save(str(file := prepared / "tokenizer.json"))
+    described = {"file": file.name, "size": file.stat().st_size, "sha256": sha256(file)}
+    vocabulary = {"tokenizer": described, "vocab_size": 257, "eos": 256}
+    publish(prepared, folder / "dataset", {"kind": "pairs", "splits": splits, "source": vocabulary, **vocabulary})
+    return folder / "dataset"
+
+
 def _sentences(count: int) -> list[str]:
     chance = random.Random(1)
     who, does, what = ["the cat", "a dög", "my aunt"], ["sees", "hears", "eats"], ["rain", "bread", "a song"]

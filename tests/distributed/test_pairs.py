@@ -1,0 +1,95 @@
+"""Runs that write from sources continue exactly, and any number of processes learns and scores the same."""
+
+import json
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.metrics import Score
+
+Fit = Callable[..., int]
+State = Callable[[str], dict[str, Any]]
+
+CONFIG = """
+model:
+  class_path: pipeline.models.translators.{name}
+  init_args:
+    {{width: 16, depth: 1, dropout: {dropout}, optimizer: {{class_path: {optimizer}, init_args: {{lr: 0.01}}}},
+      evaluation: {{scores: [{{class_path: tests.distributed.test_pairs.Exact}}], tokens: 12, validation_rows: 20}}}}
+data:
+  class_path: pipeline.data.pairs.PairsDataModule
+  init_args: {{dataset: {dataset}, global_batch_tokens: 120}}
+"""
+
+
+class Exact(Score):
+    """Share of the texts that are one of their references."""
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """Between 0 and 1, and how many there were."""
+        right = [one in any_of for one, any_of in zip(hypotheses, references, strict=True)]
+        return {"exact": sum(right) / len(right), "texts": float(len(right))}
+
+
+@pytest.fixture
+def translate(fit: Fit, tiny_pairs_dataset: Path, tmp_path: Path) -> Fit:
+    """`translate(RUN, KEY, VALUE, ..., model=NAME)` is `fit` for a translator."""
+
+    def translate(
+        run: str, *overrides: Any, model: str = "AttentionTranslator", exact: bool = False, **rest: Any
+    ) -> int:
+        dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
+        told = {"name": model, "dropout": dropout, "optimizer": optimizer, "dataset": tiny_pairs_dataset}
+        (tmp_path / f"{model}.yaml").write_text(CONFIG.format(**told))
+        return fit(run, *overrides, model=f"translators.{model}", **rest)
+
+    return translate
+
+
+def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:
+    """Step, weights and optimizer are the same numbers."""
+    assert one["global_step"] == two["global_step"]
+    for part in ("state_dict", "optimizer_states"):
+        left, right = (torch.utils._pytree.tree_leaves(state[part]) for state in (one, two))
+        assert all(
+            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(left, right, strict=True)
+        )
+
+
+@pytest.mark.parametrize("model", ["LSTMTranslator", "AttentionTranslator", "TransformerTranslator"])
+def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(translate: Fit, state: State, model: str) -> None:
+    workers = ["data.init_args.workers", 1 if model == "AttentionTranslator" else 0]
+    assert translate("straight", *workers, model=model) == 0
+    assert translate("killed", *workers, model=model, die=(signal.SIGKILL, 7)) == 128 + signal.SIGKILL
+    assert translate("killed", *workers, model=model) == 0
+    assert_equal(state("straight"), state("killed"))
+
+
+def test_a_run_moves_between_processes_and_micro_batches(
+    translate: Fit, state: State, rows: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    assert translate("straight", exact=True) == 0
+    two = ["trainer.devices", 2, "data.init_args.per_device_batch_tokens", 30]
+    assert translate("moved", exact=True, die=(signal.SIGTERM, 5)) == 75
+    assert translate("moved", *two, exact=True, die=(signal.SIGTERM, 9)) == 75
+    assert translate("moved", exact=True) == 0
+    for name, value in state("straight")["state_dict"].items():
+        torch.testing.assert_close(state("moved")["state_dict"][name], value, rtol=1e-4, atol=1e-6)
+    assert rows("moved")[-1]["tokens"] == rows("straight")[-1]["tokens"]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_source_is_written_from_once(
+    translate: Fit, rows: Callable[[str], list[dict[str, Any]]], processes: int, tmp_path: Path
+) -> None:
+    assert translate("scored", "trainer.devices", processes, exact=True) == 0
+    validated = [row for row in rows("scored") if "val/texts" in row]
+    assert [row["val/texts"] for row in validated] == [20.0] * len(validated)
+    assert validated
+    samples = [row for row in map(json.loads, (tmp_path / "runs/scored/journal.jsonl").open()) if "samples" in row]
+    assert len(samples[0]["samples"]) == 2
+    assert all(0 <= row["train/padding"] < 1 for row in rows("scored") if "train/loss" in row)
