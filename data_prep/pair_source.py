@@ -1,0 +1,177 @@
+"""Sources of pairs: two parallel files, or one with both sides on a line or in a record, or conversations.
+
+Legend: a unit is what is kept or dropped as a whole: a pair, or a conversation with all its pairs.
+"""
+
+import gzip
+import json
+import lzma
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from data_prep.report import Report
+from data_prep.source import DAMAGE
+from pipeline.errors import ConfigError, DataError
+
+PACKINGS: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
+
+
+class Pair(NamedTuple):
+    """A text and what is to be written from it."""
+
+    source: str
+    target: str
+
+
+class Unit(NamedTuple):
+    """Pairs that are kept or dropped together, and the text they come from."""
+
+    text: str
+    pairs: tuple[Pair, ...]
+
+
+Read = Callable[[list[Path], Report], Iterator[Unit]]
+
+
+def open_packed(path: Path) -> IO[bytes]:
+    """The bytes of a file, plain or packed.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    try:
+        opened: IO[bytes] = PACKINGS.get(path.suffix, open)(path, "rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    return opened
+
+
+def lines(path: Path, report: Report) -> Iterator[tuple[str, str | None]]:
+    """The name of each line and the line; None where it is not UTF-8, which is counted."""
+    with open_packed(path) as file:
+        try:
+            for number, line in enumerate(file, 1):
+                name = f"{path}:{number}"
+                try:
+                    yield name, line.decode().rstrip("\r\n")
+                except UnicodeDecodeError:
+                    report.reject(name, "not UTF-8")
+                    yield name, None
+        except DAMAGE as error:
+            raise DataError(f"{path} is damaged ({error}); fetch it again") from error
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def pair(name: str, source: str, target: str, report: Report) -> Iterator[Unit]:
+    """The pair as a unit; nothing, but counted, where a side is empty."""
+    source, target = source.strip(), target.strip()
+    if not source or not target:
+        report.reject(name, "empty source" if target else "empty target" if source else "both sides empty")
+        return
+    report.documents += 1
+    yield Unit(f"{source}\t{target}", (Pair(source, target),))
+
+
+def parallel(paths: list[Path], report: Report) -> Iterator[Unit]:
+    """Line k of the one file with line k of the other.
+
+    Raises:
+        DataError: the files have unequal numbers of lines.
+    """
+    one, other = paths
+    both = zip_longest(lines(one, report), lines(other, report))
+    for number, (left, right) in enumerate(both):
+        if left is None or right is None:
+            longer = number + 1 + sum(1 for _ in both)
+            counts = (number, longer) if left is None else (longer, number)
+            raise DataError(f"{one} has {counts[0]} lines and {other} {counts[1]}: line k of both must be a pair")
+        if left[1] is not None and right[1] is not None:
+            yield from pair(left[0], left[1], right[1], report)
+
+
+def delimited(delimiter: str) -> Read:
+    """Lines with a source, the delimiter and a target."""
+
+    def read(paths: list[Path], report: Report) -> Iterator[Unit]:
+        for name, line in lines(paths[0], report):
+            if line is None:
+                continue
+            source, found, target = line.partition(delimiter)
+            if found:
+                yield from pair(name, source, target, report)
+            else:
+                report.reject(name, f"no delimiter {delimiter!r}")
+
+    return read
+
+
+def records(source_field: str, target_field: str) -> Read:
+    """Lines of JSON with both texts in fields; a list of targets makes a pair of each."""
+
+    def read(paths: list[Path], report: Report) -> Iterator[Unit]:
+        for name, line in lines(paths[0], report):
+            if line is None:
+                continue
+            try:
+                record = json.loads(line)
+                source, targets = record[source_field], record[target_field]
+                targets = [targets] if isinstance(targets, str) else list(targets)
+                if not isinstance(source, str) or not all(isinstance(each, str) for each in targets):
+                    raise TypeError
+            except ValueError:
+                report.reject(name, "not JSON")
+            except (KeyError, TypeError):
+                report.reject(name, f"no texts in fields {source_field!r} and {target_field!r}")
+            else:
+                for target in targets:
+                    yield from pair(name, source, target, report)
+
+    return read
+
+
+def conversations(mark: str, history: int) -> Read:
+    """Lines of turns that end in a mark; each turn but the first is the answer to those before it.
+
+    Args:
+        mark: what ends a turn; it stands between the turns of a source too.
+        history: most turns of a source.
+    """
+
+    def read(paths: list[Path], report: Report) -> Iterator[Unit]:
+        for name, line in lines(paths[0], report):
+            if line is None:
+                continue
+            turns = [turn.strip() for turn in line.split(mark)]
+            turns = [turn for turn in turns if turn]
+            if len(turns) < 2:
+                report.reject(name, f"fewer than two turns that end in {mark!r}")
+                continue
+            report.documents += 1
+            yield Unit(line.strip(), tuple(
+                Pair(f" {mark} ".join(turns[max(0, at - history) : at]), turns[at]) for at in range(1, len(turns))
+            ))  # fmt: skip
+
+    return read
+
+
+def reader(paths: Sequence[Path], delimiter: str, fields: tuple[str, str], dialogue: tuple[str, int] | None) -> Read:
+    """How these files are read.
+
+    Raises:
+        ConfigError: more than two files, or a kind of file that holds no pairs.
+        DataError: a file is not there.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"there is no file {path}")
+    if dialogue and len(paths) == 1:
+        return conversations(*dialogue)
+    if dialogue or len(paths) > 2:
+        raise ConfigError(f"{', '.join(map(str, paths))}: give one file, or two parallel ones (for --dialogue one)")
+    if len(paths) == 2:
+        return parallel
+    inner = paths[0].with_suffix("") if paths[0].suffix in PACKINGS else paths[0]
+    return records(*fields) if inner.suffix == ".jsonl" else delimited(delimiter)
