@@ -4,7 +4,7 @@ Legend: B sequences, T positions, V tokens of the vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from pipeline.data.batch import PairBatch
-from pipeline.decode import Greedy, Limits, Sample, generate
+from pipeline.decode import Choice, Greedy, Limits, Sample, generate
 from pipeline.decode_beam import Beam
 from pipeline.decode_text import text_of
 from pipeline.metrics import Score
@@ -28,15 +28,26 @@ class Evaluation:
 
     Args:
         scores: what is measured on the texts; none are written without one.
-        choice: how texts are written.
+        beam: hypotheses of the search that writes them; 1 is the most probable token each time.
+        length_penalty: of the beam: 0 ranks by probability, 1 by its mean.
+        temperature: draw tokens at this temperature instead.
         tokens: most tokens of a text.
         validation_rows: sources that a validation writes for, the first ones; a test takes all.
     """
 
     scores: Sequence[Score] = ()
-    choice: Greedy | Sample | Beam = field(default_factory=Greedy)
+    beam: int = 1
+    length_penalty: float = 0.0
+    temperature: float | None = None
     tokens: int = 100
     validation_rows: int = 256
+
+    @property
+    def choice(self) -> Choice:
+        """How texts are written."""
+        if self.temperature is not None:
+            return Sample(self.temperature)
+        return Greedy() if self.beam == 1 else Beam(self.beam, self.length_penalty)
 
 
 class SequenceToSequence(TokenPrediction):

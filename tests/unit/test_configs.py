@@ -1,5 +1,6 @@
 """Every YAML file under configs/ parses and builds, found by globbing."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pipeline.training import parse
 
 ROOT = Path(__file__).parents[2] / "configs"
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.yaml") if path.parent.name != "cluster")
-EXPERIMENTS = [name for name in FILES if "model" in yaml.safe_load((ROOT / name).read_text())]
+EXPERIMENTS = [name for name in FILES if "class_path" in yaml.safe_load((ROOT / name).read_text()).get("model", {})]
 OVERLAYS = [name for name in FILES if name not in EXPERIMENTS]
 
 
@@ -25,19 +26,33 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
+def read(name: str) -> dict[str, Any]:
+    """What a config holds."""
+    return dict(yaml.safe_load((ROOT / name).read_text()))
+
+
+@pytest.fixture
+def dataset_for(dataset: Path, tiny_pairs_dataset: Path) -> Callable[[str], Path]:
+    """`dataset_for(EXPERIMENT)` is one of the kind that it wants."""
+    kinds = {"TextDataModule": dataset, "PairsDataModule": tiny_pairs_dataset}
+    return lambda name: kinds[read(name)["data"]["class_path"].rsplit(".", 1)[1]]
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_builds(name: str, dataset: Path) -> None:
-    cli = parse(["--config", str(ROOT / name), "--data.init_args.dataset", str(dataset)])
+def test_an_experiment_builds(name: str, dataset_for: Callable[[str], Path]) -> None:
+    cli = parse(["--config", str(ROOT / name), "--data.init_args.dataset", str(dataset_for(name))])
     model, data, _ = cli.build()
     assert model.vocab_size == data.dataset.target.size == 257
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_an_overlay_fits_an_experiment(name: str, dataset: Path) -> None:
-    experiment = ["--config", str(ROOT / "text" / "lstm.yaml"), "--config", str(ROOT / name)]
-    cli = parse([*experiment, "--data.init_args.dataset", str(dataset)])
-    given = yaml.safe_load((ROOT / name).read_text())
+def test_an_overlay_fits_an_experiment(name: str, dataset_for: Callable[[str], Path]) -> None:
+    given = read(name)
+    pairs = "global_batch_tokens" in given.get("data", {}).get("init_args", {})
+    experiment = "pairs/attention.yaml" if pairs else "text/lstm.yaml"
+    configs = ["--config", str(ROOT / experiment), "--config", str(ROOT / name)]
+    cli = parse([*configs, "--data.init_args.dataset", str(dataset_for(experiment))])
     resolved = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     for key, value in given.get("trainer", {}).items():
         assert_within(value, resolved["trainer"][key])

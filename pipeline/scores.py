@@ -1,0 +1,106 @@
+"""Scores of written texts beside their references, each of a whole corpus; of several references any counts."""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from pipeline.metrics import Score
+
+
+class BLEU(Score):
+    """BLEU in percent, by sacreBLEU (Papineni et al. 2002; Post 2018).
+
+    Args:
+        lowercase: compare lower-cased.
+        tokenize: how sacreBLEU tokenizes; 13a is that of WMT.
+    """
+
+    def __init__(self, lowercase: bool = False, tokenize: str = "13a") -> None:
+        from sacrebleu.metrics.bleu import BLEU as Corpus
+
+        self.corpus = Corpus(lowercase=lowercase, tokenize=tokenize)
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """`bleu`."""
+        return {"bleu": self.corpus.corpus_score(hypotheses, _streams(references)).score}
+
+    def signature(self) -> str:
+        """What a paper that reports the last value should name."""
+        return str(self.corpus.get_signature())
+
+
+class ChrF(Score):
+    """F score of character n-grams in percent, by sacreBLEU (Popovic 2015).
+
+    Args:
+        word_order: 2 makes it chrF++.
+    """
+
+    def __init__(self, word_order: int = 0) -> None:
+        from sacrebleu.metrics.chrf import CHRF
+
+        self.corpus = CHRF(word_order=word_order)
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """`chrf`."""
+        return {"chrf": self.corpus.corpus_score(hypotheses, _streams(references)).score}
+
+    def signature(self) -> str:
+        """What a paper that reports the last value should name."""
+        return str(self.corpus.get_signature())
+
+
+class ErrorRate(Score):
+    """Edits that make the written symbols the right ones, in percent of the right ones (Levenshtein 1966).
+
+    Of several references that one counts which needs the smallest share of edits.
+
+    Args:
+        name: what the values are called: `word` gives word_error_rate and wrong_texts.
+        characters: symbols are characters, not what stands between spaces.
+    """
+
+    def __init__(self, name: str = "word", characters: bool = False) -> None:
+        self.name, self.characters = name, characters
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """The rate, and the share of texts that are not exactly right, both in percent."""
+        from rapidfuzz.distance import Levenshtein
+
+        edits = length = wrong = 0
+        for hypothesis, any_of in zip(hypotheses, references, strict=True):
+            said = self._symbols(hypothesis)
+            right = [self._symbols(reference) for reference in any_of]
+            counts = [(Levenshtein.distance(said, each), len(each)) for each in right]
+            best = min(counts, key=lambda count: (count[0] / max(count[1], 1), -count[1]))
+            edits, length, wrong = edits + best[0], length + best[1], wrong + (best[0] > 0)
+        rate = 100 * edits / length if length else float(100 * bool(edits))
+        return {f"{self.name}_error_rate": rate, "wrong_texts": 100 * wrong / len(hypotheses)}
+
+    def _symbols(self, text: str) -> Sequence[Hashable]:
+        return text if self.characters else text.split()
+
+
+class Distinct(Score):
+    """Different n-grams in percent of all that were written: low where the same is said to everything (Li et al. 2016).
+
+    Args:
+        n: words of an n-gram.
+    """
+
+    def __init__(self, n: int = 2) -> None:
+        self.n = n
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """`distinct_n`."""
+        found: Counter[tuple[str, ...]] = Counter()
+        for text in hypotheses:
+            words = text.split()
+            found.update(zip(*(words[at:] for at in range(self.n)), strict=False))
+        return {f"distinct_{self.n}": 100 * len(found) / max(found.total(), 1)}
+
+
+def _streams(references: Sequence[Sequence[str]]) -> Any:
+    """The first references of all texts, the second ones, ...; None where a text has fewer."""
+    most = max(map(len, references))
+    return [[each[at] if at < len(each) else None for each in references] for at in range(most)]

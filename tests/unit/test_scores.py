@@ -1,0 +1,55 @@
+"""Scores are those of their definitions, on examples small enough to count by hand."""
+
+import math
+
+import pytest
+
+from pipeline.scores import BLEU, ChrF, Distinct, ErrorRate
+
+
+def test_bleu_is_the_geometric_mean_of_precisions_with_the_brevity_penalty() -> None:
+    hypotheses = ["the cat sat on the mat", "a dog barks very loud today"]
+    references = [["the cat sat on the red mat"], ["a dog barks very loudly today"]]
+    # matches of n words: 6 of 6 and 5 of 6, 4 of 5 and 3 of 5, 3 of 4 and 2 of 4, 2 of 3 and 1 of 3
+    precisions = [11 / 12, 7 / 10, 5 / 8, 3 / 6]
+    expected = 100 * math.exp(1 - 13 / 12) * math.prod(precisions) ** (1 / 4)
+    assert BLEU()(hypotheses, references)["bleu"] == pytest.approx(expected)
+
+
+def test_any_of_several_references_counts() -> None:
+    hypotheses, references = (
+        ["a small house stands here", "yes it is so"],
+        [["nothing", "a small house stands here"], ["yes it is so"]],
+    )
+    for score, name in ((BLEU(), "bleu"), (ChrF(), "chrf")):
+        assert score(hypotheses, references)[name] == pytest.approx(100)
+    assert ErrorRate()(hypotheses, references) == {"word_error_rate": 0, "wrong_texts": 0}
+
+
+def test_sacrebleu_says_how_it_was_computed() -> None:
+    score = BLEU()
+    score(["a b c d"], [["a b c d"]])
+    assert "tok:13a" in score.signature()
+    assert "case:mixed" in score.signature()
+
+
+def test_error_rates_count_edits_over_the_length_of_what_is_right() -> None:
+    hypotheses = ["R IY D", "AH B", "K AE T S"]
+    references = [["R EH D", "R IY D"], ["AH"], ["K AE T"]]
+    found = ErrorRate("phoneme")(hypotheses, references)
+    assert found == {"phoneme_error_rate": pytest.approx(100 * 2 / 7), "wrong_texts": pytest.approx(100 * 2 / 3)}
+    characters = ErrorRate("character", characters=True)(["kitten", ""], [["sitting"], ["ab"]])
+    assert characters["character_error_rate"] == pytest.approx(100 * (3 + 2) / 9)
+
+
+def test_the_reference_with_the_smallest_share_of_edits_counts() -> None:
+    # one edit of one symbol, or two edits of ten
+    found = ErrorRate()(["a b c d e f g h x y"], [["a", "a b c d e f g h i j"]])
+    assert found["word_error_rate"] == pytest.approx(20)
+
+
+def test_distinct_n_grams_are_a_share_of_all() -> None:
+    hypotheses = ["i do not know", "i do not know", "yes"]
+    assert Distinct(1)(hypotheses, [[""]] * 3) == {"distinct_1": pytest.approx(100 * 5 / 9)}
+    assert Distinct(2)(hypotheses, [[""]] * 3) == {"distinct_2": pytest.approx(100 * 3 / 6)}
+    assert Distinct(2)(["yes"], [[""]]) == {"distinct_2": 0}
