@@ -31,7 +31,9 @@ def main(argv: list[str]) -> int:
     if arguments.stop:
         limits = replace(limits, eos=writer.eos)
     try:
-        if len(prompts) * arguments.samples == 1 and not arguments.json and arguments.beam is None:
+        if arguments.chat:
+            writer.chat(sys.stdin, choice, limits, arguments.seed)
+        elif len(prompts) * arguments.samples == 1 and not arguments.json and arguments.beam is None:
             writer.write_live(prompts[0], choice, limits, arguments.seed)
         else:
             writer.write_all(prompts, choice, limits, arguments)
@@ -48,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     source = result.add_mutually_exclusive_group()
     source.add_argument(
         "--prompt", nargs="+", metavar="TEXT", help="texts to continue (default: a new document), or to write from"
+    )
+    source.add_argument(
+        "--chat", action="store_true", help="talk with a model of dialogues: a line, a reply, a line, ..."
     )
     source.add_argument("--prompts", metavar="FILE", help="a file with one prompt a line; - is standard input")
     add("--tokens", type=int, default=200, help="most new tokens of a text (default: 200)")

@@ -122,5 +122,6 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for name, part in tree.items() for key, value in _flatten(part, f"{prefix}{name}.").items()}
 
 
-def _describe(dataset: Dataset) -> dict[str, str]:
-    return {"path": str(dataset.path), "checksum": dataset.checksum}
+def _describe(dataset: Dataset) -> dict[str, Any]:
+    dialogue = {"dialogue": dataset.manifest["dialogue"]} if "dialogue" in dataset.manifest else {}
+    return {"path": str(dataset.path), "checksum": dataset.checksum, **dialogue}

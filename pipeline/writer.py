@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,16 @@ class Writer:
                 sys.stdout.flush()
         sys.stdout.write(text.finish() + "\n")
 
+    def chat(self, lines: Iterable[str], choice: Any, limits: Limits, seed: int) -> None:
+        """Answer line by line.
+
+        Raises:
+            ConfigError: the model was not trained on dialogues.
+        """
+        raise ConfigError(
+            f"--chat: {self.run} continues texts; train a model of dialogues (unroll prepare pairs --dialogue)"
+        )
+
     def write_all(self, prompts: list[str], choice: Choice, limits: Limits, arguments: argparse.Namespace) -> None:
         """Write the texts of all prompts, a batch at a time."""
         total = len(prompts) * arguments.samples
@@ -133,6 +143,26 @@ class SourceWriter(Writer):
         sources = [np.array([*tokens_of(self.source_tokenizer, each), self.source_eos]) for each in prompts]
         source = tuple(part.to(self.device) for part in padded(sources, self.source_eos))
         return [[self.eos]] * len(prompts), self.forward.begin(source), [""] * len(prompts)
+
+    def chat(self, lines: Iterable[str], choice: Any, limits: Limits, seed: int) -> None:
+        """Answer line by line, with as many turns before each reply as in training.
+
+        Raises:
+            ConfigError: the model was not trained on dialogues.
+        """
+        record = self.run / "run.json"
+        dialogue = json.loads(record.read_text())["dataset"].get("dialogue") if record.exists() else None
+        if dialogue is None:
+            raise ConfigError(f"--chat: {self.run} is no run on dialogues (unroll prepare pairs --dialogue)")
+        turns: list[str] = []
+        for number, line in enumerate(lines):
+            if not line.strip():
+                continue
+            turns.append(line.strip())
+            source = f" {dialogue['mark']} ".join(turns[-dialogue["history"] :])
+            [(_, _, _, reply)] = self.texts([source], choice, limits, 1, seed + number)
+            turns.append(reply["text"].strip())
+            print(turns[-1], flush=True)
 
 
 def vocabulary(file: Path) -> tuple[Tokenizer, int]:

@@ -347,3 +347,31 @@ def test_a_run_without_its_sources_tokenizer_is_refused(translator):
     (translator.path / "source_tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"source_tokenizer\.json cannot be read"):
         main(["babble", "--prompt", "a"])
+
+
+def test_a_chat_gives_each_reply_the_last_turns(translator, capsys, monkeypatch):
+    heard = []
+    begin = translator.model.begin
+    monkeypatch.setattr(translator.model, "begin", lambda source: heard.append(source[0][0].tolist()) or begin(source))
+    words = [word for word in word_tokenizer().get_vocab() if word.isalpha()][:2]
+    (translator.path / "run.json").write_text(json.dumps({"dataset": {"dialogue": {"mark": words[0], "history": 2}}}))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{words[0]}\n\n{words[1]}\n"))
+    assert main(["babble", "--chat", "--greedy", "--tokens", "3"]) == 0
+    replies = capsys.readouterr().out.splitlines()
+    assert len(replies) == len(heard) == 2
+    encode = lambda text: word_tokenizer().encode(text).ids  # noqa: E731
+    eos = word_tokenizer().token_to_id("<eos>")
+    assert heard == [[*encode(words[0]), eos], [*encode(f"{replies[0]} {words[0]} {words[1]}"), eos]]
+
+
+@pytest.mark.parametrize("record", [None, {"dataset": {}}])
+def test_who_was_not_trained_to_talk_says_so(translator, record):
+    if record is not None:
+        (translator.path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="no run on dialogues"):
+        main(["babble", "--chat"])
+
+
+def test_a_model_that_continues_texts_does_not_talk(run):
+    with pytest.raises(ConfigError, match="continues texts"):
+        main(["babble", "--chat"])
