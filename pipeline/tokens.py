@@ -108,20 +108,22 @@ class TokenSplit:
             # bisect, not searchsorted: that would copy the whole column to the type of what it looks for
             low = bisect_left(row_ends, start - edges[at])
             high = bisect_left(row_ends, stop - edges[at], low)
-            keep = flags.slice(low, high - low).to_numpy(zero_copy_only=False)
-            found.append(row_ends[low:high][keep] + np.int64(edges[at]))
+            ends = row_ends[low:high]
+            if flags is not None:
+                ends = ends[flags.slice(low, high - low).to_numpy(zero_copy_only=False)]
+            found.append(ends + np.int64(edges[at]))
         return found[0] if len(found) == 1 else np.concatenate([np.zeros(0, np.int64), *found])
 
     @cached_property
     def _batches(self) -> tuple[list[int], list[np.ndarray], list[tuple[Any, Any]]]:
-        """Of the record batches: edges in the stream, tokens, (where rows end, whether a document does)."""
+        """Of the record batches: edges in the stream, tokens, (where rows end, whether a document does, None: all)."""
         edges: list[int] = [0]
         values: list[np.ndarray] = []
         columns: list[tuple[Any, Any]] = []
         for batch in record_batches(self.path, self.shards):
             tokens, flags = column(batch, "tokens", self.path), column(batch, "ends", self.path)
             values.append(tokens.values.to_numpy(zero_copy_only=True))
-            columns.append((tokens.offsets.to_numpy()[1:], flags))
+            columns.append((tokens.offsets.to_numpy()[1:], None if flags.true_count == len(flags) else flags))
             edges.append(edges[-1] + len(values[-1]))
         if edges[-1] != self.tokens:
             raise DataError(f"{self.path}: {self.name!r} has {edges[-1]} tokens, not {self.tokens}; {PREPARE}")
