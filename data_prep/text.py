@@ -202,6 +202,11 @@ def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> 
         for _ in progress(steps, "encoding", corpus.total, lambda: corpus.done):
             pass
     report.check(options.max_bad_share)
+    if not report.documents:
+        place.forget()
+        raise DataError(
+            f"there is no text in the sources ({report.empty} empty documents); see --documents and --field"
+        )
     _check_splits(place, options)
     sources = [
         {"name": name.shown, "size": name.path.stat().st_size, "sha256": digest.result()}

@@ -51,6 +51,7 @@ def begin(run: Run, cli: Any) -> Start:
     kept = yaml.safe_load(text)
     for key in ("config", "run", "resume"):
         kept.pop(key, None)
+    _check(cli)
     if config.resume == "never" and (aside := run.put_aside()):
         print(f"run {run.name}: starting anew; the run of that name is now {aside}", flush=True)
     if not run.record:
@@ -66,6 +67,14 @@ def begin(run: Run, cli: Any) -> Start:
         (run.path / "config.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
         run.begin_attempt(world_size(vars(config.trainer)), start.step)
     return start
+
+
+def _check(cli: Any) -> None:
+    """Raise ConfigError, before anything is written, where the model cannot be or the dataset has too little."""
+    _, data, _ = cli.build()
+    data.samples("validation")
+    if not data.steps_per_epoch:
+        raise ConfigError(f"the training split of {data.dataset.path} is empty: prepare more")
 
 
 def _choose(run: Run, config: dict[str, Any]) -> Start:

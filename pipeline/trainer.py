@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
@@ -15,6 +16,7 @@ from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.randomness import Randomness
 from pipeline.callbacks.samples import Samples
 from pipeline.checkpoint import CheckpointDirectory
+from pipeline.errors import ConfigError
 from pipeline.launch import count_processes, rank, started_elsewhere, world_size
 from pipeline.resume import Start
 from pipeline.run import Run
@@ -74,7 +76,10 @@ def make_trainer(
         "use_distributed_sampler": False,  # the plan shares the batches out
         "default_root_dir": run.path,
     }
-    trainer = Trainer(**settings)
+    try:
+        trainer = Trainer(**settings)
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error}") from error
     trainer.fit_loop.__class__ = WholeFitLoop
     return trainer
 

@@ -110,9 +110,18 @@ class CommandLine(LightningCLI):
         """The model, the data and the whole instantiated config.
 
         The model has shapes but no weights yet: `configure_model` makes them, the same ones on every process.
+
+        Raises:
+            ConfigError: a class does not take its values; the message is the class's own.
+            DataError: the dataset is missing, damaged or of another kind.
         """
-        with torch.device("meta"):
-            self.config_init = self.parser.instantiate_classes(self.config)
+        try:
+            with torch.device("meta"):
+                self.config_init = self.parser.instantiate_classes(self.config)
+        except UserError:
+            raise
+        except Exception as error:  # what a constructor raised, and what jsonargparse makes of it
+            raise ConfigError(_shorten(str(error))) from error
         model, data = self.config_init.model, self.config_init.data
         model.build = partial(self._build_model, data.dataset.linked)
         return model, data, self.config_init

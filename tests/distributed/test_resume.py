@@ -132,3 +132,20 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
     assert fit("damaged") == 0
     assert f"{newest / 'state.pt'}".split("runs/")[1] in capfd.readouterr().out
     assert_equal(state("straight"), state("damaged"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("model.init_args.depth", 0, "depth=0 must be at least 1"),
+        ("data.init_args.context", 10**6, "fewer than global_batch_size"),
+        ("trainer.gradient_clip_algorithm", "foo", "gradient_clip_algorithm"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    fit: Fit, key: str, value: Any, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("impossible", key, value) == 2
+    [line] = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("Seed")]
+    assert said in line
+    assert key.startswith("trainer") or not (tmp_path / "runs" / "impossible").exists()

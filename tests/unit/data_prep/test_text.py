@@ -243,7 +243,7 @@ def test_a_source_that_may_not_be_read_is_one_clear_error() -> None:
     [
         ("", [], "there is no text in the sources"),
         ("\n\n", ["--documents", "line", "--tokenizer", "word"], "there is no text in the sources"),
-        ("\n", ["--tokenizer", "byte"], "no document fell to the train split"),
+        ("\n", ["--tokenizer", "byte"], "there is no text in the sources"),
         ("one document", ["--test-share", "0", "--tokenizer", "byte"], "no document fell to the .* use --cut tail"),
         ("x", ["--tokenizer", "nonsense"], "there is no tokenizer file nonsense"),
         ("x", ["--vocab-size", "10"], "--vocab-size 10 leaves no room"),
