@@ -1,0 +1,113 @@
+"""On a CUDA device every architecture trains in mixed precision, continues exactly, and writes as on the CPU."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
+ACCELERATOR = "gpu"
+CONFIGS = Path(__file__).parents[2] / "configs"
+ARCHITECTURES = sorted(path.stem for path in (CONFIGS / "text").glob("*.yaml"))
+
+
+def unroll(*arguments: Any, folder: Path, stop_at: int | None = None) -> int:
+    """Run the command in `folder`; with `stop_at`, ask it to stop once the journal shows that step."""
+    environment = {**os.environ, "WANDB_MODE": "disabled", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=folder, env=environment)
+    journal = folder / "runs" / str(arguments[arguments.index("--run") + 1]) / "journal.jsonl"
+    while stop_at is not None and process.poll() is None:
+        if journal.exists() and f'"step": {stop_at}' in journal.read_text():
+            process.send_signal(signal.SIGTERM)
+            break
+        time.sleep(0.05)
+    return process.wait(300)
+
+
+def fit(folder: Path, dataset: Path, run: str, name: str, *keys: Any, stop_at: int | None = None) -> int:
+    """Train an architecture of configs/text, small, for 12 steps."""
+    settings: dict[str, Any] = {
+        "trainer.accelerator": ACCELERATOR,
+        "trainer.devices": 1,
+        "trainer.deterministic": "warn",
+        "trainer.precision": "bf16-mixed",
+        "trainer.max_epochs": -1,
+        "trainer.max_steps": 12,
+        "trainer.log_every_n_steps": 1,
+        "trainer.limit_val_batches": 2,
+        "checkpoints.every_steps": 2,
+        "data.init_args.dataset": dataset,
+        "data.init_args.context": 16,
+        "data.init_args.global_batch_size": 8,
+        "model.init_args.width": 48,
+    } | dict(zip(keys[::2], keys[1::2], strict=True))
+    given = [f"--{key}={value}" for key, value in settings.items()]
+    config = CONFIGS / "text" / f"{name}.yaml"
+    return unroll("fit", "--config", config, "--run", run, *given, folder=folder, stop_at=stop_at)
+
+
+def weights(folder: Path, run: str) -> dict[str, torch.Tensor]:
+    """Of the newest checkpoint."""
+    from pipeline.checkpoint import newest_first, read_state
+
+    found: dict[str, torch.Tensor] = read_state(newest_first(folder / "runs" / run / "checkpoints")[0])["state_dict"]
+    return found
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_stopped_run_continues_exactly(name: str, tmp_path: Path, tiny_text_dataset: Path) -> None:
+    assert fit(tmp_path, tiny_text_dataset, "straight", name) == 0
+    assert fit(tmp_path, tiny_text_dataset, "stopped", name, stop_at=5) in (0, 75)
+    assert fit(tmp_path, tiny_text_dataset, "stopped", name) == 0
+    straight, stopped = weights(tmp_path, "straight"), weights(tmp_path, "stopped")
+    assert all(torch.equal(value, stopped[key]) for key, value in straight.items())
+
+
+@pytest.mark.parametrize("strategy", ["FullySharded", "Zero1", "Zero2", "Zero3"])
+def test_every_strategy_trains_on_one_device(strategy: str, tmp_path: Path, tiny_text_dataset: Path) -> None:
+    if strategy.startswith("Zero"):
+        pytest.importorskip("deepspeed")
+    overlay = {
+        "FullySharded": "fsdp",
+        "Zero1": "deepspeed_zero1",
+        "Zero2": "deepspeed_zero2",
+        "Zero3": "deepspeed_zero3",
+    }
+    keys = [f"--config={CONFIGS / 'run' / overlay[strategy]}.yaml"]
+    config = CONFIGS / "text" / "lstm.yaml"
+    given = {"dataset": tiny_text_dataset, "context": 16, "global_batch_size": 8}
+    keys += [f"--data.init_args.{key}={value}" for key, value in given.items()]
+    keys += [
+        f"--trainer.accelerator={ACCELERATOR}",
+        "--trainer.devices=1",
+        "--trainer.max_epochs=-1",
+        "--trainer.max_steps=6",
+    ]
+    assert unroll("fit", "--config", config, *keys, "--run", "sharded", folder=tmp_path) == 0
+    assert weights(tmp_path, "sharded")
+
+
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+def test_other_precisions_and_compiled_layers_train(precision: str, tmp_path: Path, tiny_text_dataset: Path) -> None:
+    keys = ["trainer.precision", precision, "execution.compile", "true"]
+    assert fit(tmp_path, tiny_text_dataset, "compiled", "transformer", *keys) == 0
+
+
+@pytest.mark.parametrize("name", ["lstm", "transformer"])
+def test_it_writes_what_it_writes_on_the_cpu(name: str, tmp_path: Path, tiny_text_dataset: Path) -> None:
+    from pipeline.decode import Greedy, Limits, generate
+    from pipeline.run import load_model
+
+    assert fit(tmp_path, tiny_text_dataset, "writes", name, "trainer.precision", "32-true") == 0
+    model = load_model(tmp_path / "runs" / "writes")
+    prompts = [[256], [256, 116, 104]]
+    expected = generate(model, prompts, Greedy(), Limits(20))
+    device = "cuda" if ACCELERATOR == "gpu" else "cpu"
+    assert generate(model.to(device), prompts, Greedy(), Limits(20), device=device) == expected
