@@ -76,6 +76,10 @@ def make_trainer(
         "use_distributed_sampler": False,  # the plan shares the batches out
         "default_root_dir": run.path,
     }
+    return _built(settings)
+
+
+def _built(settings: dict[str, Any]) -> Trainer:
     try:
         trainer = Trainer(**settings)
     except MisconfigurationException as error:
