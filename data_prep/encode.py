@@ -4,15 +4,9 @@ Legend: N tokens of a chunk in one split, R rows of them.
 """
 
 import os
-import threading
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import chain
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +14,10 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt
 
 from data_prep.split import Assigned
-from pipeline.errors import DataError
+from data_prep.workers import in_order
 from pipeline.shard import token_type
 
 CHUNK = 1 << 19  # characters: half a second of work or less, so that the last chunk is not waited for
-AHEAD = 3  # chunks read ahead for each worker
 
 
 @dataclass
@@ -105,33 +98,7 @@ def encoded(assigned: Assigned, tokenizer_file: Path, workers: int) -> Iterator[
     Raises:
         DataError: a worker process was killed.
     """
-    if workers == 1:
-        encoder = Encoder(tokenizer_file)
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        yield from (
-            (pieces, {name: encoder(chunk) for name, chunk in work.items()}) for pieces, work in chunks(assigned)
-        )
-        return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (tokenizer_file,))
-    try:
-        yield from _in_order(pool, chunks(assigned), AHEAD * workers)
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process was killed (out of memory?); the same command with fewer --workers continues"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _in_order(pool: ProcessPoolExecutor, work: Iterator[tuple[int, Work]], ahead: int) -> Iterator[tuple[int, Done]]:
-    waiting: deque[tuple[int, Future[Done]]] = deque()
-    for pieces, chunk in work:
-        waiting.append((pieces, pool.submit(_encode, chunk)))
-        if len(waiting) > ahead:
-            pieces, future = waiting.popleft()
-            yield pieces, future.result()
-    for pieces, future in waiting:
-        yield pieces, future.result()
+    return in_order(_encode, chunks(assigned), workers, _start, (tokenizer_file,))
 
 
 # ---------------------------------------------------------------- inside a worker process
@@ -140,22 +107,11 @@ _encoder: Encoder
 
 
 def _start(tokenizer_file: Path) -> None:
-    import signal
-
     global _encoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core, one thread a process
     _encoder = Encoder(tokenizer_file)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
-
-
-def _encode(work: Work) -> Done:
-    return {name: _encoder(chunk) for name, chunk in work.items()}
+def _encode(work: tuple[int, Work]) -> tuple[int, Done]:
+    pieces, chunks = work
+    return pieces, {name: _encoder(chunk) for name, chunk in chunks.items()}

@@ -13,10 +13,11 @@ from hashlib import blake2b
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
 
+from data_prep.command import Parser, check_output, vocabulary
 from data_prep.pair_source import Read, Unit, reader
 from data_prep.prepare import SPLITS, Workplace
 from data_prep.report import Report
@@ -37,18 +38,8 @@ EXAMPLES = """examples:
   unroll prepare pairs --train dialogues.txt --dialogue __eou__ --history 3 --output data/talk"""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see `{self.prog} --help`")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        PROGRAM,
-        description=(__doc__ or "").split("\n")[0],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
     add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
     add("--overwrite", action="store_true", help="replace a dataset that is there")
@@ -117,10 +108,7 @@ def _check(options: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)} is no share: from 0 to below 1")
     if bool(options.source_tokenizer) != bool(options.target_tokenizer):
         raise ConfigError("--source-tokenizer and --target-tokenizer come together; --tokenizer is for both sides")
-    if options.output.exists() and not options.overwrite:
-        raise DataError(f"{options.output} exists; choose another --output or add --overwrite")
-    if options.output.exists() and not (options.output / "dataset.json").is_file():
-        raise DataError(f"{options.output} is no dataset, so it is not overwritten; choose another --output")
+    check_output(options.output, options.overwrite)
 
 
 class Corpus:
@@ -201,7 +189,7 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
             raise DataError(f"no pair fell to the {name} split: give it files, or other shares")
     corpus.report.check(options.max_bad_share)
     vocabularies = [
-        _vocabulary(place.path / (SOURCE_TOKENIZER if apart else TOKENIZER), tokenizer)
+        vocabulary(place.path / (SOURCE_TOKENIZER if apart else TOKENIZER), tokenizer)
         for apart, tokenizer in ((False, target), (source is not target, source))
     ]
     files = [path for named in corpus.files.values() for path in named]
@@ -220,13 +208,6 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
         manifest["dialogue"] = {"mark": options.dialogue, "history": options.history}
     place.publish(manifest, corpus.report.as_json() | {"dropped": dict(corpus.dropped)}, options.overwrite)
     return splits
-
-
-def _vocabulary(file: Path, tokenizer: Any) -> dict[str, Any]:
-    from data_prep.tokenizer import EOS, size
-
-    described = {"file": file.name, "size": file.stat().st_size, "sha256": sha256(file)}
-    return {"tokenizer": described, "vocab_size": size(tokenizer), "eos": tokenizer.token_to_id(EOS)}
 
 
 def _tokenizers(corpus: Corpus, options: argparse.Namespace) -> tuple[Any, Any]:

@@ -53,6 +53,8 @@ class State:
     pieces: int = 0
     generation: int = 0
     totals: dict[str, Total] = field(default_factory=dict)
+    records: dict[str, Any] = field(default_factory=dict)
+    """Of rows: what the manifest will say of each split, and the report so far."""
 
 
 class Workplace:

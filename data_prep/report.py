@@ -57,44 +57,40 @@ class Report:
             yield f"  {count:,} x {reason}: {', '.join(self.names[reason][:3])}{' ...' if count > 3 else ''}"
 
 
-def progress(items: Iterable[T], doing: str, total: int, done: Callable[[], int]) -> Iterator[T]:
+def progress(
+    items: Iterable[T], doing: str, total: int, done: Callable[[], int], unit: tuple[str, float] = ("MB", 1e6)
+) -> Iterator[T]:
     """Pass the items on while showing how far they are: a bar on a terminal, else a line now and then.
 
     Args:
         items: what is worked through.
         doing: what the user reads before the bar.
-        total: bytes of the sources.
-        done: the bytes read so far.
+        total: bytes of the sources, or how many of something else.
+        done: those read so far.
+        unit: what speed is counted in.
     """
-    return _bar(items, doing, total, done) if sys.stderr.isatty() else _said(items, doing, total, done)
+    return _bar(items, doing, total, done) if sys.stderr.isatty() else _said(items, doing, total, done, unit)
 
 
 def _bar(items: Iterable[T], doing: str, total: int, done: Callable[[], int]) -> Iterator[T]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(doing, total=total)
         yield from _now_and_then(items, LOOK_EVERY, lambda: bar.update(task, completed=done()))
         bar.update(task, completed=total)
 
 
-def _said(items: Iterable[T], doing: str, total: int, done: Callable[[], int]) -> Iterator[T]:
+def _said(items: Iterable[T], doing: str, total: int, done: Callable[[], int], unit: tuple[str, float]) -> Iterator[T]:
     began = time.monotonic()
 
     def say() -> None:
         rate = done() / (time.monotonic() - began)
         left = (total - done()) / rate if rate else float("inf")
         share = done() / max(total, 1)
-        print(f"{doing}: {share:.0%}, {rate / 1e6:.1f} MB/s, {left:.0f} s left", file=sys.stderr, flush=True)
+        print(f"{doing}: {share:.0%}, {rate / unit[1]:.1f} {unit[0]}/s, {left:.0f} s left", file=sys.stderr, flush=True)
 
     return _now_and_then(items, SAY_EVERY, say)
 

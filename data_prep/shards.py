@@ -20,12 +20,20 @@ class Shards:
         split: name of the split.
         columns: Arrow types of the source's columns, by name.
         vocab_size: of the targets.
+        entry: what the manifest would say so far, to go on from there.
     """
 
-    def __init__(self, folder: Path, split: str, columns: Mapping[str, pa.DataType], vocab_size: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        columns: Mapping[str, pa.DataType],
+        vocab_size: int,
+        entry: dict[str, Any] | None = None,
+    ) -> None:
         self.folder, self.split = folder, split
         self.columns, self.dtype = columns, token_type(vocab_size)
-        self.entry: dict[str, Any] = {"rows": 0, "samples": 0, "tokens": 0, "bytes": 0, "shards": []}
+        self.entry: dict[str, Any] = entry or {"rows": 0, "samples": 0, "tokens": 0, "bytes": 0, "shards": []}
         self.writer: RecordWriter | None = None
         self.held = 0
 

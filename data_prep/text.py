@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from data_prep.command import Parser, check_output, count, share
 from data_prep.corpus import CUTS, Corpus
 from data_prep.prepare import SPLITS, Workplace, train_once
 from data_prep.report import Report, progress
@@ -47,30 +48,20 @@ EXAMPLES = """examples:
 A preparation that was stopped continues when the same command is given again."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see `{self.prog} --help`")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        PROGRAM,
-        description=(__doc__ or "").split("\n")[0],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
     add("sources", nargs="*", metavar="SOURCE", help=SOURCES)
     add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
     add("--overwrite", action="store_true", help="replace a dataset that is there")
     add(
         "--workers",
-        type=_count,
+        type=count,
         default=os.cpu_count() or 1,
         metavar="N",
         help="processes (default: all cores)",
     )
-    add("--shard-bytes", type=_count, default=1 << 28, metavar="N", help=SHARD_BYTES)
+    add("--shard-bytes", type=count, default=1 << 28, metavar="N", help=SHARD_BYTES)
     _add_splits(parser.add_argument_group("splits, cut from the sources or given"))
     _add_documents(parser.add_argument_group("documents"))
     _add_tokens(parser.add_argument_group("tokens"))
@@ -87,8 +78,8 @@ def _add_splits(group: argparse._ArgumentGroup) -> None:
             metavar="SOURCE",
             help=f"the {name} split, instead of SOURCE...",
         )
-    add("--validation-share", type=_share, default=0.05, metavar="SHARE", help="default 0.05")
-    add("--test-share", type=_share, default=0.05, metavar="SHARE", help="default 0.05")
+    add("--validation-share", type=share, default=0.05, metavar="SHARE", help="default 0.05")
+    add("--test-share", type=share, default=0.05, metavar="SHARE", help="default 0.05")
     add(
         "--cut",
         choices=CUTS,
@@ -108,27 +99,14 @@ def _add_documents(group: argparse._ArgumentGroup) -> None:
     add("--keep-empty", action="store_true", help="empty documents, such as blank lines, are documents too")
     add("--field", default="text", help="where JSON, Parquet and hub records hold their text (default: text)")
     add("--streaming", action="store_true", help="read hub data without caching them")
-    add("--max-bad-share", type=_share, default=0.01, metavar="SHARE", help=MAX_BAD_SHARE)
+    add("--max-bad-share", type=share, default=0.01, metavar="SHARE", help=MAX_BAD_SHARE)
 
 
 def _add_tokens(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--tokenizer", default="bpe", metavar="KIND", help=TOKENIZER)
-    add("--vocab-size", type=_count, metavar="N", help=VOCAB_SIZE)
-    add("--tokenizer-bytes", type=_count, default=1 << 30, metavar="N", help=TOKENIZER_BYTES)
-
-
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share: use a number from 0 to below 1")
-    return share
-
-
-def _count(text: str) -> int:
-    if (count := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return count
+    add("--vocab-size", type=count, metavar="N", help=VOCAB_SIZE)
+    add("--tokenizer-bytes", type=count, default=1 << 30, metavar="N", help=TOKENIZER_BYTES)
 
 
 def main(argv: list[str]) -> int:
@@ -162,13 +140,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError("--validation and --test come with --train: the tokenizer learns from the training split")
     if options.validation_share + options.test_share >= 1:
         raise ConfigError("--validation-share and --test-share leave nothing to train on")
-    output: Path = options.output
-    if not output.exists():
-        return
-    if not options.overwrite:
-        raise DataError(f"{output} exists; choose another --output or add --overwrite")
-    if not (output / "dataset.json").is_file():
-        raise DataError(f"{output} is no dataset, so it is not overwritten; choose another --output")
+    check_output(options.output, options.overwrite)
 
 
 def _shaping(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,252 @@
+"""Images with captions become a dataset: scaled, split by image and written, in parallel and resumably.
+
+`unroll prepare captions SOURCE... --output data/NAME`, or `python -m data_prep.captions`. Each image becomes a row
+with all its captions.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from functools import partial
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from data_prep.caption_corpus import Corpus
+from data_prep.caption_source import Captioned
+from data_prep.command import Parser, check_output, count, share, vocabulary
+from data_prep.prepare import SPLITS, Workplace, train_once
+from data_prep.report import Report, progress
+from data_prep.shards import SHARD_BYTES, Shards
+from data_prep.workers import in_order
+from pipeline.durable import sha256
+from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.images import MAX_PIXELS, ImageError, shrink
+
+PROGRAM = "unroll prepare captions"
+BATCH = 32  # images that a worker scales at a time
+COLUMNS = {"image": pa.binary(), "name": pa.string()}
+NOT_SHAPING = ("output", "overwrite", "max_bad_share", "workers")  # options that leave the result the same
+SOURCES = """a table of images and captions (.csv .tsv .txt .jsonl, plain, .gz or .xz), a .json as COCO has them, a
+directory with one of these, .tar files of WebDataset, hub:NAME[:CONFIG[:SPLIT]], or builtin[:N]: drawings of shapes"""
+EXAMPLES = """examples:
+  unroll prepare captions captions.csv --images photographs/ --plain --tokenizer word --output data/photographs
+  unroll prepare captions --train train.json --validation val.json --images images/ --size 256 --output data/coco
+  unroll prepare captions shards/*.tar --output data/web
+  unroll prepare captions builtin:2000 --tokenizer word --output data/shapes
+A preparation that was stopped continues when the same command is given again."""
+
+
+class Scaled(NamedTuple):
+    """An image on its way to a shard, or why it is not."""
+
+    split: str
+    name: str
+    captions: list[str]
+    image: bytes
+    bad: str | None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
+    add = parser.add_argument
+    add("sources", nargs="*", metavar="SOURCE", help=SOURCES)
+    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
+    add("--overwrite", action="store_true", help="replace a dataset that is there")
+    add("--workers", type=count, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
+    add = parser.add_argument_group("splits, cut by image from the sources or given").add_argument
+    for name in SPLITS:
+        add(f"--{name}", nargs="+", default=[], metavar="SOURCE", help=f"the {name} split, instead of SOURCE...")
+    add("--validation-share", type=share, default=0.05, metavar="SHARE", help="of the images (default: 0.05)")
+    add("--test-share", type=share, default=0.05, metavar="SHARE", help="of the images (default: 0.05)")
+    add = parser.add_argument_group("images").add_argument
+    add("--images", type=Path, metavar="DIR", help="where the images of a table are (default: where the table is)")
+    add("--image-field", default="image", metavar="NAME", help="column or field of images (default: image)")
+    add("--size", type=count, default=256, metavar="PIXELS", help="most pixels of the shorter side (default: 256)")
+    add("--max-pixels", type=count, default=MAX_PIXELS, metavar="N", help="refuse larger images (default: 2**26)")
+    add("--max-bad-share", type=share, default=0.01, metavar="SHARE", help="fail above this share of bad records")
+    add = parser.add_argument_group("captions").add_argument
+    add("--caption-field", default="caption", metavar="NAME", help="column or field of captions (default: caption)")
+    add("--plain", action="store_true", help="lower case, without punctuation")
+    add("--max-length", type=count, metavar="N", help="drop longer captions from training: tokens")
+    add("--tokenizer", default="bpe", metavar="KIND", help="byte, character, word, bpe (default), unigram or a file")
+    add("--vocab-size", type=count, metavar="N", help="most tokens (default: 8192 for bpe and unigram, else all)")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Prepare a dataset of captioned images as the command line asks.
+
+    Raises:
+        ConfigError: the options contradict each other.
+        DataError: a source or the output cannot be used; the message names it.
+    """
+    options = _parser().parse_args(argv)
+    _check(options)
+    began = time.monotonic()
+    shaping = {name: str(value) for name, value in vars(options).items() if name not in NOT_SHAPING}
+    place = Workplace(options.output.resolve(), shaping)
+    with place.entered():
+        report, dropped = _prepare(place, options, argv)
+    print("\n".join(report.lines()))
+    for reason, number in dropped.items():
+        print(f"  {number:,} x {reason}")
+    for name, entry in place.state.records["splits"].items():
+        print(f"{name}: {entry['rows']:,} images, {entry['samples']:,} captions, {entry['tokens']:,} tokens")
+    seconds = time.monotonic() - began
+    print(f"{options.output} in {seconds:.1f} s: {report.documents / seconds:,.0f} images/s")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    given = options.train or options.validation or options.test
+    if bool(options.sources) == bool(given):
+        raise ConfigError("name sources to cut, or give --train (and --validation, --test): one of the two")
+    if given and not options.train:
+        raise ConfigError("--validation and --test come with --train: the tokenizer learns from the training split")
+    if options.validation_share + options.test_share >= 1:
+        raise ConfigError("--validation-share and --test-share leave nothing to train on")
+    if options.images and not options.images.is_dir():
+        raise DataError(f"--images {options.images} is no directory")
+    check_output(options.output, options.overwrite)
+
+
+def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, Counter[str]]:
+    known = place.recall()
+    corpus = Corpus(options)
+    if known and place.state.sources != corpus.fingerprint():
+        print("the sources have changed since the preparation was stopped: starting anew", file=sys.stderr)
+        place.forget()
+    place.state.sources = corpus.fingerprint()
+    place.remember()
+    train_once(place, lambda: _tokenizer(corpus, options))
+    if place.state.pieces:
+        print(f"continuing after {place.state.pieces:,} images", file=sys.stderr)
+    report = _write(place, corpus, options)
+    report.check(options.max_bad_share)
+    splits = place.state.records["splits"]
+    wanted = {"train": 1.0, "validation": options.validation_share, "test": options.test_share}
+    for name in SPLITS:
+        if (getattr(options, name) or (options.sources and wanted[name])) and name not in splits:
+            raise DataError(f"no image fell to the {name} split: give it sources, or other shares")
+    from data_prep import tokenizer
+
+    sources = [{"name": str(path), "size": path.stat().st_size, "sha256": sha256(path)} for path in corpus.files()]
+    manifest = {
+        "kind": "captions",
+        "splits": {name: splits[name] for name in SPLITS if name in splits},
+        **vocabulary(place.tokenizer, tokenizer.load(place.tokenizer)),
+        "size": options.size,
+        "sources": sources,
+        "command": [*PROGRAM.split(), *argv],
+        "versions": {name: version(name) for name in ("unroll", "tokenizers", "pyarrow", "pillow")},
+    }
+    place.publish(manifest, report.as_json() | {"dropped": dict(corpus.dropped)}, options.overwrite)
+    return report, corpus.dropped
+
+
+def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> Any:
+    from data_prep import tokenizer
+
+    if options.tokenizer not in tokenizer.TRAINED:
+        return tokenizer.load(Path(options.tokenizer))
+    images = corpus.images(Report())
+    texts = (caption for split, image in images if split == "train" for caption in image.captions)
+    return tokenizer.TRAINED[options.tokenizer](texts, options.vocab_size)
+
+
+def _write(place: Workplace, corpus: Corpus, options: argparse.Namespace) -> Report:
+    """Scale what is not yet done and write the shards; the state remembers how far that is."""
+    report, known = Report(), place.state.records
+    bad = Report(bad=Counter(known.get("bad", {})), names=known.get("names", {}))
+    writer = _Writer(place, options)
+    total = sum(1 for _ in corpus.images(Report()))
+    todo = islice(corpus.images(report), place.state.pieces, None)
+    batches = iter(lambda: list(islice(todo, BATCH)), [])
+    scaled = in_order(partial(_scale, options.size, options.max_pixels), batches, options.workers)
+    for batch in progress(scaled, "scaling", total, lambda: place.state.pieces, ("images", 1)):
+        for each in batch:
+            if each.bad:
+                bad.reject(each.name, each.bad)
+        writer.add([each for each in batch if not each.bad])
+        place.state.pieces += len(batch)
+        if writer.held >= SHARD_BYTES:
+            writer.close(bad)
+    writer.close(bad)
+    report.documents -= bad.bad.total()
+    report.bad += bad.bad
+    report.names |= bad.names
+    corpus.dropped += writer.dropped + Counter(place.state.records["dropped"])
+    return report
+
+
+class _Writer:
+    """The shards of all splits, which are closed together."""
+
+    def __init__(self, place: Workplace, options: argparse.Namespace) -> None:
+        from data_prep import tokenizer
+
+        self.place, self.limit = place, options.max_length
+        self.tokenizer = tokenizer.load(place.tokenizer)
+        self.vocab_size = tokenizer.size(self.tokenizer)
+        self.shards: dict[str, Shards] = {}
+        self.held = 0
+        self.dropped = Counter[str]()
+
+    def add(self, batch: list[Scaled]) -> None:
+        """Tokenize the captions and append the images."""
+        found = self.tokenizer.encode_batch_fast(
+            [text for each in batch for text in each.captions], add_special_tokens=False
+        )
+        tokens = iter(encoding.ids for encoding in found)
+        for each in batch:
+            targets = [(next(tokens), text) for text in each.captions]
+            if self.limit and each.split == "train":
+                kept = [target for target in targets if len(target[0]) <= self.limit]
+                self.dropped[f"captions of more than {self.limit} tokens: dropped"] += len(targets) - len(kept)
+                targets = kept
+            if targets:
+                self._of(each.split).add({"image": each.image, "name": each.name}, targets)
+                self.held += len(each.image)
+
+    def close(self, bad: Report) -> None:
+        """Close the shards, and note how far the preparation is."""
+        records = self.place.state.records
+        splits = records.get("splits", {}) | {name: shards.close() for name, shards in self.shards.items()}
+        dropped = dict(Counter(records.get("dropped", {})) + self.dropped)
+        self.place.state.records = {"bad": dict(bad.bad), "names": bad.names, "splits": splits, "dropped": dropped}
+        self.place.remember()
+        self.shards, self.held, self.dropped = {}, 0, Counter()
+
+    def _of(self, split: str) -> Shards:
+        if split not in self.shards:
+            entry = self.place.state.records.get("splits", {}).get(split)
+            self.shards[split] = Shards(self.place.path, split, COLUMNS, self.vocab_size, entry)
+        return self.shards[split]
+
+
+def _scale(size: int, max_pixels: int, batch: list[tuple[str, Captioned]]) -> list[Scaled]:
+    """In a worker: read and scale."""
+    found = []
+    for split, (name, image, captions) in batch:
+        try:
+            data, bad = shrink(image if isinstance(image, bytes) else image.read(), size, max_pixels), None
+        except ImageError as error:
+            data, bad = b"", str(error)
+        except OSError as error:
+            data, bad = b"", f"cannot be read: {error.strerror}"
+        found.append(Scaled(split, name, captions, data, bad))
+    return found
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"unroll: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
