@@ -1,0 +1,68 @@
+"""Attention drawn as pictures: heat over a photograph for each word that was written of it.
+
+Xu et al. (2015), "Show, Attend and Tell", figure 3.
+
+Legend: T words, H rows and W columns of regions.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+MARGIN = 4  # pixels around a text and between panels
+PANELS = 6  # in a row
+
+
+def label(text: str, size: int = 14) -> Image.Image:
+    """A text in black on white, just as large as it needs."""
+    font = ImageFont.load_default(size)
+    left, top, right, bottom = font.getbbox(f"{text}Ag")  # the height of all letters, whatever these are
+    width = font.getlength(text)
+    image = Image.new("RGB", (round(width) + 2 * MARGIN, round(bottom - top) + 2 * MARGIN), "white")
+    ImageDraw.Draw(image).text((MARGIN, MARGIN - top), text, "black", font)
+    return image
+
+
+def colours(shares: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """From black for nothing over red and yellow to white for the largest."""
+    level = 3 * shares[..., None] / max(float(shares.max()), 1e-12)
+    return np.rint(255 * np.clip(level - np.arange(3), 0, 1)).astype(np.uint8)
+
+
+def heat(image: Image.Image, shares: Float[np.ndarray, "H W"]) -> Image.Image:
+    """An image whose regions glow by their shares of the attention."""
+    glow = Image.fromarray(colours(shares)).resize(image.size, Image.Resampling.BICUBIC)
+    return Image.blend(image.convert("L").convert("RGB"), glow, 0.5)
+
+
+def photograph(image: Image.Image, words: Sequence[str], looks: Float[np.ndarray, "T H W"]) -> Image.Image:
+    """A photograph, and beside it where each word looked.
+
+    Args:
+        image: what the network saw.
+        words: what it wrote.
+        looks: the attention of each word to each region.
+    """
+    shown = [image.convert("RGB"), *(heat(image, each) for each in looks)]
+    return grid([captioned(panel, word) for panel, word in zip(shown, ["", *words], strict=True)], PANELS)
+
+
+def captioned(image: Image.Image, text: str) -> Image.Image:
+    """An image above a text, cut where it is wider than the image."""
+    below = label(text)
+    both = Image.new("RGB", (image.width, image.height + below.height), "white")
+    both.paste(image, (0, 0))
+    both.paste(below, (max(0, (image.width - below.width) // 2), image.height))
+    return both
+
+
+def grid(panels: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Panels of one size side by side, so many in a row."""
+    width, height = panels[0].width + MARGIN, max(panel.height for panel in panels) + MARGIN
+    rows = -(-len(panels) // columns)
+    whole = Image.new("RGB", (width * min(columns, len(panels)) - MARGIN, height * rows - MARGIN), "white")
+    for number, panel in enumerate(panels):
+        whole.paste(panel, (width * (number % columns), height * (number // columns)))
+    return whole

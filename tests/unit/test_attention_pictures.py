@@ -1,0 +1,41 @@
+"""Attention becomes a picture that shows it where it is."""
+
+import numpy as np
+from PIL import Image
+
+from pipeline.attention_pictures import MARGIN, colours, grid, heat, label, photograph
+
+
+def test_the_largest_share_is_white_and_nothing_is_black() -> None:
+    drawn = colours(np.array([[0.0, 0.1], [0.2, 0.3]]))
+    assert drawn[0, 0].tolist() == [0, 0, 0]
+    assert drawn[0, 1].tolist() == [255, 0, 0]
+    assert drawn[1, 0].tolist() == [255, 255, 0]
+    assert drawn[1, 1].tolist() == [255, 255, 255]
+    assert not colours(np.zeros((2, 2))).any()
+
+
+def test_heat_lies_over_the_region_that_is_looked_at() -> None:
+    shares = np.zeros((4, 4))
+    shares[1, 3] = 1.0
+    glowing = np.asarray(heat(Image.new("RGB", (80, 80), "black"), shares)).sum(2)
+    assert np.unravel_index(glowing.argmax(), glowing.shape)[0] // 20 == 1
+    assert glowing[20:40, 60:].mean() > 5 * glowing[50:, :40].mean()
+
+
+def test_every_word_has_its_panel() -> None:
+    looks = np.stack([np.eye(3), np.eye(3)[::-1], np.ones((3, 3))])
+    whole = photograph(Image.new("RGB", (60, 60), "blue"), ["a", "blue", "square"], looks)
+    panel = 60 + label("").height
+    assert whole.size == (4 * 60 + 3 * MARGIN, panel)
+    assert whole.getpixel((30, 30)) == (0, 0, 255)
+    written = np.asarray(whole)[60:, 2 * (60 + MARGIN) : 3 * (60 + MARGIN) - MARGIN]
+    assert written.min() < 100  # "blue" is written below the second heat
+
+
+def test_panels_fill_rows() -> None:
+    panels = [Image.new("RGB", (10, 10), colour) for colour in ("red", "green", "blue")]
+    whole = grid(panels, 2)
+    assert whole.size == (20 + MARGIN, 20 + MARGIN)
+    assert whole.getpixel((5, 15 + MARGIN)) == (0, 0, 255)
+    assert whole.getpixel((15 + MARGIN, 15 + MARGIN)) == (255, 255, 255)
