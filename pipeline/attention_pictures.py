@@ -6,6 +6,7 @@ Legend: T words, H rows and W columns of regions.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -17,11 +18,10 @@ PANELS = 6  # in a row
 
 def label(text: str, size: int = 14) -> Image.Image:
     """A text in black on white, just as large as it needs."""
-    font = ImageFont.load_default(size)
-    left, top, right, bottom = font.getbbox(f"{text}Ag")  # the height of all letters, whatever these are
-    width = font.getlength(text)
-    image = Image.new("RGB", (round(width) + 2 * MARGIN, round(bottom - top) + 2 * MARGIN), "white")
-    ImageDraw.Draw(image).text((MARGIN, MARGIN - top), text, "black", font)
+    font: Any = ImageFont.load_default(size)
+    width, height = font.getlength(text), sum(font.getmetrics())  # as high for all texts
+    image = Image.new("RGB", (round(width) + 2 * MARGIN, height + 2 * MARGIN), "white")
+    ImageDraw.Draw(image).text((MARGIN, MARGIN), text, "black", font)
     return image
 
 
