@@ -36,7 +36,7 @@ def collect(source: str, work: Path, field: str, streaming: bool) -> list[Name]:
     elif source.startswith("hub:"):
         copy = work / f"{key}.jsonl"
         if not copy.exists():  # complete, as it was renamed: a resumed preparation need not fetch it again
-            write_durably(copy, lambda path: _records(path, _hub(source, streaming), field))
+            write_durably(copy, lambda path: _records(path, of_hub(source, streaming), field))
     else:
         return find(source)
     return [Name(source, copy)]
@@ -61,7 +61,12 @@ def _topics() -> Iterator[str]:
     return (topics[name] for name in sorted(topics))
 
 
-def _hub(source: str, streaming: bool) -> Iterator[dict[str, Any]]:
+def of_hub(source: str, streaming: bool) -> Iterator[dict[str, Any]]:
+    """The records of `hub:NAME[:CONFIG[:SPLIT]]`; by default those of its training split.
+
+    Raises:
+        DataError: it cannot be loaded.
+    """
     name, config, split = [*source.removeprefix("hub:").split(":"), "", ""][:3]
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:

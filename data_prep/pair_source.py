@@ -1,4 +1,4 @@
-"""Sources of pairs: two parallel files, or one with both sides on a line or in a record, or conversations.
+"""Sources of pairs: two parallel files, one with both sides on a line or in a record, a hub data set, or conversations.
 
 Legend: a unit is what is kept or dropped as a whole: a pair, or a conversation with all its pairs.
 """
@@ -7,10 +7,13 @@ import gzip
 import json
 import lzma
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from itertools import zip_longest
+from operator import getitem
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from data_prep.collect import of_hub
 from data_prep.report import Report
 from data_prep.source import DAMAGE
 from pipeline.errors import ConfigError, DataError
@@ -117,19 +120,36 @@ def records(source_field: str, target_field: str) -> Read:
                 continue
             try:
                 record = json.loads(line)
-                source, targets = record[source_field], record[target_field]
-                targets = [targets] if isinstance(targets, str) else list(targets)
-                if not isinstance(source, str) or not all(isinstance(each, str) for each in targets):
-                    raise TypeError
             except ValueError:
                 report.reject(name, "not JSON")
-            except (KeyError, TypeError):
-                report.reject(name, f"no texts in fields {source_field!r} and {target_field!r}")
             else:
-                for target in targets:
-                    yield from pair(name, source, target, report)
+                yield from of_record(name, record, source_field, target_field, report)
 
     return read
+
+
+def hub(source_field: str, target_field: str) -> Read:
+    """Rows of a data set of the hub, or of a directory in its layout: `hub:NAME[:CONFIG[:SPLIT]]`."""
+
+    def read(paths: list[Path], report: Report) -> Iterator[Unit]:
+        for number, record in enumerate(of_hub(str(paths[0]), streaming=False)):
+            yield from of_record(f"{paths[0]}:{number}", record, source_field, target_field, report)
+
+    return read
+
+
+def of_record(name: str, record: Any, source_field: str, target_field: str, report: Report) -> Iterator[Unit]:
+    """The pairs of a record; a dot in a field's name leads into a field of fields, as in `translation.de`."""
+    try:
+        source, targets = (reduce(getitem, field.split("."), record) for field in (source_field, target_field))
+        targets = [targets] if isinstance(targets, str) else list(targets)
+        if not isinstance(source, str) or not all(isinstance(each, str) for each in targets):
+            raise TypeError
+    except (LookupError, TypeError):
+        report.reject(name, f"no texts in fields {source_field!r} and {target_field!r}")
+    else:
+        for target in targets:
+            yield from pair(name, source, target, report)
 
 
 def conversations(mark: str, history: int) -> Read:
@@ -157,6 +177,11 @@ def conversations(mark: str, history: int) -> Read:
     return read
 
 
+def is_hub(path: Path) -> bool:
+    """Whether a source is the name of a data set, not a file."""
+    return str(path).startswith("hub:")
+
+
 def reader(paths: Sequence[Path], delimiter: str, fields: tuple[str, str], dialogue: tuple[str, int] | None) -> Read:
     """How these files are read.
 
@@ -164,7 +189,11 @@ def reader(paths: Sequence[Path], delimiter: str, fields: tuple[str, str], dialo
         ConfigError: more than two files, or a kind of file that holds no pairs.
         DataError: a file is not there.
     """
+    if len(paths) == 1 and is_hub(paths[0]) and not dialogue:
+        return hub(*fields)
     for path in paths:
+        if is_hub(path):
+            raise ConfigError(f"{path} stands alone, for both sides, and holds no --dialogue")
         if not path.is_file():
             raise DataError(f"there is no file {path}")
     if dialogue and len(paths) == 1:

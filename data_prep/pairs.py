@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.command import Parser, check_output, vocabulary
-from data_prep.pair_source import Read, Unit, reader
+from data_prep.pair_source import Read, Unit, is_hub, reader
 from data_prep.prepare import SPLITS, Workplace
 from data_prep.report import Report
 from data_prep.shards import Shards
@@ -35,6 +35,8 @@ EXAMPLES = """examples:
       --vocab-size 8000 --output data/en-de
   unroll prepare pairs --train words.txt --delimiter '  ' --group --source-tokenizer character \\
       --target-tokenizer word --output data/sounds
+  unroll prepare pairs --train hub:opus_books:de-en --source-field translation.en --target-field translation.de \\
+      --output data/books
   unroll prepare pairs --train dialogues.txt --dialogue __eou__ --history 3 --output data/talk"""
 
 
@@ -43,15 +45,17 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
     add("--overwrite", action="store_true", help="replace a dataset that is there")
-    files = parser.add_argument_group("sources: two parallel files, or one with both sides (plain, .gz or .xz)")
+    files = parser.add_argument_group(
+        "sources: two parallel files, one with both sides (plain, .gz or .xz), or hub:NAME[:CONFIG[:SPLIT]]"
+    )
     for name in SPLITS:
         files.add_argument(f"--{name}", nargs="+", type=Path, default=[], metavar="FILE", help=f"the {name} split")
     add = files.add_argument
     add("--validation-share", type=float, default=0.05, metavar="SHARE", help="cut from --train without --validation")
     add("--test-share", type=float, default=0.05, metavar="SHARE", help="the same without --test (both 0.05)")
     add("--delimiter", default="\t", help="between source and target of a line (default: a tab)")
-    add("--source-field", default="source", help="of .jsonl records (default: source)")
-    add("--target-field", default="target", help="of .jsonl records: a text or a list of texts (default: target)")
+    add("--source-field", default="source", help="of .jsonl and hub records (default: source)")
+    add("--target-field", default="target", help="the same: a text or a list of texts (default: target)")
     add("--dialogue", metavar="MARK", help="each line is a conversation whose turns end in MARK")
     add("--history", type=int, default=3, metavar="N", help="most turns before a reply (default: 3)")
     add = parser.add_argument_group("what is kept").add_argument
@@ -93,7 +97,9 @@ def main(argv: list[str]) -> int:
     for reason, count in corpus.dropped.items():
         print(f"  {count:,} x {reason}")
     for name, entry in splits.items():
-        print(f"{name}: {entry['rows']:,} sources, {entry['samples']:,} targets, {entry['tokens']:,} tokens")
+        unknown = ", ".join(f"{count:,} unknown in {side}" for side, count in corpus.unknown[name].items() if count)
+        counts = f"{entry['rows']:,} sources, {entry['samples']:,} targets, {entry['tokens']:,} tokens"
+        print(f"{name}: {counts}{', ' * bool(unknown)}{unknown}")
     print(f"{options.output} in {time.monotonic() - began:.1f} s")
     return 0
 
@@ -121,6 +127,7 @@ class Corpus:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.report, self.dropped = Report(), Counter[str]()
+        self.unknown: dict[str, Counter[str]] = {}  # tokens that a vocabulary lacks, by split and side
         self.shares: dict[str, float] = {}
         for name in ("test", "validation"):
             self.shares[name] = 0.0 if getattr(options, name) else getattr(options, f"{name}_share")
@@ -186,13 +193,14 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
     for name in corpus.splits:
         splits[name] = _write(place.path, name, corpus, options, source, target)
         if not splits[name]["samples"]:
+            corpus.report.check(options.max_bad_share)
             raise DataError(f"no pair fell to the {name} split: give it files, or other shares")
     corpus.report.check(options.max_bad_share)
     vocabularies = [
         vocabulary(place.path / (SOURCE_TOKENIZER if apart else TOKENIZER), tokenizer)
         for apart, tokenizer in ((False, target), (source is not target, source))
     ]
-    files = [path for named in corpus.files.values() for path in named]
+    files = [path for named in corpus.files.values() for path in named if not is_hub(path)]
     sources = [{"name": str(path), "size": path.stat().st_size, "sha256": sha256(path)} for path in files]
     versions = {name: version(name) for name in ("unroll", "tokenizers", "pyarrow")}
     manifest = {
@@ -206,8 +214,14 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
     }
     if options.dialogue:
         manifest["dialogue"] = {"mark": options.dialogue, "history": options.history}
-    place.publish(manifest, corpus.report.as_json() | {"dropped": dict(corpus.dropped)}, options.overwrite)
+    place.publish(manifest, _told(corpus), options.overwrite)
     return splits
+
+
+def _told(corpus: Corpus) -> dict[str, Any]:
+    """What report.json holds."""
+    unknown = {split: dict(counts) for split, counts in corpus.unknown.items()}
+    return corpus.report.as_json() | {"dropped": dict(corpus.dropped), "unknown_tokens": unknown}
 
 
 def _tokenizers(corpus: Corpus, options: argparse.Namespace) -> tuple[Any, Any]:
@@ -255,6 +269,8 @@ def _write(
     numbers = pa.list_(pa.from_numpy_dtype(token_type(tokenizer.size(source))))
     shards = Shards(folder, split, {"source": numbers, "text": pa.string()}, tokenizer.size(target))
     limit = options.max_length if split == "train" else None
+    corpus.unknown[split] = unknown = Counter(sources=0, targets=0)
+    lacking = {"sources": source.token_to_id(tokenizer.UNK), "targets": target.token_to_id(tokenizer.UNK)}
     while batch := list(islice(rows, BATCH)):
         sources = [encoding.ids for encoding in source.encode_batch_fast([text for text, _ in batch])]
         flat = target.encode_batch_fast([text for _, texts in batch for text in texts])
@@ -265,6 +281,8 @@ def _write(
             corpus.dropped.update({f"longer than {limit} tokens: dropped from training": len(made) - len(kept)})
             if kept:
                 shards.add({"source": ids, "text": text}, kept)
+                unknown["sources"] += ids.count(lacking["sources"])
+                unknown["targets"] += sum(tokens.count(lacking["targets"]) for tokens, _ in kept)
     corpus.dropped += Counter()  # without the zeros
     return shards.close()
 

@@ -4,29 +4,21 @@ Any callable that maps tokens (B, T) and a state to logits (B, T, V) and the nex
 the next token is chosen is an object: `Greedy()`, `Sample(temperature, top_k, top_p)`, or `Beam(width)` of
 `decode_beam`. `generate` gives finished texts; `stream` yields each step as it comes.
 
-Prompts of different lengths share a batch without padding: as many tokens as the shortest has are read in
-parallel, then each longer prompt is fed its own tokens while the shorter ones are already being continued.
-
 Nucleus (top-p) sampling: Holtzman et al. 2020, "The curious case of neural text degeneration", equation 3.
 
 Legend: B rows, T positions, V tokens of the vocabulary.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from pipeline.state import State, map_state
-
-Device: TypeAlias = torch.device | str
-Forward: TypeAlias = Callable[[Tensor, State], tuple[Tensor, State]]
-"""(tokens (B, T), state or None) -> (logits (B, T, V), state): a LanguageModel in eval mode is one."""
-
-CHUNK = 256  # prompt positions read in one call: bounds the memory that logits of a long prompt take
+from pipeline.decode_prompts import Device, Forward, Prompts, read, repeat, step
+from pipeline.state import State
 
 
 @dataclass(frozen=True)
@@ -37,6 +29,7 @@ class Limits:
         tokens: at most so many new tokens, the end mark among them.
         at_least: the end mark is not chosen before so many tokens.
         eos: the end mark that ends a row; None: no row ends before its limit.
+        no_repeat: no n tokens in a row are written twice in a text (Paulus et al. 2018, section 2.5); 0: they may.
 
     Raises:
         ValueError: limits that contradict each other.
@@ -45,12 +38,22 @@ class Limits:
     tokens: int = 200
     at_least: int = 0
     eos: int | None = None
+    no_repeat: int = 0
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
             raise ValueError(f"tokens={self.tokens} must be at least 1")
         if not 0 <= self.at_least <= self.tokens:
             raise ValueError(f"at_least={self.at_least} must lie between 0 and tokens={self.tokens}")
+        if self.no_repeat < 0:
+            raise ValueError(f"no_repeat={self.no_repeat} must be at least 0")
+
+
+class Hypothesis(NamedTuple):
+    """One continuation; its rank where it was searched for."""
+
+    tokens: list[int]
+    score: float | None = None
 
 
 @runtime_checkable
@@ -66,8 +69,8 @@ class Choice(Protocol):
         seed: int,
         device: Device,
         start: State = None,
-    ) -> list[list[list[int]]]:
-        """For each prompt `samples` lists of new tokens."""
+    ) -> list[list[Hypothesis]]:
+        """For each prompt `samples` continuations, the best first where they are ranked."""
 
 
 class Stepwise:
@@ -86,16 +89,16 @@ class Stepwise:
         seed: int,
         device: Device,
         start: State = None,
-    ) -> list[list[list[int]]]:
+    ) -> list[list[Hypothesis]]:
         """For each prompt `samples` continuations; sample s of any prompt is seeded with `seed` + s."""
         rows = [prompt for prompt in prompts for _ in range(samples)]
         seeds = [seed + sample for _ in prompts for sample in range(samples)]
-        texts: list[list[int]] = [[] for _ in rows]
+        texts = [Hypothesis([]) for _ in rows]
         start = repeat(start, len(prompts), samples)
-        for step in stream(forward, rows, self, limits, seeds, device, start):
-            for text, token in zip(texts, step, strict=True):
+        for tokens in stream(forward, rows, self, limits, seeds, device, start):
+            for text, token in zip(texts, tokens, strict=True):
                 if token is not None:
-                    text.append(token)
+                    text.tokens.append(token)
         return [texts[first : first + samples] for first in range(0, len(rows), samples)]
 
 
@@ -187,7 +190,8 @@ def generate(
     """
     if samples < 1:
         raise ValueError(f"samples={samples} must be at least 1")
-    return choice.complete(forward, prompts, limits, samples, seed, device, start)
+    found = choice.complete(forward, prompts, limits, samples, seed, device, start)
+    return [[one.tokens for one in of_prompt] for of_prompt in found]
 
 
 @torch.no_grad()
@@ -212,6 +216,7 @@ def stream(
     given = Prompts.of(prompts, device)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     fresh = torch.zeros(len(prompts), dtype=torch.long, device=device)  # new tokens of each row
+    texts = fresh.new_zeros(len(prompts), limits.tokens)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     logits, state = read(forward, given.shared, start)
     for position in range(given.shared.shape[1], given.longest + limits.tokens):
@@ -220,8 +225,10 @@ def stream(
             torch.rand((), generator=generator, dtype=torch.float64) if writes else torch.tensor(0.0).double()
             for generator, writes in zip(generators, writing.tolist(), strict=True)
         ]
-        chosen = choice(allowed(logits, fresh, limits), torch.stack(uniform).to(device))
+        chosen = choice(allowed(logits, fresh.masked_fill(ended, 0), texts, limits), torch.stack(uniform).to(device))
         tokens = torch.where(given.ended(position), chosen, given.token(position))
+        place = fresh.clamp(max=limits.tokens - 1)[:, None]
+        texts = texts.scatter(1, place, torch.where(writing, tokens, texts.gather(1, place)[:, 0])[:, None])
         fresh += writing
         yield [token if writes else None for token, writes in zip(tokens.tolist(), writing.tolist(), strict=True)]
         ended |= writing & (fresh == limits.tokens)
@@ -232,69 +239,50 @@ def stream(
         logits, state = step(forward, tokens, state)
 
 
-class Prompts(NamedTuple):
-    """Prompts of different lengths as one matrix, filled up with zeros that are never read."""
+def allowed(
+    logits: Float[Tensor, "R V"],
+    lengths: Int64[Tensor, " R"],
+    texts: Int64[Tensor, "R N"],
+    limits: Limits,
+    each: int = 1,
+) -> Float[Tensor, "R V"]:
+    """Forbid what the limits forbid, and refuse logits that say nothing.
 
-    tokens: Int64[Tensor, "B T"]
-    lengths: Int64[Tensor, " B"]
-    longest: int
-    shared: Int64[Tensor, "B S"]
-    """The positions that every prompt has."""
-
-    @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]], device: Device) -> "Prompts":
-        """Raises ValueError where there is nothing to read."""
-        if len(prompts) == 0:
-            raise ValueError("there is no prompt")
-        for row, prompt in enumerate(prompts):
-            if len(prompt) == 0:
-                raise ValueError(f"prompt {row} is empty: let it be the end mark, with which a corpus opens")
-        lengths = [len(prompt) for prompt in prompts]
-        rows = [[*prompt, *[0] * (max(lengths) - len(prompt))] for prompt in prompts]
-        tokens = torch.tensor(rows, dtype=torch.long, device=device)
-        return cls(tokens, torch.tensor(lengths, device=device), max(lengths), tokens[:, : min(lengths)])
-
-    def ended(self, position: int) -> Bool[Tensor, " B"]:
-        """True for the rows whose prompt has no token at this position."""
-        return self.lengths <= position
-
-    def token(self, position: int) -> Int64[Tensor, " B"]:
-        """Each row's prompt token at this position; without meaning where the prompt has ended."""
-        return self.tokens[:, min(position, self.longest - 1)]
-
-
-def repeat(state: State, rows: int, times: int) -> State:
-    """Each row of a state so many times in a row."""
-    if state is None or times == 1:
-        return state
-    return map_state(lambda leaf: leaf.repeat_interleave(times, 0, output_size=rows * times), state)
-
-
-def read(forward: Forward, tokens: Int64[Tensor, "B T"], state: State = None) -> tuple[Float[Tensor, "B V"], State]:
-    """Read from a state on, by default from the beginning; the logits are those after the last token."""
-    for piece in torch.split(tokens, CHUNK, dim=1):
-        logits, state = forward(piece, state)
-    return logits[:, -1], state
-
-
-def step(forward: Forward, tokens: Int64[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B V"], State]:
-    """Read one more token a row."""
-    logits, state = forward(tokens[:, None], state)
-    return logits[:, -1], state
-
-
-def allowed(logits: Float[Tensor, "R V"], fresh: Int64[Tensor, " B"], limits: Limits) -> Float[Tensor, "R V"]:
-    """Forbid the end mark to rows that are too short for it, and refuse logits that say nothing.
-
-    R is a multiple of B: a beam has several rows for each prompt.
+    Args:
+        logits: of the next token.
+        lengths: new tokens that a row has; 0 where it is written no more.
+        texts: these tokens, then anything.
+        limits: forbid the end mark to rows that are too short for it, and what would repeat itself.
+        each: rows of a prompt, for the message.
     """
-    each = len(logits) // len(fresh)
     if limits.eos is not None and limits.at_least > 0:
-        early = (fresh + 1 < limits.at_least).repeat_interleave(each)
         is_eos = torch.arange(logits.shape[1], device=logits.device) == limits.eos
-        logits = logits.masked_fill(early[:, None] & is_eos, -torch.inf)
+        logits = logits.masked_fill((lengths + 1 < limits.at_least)[:, None] & is_eos, -torch.inf)
+    if limits.no_repeat:
+        logits = logits.masked_fill(repeating(texts, lengths, limits.no_repeat, logits.shape[1]), -torch.inf)
     usable = logits.amax(-1).isfinite()  # NaN and infinity win the maximum; all tokens forbidden is -infinity
     if not usable.all():
         row = int((~usable).nonzero()[0]) // each
         raise ValueError(f"row {row}: no token can be chosen, the logits hold NaN or infinity or forbid all")
     return logits
+
+
+def repeating(texts: Int64[Tensor, "R N"], lengths: Int64[Tensor, " R"], n: int, vocab: int) -> Bool[Tensor, "R V"]:
+    """True for the tokens that would make the last n tokens of a text equal to n earlier ones.
+
+    Args:
+        texts: tokens, then anything.
+        lengths: how many tokens each text has.
+        n: length of what is not to be written twice.
+        vocab: V.
+    """
+    rows, longest = texts.shape
+    forbidden = torch.zeros(rows, vocab + 1, dtype=torch.bool, device=texts.device)  # and a place for nothing
+    if n > longest:
+        return forbidden[:, :vocab]
+    back = torch.arange(1 - n, 0, device=texts.device)
+    last = texts.gather(1, (lengths[:, None] + back).clamp(min=0))  # the n - 1 tokens before the next one
+    grams = texts.unfold(1, n, 1)
+    inside = torch.arange(n - 1, longest, device=texts.device) < lengths[:, None]  # where a gram ends
+    same = (grams[..., :-1] == last[:, None]).all(-1) & inside
+    return forbidden.scatter(1, torch.where(same, grams[..., -1], vocab), True)[:, :vocab]

@@ -3,10 +3,12 @@
 At each step every hypothesis is continued by every token, and of all these the `width` most probable count.
 Those that chose the end mark are put aside; the best that did not go on. The search for a prompt is over when
 `width` hypotheses were put aside, or at the length limit, where those still going join them. They are ranked
-by log p(text) / length^penalty. With width 1 this is the greedy choice; with a width that holds every text it
-is the exhaustive search.
+by log p(text) / length^penalty, to which a model with attention can add how well it covered its source:
+beta * sum over s of log min(1, attention that position s got while the text was written). With width 1 this is
+the greedy choice; with a width that holds every text it is the exhaustive search.
 
-Sutskever, Vinyals and Le 2014, "Sequence to sequence learning with neural networks", section 3.2.
+Sutskever, Vinyals and Le 2014, "Sequence to sequence learning with neural networks", section 3.2; Wu et al. 2016,
+"Google's Neural Machine Translation System", section 7, for the coverage.
 
 Legend: B prompts, W hypotheses a prompt, R rows (B times W), V tokens of the vocabulary, N new tokens,
 C candidates.
@@ -14,22 +16,15 @@ C candidates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from pipeline.decode import Device, Forward, Limits, Prompts, allowed, read, step
+from pipeline.decode import Hypothesis, Limits, allowed
+from pipeline.decode_prompts import Device, Forward, Prompts, read, step
 from pipeline.state import State, select
-
-
-class Hypothesis(NamedTuple):
-    """One continuation and its rank."""
-
-    tokens: list[int]
-    score: float
-    """log p(tokens | prompt) / length^penalty."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,7 @@ class Beam:
         width: hypotheses kept for each prompt.
         length_penalty: exponent of the length that divides the log probability: 0 ranks by probability, which
             favours short texts, 1 by the mean over tokens.
+        coverage_penalty: beta, what a source counts that was not looked at; wants a model with attention.
 
     Raises:
         ValueError: a width below 1 or a negative penalty.
@@ -47,12 +43,14 @@ class Beam:
 
     width: int = 4
     length_penalty: float = 0.0
+    coverage_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ValueError(f"width={self.width} of the beam must be at least 1")
-        if not 0 <= self.length_penalty < float("inf"):
-            raise ValueError(f"length_penalty={self.length_penalty} must be at least 0")
+        for name in ("length_penalty", "coverage_penalty"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
 
     def complete(
         self,
@@ -63,12 +61,12 @@ class Beam:
         seed: int,
         device: Device,
         start: State = None,
-    ) -> list[list[list[int]]]:
+    ) -> list[list[Hypothesis]]:
         """For each prompt the `samples` best continuations; nothing is random here."""
         if samples > self.width:
             raise ValueError(f"samples={samples} must not exceed the width={self.width} of the beam")
         found = self.search(forward, prompts, limits, device, start)
-        return [[hypothesis.tokens for hypothesis in best[:samples]] for best in found]
+        return [best[:samples] for best in found]
 
     @torch.no_grad()
     def search(
@@ -82,15 +80,21 @@ class Beam:
         """For each prompt up to `width` hypotheses, the best first.
 
         Raises:
-            ValueError: no prompt, an empty prompt, or logits from which nothing can be chosen.
+            ValueError: no prompt, an empty prompt, logits from which nothing can be chosen, or a penalty for
+                what was not looked at where nothing is.
         """
         given = Prompts.of(prompts, device)
+        if self.coverage_penalty:
+            forward = Covering(forward)
+            start = forward.begin(start)
         logits, state = read(forward, given.shared, start)
         rows = torch.arange(len(prompts), device=device).repeat_interleave(self.width)
         logits, state = logits[rows], select(state, rows)
         search = Search.begin(len(prompts), self, limits, device)
         for position in range(given.shared.shape[1], given.longest + limits.tokens):
-            logits = allowed(logits, search.fresh, limits)
+            if self.coverage_penalty:
+                search.cover(state[1])
+            logits = allowed(logits, search.lengths, search.live.tokens.flatten(0, 1), limits, self.width)
             writing = given.ended(position) & ~search.over
             parents, tokens = search.advance(logits, writing, given.token(position))
             if search.over.all():
@@ -99,22 +103,49 @@ class Beam:
         return search.ranking()
 
 
+class Covering:
+    """A model whose state also holds how much each position of its memory was looked at, (B, S).
+
+    Args:
+        forward: a model with `look`, which gives the weights of the memory too, and `inside`, where a memory is.
+
+    Raises:
+        ValueError: the model has no such thing.
+    """
+
+    def __init__(self, forward: Any) -> None:
+        if not hasattr(forward, "look"):
+            raise ValueError("coverage_penalty wants a model that writes from a source, with attention to it")
+        self.forward = forward
+
+    def begin(self, state: State) -> State:
+        """The state before anything was read; where there is nothing to look at, nothing is missing."""
+        return state, (~self.forward.inside(state)).float()
+
+    def __call__(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        inner, looked = state
+        logits, inner, weights = self.forward.look(tokens, inner)
+        return logits, (inner, looked + weights.sum(1))
+
+
 class Texts(NamedTuple):
     """W texts for each prompt, filled up with zeros; those that are not there have the score -infinity."""
 
     tokens: Int64[Tensor, "B W N"]
     lengths: Int64[Tensor, "B W"]
     scores: Float64[Tensor, "B W"]
+    covered: Float64[Tensor, "B W"]
+    """Sum over the source of log min(1, attention); 0 where nobody asks."""
 
     def pick(self, index: Int64[Tensor, "B K"]) -> "Texts":
         """Texts `index` of each prompt."""
         wide = index[..., None].expand(-1, -1, self.tokens.shape[2])
-        return Texts(self.tokens.gather(1, wide), self.lengths.gather(1, index), self.scores.gather(1, index))
+        return Texts(self.tokens.gather(1, wide), *(part.gather(1, index) for part in self[1:]))
 
     def extend(self, tokens: Int64[Tensor, "B W"], scores: Float64[Tensor, "B W"]) -> "Texts":
         """Each text with one more token, and its new score."""
         place = self.lengths.clamp(max=self.tokens.shape[2] - 1)[..., None]
-        return Texts(self.tokens.scatter(2, place, tokens[..., None]), self.lengths + 1, scores)
+        return Texts(self.tokens.scatter(2, place, tokens[..., None]), self.lengths + 1, scores, self.covered)
 
 
 @dataclass
@@ -139,11 +170,24 @@ class Search:
             torch.zeros(prompts, beam.width, limits.tokens, dtype=torch.long, device=device),
             torch.zeros(prompts, beam.width, dtype=torch.long, device=device),
             torch.full((prompts, beam.width), -torch.inf, dtype=torch.float64, device=device),
+            torch.zeros(prompts, beam.width, dtype=torch.float64, device=device),
         )
         scores = none.scores.clone()
         scores[:, 0] = 0.0
         zeros = torch.zeros(prompts, dtype=torch.long, device=device)
         return cls(beam, limits, none._replace(scores=scores), none, zeros, zeros, zeros.bool())
+
+    @property
+    def lengths(self) -> Int64[Tensor, " R"]:
+        """New tokens of each row; 0 where it is dead or its prompt's search is over."""
+        alive = self.live.scores.isfinite() & ~self.over[:, None]
+        return torch.where(alive, self.fresh[:, None], 0).flatten()
+
+    def cover(self, looked: Float[Tensor, "R S"]) -> None:
+        """Tell how much each live hypothesis has looked at each position of its source."""
+        smallest = torch.finfo(torch.float32).tiny  # a weight that rounding made nothing
+        covered = looked.clamp(smallest, 1.0).double().log().sum(1)
+        self.live = self.live._replace(covered=covered.view_as(self.live.scores))
 
     def advance(
         self, logits: Float[Tensor, "R V"], writing: Bool[Tensor, " B"], prompt_token: Int64[Tensor, " B"]
@@ -195,6 +239,7 @@ class Search:
     def set_aside(self, texts: Texts, where: Bool[Tensor, " B"]) -> None:
         """Rank texts, given with their log probabilities, among those put aside; W stay."""
         scores = texts.scores / texts.lengths.clamp(min=1).double() ** self.beam.length_penalty
+        scores = scores + self.beam.coverage_penalty * texts.covered
         scores = scores.masked_fill(~where[:, None], -torch.inf)
         both = Texts(*(torch.cat(pair, dim=1) for pair in zip(self.aside, texts._replace(scores=scores), strict=True)))
         self.aside = both.pick(both.scores.topk(self.beam.width).indices)
@@ -209,7 +254,7 @@ class Search:
 
     def ranking(self) -> list[list[Hypothesis]]:
         """What was put aside, the best first."""
-        rows = zip(*(leaf.tolist() for leaf in self.aside), strict=True)
+        rows = zip(*(leaf.tolist() for leaf in self.aside[:3]), strict=True)
         return [
             [
                 Hypothesis(tokens[:length], score)

@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--prompts", metavar="FILE", help="a file with one prompt a line; - is standard input")
     add("--tokens", type=int, default=200, help="most new tokens of a text (default: 200)")
     add("--min-tokens", type=int, default=0, help="fewest new tokens before the text may end (default: 0)")
+    add("--no-repeat", type=int, default=0, metavar="N", help="no N tokens in a row twice in a text (default: 0, off)")
     add(
         "--stop",
         action=argparse.BooleanOptionalAction,
@@ -74,8 +75,10 @@ def parser() -> argparse.ArgumentParser:
     way.add_argument("--top-k", type=int, help="sample from the k most probable tokens")
     way.add_argument("--top-p", type=float, help="sample from the fewest tokens that reach this share, in (0, 1]")
     way.add_argument("--greedy", action="store_true", help="always the most probable token")
-    way.add_argument("--beam", type=int, metavar="WIDTH", help="beam search; --samples N writes the N best")
+    way.add_argument("--beam", type=int, metavar="WIDTH", help="beam search")
+    way.add_argument("--n-best", type=int, metavar="N", help="of the beam: write the N best texts (default: 1)")
     way.add_argument("--length-penalty", type=float, help="of the beam: 0 ranks by probability, 1 by its mean")
+    way.add_argument("--coverage-penalty", type=float, help="of the beam: what a source counts that is not looked at")
     return result
 
 
@@ -91,12 +94,12 @@ def settings(arguments: argparse.Namespace) -> "tuple[Choice | None, Limits]":
         raise ConfigError(f"--samples {arguments.samples}: must be at least 1")
     if not 0 <= arguments.seed < 2**63 - arguments.samples:
         raise ConfigError(f"--seed {arguments.seed}: must be from 0 up, below 2^63")
-    if arguments.beam is not None and arguments.samples > arguments.beam:
-        raise ConfigError(f"--samples {arguments.samples}: a beam of {arguments.beam} finds no more than that")
+    if arguments.beam is not None and arguments.samples > 1:
+        raise ConfigError(f"--samples {arguments.samples}: a beam draws nothing; --n-best N writes its N best")
     if arguments.greedy and arguments.samples > 1:
         raise ConfigError("--greedy gives one text a prompt: leave out --samples, or sample")
     try:
-        return chosen(arguments), Limits(arguments.tokens, arguments.min_tokens)
+        return chosen(arguments), Limits(arguments.tokens, arguments.min_tokens, no_repeat=arguments.no_repeat)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -113,10 +116,16 @@ def chosen(arguments: argparse.Namespace) -> "Choice | None":
     named = [name for name, given in ways.items() if given]
     if len(named) > 1:
         raise ConfigError(f"{' and '.join(named)} are different ways of choosing a token: give one")
-    if arguments.length_penalty is not None and arguments.beam is None:
-        raise ConfigError("--length-penalty is a setting of the beam: give --beam too")
+    settings = {name: getattr(arguments, name) for name in ("n_best", "length_penalty", "coverage_penalty")}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if settings and arguments.beam is None:
+        raise ConfigError(f"--{next(iter(settings)).replace('_', '-')} is a setting of the beam: give --beam too")
     if arguments.beam is not None:
-        return Beam(arguments.beam, arguments.length_penalty or 0.0)
+        best = settings.pop("n_best", 1)
+        beam = Beam(arguments.beam, **settings)
+        if not 1 <= best <= beam.width:
+            raise ConfigError(f"--n-best {best}: from 1 to the width of the beam, {beam.width}")
+        return beam
     if arguments.greedy:
         return Greedy()
     return Sample(**cuts) if cuts else None

@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer
 
 from pipeline.data.pairs import padded
-from pipeline.decode import Choice, Greedy, Limits, Sample, generate, stream
+from pipeline.decode import Choice, Greedy, Limits, Sample, stream
 from pipeline.decode_text import TextStream, text_of
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.state import State
@@ -95,14 +95,16 @@ class Writer:
 
     def write_all(self, prompts: list[str], choice: Choice, limits: Limits, arguments: argparse.Namespace) -> None:
         """Write the texts of all prompts, a batch at a time."""
-        total = len(prompts) * arguments.samples
-        for number, sample, shown, text in self.texts(prompts, choice, limits, arguments.samples, arguments.seed):
+        samples = arguments.n_best or arguments.samples
+        total = len(prompts) * samples
+        for number, sample, shown, text in self.texts(prompts, choice, limits, samples, arguments.seed):
             if arguments.json:
                 line = {"prompt": prompts[number], "sample": sample, **text}
                 print(json.dumps(line, ensure_ascii=False), flush=True)
                 continue
             if total > 1:
-                print(f"--- prompt {number + 1}, text {sample + 1}")
+                score = f", score {text['score']:.3f}" if "score" in text else ""
+                print(f"--- prompt {number + 1}, text {sample + 1}{score}")
             print(shown + text["text"], flush=True)
 
     def texts(
@@ -112,12 +114,13 @@ class Writer:
         each = max(1, ROWS // samples)
         for first in range(0, len(prompts), each):
             rows, start, shown = self.given(prompts[first : first + each])
-            found = generate(self.forward, rows, choice, limits, samples, seed, self.device, start)
+            found = choice.complete(self.forward, rows, limits, samples, seed, self.device, start)
             for number, (row, before, continuations) in enumerate(zip(rows, shown, found, strict=True), start=first):
-                for sample, tokens in enumerate(continuations):
+                for sample, (tokens, score) in enumerate(continuations):
                     ended = tokens[-1] == limits.eos
                     text = text_of(self.tokenizer, self.eos, tokens[:-1] if ended else tokens, row)
-                    yield number, sample, before, {"text": text, "tokens": tokens, "ended": ended}
+                    ranked = {} if score is None else {"score": score}
+                    yield number, sample, before, {"text": text, "tokens": tokens, "ended": ended, **ranked}
 
 
 @dataclass(frozen=True)

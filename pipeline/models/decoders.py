@@ -15,7 +15,7 @@ Legend: B sequences, T positions, S positions of the memory, D features.
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pipeline.models.memory import AdditiveAttention, Attention, Memory
@@ -81,14 +81,18 @@ class AttentionDecoder(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State) -> tuple[Float[Tensor, "B T D"], State]:
         """Read T more inputs; the outputs are for predicting the next one."""
-        outputs, state, _ = self._read(inputs, state)
+        outputs, state, _ = self.look(inputs, state)
         return outputs, state
 
-    def align(self, inputs: Float[Tensor, "B T D"], memory: Memory) -> Float[Tensor, "B T S"]:
-        """Where each position looks, when these inputs are read from the beginning."""
-        return self._read(inputs, self.begin(memory))[2]
+    def inside(self, state: State) -> Bool[Tensor, "B S"]:
+        """Where the memory in a state holds something."""
+        keep: Tensor = state[2]
+        return keep
 
-    def _read(self, inputs: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
+    def look(
+        self, inputs: Float[Tensor, "B T D"], state: State
+    ) -> tuple[Float[Tensor, "B T D"], State, Float[Tensor, "B T S"]]:
+        """As `forward`, and where in the memory each position looked."""
         *memory, fed, inner = state
         if self.feed is None:
             outputs, inner, weights = self._look(inputs, inner, *memory)

@@ -115,19 +115,22 @@ class CrossAttention(nn.Module):
         self, inputs: Float[Tensor, "B T D"], memory: Tensor, keep: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B M S F"]]:
         """Attend; also gives the memory's keys and values, to be given instead of its values (B, S, D) next time."""
-        if memory.dim() == 3:
-            memory = self.remember(memory).unflatten(-1, (2 * self.heads, -1)).transpose(1, 2)
+        query, memory = self._project(inputs, memory)
         key, value = memory.chunk(2, 1)
-        query = self.query(inputs).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         rate = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=keep[:, None, None], dropout_p=rate)
         return self.output(attended.transpose(1, 2).flatten(2)), memory
 
     def weights(
-        self, inputs: Float[Tensor, "B T D"], values: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]
+        self, inputs: Float[Tensor, "B T D"], memory: Tensor, keep: Bool[Tensor, "B S"]
     ) -> Float[Tensor, "B T S"]:
-        """Where each position looks, the mean over the heads."""
-        key, _ = self.remember(values).unflatten(-1, (2 * self.heads, -1)).transpose(1, 2).chunk(2, 1)
-        query = self.query(inputs).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        scores: Tensor = (query @ key.transpose(2, 3)).float() * float(key.shape[-1] ** -0.5)
+        """Where each position looks, the mean over the heads; the memory as in `forward`."""
+        query, memory = self._project(inputs, memory)
+        scores: Tensor = (query @ memory.chunk(2, 1)[0].transpose(2, 3)).float() * float(query.shape[-1] ** -0.5)
         return scores.masked_fill(~keep[:, None, None], -torch.inf).softmax(-1).mean(1)
+
+    def _project(self, inputs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries (B, N, T, F), and the memory's keys and values (B, 2N, S, F)."""
+        if memory.dim() == 3:
+            memory = self.remember(memory).unflatten(-1, (2 * self.heads, -1)).transpose(1, 2)
+        return self.query(inputs).unflatten(-1, (self.heads, -1)).transpose(1, 2), memory

@@ -167,6 +167,26 @@ class Transformer(nn.Module):
         outputs, after, remembered = self._read(inputs, None if _is_new(state) else state[:2], memories, inside)
         return outputs, after if inside is None else (*after, remembered, inside)
 
+    def inside(self, state: State) -> Bool[Tensor, "B S"]:
+        """Where the memory in a decoder's state holds something."""
+        keep: Tensor = state[3]
+        return keep
+
+    def look(
+        self, inputs: Float[Tensor, "B T D"], state: State
+    ) -> tuple[Float[Tensor, "B T D"], State, Float[Tensor, "B T S"]]:
+        """As a decoder's `forward`, and where in the memory each position looked: the mean over heads and layers."""
+        seen: list[Tensor] = []
+        crossing = [module for module in self.modules() if isinstance(module, CrossAttention)]
+        watch: Any = lambda cross, given, _: seen.append(cross.weights(*given))  # noqa: E731
+        watched = [cross.register_forward_hook(watch) for cross in crossing]
+        try:
+            outputs, state = self(inputs, state)
+        finally:
+            for each in watched:
+                each.remove()
+        return outputs, state, torch.stack(seen).mean(0)
+
     def _read(
         self, inputs: Tensor, state: State, memories: list[Tensor | None], inside: Tensor | None
     ) -> tuple[Tensor, State, list[Tensor | None]]:

@@ -3,6 +3,8 @@
 Whatever comes as pairs of texts can be learned: languages, spelling and sound, question and answer.
 """
 
+from collections.abc import Callable
+
 from torch import nn
 
 from pipeline.models.decoders import AttentionDecoder, VectorDecoder
@@ -15,7 +17,38 @@ from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.sequence_to_sequence import Evaluation, SequenceToSequence
 from pipeline.tasks.token_prediction import TokenHead
 
-__all__ = ["AttentionTranslator", "LSTMTranslator", "TransformerTranslator"]
+__all__ = ["AttentionTranslator", "LSTMTranslator", "TransformerTranslator", "Translator"]
+
+
+class Translator(SequenceToSequence):
+    """Any encoder of texts with any decoder, put together in a YAML.
+
+    Args:
+        vocab_size: tokens of targets; the dataset knows it.
+        source_vocab_size: tokens of sources; the dataset knows it.
+        encoder: makes the encoder from the number of its tokens.
+        decoder: a network of the same width that begins with a memory.
+        head: how tokens become vectors and vectors become predictions.
+        evaluation: what a validation and a test write and score.
+        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        source_vocab_size: int,
+        encoder: Callable[[int], nn.Module],
+        decoder: nn.Module,
+        head: TokenHead = TokenHead(),  # noqa: B008  # frozen
+        evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
+        sampled_inputs: float = 0.0,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        made = encoder(source_vocab_size)
+        super().__init__(made, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
 
 
 class LSTMTranslator(SequenceToSequence):

@@ -1,6 +1,6 @@
 """From a source, a text is written: an encoder reads the source, a decoder predicts each token of the target.
 
-Legend: B sequences, T positions, V tokens of the vocabulary.
+Legend: B sequences, T positions, S positions of the source, V tokens of the vocabulary.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from pipeline.data.batch import PairBatch
@@ -30,6 +30,8 @@ class Evaluation:
         scores: what is measured on the texts; none are written without one.
         beam: hypotheses of the search that writes them; 1 is the most probable token each time.
         length_penalty: of the beam: 0 ranks by probability, 1 by its mean.
+        coverage_penalty: of the beam: what a source counts that was not looked at.
+        no_repeat: no so many tokens in a row are written twice in a text; 0: they may.
         temperature: draw tokens at this temperature instead.
         tokens: most tokens of a text.
         validation_rows: sources that a validation writes for, the first ones; a test takes all.
@@ -38,6 +40,8 @@ class Evaluation:
     scores: Sequence[Score] = ()
     beam: int = 1
     length_penalty: float = 0.0
+    coverage_penalty: float = 0.0
+    no_repeat: int = 0
     temperature: float | None = None
     tokens: int = 100
     validation_rows: int = 256
@@ -47,7 +51,7 @@ class Evaluation:
         """How texts are written."""
         if self.temperature is not None:
             return Sample(self.temperature)
-        return Greedy() if self.beam == 1 else Beam(self.beam, self.length_penalty)
+        return Greedy() if self.beam == 1 else Beam(self.beam, self.length_penalty, self.coverage_penalty)
 
 
 class SequenceToSequence(TokenPrediction):
@@ -103,6 +107,24 @@ class SequenceToSequence(TokenPrediction):
         outputs, state = self.decoder(self.embedding(tokens), state)
         return self.output(outputs), state
 
+    def look(
+        self, tokens: Int64[Tensor, "B T"], state: State
+    ) -> tuple[Float[Tensor, "B T V"], State, Float[Tensor, "B T S"]]:
+        """As `forward`, and where in the source each position looked.
+
+        Raises:
+            ValueError: the decoder looks at its source only once.
+        """
+        if not hasattr(self.decoder, "look"):
+            raise ValueError(f"a {type(self.decoder).__name__} reads its source once and pays no attention to it")
+        outputs, state, weights = self.decoder.look(self.embedding(tokens), state)  # type: ignore[operator]
+        return self.output(outputs), state, weights
+
+    def inside(self, state: State) -> Bool[Tensor, "B S"]:
+        """Where the source in a state holds something to look at."""
+        keep: Tensor = self.decoder.inside(state)  # type: ignore[operator]
+        return keep
+
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the nats a token of the global batch."""
         state = self.begin(batch.source)
@@ -132,7 +154,8 @@ class SequenceToSequence(TokenPrediction):
         """The best text for each source, as tokens without an end mark."""
         eos = self.trainer.datamodule.dataset.target.eos  # type: ignore[attr-defined]
         prompts = [[eos]] * len(source[0])
-        found = generate(self, prompts, choice, Limits(tokens, eos=eos), device=self.device, start=self.begin(source))
+        limits = Limits(tokens, eos=eos, no_repeat=self.evaluation.no_repeat)
+        found = generate(self, prompts, choice, limits, device=self.device, start=self.begin(source))
         return [best[:-1] if best[-1] == eos else best for best, *_ in found]
 
     def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, str]]:

@@ -111,13 +111,12 @@ class TokenPrediction(Task):
 
     def training_loss(self, outputs: Float[Tensor, "B T D"], targets: Int64[Tensor, "B T"]) -> Tensor:
         """The summed nats as training wants them: smoothed, with the penalties; counted unsmoothed in `seen`."""
-        logits = self.output(outputs).flatten(0, 1).float()
-        nats = functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
-        self.seen.update(nats.detach(), (targets != IGNORE).sum())
+        log_probabilities = self.output(outputs).flatten(0, 1).float().log_softmax(-1)  # once, for both losses
+        flat = targets.flatten()
+        nats = functional.nll_loss(log_probabilities, flat, ignore_index=IGNORE, reduction="sum")
+        self.seen.update(nats.detach(), (flat != IGNORE).sum())
         if smoothing := self.head.label_smoothing:
-            spread = functional.cross_entropy(
-                logits, targets.flatten(), ignore_index=IGNORE, reduction="sum", label_smoothing=1.0
-            )
+            spread = -log_probabilities.mean(-1).masked_fill(flat == IGNORE, 0.0).sum()
             nats = (1 - smoothing) * nats + smoothing * spread
         return nats + self._penalty(outputs)
 

@@ -73,6 +73,79 @@ def test_a_beam_that_holds_every_text_is_the_exhaustive_search(penalty):
         assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx([score for score, _ in expected])
 
 
+class Looker(Table):
+    """A table that looks at a memory of three positions, of which the second prompt has two; a token says where."""
+
+    where = torch.randn(VOCAB, 3, generator=torch.Generator().manual_seed(8))
+
+    def inside(self, state):
+        return state[0]
+
+    def look(self, tokens, state):
+        kept, *before = state
+        logits, after = self(tokens, (before[0],) if before else None)
+        scores = self.where[tokens].masked_fill(~kept[:, None], -math.inf)
+        return logits, (kept, *after), scores.softmax(-1)
+
+    def covered(self, prompt, text, kept):
+        read = torch.tensor([[*prompt, *text[:-1]]])
+        *_, weights = self.look(read, (kept[None],))
+        return weights[0].double().sum(0)[kept].clamp(max=1).log().sum().item()
+
+
+def test_a_beam_that_holds_every_text_ranks_it_by_how_much_of_the_source_it_covered():
+    model, eos, longest = Looker(seed=3, vocab=3), 0, 4
+    prompts, kept = [[1, 2], [2]], torch.tensor([[True, True, True], [True, True, False]])
+    texts, beta = list(every_text(3, longest, eos)), 0.7
+    beam = Beam(len(texts), length_penalty=1.0, coverage_penalty=beta)
+    found = beam.search(model, prompts, Limits(longest, eos=eos), start=(kept,))
+    for prompt, inside, hypotheses in zip(prompts, kept, found, strict=True):
+        expected = {
+            tuple(text): model.log_probability(prompt, text) / len(text) + beta * model.covered(prompt, text, inside)
+            for text in texts
+        }
+        assert {tuple(one.tokens): one.score for one in hypotheses} == pytest.approx(expected, rel=1e-5)
+        assert [one.score for one in hypotheses] == sorted((one.score for one in hypotheses), reverse=True)
+
+
+def repeats(text, n):
+    grams = [tuple(text[at : at + n]) for at in range(len(text) - n + 1)]
+    return len(set(grams)) < len(grams)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_beam_that_holds_every_text_without_repetition_is_the_exhaustive_search_among_them(n):
+    model, eos, longest = Table(seed=3, vocab=4), 0, 3
+    prompts, limits = [[1, 2], [2]], Limits(longest, eos=eos, no_repeat=n)
+    texts = [text for text in every_text(4, longest, eos) if not repeats(text, n)]
+    found = Beam(len(texts)).search(model, prompts, limits)
+    for hypotheses in found:
+        expected = {tuple(text) for text in texts}
+        assert {tuple(one.tokens) for one in hypotheses} == expected
+        assert len(hypotheses) == len(expected)
+
+
+@pytest.mark.parametrize("choice", [Greedy(), Sample(0.8), Beam(1), Beam(3)], ids=str)
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_no_way_of_choosing_writes_n_tokens_twice_where_they_may_not(choice, n):
+    prompts, repeated = prompts_of_unequal_lengths(), False
+    for seed in range(6):
+        texts = generate(Table(seed), prompts, choice, Limits(12, eos=0, no_repeat=n), seed=seed)
+        assert not any(repeats(text, n) for row in texts for text in row)
+        freely = generate(Table(seed), prompts, choice, Limits(12, at_least=8, eos=0), seed=seed)
+        repeated |= any(repeats(text, n) for row in freely for text in row)
+    assert repeated
+
+
+def test_a_beam_of_one_is_greedy_under_every_limit():
+    prompts = prompts_of_unequal_lengths()
+    for seed in range(10):
+        for limits in (Limits(9, at_least=4, eos=0), Limits(9, eos=0, no_repeat=2), Limits(9, 3, 0, 1)):
+            assert generate(Table(seed, 12), prompts, Beam(1), limits) == generate(
+                Table(seed, 12), prompts, Greedy(), limits
+            )
+
+
 def narrow_beam(model, prompt, width, limits):
     """Beam search by the book, on lists, for one prompt."""
     live, aside = [([], 0.0)], []
@@ -246,6 +319,9 @@ def test_a_vocabulary_of_the_end_mark_alone_cannot_write_more():
         (lambda: Sample(top_p=1.1), r"top_p=1.1 must lie in \(0, 1\]"),
         (lambda: Beam(0), "width=0 of the beam must be at least 1"),
         (lambda: Beam(2, -1.0), "length_penalty=-1.0 must be at least 0"),
+        (lambda: Beam(2, coverage_penalty=-1.0), "coverage_penalty=-1.0 must be at least 0"),
+        (lambda: generate(Table(), [[1]], Beam(2, 0.0, 1.0), Limits()), "wants a model that writes from a source"),
+        (lambda: Limits(no_repeat=-1), "no_repeat=-1 must be at least 0"),
         (lambda: Limits(0), "tokens=0 must be at least 1"),
         (lambda: Limits(3, at_least=4), "at_least=4 must lie between 0 and tokens=3"),
         (lambda: generate(Table(), [], Greedy(), Limits()), "there is no prompt"),

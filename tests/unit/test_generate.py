@@ -230,9 +230,11 @@ def test_a_text_stops_at_the_end_mark_unless_told_not_to(run, capsys):
 
 def test_the_beam_writes_its_best(run, capsys):
     options = ["--prompt", "the", "--beam", "3", "--tokens", "5", "--json"]
-    main(["babble", *options, "--samples", "3"])
-    three = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+    main(["babble", *options, "--n-best", "3"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    three = [row["text"] for row in rows]
     assert len(set(three)) == 3
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
     main(["babble", *options])
     assert json.loads(capsys.readouterr().out)["text"] == three[0]
 
@@ -276,7 +278,12 @@ def test_characters_that_the_vocabulary_lacks_are_named(run, capsys):
         (["--greedy", "--beam", "2"], "--greedy and --beam are different ways"),
         (["--beam", "2", "--top-p", "0.5"], "--beam and --top-p are different ways"),
         (["--greedy", "--samples", "2"], "--greedy gives one text a prompt"),
-        (["--beam", "2", "--samples", "3"], "a beam of 2 finds no more"),
+        (["--beam", "2", "--samples", "2"], "a beam draws nothing; --n-best N writes its N best"),
+        (["--beam", "2", "--n-best", "3"], "--n-best 3: from 1 to the width of the beam, 2"),
+        (["--beam", "2", "--n-best", "0"], "--n-best 0: from 1 to the width"),
+        (["--n-best", "2"], "--n-best is a setting of the beam"),
+        (["--coverage-penalty", "1"], "--coverage-penalty is a setting of the beam"),
+        (["--no-repeat", "-1"], "no_repeat=-1 must be at least 0"),
         (["--length-penalty", "1"], "--length-penalty is a setting of the beam"),
     ],
 )
@@ -341,6 +348,25 @@ def test_a_source_is_written_from_and_not_repeated(translator, capsys):
     assert [row["text"] for row in rows] == alone
     assert main(["babble", "--prompt", *sources, "--tokens", "5", "--beam", "1", "--json"]) == 0
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == alone
+
+
+def test_nothing_is_written_twice_and_what_was_not_looked_at_counts(translator, capsys):
+    words = [word for word in word_tokenizer().get_vocab() if word.isalpha()]
+    options = ["babble", "--prompt", " ".join(words[:4]), "--tokens", "9", "--beam", "4", "--n-best", "4", "--json"]
+    found = []
+    short = ["--tokens", "2"]
+    for more in ([], ["--no-repeat", "1"], short, [*short, "--coverage-penalty", "2"]):
+        assert main([*options, *more]) == 0
+        found.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    free, once, brief, covered = found
+    assert any(len(set(row["tokens"])) < len(row["tokens"]) for row in free)
+    assert all(len(set(row["tokens"])) == len(row["tokens"]) for row in once)
+    assert max(row["score"] for row in covered) < max(row["score"] for row in brief)
+
+
+def test_coverage_is_of_a_source(run):
+    with pytest.raises(CheckpointError, match="coverage_penalty wants a model that writes from a source"):
+        main(["babble", "--prompt", "the", "--beam", "2", "--coverage-penalty", "1"])
 
 
 def test_a_run_without_its_sources_tokenizer_is_refused(translator):

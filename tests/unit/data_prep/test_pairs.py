@@ -83,6 +83,38 @@ def test_records_hold_a_target_or_several(tmp_path: Path, targets: Any) -> None:
     assert texts(dataset, "train") == [("why", [targets] if isinstance(targets, str) else targets)]
 
 
+def test_a_hub_data_set_is_read_by_name_and_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    (tmp_path / "hub").mkdir()
+    for split in ("train", "test"):
+        rows = [{"id": n, "translation": {"de": f"{split} wort {n}", "en": f"{split} word {n}"}} for n in range(3)]
+        (tmp_path / "hub" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    named = f"hub:{tmp_path / 'hub'}"
+    fields = ["--source-field", "translation.de", "--target-field", "translation.en", "--tokenizer", "byte"]
+    sources = ["--train", named, "--test", f"{named}::test", "--validation-share", 0]
+    dataset = prepare(tmp_path / "out", *sources, *fields)
+    for split in ("train", "test"):
+        assert texts(dataset, split) == [(f"{split} wort {n}", [f"{split} word {n}"]) for n in range(3)]
+    assert dataset.manifest["sources"] == []
+    with pytest.raises(DataError, match=rf"3 of 3 records .*no texts in fields .*first {named}:0"):
+        prepare(tmp_path / "wrong", "--train", named, "--tokenizer", "byte", "--test-share", 0, "--validation-share", 0)
+    with pytest.raises(DataError, match=r"hub:.*nothing cannot be loaded"):
+        prepare(tmp_path / "wrong", "--train", f"hub:{tmp_path / 'nothing'}")
+    with pytest.raises(ConfigError, match="stands alone"):
+        prepare(tmp_path / "wrong", "--train", named, named)
+
+
+def test_what_a_vocabulary_lacks_is_counted(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "train").write_text("ab\tR IY\nba\tIY R\n")
+    (tmp_path / "test").write_text("xab\tR OW OW\nzz\tIY\n")
+    kinds = ["--source-tokenizer", "character", "--target-tokenizer", "word", "--validation-share", 0]
+    dataset = prepare(tmp_path / "out", "--train", tmp_path / "train", "--test", tmp_path / "test", *kinds)
+    assert "test: 2 sources, 2 targets, 6 tokens, 3 unknown in sources, 2 unknown in targets" in capsys.readouterr().out
+    report = json.loads((dataset.path / "report.json").read_text())
+    counted = {"test": {"sources": 3, "targets": 2}, "train": {"sources": 0, "targets": 0}}
+    assert report["unknown_tokens"] == counted
+
+
 def test_conversations_become_replies_and_duplicates_leave_training(tmp_path: Path, capsys: Any) -> None:
     talks = [f"a{n} __eou__ b{n} __eou__ c{n} __eou__ d{n} __eou__" for n in range(3)]
     (tmp_path / "train").write_text("\n".join([talks[0], talks[1], talks[0], talks[2], "alone __eou__"]) + "\n")

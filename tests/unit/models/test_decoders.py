@@ -133,13 +133,33 @@ def test_attention_is_the_formula_of_its_paper(
         assert weights[row, :, length:].abs().max().item() == 0 if length < 6 else True
 
 
-def test_alignments_are_shares_of_what_is_kept() -> None:
-    decoder = build(DECODERS["additive, GRU"])
-    held = memory([6, 3, 1])
-    weights = decoder.align(inputs(), held)
-    assert weights.shape == (3, 7, 6)
-    torch.testing.assert_close(weights.sum(2), torch.ones(3, 7, dtype=torch.float64), rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize("name", ["additive, GRU", "multiplicative, LSTM", "Transformer"])
+def test_looking_changes_no_output_and_its_weights_are_shares_of_what_is_kept(name: str) -> None:
+    decoder, held = build(DECODERS[name]), memory([6, 3, 1])
+    whole, _ = decoder(inputs(), decoder.begin(held))
+    state, found = decoder.begin(held), []
+    for piece in inputs().split([1, 4, 2], 1):
+        output, state, weights = decoder.look(piece, state)
+        found.append((output, weights))
+        assert torch.equal(decoder.inside(state), held.keep)
+    outputs, weights = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+    torch.testing.assert_close(outputs, whole)
+    torch.testing.assert_close(weights.double().sum(2), torch.ones(3, 7).double(), rtol=1e-6, atol=1e-6)
     assert weights.masked_select(~held.keep[:, None].expand_as(weights)).abs().max() == 0
+    assert weights[0].std(0).min() > 0  # each position looks elsewhere
+
+
+def test_a_transformer_looks_where_its_layers_take_their_values_from() -> None:
+    """With values that only mark their position, the attended values are the weights."""
+    decoder, held = build(lambda: Transformer(width=WIDTH, depth=1, heads=1, decodes=True)), memory([6, 3, 1])
+    cross = decoder.layers[0].cross
+    read = inputs()
+    key, _ = cross.remember(held.values).chunk(2, -1)
+    marks = torch.eye(6, WIDTH, dtype=torch.float64).expand(3, -1, -1)
+    given = torch.cat([key, marks], -1).unflatten(-1, (2, WIDTH)).transpose(1, 2)
+    cross.output = nn.Identity()
+    attended, _ = cross(read, given, held.keep)
+    torch.testing.assert_close(cross.weights(read, given, held.keep).double(), attended[..., :6], rtol=1e-5, atol=1e-6)
 
 
 @every_encoder
