@@ -17,17 +17,27 @@ T = TypeVar("T")
 
 @dataclass
 class Report:
-    """Counts of one pass over the sources: documents read, empty ones, and bad ones with their names."""
+    """Counts of one pass over the sources: documents read, empty ones, and bad or strange ones with their names."""
 
+    kind: str = "documents"
     documents: int = 0
     empty: int = 0
     bad: Counter[str] = field(default_factory=Counter)
+    noted: Counter[str] = field(default_factory=Counter)
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def reject(self, name: str, reason: str) -> None:
         """Count a bad record and remember the first few by name."""
         self.bad[reason] += 1
-        if self.bad[reason] <= NAMED:
+        self._remember(name, reason, self.bad[reason])
+
+    def note(self, name: str, reason: str) -> None:
+        """Count a record that is strange, but not bad, and remember the first few by name."""
+        self.noted[reason] += 1
+        self._remember(name, reason, self.noted[reason])
+
+    def _remember(self, name: str, reason: str, count: int) -> None:
+        if count <= NAMED:
             self.names.setdefault(reason, []).append(name)
 
     def check(self, max_bad_share: float) -> None:
@@ -47,13 +57,17 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The report as `report.json` holds it."""
-        bad = {reason: {"count": n, "first": self.names[reason]} for reason, n in sorted(self.bad.items())}
-        return {"documents_read": self.documents, "empty_skipped": self.empty, "bad": bad}
+        bad, noted = (
+            {reason: {"count": n, "first": self.names[reason]} for reason, n in sorted(counts.items())}
+            for counts in (self.bad, self.noted)
+        )
+        counts = {f"{self.kind}_read": self.documents, "empty_skipped": self.empty}
+        return {**counts, "bad": bad, **({"noted": noted} if noted else {})}
 
     def lines(self) -> Iterator[str]:
         """The report as a user reads it."""
-        yield f"read {self.documents:,} documents, skipped {self.empty:,} empty, {self.bad.total():,} bad"
-        for reason, count in self.bad.most_common():
+        yield f"read {self.documents:,} {self.kind}, skipped {self.empty:,} empty, {self.bad.total():,} bad"
+        for reason, count in [*self.bad.most_common(), *self.noted.most_common()]:
             yield f"  {count:,} x {reason}: {', '.join(self.names[reason][:3])}{' ...' if count > 3 else ''}"
 
 

@@ -1,6 +1,6 @@
 """Rows become the shards of a split, counted for the manifest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Shards:
         counted = {"rows": 1, "samples": len(targets), "tokens": sum(len(t) + 1 for t, _ in targets), "bytes": size}
         for name, count in counted.items():
             self.entry[name] += count
-        self.held += size + sum(len(value) for value in source.values())
+        self.held += size + sum(len(value) for value in source.values() if isinstance(value, Sized))
         if self.held >= SHARD_BYTES:
             self._next()
 

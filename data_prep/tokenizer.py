@@ -55,6 +55,14 @@ def word(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
     return tokenizer
 
 
+def label(texts: Iterable[str]) -> Tokenizer:
+    """Each text is one token, whatever is in it; in the order of the alphabet after `<eos>` and `<unk>`."""
+    vocab = {token: index for index, token in enumerate([EOS, UNK, *sorted(set(texts) - {EOS, UNK})])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNK))
+    tokenizer.add_special_tokens([EOS])
+    return tokenizer
+
+
 def bpe(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
     """Byte pairs merged until there are `vocab_size` tokens."""
     trainer = trainers.BpeTrainer(

@@ -30,8 +30,9 @@ CONTENT = (
     "vocab_size",
     "eos",
     "source",
+    "audio",
 )  # what the checksum of a dataset covers
-SPLITS: dict[str, Any] = {"tokens": TokenSplit, "pairs": RecordSplit, "captions": RecordSplit}
+SPLITS: dict[str, Any] = {"tokens": TokenSplit, "pairs": RecordSplit, "captions": RecordSplit, "audio": RecordSplit}
 
 
 class Vocabulary(NamedTuple):

@@ -1,10 +1,14 @@
-"""A metric is a sum over tokens divided once, globally: the same number on any number of processes."""
+"""A metric is a sum over tokens divided once, globally: the same number on any number of processes.
+
+Legend: B sequences, C classes.
+"""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -29,6 +33,31 @@ class TokenLoss(Metric):
     def compute(self) -> Tensor:
         """Nats a token, over all processes."""
         return self.nats / self.predictions
+
+
+class Confusion(Metric):
+    """How often each class (row) was taken for each (column).
+
+    Args:
+        classes: C.
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.add_state("counts", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, found: Int64[Tensor, " B"], labels: Int64[Tensor, " B"]) -> None:
+        """Add one batch; negative labels do not count."""
+        pairs = (labels * self.classes + found)[labels >= 0]
+        self.counts += torch.bincount(pairs, minlength=self.classes**2).view(self.classes, self.classes)
+
+    def compute(self) -> Int64[Tensor, "C C"]:
+        """The counts of all processes."""
+        return self.counts
 
 
 def perplexity(nats: float) -> float:

@@ -1,8 +1,8 @@
 """A split of records: each row is a source with one or more targets, and each of its targets is a sample.
 
-A text with its translations, a word with its pronunciations, a photograph with its captions. Besides the columns
-of the source, which depend on the kind of the dataset, every shard has two: `targets`, the tokens of each
-target without an end mark, and `references`, the same targets as they were written.
+A text with its translations, a word with its pronunciations, a photograph with its captions, a sound with its
+transcript. Besides the columns of the source, which depend on the kind of the dataset, every shard has two:
+`targets`, the tokens of each target without an end mark, and `references`, the same targets as they were written.
 
 Legend: R rows, N samples, L tokens of a target.
 """
@@ -103,6 +103,10 @@ class RecordSplit:
     def lengths(self, name: str) -> Int64[np.ndarray, " R"]:
         """Elements of each row's list in the column `name`."""
         return self._counts(name)
+
+    def numbers(self, name: str) -> Int64[np.ndarray, " R"]:
+        """Each row's number in the column `name`."""
+        return _concatenated([column(batch, name, self.path).to_numpy() for batch in self._batches[1]])
 
     def row_of(self, sample: int) -> int:
         """The row of a sample."""

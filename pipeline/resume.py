@@ -51,16 +51,16 @@ def begin(run: Run, cli: Any) -> Start:
     kept = yaml.safe_load(text)
     for key in ("config", "run", "resume"):
         kept.pop(key, None)
-    _check(cli)
+    linked = _check(cli)
     if config.resume == "never" and (aside := run.put_aside()):
         print(f"run {run.name}: starting anew; the run of that name is now {aside}", flush=True)
     if not run.record:
         run.create()
-        run.write(linked=dataset.linked, dataset=_describe(dataset))
+        run.write(linked=linked, dataset=_describe(dataset))
         for name, file in dataset.tokenizers.items():
             shutil.copyfile(file, run.path / name)
     else:
-        _compare(run, kept, dataset)
+        _compare(run, kept, dataset, linked)
     checkpoint.clear_partial(run.checkpoints)
     start = _choose(run, kept)
     if not start.finished:
@@ -69,12 +69,17 @@ def begin(run: Run, cli: Any) -> Start:
     return start
 
 
-def _check(cli: Any) -> None:
-    """Raise ConfigError, before anything is written, where the model cannot be or the dataset has too little."""
+def _check(cli: Any) -> dict[str, int]:
+    """What the data tells the model.
+
+    Raises:
+        ConfigError: before anything is written, where the model cannot be or the dataset has too little.
+    """
     _, data, _ = cli.build()
     data.samples("validation")
     if not data.steps_per_epoch:
         raise ConfigError(f"the training split of {data.dataset.path} is empty: prepare more")
+    return dict(data.linked)
 
 
 def _choose(run: Run, config: dict[str, Any]) -> Start:
@@ -99,11 +104,11 @@ def _same_limits(run: Run, config: dict[str, Any]) -> bool:
     return all(before[limit] == config["trainer"][limit] for limit in LIMITS)
 
 
-def _compare(run: Run, config: dict[str, Any], dataset: Dataset) -> None:
-    for name, size in dataset.linked.items():
+def _compare(run: Run, config: dict[str, Any], dataset: Dataset, linked: dict[str, int]) -> None:
+    for name, size in linked.items():
         if (before := run.record["linked"].get(name)) != size:
             raise CheckpointError(
-                f"run {run.name} has a vocabulary of {before}, dataset {dataset.path} one of {size} ({name}): "
+                f"run {run.name} was made for {name}={before}, dataset {dataset.path} and its settings give {size}: "
                 "use the run's dataset, or --run OTHER"
             )
     if run.record["dataset"]["checksum"] != dataset.checksum:
@@ -132,5 +137,7 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _describe(dataset: Dataset) -> dict[str, Any]:
-    dialogue = {"dialogue": dataset.manifest["dialogue"]} if "dialogue" in dataset.manifest else {}
-    return {"path": str(dataset.path), "checksum": dataset.checksum, **dialogue}
+    kept: dict[str, Any] = {
+        key: dataset.manifest[key] for key in ("audio", "dialogue", "series") if key in dataset.manifest
+    }
+    return {"path": str(dataset.path), "checksum": dataset.checksum, **kept}

@@ -14,7 +14,6 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from pipeline.callbacks.lines import Lines
 from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.randomness import Randomness
-from pipeline.callbacks.samples import Samples
 from pipeline.checkpoint import CheckpointDirectory
 from pipeline.errors import ConfigError
 from pipeline.launch import count_processes, rank, started_elsewhere, world_size
@@ -59,7 +58,7 @@ def make_trainer(
         Randomness(int(config.seed_everything)),
         guard,
         monitor,
-        Samples(run.path / "tokenizer.json"),
+        *model.shown(run.path),  # type: ignore[operator]
         config.execution,
         *(settings["callbacks"] or []),
         checkpoints,  # last: it saves what the others did in this step

@@ -33,7 +33,8 @@ from pipeline.tracking.weights_and_biases import Tracking
 from pipeline.trainer import make_trainer
 
 LOCK_PATIENCE = 60.0  # seconds that a requeued attempt gives the one before it to leave
-LINKED = ("vocab_size", "source_vocab_size")  # what a dataset tells the model, where the model asks for it
+# what the data tells the model, where the model asks for it
+LINKED = ("vocab_size", "source_vocab_size", "covariates", "context", "horizon", "classes", "rate")
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 # what jsonargparse adds to say through which types it went
@@ -123,7 +124,7 @@ class CommandLine(LightningCLI):
         except Exception as error:  # what a constructor raised, and what jsonargparse makes of it
             raise ConfigError(_shorten(str(error))) from error
         model, data = self.config_init.model, self.config_init.data
-        model.build = partial(self._build_model, data.dataset.linked)
+        model.build = partial(self._build_model, data.linked)
         return model, data, self.config_init
 
     def _build_model(self, linked: dict[str, Any]) -> Any:
@@ -265,10 +266,12 @@ def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
         print(f"{run.name}, {chosen.name}, on {data.dataset.path}:")  # type: ignore[attr-defined]
         for name, value in trainer.callback_metrics.items():
             print(f"  {name:24}{value:.4f}")
+        for line in model.report():
+            print(line)
 
 
 def _linked(name: str, data: Any) -> Any:
-    return data.dataset.linked.get(name)
+    return data.linked.get(name)
 
 
 def _quieten() -> None:

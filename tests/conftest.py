@@ -107,6 +107,29 @@ def tiny_pairs_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "dataset"
 
 
+@pytest.fixture(scope="session")
+def tiny_audio_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 60 numbers dialled by key tones, each with its transcript by bytes; with all three splits."""
+    return _tones(tmp_path_factory.mktemp("tiny_audio"), "--clips", "60", "--tokenizer", "byte")
+
+
+@pytest.fixture(scope="session")
+def tiny_labels_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 300 key tones, each with the key as its label; with all three splits."""
+    return _tones(tmp_path_factory.mktemp("tiny_labels"), "--clips", "300", "--labels")
+
+
+def _tones(folder: Path, *options: str) -> Path:
+    for package in ("tokenizers", "soundfile"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"wants the {package} package")
+    from data_prep import audio
+
+    output = ["--output", str(folder / "dataset"), "--rate", "8000", "--workers", "1"]
+    assert audio.main(["builtin", *options, *output, "--validation-share", "0.2", "--test-share", "0.1"]) == 0
+    return folder / "dataset"
+
+
 def _sentences(count: int) -> list[str]:
     chance = random.Random(1)
     who, does, what = ["the cat", "a dög", "my aunt"], ["sees", "hears", "eats"], ["rain", "bread", "a song"]

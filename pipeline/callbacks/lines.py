@@ -30,9 +30,10 @@ class Lines(Callback):
         if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return  # the row is an old one
         self.printed = now
+        perplexity = f" perplexity {row['train/perplexity']:.2f}," if "train/perplexity" in row else ""
         print(
-            f"epoch {trainer.current_epoch} step {trainer.global_step}: loss {row['train/loss']:.4f}, "
-            f"perplexity {row['train/perplexity']:.2f}, {row['train/tokens_per_second']:,.0f} tokens/s",
+            f"epoch {trainer.current_epoch} step {trainer.global_step}: loss {row['train/loss']:.4f},"
+            f"{perplexity} {row['train/tokens_per_second']:,.0f} tokens/s",
             flush=True,
         )
 

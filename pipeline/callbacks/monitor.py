@@ -13,8 +13,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from pipeline.metrics import perplexity
-
 
 class Monitor(Callback):
     """Logs a row every `trainer.log_every_n_steps` optimizer steps and after each validation.
@@ -92,8 +90,7 @@ class Monitor(Callback):
         pl_module.seen.reset()
         elapsed = time.perf_counter() - self.opened
         row = {
-            "train/loss": loss,
-            "train/perplexity": perplexity(loss),
+            **{f"train/{name}": value for name, value in pl_module.measured(loss).items()},
             "train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "train/tokens_per_second": (self.tokens - self.window_tokens) / elapsed,
             "train/memory_gb": memory_gb(),

@@ -35,7 +35,8 @@ class PairBatch(NamedTuple):
 
     source: tuple[Tensor, ...]
     """What the encoder is given: of a text, tokens (B, S) that end in an end mark, and where there are some; of
-    images, pixels (B, 3, H, W) from 0 to 255."""
+    images, pixels (B, 3, H, W) from 0 to 255; of sounds, samples (B, S) from -1 to 1, where there are some, and
+    stretches (B, K, 2) of time and of frequency to be hidden, each from 0 to 1."""
     inputs: Int64[Tensor, "B T"]
     """Tokens read: the end mark, then the target."""
     targets: Int64[Tensor, "B T"]
@@ -48,6 +49,27 @@ class PairBatch(NamedTuple):
     """Positions of this batch, sources and targets, at which there is nothing."""
     positions: int
     """All positions of this batch, sources and targets."""
+    step: int
+    """Which global batch of the epoch this is a part of."""
+    slot: None = None
+    """No state is carried from batch to batch."""
+
+
+class LabelBatch(NamedTuple):
+    """One rank's share of a global batch of sources with one label each."""
+
+    source: tuple[Tensor, ...]
+    """What the encoder is given, as in a `PairBatch`."""
+    labels: Int64[Tensor, " B"]
+    """The class of each source; IGNORE in a row that only fills the batch."""
+    ids: Int64[Tensor, " B"]
+    """The sample of each row, -1 for a row that only fills the batch."""
+    predictions: int
+    """Labels in the whole global batch, over all ranks and micro-batches: what the loss is divided by."""
+    padding: int
+    """Positions of this batch's sources at which there is nothing."""
+    positions: int
+    """All positions of this batch's sources."""
     step: int
     """Which global batch of the epoch this is a part of."""
     slot: None = None

@@ -70,6 +70,11 @@ class PlannedDataModule(lightning.LightningDataModule):
             )
         return self.dataset.splits[name]
 
+    @property
+    def linked(self) -> dict[str, int]:
+        """What a model learns from its data."""
+        return self.dataset.linked
+
     @cached_property
     def tokenizer(self) -> Any:
         """Of the targets."""

@@ -5,6 +5,7 @@ Legend: B rows, S positions of a source, T positions of a target.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ def padded(rows: Sequence[np.ndarray], filling: int) -> tuple[Tensor, Tensor]:
 
 
 class BudgetedDataModule(PlannedDataModule):
-    """Samples of similar length together, within a budget of positions.
+    """Samples of similar length together, within a budget of positions: tokens, samples of sound, ...
 
     Args:
         dataset: the dataset.
@@ -113,11 +114,11 @@ class BudgetedDataModule(PlannedDataModule):
         self.budget, self.limit, self.seed = global_batch_tokens, per_device_batch_tokens, seed
         self._plans: dict[tuple[str, int | None], Bucketed] = {}  # sorting is done once
 
-    def plan(self, samples: Pairs) -> Plan:
+    def plan(self, samples: Any) -> Plan:
         """Buckets in an order drawn from the seed."""
         return self._planned(samples, self.seed)
 
-    def plan_evaluation(self, samples: Pairs) -> Plan:
+    def plan_evaluation(self, samples: Any) -> Plan:
         """Every sample exactly once, shortest first."""
         return self._planned(samples, None)
 
@@ -125,15 +126,19 @@ class BudgetedDataModule(PlannedDataModule):
         """This process's rows of a global batch."""
         return Share.of_budget(self.budget, self.limit, world_size, rank)
 
-    def _planned(self, samples: Pairs, seed: int | None) -> Bucketed:
+    def too_long(self, longest: int, name: str) -> str:
+        """What is said of a sample that does not fit into the budget."""
+        return (
+            f"the longest sample of {self.dataset.path} ({name}) takes {longest} positions, more than "
+            f"global_batch_tokens={self.budget}: raise it, or prepare with --max-length {self.budget - 1}"
+        )
+
+    def _planned(self, samples: Any, seed: int | None) -> Bucketed:
         name = samples.split.name
         if (name, seed) not in self._plans:
             lengths = samples.lengths
             if seed is not None and (longest := int(lengths.max(initial=0))) > self.budget:
-                raise ConfigError(
-                    f"the longest sample of {self.dataset.path} ({name}) takes {longest} positions, more than "
-                    f"global_batch_tokens={self.budget}: raise it, or prepare with --max-length {self.budget - 1}"
-                )
+                raise ConfigError(self.too_long(longest, name))
             self._plans[name, seed] = Bucketed.of(lengths, self.budget, seed)
         return self._plans[name, seed]
 

@@ -7,6 +7,7 @@ batches in the same order.
 Legend: G samples in a global batch, W processes, A micro-batches a step (gradient accumulation).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -200,15 +201,17 @@ class Share:
         return cls(world_size, rank, accumulation)
 
     @classmethod
-    def of_budget(cls, budget: int, limit: int | None, world_size: int, rank: int) -> "Share":
+    def of_budget(
+        cls, budget: float | int, limit: float | int | None, world_size: int, rank: int, unit: str = "tokens"
+    ) -> "Share":
         """The same for a budget of positions: the fewest micro-batches of about `limit` positions a process.
 
         Raises:
-            ConfigError: a limit below 1.
+            ConfigError: a limit that leaves nothing.
         """
-        if limit is not None and limit < 1:
-            raise ConfigError(f"per_device_batch_tokens={limit} must be at least 1")
-        return cls(world_size, rank, 1 if limit is None else -(-budget // (limit * world_size)))
+        if limit is not None and limit <= 0:
+            raise ConfigError(f"per_device_batch_{unit}={limit} must be above 0")
+        return cls(world_size, rank, 1 if limit is None else math.ceil(budget / (limit * world_size)))
 
     @classmethod
     def of_config(cls, data: Mapping[str, Any], world_size: int, rank: int = 0) -> "Share | None":
@@ -219,8 +222,9 @@ class Share:
         """
         if "global_batch_size" in data:
             return cls.of(data["global_batch_size"], data.get("per_device_batch_size"), world_size, rank)
-        if "global_batch_tokens" in data:
-            return cls.of_budget(data["global_batch_tokens"], data.get("per_device_batch_tokens"), world_size, rank)
+        for unit in ("tokens", "seconds"):
+            if budget := data.get(f"global_batch_{unit}"):
+                return cls.of_budget(budget, data.get(f"per_device_batch_{unit}"), world_size, rank, unit)
         return None
 
     def rows(self, batch_size: int) -> int:

@@ -55,7 +55,46 @@ def reverse(inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]) -> Float[
     return inputs.take_along_dim(back[..., None], 1)
 
 
-class BidirectionalEncoder(nn.Module):
+class BidirectionalStack(nn.Module):
+    """Layers of two networks each, that read forward and backward.
+
+    Args:
+        network: class of the networks: an LSTM, a GRU, a ConvNet, ...
+        width: features in and out.
+        depth: layers.
+        dropout: share of the features dropped in training before each layer.
+        network_depth: layers of each of a layer's two networks; a ConvNet sees twice as far with each.
+
+    Raises:
+        ValueError: if the depth is below 1.
+    """
+
+    def __init__(
+        self, network: type[nn.Module], width: int, depth: int, dropout: float = 0.0, network_depth: int = 1
+    ) -> None:
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"depth={depth} must be at least 1")
+        self.layers = nn.ModuleList(
+            Bidirectional(lambda width: network(width=width, depth=network_depth), width) for _ in range(depth)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
+        """Read both ways; `keep` is True where there is something, before anything else in each row."""
+        return self.read(inputs, keep)[0]
+
+    def read(
+        self, inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "B S D"], Float[Tensor, "B D"]]:
+        """Outputs at all positions, and the last ones of both networks of the last layer, joined."""
+        summary = inputs[:, 0]
+        for layer in self.layers:
+            inputs, summary = layer(self.dropout(inputs), keep)
+        return inputs, summary
+
+
+class BidirectionalEncoder(BidirectionalStack):
     """Layers of two networks each, that read a text forward and backward.
 
     Args:
@@ -79,21 +118,13 @@ class BidirectionalEncoder(nn.Module):
         dropout: float = 0.0,
         network_depth: int = 1,
     ) -> None:
-        super().__init__()
-        if depth < 1:
-            raise ValueError(f"depth={depth} must be at least 1")
+        super().__init__(network, width, depth, dropout, network_depth)
         self.width = width
         self.embedding = TokenEmbedding(source_vocab_size, width)
-        self.layers = nn.ModuleList(
-            Bidirectional(lambda width: network(width=width, depth=network_depth), width) for _ in range(depth)
-        )
-        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Int64[Tensor, "B S"], keep: Bool[Tensor, "B S"]) -> Memory:
+    def forward(self, tokens: Int64[Tensor, "B S"], keep: Bool[Tensor, "B S"]) -> Memory:  # type: ignore[override]
         """Encode texts; `keep` is True where there is a token, before anything else in each row."""
-        values = self.embedding(tokens)
-        for layer in self.layers:
-            values, summary = layer(self.dropout(values), keep)
+        values, summary = self.read(self.embedding(tokens), keep)
         return Memory(self.dropout(values), keep, summary)
 
 

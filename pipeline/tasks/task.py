@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -53,6 +54,18 @@ class Task(LightningModule):
         if not isinstance(task, cls):
             raise CheckpointError(f"{path} is a {type(task).__name__}, no {cls.__name__}")
         return task
+
+    def shown(self, run: Path) -> list[Callback]:
+        """What shows people how the model does as it learns, for the run in that directory."""
+        return []
+
+    def measured(self, loss: float) -> dict[str, float]:
+        """What a row of the journal says of a loss."""
+        return {"loss": loss}
+
+    def report(self) -> list[str]:
+        """What an evaluation tells beside its numbers, in lines."""
+        return []
 
     def configure_model(self) -> None:
         """Build the layers for real, in the context of a strategy that may divide each as soon as it is built."""

@@ -4,12 +4,15 @@ Legend: B sequences, T positions, D features, V tokens of the vocabulary.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.callbacks.samples import Samples
 from pipeline.data.batch import IGNORE
 from pipeline.metrics import TokenLoss, bits_per_byte, perplexity
 from pipeline.optim import OptimizerCallable, Schedule
@@ -85,6 +88,14 @@ class TokenPrediction(Task):
         self.seen = TokenLoss()  # since the last log; whoever logs resets it
         self.held_out = TokenLoss()
 
+    def shown(self, run: Path) -> list[Callback]:
+        """Texts, written with the run's tokenizer."""
+        return [Samples(run / "tokenizer.json")]
+
+    def measured(self, loss: float) -> dict[str, float]:
+        """Nats a token, and the perplexity."""
+        return {"loss": loss, "perplexity": perplexity(loss)}
+
     def on_validation_epoch_end(self) -> None:
         """Log loss, perplexity and bits a byte, and tell the schedule."""
         loss = self.log_held_out("val", "validation")
@@ -101,8 +112,7 @@ class TokenPrediction(Task):
         self.held_out.reset()
         split = self.trainer.datamodule.dataset.splits[split_name]  # type: ignore[attr-defined]
         values = {
-            "loss": loss,
-            "perplexity": perplexity(loss),
+            **self.measured(loss),
             "bits_per_byte": bits_per_byte(loss, split.tokens, split.bytes),
         }
         # not to the loggers: Monitor writes one row of all that a validation found

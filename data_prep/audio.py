@@ -1,0 +1,272 @@
+"""Clips of sound become a dataset: one channel at one rate, as lossless FLAC, each with a transcript or a label.
+
+`unroll prepare audio SOURCE --output data/NAME`, or `python -m data_prep.audio`. What is broken, empty, clipped,
+called wrongly or too short or long is counted and named in the dataset's report.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+
+from data_prep import key_tones, tokenizer
+from data_prep.clips import Clip, Naming, find
+from data_prep.division import Where, divided
+from data_prep.hearing import Heard, Hearing, joined
+from data_prep.prepare import SPLITS, Workplace
+from data_prep.report import Report, progress
+from data_prep.shards import Shards
+from data_prep.workers import in_order
+from pipeline.dataset import TOKENIZER
+from pipeline.durable import sha256, write_durably
+from pipeline.errors import ConfigError, DataError, UserError
+
+PROGRAM = "unroll prepare audio"
+COLUMNS = {"audio": pa.binary(), "samples": pa.int64(), "name": pa.string(), "speaker": pa.string()}
+EXAMPLES = """examples:
+  unroll prepare audio builtin --rate 8000 --tokenizer word --output data/keys
+  unroll prepare audio recordings/ --pattern '{label}_{speaker}_{index}' --rate 8000 --test-where index=0-4 \\
+      --output data/digits
+  unroll prepare audio recordings/ --pattern '{label}_{speaker}_{index}' --rate 8000 --test-where index=0-4 \\
+      --join 3 7 --tokenizer word --output data/digit-strings
+  unroll prepare audio --train train.jsonl --validation val.jsonl --lowercase --output data/speech"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see `{self.prog} --help`")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        PROGRAM,
+        description=(__doc__ or "").split("\n")[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("source", nargs="?", help="directory, manifest (.jsonl .csv .tsv), hub:NAME[:CONFIG[:SPLIT]] or builtin")
+    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
+    add("--overwrite", action="store_true", help="replace a dataset that is there")
+    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes that decode (default: all)")
+    add = parser.add_argument_group("splits").add_argument
+    for name in SPLITS:
+        add(f"--{name}", metavar="SOURCE", help=f"the {name} split")
+    add("--test-where", nargs="+", type=Where.of, default=[], metavar="FIELD=VALUES", help="such as index=0-4")
+    add("--validation-where", nargs="+", type=Where.of, default=[], metavar="FIELD=VALUES", help="or speaker=ann,bob")
+    add("--validation-share", type=float, default=0.05, metavar="SHARE", help="cut from training (0.05)")
+    add("--test-share", type=float, default=0.05, metavar="SHARE", help="the same for the test split (0.05)")
+    add("--by-speaker", action="store_true", help="no speaker is in two splits")
+    add = parser.add_argument_group("fields").add_argument
+    add("--pattern", help="of file names: '{label}_{speaker}_{index}'; with a slash in it, of paths")
+    add("--audio-field", metavar="NAME", help="of a manifest: the file (default: the first usual name)")
+    add("--text-field", default="text", metavar="NAME", help="the transcript (text)")
+    add("--label-field", default="label", metavar="NAME", help="the label (label)")
+    add("--speaker-field", default="speaker", metavar="NAME", help="the speaker (speaker)")
+    add("--labels", action="store_true", help="learn labels, though there are transcripts")
+    add("--clips", type=int, default=2000, metavar="N", help="how many of builtin (2000)")
+    add = parser.add_argument_group("sound").add_argument
+    add("--rate", type=int, default=16000, help="samples a second of all clips (16000)")
+    add("--min-seconds", type=float, default=0.1, help="shorter clips are dropped (0.1)")
+    add("--max-seconds", type=float, default=30.0, help="longer clips are dropped (30)")
+    add("--max-bad-share", type=float, default=0.01, metavar="SHARE", help="fail above this share of bad clips (0.01)")
+    add("--join", nargs=2, type=int, metavar=("FEWEST", "MOST"), help="join labelled clips of a speaker to strings")
+    add("--join-times", type=float, default=5.0, metavar="N", help="how often a clip is used for them (5)")
+    add = parser.add_argument_group("transcripts").add_argument
+    add("--tokenizer", default="character", metavar="KIND", help="byte, character, word, bpe, unigram or a file")
+    add("--vocab-size", type=int, metavar="N", help="most tokens")
+    add("--lowercase", action="store_true", help="lower-case transcripts")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Prepare a dataset of clips as the command line asks.
+
+    Raises:
+        ConfigError: the options contradict each other.
+        DataError: a source or the output cannot be used; the message names it.
+    """
+    options = _parser().parse_args(argv)
+    _check(options)
+    began = time.monotonic()
+    place = Workplace(options.output.resolve(), {key: str(value) for key, value in vars(options).items()})
+    report = Report("clips")
+    with place.entered():
+        place.recall()
+        place.forget()  # clips are read anew
+        splits = _prepare(place, report, options, argv)
+    print("\n".join(report.lines()))
+    for name, entry in splits.items():
+        print(f"{name}: {entry['rows']:,} clips, {entry['seconds']:,.0f} s, {entry['speakers']} speakers")
+    print(f"{options.output} in {time.monotonic() - began:.1f} s")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    options.train = options.train or options.source
+    if options.train is None or (options.source and options.train != options.source):
+        raise ConfigError("name one source of training clips: SOURCE, or --train SOURCE")
+    for name in ("validation_share", "test_share", "max_bad_share"):
+        if not 0 <= getattr(options, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)} is no share: from 0 to below 1")
+    if options.rate < 1 or options.workers < 1 or options.clips < 1:
+        raise ConfigError("--rate, --workers and --clips must be at least 1")
+    if not 0 <= options.min_seconds < options.max_seconds:
+        raise ConfigError(f"--min-seconds {options.min_seconds} must be below --max-seconds {options.max_seconds}")
+    if options.join and not 1 <= options.join[0] <= options.join[1]:
+        raise ConfigError(f"--join {options.join[0]} {options.join[1]} wants the fewest clips first, at least 1")
+    if options.output.exists() and not options.overwrite:
+        raise DataError(f"{options.output} exists; choose another --output or add --overwrite")
+    if options.output.exists() and not (options.output / "dataset.json").is_file():
+        raise DataError(f"{options.output} is no dataset, so it is not overwritten; choose another --output")
+
+
+def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
+    found = _found(options, report)
+    labelled = bool(options.join) or options.labels or not any("text" in clip.fields for clip in found["train"])
+    wanted = "label" if labelled else "text"
+    if not any(wanted in clip.fields for clip in found["train"]):
+        fields = ", ".join(dict.fromkeys(name for clip in found["train"][:100] for name in clip.fields)) or "none"
+        raise DataError(
+            f"{options.train}: no clip has a {wanted}; its fields are {fields}: name one with --text-field or "
+            "--label-field, or give --pattern"
+        )
+    targets = Targets(wanted, options, found["train"])
+    write_durably(place.path / TOKENIZER, lambda path: targets.tokenizer.save(str(path)))
+    splits = {name: _write(place.path, name, found[name], targets, report, options) for name in SPLITS if name in found}
+    report.check(options.max_bad_share)
+    for name, entry in splits.items():
+        if not entry["rows"]:
+            raise DataError(f"no usable clip fell to the {name} split: give it a source, or other shares")
+    about: dict[str, Any] = {"rate": options.rate}
+    if not targets.texts:
+        about["labels"] = targets.labels
+    described = {"file": TOKENIZER, "size": (file := place.path / TOKENIZER).stat().st_size, "sha256": sha256(file)}
+    manifest = {
+        "kind": "audio",
+        "splits": splits,
+        "tokenizer": described,
+        "vocab_size": tokenizer.size(targets.tokenizer),
+        "eos": targets.tokenizer.token_to_id(tokenizer.EOS),
+        "audio": about,
+        "sources": [source for name in SPLITS if (source := getattr(options, name))],
+        "command": [*PROGRAM.split(), *argv],
+        "versions": {name: version(name) for name in ("unroll", "soundfile", "soxr", "tokenizers", "pyarrow")},
+    }
+    place.publish(manifest, report.as_json(), options.overwrite)
+    return splits
+
+
+def _found(options: argparse.Namespace, report: Report) -> dict[str, list[Clip]]:
+    """The clips of each split."""
+    naming = Naming(
+        options.audio_field, options.text_field, options.label_field, options.speaker_field, options.pattern
+    )
+    named = {}
+    for name in SPLITS:
+        if (source := getattr(options, name)) is None:
+            continue
+        builtin = source == "builtin"
+        clips = key_tones.clips(options.clips, options.labels) if builtin else find(source, naming, report)
+        named[name] = list(clips)
+    wheres = {"test": options.test_where, "validation": options.validation_where}
+    shares = {"test": options.test_share, "validation": options.validation_share}
+    return divided(named, wheres, shares, options.by_speaker)
+
+
+class Targets:
+    """What is to be predicted of each clip: its label, or the tokens of its transcript.
+
+    Args:
+        field: `label` or `text`.
+        options: the command line.
+        clips: of the training split.
+    """
+
+    def __init__(self, field: str, options: argparse.Namespace, clips: list[Clip]) -> None:
+        self.field, self.lowercase = field, options.lowercase
+        self.texts = field == "text" or bool(options.join)
+        said = [self.of(clip.fields) for clip in clips if field in clip.fields]
+        self.labels = sorted(set(said)) if field == "label" else []
+        if not self.texts:
+            self.tokenizer = tokenizer.label(said)
+        elif options.tokenizer in tokenizer.TRAINED:
+            self.tokenizer = tokenizer.TRAINED[options.tokenizer](said, options.vocab_size)
+        else:
+            self.tokenizer = tokenizer.load(Path(options.tokenizer))
+        self.unknown = self.tokenizer.token_to_id(tokenizer.UNK)
+
+    def of(self, fields: Any) -> str:
+        """The label or the transcript."""
+        text: str = fields[self.field].strip()
+        return text.lower() if self.lowercase else text
+
+    def tokens(self, text: str) -> list[int]:
+        """As the model is to predict it."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _write(
+    folder: Path, split: str, clips: list[Clip], targets: Targets, report: Report, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Read a split's clips and write its shards; what the manifest says of it."""
+    shards = Shards(folder, split, COLUMNS, tokenizer.size(targets.tokenizer))
+    samples, speakers = 0, set()
+    heard = _heard(split, clips, targets, report, options)
+    if options.join:
+        seed = list(SPLITS).index(split)
+        heard = joined(list(heard), options.join, options.join_times, options.rate, seed)
+    for clip in heard:
+        tokens = targets.tokens(clip.target)
+        if targets.texts and targets.unknown in tokens:
+            report.note(clip.name, "characters or words that the vocabulary lacks")
+        speaker = clip.speaker
+        shards.add(
+            {"audio": clip.data, "samples": clip.samples, "name": clip.name, "speaker": speaker},
+            [(tokens, clip.target)],
+        )
+        samples += clip.samples
+        speakers.add(speaker)
+    return shards.close() | {"seconds": samples / options.rate, "speakers": len(speakers - {""})}
+
+
+def _heard(
+    split: str, clips: list[Clip], targets: Targets, report: Report, options: argparse.Namespace
+) -> Iterator[Heard]:
+    """The usable clips of a split; the others are counted and named."""
+    hearing = Hearing(options.rate, options.min_seconds, options.max_seconds)
+    told = []
+    for clip in clips:
+        if not (clip.fields.get(targets.field) or "").strip():
+            report.reject(clip.name, f"no {targets.field}")
+        elif targets.labels and targets.of(clip.fields) not in targets.labels:
+            report.reject(clip.name, f"a label that training lacks ({targets.of(clip.fields)})")
+        else:
+            told.append(clip)
+    read, total = Counter[str](), sum(clip.size for clip in told)
+    results = in_order(hearing, told, min(options.workers, max(1, len(told) // 100)))
+    for clip, heard in zip(told, progress(results, split, total, lambda: read["bytes"]), strict=True):
+        read["bytes"] += clip.size
+        if isinstance(heard, str):
+            report.reject(clip.name, heard)
+            continue
+        report.documents += 1
+        for reason in heard.notes:
+            report.note(clip.name, reason)
+        if heard.data:
+            yield heard._replace(target=targets.of(clip.fields), speaker=clip.fields.get("speaker", ""))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"unroll: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

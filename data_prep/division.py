@@ -1,0 +1,128 @@
+"""Clips are divided among splits: by what their fields say, or by shares, of clips or of speakers."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from data_prep.clips import Clip
+from pipeline.errors import ConfigError, DataError
+
+HELD_OUT = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class Where:
+    """A condition on a clip: one of its fields has one of these values."""
+
+    field: str
+    values: frozenset[str]
+
+    @classmethod
+    def of(cls, said: str) -> "Where":
+        """Read `field=value,value` or `field=0-4`.
+
+        Raises:
+            ConfigError: it is neither.
+        """
+        field, equals, listed = said.partition("=")
+        if not field or not listed or not equals:
+            raise ConfigError(f"{said!r} is no condition: write FIELD=VALUE,VALUE or FIELD=0-4")
+        values: set[str] = set()
+        for value in listed.split(","):
+            first, dash, last = value.partition("-")
+            if dash and first.isdigit() and last.isdigit():
+                values.update(map(str, range(int(first), int(last) + 1)))
+            else:
+                values.add(value)
+        return cls(field, frozenset(values))
+
+    def holds(self, clip: Clip) -> bool:
+        """Whether the clip is meant."""
+        return clip.fields.get(self.field) in self.values
+
+
+def divided(
+    named: Mapping[str, Sequence[Clip]],
+    wheres: Mapping[str, Sequence[Where]],
+    shares: Mapping[str, float],
+    by_speaker: bool,
+) -> dict[str, list[Clip]]:
+    """The clips of each split.
+
+    Args:
+        named: splits that have a source of their own, `train` among them.
+        wheres: conditions, all of which a clip of training meets to go to that split instead.
+        shares: of the training clips, for splits with neither source nor conditions.
+        by_speaker: no speaker may be in two splits; shares are then of speakers, in whole ones.
+
+    Raises:
+        DataError: no clip meets a split's conditions, a speaker is in two splits, or clips have no speaker.
+    """
+    splits = {name: list(clips) for name, clips in named.items()}
+    for name in HELD_OUT:
+        if name not in splits and wheres[name]:
+            taken = [clip for clip in splits["train"] if all(where.holds(clip) for where in wheres[name])]
+            if not taken:
+                raise DataError(f"no clip meets the conditions of --{name}-where: look at the fields' values")
+            splits[name] = taken
+            chosen = set(map(id, taken))
+            splits["train"] = [clip for clip in splits["train"] if id(clip) not in chosen]
+    wanted = {name: shares[name] for name in HELD_OUT if name not in splits and shares[name]}
+    places = _by_speaker(splits["train"], wanted) if by_speaker else _by_name(splits["train"], wanted)
+    whole, splits["train"] = splits["train"], []
+    for name in wanted:
+        splits[name] = []
+    for clip, name in zip(whole, places, strict=True):
+        splits[name].append(clip)
+    if by_speaker:
+        _check_speakers(splits)
+    return splits
+
+
+def _at(said: str) -> float:
+    """A number in 0..1 for a text, always the same."""
+    return int.from_bytes(blake2b(said.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def _by_name(clips: Sequence[Clip], shares: Mapping[str, float]) -> list[str]:
+    """Where a hash of each clip's name falls."""
+    places = []
+    for clip in clips:
+        at, place = _at(clip.name), "train"
+        for name, share in shares.items():
+            if 0 <= at < share:
+                place = name
+            at -= share
+        places.append(place)
+    return places
+
+
+def _by_speaker(clips: Sequence[Clip], shares: Mapping[str, float]) -> list[str]:
+    """Speakers in the order of their hashes go to each split until it has its share."""
+    counts = Counter(_speaker(clip) for clip in clips)
+    order = sorted(counts, key=_at)
+    home = dict.fromkeys(order, "train")
+    for name, share in shares.items():
+        held = 0
+        while order and held < share * len(clips):
+            held += counts[order[0]]
+            home[order.pop(0)] = name
+    return [home[_speaker(clip)] for clip in clips]
+
+
+def _speaker(clip: Clip) -> str:
+    if not clip.fields.get("speaker"):
+        raise DataError(f"{clip.name} has no speaker, which --by-speaker needs: name the field with --speaker-field")
+    return clip.fields["speaker"]
+
+
+def _check_speakers(splits: Mapping[str, Sequence[Clip]]) -> None:
+    home: dict[str, str] = {}
+    for name, clips in splits.items():
+        for clip in clips:
+            if (other := home.setdefault(_speaker(clip), name)) != name:
+                raise DataError(
+                    f"speaker {_speaker(clip)} is in {other} and in {name} ({clip.name}): leave out --by-speaker, or "
+                    "divide otherwise"
+                )

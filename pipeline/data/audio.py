@@ -1,0 +1,189 @@
+"""Clips become batches: sounds of similar length together, within a budget of seconds, with transcripts or labels.
+
+Legend: B rows, S samples, T positions of a transcript, K masks.
+"""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.augment import Augmentation
+from pipeline.data.batch import IGNORE, LabelBatch, PairBatch
+from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
+from pipeline.data.plan import NO_SAMPLE, Ids, Slice
+from pipeline.dataset import Dataset
+from pipeline.errors import ConfigError
+from pipeline.records import RecordSplit
+from pipeline.sound import decode
+
+NOTHING = np.zeros((0, 2), np.float32)
+
+
+class Clips:
+    """The clips of one split with their transcripts, read by slices of a global batch.
+
+    Args:
+        split: the rows.
+        eos: the end mark of transcripts.
+        rate: samples a second.
+        augmentation: how sounds are changed, None where they are left as they are.
+        seed: decides how.
+    """
+
+    def __init__(
+        self, split: RecordSplit, eos: int, rate: int, augmentation: Augmentation | None = None, seed: int = 0
+    ) -> None:
+        self.split, self.eos, self.rate = split, eos, rate
+        self.augmentation, self.seed = augmentation, seed
+
+    def __len__(self) -> int:
+        return self.split.samples
+
+    @property
+    def lengths(self) -> Ids:
+        """Samples of each clip, as it lies on disk."""
+        return self.split.numbers("samples")
+
+    def predictions(self, ids: Ids) -> int:
+        """Tokens of these clips' transcripts, with their end marks."""
+        return predictions(self.split, ids)
+
+    def __getitems__(self, part: Slice) -> PairBatch | LabelBatch:
+        source, padding = self.sounds(part)
+        inputs, targets = decoder_side(self.split, part.ids, self.eos)
+        positions = source[0].numel() + targets.numel()
+        empty = padding + int((targets == IGNORE).sum())
+        ids = torch.from_numpy(np.ascontiguousarray(part.ids))
+        return PairBatch(source, inputs, targets, ids, part.predictions, empty, positions, part.step)
+
+    def sounds(self, part: Slice) -> tuple[tuple[Tensor, ...], int]:
+        """What an encoder is given, see `PairBatch`, and at how many samples there is nothing."""
+        rows = [self._row(int(sample), part.epoch) for sample in part.ids]
+        waves, time_masks, mel_masks = zip(*rows, strict=True)
+        lengths = np.array([len(wave) for wave in waves])
+        keep = np.arange(lengths.max()) < lengths[:, None]
+        matrix = np.zeros(keep.shape, np.float32)
+        matrix[keep] = np.concatenate(waves)
+        parts = matrix, keep, _stacked(time_masks), _stacked(mel_masks)
+        return tuple(torch.from_numpy(part) for part in parts), int((~keep).sum())
+
+    def _row(self, sample: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A clip's sound and masks; one silent sample in a row that only fills the batch."""
+        if sample == NO_SAMPLE:
+            return np.zeros(1, np.float32), NOTHING, NOTHING
+        wave = decode(self.split.value("audio", self.split.row_of(sample)))
+        if self.augmentation is None:
+            return wave, NOTHING, NOTHING
+        chance = np.random.default_rng((self.seed, epoch, sample))
+        return self.augmentation.wave(wave, self.rate, chance), *self.augmentation.masks(chance)
+
+
+def _stacked(masks: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Masks of all rows (B, K, 2); those that hide nothing where a row has fewer."""
+    stacked = np.zeros((len(masks), max(map(len, masks)), 2), np.float32)
+    for row, each in enumerate(masks):
+        stacked[row, : len(each)] = each
+    return stacked
+
+
+class LabelledClips(Clips):
+    """The clips of one split with one label each.
+
+    Args:
+        classes: the number of each label's class, by its token.
+        **clips: as `Clips` takes them.
+    """
+
+    def __init__(self, classes: Ids, *clips: object) -> None:
+        super().__init__(*clips)  # type: ignore[arg-type]
+        self.classes = classes
+
+    def predictions(self, ids: Ids) -> int:
+        """Labels: one a clip."""
+        return int((ids != NO_SAMPLE).sum())
+
+    def __getitems__(self, part: Slice) -> LabelBatch:
+        source, padding = self.sounds(part)
+        labels = [IGNORE if sample == NO_SAMPLE else self._class(int(sample)) for sample in part.ids]
+        ids = torch.from_numpy(np.ascontiguousarray(part.ids))
+        positions = source[0].numel()
+        return LabelBatch(source, torch.tensor(labels), ids, part.predictions, padding, positions, part.step)
+
+    def _class(self, sample: int) -> int:
+        return int(self.classes[int(self.split.target(sample)[0])])
+
+
+class AudioDataModule(BudgetedDataModule):
+    """Clips of sound with their transcripts or labels, in batches of at most `global_batch_seconds`.
+
+    Args:
+        dataset: a directory made by `unroll prepare audio`.
+        global_batch_seconds: most seconds of a global batch, padding included: clips times the longest of them.
+        per_device_batch_seconds: about as many a device takes at once; gradient accumulation is derived.
+        augmentation: how sounds are changed in training, anew in each epoch. Speed may exceed the budget.
+        workers: loader processes; 0 reads in the training process.
+        seed: decides the order, and how sounds are changed.
+
+    Raises:
+        DataError: the dataset is missing, damaged or of another kind.
+        ConfigError: a clip of the training split is longer than the budget.
+    """
+
+    def __init__(
+        self,
+        dataset: Path,
+        global_batch_seconds: float = 60.0,
+        per_device_batch_seconds: float | None = None,
+        augmentation: Augmentation | None = None,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        opened = Dataset.open(dataset, kind="audio")
+        self.rate: int = opened.manifest["audio"]["rate"]
+        limit = None if per_device_batch_seconds is None else int(per_device_batch_seconds * self.rate)
+        if global_batch_seconds * self.rate < 1:
+            raise ConfigError(f"global_batch_seconds={global_batch_seconds} must hold a sample at least")
+        super().__init__(opened, int(global_batch_seconds * self.rate), limit, workers, seed)
+        self.augmentation = augmentation
+
+    @property
+    def linked(self) -> dict[str, int]:
+        """What a model learns from its data: size of the vocabulary or number of classes, and samples a second."""
+        sizes = {"classes": len(self.labels)} if self.labels else self.dataset.linked
+        return {**sizes, "rate": self.rate}
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels, in the order of their classes; none where clips have transcripts."""
+        return list(self.dataset.manifest["audio"].get("labels", []))
+
+    def samples(self, name: str) -> Clips:
+        """The clips of the split `name`; only those of training are changed."""
+        augmentation = self.augmentation if name == "train" else None
+        clips = self.split(name), self.dataset.target.eos, self.rate, augmentation, self.seed
+        return LabelledClips(self._classes, *clips) if self.labels else Clips(*clips)
+
+    def too_long(self, longest: int, name: str) -> str:
+        """What is said of a sample that does not fit into the budget."""
+        seconds = longest / self.rate
+        return (
+            f"the longest clip of {self.dataset.path} ({name}) takes {seconds:.2f} s, more than "
+            f"global_batch_seconds={self.budget / self.rate:g}: raise it, or prepare with a lower --max-seconds"
+        )
+
+    def show(self, name: str, count: int) -> tuple[tuple[Tensor, ...], list[str]]:
+        """The first clips of a split as a batch's `source`, and their names."""
+        samples = self.samples(name)
+        rows = range(min(count, samples.split.rows))
+        source, _ = samples.sounds(Slice(samples.split.first_samples[list(rows)], 0, 0, 0, 0))
+        return source, [samples.split.value("name", row) for row in rows]
+
+    @cached_property
+    def _classes(self) -> Ids:
+        tokens = [self.tokenizer.token_to_id(label) for label in self.labels]
+        classes = np.full(self.dataset.target.size, IGNORE, np.int64)
+        classes[tokens] = np.arange(len(tokens))
+        return classes

@@ -1,0 +1,110 @@
+"""Keywords: which of a few words was said, by an LSTM, convolutions or a Transformer over a spectrogram."""
+
+from torch import nn
+
+from pipeline.models.encoders import BidirectionalStack, TransformerStack
+from pipeline.models.listening import ConvStack, Ear, SoundEncoder
+from pipeline.models.lstm import LSTM
+from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.tasks.classifier import Classifier
+
+__all__ = ["ConvKeywords", "LSTMKeywords", "TransformerKeywords"]
+
+
+class LSTMKeywords(Classifier):
+    """Bidirectional LSTMs (Graves and Schmidhuber 2005); the mean over all positions decides.
+
+    Args:
+        classes: number of labels; the dataset knows it.
+        rate: samples a second; the dataset knows it.
+        width: features.
+        depth: layers of two LSTMs each.
+        dropout: share of the features dropped in training.
+        ear: how a sound becomes positions.
+        network: class of the networks: any causal one of the house.
+        label_smoothing: share of a label's probability that training spreads over all classes.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        rate: int,
+        width: int = 128,
+        depth: int = 2,
+        dropout: float = 0.1,
+        ear: Ear = Ear(),  # noqa: B008  # frozen
+        network: type[nn.Module] = LSTM,
+        label_smoothing: float = 0.0,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        body = BidirectionalStack(network, width, depth, dropout)
+        super().__init__(SoundEncoder(body, rate, width, ear, dropout), classes, label_smoothing, optimizer, schedule)
+
+
+class ConvKeywords(Classifier):
+    """Depthwise separable convolutions (Zhang et al. 2017, "Hello Edge"), in residual blocks.
+
+    Args:
+        classes: number of labels; the dataset knows it.
+        rate: samples a second; the dataset knows it.
+        width: features.
+        depth: blocks.
+        kernel: positions that a block sees.
+        dropout: share of the features dropped in training.
+        ear: how a sound becomes positions.
+        label_smoothing: share of a label's probability that training spreads over all classes.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        rate: int,
+        width: int = 128,
+        depth: int = 4,
+        kernel: int = 7,
+        dropout: float = 0.1,
+        ear: Ear = Ear(),  # noqa: B008  # frozen
+        label_smoothing: float = 0.0,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        body = ConvStack(width, depth, kernel, dropout)
+        super().__init__(SoundEncoder(body, rate, width, ear, dropout), classes, label_smoothing, optimizer, schedule)
+
+
+class TransformerKeywords(Classifier):
+    """Attention over all positions (Berg, O'Connor and Cruz 2021, "Keyword Transformer").
+
+    Args:
+        classes: number of labels; the dataset knows it.
+        rate: samples a second; the dataset knows it.
+        width: features.
+        depth: blocks.
+        heads: number of attention heads; must divide the width.
+        dropout: share of the features and attention weights dropped in training.
+        ear: how a sound becomes positions.
+        label_smoothing: share of a label's probability that training spreads over all classes.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        rate: int,
+        width: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        dropout: float = 0.1,
+        ear: Ear = Ear(),  # noqa: B008  # frozen
+        label_smoothing: float = 0.0,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        body = TransformerStack(width, depth, heads, None, dropout)
+        super().__init__(SoundEncoder(body, rate, width, ear, dropout), classes, label_smoothing, optimizer, schedule)

@@ -1,0 +1,113 @@
+"""A classifier tells which of a few classes a whole sequence belongs to; its loss is the nats a label.
+
+Legend: B sequences, D features, C classes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, Int64
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.callbacks.samples import Samples
+from pipeline.data.batch import IGNORE, LabelBatch
+from pipeline.metrics import Confusion, TokenLoss
+from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.tasks.task import Task
+
+
+class Classifier(Task):
+    """Prediction of one label from what an encoder made of a source.
+
+    Args:
+        encoder: makes a memory, with a summary, of what a batch's `source` holds; has a `width` D.
+        classes: C; the dataset knows it.
+        label_smoothing: share of a label's probability that training spreads over all classes; what is logged is
+            without it.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        classes: int,
+        label_smoothing: float = 0.0,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(optimizer, schedule)
+        self.encoder, self.classes, self.label_smoothing = encoder, classes, label_smoothing
+        self.output = nn.Linear(int(encoder.width), classes)  # type: ignore[arg-type]
+        nn.init.xavier_uniform_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+        self.seen, self.held_out = TokenLoss(), TokenLoss()
+        self.confusion = Confusion(classes)
+
+    def shown(self, run: Path) -> list[Callback]:
+        """A few sources with what they were taken for."""
+        return [Samples(run / "tokenizer.json")]
+
+    def forward(self, *source: Tensor) -> Float[Tensor, "B C"]:
+        """Logits of the classes, for what a batch's `source` holds."""
+        logits: Tensor = self.output(self.encoder(*source).summary)
+        return logits
+
+    def training_step(self, batch: LabelBatch, batch_idx: int) -> Tensor:
+        """The micro-batch's share of the nats a label of the global batch."""
+        logits = self(*batch.source).float()
+        self.seen.update(_nats(logits.detach(), batch.labels), (batch.labels != IGNORE).sum())
+        return _nats(logits, batch.labels, self.label_smoothing) * self.loss_scale / batch.predictions
+
+    def validation_step(self, batch: LabelBatch, batch_idx: int) -> None:
+        """Add the batch to the metrics."""
+        logits = self(*batch.source).float()
+        self.held_out.update(_nats(logits, batch.labels), (batch.labels != IGNORE).sum())
+        self.confusion.update(logits.argmax(-1), batch.labels)
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and accuracy, and tell the schedule."""
+        loss = self._log("val")
+        if self.schedule is not None and not self.trainer.sanity_checking:
+            self.schedule.observe(loss)
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss and accuracy."""
+        self._log("test")
+
+    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, str]]:
+        """The first sources of the validation split, each with what was taken for what."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        source, names = data.show("validation", count)
+        logits = self(*(part.to(self.device) for part in source))
+        return [
+            {"prompt": name, "text": data.labels[found]}
+            for name, found in zip(names, logits.argmax(-1).tolist(), strict=True)
+        ]
+
+    def _log(self, prefix: str) -> float:
+        loss = float(self.held_out.compute())
+        self.counts = self.confusion.compute().cpu()
+        self.held_out.reset()
+        self.confusion.reset()
+        accuracy = 100 * float(self.counts.trace() / self.counts.sum())
+        # not to the loggers: Monitor writes one row of all that a validation found
+        self.log_dict({f"{prefix}/loss": loss, f"{prefix}/accuracy": accuracy}, logger=False)
+        return loss
+
+    def report(self) -> list[str]:
+        """The last evaluation's confusion matrix: a row for each true class, a column for what it was taken for."""
+        names = self.trainer.datamodule.labels  # type: ignore[attr-defined]
+        width = max(5, *(len(name) + 1 for name in names))
+        lines = ["true class, and what it was taken for:", " " * width + "".join(f"{name:>{width}}" for name in names)]
+        for name, row in zip(names, self.counts.tolist(), strict=True):
+            lines.append(f"{name:>{width}}" + "".join(f"{count:>{width}}" for count in row))
+        return lines
+
+
+def _nats(logits: Float[Tensor, "B C"], labels: Int64[Tensor, " B"], smoothing: float = 0.0) -> Tensor:
+    return functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)

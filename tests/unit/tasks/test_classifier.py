@@ -1,0 +1,78 @@
+"""A classifier learns which key was pressed; its metrics are counts, whoever made them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pipeline import run, training
+from pipeline.cli import main
+from pipeline.metrics import Confusion
+from pipeline.models.keywords import ConvKeywords, LSTMKeywords, TransformerKeywords
+from pipeline.tasks.classifier import Classifier
+
+MODELS = {"ConvKeywords": ConvKeywords, "LSTMKeywords": LSTMKeywords, "TransformerKeywords": TransformerKeywords}
+
+
+def config(folder: Path, model: str, dataset: Path, steps: int) -> Path:
+    adamw = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.004}}
+    settings = {
+        "model": {
+            "class_path": f"pipeline.models.keywords.{model}",
+            "init_args": {"width": 32, "depth": 1, "dropout": 0.0, "optimizer": adamw},
+        },
+        "data": {
+            "class_path": "pipeline.data.audio.AudioDataModule",
+            "init_args": {"dataset": str(dataset), "global_batch_seconds": 10.0, "augmentation": {"gain": 3}},
+        },
+        "trainer": {"max_steps": steps, "accelerator": "cpu", "devices": 1, "val_check_interval": 5},
+        "tracking": {"online": None},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "config.yaml"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_it_learns_which_key_was_pressed(
+    model: str,
+    tiny_labels_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = config(tmp_path, model, tiny_labels_dataset, 60)
+    assert main(["fit", "--config", str(file), "--run", "keys"]) == 0
+    capsys.readouterr()
+    assert main(["test", "--run", "keys"]) == 0
+    out = capsys.readouterr().out
+    [accuracy] = [float(line.split()[1]) for line in out.splitlines() if "test/accuracy" in line]
+    assert accuracy > 80  # guessing is right in 6 of 100
+    rows = out[out.index("true class") :].splitlines()[2:]
+    counts = [[int(count) for count in row.split()[1:]] for row in rows]
+    right = sum(counts[at][at] for at in range(16))
+    assert 100 * right / sum(map(sum, counts)) == pytest.approx(accuracy, abs=1e-3)
+    assert isinstance(Classifier.from_pretrained(Path("runs/keys")), MODELS[model])
+    assert run.Run(Path("runs/keys")).record["linked"] == {"classes": 16, "rate": 8000}
+
+
+def test_a_dataset_of_transcripts_is_refused(
+    tiny_audio_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = config(tmp_path, "ConvKeywords", tiny_audio_dataset, 1)
+    assert main(["fit", "--config", str(file), "--run", "keys"]) == 2
+    assert "classes" in capsys.readouterr().err
+    assert not Path("runs/keys").exists()
+
+
+def test_confusions_are_counted_where_there_is_a_label() -> None:
+    confusion = Confusion(3)
+    confusion.update(torch.tensor([0, 2, 1, 1]), torch.tensor([0, 1, 1, -100]))
+    confusion.update(torch.tensor([2]), torch.tensor([1]))
+    assert confusion.compute().tolist() == [[1, 0, 0], [0, 1, 2], [0, 0, 0]]
+
+
+def test_the_command_line_knows_what_the_data_tells() -> None:
+    assert {"classes", "rate"} <= set(training.LINKED)
