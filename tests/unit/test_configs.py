@@ -32,17 +32,28 @@ def read(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def dataset_for(dataset: Path, tiny_pairs_dataset: Path) -> Callable[[str], Path]:
+def dataset_for(
+    dataset: Path, tiny_pairs_dataset: Path, tiny_audio_dataset: Path, tiny_labels_dataset: Path
+) -> Callable[[str], Path]:
     """`dataset_for(EXPERIMENT)` is one of the kind that it wants."""
-    kinds = {"TextDataModule": dataset, "PairsDataModule": tiny_pairs_dataset}
-    return lambda name: kinds[read(name)["data"]["class_path"].rsplit(".", 1)[1]]
+    kinds = {"TextDataModule": dataset, "PairsDataModule": tiny_pairs_dataset, "AudioDataModule": tiny_audio_dataset}
+
+    def wanted(name: str) -> Path:
+        config = read(name)
+        if ".keywords." in config["model"]["class_path"]:
+            return tiny_labels_dataset
+        return kinds[config["data"]["class_path"].rsplit(".", 1)[1]]
+
+    return wanted
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_builds(name: str, dataset_for: Callable[[str], Path]) -> None:
     cli = parse(["--config", str(ROOT / name), "--data.init_args.dataset", str(dataset_for(name))])
     model, data, _ = cli.build()
-    assert model.vocab_size == data.dataset.target.size == 257
+    known = {name: size for name, size in data.linked.items() if hasattr(model, name)}
+    assert known
+    assert {name: getattr(model, name) for name in known} == known
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 
 

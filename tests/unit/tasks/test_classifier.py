@@ -27,7 +27,6 @@ def config(folder: Path, model: str, dataset: Path, steps: int) -> Path:
             "init_args": {"dataset": str(dataset), "global_batch_seconds": 10.0, "augmentation": {"gain": 3}},
         },
         "trainer": {"max_steps": steps, "accelerator": "cpu", "devices": 1, "val_check_interval": 5},
-        "tracking": {"online": None},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     return folder / "config.yaml"
