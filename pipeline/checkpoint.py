@@ -1,17 +1,22 @@
 """A checkpoint is a directory: written under another name, hashed, renamed; verified before it is read.
 
-step-00001200/manifest.json           step, metrics, and the size and hash of every file
+step-00001200/manifest.json           step, metrics, the size and hash of every file, and its own hash
               state.pt                loops, callbacks, schedule, carried state: plain values
+              run.json, config.yaml   copies of the run's
               rank-00000.safetensors  pieces of weights and optimizer state, a file for each process
 
 So a directory of that name is either whole or damaged later, and damage is found by its hash. Reading never
 executes code from a file.
 """
 
+import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,9 @@ from pipeline.errors import CheckpointError
 from pipeline.pieces import OPTIMIZER, WEIGHTS, Pieces
 
 STATE, MANIFEST = "state.pt", "manifest.json"
+OWN = "sha256"  # the manifest's own hash, in itself
+SEEN = 30.0  # seconds until one node sees what another wrote, at the latest
+NAME = re.compile(r"step-\d{8,}")
 Manifest = dict[str, Any]
 
 
@@ -52,18 +60,23 @@ class Writing:
         """Whether this process still writes."""
         return self.thread.is_alive()
 
-    def publish(self, about: Manifest) -> None:
+    def publish(self, about: Manifest, processes: int) -> None:
         """Give the directory its name; on the first process, when no process is busy and none has failed.
+
+        Args:
+            about: what the manifest tells besides the files.
+            processes: that have written.
 
         Raises:
             OSError: it could not be; nothing is left under the temporary name.
         """
         try:
             files: Manifest = {}
-            for told in sorted(self.partial.glob("*.files.json")):
+            for told in self._told(processes):
                 files |= json.loads(told.read_text())
                 told.unlink()
-            (self.partial / MANIFEST).write_text(json.dumps({**about, "files": files}, indent=1))
+            manifest = {**about, "files": files}
+            (self.partial / MANIFEST).write_text(json.dumps(manifest | {OWN: _hash(manifest)}, indent=1))
             sync(self.partial / MANIFEST)
             sync(self.partial)
             replace_directory(self.partial, self.directory)
@@ -74,6 +87,18 @@ class Writing:
     def drop(self) -> None:
         """Leave nothing of it; the checkpoints before it are untouched."""
         shutil.rmtree(self.partial, ignore_errors=True)
+
+    def _told(self, processes: int) -> list[Path]:
+        """What each process says that it wrote; on a network's file system it may be seen a little later."""
+        until = time.monotonic() + SEEN
+        while len(told := sorted(self.partial.glob("*.files.json"))) < processes:
+            if time.monotonic() > until:
+                raise OSError(
+                    f"the parts of {processes - len(told)} processes are not here: the run must lie on a "
+                    "file system that all nodes share"
+                )
+            time.sleep(0.1)
+        return told
 
     def _write(self) -> None:
         own = self.partial / f"rank-{self.rank:05d}"
@@ -98,6 +123,8 @@ def verify(directory: Path) -> Manifest:
     """
     try:
         manifest: Manifest = json.loads((directory / MANIFEST).read_text())
+        if manifest.pop(OWN, None) not in (None, _hash(manifest)):  # the first ones had none
+            raise CheckpointError(f"{directory / MANIFEST} is not what was written: changed")
         files = manifest["files"]
         for name, written in files.items():
             if _describe(directory / name) != written:
@@ -109,7 +136,8 @@ def verify(directory: Path) -> Manifest:
 
 def newest_first(checkpoints: Path) -> list[Path]:
     """The checkpoints of a run, the latest step first."""
-    return sorted(checkpoints.glob("step-*"), key=step_of, reverse=True)
+    there = (path for path in checkpoints.glob("step-*") if NAME.fullmatch(path.name))  # no copies, no archives
+    return sorted(there, key=step_of, reverse=True)
 
 
 def step_of(directory: Path) -> int:
@@ -152,8 +180,16 @@ def _values(checkpoints: Path, metric: str) -> Iterator[tuple[Path, float]]:
             value = json.loads((path / MANIFEST).read_text()).get("metrics", {}).get(metric)
         except (OSError, ValueError):
             continue  # verify() is where damage is told
-        if value is not None:
+        if value is not None and math.isfinite(value):
             yield path, float(value)
+
+
+def put_aside(directory: Path) -> None:
+    """Rename a damaged checkpoint, so that it does not count as one of the newest; nothing is deleted."""
+    number, aside = 1, directory.with_name(f"damaged-{directory.name}")
+    while aside.exists():
+        number, aside = number + 1, directory.with_name(f"damaged-{directory.name}~{number}")
+    directory.rename(aside)
 
 
 def remove(directory: Path) -> None:
@@ -221,6 +257,11 @@ class CheckpointDirectory(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         remove(Path(path))
+
+
+def _hash(manifest: Manifest) -> str:
+    """The SHA-256 of a manifest without its own hash."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 Runs on different datasets are never in one table: a perplexity says nothing beside that of another corpus.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import CheckpointError
 from pipeline.journal import Journal, read
+from pipeline.record import read_record
 from pipeline.run import find_run
 
 MISSING = "-"
@@ -156,7 +156,7 @@ def gather(name: str) -> tuple[Entry, list[str]]:
     """The row of the run called `name` and, a line each, what is wrong with it."""
     try:
         run = find_run(name)
-        record = json.loads((run / "run.json").read_text())
+        record = read_record(run)
     except (CheckpointError, OSError, ValueError) as error:
         return Entry(name), [str(error)]
     try:

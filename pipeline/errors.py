@@ -6,7 +6,7 @@
 | 1 | any other failure | the developers: a traceback follows |
 | 2 | ConfigError | the user: config or command line |
 | 3 | DataError | the user: source or dataset |
-| 4 | CheckpointError | the user: run or checkpoint |
+| 4 | CheckpointError | the user: run or checkpoint, or the disk |
 | 5 | OutOfMemoryError | the user: smaller micro-batches, or a strategy that divides the model |
 | 6 | NonFiniteError | the user: learning rate, clipping, or the samples that the journal names |
 | 7 | LostPeerError | the scheduler: another process died or left; start the same command again |
@@ -37,7 +37,7 @@ class DataError(UserError):
 
 
 class CheckpointError(UserError):
-    """A run or a checkpoint is missing, damaged or of another model."""
+    """A run or a checkpoint is missing, damaged, of another model, or cannot be written."""
 
     exit_code = 4
 
@@ -70,6 +70,7 @@ class HangError(UserError):
 
 
 MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+MISFIT = ("error(s) in loading state_dict", "loaded state dict")
 LOST = ("closed by peer", "reset by peer", "broken pipe", "gloo", "nccl")
 
 
@@ -92,6 +93,8 @@ def classify(error: Exception, processes: int) -> Exception:
             "the optimizer's state and the model (configs/run/deepspeed_zero1.yaml, zero2, zero3, fsdp), a shorter "
             "context, or more processes"
         )
+    if any(words in said for words in MISFIT):
+        return CheckpointError(f"the checkpoint is not one of this model: {' '.join(text.split())[:300]}")
     if processes > 1 and isinstance(error, RuntimeError) and any(words in said for words in LOST):
         return LostPeerError(
             f"another process of the run died or left ({text.splitlines()[0]}); what it said, or the files in "

@@ -31,20 +31,18 @@ class Lengths(NamedTuple):
             raise ConfigError(f"--steps {steps}: at least 8, or there is too little to stop")
         return cls(steps, 2 * steps // 5, steps // 3, steps // 4)
 
-    def keys(self, accumulation: int | None) -> list[str]:
-        """As `unroll fit` takes them, given the micro-batches a step; where None is known, epochs stay as they are."""
-        slots = accumulation or 1
+    def keys(self) -> list[str]:
+        """As `unroll fit` takes them."""
         keys = {
             "max_steps": self.run,
             "max_epochs": -1,
             "max_time": "null",
-            "val_check_interval": self.validation * slots,
+            "val_check_interval": self.validation,
             "check_val_every_n_epoch": "null",
+            "limit_train_batches": self.epoch,
             "limit_val_batches": 3,
             "log_every_n_steps": 2,
         }
-        if accumulation is not None:
-            keys["limit_train_batches"] = self.epoch * slots
         saves = [f"--checkpoints.every_steps={self.checkpoint}", "--checkpoints.every_minutes=null"]
         return [*(f"--trainer.{name}={value}" for name, value in keys.items()), *saves]
 

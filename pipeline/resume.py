@@ -1,17 +1,18 @@
 """Where a run continues: which checkpoint, and whether config, dataset and run still belong together."""
 
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline import checkpoint
+from pipeline import checkpoint, record
 from pipeline.dataset import Dataset
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.launch import world_size
 from pipeline.run import Run
 
+# what decides which run this is: what it learns, from what, and where its epochs end
+DECIDING = ("model.", "data.", "seed_everything", "trainer.limit_train_batches", "trainer.overfit_batches")
 # what may differ between the attempts of a run: it decides how, not what
 FREE = {
     "data.init_args.workers",
@@ -54,17 +55,21 @@ def begin(run: Run, cli: Any) -> Start:
     linked = _check(cli)
     if config.resume == "never" and (aside := run.put_aside()):
         print(f"run {run.name}: starting anew; the run of that name is now {aside}", flush=True)
-    if not run.record:
-        run.create()
-        run.write(linked=linked, dataset=_describe(dataset))
-        for name, file in dataset.tokenizers.items():
-            shutil.copyfile(file, run.path / name)
-    else:
+    if run.record.get("attempts"):
         _compare(run, kept, dataset, linked)
+    elif checkpoint.newest_first(run.checkpoints):
+        raise CheckpointError(
+            f"{run.path} has checkpoints and no run.json: restore it, give --run OTHER, or --resume never, which keeps "
+            "them aside"
+        )
+    else:  # a run that never began an attempt has nothing to lose
+        run.create(linked=linked, dataset=_describe(dataset))
     checkpoint.clear_partial(run.checkpoints)
     start = _choose(run, kept)
     if not start.finished:
-        (run.path / "config.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
+        record.write_text(run.path, record.CONFIG, yaml.safe_dump(kept, sort_keys=False))
+        for name, file in dataset.tokenizers.items():
+            record.write_text(run.path, name, file.read_text(encoding="utf-8"))
         run.begin_attempt(world_size(vars(config.trainer)), start.step)
     return start
 
@@ -89,6 +94,10 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
         return Start(None, 0, False)
     path, manifest = found
     step = int(manifest["step"])
+    for damaged in checkpoint.newest_first(run.checkpoints):
+        if checkpoint.step_of(damaged) <= step:
+            break
+        checkpoint.put_aside(damaged)
     if run.attempt["reason"] == "finished" and _same_limits(run, config):
         print(
             f"run {run.name}: finished at step {step}; raise trainer.max_steps or give --resume never",
@@ -100,7 +109,7 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
 
 
 def _same_limits(run: Run, config: dict[str, Any]) -> bool:
-    before = yaml.safe_load((run.path / "config.yaml").read_text())["trainer"]
+    before = record.read_config(run.path)["trainer"]
     return all(before[limit] == config["trainer"][limit] for limit in LIMITS)
 
 
@@ -116,12 +125,12 @@ def _compare(run: Run, config: dict[str, Any], dataset: Dataset, linked: dict[st
             f"dataset {dataset.path} is not the one that run {run.name} began with ({run.record['dataset']['path']}): "
             "prepare it as before, or give --run OTHER"
         )
-    before = _flatten(yaml.safe_load((run.path / "config.yaml").read_text()))
+    before = _flatten(record.read_config(run.path))
     after = _flatten(config)
     changed = [
         f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
-        if key.startswith(("model.", "data.", "seed_everything")) and key not in FREE
+        if key.startswith(DECIDING) and key not in FREE
         if before.get(key) != after.get(key)
     ]
     if changed:

@@ -17,10 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
+from pipeline import record
 from pipeline.errors import CheckpointError, ConfigError
 
 RUNS = Path("runs")
@@ -38,9 +40,9 @@ def find_run(name_or_path: str) -> Path:
         CheckpointError: there is none; the message names those that there are.
     """
     for path in (directory_of(name_or_path), Path(name_or_path)):
-        if (path / "run.json").is_file():
+        if record.is_run(path):
             return path
-    there = sorted(path.parent.name for path in RUNS.glob("*/run.json"))
+    there = sorted(path.name for path in RUNS.glob("*") if record.is_run(path))
     raise CheckpointError(f"no run {name_or_path!r}; runs here: {', '.join(there) or 'none'}")
 
 
@@ -53,17 +55,19 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.record: dict[str, Any] = {}
-        if self.file.exists():
-            self.record = json.loads(self.file.read_text())
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What is in run.json; empty where there is no run yet.
+
+        Raises:
+            CheckpointError: it is damaged, and no checkpoint has a copy of it.
+        """
+        return record.read_record(self.path) if record.is_run(self.path) else {}
 
     @property
     def name(self) -> str:
         return self.path.name
-
-    @property
-    def file(self) -> Path:
-        return self.path / "run.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -75,9 +79,8 @@ class Run:
         attempt: dict[str, Any] = self.record["attempts"][-1]
         return attempt
 
-    def create(self) -> None:
+    def create(self, **about: Any) -> None:
         """Begin the record of a new run."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.record = {
             "format": 1,
             "name": self.name,
@@ -85,15 +88,18 @@ class Run:
             "created": now(),
             "git_commit": git_commit(),
             "attempts": [],
+            **about,
         }
         self.write()
 
     def write(self, **changes: Any) -> None:
-        """Change the record and publish it by a rename."""
+        """Change the record and publish it.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
         self.record |= changes
-        partial = self.path / f".run.json.{os.getpid()}"
-        partial.write_text(json.dumps(self.record, indent=1))
-        partial.rename(self.file)
+        record.write_text(self.path, record.RECORD, json.dumps(self.record, indent=1))
 
     def begin_attempt(self, world_size: int, start_step: int) -> None:
         """Record one more start."""
@@ -112,10 +118,17 @@ class Run:
         self.write(attempts=[*self.record["attempts"], attempt])
 
     def end_attempt(self, reason: str, exit_code: int) -> None:
-        """Record how the attempt under way ended; the process that trained wrote to the record meanwhile."""
-        self.record = json.loads(self.file.read_text())
-        self.attempt.update(ended=now(), reason=reason, exit_code=exit_code)
-        self.write()
+        """Record how the attempt under way ended; the process that trained wrote to the record meanwhile.
+
+        How it ended stays what it is where the record cannot be written.
+        """
+        with suppress(CheckpointError):  # else the one in memory is written again
+            self.record = record.read_record(self.path)
+        try:
+            self.attempt.update(ended=now(), reason=reason, exit_code=exit_code)
+            self.write()
+        except CheckpointError as error:
+            print(f"the end of the attempt is not recorded: {error}", file=sys.stderr)
 
     def put_aside(self) -> Path | None:
         """Rename an existing run so that a new one can take its name; nothing is deleted."""
@@ -137,11 +150,16 @@ class Run:
 
         Raises:
             ConfigError: another process holds it.
+            CheckpointError: nothing can be written where the run lies.
         """
         until = time.monotonic() + patience
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.with_name(f".{self.name}.lock")
-        with file.open("a") as held:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            opened = file.open("a")
+        except OSError as error:
+            raise CheckpointError(f"{self.path.parent} cannot be written: {error}") from error
+        with opened as held:
             while not _locked(held):
                 if time.monotonic() >= until:
                     raise ConfigError(f"run {self.name} is being trained by another process: wait, or give --run OTHER")
@@ -228,10 +246,8 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
 
 def model_config(run: Path) -> dict[str, Any]:
     """Class and arguments of a run's model, with those that its dataset decided."""
-    import yaml
-
-    config: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text())["model"]
-    config.setdefault("init_args", {}).update(json.loads((run / "run.json").read_text())["linked"])
+    config: dict[str, Any] = record.read_config(run)["model"]
+    config.setdefault("init_args", {}).update(record.read_record(run)["linked"])
     return config
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline import jobs
 from pipeline.errors import ConfigError
 from pipeline.journal import FILE, Journal, read
+from pipeline.record import CONFIG, RECORD, read_config
 from pipeline.run import RUNS, Run
 
 COLUMNS = ("run", "queue", "step", "loss", "tokens/s", "time left", "attempts", "productive")
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="unroll status", description=__doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="default: all runs here")
     names = parser.parse_args(argv).runs
-    files = (path for name in ("run.json", jobs.FILE) for path in RUNS.glob(f"*/{name}"))
+    files = (path for name in (RECORD, jobs.FILE) for path in RUNS.glob(f"*/{name}"))
     runs = [jobs.submitted(name) for name in names] or sorted({path.parent for path in files})
     try:
         queued = jobs.queue()
@@ -67,10 +68,7 @@ def queue_state(job: jobs.Queued | None, attempts: list[dict[str, Any]]) -> str:
 
 def time_left(run: Path, journal: Journal) -> str:
     """Training time to the config's last step, at the rate so far: H:MM:SS."""
-    import yaml
-
-    file = run / "config.yaml"
-    last = yaml.safe_load(file.read_text())["trainer"].get("max_steps", -1) if file.exists() else -1
+    last = read_config(run)["trainer"].get("max_steps", -1) if (run / CONFIG).exists() else -1
     series = journal.series("train/loss")
     if last < 1 or not series.steps or not series.steps[-1]:
         return NONE

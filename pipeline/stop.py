@@ -1,4 +1,4 @@
-"""SIGTERM, SIGUSR1 and Ctrl-C only raise a flag; training looks at it between two steps, saves and leaves.
+"""SIGTERM, SIGUSR1, Ctrl-C and a closed terminal only raise a flag: training looks at it between two steps and leaves.
 
 The handlers are installed before torch is imported, so a signal during the seconds of importing is not
 lost, and again when training starts, because libraries install their own.
@@ -8,7 +8,7 @@ import os
 import signal
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -24,7 +24,8 @@ def install() -> None:
     """Make the signals raise the flag of this process."""
     _Flag.owner = os.getpid()
     for number in SIGNALS:
-        signal.signal(number, _raise_flag)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, _raise_flag)
 
 
 def requested() -> signal.Signals | None:

@@ -1,9 +1,11 @@
 """Lightning's Trainer, with the callbacks, loggers and strategy that a run needs, whatever the config adds."""
 
+import os
 import sys
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -17,6 +19,7 @@ from pipeline.callbacks.randomness import Randomness
 from pipeline.checkpoint import CheckpointDirectory
 from pipeline.errors import ConfigError
 from pipeline.launch import count_processes, rank, started_elsewhere, world_size
+from pipeline.record import read_config
 from pipeline.resume import Start
 from pipeline.run import Run
 from pipeline.strategies.data_parallel import DataParallel
@@ -78,6 +81,21 @@ def make_trainer(
     return _built(settings)
 
 
+def check_precision(settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError for float16 on a CPU, where Lightning would take bfloat16 without a word.
+
+    Args:
+        settings: the trainer's part of the config.
+    """
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # look without initialising: processes may be forked
+    on_cpu = settings["accelerator"] == "cpu" or (settings["accelerator"] == "auto" and not torch.cuda.is_available())
+    if on_cpu and str(settings["precision"]) in ("16", "16-mixed"):
+        raise ConfigError(
+            "trainer.precision=16-mixed (float16 with a loss scale) wants a GPU: here take configs/run/bf16.yaml, or "
+            "32-true"
+        )
+
+
 def _built(settings: dict[str, Any]) -> Trainer:
     try:
         trainer = Trainer(**settings)
@@ -98,7 +116,7 @@ def _loggers(config: Any, run: Run, model: LightningModule, data: LightningDataM
         "parameters": parameters,
         "git_commit": run.record["git_commit"],
         "dataset": run.record["dataset"],
-        "config": _read_yaml(run.path / "config.yaml"),
+        "config": read_config(run.path),
     }
     online = wandb_logger(config.tracking, run.path, run.record["wandb_id"], run.name, about)
     return [journal] if online is None else [journal, online]
@@ -106,9 +124,3 @@ def _loggers(config: Any, run: Run, model: LightningModule, data: LightningDataM
 
 def _listed(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _read_yaml(path: Path) -> Any:
-    import yaml
-
-    return yaml.safe_load(path.read_text())

@@ -19,7 +19,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from pipeline import launch, rendezvous, stop
+from pipeline import audience, launch, rendezvous, stop
 from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.execution import Execution
 from pipeline.callbacks.guard import Guard
@@ -30,7 +30,7 @@ from pipeline.resume import Start, begin
 from pipeline.run import Run, build_model, choose_checkpoint, directory_of, find_run
 from pipeline.tracking.patient import PatientWandbLogger
 from pipeline.tracking.weights_and_biases import Tracking
-from pipeline.trainer import make_trainer
+from pipeline.trainer import check_precision, make_trainer
 
 LOCK_PATIENCE = 60.0  # seconds that a requeued attempt gives the one before it to leave
 # what the data tells the model, where the model asks for it
@@ -143,14 +143,19 @@ def main(argv: list[str]) -> int:
         return 0 if arguments else 2
     cli = parse(arguments)
     run = Run(run_directory(cli.config))
-    if verb != "fit":
-        return _start(cli, lambda: _evaluate(cli, run, verb))
+    with audience.may_leave():
+        return fit(cli, run) if verb == "fit" else _start(cli, lambda: _evaluate(cli, run, verb))
+
+
+def fit(cli: CommandLine, run: Run) -> int:
+    """Begin or continue a run; the first process keeps its record. Returns the exit code."""
+    check_precision(vars(cli.config.trainer))
     _check_division(cli.config)
     with ExitStack() as held:
         start = _begin(cli, run, held)
         if start.finished:
             return 0
-        if launch.rank():  # the first process keeps the record
+        if launch.rank():
             return _start(cli, lambda: _fit(cli, run, start))
         try:
             code = _start(cli, lambda: _fit(cli, run, start))

@@ -42,9 +42,9 @@ def main(argv: list[str], start: "Start | None" = None) -> int:
     sizes = divisions(given, arguments.world_sizes)
     home = make_home(arguments.output)
     trials: dict[int, Trial] = {}
-    for size, slots in sizes.items():
+    for size in sizes:
         devices = [f"--trainer.devices={size}"] if arguments.world_sizes else []
-        own = [*given, *devices, *lengths.keys(slots)]
+        own = [*given, *devices, *lengths.keys()]
         trials[size] = Trial(home / f"on-{size}", own, start or start_process)
     print(f"{lengths.run} steps, straight and stopped; the runs are in {home}", flush=True)
     equal: list[bool] = []

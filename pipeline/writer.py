@@ -16,6 +16,7 @@ from pipeline.data.pairs import padded
 from pipeline.decode import Choice, Greedy, Limits, Sample, stream
 from pipeline.decode_text import TextStream, text_of
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.record import is_run, read_record
 from pipeline.state import State
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence
 
@@ -153,8 +154,7 @@ class SourceWriter(Writer):
         Raises:
             ConfigError: the model was not trained on dialogues.
         """
-        record = self.run / "run.json"
-        dialogue = json.loads(record.read_text())["dataset"].get("dialogue") if record.exists() else None
+        dialogue = read_record(self.run)["dataset"].get("dialogue") if is_run(self.run) else None
         if dialogue is None:
             raise ConfigError(f"--chat: {self.run} is no run on dialogues (unroll prepare pairs --dialogue)")
         turns: list[str] = []

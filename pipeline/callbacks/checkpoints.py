@@ -13,10 +13,11 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from pipeline import checkpoint, pieces, snapshot, stop
+from pipeline import checkpoint, pieces, record, snapshot, stop
 from pipeline.agreement import Agreement
+from pipeline.errors import CheckpointError
+from pipeline.tracking.journal_logger import tell
 
 GO_ON, SAVE, LEAVE = 0, 1, 2
 COUNTS = ("ready", "started", "processed", "completed")
@@ -90,10 +91,10 @@ class Checkpoints(Callback):
             return  # the validation that comes now ends with a checkpoint
         self.validation_due = validates
         self.save(trainer)
-        self.validation_due = False
         if wish == LEAVE:
-            self.finish(trainer)
+            self.finish_last(trainer)
             raise stop.Stopped
+        self.validation_due = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save with the metrics just measured."""
@@ -106,8 +107,7 @@ class Checkpoints(Callback):
         """Validate and save the end, unless the last step is validated and saved already."""
         if self.validated_step != trainer.global_step:
             self._validate(trainer)
-        self.save(trainer)
-        self.finish(trainer)
+        self.finish_last(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -154,6 +154,7 @@ class Checkpoints(Callback):
             pieces.write(own / f"rank-{rank:05d}.safetensors", taken.pieces)
             if rank == 0:
                 torch.save(taken.plain, own / checkpoint.STATE)
+                record.copy_into(self.directory.parent, own)
 
         self.writing = checkpoint.Writing(self.directory / checkpoint.name_of(trainer.global_step), write, rank)
         self.stalled += time.monotonic() - began
@@ -173,19 +174,42 @@ class Checkpoints(Callback):
         writing.thread.join()
         failed, *_ = self.agreement.largest(int(writing.error is not None))
         error: Exception | str | None = writing.error or ("another process could not write" if failed else None)
-        if trainer.is_global_zero and error is None:
-            try:
-                writing.publish(self.about)
-                self._forget_old()
-            except OSError as problem:
-                error = problem
-        if trainer.is_global_zero and error is not None:
-            writing.drop()
-            rank_zero_warn(
-                f"checkpoint {writing.directory} could not be saved ({error}); the ones before it are kept, "
-                "training goes on"
-            )
+        if trainer.is_global_zero:
+            error = error or self._publish(writing, trainer.world_size)
+        unsaved, *_ = self.agreement.largest(int(error is not None))
+        if unsaved:
+            self.saved_step = -1  # nobody may think that this step is safe
+            self._complain(trainer, writing, str(error))
         self.stalled += time.monotonic() - began
+
+    def finish_last(self, trainer: pl.Trainer) -> None:
+        """Publish the checkpoint that the run ends or stops with; called on every process.
+
+        Raises:
+            CheckpointError: it could not be saved.
+        """
+        self.save(trainer)
+        self.finish(trainer)
+        if self.saved_step != trainer.global_step:
+            raise CheckpointError(
+                f"the checkpoint of step {trainer.global_step} could not be saved, see above: make room, or mend the "
+                "permissions; the same command continues from the one before"
+            )
+
+    def _publish(self, writing: checkpoint.Writing, processes: int) -> OSError | None:
+        try:
+            writing.publish(self.about, processes)
+            self._forget_old()
+        except OSError as problem:
+            return problem
+        return None
+
+    def _complain(self, trainer: pl.Trainer, writing: checkpoint.Writing, why: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        writing.drop()
+        print(f"{writing.directory} could not be saved ({why}); those before it are kept, training goes on", flush=True)
+        tell(trainer, {"fault": "checkpoint not saved", "why": why})
 
     def _validate(self, trainer: pl.Trainer) -> None:
         loop = trainer.fit_loop.epoch_loop.val_loop

@@ -20,7 +20,7 @@ from pipeline.callbacks.averaging import WeightAverage
 from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.errors import CheckpointError, NonFiniteError
 from pipeline.strategies.zero import ZeRO
-from pipeline.tracking.journal_logger import JournalLogger
+from pipeline.tracking.journal_logger import tell
 
 NORMAL = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
 FLOOR = 1e-3  # of the median: losses that hardly move have no spikes smaller than this
@@ -150,7 +150,7 @@ class Guard(Callback):
         self.checkpoints.forgets = False  # the good ones are needed until it is over
         ids = [sample for part in self.checkpoints.agreement.everyone(self.ids) for sample in part]
         measured = {"loss": self.loss, "gradient_norm": self.norm}
-        _tell(trainer, {"fault": "step refused", "why": self.reason, **measured, "ids": ids})
+        tell(trainer, {"fault": "step refused", "why": self.reason, **measured, "ids": ids})
         if trainer.is_global_zero:
             print(f"step {step} not taken: {self.reason}; {self.in_a_row} in a row", flush=True)
 
@@ -179,7 +179,7 @@ class Guard(Callback):
             callback.load_state_dict(state["callbacks"][callback.state_key])
             callback.on_train_start(trainer, pl_module)
         self.in_a_row, self.returned, self.good = 0, self.returned + 1, chosen
-        _tell(trainer, {"fault": "went back", "weights_of_step": chosen, "passed_over": trainer.global_step - chosen})
+        tell(trainer, {"fault": "went back", "weights_of_step": chosen, "passed_over": trainer.global_step - chosen})
         if trainer.is_global_zero:
             print(f"step {trainer.global_step}: went back to the weights of step {chosen}", flush=True)
 
@@ -199,9 +199,3 @@ class Guard(Callback):
 def _is_scaled(trainer: pl.Trainer) -> bool:
     """Whether the loss is scaled for float16, which skips steps of its own while it looks for the scale."""
     return str(trainer.precision).startswith("16")
-
-
-def _tell(trainer: pl.Trainer, fault: dict[str, Any]) -> None:
-    for logger in trainer.loggers:
-        if isinstance(logger, JournalLogger):
-            logger.log_fault(fault, trainer.global_step)

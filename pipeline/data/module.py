@@ -93,6 +93,8 @@ class PlannedDataModule(lightning.LightningDataModule):
         assert trainer is not None
         self.share = self.divide(trainer.world_size, trainer.global_rank)
         trainer.accumulate_grad_batches = self.share.accumulation
+        if stage == "fit":
+            count_in_steps(trainer, self.steps_per_epoch)
         for name in STAGES[stage]:
             self.samples(name)
 
@@ -101,9 +103,7 @@ class PlannedDataModule(lightning.LightningDataModule):
         assert self.trainer is not None
         samples = self.samples("train")
         plan = self.plan(samples)
-        length = len(plan) * self.share.accumulation
-        limit = self.trainer.limit_train_batches
-        limit = int(limit * length) if isinstance(limit, float) else limit
+        limit = int(self.trainer.limit_train_batches)
         position = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
         return self._loader(samples, MicroBatches(plan, self.share, samples.predictions, position, limit))
 
@@ -130,6 +130,29 @@ class PlannedDataModule(lightning.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(0),  # its own: the global generator stays where it is
         )
+
+
+def count_in_steps(trainer: Any, steps: int) -> None:
+    """Have epochs end, and validations come, after whole optimizer steps, the same ones on any number of processes.
+
+    `limit_train_batches`, `limit_val_batches` and `val_check_interval` are given in global batches, or as shares;
+    Lightning counts micro-batches.
+
+    Args:
+        trainer: changed in place, before its loops begin.
+        steps: of a whole epoch.
+
+    Raises:
+        ConfigError: validation by the clock, which comes at another step each time and for each process.
+    """
+    limit, interval, slots = trainer.limit_train_batches, trainer.val_check_interval, trainer.accumulate_grad_batches
+    if trainer._val_check_time_interval is not None:
+        raise ConfigError("trainer.val_check_interval: give a number of steps, or a share of an epoch, not a time")
+    limit = int(limit * steps) if isinstance(limit, float) else min(limit, steps)
+    every = max(1, int(interval * limit)) if isinstance(interval, float) else interval
+    trainer.limit_train_batches, trainer.val_check_interval = limit * slots, every * slots
+    if isinstance(trainer.limit_val_batches, int):
+        trainer.limit_val_batches *= slots
 
 
 def _as_it_is(batch: Any) -> Any:

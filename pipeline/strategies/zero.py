@@ -90,7 +90,16 @@ class ZeRO(Sharded, DeepSpeedStrategy):
             yield
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """Hand the module to DeepSpeed; stage 3 gathers its layers one at a time."""
+        """Hand the module to DeepSpeed; stage 3 gathers its layers one at a time.
+
+        Raises:
+            ConfigError: gradients are to be clipped in a way that DeepSpeed does not know.
+        """
+        if trainer.gradient_clip_val and trainer.gradient_clip_algorithm not in (None, "norm"):
+            algorithm = trainer.gradient_clip_algorithm
+            raise ConfigError(
+                f"trainer.gradient_clip_algorithm={algorithm}: ZeRO clips by the norm; or train with ddp, fsdp"
+            )
         if self.stage == 3:
             from deepspeed.utils import set_z3_leaf_modules
 

@@ -14,6 +14,13 @@ from lightning.pytorch.loggers.logger import Logger
 from pipeline.journal import JournalWriter
 
 
+def tell(trainer: Any, fault: Mapping[str, Any]) -> None:
+    """Write to a trainer's journal what went wrong in this step, and what was done about it."""
+    for logger in trainer.loggers:
+        if isinstance(logger, JournalLogger):
+            logger.log_fault(fault, trainer.global_step)
+
+
 class JournalLogger(Logger):
     """Writes `journal.jsonl` of the run directory `run`.
 

@@ -48,6 +48,12 @@ def in_a_fork(work: Callable[[], int]) -> int:
 
 
 @pytest.fixture(scope="session")
+def apart() -> Callable[[Callable[[], int]], int]:
+    """`apart(WORK)` runs it in a forked process, which may close, mount or limit what it likes; its exit code."""
+    return in_a_fork
+
+
+@pytest.fixture(scope="session")
 def fit_in(corpus: Path) -> Callable[[Path], Fit]:
     """`fit_in(HOME)` is the function `fit` below, with HOME/runs for the runs."""
 
@@ -144,7 +150,7 @@ def try_out(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         settings = {"trainer.accelerator": "cpu", "trainer.devices": processes}
         settings["data.init_args.per_device_batch_size"] = 16 // (processes * slots)
         given = settings | dict(zip(overrides[::2], overrides[1::2], strict=True))
-        keys = [*lengths.keys(slots), *(f"--{key}={value}" for key, value in given.items())]
+        keys = [*lengths.keys(), *(f"--{key}={value}" for key, value in given.items())]
         if (name := f"{model} {keys}") not in made:
             home = tmp_path_factory.mktemp("trial")
             config = home / "config.yaml"

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline import checkpoint, pieces
 from pipeline.errors import CheckpointError
@@ -27,7 +29,7 @@ def write(path: Path, state: Any, processes: int = 2, **about: Any) -> Path:
     for writing in writings:
         writing.thread.join()
         assert writing.error is None
-    writings[0].publish(about)
+    writings[0].publish(about, processes)
     return path
 
 
@@ -80,6 +82,39 @@ def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path, damage: Any)
     damage(older)
     with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
         checkpoint.latest(tmp_path, told.append)
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
+    path = save(tmp_path, 10, loss=0.1)
+    whole, files = checkpoint.verify(path), sorted(path.iterdir())
+
+    @settings(max_examples=200, deadline=None, derandomize=True)
+    @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), file=st.sampled_from(files))
+    def flip_one(place: float, bit: int, file: Path) -> None:
+        before = file.read_bytes()
+        data = bytearray(before)
+        data[int(place * len(data))] ^= 1 << bit
+        file.write_bytes(data)
+        try:
+            found = checkpoint.verify(path)
+        except CheckpointError:
+            return
+        finally:
+            file.write_bytes(before)
+        assert {key: found[key] for key in whole} == whole  # a bit of the space between words, or of the hash's name
+
+    flip_one()
+
+
+def test_a_checkpoint_without_the_part_of_a_process_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SEEN", 0.1)
+    writing = checkpoint.Writing(tmp_path / checkpoint.name_of(20), lambda own: None, 0)
+    writing.thread.join()
+    with pytest.raises(OSError, match="the parts of 1 processes are not here"):
+        writing.publish({}, 2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_save_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def trained(home: Path) -> Run:
     first = {"number": 1, "started": times[0], "ended": None, "reason": None, "start_step": 0}
     second = {"number": 2, "started": times[1], "ended": times[2], "reason": "stopped", "start_step": 80}
     run.write(attempts=[about | first, about | second])
-    (run.path / "config.yaml").write_text("trainer: {max_steps: 200}")
+    (run.path / "config.yaml").write_text("{trainer: {max_steps: 200}, model: {}, data: {}}")
     journal = JournalWriter(run.path)
     for attempt, begin, end in ((1, 0, 100), (2, 80, 100)):
         journal.attempt(attempt, begin)
