@@ -1,8 +1,8 @@
-"""Attention drawn as pictures: heat over a photograph for each word that was written of it.
+"""Attention drawn as pictures: word against word, and heat over a photograph for each word that was written of it.
 
-Xu et al. (2015), "Show, Attend and Tell", figure 3.
+Bahdanau, Cho and Bengio (2015), figure 3; Xu et al. (2015), "Show, Attend and Tell", figure 3.
 
-Legend: T words, H rows and W columns of regions.
+Legend: T words, S words of the source, H rows and W columns of regions.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 MARGIN = 4  # pixels around a text and between panels
 PANELS = 6  # in a row
+CELL = 24  # pixels of a word against a word
 
 
 def label(text: str, size: int = 14) -> Image.Image:
@@ -29,6 +30,26 @@ def colours(shares: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
     """From black for nothing over red and yellow to white for the largest."""
     level = 3 * shares[..., None] / max(float(shares.max()), 1e-12)
     return np.rint(255 * np.clip(level - np.arange(3), 0, 1)).astype(np.uint8)
+
+
+def against(source: Sequence[str], words: Sequence[str], looks: Float[np.ndarray, "T S"]) -> Image.Image:
+    """A row for each word that was written, with the share that it gave to each word of the source.
+
+    Args:
+        source: the words that were read.
+        words: the words that were written.
+        looks: the attention of each written word to each that was read.
+    """
+    rows, columns = [label(word) for word in words], [label(word).rotate(90, expand=True) for word in source]
+    left, top = max(row.width for row in rows), max(column.height for column in columns)
+    whole = Image.new("RGB", (left + CELL * len(columns), top + CELL * len(rows)), "white")
+    for at, row in enumerate(rows):
+        whole.paste(row, (left - row.width, top + CELL * at + (CELL - row.height) // 2))
+    for at, column in enumerate(columns):
+        whole.paste(column, (left + CELL * at + (CELL - column.width) // 2, top - column.height))
+    cells = Image.fromarray(colours(looks)).resize((CELL * len(columns), CELL * len(rows)), Image.Resampling.NEAREST)
+    whole.paste(cells, (left, top))
+    return whole
 
 
 def heat(image: Image.Image, shares: Float[np.ndarray, "H W"]) -> Image.Image:

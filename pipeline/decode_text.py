@@ -63,3 +63,8 @@ def text_of(tokenizer: "Tokenizer", eos: int, tokens: Sequence[int], prompt: Seq
     """The text that `tokens` add to their prompt."""
     stream = TextStream(tokenizer, eos, prompt)
     return "".join(stream.push(token) for token in tokens) + stream.finish()
+
+
+def written(tokenizer: "Tokenizer", tokens: Sequence[int]) -> list[str]:
+    """Each token alone, as it is written."""
+    return [tokenizer.decode([token], skip_special_tokens=False) for token in tokens]

@@ -33,6 +33,8 @@ def main(argv: list[str]) -> int:
     try:
         if arguments.chat:
             writer.chat(sys.stdin, choice, limits, arguments.seed)
+        elif arguments.attention:
+            writer.draw(prompts[0], choice, limits, arguments.seed, arguments.attention)
         elif len(prompts) * arguments.samples == 1 and not arguments.json and arguments.beam is None:
             writer.write_live(prompts[0], choice, limits, arguments.seed)
         else:
@@ -67,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add("--samples", type=int, default=1, help="texts for each prompt (default: 1)")
     add("--seed", type=int, default=0, help="sample k of every prompt is drawn with seed + k (default: 0)")
     add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
+    add("--attention", type=Path, metavar="FILE.png", help="draw where a text looked at its source, token by token")
     add("--json", action="store_true", help="one JSON object a line")
     way = result.add_argument_group(
         "choosing the next token (default: sampling at temperature 1; from a source, the most probable)"
@@ -98,6 +101,9 @@ def settings(arguments: argparse.Namespace) -> "tuple[Choice | None, Limits]":
         raise ConfigError(f"--samples {arguments.samples}: a beam draws nothing; --n-best N writes its N best")
     if arguments.greedy and arguments.samples > 1:
         raise ConfigError("--greedy gives one text a prompt: leave out --samples, or sample")
+    one = len(arguments.prompt or ()) == 1 and not (arguments.json or arguments.samples > 1 or arguments.n_best)
+    if arguments.attention and not one:
+        raise ConfigError("--attention draws one text: give one --prompt, without --samples, --n-best and --json")
     try:
         return chosen(arguments), Limits(arguments.tokens, arguments.min_tokens, no_repeat=arguments.no_repeat)
     except ValueError as error:

@@ -81,3 +81,7 @@ class Score(ABC):
     @abstractmethod
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         """Its values, by name; of each text's several references any counts."""
+
+    def signature(self) -> str | None:
+        """How the last value was computed, as a paper that reports it should say; None where the name says it."""
+        return None

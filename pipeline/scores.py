@@ -26,7 +26,7 @@ class BLEU(Score):
 
     def signature(self) -> str:
         """What a paper that reports the last value should name."""
-        return str(self.corpus.get_signature())
+        return f"BLEU|{self.corpus.get_signature()}"
 
 
 class ChrF(Score):
@@ -47,7 +47,19 @@ class ChrF(Score):
 
     def signature(self) -> str:
         """What a paper that reports the last value should name."""
-        return str(self.corpus.get_signature())
+        return f"chrF{self.corpus.beta}|{self.corpus.get_signature()}"
+
+
+class ExactMatch(Score):
+    """Texts that are one of their references, word by word, in percent."""
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """`exact_match`."""
+        right = [
+            text.split() in [reference.split() for reference in any_of]
+            for text, any_of in zip(hypotheses, references, strict=True)
+        ]
+        return {"exact_match": 100 * sum(right) / len(right)}
 
 
 class ErrorRate(Score):

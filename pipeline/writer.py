@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
+from pipeline.attention_pictures import against
 from pipeline.data.pairs import padded
 from pipeline.decode import Choice, Greedy, Limits, Sample, stream
-from pipeline.decode_text import TextStream, text_of
+from pipeline.decode_text import TextStream, text_of, written
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.record import is_run, read_record
 from pipeline.state import State
@@ -94,6 +96,14 @@ class Writer:
             f"--chat: {self.run} continues texts; train a model of dialogues (unroll prepare pairs --dialogue)"
         )
 
+    def draw(self, prompt: str, choice: Any, limits: Limits, seed: int, file: Path) -> None:
+        """Write one text, and a picture of where each of its tokens looked.
+
+        Raises:
+            ConfigError: the model looks at no source, or the file cannot be written.
+        """
+        raise ConfigError(f"--attention: {self.run} continues texts; a model that writes from a source looks at it")
+
     def write_all(self, prompts: list[str], choice: Choice, limits: Limits, arguments: argparse.Namespace) -> None:
         """Write the texts of all prompts, a batch at a time."""
         samples = arguments.n_best or arguments.samples
@@ -144,9 +154,24 @@ class SourceWriter(Writer):
     @torch.no_grad()
     def given(self, prompts: Sequence[str]) -> tuple[list[list[int]], State, list[str]]:
         """An end mark to begin with, and the encoded sources."""
+        return [[self.eos]] * len(prompts), self.forward.begin(self.source(prompts)), [""] * len(prompts)
+
+    def source(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        """What the model reads."""
         sources = [np.array([*tokens_of(self.source_tokenizer, each), self.source_eos]) for each in prompts]
-        source = tuple(part.to(self.device) for part in padded(sources, self.source_eos))
-        return [[self.eos]] * len(prompts), self.forward.begin(source), [""] * len(prompts)
+        return tuple(part.to(self.device) for part in padded(sources, self.source_eos))
+
+    def draw(self, prompt: str, choice: Any, limits: Limits, seed: int, file: Path) -> None:
+        """Write one text, and a picture of where each of its tokens looked."""
+        [(_, _, _, text)] = self.texts([prompt], choice, limits, 1, seed)
+        print(text["text"], flush=True)
+        source = self.source([prompt])
+        looks = self.forward.alignment(source, text["tokens"], self.eos)
+        read = written(self.source_tokenizer, source[0][0].tolist())
+        try:
+            against(read, written(self.tokenizer, text["tokens"]), looks).save(file)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--attention {file} cannot be written as a picture: {error}") from error
 
     def chat(self, lines: Iterable[str], choice: Any, limits: Limits, seed: int) -> None:
         """Answer line by line, with as many turns before each reply as in training.

@@ -1,4 +1,4 @@
-"""Text written by the model as it learns: the same prompts and seeds at every validation."""
+"""Text written by the model as it learns, and where it looked: the same prompts and seeds at every validation."""
 
 from pathlib import Path
 from typing import Any
@@ -31,5 +31,8 @@ class Samples(Callback):
 
         with torch.no_grad():
             rows = pl_module.examples(Tokenizer.from_file(str(self.file)), self.count, self.tokens)
+        pictures = [row.pop("picture") for row in rows if "picture" in row]
         for logger in loggers:
             logger.log_samples(rows, trainer.global_step)
+            if pictures and hasattr(logger, "log_pictures"):
+                logger.log_pictures(pictures, trainer.global_step)

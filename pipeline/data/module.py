@@ -37,6 +37,8 @@ class PlannedDataModule(lightning.LightningDataModule):
         workers: loader processes; 0 reads in the training process.
     """
 
+    shown: str | None = None  # the column of a split that tells people which source a row is
+
     def __init__(self, dataset: Dataset, workers: int) -> None:
         super().__init__()
         self.dataset, self.workers = dataset, workers

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.attention_pictures import against
 from pipeline.data.batch import IGNORE, PairBatch
 from pipeline.data.module import PlannedDataModule
 from pipeline.data.plan import NO_SAMPLE, Bucketed, Ids, Plan, Share, Slice
 from pipeline.dataset import Dataset
+from pipeline.decode_text import written
 from pipeline.errors import ConfigError
 from pipeline.records import RecordSplit
 
@@ -159,6 +162,8 @@ class PairsDataModule(BudgetedDataModule):
         ConfigError: a pair of the training split is longer than the budget.
     """
 
+    shown = "text"
+
     def __init__(
         self,
         dataset: Path,
@@ -181,4 +186,19 @@ class PairsDataModule(BudgetedDataModule):
         rows = range(min(count, samples.split.rows))
         ids = samples.split.first_samples[list(rows)]
         batch = samples.__getitems__(Slice(ids, 0, 0, 0, 0))
-        return batch.source, [samples.split.value("text", row) for row in rows]
+        return batch.source, [samples.split.value(self.shown, row) for row in rows]
+
+    def picture(self, source: tuple[Tensor, ...], tokens: Sequence[int], looks: Float[np.ndarray, "T S"]) -> Any:
+        """Where each token of a text looked at a source, drawn.
+
+        Args:
+            source: a batch's `source` of one row.
+            tokens: the text.
+            looks: the share that each token gave to each of the source.
+        """
+        from tokenizers import Tokenizer
+
+        assert self.dataset.source is not None
+        reader = Tokenizer.from_file(str(self.dataset.source.file))
+        read = source[0][source[1]].tolist()
+        return against(written(reader, read), written(self.tokenizer, tokens), looks)

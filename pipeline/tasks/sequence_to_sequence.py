@@ -3,10 +3,13 @@
 Legend: B sequences, T positions, S positions of the source, V tokens of the vocabulary.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
@@ -15,6 +18,7 @@ from pipeline.data.batch import PairBatch
 from pipeline.decode import Choice, Greedy, Limits, Sample, generate
 from pipeline.decode_beam import Beam
 from pipeline.decode_text import text_of
+from pipeline.durable import write_durably
 from pipeline.metrics import Score
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
@@ -90,6 +94,7 @@ class SequenceToSequence(TokenPrediction):
         super().__init__(int(decoder.width), vocab_size, head, optimizer, schedule)  # type: ignore[arg-type]
         self.encoder, self.decoder = encoder, decoder
         self.evaluation, self.sampled_inputs = evaluation, sampled_inputs
+        self.kept: Path | None = None  # where the texts of the last evaluation are
         self.written: dict[int, str] = {}  # text for each row of the split under evaluation
 
     def begin(self, source: tuple[Tensor, ...]) -> State:
@@ -115,15 +120,40 @@ class SequenceToSequence(TokenPrediction):
         Raises:
             ValueError: the decoder looks at its source only once.
         """
-        if not hasattr(self.decoder, "look"):
-            raise ValueError(f"a {type(self.decoder).__name__} reads its source once and pays no attention to it")
-        outputs, state, weights = self.decoder.look(self.embedding(tokens), state)  # type: ignore[operator]
+        outputs, state, weights = self._looking.look(self.embedding(tokens), state)
         return self.output(outputs), state, weights
 
     def inside(self, state: State) -> Bool[Tensor, "B S"]:
-        """Where the source in a state holds something to look at."""
-        keep: Tensor = self.decoder.inside(state)  # type: ignore[operator]
+        """Where the source in a state holds something to look at.
+
+        Raises:
+            ValueError: the decoder looks at its source only once.
+        """
+        keep: Tensor = self._looking.inside(state)
         return keep
+
+    @property
+    def _looking(self) -> Any:
+        if hasattr(self.decoder, "look"):
+            return self.decoder
+        raise ValueError(f"a {type(self.decoder).__name__} reads its source once and pays no attention to it")
+
+    @torch.no_grad()
+    def alignment(self, source: tuple[Tensor, ...], tokens: Sequence[int], eos: int) -> Float[np.ndarray, "T S"]:
+        """Where each token of a text looked when it was written from one source.
+
+        Args:
+            source: a batch's `source` of one row.
+            tokens: the text, with its end mark where it has one.
+            eos: the end mark.
+
+        Raises:
+            ValueError: the decoder looks at its source only once.
+        """
+        state = self.begin(source)
+        _, _, weights = self.look(torch.tensor([[eos, *tokens[:-1]]], device=self.device), state)
+        shares: np.ndarray = weights[0][:, self.inside(state)[0]].float().cpu().numpy()
+        return shares
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the nats a token of the global batch."""
@@ -148,7 +178,14 @@ class SequenceToSequence(TokenPrediction):
         for score in self.evaluation.scores if texts else ():
             for name, value in score([*texts.values()], references).items():
                 self.log(f"{prefix}/{name}", value, logger=False)
+        if texts and self.trainer.state.fn != "fit" and self.trainer.is_global_zero:
+            self._keep(texts, references, split_name)
         return loss
+
+    def report(self) -> list[str]:
+        """How scores are computed that come in several ways, and where the texts are."""
+        signed = [score.signature() for score in self.evaluation.scores]
+        return [f"  {line}" for line in (*signed, self.kept and f"the texts: {self.kept}") if line]
 
     def write(self, source: tuple[Tensor, ...], choice: Any, tokens: int) -> list[list[int]]:
         """The best text for each source, as tokens without an end mark."""
@@ -158,13 +195,19 @@ class SequenceToSequence(TokenPrediction):
         found = generate(self, prompts, choice, limits, device=self.device, start=self.begin(source))
         return [best[:-1] if best[-1] == eos else best for best, *_ in found]
 
-    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, str]]:
-        """Texts for the first sources of the validation split, with the sources where they are texts."""
+    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, Any]]:
+        """Texts for the first sources of the validation split, and pictures of where they looked at the sources."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         sources, shown = data.show("validation", count)
         source = tuple(part.to(self.device) for part in sources)
         texts = self.write(source, self.evaluation.choice, tokens)
-        return [{"prompt": said, "text": tokenizer.decode(text)} for said, text in zip(shown, texts, strict=True)]
+        rows = [{"prompt": said, "text": tokenizer.decode(text)} for said, text in zip(shown, texts, strict=True)]
+        if not hasattr(self.decoder, "look"):
+            return rows
+        for at, (row, text) in enumerate(zip(rows, texts, strict=True)):
+            one, text = tuple(part[at : at + 1] for part in source), [*text, data.dataset.target.eos]
+            row["picture"] = data.picture(one, text, self.alignment(one, text, text[-1]))
+        return rows
 
     def _inputs(self, batch: PairBatch, state: State) -> Tensor:
         """The decoder's inputs, some of them what it would have said itself."""
@@ -198,6 +241,19 @@ class SequenceToSequence(TokenPrediction):
         tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
         for (_, row), text in zip(mine, texts, strict=True):
             self.written[row] = text_of(tokenizer, dataset.target.eos, text)
+
+    def _keep(self, texts: dict[int, str], references: Sequence[Sequence[str]], split_name: str) -> None:
+        """Write the texts into the run, a line of JSON each, with their sources and what they should have been."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        split = data.dataset.splits[split_name]
+        lines = []
+        for (row, text), right in zip(texts.items(), references, strict=True):
+            source = {} if data.shown is None else {"source": split.value(data.shown, row)}
+            lines.append(
+                json.dumps({"row": row, **source, "text": text, "references": right}, ensure_ascii=False) + "\n"
+            )
+        self.kept = Path(self.trainer.default_root_dir) / f"written-{split_name}.jsonl"
+        write_durably(self.kept, lambda path: path.write_text("".join(lines), encoding="utf-8"))
 
     def _everyone(self) -> dict[int, str]:
         """The texts of all processes, by row in order; they are forgotten."""

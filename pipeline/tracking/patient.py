@@ -82,6 +82,18 @@ class PatientWandbLogger(WandbLogger):
         self._send(send)
 
     @rank_zero_only
+    def log_pictures(self, pictures: Sequence[Any], step: int) -> None:
+        """Log images of Pillow, such as those of attention."""
+
+        def send(run: Any) -> None:
+            import wandb
+
+            named = {f"attention/{number}": wandb.Image(picture) for number, picture in enumerate(pictures, 1)}
+            run.log({**named, "step": step})
+
+        self._send(send)
+
+    @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         """Nothing: the whole config was logged when the run started."""
 

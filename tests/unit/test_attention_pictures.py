@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from pipeline.attention_pictures import MARGIN, colours, grid, heat, label, photograph
+from pipeline.attention_pictures import CELL, MARGIN, against, colours, grid, heat, label, photograph
 
 
 def test_the_largest_share_is_white_and_nothing_is_black() -> None:
@@ -21,6 +21,19 @@ def test_heat_lies_over_the_region_that_is_looked_at() -> None:
     glowing = np.asarray(heat(Image.new("RGB", (80, 80), "black"), shares)).sum(2)
     assert np.unravel_index(glowing.argmax(), glowing.shape)[0] // 20 == 1
     assert glowing[20:40, 60:].mean() > 5 * glowing[50:, :40].mean()
+
+
+def test_each_word_has_a_row_and_each_word_of_the_source_a_column() -> None:
+    looks = np.zeros((2, 3))
+    looks[0, 2] = looks[1, 0] = 1.0
+    drawn = against(["ein", "rotes", "Haus"], ["a", "house"], looks)
+    left, top = label("house").width, label("rotes").width
+    assert drawn.size == (left + 3 * CELL, top + 2 * CELL)
+    middles = [
+        [drawn.getpixel((left + CELL * s + CELL // 2, top + CELL * t + CELL // 2)) for s in range(3)] for t in (0, 1)
+    ]
+    white, black = (255, 255, 255), (0, 0, 0)
+    assert middles == [[black, black, white], [white, black, black]]
 
 
 def test_every_word_has_its_panel() -> None:

@@ -282,6 +282,8 @@ def test_characters_that_the_vocabulary_lacks_are_named(run, capsys):
         (["--beam", "2", "--n-best", "3"], "--n-best 3: from 1 to the width of the beam, 2"),
         (["--beam", "2", "--n-best", "0"], "--n-best 0: from 1 to the width"),
         (["--n-best", "2"], "--n-best is a setting of the beam"),
+        (["--attention", "a.png"], "--attention draws one text: give one --prompt"),
+        (["--attention", "a.png", "--prompt", "the", "cat"], "--attention draws one text"),
         (["--coverage-penalty", "1"], "--coverage-penalty is a setting of the beam"),
         (["--no-repeat", "-1"], "no_repeat=-1 must be at least 0"),
         (["--length-penalty", "1"], "--length-penalty is a setting of the beam"),
@@ -362,6 +364,37 @@ def test_nothing_is_written_twice_and_what_was_not_looked_at_counts(translator, 
     assert any(len(set(row["tokens"])) < len(row["tokens"]) for row in free)
     assert all(len(set(row["tokens"])) == len(row["tokens"]) for row in once)
     assert max(row["score"] for row in covered) < max(row["score"] for row in brief)
+
+
+def test_attention_is_drawn_token_against_token(translator, capsys, tmp_path):
+    from PIL import Image
+
+    from pipeline.attention_pictures import CELL, label
+
+    words = [word for word in word_tokenizer().get_vocab() if word.isalpha()][:3]
+    options = ["babble", "--prompt", " ".join(words), "--tokens", "5", "--beam", "2"]
+    main(options)
+    text = capsys.readouterr().out
+    main([*options, "--attention", str(tmp_path / "a.png")])
+    assert capsys.readouterr().out == text
+    left, top = (max(label(word).width for word in side) for side in (text.split(), [*words, "<eos>"]))
+    assert Image.open(tmp_path / "a.png").size == (left + 4 * CELL, top + 5 * CELL)
+    with pytest.raises(ConfigError, match=r"--attention .*a\.none cannot be written as a picture"):
+        main([*options, "--attention", str(tmp_path / "a.none")])
+
+
+def test_what_looks_at_no_source_or_once_draws_no_attention(translator, tmp_path):
+    from pipeline.models.translators import LSTMTranslator
+
+    size = word_tokenizer().get_vocab_size()
+    translator.model = LSTMTranslator(vocab_size=size, source_vocab_size=size, width=16, depth=1).eval()
+    options = ["babble", "--prompt", "the", "--attention", str(tmp_path / "a.png")]
+    for settings in (options, [*options[:3], "--beam", "2", "--coverage-penalty", "1"]):
+        with pytest.raises(CheckpointError, match="a VectorDecoder reads its source once"):
+            main(settings)
+    translator.model = Babbler(size).eval()
+    with pytest.raises(ConfigError, match=r"--attention: .* continues texts"):
+        main(options)
 
 
 def test_coverage_is_of_a_source(run):

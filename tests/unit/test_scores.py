@@ -1,10 +1,11 @@
 """Scores are those of their definitions, on examples small enough to count by hand."""
 
+import importlib.metadata
 import math
 
 import pytest
 
-from pipeline.scores import BLEU, ChrF, Distinct, ErrorRate
+from pipeline.scores import BLEU, ChrF, Distinct, ErrorRate, ExactMatch
 
 
 def test_bleu_is_the_geometric_mean_of_precisions_with_the_brevity_penalty() -> None:
@@ -27,10 +28,18 @@ def test_any_of_several_references_counts() -> None:
 
 
 def test_sacrebleu_says_how_it_was_computed() -> None:
-    score = BLEU()
-    score(["a b c d"], [["a b c d"]])
-    assert "tok:13a" in score.signature()
-    assert "case:mixed" in score.signature()
+    version = importlib.metadata.version("sacrebleu")
+    bleu, chrf = BLEU(), ChrF(word_order=2)
+    for score in (bleu, chrf):
+        score(["a b c d"], [["a b c d", "a b c"]])
+    assert bleu.signature() == f"BLEU|nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp|version:{version}"
+    assert chrf.signature() == f"chrF2|nrefs:2|case:mixed|eff:yes|nc:6|nw:2|space:no|version:{version}"
+    assert ErrorRate().signature() is None
+
+
+def test_a_text_matches_exactly_that_is_one_of_its_references() -> None:
+    hypotheses, references = ["a b", "a  b", "a c", ""], [["b", "a b"], ["a b"], ["a b", "c"], ["a"]]
+    assert ExactMatch()(hypotheses, references) == {"exact_match": 50}
 
 
 def test_error_rates_count_edits_over_the_length_of_what_is_right() -> None:

@@ -1,12 +1,18 @@
 """A model that reads a source learns to write from it, the same in any company and by any way of writing."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
 
+from pipeline.attention_pictures import CELL, label
 from pipeline.data.batch import IGNORE
+from pipeline.data.pairs import PairsDataModule
 from pipeline.decode import Greedy, Limits, generate
 from pipeline.decode_beam import Beam
+from pipeline.decode_text import written
 from pipeline.models.translators import AttentionTranslator, LSTMTranslator, TransformerTranslator
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence
 from pipeline.tasks.token_prediction import TokenHead
@@ -116,6 +122,29 @@ def test_sampled_inputs_are_the_models_own_guesses() -> None:
     assert torch.equal(own[:, 1:], guesses[:, :-1])
     model.sampled_inputs = 0.0
     assert model._inputs(batch, state) is inputs
+
+
+@pytest.mark.parametrize("model_class", MODELS)
+def test_a_validation_shows_where_its_texts_looked(
+    model_class: type[SequenceToSequence], tiny_pairs_dataset: Path
+) -> None:
+    data = PairsDataModule(tiny_pairs_dataset)
+    torch.manual_seed(1)
+    model = model_class(**data.linked, width=16, depth=1).eval()
+    trainer = SimpleNamespace(datamodule=data)
+    model.trainer = trainer  # type: ignore[assignment]
+    rows = model.examples(data.tokenizer, 2, 6)
+    split = data.dataset.splits["validation"]
+    assert [row["prompt"] for row in rows] == [split.value("text", 0), split.value("text", 1)]
+    if model_class is LSTMTranslator:  # it looks back at nothing
+        assert all(row.keys() == {"prompt", "text"} for row in rows)
+        return
+    texts = model.write(data.show("validation", 2)[0], model.evaluation.choice, 6)
+    for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        words = [label(word) for word in written(data.tokenizer, [*text, data.dataset.target.eos])]
+        assert row["picture"].width == max(word.width for word in words) + CELL * (
+            len(split.value("source", number)) + 1
+        )
 
 
 @pytest.mark.parametrize(

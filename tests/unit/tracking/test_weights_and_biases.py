@@ -11,6 +11,7 @@ import warnings
 import pytest
 import wandb
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 
 from pipeline.tracking.patient import PatientWandbLogger, describe
@@ -96,6 +97,20 @@ def test_the_table_of_samples_holds_the_latest_of_all_steps(tmp_path):
     tables = (tmp_path / "run").glob("wandb/offline-run-*/files/media/table/samples_*.json")
     last = max((json.loads(path.read_text())["data"] for path in tables), key=lambda data: data[-1][0])
     assert last == [[step, "p", f"text {step}"] for step in range(7, 71)]
+
+
+def test_pictures_of_attention_are_kept_with_their_step(tmp_path):
+    logger = start(tmp_path / "run")
+    for step in (5, 9):
+        logger.log_pictures([Image.new("RGB", (step, 4)), Image.new("RGB", (step, 3))], step)
+    logger.finish()
+    (file,) = (tmp_path / "run").glob("wandb/offline-run-*/run-id123456.wandb")
+    found, _ = rows(file)
+    sizes = [
+        [row["step"], *(row[f"attention/{n}.{side}"] for n in (1, 2) for side in ("width", "height"))] for row in found
+    ]
+    assert sizes == [[5, 5, 4, 5, 3], [9, 9, 4, 9, 3]]
+    assert len(list((tmp_path / "run").glob("wandb/offline-run-*/files/media/images/attention/*.png"))) == 4
 
 
 def test_everything_stays_under_the_run_directory_and_says_nothing(tmp_path, capfd):
