@@ -1,5 +1,6 @@
 """The command line: `unroll VERB ...`, each verb imported only when it is called."""
 
+import errno
 import importlib
 import os
 import sys
@@ -36,6 +37,20 @@ Train sequence models; lose nothing when they are stopped.
 `unroll VERB --help` tells more. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 5 memory, 6 not
 finite, 7 lost process, 8 hang, 75 stopped and saved (give the same command again), 1 anything else."""
 
+TRAINING_HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yaml ...] [--run NAME] [--KEY VALUE ...]
+
+  --config FILE       an experiment, then overlays such as configs/run/ddp.yaml; later files win
+  --run NAME          the run's directory is runs/NAME (default: from the name of the first config)
+  --resume auto|never auto continues the run where it stands; never starts anew and keeps the old run aside
+  --KEY VALUE         any value: --model.init_args.width 512 --trainer.max_steps 1000 --data.init_args.context 64
+  --print_config      the resolved config, and nothing else
+  --help-all          every key; --model.help CLASS and --data.help CLASS tell what a class takes
+
+`unroll {verb} --run NAME` alone uses the config kept in the run."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
@@ -49,6 +64,9 @@ def main(argv: list[str] | None = None) -> int:
     module = VERBS[verb][0]
     try:
         if module == "pipeline.training":
+            if not rest or {"-h", "--help"} & set(rest):
+                print(TRAINING_HELP.format(verb=verb))
+                return 0 if rest else 2
             stop.install()  # before torch is imported: a signal in those seconds is not lost
             slurm.adopt()
             rest = [verb, *rest]
@@ -61,6 +79,12 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if error.errno not in FULL | CLOSED:
+            raise
+        mend = "make room" if error.errno in FULL else "choose another place, or change its rights"
+        where = f"{error.filename}: " if error.filename else ""
+        return complain(f"{where}{error.strerror}; {mend}, then the same command goes on", 1)
 
 
 def complain(message: str, exit_code: int, shared: bool = True) -> int:

@@ -4,12 +4,13 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import page
-from pipeline.comparison import COLUMNS, MISSING, Entry, Group, gather, grouped, is_best, shown
+from pipeline.comparison import COLUMNS, MISSING, Column, Entry, Group, gather, grouped, is_best, shown
 from pipeline.errors import CheckpointError, DataError, UserError
 from pipeline.run import RUNS, find_run
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ORDER = 5  # of the baseline's n-grams
+ROOMY = 96  # columns of a terminal in which the whole table is readable
+SPARED = ("tokens", "seconds")  # what is left out of narrower ones; the page has it
 
 
 def main(argv: list[str]) -> int:
@@ -177,24 +180,35 @@ def show(groups: list[Group]) -> None:
     if not console.is_terminal:
         console.width = 160  # a pipe has no edge to wrap at
     for group in groups:
-        console.print(table(group))
+        columns = [column for column in COLUMNS if console.width >= ROOMY or column.key not in SPARED]
+        console.print(table(group, columns))
     console.print("* best of its column; perplexity and bits per byte are the best on the validation split")
 
 
-def table(group: Group) -> "Table":
+def table(group: Group, columns: Sequence[Column] = COLUMNS) -> "Table":
     """The table of one dataset; every cell is plain text, whatever a run is called."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     grid = Table(title=Text(group.title), title_justify="left", box=box.SIMPLE_HEAD)
-    for column in COLUMNS:
-        grid.add_column(column.title, justify="right" if column.is_number else "left")
+    grid.padding, grid.pad_edge = (0, 1, 0, 0), False
+    for column in columns:
+        if column.is_number:  # never cut: where it is narrow, names are folded
+            grid.add_column(column.title, justify="right", width=_narrowest(column, group))
+        else:
+            grid.add_column(column.title, overflow="fold")
     for entry in group.rows():
         cells = []
-        for column in COLUMNS:
+        for column in columns:
             best = is_best(column, entry, group)
             text = shown(column, entry) + ("*" if best else "")
             cells.append(Text(text, style="bold green" if best else "dim" if text == MISSING else ""))
         grid.add_row(*cells, style="italic" if entry is group.baseline else None)
     return grid
+
+
+def _narrowest(column: Column, group: Group) -> int:
+    """The width of a column in which neither a figure nor a word of its title is broken."""
+    figures = [shown(column, entry) for entry in group.rows()]
+    return max(*(len(word) for word in column.title.split()), *(len(figure) + 1 for figure in figures))

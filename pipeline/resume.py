@@ -80,7 +80,8 @@ def _check(cli: Any) -> dict[str, int]:
     Raises:
         ConfigError: before anything is written, where the model cannot be or the dataset has too little.
     """
-    _, data, _ = cli.build()
+    model, data, _ = cli.build()
+    model.check_optimizer()
     data.samples("validation")
     if not data.steps_per_epoch:
         raise ConfigError(f"the training split of {data.dataset.path} is empty: prepare more")

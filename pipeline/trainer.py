@@ -1,7 +1,6 @@
 """Lightning's Trainer, with the callbacks, loggers and strategy that a run needs, whatever the config adds."""
 
 import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +8,11 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from rich.console import Console
 
+from pipeline.callbacks.bar import Bar
 from pipeline.callbacks.lines import Lines
 from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.randomness import Randomness
@@ -66,14 +66,16 @@ def make_trainer(
         *(settings["callbacks"] or []),
         checkpoints,  # last: it saves what the others did in this step
     ]
-    shown = RichProgressBar(leave=False) if sys.stdout.isatty() else Lines(monitor)
+    console = Console()
+    draws = console.is_terminal and not console.is_dumb_terminal
+    shown = Bar(monitor, console) if draws else Lines(monitor)
     settings |= {
-        "callbacks": [*own, shown, monitor.leave] if start else [],
+        "callbacks": [*own, shown, monitor.leave] if start else [shown] if draws else [],
         "logger": _loggers(config, run, model, data) if start else False,
         # Lightning's view of Slurm brings signal handlers, a requeue and checks of its own
         "plugins": [CheckpointDirectory(), LightningEnvironment(), *_listed(settings["plugins"])],
         "enable_checkpointing": False,  # the callback above is the one that does it
-        "enable_progress_bar": start is not None and sys.stdout.isatty(),
+        "enable_progress_bar": False,  # Bar and Lines are the ones that do it
         "enable_model_summary": False,
         "use_distributed_sampler": False,  # the plan shares the batches out
         "default_root_dir": run.path,
@@ -99,7 +101,7 @@ def check_precision(settings: Mapping[str, Any]) -> None:
 def _built(settings: dict[str, Any]) -> Trainer:
     try:
         trainer = Trainer(**settings)
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"trainer: {error}") from error
     trainer.fit_loop.__class__ = WholeFitLoop
     return trainer

@@ -24,6 +24,7 @@ from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.execution import Execution
 from pipeline.callbacks.guard import Guard
 from pipeline.callbacks.watchdog import Watchdog
+from pipeline.complaints import check_files, plainly
 from pipeline.data.plan import Share
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
 from pipeline.resume import Start, begin
@@ -36,29 +37,6 @@ LOCK_PATIENCE = 60.0  # seconds that a requeued attempt gives the one before it 
 # what the data tells the model, where the model asks for it
 LINKED = ("vocab_size", "source_vocab_size", "covariates", "context", "horizon", "classes", "rate")
 CONFIGS = Path(__file__).parent.parent / "configs"
-
-# what jsonargparse adds to say through which types it went
-NESTING = (
-    "usage:",
-    "tip:",
-    "Problem with given class_path",
-    "Does not validate",
-    "Subtypes:",
-    "Errors:",
-    "Expected a <class 'NoneType'>",
-    "Given value",
-)
-
-HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yaml ...] [--run NAME] [--KEY VALUE ...]
-
-  --config FILE       an experiment, then overlays such as configs/run/ddp.yaml; later files win
-  --run NAME          the run's directory is runs/NAME (default: from the name of the first config)
-  --resume auto|never auto continues the run where it stands; never starts anew and keeps the old run aside
-  --KEY VALUE         any value: --model.init_args.width 512 --trainer.max_steps 1000 --data.init_args.context 64
-  --print_config      the resolved config, and nothing else
-  --help-all          every key; --model.help CLASS and --data.help CLASS tell what a class takes
-
-`unroll {verb} --run NAME` alone uses the config kept in the run."""
 
 
 class CommandLine(LightningCLI):
@@ -78,6 +56,7 @@ class CommandLine(LightningCLI):
             args=arguments,
             parser_kwargs={
                 "exit_on_error": False,
+                "allow_abbrev": False,
                 "default_config_files": [str(CONFIGS / "base.yaml")],
                 "prog": "unroll fit",
             },
@@ -99,7 +78,12 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what `main` was given: sys.argv begins with the verb."""
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except UserError:
+            raise
+        except Exception as error:  # jsonargparse raises its own, argparse's and what a constructor raised
+            raise ConfigError(plainly(str(error), parser.get_defaults(skip_validation=True).keys())) from error
 
     def _set_seed(self) -> None:
         """Each process seeds itself when it builds."""
@@ -122,7 +106,7 @@ class CommandLine(LightningCLI):
         except UserError:
             raise
         except Exception as error:  # what a constructor raised, and what jsonargparse makes of it
-            raise ConfigError(_shorten(str(error))) from error
+            raise ConfigError(plainly(str(error))) from error
         model, data = self.config_init.model, self.config_init.data
         model.build = partial(self._build_model, data.linked)
         return model, data, self.config_init
@@ -138,9 +122,6 @@ def main(argv: list[str]) -> int:
     """Run one of the verbs; `argv` opens with its name. Returns the exit code."""
     verb, arguments = argv[0], argv[1:]
     _quieten()
-    if {"-h", "--help"} & set(arguments) or not arguments:
-        print(HELP.format(verb=verb))
-        return 0 if arguments else 2
     cli = parse(arguments)
     run = Run(run_directory(cli.config))
     with audience.may_leave():
@@ -183,12 +164,8 @@ def parse(arguments: list[str]) -> CommandLine:
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
     if not any(argument in ("-c", "--config") or argument.startswith("--config=") for argument in arguments):
         arguments = _with_config_of_run(arguments)
-    try:
-        return CommandLine(arguments)
-    except Exception as error:  # jsonargparse raises its own, argparse's and what a constructor raised
-        if isinstance(error, UserError):
-            raise
-        raise ConfigError(_shorten(str(error))) from error
+    check_files(arguments)
+    return CommandLine(arguments)
 
 
 def run_directory(config: Any) -> Path:
@@ -280,18 +257,12 @@ def _linked(name: str, data: Any) -> Any:
 
 
 def _quieten() -> None:
-    """Leave out what Lightning says of things that are so by design here."""
+    """Leave out what Lightning says of things that are so by design here; a warning is one line."""
+    warnings.formatwarning = lambda message, *_, **__: f"unroll: warning: {message}\n"
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(package).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric)\..*", category=UserWarning)
     warnings.filterwarnings("ignore", module=r"(lightning|torch|pipeline\.strategies)\..*", category=FutureWarning)
-
-
-def _shorten(message: str) -> str:
-    """The lines of jsonargparse's message that say what is wrong, without its usage and its nesting."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(NESTING)]
-    return ": ".join(part.rstrip(":") for part in dict.fromkeys(telling or lines))[:600]
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ class Lines(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            found = [(name, float(value)) for name, value in trainer.callback_metrics.items() if "val/" in name]
-            listed = ", ".join(f"{name[4:].replace('_', ' ')} {value:.4f}" for name, value in found)
-            print(f"validation at step {trainer.global_step}: {listed}", flush=True)
+            print(told(trainer), flush=True)
+
+
+def told(trainer: pl.Trainer) -> str:
+    """What the last validation found, as a line."""
+    found = [(name, float(value)) for name, value in trainer.callback_metrics.items() if "val/" in name]
+    listed = ", ".join(f"{name[4:].replace('_', ' ')} {value:.4f}" for name, value in found)
+    return f"validation at step {trainer.global_step}: {listed}"

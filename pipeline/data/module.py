@@ -41,6 +41,8 @@ class PlannedDataModule(lightning.LightningDataModule):
 
     def __init__(self, dataset: Dataset, workers: int) -> None:
         super().__init__()
+        if workers < 0:
+            raise ConfigError(f"workers={workers} must be at least 0: 0 reads in the training process")
         self.dataset, self.workers = dataset, workers
         self.share = Share()
 

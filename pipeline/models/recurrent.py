@@ -130,6 +130,8 @@ class RecurrentStack(nn.Module):
         rates = [input_dropout] + [dropout] * (depth - 1) + [output_dropout]
         if depth < 1:
             raise ValueError(f"depth={depth} must be at least 1")
+        if width < 1 or (hidden is not None and hidden < 1):
+            raise ValueError(f"width={width} and hidden={hidden} must be at least 1")
         for rate in (*rates, weight_drop):
             if not 0.0 <= rate < 1.0:
                 raise ValueError(f"a dropout rate of {rate} is not in [0, 1)")

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from pipeline import state as states
 from pipeline.callbacks.averaging import prefer_average
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups, whole
 from pipeline.state import State
 
@@ -88,6 +88,17 @@ class Task(LightningModule):
         by_epochs = (trainer.max_epochs or 0) * data.steps_per_epoch
         limits = [limit for limit in (by_epochs, trainer.max_steps) if limit > 0]
         return min(limits) if limits else 0
+
+    def check_optimizer(self) -> None:
+        """Try the optimizer's settings on a parameter that is none of the model's.
+
+        Raises:
+            ConfigError: the optimizer does not take them.
+        """
+        try:
+            self.optimizer_of([{"params": [nn.Parameter(torch.zeros(1, device="cpu"))]}])
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ConfigError(f"model.init_args.optimizer: {error}") from error
 
     def configure_optimizers(self) -> Any:
         """The optimizer over matrices and vectors, and the schedule step by step."""

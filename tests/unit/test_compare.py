@@ -244,3 +244,19 @@ def test_durations_are_what_people_say(seconds, told):
 def test_comparing_does_not_wait_for_torch():
     program = "import sys, pipeline.compare; print(sorted({'torch', 'lightning', 'wandb'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_figure_is_cut_in_a_narrow_terminal(width, capsys):
+    from rich.console import Console
+
+    shape = {"architecture": "TransformerLanguageModel", "parameters": 2_170_000, "tokens": 369_000}
+    runs = [Entry(f"a-run-of-a-long-name-{n}", perplexity=1234.56 + n, **shape) for n in (1, 2)]
+    group = Group("a" * 64, "data/pydoc", runs)
+    columns = [column for column in COLUMNS if width >= compare.ROOMY or column.key not in compare.SPARED]
+    Console(width=width).print(compare.table(group, columns))
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= width
+    for figure in ("2.17 M", "1235.56*", "1236.56", "parameters", "perplexity"):
+        assert figure in said
+    assert "…" not in said
