@@ -10,7 +10,7 @@
 | 5 | OutOfMemoryError | the user: smaller micro-batches, or a strategy that divides the model |
 | 6 | NonFiniteError | the user: learning rate, clipping, or the samples that the journal names |
 | 7 | LostPeerError | the scheduler: another process died or left; start the same command again |
-| 8 | HangError | the user: the stacks in the run tell where; the same command continues |
+| 8 | HangError | the scheduler, then the user: start the same command again; the stacks in the run tell where |
 | 75 | stopped and saved | the scheduler: start the same command again |
 """
 
