@@ -11,10 +11,12 @@ from pipeline.errors import TRY_AGAIN, UserError
 VERBS = {
     "prepare": ("data_prep", "raw text -> dataset: `unroll prepare text SOURCE... --output data/NAME`"),
     "fit": ("pipeline.training", "train, or continue, a run: `unroll fit --config configs/text/lstm.yaml`"),
+    "plan": ("pipeline.plan", "what a run will take: memory by strategy, time: `unroll plan CONFIG --nodes 2`"),
     "submit": ("pipeline.submit", "check a run and hand it to Slurm: `unroll submit CONFIG --nodes 2 --time 24:00:00`"),
     "status": ("pipeline.status", "queue, step, loss, rate and attempts of runs"),
     "logs": ("pipeline.logs", "what a run's job said: `unroll logs -f RUN`"),
     "cancel": ("pipeline.cancel", "take a run's job out of the queue"),
+    "doctor": ("pipeline.doctor", "what on this node or cluster would make a run fail, and the mend"),
     "validate": ("pipeline.training", "measure a run's best checkpoint on the validation split"),
     "test": ("pipeline.training", "measure a run's best checkpoint on the test split"),
     "generate": ("pipeline.generate", "write text with a run: `unroll generate RUN --prompt TEXT`"),

@@ -89,6 +89,12 @@ def seconds(time: str) -> int:
     return parts[0] * 60 + (parts[1] if len(parts) == 2 else 0)
 
 
+def clock(seconds: float) -> str:
+    """A duration as H:MM:SS, a form that sbatch takes too."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
 def check_shared(paths: Iterable[Path], profile: Profile, mounts: str) -> None:
     """Refuse paths that other nodes cannot see.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.cluster import Profile
 from pipeline.journal import FILE, read
+from pipeline.layout import Layout
 
 TRAIN = Path(__file__).parent.parent / "slurm" / "train.sbatch"
 LEAD = 120  # seconds before the time limit at which a run is told to save and leave, or more
@@ -34,9 +35,7 @@ class Job:
     Args:
         name: the job's.
         elements: the runs; several are an array.
-        nodes: of each.
-        tasks: processes a node.
-        gpus: a node; 0 asks for none.
+        layout: nodes and processes of each.
         time: limit, as sbatch takes it.
         lead: seconds before the limit at which the run is told.
         command: that starts unroll on every node.
@@ -46,9 +45,7 @@ class Job:
 
     name: str
     elements: Sequence[Element]
-    nodes: int
-    tasks: int
-    gpus: int
+    layout: Layout
     time: str
     lead: int
     command: str
@@ -61,6 +58,7 @@ class Job:
         lines += [f"module load {shlex.join(profile.modules)}"] if profile.modules else []
         lines += [f"export {name}={shlex.quote(str(value))}" for name, value in profile.environment.items()]
         lines += [f"export UNROLL={shlex.quote(self.command)}"]
+        lines += [f"export UNROLL_NODES={self.layout.span}"] if self.layout.fewest < self.layout.nodes else []
         if len(self.elements) == 1:
             lines += [f"set -- {shlex.join(self.elements[0].arguments)}"]
         else:
@@ -75,9 +73,9 @@ class Job:
         given = {"partition": profile.partition, "account": profile.account, "qos": profile.qos}
         return [
             f"--job-name={self.name}",
-            f"--nodes={self.nodes}",
-            f"--ntasks-per-node={self.tasks}",
-            *([f"--gpus-per-node={self.gpus}"] if self.gpus else []),
+            f"--nodes={self.layout.span}",
+            f"--ntasks-per-node={self.layout.tasks}",
+            *([f"--gpus-per-node={self.layout.gpus}"] if self.layout.gpus else []),
             f"--time={self.time}",
             f"--signal=USR1@{self.lead}",
             "--requeue",

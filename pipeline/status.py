@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import jobs
+from pipeline.cluster import clock
 from pipeline.errors import ConfigError
 from pipeline.journal import FILE, Journal, read
 from pipeline.record import CONFIG, RECORD, read_config
@@ -72,8 +73,7 @@ def time_left(run: Path, journal: Journal) -> str:
     series = journal.series("train/loss")
     if last < 1 or not series.steps or not series.steps[-1]:
         return NONE
-    left = round(max(0, last - series.steps[-1]) * series.seconds[-1] / series.steps[-1])
-    return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+    return clock(max(0, last - series.steps[-1]) * series.seconds[-1] / series.steps[-1])
 
 
 def productive(journal: Journal, attempts: list[dict[str, Any]], now: datetime) -> str:

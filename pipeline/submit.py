@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import cluster, jobs, launch
+from pipeline import cluster, jobs, layout
 from pipeline.cluster import Profile
 from pipeline.errors import ConfigError
 from pipeline.job_script import TRAIN, Element, Job, lead
+from pipeline.layout import Layout
 from pipeline.run import Run, find_run
 
 STARTUP = 60  # seconds that a start may take before there is anything to save
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> int:
         ConfigError: the config, the layout, the time limit or the profile cannot be, or Slurm refuses.
         DataError: the dataset is missing or damaged.
     """
-    own, overrides = _divided(argv)
+    own, overrides = layout.divided(argv)
     options = parser().parse_args(own)
     profile = cluster.read(options.profile) if options.profile else Profile()
     after = _dependency(options.after)
@@ -46,7 +47,8 @@ def main(argv: list[str]) -> int:
     for k, element in enumerate(elements, 1):
         jobs.note(element.run, number if len(elements) == 1 else f"{number}_{k}")
     names = elements[0].run.name if len(elements) == 1 else f"{job.name}-1 to {job.name}-{len(elements)}"
-    print(f"job {number}: {names}, {job.nodes} nodes of {job.tasks} tasks, {job.time}; {job.lead} s to save and leave")
+    size = f"{job.layout.span} nodes of {job.layout.tasks} tasks"
+    print(f"job {number}: {names}, {size}, {job.time}; {job.lead} s to save and leave")
     print(f"unroll status {elements[0].run.name}; unroll logs -f {elements[0].run.name}")
     return 0
 
@@ -60,9 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("configs", nargs="*", metavar="CONFIG", help="an experiment, then overlays; none: those kept in the run")
     add("--run", metavar="NAME", help="the run's name (default: from the name of the first config)")
-    add("--nodes", type=_positive, default=1, metavar="N", help="nodes (default: 1)")
-    add("--gpus-per-node", type=int, default=0, metavar="G", help="one task for each (default: 0, on the CPU)")
-    add("--tasks-per-node", type=_positive, metavar="P", help="without GPUs: processes a node (default: 1)")
+    layout.add_options(result)
     add("--time", required=True, metavar="T", help="time limit of one start, as sbatch takes it: 24:00:00")
     add("--profile", metavar="CLUSTER", help="configs/cluster/CLUSTER.yaml, or a file: partition, modules, container")
     add("--array", type=Path, metavar="FILE.yaml", help="a list of {key: value}: a run NAME-k for each")
@@ -70,21 +70,6 @@ def parser() -> argparse.ArgumentParser:
     add("--after", metavar="RUN|JOB", help="start when that run, or job, has ended well")
     add("--dry-run", action="store_true", help="print the script, and nothing else")
     return result
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
-    return number
-
-
-def _divided(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Own options, and the overrides behind `--`."""
-    if "--" not in argv:
-        return argv, []
-    place = argv.index("--")
-    return argv[:place], argv[place + 1 :]
 
 
 def _elements(options: argparse.Namespace, overrides: list[str]) -> list[Element]:
@@ -157,11 +142,11 @@ def _checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     from pipeline.dataset import Dataset
 
     config = training.parse(["--config", *arguments]).config
-    tasks = _tasks(options)
-    trainer = vars(config.trainer)
-    _check_layout(trainer, options.nodes, tasks, options.gpus_per_node)
+    shape = Layout.of(options)
+    shape.check(vars(config.trainer))
     settings = vars(config.data.init_args)
-    Share.of_config(settings, options.nodes * tasks)
+    for nodes in range(shape.fewest, shape.nodes + 1):
+        Share.of_config(settings, nodes * shape.tasks)
     if not (options.after or "").isdigit():  # a job, such as a preparation, may have to make it first
         Dataset.open(Path(str(settings["dataset"])))
     run = training.run_directory(config)
@@ -169,31 +154,6 @@ def _checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
     cluster.check_shared([Path(str(settings["dataset"])), run], profile, mounts)
     return run
-
-
-def _tasks(options: argparse.Namespace) -> int:
-    if options.gpus_per_node and options.tasks_per_node not in (None, options.gpus_per_node):
-        raise ConfigError(
-            f"--tasks-per-node={options.tasks_per_node}, but --gpus-per-node={options.gpus_per_node}: "
-            "there is one task for each GPU"
-        )
-    return int(options.gpus_per_node or options.tasks_per_node or 1)
-
-
-def _check_layout(trainer: dict[str, Any], nodes: int, tasks: int, gpus: int) -> None:
-    """Refuse a config that names another layout than the job has."""
-    devices, accelerator = trainer.get("devices"), trainer.get("accelerator")
-    if str(devices) not in ("auto", "-1") and launch.count_processes(trainer) != tasks:
-        raise ConfigError(
-            f"trainer.devices={devices}, but {tasks} tasks a node: let --gpus-per-node (or --tasks-per-node) agree, "
-            "or give -- --trainer.devices auto"
-        )
-    if trainer.get("num_nodes", 1) not in (1, nodes):
-        raise ConfigError(f"trainer.num_nodes={trainer['num_nodes']}, but --nodes {nodes}")
-    if gpus and accelerator == "cpu":
-        raise ConfigError(f"trainer.accelerator=cpu would leave {gpus} GPUs a node idle: leave out --gpus-per-node")
-    if not gpus and accelerator in ("gpu", "cuda"):
-        raise ConfigError(f"trainer.accelerator={accelerator} wants GPUs: give --gpus-per-node")
 
 
 def _job(options: argparse.Namespace, elements: list[Element], profile: Profile, after: list[str]) -> Job:
@@ -209,9 +169,7 @@ def _job(options: argparse.Namespace, elements: list[Element], profile: Profile,
     return Job(
         name=first.name if len(elements) == 1 else first.name.rpartition("-")[0],
         elements=elements,
-        nodes=options.nodes,
-        tasks=_tasks(options),
-        gpus=options.gpus_per_node,
+        layout=Layout.of(options),
         time=options.time,
         lead=needed,
         command=f"{profile.container} unroll" if profile.container else f"{shlex.quote(sys.executable)} -m pipeline",

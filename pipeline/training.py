@@ -121,7 +121,7 @@ class CommandLine(LightningCLI):
 def main(argv: list[str]) -> int:
     """Run one of the verbs; `argv` opens with its name. Returns the exit code."""
     verb, arguments = argv[0], argv[1:]
-    _quieten()
+    quieten()
     cli = parse(arguments)
     run = Run(run_directory(cli.config))
     with audience.may_leave():
@@ -256,7 +256,7 @@ def _linked(name: str, data: Any) -> Any:
     return data.linked.get(name)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Leave out what Lightning says of things that are so by design here; a warning is one line."""
     warnings.formatwarning = lambda message, *_, **__: f"unroll: warning: {message}\n"
     for package in ("lightning.pytorch", "lightning.fabric"):

@@ -1,244 +1,20 @@
-"""A real Slurm of several nodes on this machine, and runs submitted to it.
-
-As root each node has a PID, host name and mount namespace of its own, so that killing it is a power loss;
-elsewhere the nodes share the host.
-"""
+"""Runs submitted to a real Slurm on this machine."""
 
 import json
 import os
-import random
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.slurm.cluster import PATH, TOOLS, Cluster, until
+
 REPOSITORY = Path(__file__).parent.parent.parent
-TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol")
-NODES, CPUS = 4, 2
-PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-
-CONFIGURATION = """
-ClusterName=unroll
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-SrunPortRange={first}-{last}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-# cred_expire is also how long a requeued job waits before it may start again
-AuthInfo=socket={root}/munge.socket,cred_expire=5
-CredType=cred/munge
-StateSaveLocation={root}/state
-SlurmdSpoolDir={root}/spool/%n
-SlurmctldPidFile={root}/slurmctld.pid
-SlurmdPidFile={root}/slurmd-%n.pid
-SlurmctldLogFile={root}/slurmctld.log
-SlurmdLogFile={root}/slurmd-%n.log
-MailProg=/bin/true
-ProctrackType=proctrack/{proctrack}
-TaskPlugin=task/none
-SwitchType=switch/none
-MpiDefault=none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
-SlurmdParameters=config_overrides
-ReturnToService=2
-SlurmdTimeout=10
-KillWait=20
-CompleteWait=0
-MinJobAge=600
-JobRequeue=1
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-SchedulerType=sched/backfill
-SchedulerParameters=sched_min_interval=100000,batch_sched_delay=0,bf_interval=1,requeue_delay=0
-DefMemPerCPU=100
-{nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=10
-PartitionName=low Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
-PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=100 PreemptMode=OFF
-"""
-
-NODE = """#!/bin/bash
-hostname "$1"
-mount --make-rprivate / && mount --bind "$2/hosts" /etc/hosts
-PATH=$PATH:/usr/sbin:/sbin slurmd -D -f "$2/slurm.conf" -N "$1" > /dev/null 2>&1 &
-while :; do sleep 1000; done  # outlives its slurmd: a daemon that crashes is no node that does
-"""
-
-
-def until(condition: Callable[[], Any], seconds: float) -> None:
-    """Wait until `condition` is true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain"
-        time.sleep(0.1)
-
-
-class Cluster:
-    """munged, slurmctld and a few slurmd, with everything they write below `root`.
-
-    Args:
-        root: a directory that every user may enter.
-        prefix: what the nodes' names begin with: two clusters on one host must differ.
-    """
-
-    def __init__(self, root: Path, prefix: str) -> None:
-        self.root, self.prefix = root, prefix
-        self.isolated = os.geteuid() == 0 and self._quiet("unshare", "--mount", "--uts", "--pid", "--fork", "true") == 0
-        self.environment = {**os.environ, "SLURM_CONF": str(root / "slurm.conf"), "PATH": PATH}
-        self.daemons: dict[str, int] = {}
-
-    def start(self) -> None:
-        """Bring everything up; in half a second where nothing else runs."""
-        for name in ("state", "spool"):
-            (self.root / name).mkdir()
-        self._configure()
-        key = self.root / "munge.key"
-        key.touch(mode=0o600)
-        key.write_bytes(os.urandom(1024))
-        files = [f"--{name}-file={self.root}/munge.{name}" for name in ("key", "pid", "log", "seed")]
-        self._call("munged", *files, f"--socket={self.root}/munge.socket")
-        self._call("slurmctld", "-f", self.environment["SLURM_CONF"], "-i")
-        for node in self.nodes:
-            self.start_node(node)
-        self.wait_for_nodes()
-
-    @property
-    def nodes(self) -> list[str]:
-        return [f"{self.prefix}{number}" for number in range(1, NODES + 1)]
-
-    def wait_for_nodes(self) -> None:
-        """Until every node may take a job."""
-        idle = ["sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N"]
-        until(lambda: len(self._output(*idle).split()) == NODES, 60)
-
-    def start_node(self, node: str) -> None:
-        """Switch a node on."""
-        (self.root / "spool" / node).mkdir(exist_ok=True)
-        if not self.isolated:
-            self._call("slurmd", "-f", self.environment["SLURM_CONF"], "-N", node)
-            return
-        spaces = ["--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
-        command = ["setsid", "unshare", *spaces, "bash", str(self.root / "node"), node, str(self.root)]
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.daemons[node] = subprocess.Popen(command, env=self.environment, **quiet).pid  # type: ignore[call-overload]
-
-    def kill_node(self, node: str) -> None:
-        """A power loss: the node's daemon and all its processes vanish at once."""
-        os.kill(self.daemons[node], signal.SIGKILL)
-        os.waitpid(self.daemons.pop(node), 0)
-
-    def stop(self) -> None:
-        """End every process that `start` and the jobs started."""
-        if jobs := self._output("squeue", "-h", "-o", "%A").split():
-            self._quiet("scancel", *jobs)
-            self._quiet("scancel", "--signal=KILL", "--full", *jobs)
-        for node in list(self.daemons):
-            self.kill_node(node)
-        names = ["slurmctld", "munge"] + ([] if self.isolated else [f"slurmd-{node}" for node in self.nodes])
-        for name in names:
-            file = self.root / f"{name}.pid"
-            if file.exists():
-                os.kill(int(file.read_text()), signal.SIGTERM)
-        for node in self.nodes:
-            for group in Path("/sys/fs/cgroup").glob(f"*/slurm_{node}"):
-                self._quiet("find", str(group), "-depth", "-type", "d", "-exec", "rmdir", "{}", "+")
-
-    def sbatch(self, *arguments: Any, **environment: str) -> int:
-        """Submit; the job's id."""
-        said = self._call("sbatch", "--parsable", *map(str, arguments), **environment)
-        return int(said.split(";")[0])
-
-    def state(self, job: int | str) -> str:
-        """The job's state in Slurm's word: PENDING, RUNNING, COMPLETED, ..."""
-        return self.about(job)["JobState"]
-
-    def about(self, job: int | str) -> dict[str, str]:
-        """What scontrol tells of a job."""
-        words = self._call("scontrol", "show", "job", "--oneliner", str(job)).split()
-        return dict(word.split("=", 1) for word in words if "=" in word)
-
-    def tell(self, *command: str) -> str:
-        """Give a command of Slurm's; what it prints."""
-        return self._call(*command)
-
-    def tasks(self, job: int) -> list[int]:
-        """The process ids of a job's training processes, in no order."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                environment = (folder / "environ").read_bytes().split(b"\0")
-                command = (folder / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if f"SLURM_JOB_ID={job}".encode() in environment and b"SLURM_STEP_NUM_TASKS" in b"".join(environment):
-                found += [int(folder.name)] if b"\0fit\0" in command and b"python" in command else []
-        return found
-
-    def _configure(self) -> None:
-        host = socket.gethostname().split(".")[0]
-        port = _free_ports(2 * NODES)
-        hosted = "\n".join(
-            f"NodeName={node} NodeHostname={node if self.isolated else host} NodeAddr=127.0.0.1 Port={port + number} "
-            f"CPUs={CPUS} Boards=1 SocketsPerBoard=1 CoresPerSocket={CPUS} ThreadsPerCore=1 RealMemory=16000"
-            for number, node in enumerate(self.nodes, 1)
-        )
-        cgroups = self.isolated and os.access("/sys/fs/cgroup/freezer/cgroup.procs", os.W_OK)
-        text = CONFIGURATION.format(
-            host=host,
-            port=port,
-            first=port + 100,
-            last=port + 999,
-            user=self._output("id", "-un").strip(),
-            root=self.root,
-            proctrack="cgroup" if cgroups else "linuxproc",
-            nodes=hosted,
-            grace=0,
-        )
-        (self.root / "slurm.conf").write_text(text)
-        if cgroups:
-            (self.root / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupMountpoint=/sys/fs/cgroup\n")
-        (self.root / "hosts").write_text("".join(f"127.0.0.1 {name}\n" for name in ["localhost", host, *self.nodes]))
-        (self.root / "node").write_text(NODE)
-
-    def _call(self, *command: str, **environment: str) -> str:
-        ran = subprocess.run(
-            command, env=self.environment | environment, capture_output=True, text=True, timeout=60, cwd=self.root
-        )
-        assert ran.returncode == 0, f"{' '.join(command)}: {ran.stderr}"
-        return ran.stdout
-
-    def _output(self, *command: str) -> str:
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60).stdout
-
-    def _quiet(self, *command: str) -> int:
-        return subprocess.run(
-            command, capture_output=True, timeout=60, env=getattr(self, "environment", None)
-        ).returncode
-
-
-def _free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens at."""
-    while True:
-        first = random.randrange(20000, 30000)
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-            return first
-        except OSError:
-            continue
+PATIENCE = 600  # seconds: nothing here takes minutes, unless the machine is very busy
 
 
 @pytest.fixture(scope="session")
@@ -265,34 +41,42 @@ class Training:
     def __init__(self, cluster: Cluster, folder: Path, name: str) -> None:
         self.cluster, self.folder, self.name = cluster, folder, name
         self.path = folder / "runs" / name
-        self.job = 0
+        self.job: int | str = 0
 
-    def submit(self, *overrides: str, hold: int = 99, options: Sequence[str] = ()) -> "Training":
+    def environment(self, hold: str = "") -> dict[str, str]:
+        """The variables of its job; it is held before the steps `hold`."""
+        return {
+            # as in a container, there are none of Slurm's commands where the run is
+            "UNROLL": f"env PATH=/nowhere {sys.executable} -m pipeline",
+            "UNROLL_BACKOFF": "1",
+            "PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent / 'held'}",
+            "OMP_NUM_THREADS": "1",
+            "WANDB_MODE": "offline",
+            "HOLD": hold,
+            "GO": str(self.folder / "runs" / f"{self.name}.go"),
+            **({} if self.cluster.isolated else {"MASTER_ADDR": "127.0.0.1"}),  # names of nodes do not resolve
+        }
+
+    def submit(self, *overrides: str, hold: str = "", nodes: str = "2", options: Sequence[str] = ()) -> "Training":
         """Hand the run to Slurm, two nodes with two tasks each, unless the options say otherwise.
 
         Args:
             overrides: of the config.
-            hold: the step before which every process waits for `go`, or a signal.
+            hold: the steps before which every process waits for `go`, or a signal.
+            nodes: as sbatch takes them.
             options: of sbatch.
         """
         self.job = self.cluster.sbatch(
-            *(f"--chdir={self.folder}", f"--output={self.log}", "--nodes=2", "--ntasks-per-node=2", *options),
+            *(f"--chdir={self.folder}", f"--output={self.log}", f"--nodes={nodes}", "--ntasks-per-node=2", *options),
             *(REPOSITORY / "slurm" / "train.sbatch", self.folder / "lstm.yaml", "--run", self.name, *overrides),
-            UNROLL=f"{sys.executable} -m pipeline",
-            UNROLL_BACKOFF="1",
-            SLURM_WAIT="2",
-            PYTHONPATH=f"{REPOSITORY}:{Path(__file__).parent / 'held'}",
-            OMP_NUM_THREADS="1",
-            WANDB_MODE="disabled",
-            HOLD=str(hold),
-            GO=str(self.path.with_name(f"{self.name}.go")),
-            **({} if self.cluster.isolated else {"MASTER_ADDR": "127.0.0.1"}),  # names of nodes do not resolve
+            **self.environment(hold),
+            **({"UNROLL_NODES": nodes} if "-" in nodes else {}),
         )
         return self
 
     def go(self) -> None:
         """Let the processes pass the step they are held at."""
-        self.path.with_name(f"{self.name}.go").touch()
+        Path(self.environment()["GO"]).touch()
 
     @property
     def log(self) -> Path:
@@ -304,20 +88,24 @@ class Training:
         file = self.path / "run.json"
         return json.loads(file.read_text()) if file.exists() else {"attempts": []}
 
-    def wait_until_held(self, seconds: float = 120) -> None:
-        """Until all four processes stand at the step."""
-        self.until(lambda: len(list(self.path.glob("held-*"))) == 4, seconds)
+    def wait_until_held(self, processes: int = 4, attempt: int = 1) -> None:
+        """Until all processes of that attempt stand at the step."""
 
-    def wait(self, seconds: float = 180) -> str:
+        def stand() -> bool:
+            return len(self.record["attempts"]) == attempt and len(list(self.path.glob("held-*"))) == processes
+
+        self.until(stand)
+
+    def wait(self) -> str:
         """Until the job is over; Slurm's word for how."""
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
-        self.until(lambda: self.cluster.state(self.job) in ended, seconds)
+        self.until(lambda: self.cluster.state(self.job) in ended)
         return self.cluster.state(self.job)
 
-    def until(self, condition: Callable[[], Any], seconds: float) -> None:
-        """Wait until `condition` is true."""
+    def until(self, condition: Callable[[], Any]) -> None:
+        """Wait until `condition` is true; else tell what Slurm and the job said."""
         try:
-            until(condition, seconds)
+            until(condition, PATIENCE)
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.cluster.about(self.job)} {self.told()}") from None
 
@@ -355,7 +143,7 @@ data:
   class_path: pipeline.data.text.TextDataModule
   init_args: {{dataset: {dataset}, cut: lanes, context: 16, global_batch_size: 16}}
 trainer: {{accelerator: cpu, max_steps: 14, log_every_n_steps: 2, val_check_interval: 5, check_val_every_n_epoch: null,
-  callbacks: [{{class_path: held.Held}}]}}
+  callbacks: [{{class_path: held.Held}}, {{class_path: pipeline.callbacks.witness.Witness}}]}}
 checkpoints: {{every_steps: 2, background: false}}
 """
 

@@ -1,8 +1,11 @@
 """Whatever a cluster does to a run, it ends bit for bit like the run that nothing happened to."""
 
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1800)]
 Runs = Callable[[str], Any]
 
 
@@ -21,10 +24,26 @@ def state_of(run: Path) -> dict[str, Any]:
     return read_state(newest_first(run / "checkpoints")[0])
 
 
+def assert_whole(run: Any) -> None:
+    """Every step is in the journal, once; every attempt in the record; and all of them are one run of W&B's."""
+    from pipeline.journal import read
+
+    journal, record = read(run.path), run.record
+    assert [row["step"] for row in journal.rows if "train/loss" in row] == [2, 4, 6, 8, 10, 12, 14]
+    assert [row["step"] for row in journal.rows if "val/loss" in row] == [5, 10, 14]
+    numbers = [attempt["number"] for attempt in record["attempts"]]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert journal.attempts == {each["number"]: each["start_step"] for each in record["attempts"]}
+    segments = list((run.path / "wandb").glob("offline-run-*"))
+    assert segments
+    assert {segment.name.rpartition("-")[2] for segment in segments} == {record["wandb_id"]}
+
+
 def assert_equal(one: Any, two: Any) -> None:
     """Step, weights, optimizer, carried state and the journal's rows are the same numbers."""
     from pipeline.journal import read
 
+    assert_whole(one)
     left, right = state_of(one.path), state_of(two.path)
     assert left["global_step"] == right["global_step"]
     for part in ("state_dict", "optimizer_states", "carried"):
@@ -37,7 +56,7 @@ def assert_equal(one: Any, two: Any) -> None:
 
 
 def test_an_operator_requeues_a_run(training: Runs, straight: Any) -> None:
-    run = training("operator").submit(hold=7)
+    run = training("operator").submit(hold="7")
     run.wait_until_held()
     run.cluster.tell("scontrol", "requeue", str(run.job))
     assert run.wait() == "COMPLETED", run.told()
@@ -47,8 +66,8 @@ def test_an_operator_requeues_a_run(training: Runs, straight: Any) -> None:
 
 
 def test_the_time_limit_comes(training: Runs, straight: Any) -> None:
-    run = training("limit").submit(hold=7, options=["--time=2", "--signal=USR1@60"])  # Slurm looks every 30 s
-    run.until(lambda: [code for _, code in run.ended()] == [75], 150)
+    run = training("limit").submit(hold="7", options=["--time=2", "--signal=USR1@60"])  # Slurm looks every 30 s
+    run.until(lambda: [code for _, code in run.ended()] == [75])
     run.go()
     assert run.wait() == "COMPLETED", run.told()
     assert "stopped and saved: the job is queued again" in run.told()
@@ -56,11 +75,21 @@ def test_the_time_limit_comes(training: Runs, straight: Any) -> None:
     assert_equal(run, straight)
 
 
+def test_a_job_of_higher_priority_takes_the_nodes(training: Runs, straight: Any) -> None:
+    run = training("preempted").submit(hold="7", options=["--partition=low"])
+    run.wait_until_held()
+    run.cluster.preempt("--nodes=4", "--exclusive")
+    assert run.wait() == "COMPLETED", run.told()
+    assert run.ended() == [(0, 75), (8, 0)]
+    assert run.cluster.restarts(run.job) == 1
+    assert_equal(run, straight)
+
+
 def test_a_task_is_killed(training: Runs, straight: Any) -> None:
-    run = training("killed").submit(hold=7)
+    run = training("killed").submit(hold="7")
     run.wait_until_held()
     os.kill(run.cluster.tasks(run.job)[-1], signal.SIGKILL)
-    run.until(lambda: "queued again" in run.told(), 60)
+    run.until(lambda: "queued again" in run.told())
     run.go()
     assert run.wait() == "COMPLETED", run.told()
     assert re.search(r"exit code 137 on node\S+, failure 1 in a row: queued again in 1 s", run.told())
@@ -68,20 +97,82 @@ def test_a_task_is_killed(training: Runs, straight: Any) -> None:
     assert_equal(run, straight)
 
 
+def test_a_node_loses_its_power(training: Runs, straight: Any) -> None:
+    run = training("node")
+    if not run.cluster.isolated:
+        pytest.skip("wants root, for nodes that can be killed")
+    run.submit(hold="7")
+    run.wait_until_held()
+    lost = run.cluster.last_node(run.job)
+    run.cluster.kill_node(lost)
+    try:
+        run.until(lambda: run.cluster.restarts(run.job) == 1)
+        run.go()
+        assert run.wait() == "COMPLETED", run.told()
+        assert lost not in run.cluster.nodes_of(run.job)
+    finally:
+        run.cluster.start_node(lost)
+        run.cluster.wait_for_nodes()
+    assert run.ended()[-1] == (6, 0)
+    assert_equal(run, straight)
+
+
+def test_a_run_goes_on_with_fewer_nodes_and_with_more(training: Runs, straight: Any) -> None:
+    from pipeline.callbacks import witness
+
+    run = training("elastic").submit(hold="4,8", nodes="1-2")
+    others = run.cluster.nodes[1:]
+    run.wait_until_held(4)
+    run.cluster.tell("scontrol", "update", f"NodeName={','.join(others)}", "State=DRAIN", "Reason=test")
+    run.cluster.tell("scontrol", "requeue", str(run.job))
+    run.wait_until_held(2, attempt=2)
+    run.cluster.tell("scontrol", "update", f"NodeName={','.join(others)}", "State=RESUME")
+    run.cluster.tell("scontrol", "requeue", str(run.job))
+    assert run.wait() == "COMPLETED", run.told()
+    assert [attempt["world_size"] for attempt in run.record["attempts"]] == [4, 2, 4]
+    assert run.ended() == [(0, 75), (5, 75), (9, 0)]
+    assert_whole(run)
+    assert witness.compare_steps(witness.read(straight.path), witness.read(run.path))[0] is None
+
+
+def test_one_element_of_an_array_is_preempted(training: Runs) -> None:
+    array = training("array")
+    (array.folder / "grid.yaml").write_text(json.dumps([{"model.init_args.width": width} for width in (16, 16, 8, 24)]))
+    directives = ["--partition=grace", "--cpus-per-task=2"]
+    (array.folder / "here.yaml").write_text(json.dumps({"directives": directives, "shared": [str(array.folder)]}))
+    command = [sys.executable, "-m", "pipeline", "submit", "lstm.yaml", "--run", "array", "--time", "1:00:00"]
+    environment = {**array.cluster.environment, **array.environment("7")}
+    subprocess.run(
+        [*command, "--array", "grid.yaml", "--profile", "here.yaml"], check=True, cwd=array.folder, env=environment
+    )
+    elements = [training(f"array-{number}") for number in (1, 2, 3, 4)]
+    for each in elements:
+        each.job = json.loads((each.path / "jobs.jsonl").read_text())["job"]
+        each.wait_until_held(1)
+    array.cluster.preempt(f"--nodelist={array.cluster.last_node(elements[1].job)}")
+    array.go()
+    assert [each.wait() for each in elements] == ["COMPLETED"] * 4
+    assert [each.ended() for each in elements] == [[(0, 0)], [(0, 75), (8, 0)], [(0, 0)], [(0, 0)]]
+    assert len({each.record["wandb_id"] for each in elements}) == 4
+    for each in elements:
+        assert_whole(each)
+    assert_equal(elements[1], elements[0])
+
+
 def test_a_failing_config_is_not_tried_again(training: Runs) -> None:
     run = training("failing").submit("--trainer.max_stepz=3")
     assert run.wait() == "FAILED"
     assert run.cluster.about(run.job)["ExitCode"] == "2:0"
-    assert run.cluster.about(run.job)["Restarts"] == "0"
+    assert run.cluster.restarts(run.job) == 0
     assert run.told().count("max_stepz") == 1
     assert "exit code 2: starting again would not help" in run.told()
     assert run.ended() == []
 
 
 def test_a_cancelled_run_stays_cancelled(training: Runs) -> None:
-    run = training("cancelled").submit(hold=3)
+    run = training("cancelled").submit(hold="3")
     run.wait_until_held()
     run.cluster.tell("scancel", str(run.job))
     assert run.wait() == "CANCELLED"
     assert run.ended() == [(0, 75)]
-    assert run.cluster.about(run.job)["Restarts"] == "0"
+    assert run.cluster.restarts(run.job) == 0

@@ -1,4 +1,4 @@
-"""A batch script decides by the exit code whether a job starts again, when and where; Slurm's commands write down here."""
+"""A batch script decides by the exit code whether a job starts again, when and where."""
 
 import os
 import subprocess
@@ -119,6 +119,11 @@ def test_a_job_that_started_too_often_does_not_train(job: Script) -> None:
     job.starts = 3
     assert job.start(0, UNROLL_RESTARTS="3") == 1
     assert not (job.home / "srun.told").exists()
+
+
+def test_a_job_that_may_shrink_asks_for_its_fewest_nodes_again(job: Script) -> None:
+    assert job.start(75, UNROLL_NODES="1-2") == 75
+    assert job.told() == ["requeue 7", "update JobId=7 NumNodes=1-2 NumTasks=4 NumCPUs=4"]
 
 
 def test_devices_and_tasks_must_agree(job: Script) -> None:

@@ -1,4 +1,4 @@
-"""A callback that holds every process before one step, until a file appears or a signal comes."""
+"""A callback that holds every process before chosen steps, until a file appears or a signal comes."""
 
 import os
 import time
@@ -11,10 +11,10 @@ from pipeline import stop
 
 
 class Held(Callback):
-    """Waits before step HOLD for the file GO, and leaves a mark of itself in the run's directory meanwhile."""
+    """Waits before the steps HOLD (`7`, `4,9`) for the file GO, and leaves a mark in the run's directory meanwhile."""
 
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step != int(os.environ["HOLD"]):
+        if str(trainer.global_step) not in os.environ["HOLD"].split(","):
             return
         mark = Path(trainer.default_root_dir) / f"held-{trainer.global_rank}"
         mark.touch()
