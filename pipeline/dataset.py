@@ -1,8 +1,8 @@
 """A dataset on disk: a directory of memory-mapped Arrow shards and a `dataset.json`, written once.
 
 Shards are Arrow stream files (`datasets.Dataset.from_file` reads them). What their rows hold depends on the
-kind of the dataset: `tokens` is a stream of text (`pipeline.tokens`); of every other kind a row is a source
-with its targets (`pipeline.records`).
+kind of the dataset: `tokens` is a stream of text (`pipeline.tokens`), `series` are numbers in time
+(`pipeline.series`); of every other kind a row is a source with its targets (`pipeline.records`).
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pipeline.durable import replace_directory, sha256, write_durably
 from pipeline.errors import DataError
 from pipeline.records import RecordSplit
+from pipeline.series import SeriesSplit
 from pipeline.shard import PREPARE
 from pipeline.tokens import TokenSplit
 
@@ -31,8 +32,16 @@ CONTENT = (
     "eos",
     "source",
     "audio",
+    "series",
 )  # what the checksum of a dataset covers
-SPLITS: dict[str, Any] = {"tokens": TokenSplit, "pairs": RecordSplit, "captions": RecordSplit, "audio": RecordSplit}
+SPLITS: dict[str, Any] = {
+    "tokens": TokenSplit,
+    "pairs": RecordSplit,
+    "captions": RecordSplit,
+    "audio": RecordSplit,
+    "series": SeriesSplit,
+}
+PREFIX = {"target": "", "source": "source_"}  # of names of what belongs to a side
 
 
 class Vocabulary(NamedTuple):
@@ -72,10 +81,8 @@ class Dataset:
     kind: str
     splits: dict[str, Any]
     """By name, of the class that belongs to the kind."""
-    target: Vocabulary
-    """Of what is predicted."""
-    source: Vocabulary | None
-    """Of what is read, where that is another text."""
+    vocabularies: dict[str, Vocabulary]
+    """Of the `target`, which is predicted, and of the `source` where another text is read; none where numbers are."""
     checksum: str
     """SHA-256 of what `dataset.json` says of the content: equal for equal data, wherever it lies."""
     manifest: dict[str, Any] = field(repr=False)
@@ -98,10 +105,9 @@ class Dataset:
                 name: SPLITS[manifest["kind"]].of(path, name, entry) for name, entry in manifest["splits"].items()
             }
             content = json.dumps({key: manifest[key] for key in CONTENT if key in manifest}, sort_keys=True)
-            target = _vocabulary(path, manifest)
-            source = _vocabulary(path, manifest["source"]) if "source" in manifest else None
+            vocabularies = {side: _vocabulary(path, entry) for side, entry in _sides(manifest).items()}
             checksum = hashlib.sha256(content.encode()).hexdigest()
-            dataset = cls(path, manifest["kind"], splits, target, source, checksum, manifest)
+            dataset = cls(path, manifest["kind"], splits, vocabularies, checksum, manifest)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path / MANIFEST} lacks or garbles {error}; {PREPARE}") from error
         for file, size, _ in dataset._files():
@@ -119,23 +125,37 @@ class Dataset:
                 raise DataError(f"{self.path / file} is not the file that was written (SHA-256 differs); {PREPARE}")
 
     @property
+    def target(self) -> Vocabulary:
+        """Of what is predicted."""
+        return self.vocabularies["target"]
+
+    @property
+    def source(self) -> Vocabulary | None:
+        """Of what is read, where that is another text."""
+        return self.vocabularies.get("source")
+
+    @property
     def linked(self) -> dict[str, int]:
         """What a model learns from its dataset: sizes of vocabularies."""
-        source = {} if self.source is None else {"source_vocab_size": self.source.size}
-        return {"vocab_size": self.target.size, **source}
+        return {f"{PREFIX[side]}vocab_size": vocabulary.size for side, vocabulary in self.vocabularies.items()}
 
     @property
     def tokenizers(self) -> dict[str, Path]:
         """The tokenizer files, by the names that a run keeps them under."""
-        source = {} if self.source is None else {"source_tokenizer.json": self.source.file}
-        return {"tokenizer.json": self.target.file, **source}
+        return {f"{PREFIX[side]}tokenizer.json": vocabulary.file for side, vocabulary in self.vocabularies.items()}
 
     def _files(self) -> Iterator[tuple[str, int, str]]:
-        for part in (self.manifest, self.manifest.get("source")):
-            if part is not None:
-                yield part["tokenizer"]["file"], part["tokenizer"]["size"], part["tokenizer"]["sha256"]
+        for part in _sides(self.manifest).values():
+            yield part["tokenizer"]["file"], part["tokenizer"]["size"], part["tokenizer"]["sha256"]
         for split in self.splits.values():
             yield from ((shard.file, shard.size, shard.sha256) for shard in split.shards)
+
+
+def _sides(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the manifest describes the tokenizer of each side; numbers have none."""
+    if "series" in manifest:
+        return {}
+    return {"target": manifest} | ({"source": manifest["source"]} if "source" in manifest else {})
 
 
 def _vocabulary(path: Path, entry: Mapping[str, Any]) -> Vocabulary:

@@ -1,6 +1,7 @@
 """What all tests share: one thread a process, no network, records in a temporary directory, small data."""
 
 import importlib.util
+import math
 import os
 import random
 from pathlib import Path
@@ -127,6 +128,25 @@ def _tones(folder: Path, *options: str) -> Path:
 
     output = ["--output", str(folder / "dataset"), "--rate", "8000", "--workers", "1"]
     assert audio.main(["builtin", *options, *output, "--validation-share", "0.2", "--test-share", "0.1"]) == 0
+    return folder / "dataset"
+
+
+@pytest.fixture(scope="session")
+def tiny_series_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three noisy waves of 240 hours with a covariate that is known ahead; one has a gap."""
+    from data_prep import series
+
+    folder = tmp_path_factory.mktemp("tiny_series")
+    chance, rows = random.Random(3), ["time,name,value,price"]
+    for hour in range(240):
+        stamp = f"2020-01-{1 + hour // 24:02} {hour % 24:02}:00"
+        for number, name in enumerate(("north", "south", "west")):
+            wave = math.sin(hour * math.pi / (6 + 3 * number)) + chance.gauss(0, 0.1)
+            if (name, hour) != ("south", 50):
+                rows.append(f"{stamp},{name},{10 * number + wave},{chance.choice((1, 2))}")
+    (folder / "table.csv").write_text("\n".join(rows))
+    columns = ["--id", "name", "--target", "value", "--known", "price", "--fill-gaps"]
+    assert series.main([str(folder / "table.csv"), *columns, "--output", str(folder / "dataset")]) == 0
     return folder / "dataset"
 
 

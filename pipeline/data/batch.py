@@ -1,11 +1,11 @@
 """What a network is fed: one NamedTuple of tensors a modality, with its shapes.
 
-Legend: B sequences, S positions of a source, T positions.
+Legend: B sequences, S positions of a source, T positions, L steps of a context, H of a horizon, K covariates.
 """
 
 from typing import NamedTuple
 
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
 IGNORE = -100  # a target that is not to be predicted: padding
@@ -70,6 +70,29 @@ class LabelBatch(NamedTuple):
     """Positions of this batch's sources at which there is nothing."""
     positions: int
     """All positions of this batch's sources."""
+    step: int
+    """Which global batch of the epoch this is a part of."""
+    slot: None = None
+    """No state is carried from batch to batch."""
+
+
+class SeriesBatch(NamedTuple):
+    """One rank's share of a global batch of windows of series."""
+
+    context: Float32[Tensor, "B L"]
+    """Standardised values that are read."""
+    targets: Float32[Tensor, "B H"]
+    """Standardised values to predict; where nothing was observed, the last value before."""
+    observed: Bool[Tensor, "B H"]
+    """Where a target is to be predicted; nowhere in a row that only fills the batch."""
+    known: Float32[Tensor, "B L+H K"]
+    """Covariates that are known ahead, at the steps of the context and the horizon."""
+    naive_errors: Float64[Tensor, " B"]
+    """Error of the seasonal naive forecast in the training part of each row's series."""
+    ids: Int64[Tensor, " B"]
+    """The sample of each row, -1 for a row that only fills the batch."""
+    predictions: int
+    """Targets in the whole global batch, over all ranks and micro-batches: what the loss is divided by."""
     step: int
     """Which global batch of the epoch this is a part of."""
     slot: None = None

@@ -94,6 +94,17 @@ class PatientWandbLogger(WandbLogger):
         self._send(send)
 
     @rank_zero_only
+    def log_drawing(self, name: str, svg: str, step: int) -> None:
+        """Log a drawing at `step` optimizer steps."""
+
+        def send(run: Any) -> None:
+            import wandb
+
+            run.log({name: wandb.Html(svg, inject=False), "step": step})
+
+        self._send(send)
+
+    @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         """Nothing: the whole config was logged when the run started."""
 

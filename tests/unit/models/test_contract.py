@@ -12,6 +12,7 @@ import pkgutil
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from inspect import signature
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from torch.utils import _pytree as pytree
 
 import pipeline.models
 from pipeline import state as states
+from pipeline.models.attention import SelfAttention
 from pipeline.models.conv import ConvNet
 from pipeline.models.feedforward import GELU
 from pipeline.models.lstm import LSTM
@@ -33,13 +35,15 @@ WIDTH = 16
 Make = Callable[..., nn.Module]
 
 
-def exported_networks() -> list[type[nn.Module]]:
+def exported_networks(causal: bool = True) -> list[type[nn.Module]]:
+    """Networks that carry a state; else those that read a window at once."""
     found = []
     for entry in pkgutil.iter_modules(pipeline.models.__path__):
         module = import_module(f"pipeline.models.{entry.name}")
         exported = [getattr(module, name) for name in getattr(module, "__all__", ())]
         classes = [each for each in exported if isinstance(each, type) and issubclass(each, nn.Module)]
-        found += [each for each in classes if not issubclass(each, LightningModule)]
+        networks = [each for each in classes if not issubclass(each, LightningModule)]
+        found += [each for each in networks if ("state" in signature(each.forward).parameters) == causal]
     return found
 
 
@@ -300,3 +304,64 @@ def test_a_network_of_bfloat16_weights_reads_and_steps(make):
     outputs = read_in_pieces(network, inputs, [5, 1, 5])
     assert outputs.dtype == torch.bfloat16
     assert (outputs.float() - exact).abs().max() < 0.15 * exact.abs().max()
+
+
+WINDOW = 24
+every_window_network = pytest.mark.parametrize("make", exported_networks(causal=False), ids=lambda make: make.__name__)
+
+
+def random_windows() -> Tensor:
+    torch.manual_seed(2)
+    return torch.randn(5, WINDOW, dtype=torch.float64)
+
+
+@every_window_network
+def test_a_window_gives_the_features_that_it_says(make):
+    torch.manual_seed(1)
+    network = make(context=WINDOW).double().eval()
+    assert network(random_windows()).shape == (5, network.features)
+
+
+@every_window_network
+def test_windows_do_not_see_each_other_even_in_training(make):
+    torch.manual_seed(1)
+    network, windows = make(context=WINDOW).double().train(), random_windows()
+    for part in network.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    for layer in (part for part in network.modules() if isinstance(part, SelfAttention)):
+        layer.dropout = 0.0
+    together = network(windows)
+    for row in range(5):
+        assert_equal_to_rounding(network(windows[row : row + 1])[0], together[row])
+
+
+@every_window_network
+def test_every_step_of_a_window_and_every_parameter_counts(make):
+    torch.manual_seed(1)
+    network, windows = make(context=WINDOW).double().eval(), random_windows().requires_grad_()
+    network(windows).pow(3).sum().backward()
+    assert windows.grad is not None
+    assert windows.grad.abs().min() > 0
+    assert [name for name, each in network.named_parameters() if each.grad is None or not each.grad.any()] == []
+
+
+@every_window_network
+def test_horizons_of_one_batch_are_learned_by_heart(make):
+    torch.manual_seed(1)
+    network, windows = make(context=WINDOW).eval(), random_windows().float()  # without dropout
+    head, wanted = nn.Linear(network.features, 6), torch.randn(5, 6)
+    optimizer = torch.optim.Adam([*network.parameters(), *head.parameters()], lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = (head(network(windows)) - wanted).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.01  # saying nothing costs 1
+
+
+@every_window_network
+def test_saved_and_loaded_weights_are_the_same_window_network(make):
+    network, other = (make(context=WINDOW).double().eval() for _ in range(2))
+    other.load_state_dict(save_and_load(network.state_dict()))
+    assert torch.equal(other(random_windows()), network(random_windows()))

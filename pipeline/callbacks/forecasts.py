@@ -1,0 +1,71 @@
+"""Pictures of forecasts as the model learns: the same windows at every validation."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from pipeline.chart import Panel, drawing
+from pipeline.forecast_errors import summary
+from pipeline.grid import Grid
+from pipeline.strategies import Sharded
+
+
+class Forecasts(Callback):
+    """Draws a few windows of the validation split after each validation, and of the test split after a test.
+
+    Args:
+        directory: where the drawings go.
+        count: windows, spread over the series and the time.
+    """
+
+    def __init__(self, directory: Path, count: int = 4) -> None:
+        self.directory, self.count = directory, count
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        divided = isinstance(trainer.strategy, Sharded)  # then no process can compute without the others
+        if trainer.state.fn != "fit" or not (divided or trainer.is_global_zero):
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        svg = drawing(panels(pl_module, data.samples("validation"), data.dataset.manifest["series"], self.count))
+        if not trainer.is_global_zero:
+            return
+        self.directory.mkdir(exist_ok=True)
+        (self.directory / f"step-{trainer.global_step:08}.svg").write_text(svg)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_drawing"):
+                logger.log_drawing("forecasts", svg, trainer.global_step)
+
+
+@torch.no_grad()
+def panels(task: Any, samples: Any, about: dict[str, Any], count: int) -> list[Panel]:
+    """Forecasts of a few windows, in the units of the source.
+
+    Args:
+        task: forecasts.
+        samples: the windows of a split.
+        about: what the manifest says of the series.
+        count: how many.
+    """
+    count = min(count, len(samples))
+    chosen = (2 * np.arange(count) + 1) * len(samples) // (2 * count)
+    batch = samples.batch(chosen)
+    moved = type(batch)(*(part.to(task.device) if isinstance(part, torch.Tensor) else part for part in batch))
+    said = summary(task.paths(moved))
+    grid, found = Grid(about["unit"], about["step"]), []
+    for row, sample in enumerate(chosen):
+        number, begins = samples.places[sample]
+        name = samples.split.names[number]
+        mean, deviation = about["scaling"][name]
+        mean_low_median_high = (mean + deviation * part[row].float().cpu().numpy() for part in said)
+        _, low, median, high = mean_low_median_high
+        context, came = (mean + deviation * part[row].numpy() for part in (batch.context, batch.targets))
+        shown = min(len(context), 2 * len(came))
+        step = begins - samples.split.first_steps[number]  # where the horizon begins in its series
+        stamps = samples.split.starts[number] + grid.step * (step + np.array([-shown, 0, len(came) - 1]))
+        came = np.where(batch.observed[row].numpy(), came, np.nan)
+        found.append(Panel(name, grid.text(stamps), context[-shown:], median, low, high, came))
+    return found

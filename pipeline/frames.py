@@ -1,0 +1,210 @@
+"""A table of stamps and numbers becomes series on one grid, and what is wrong with it is named.
+
+In a wide table each column of numbers is a series; in a long one, columns of identity say whose row it is.
+
+Legend: R rows of a table, L steps of a series, K known covariates.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float64, Int64
+
+from pipeline.errors import DataError
+from pipeline.grid import Grid, cycles, stamps_of
+from pipeline.table import column, is_number
+
+NAMED = 5  # places that are named for each finding
+# what can be wrong, and how it is mended
+UNREADABLE = "stamp that cannot be read", "write 2016-07-01 13:00, 2016-07 or a whole number"
+NAMELESS = "row without an identity", "fill the columns of --id"
+TWICE = "stamp that a series has twice", "keep one row of each, or tell series apart with --id"
+BETWEEN = "stamp between the steps of the grid", "bring the rows to one step"
+INFINITE = "infinite value", "mend or empty it"
+MISSING = "step without a value", "fill it in, or accept it with --fill-gaps"
+UNKNOWN = "known covariate without a value", "give it at every step, or --drop it"
+
+
+@dataclass
+class Findings:
+    """What is wrong, counted, with the first places of each kind."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    places: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def add(self, finding: tuple[str, str], place: str, count: int = 1) -> None:
+        """Count a finding at a place."""
+        self.counts[finding] += count
+        named = self.places.setdefault(finding, [])
+        if len(named) < NAMED:
+            named.append(place)
+
+    def refuse(self, source: str, accepted: tuple[tuple[str, str], ...] = ()) -> None:
+        """Fail where anything was found that is not accepted.
+
+        Raises:
+            DataError: with all findings.
+        """
+        told = [self._line(finding) for finding in self.counts if finding not in accepted]
+        if told:
+            raise DataError(f"{source} is not fit to learn from: {'; '.join(told)}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The findings as `report.json` holds them."""
+        return {what[0]: {"count": count, "first": self.places[what]} for what, count in self.counts.items()}
+
+    def _line(self, finding: tuple[str, str]) -> str:
+        what, mend = finding
+        named, count = self.places[finding], self.counts[finding]
+        more = ", ..." if count > len(named) and len(named) == NAMED else ""
+        return f"{count} x {what} ({', '.join(named)}{more}): {mend}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which column of a table means what.
+
+    Args:
+        time: stamps.
+        id: columns that together name a series; none in a wide table.
+        targets: what is predicted.
+        known: covariates that are known ahead.
+        calendar: add where in the day, the week and the year a stamp lies.
+    """
+
+    time: str
+    id: tuple[str, ...]
+    targets: tuple[str, ...]
+    known: tuple[str, ...]
+    calendar: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """As the manifest holds it."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> "Layout":
+        """What the manifest says."""
+        lists = {name: tuple(entry[name]) for name in ("id", "targets", "known")}
+        return cls(time=entry["time"], calendar=entry["calendar"], **lists)
+
+
+class Frame(NamedTuple):
+    """One series on its grid."""
+
+    name: str
+    start: int
+    """The first stamp."""
+    step: int
+    """Units of the grid from one step to the next."""
+    values: Float64[np.ndarray, " L"]
+    """NaN where there is none."""
+    known: Float64[np.ndarray, "L K"]
+
+
+def frames_of(table: Any, layout: Layout, findings: Findings, grid: Grid | None = None) -> tuple[Grid, list[Frame]]:
+    """The grid and the series of a table.
+
+    Args:
+        table: an Arrow table.
+        layout: what its columns mean.
+        findings: what is wrong is added here.
+        grid: on which the series are to lie; found where it is None.
+
+    Raises:
+        DataError: a column is missing or holds no numbers, or the stamps count something else than the grid's.
+    """
+    unit, stamps, bad = stamps_of(column(table, layout.time, "--time"))
+    for row in np.flatnonzero(bad):
+        findings.add(UNREADABLE, f"row {row + 1}")
+    rows = np.flatnonzero(~bad)
+    if grid is not None and unit != grid.unit and len(rows) > 1:
+        raise DataError(f"{layout.time} counts {unit}s, the model's series count {grid.unit}s: give stamps as before")
+    grid = grid or Grid.of(unit, stamps[rows])
+    targets = [_numbers(table, name) for name in layout.targets]
+    known = _known(table, layout)
+    found = []
+    for identity, mine in _groups(table, layout, rows, findings):
+        position, start, length = _placed(grid, stamps[mine], identity or "the table", findings)
+        for name, numbers in zip(layout.targets, targets, strict=True):
+            parts = [identity] if identity and len(layout.targets) == 1 else [identity, name] if identity else [name]
+            found.append(_frame(" ".join(parts), grid, start, length, position, numbers[mine], known[mine], layout))
+    return grid, found
+
+
+def _frame(
+    name: str,
+    grid: Grid,
+    start: int,
+    length: int,
+    position: Int64[np.ndarray, " R"],
+    numbers: Float64[np.ndarray, " R"],
+    known: Float64[np.ndarray, "R K"],
+    layout: Layout,
+) -> Frame:
+    values, ahead = np.full(length, np.nan), np.full((length, known.shape[1]), np.nan)
+    values[position], ahead[position] = numbers, known
+    if layout.calendar:
+        _, places = cycles(grid, start + grid.step * np.arange(length))
+        ahead = np.concatenate([ahead, places], 1)
+    return Frame(name, start, grid.step, values, ahead)
+
+
+def _groups(
+    table: Any, layout: Layout, rows: Int64[np.ndarray, " _"], findings: Findings
+) -> Iterator[tuple[str, Int64[np.ndarray, " _"]]]:
+    """The rows of each series with its name, in the order in which they first come; one without a name if wide."""
+    if not layout.id:
+        yield "", rows
+        return
+    parts = [column(table, name, "--id").to_pylist() for name in layout.id]
+    names = [None if None in each else " ".join(map(str, each)) for each in zip(*parts, strict=True)]
+    by_name: dict[str, list[int]] = {}
+    for row in rows.tolist():
+        if names[row] is None:
+            findings.add(NAMELESS, f"row {row + 1}")
+        else:
+            by_name.setdefault(str(names[row]), []).append(row)
+    for name, mine in by_name.items():
+        yield name, np.array(mine)
+
+
+def _placed(
+    grid: Grid, stamps: Int64[np.ndarray, " R"], whose: str, findings: Findings
+) -> tuple[Int64[np.ndarray, " R"], int, int]:
+    """The step of each row, the first stamp, and the number of steps."""
+    if not len(stamps):
+        return np.zeros(0, np.int64), 0, 0
+    start = int(stamps.min())
+    position, rest = np.divmod(stamps - start, grid.step)
+    for stamp in grid.text(stamps[rest != 0]):
+        findings.add(BETWEEN, f"{whose} at {stamp}, the step is {grid}")
+    different, counts = np.unique(stamps, return_counts=True)
+    for stamp in grid.text(different[counts > 1]):
+        findings.add(TWICE, f"{whose} at {stamp}")
+    return position, start, int(position.max()) + 1
+
+
+def _numbers(table: Any, name: str) -> Float64[np.ndarray, " R"]:
+    values = column(table, name, "--target")
+    if pa.types.is_null(values.type):
+        return np.full(len(table), np.nan)
+    if not is_number(table, name) and not pa.types.is_boolean(values.type):
+        raise DataError(f"column {name} holds {values.type}, no numbers: --drop it, or name it with --id")
+    found: Float64[np.ndarray, " R"] = values.cast(pa.float64()).to_numpy()
+    return found
+
+
+def _known(table: Any, layout: Layout) -> Float64[np.ndarray, "R K"]:
+    columns = [_numbers(table, name) for name in layout.known]
+    return np.stack(columns, 1) if columns else np.zeros((len(table), 0))
+
+
+def stretches(missing: Bool[np.ndarray, " L"]) -> list[tuple[int, int]]:
+    """First step and length of each stretch of missing steps."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], missing.astype(np.int8), [0]])))
+    return [(int(first), int(after - first)) for first, after in edges.reshape(-1, 2)]

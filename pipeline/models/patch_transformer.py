@@ -1,0 +1,95 @@
+"""A patch Transformer reads a window as a few overlapping patches, each of which looks at all others.
+
+Nie et al. (2023), "A Time Series is Worth 64 Words" (PatchTST), each series on its own: the last value is repeated
+`stride` times, patches of `patch` steps become vectors, encoder blocks follow, and the vectors of all patches
+together go to the head. Blocks have the norm in front and rotary positions, as everywhere here, where the paper
+normalises over the batch: so windows do not see each other, however a batch is divided.
+
+Legend: B windows, L steps of a context, N patches, D features.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.models.encoders import TransformerStack
+from pipeline.models.feedforward import GELU, initialise
+from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.tasks.forecaster import Saying, WindowForecaster
+
+__all__ = ["PatchTransformer", "PatchTransformerForecaster"]
+
+
+class PatchTransformer(nn.Module):
+    """An encoder over the patches of a window; it looks both ways.
+
+    Args:
+        context: steps of a window.
+        width: features of a patch.
+        depth: number of blocks.
+        heads: number of attention heads; must divide the width.
+        hidden: features inside the position-wise layers.
+        patch: steps of a patch.
+        stride: steps from one patch to the next.
+        dropout: share of the features dropped in training.
+
+    Raises:
+        ValueError: the heads do not divide the width, or a patch is longer than the window.
+    """
+
+    def __init__(
+        self,
+        context: int = 336,
+        width: int = 16,
+        depth: int = 3,
+        heads: int = 4,
+        hidden: int = 128,
+        patch: int = 16,
+        stride: int = 8,
+        dropout: float = 0.3,
+    ) -> None:
+        if not 1 <= patch <= context or stride < 1 or depth < 1:
+            raise ValueError(f"patch={patch} must lie in context={context}; stride={stride}, depth={depth} from 1 up")
+        super().__init__()
+        self.patch, self.stride = patch, stride
+        self.features = ((context - patch) // stride + 2) * width  # a patch more over the repeated end
+        self.embed = nn.Linear(patch, width)
+        initialise(self.embed)
+        self.blocks = TransformerStack(width, depth, heads, hidden, dropout, GELU)
+
+    def forward(self, window: Float[Tensor, "B L"]) -> Float[Tensor, "B _"]:
+        """The vectors of all patches, one after the other."""
+        extended = F.pad(window[:, None], (0, self.stride), mode="replicate")[:, 0]
+        vectors = self.embed(extended.unfold(1, self.patch, self.stride))
+        everywhere = torch.ones(vectors.shape[:2], dtype=torch.bool, device=window.device)
+        outputs: Tensor = self.blocks(vectors, everywhere)
+        return outputs.flatten(1)
+
+
+class PatchTransformerForecaster(WindowForecaster):
+    """The forecaster whose network is a `PatchTransformer`.
+
+    Args:
+        context: steps that are read; the data says it.
+        horizon: steps that are predicted; the data says it.
+        covariates: known ahead; the data says it.
+        saying: how a forecast is said.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+        **network: as in `PatchTransformer`.
+    """
+
+    def __init__(
+        self,
+        context: int,
+        horizon: int,
+        covariates: int = 0,
+        saying: Saying = Saying(),  # noqa: B008  # frozen
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+        **network: Any,
+    ) -> None:
+        super().__init__(PatchTransformer(context, **network), horizon, covariates, saying, optimizer, schedule)

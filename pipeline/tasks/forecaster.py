@@ -1,0 +1,130 @@
+"""A forecaster reads a context and says what comes: block by block through a carried state, or from the window at once.
+
+Salinas et al. (2020), "DeepAR", for paths through the state: what was drawn is read before the next is said.
+
+Legend: B windows, L steps of a context, H of a horizon, K covariates, T positions, D features, P parameters, S paths.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline import state as states
+from pipeline.data.batch import SeriesBatch
+from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.state import State
+from pipeline.tasks.forecasting import Forecasting, Saying
+
+__all__ = ["Forecaster", "Saying", "WindowForecaster"]
+
+ROWS = 1024  # paths that are rolled together
+
+
+class Forecaster(Forecasting):
+    """Forecasts with any causal network, through its carried state.
+
+    Args:
+        network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.
+        horizon: steps that are predicted; the data says it.
+        covariates: known ahead; the data says it.
+        saying: how a forecast is said.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+
+    Raises:
+        ValueError: the reach does not divide the horizon.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        horizon: int,
+        covariates: int = 0,
+        saying: Saying = Saying(),  # noqa: B008  # frozen
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(int(network.width), horizon, covariates, saying, optimizer, schedule)  # type: ignore[arg-type]
+        self.input = nn.Linear(1 + covariates, int(network.width))  # type: ignore[arg-type]
+        self.network = network
+
+    def forward(self, batch: SeriesBatch) -> Float[Tensor, "B H P"]:
+        """The parameters at each step, said from what really came before its block."""
+        context = batch.context.shape[1]
+        length = context + self.horizon - self.reach
+        values = torch.cat([batch.context, batch.targets], 1)[:, :length]
+        shift, scale = (part[:, None] for part in self._scale(batch.context))
+        features, _ = self._read((values - shift) / scale, batch.known[:, :length], None)
+        raw = self.head(features[:, context - 1 :: self.reach], batch.known[:, context:])
+        return self.outcome.move(self.outcome.parts(raw), shift, scale)
+
+    @torch.no_grad()
+    def roll(
+        self, context: Float[Tensor, "B L"], known: Float[Tensor, "B _ K"], noise: Float[Tensor, "2 B S H"]
+    ) -> Float[Tensor, "B S H"]:
+        """Paths of which each block is read before the next one is said."""
+        rows = max(1, ROWS // noise.shape[2])
+        parts = torch.split(context, rows), torch.split(known, rows), torch.split(noise, rows, 1)
+        return torch.cat([self._roll(*part) for part in zip(*parts, strict=True)])
+
+    def _roll(self, context: Tensor, known: Tensor, noise: Tensor) -> Tensor:
+        length, paths = context.shape[1], noise.shape[2]
+        index = torch.arange(len(context), device=context.device).repeat_interleave(paths)
+        shift, scale = (part[:, None] for part in self._scale(context))
+        features, state = self._read((context - shift) / scale, known[:, :length], None)
+        features, state = features[index], states.select(state, index)
+        shift, scale, known, noise = shift[index], scale[index], known[index], noise.flatten(1, 2)
+        drawn: list[Tensor] = []
+        for first in range(0, self.horizon, self.reach):
+            block = slice(first, first + self.reach)
+            ahead = known[:, length + first : length + first + self.reach]
+            if drawn:
+                before = known[:, length + first - self.reach : length + first]
+                features, state = self._read((drawn[-1] - shift) / scale, before, state)
+            raw = self.head(features[:, -1:], ahead)
+            said = self.outcome.move(self.outcome.parts(raw), shift, scale)
+            drawn.append(self.outcome.draw(said, *noise[:, :, block]))
+        return torch.cat(drawn, 1).reshape(len(context), paths, self.horizon)
+
+    def _read(self, values: Tensor, known: Tensor, state: State) -> tuple[Float[Tensor, "B T D"], State]:
+        outputs, state = self.network(self.input(torch.cat([values[..., None], known], -1)), state)
+        return outputs, state
+
+
+class WindowForecaster(Forecasting):
+    """Forecasts with a network that sees the context as one window and says the whole horizon.
+
+    Known covariates are read for the steps of the horizon, not for those of the context.
+
+    Args:
+        network: maps (B, L) to (B, D); has `features` D.
+        horizon: steps that are predicted; the data says it.
+        covariates: known ahead; the data says it.
+        saying: how a forecast is said.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+
+    Raises:
+        ValueError: a reach below the horizon: there is no state to carry.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        horizon: int,
+        covariates: int = 0,
+        saying: Saying = Saying(),  # noqa: B008  # frozen
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        if saying.reach not in (None, horizon):
+            raise ValueError(f"reach={saying.reach}: a network of windows says the whole horizon={horizon} at once")
+        super().__init__(int(network.features), horizon, covariates, saying, optimizer, schedule)  # type: ignore[arg-type]
+        self.network = network
+
+    def forward(self, batch: SeriesBatch) -> Float[Tensor, "B H P"]:
+        """The parameters at each step."""
+        shift, scale = (part[:, None] for part in self._scale(batch.context))
+        features = self.network((batch.context - shift) / scale)
+        raw = self.head(features[:, None], batch.known[:, batch.context.shape[1] :])
+        return self.outcome.move(self.outcome.parts(raw), shift, scale)

@@ -1,0 +1,81 @@
+"""Windows of series become batches, the same ones for any number of processes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.data.plan import NO_SAMPLE, MicroBatches, Share, Slice
+from pipeline.data.series import SeriesDataModule
+from pipeline.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def data(tiny_series_dataset: Path) -> SeriesDataModule:
+    return SeriesDataModule(tiny_series_dataset, context=12, horizon=4, global_batch_size=10, stride=3)
+
+
+def test_a_batch_is_what_a_loop_over_the_series_finds(data: SeriesDataModule) -> None:
+    samples = data.samples("train")
+    split, ids = samples.split, np.array([0, 45, 170, 300, NO_SAMPLE])
+    batch = samples.__getitems__(Slice(ids, samples.predictions(ids), 0, 7, 0))
+    observed = np.diff(split.unobserved_before) == 0
+    for row, sample in enumerate(ids[:-1]):
+        series, begin = samples.places[sample]
+        first = split.first_steps[series] + 12 <= begin
+        assert first
+        assert torch.equal(batch.context[row], torch.from_numpy(split.values[begin - 12 : begin].copy()))
+        assert torch.equal(batch.targets[row], torch.from_numpy(split.values[begin : begin + 4].copy()))
+        assert torch.equal(batch.known[row], torch.from_numpy(split.known[begin - 12 : begin + 4].copy()))
+        assert batch.observed[row].tolist() == observed[begin : begin + 4].tolist()
+        assert batch.naive_errors[row] == split.naive_errors[series]
+    assert not batch.observed[-1].any()
+    assert batch.predictions == int(batch.observed.sum())
+    assert (batch.step, batch.ids.tolist()) == (7, ids.tolist())
+
+
+def test_a_step_without_a_value_is_no_prediction(data: SeriesDataModule) -> None:
+    samples = data.samples("train")
+    everything = np.arange(len(samples))
+    assert samples.predictions(everything) == 4 * len(samples) - 4  # four windows reach the one gap
+
+
+@pytest.mark.parametrize(("world", "limit"), [(1, None), (2, None), (5, 1)])
+def test_any_number_of_processes_sees_the_same_global_batches(
+    data: SeriesDataModule, world: int, limit: int | None
+) -> None:
+    samples = data.samples("train")
+    plan = data.plan(samples)
+    shares = [Share.of(10, limit, world, rank) for rank in range(world)]
+    parts = [list(MicroBatches(plan, share, samples.predictions)) for share in shares]
+    slots = shares[0].accumulation
+    for k in (0, 3, len(plan) - 1):
+        mine = [parts[rank][k * slots + slot] for rank in range(world) for slot in range(slots)]
+        assert np.concatenate([part.ids for part in mine]).tolist() == plan.batch(0, k).tolist()
+        batches = [samples.__getitems__(part) for part in mine]
+        assert sum(int(batch.observed.sum()) for batch in batches) == mine[0].predictions
+
+
+def test_an_evaluation_rolls_over_its_split_in_strides(data: SeriesDataModule) -> None:
+    samples = data.samples("validation")
+    assert samples.places[:, 1].tolist() == [240 * n + at for n in range(3) for at in range(144, 189, 3)]
+    plan = data.plan_evaluation(samples)
+    ids = np.concatenate([plan.batch(0, k) for k in range(len(plan))])
+    assert ids[ids != NO_SAMPLE].tolist() == list(range(len(samples)))
+
+
+def test_the_model_learns_lengths_and_covariates_from_the_data(data: SeriesDataModule) -> None:
+    assert data.linked == {"context": 12, "horizon": 4, "covariates": 1}
+
+
+def test_what_cannot_be_is_one_line(tiny_series_dataset: Path, tiny_pairs_dataset: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no window of context=12 and horizon=100"):
+        SeriesDataModule(tiny_series_dataset, 12, 100).samples("validation")
+    wide = SeriesDataModule(tiny_series_dataset, 12, 4, global_batch_size=10_000)
+    with pytest.raises(ConfigError, match="fewer than global_batch_size=10000"):
+        wide.plan(wide.samples("train"))
+    with pytest.raises(ConfigError, match="horizon=0"):
+        SeriesDataModule(tiny_series_dataset, 12, 0)
+    with pytest.raises(DataError, match="'series' is wanted"):
+        SeriesDataModule(tiny_pairs_dataset)
