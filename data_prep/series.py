@@ -21,14 +21,13 @@ from data_prep.series_checks import (
     CONSTANT,
     SAYS_NOTHING,
     check_values,
-    filled,
     observed_mean,
     seasonal_error,
     trimmed,
 )
 from pipeline.durable import sha256
 from pipeline.errors import ConfigError, DataError, UserError
-from pipeline.frames import MISSING, Findings, Frame, Layout, frames_of
+from pipeline.frames import MISSING, Findings, Frame, Layout, filled, frames_of
 from pipeline.grid import Grid, cycles
 from pipeline.series import PARTS, Series, write_series
 from pipeline.table import is_number, read_table

@@ -4,7 +4,7 @@ Legend: L steps, K known covariates.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from pipeline.frames import INFINITE, MISSING, UNKNOWN, Findings, Frame, stretches
 from pipeline.grid import Grid
@@ -101,10 +101,3 @@ def seasonal_error(values: Float64[np.ndarray, " L"], season: int) -> float:
     errors = np.abs(values[season:] - values[:-season])
     seen = errors[~np.isnan(errors)]
     return float(seen.mean()) if len(seen) else 0.0
-
-
-def filled(values: Float64[np.ndarray, " L"]) -> tuple[Float64[np.ndarray, " L"], Bool[np.ndarray, " L"]]:
-    """Each missing value replaced by the last one before it, and where there was one."""
-    observed = ~np.isnan(values)
-    last = np.maximum.accumulate(np.where(observed, np.arange(len(values)), 0))
-    return values[last], observed

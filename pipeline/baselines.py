@@ -46,6 +46,19 @@ def fitted(train: Any, validation: Any, season: int, device: torch.device) -> di
     return {"naive": naive, "seasonal": seasonal, "linear": linear}
 
 
+def linear_errors(train: Any, validation: Any) -> dict[str, float]:
+    """MSE and MAE of the linear map on the validation split."""
+    matrix, squares, sizes, steps = ridge(train, validation).double(), 0.0, 0.0, 0
+    for context, targets in _windows(validation):
+        error = context[:, -1:] + _inputs(context) @ matrix - targets
+        squares, sizes, steps = (
+            squares + float(error.square().sum()),
+            sizes + float(error.abs().sum()),
+            steps + error.numel(),
+        )
+    return {"mse": squares / max(steps, 1), "mae": sizes / max(steps, 1)}
+
+
 def ridge(train: Any, validation: Any) -> Float[Tensor, "_ H"]:
     """The linear map, and below it what it adds to every window."""
     size = train.context + 1

@@ -5,7 +5,7 @@ Legend: L steps of a context, H of a horizon.
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -48,21 +48,21 @@ def _panel(panel: Panel, top: int) -> str:
     values = np.concatenate(shown)
     bottom, peak = _rounded(float(np.nanmin(values)), float(np.nanmax(values)))
 
-    def x(step: float) -> float:
+    def x(step: int) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * step / max(context + horizon - 1, 1)
 
-    def y(value: float) -> float:
-        return top + HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bottom) / (peak - bottom)
+    def y(value: Any) -> float:
+        return top + HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (float(value) - bottom) / (peak - bottom)
 
-    def points(first: int, line: Iterable[float]) -> str:
+    def points(first: int, line: Iterable[Any]) -> str:
         return " ".join(f"{x(first + at):.1f},{y(value):.1f}" for at, value in enumerate(line) if np.isfinite(value))
 
-    def line(first: int, values: Iterable[float], colour: str) -> str:
+    def line(first: int, values: Iterable[Any], colour: str) -> str:
         return f"<polyline points='{points(first, values)}' fill='none' stroke='{colour}' stroke-width='1.5'/>"
 
     back = reversed([f"{x(context + at):.1f},{y(value):.1f}" for at, value in enumerate(panel.low)])
     band = f"<polygon points='{points(context, panel.high)} {' '.join(back)}' fill='{SAID}' fill-opacity='0.2'/>"
-    axis = [_tick(y(value), value) for value in np.linspace(bottom, peak, 3)]
+    axis = [_tick(y(value), value) for value in np.linspace(bottom, peak, 3).tolist()]
     under = top + HEIGHT - 8
     places = ((x(0), "start"), (x(context), "middle"), (WIDTH - RIGHT, "end"))
     stamps = [
@@ -86,5 +86,6 @@ def _tick(height: float, value: float) -> str:
 def _rounded(low: float, high: float) -> tuple[float, float]:
     """Round numbers around a range."""
     size = max(high - low, 1e-9 * max(abs(low), abs(high), 1.0))
-    unit = 10.0 ** np.floor(np.log10(size)) / 2
-    return float(np.floor(low / unit) * unit), float(np.ceil(high / unit) * unit) or unit
+    unit = float(10.0 ** np.floor(np.log10(size)) / 2)
+    bottom, peak = float(np.floor(low / unit) * unit), float(np.ceil(high / unit) * unit)
+    return bottom, peak if peak > bottom else bottom + unit

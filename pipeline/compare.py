@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import page
-from pipeline.comparison import COLUMNS, MISSING, Column, Entry, Group, gather, grouped, is_best, shown
+from pipeline.comparison import MISSING, Column, Entry, Group, gather, grouped, is_best, shown
 from pipeline.errors import CheckpointError, DataError, UserError
 from pipeline.run import RUNS, find_run
 
@@ -59,7 +59,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--html", type=Path, metavar="PATH", help="where the page goes (compare.html beside the runs)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
     parser.add_argument(
-        "--no-baseline", action="store_true", help="leave out the counted 5-gram, which takes a while once"
+        "--no-baseline", action="store_true", help="leave out the counted 5-gram or linear forecast, made once"
     )
     return parser.parse_args(argv)
 
@@ -81,10 +81,12 @@ def home_of(names: list[str]) -> Path:
 
 
 def with_baseline(group: Group, cache: Path) -> Group:
-    """The group with the counted n-gram on its dataset beside it, if that dataset can be opened."""
+    """The group with the counted n-gram or the linear forecast beside it, if its dataset can be opened."""
     if group.checksum is None or group.path is None:
         return group
     try:
+        if group.horizon is not None:
+            return replace(group, baseline=linear(group, Path(group.path), cache))
         figures = baseline(Path(group.path), group.checksum, cache)
     except (UserError, OSError, ValueError, ArithmeticError, MemoryError) as error:
         say([f"no baseline for {group.title}: {error}"])
@@ -132,6 +134,38 @@ def baseline(path: Path, checksum: str, cache: Path) -> dict[str, Any]:
     return figures
 
 
+def linear(group: Group, path: Path, cache: Path) -> Entry:
+    """The linear forecast from the longest context among the runs, fitted once and then kept.
+
+    Raises:
+        DataError: the dataset is not there, or it is no longer the one that the runs were trained on.
+    """
+    context = max(entry.context or 1 for entry in group.entries)
+    kept = cache / f"{group.checksum}-{context}-{group.horizon}.json"
+    try:
+        return Entry(**json.loads(kept.read_text()))
+    except (OSError, ValueError, TypeError):
+        pass  # not fitted yet, or not readable: fit
+    from pipeline.baselines import linear_errors
+    from pipeline.data.series import SeriesDataModule
+
+    data = SeriesDataModule(path, context, group.horizon or 1)
+    if data.dataset.checksum != group.checksum:
+        raise DataError(f"{path} is not the dataset that these runs were trained on (its checksum differs)")
+    found = linear_errors(data.samples("train"), data.samples("validation"))
+    figures: dict[str, Any] = {
+        "name": "linear",
+        "architecture": "least squares",
+        "parameters": (context + 1) * data.horizon,
+        **found,
+    }
+    try:
+        write_whole(kept, json.dumps(figures))
+    except OSError as error:
+        say([f"the baseline will be fitted again: {error}"])
+    return Entry(**figures)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a text file by a rename: all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,8 +189,8 @@ def write_page(target: Path, groups: list[Group]) -> None:
 def as_json(groups: list[Group], target: Path) -> dict[str, Any]:
     """All figures, for programs; null where a figure is missing."""
 
-    def figures(entry: Entry) -> dict[str, Any]:
-        return {column.key: getattr(entry, column.key) for column in COLUMNS}
+    def figures(entry: Entry, columns: tuple[Column, ...]) -> dict[str, Any]:
+        return {column.key: getattr(entry, column.key) for column in columns}
 
     return {
         "page": str(target),
@@ -164,8 +198,8 @@ def as_json(groups: list[Group], target: Path) -> dict[str, Any]:
             {
                 "checksum": group.checksum,
                 "path": group.path,
-                "runs": [figures(entry) for entry in group.entries],
-                "baseline": figures(group.baseline) if group.baseline else None,
+                "runs": [figures(entry, group.columns) for entry in group.entries],
+                "baseline": figures(group.baseline, group.columns) if group.baseline else None,
             }
             for group in groups
         ],
@@ -180,9 +214,9 @@ def show(groups: list[Group]) -> None:
     if not console.is_terminal:
         console.width = 160  # a pipe has no edge to wrap at
     for group in groups:
-        columns = [column for column in COLUMNS if console.width >= ROOMY or column.key not in SPARED]
+        columns = [column for column in group.columns if console.width >= ROOMY or column.key not in SPARED]
         console.print(table(group, columns))
-    console.print("* best of its column; perplexity and bits per byte are the best on the validation split")
+    console.print("* best of its column; quality is the best on the validation split")
 
 
 def table(group: Group, columns: Sequence[Column] = COLUMNS) -> "Table":

@@ -16,7 +16,7 @@ from pipeline.record import read_record
 from pipeline.run import find_run
 
 MISSING = "-"
-QUALITY = ("perplexity", "bits_per_byte")
+QUALITY = ("perplexity", "bits_per_byte", "mse", "mae")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Entry:
         tokens: training tokens consumed.
         perplexity: best on the validation split.
         bits_per_byte: best on the validation split.
+        mse: of forecasts, best on the validation split, in standardised units; so is mae.
+        mae: mean absolute error.
+        horizon: steps that are forecast; None where tokens are predicted.
+        context: steps that a forecast reads.
         tokens_per_second: median over the training.
         memory_gb: the most that one process held, in 1e9 bytes.
         seconds: training time, summed over attempts.
@@ -45,6 +49,10 @@ class Entry:
     tokens: int | None = None
     perplexity: float | None = None
     bits_per_byte: float | None = None
+    mse: float | None = None
+    mae: float | None = None
+    horizon: int | None = None
+    context: int | None = None
     tokens_per_second: float | None = None
     memory_gb: float | None = None
     seconds: float | None = None
@@ -54,13 +62,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """The runs on one dataset, best validation perplexity first.
+    """The runs on one dataset and, of forecasts, one horizon; the best on the validation split first.
 
     Args:
         checksum: of the dataset; None where the runs do not say.
         path: where it was.
         entries: the runs.
-        baseline: the counted n-gram on the same dataset, if it is wanted and could be counted.
+        baseline: the counted n-gram on the same dataset, or the linear forecast, if it is wanted and could be made.
     """
 
     checksum: str | None
@@ -73,7 +81,18 @@ class Group:
         """Names the dataset for people."""
         if self.checksum is None:
             return "Dataset unknown"
-        return f"{Path(self.path or '').name or 'dataset'} ({self.checksum[:8]})"
+        ahead = "" if self.horizon is None else f", {self.horizon} steps ahead"
+        return f"{Path(self.path or '').name or 'dataset'} ({self.checksum[:8]}){ahead}"
+
+    @property
+    def horizon(self) -> int | None:
+        """Steps that its runs forecast."""
+        return self.entries[0].horizon if self.entries else None
+
+    @property
+    def columns(self) -> "tuple[Column, ...]":
+        """What its table shows."""
+        return COLUMNS if self.horizon is None else FORECAST_COLUMNS
 
     def rows(self) -> list[Entry]:
         """All rows of the table in order, the baseline at its place."""
@@ -104,7 +123,7 @@ def amount(number: int | float) -> str:
 
 def short(architecture: str) -> str:
     """The class of a task without what all of them are called: LSTM."""
-    return architecture.removesuffix("LanguageModel") or architecture
+    return architecture.removesuffix("LanguageModel").removesuffix("Forecaster") or architecture
 
 
 def duration(seconds: int | float) -> str:
@@ -128,6 +147,15 @@ COLUMNS = (
     Column("time", "seconds", duration),
 )
 
+FORECAST_COLUMNS = (
+    *COLUMNS[:3],
+    Column("values trained", "tokens", amount),
+    Column("validation MSE", "mse", "{:.4f}".format, min),
+    Column("validation MAE", "mae", "{:.4f}".format, min),
+    Column("values per second", "tokens_per_second", amount, max),
+    *COLUMNS[-2:],
+)
+
 
 def shown(column: Column, entry: Entry) -> str:
     """The text of one cell."""
@@ -148,8 +176,10 @@ def is_best(column: Column, entry: Entry, group: Group) -> bool:
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """Best validation perplexity first, those without one last."""
-    return sorted(entries, key=lambda entry: math.inf if entry.perplexity is None else entry.perplexity)
+    """Best validation perplexity or MSE first, those without one last."""
+    return sorted(
+        entries, key=lambda entry: next((q for q in (entry.perplexity, entry.mse) if q is not None), math.inf)
+    )
 
 
 def gather(name: str) -> tuple[Entry, list[str]]:
@@ -167,14 +197,14 @@ def gather(name: str) -> tuple[Entry, list[str]]:
     lines = []
     if journal.torn:
         lines.append(f"{run}: {journal.torn} torn lines of the journal were skipped")
-    if entry.perplexity is None:
+    if entry.perplexity is None and entry.mse is None:
         lines.append(f"{run} has no validation yet")
     return entry, lines
 
 
 def describe(name: str, journal: Journal, record: dict[str, Any]) -> Entry:
     """The row of a run from its journal and its `run.json`."""
-    dataset = record.get("dataset") or {}
+    dataset, linked = record.get("dataset") or {}, record.get("linked") or {}
     measured = [row for row in journal.rows if row["kind"] == "metrics"]
     speeds = [value for value in journal.series("train/tokens_per_second").values if math.isfinite(value)]
     return Entry(
@@ -185,6 +215,10 @@ def describe(name: str, journal: Journal, record: dict[str, Any]) -> Entry:
         tokens=max((row["tokens"] for row in measured), default=None),
         perplexity=journal.best("val/perplexity"),
         bits_per_byte=journal.best("val/bits_per_byte"),
+        mse=journal.best("val/mse"),
+        mae=journal.best("val/mae"),
+        horizon=linked.get("horizon"),
+        context=linked.get("context"),
         tokens_per_second=median(speeds) if speeds else None,
         memory_gb=journal.best("train/memory_gb", max),
         seconds=max((row["seconds"] for row in measured), default=None),
@@ -194,9 +228,9 @@ def describe(name: str, journal: Journal, record: dict[str, Any]) -> Entry:
 
 
 def grouped(entries: Iterable[Entry]) -> list[Group]:
-    """One group for each dataset, in the order in which they are met; runs that do not say come last."""
-    by_dataset: dict[str | None, list[Entry]] = {}
+    """One group for each dataset and horizon, in the order in which they are met; runs that do not say come last."""
+    found: dict[tuple[str | None, int | None], list[Entry]] = {}
     for entry in entries:
-        by_dataset.setdefault(entry.dataset, []).append(entry)
-    groups = [Group(checksum, members[0].dataset_path, ranked(members)) for checksum, members in by_dataset.items()]
+        found.setdefault((entry.dataset, entry.horizon), []).append(entry)
+    groups = [Group(checksum, members[0].dataset_path, ranked(members)) for (checksum, _), members in found.items()]
     return sorted(groups, key=lambda group: group.checksum is None)

@@ -208,3 +208,10 @@ def stretches(missing: Bool[np.ndarray, " L"]) -> list[tuple[int, int]]:
     """First step and length of each stretch of missing steps."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], missing.astype(np.int8), [0]])))
     return [(int(first), int(after - first)) for first, after in edges.reshape(-1, 2)]
+
+
+def filled(values: Float64[np.ndarray, " L"]) -> tuple[Float64[np.ndarray, " L"], Bool[np.ndarray, " L"]]:
+    """Each missing value replaced by the last one before it, and where there was one."""
+    observed = ~np.isnan(values)
+    last = np.maximum.accumulate(np.where(observed, np.arange(len(values)), 0))
+    return values[last], observed

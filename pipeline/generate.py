@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import forecast
 from pipeline.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
@@ -21,6 +22,8 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: no such run, checkpoint or file, or settings that cannot be.
     """
+    if argv and forecast.is_of_series(argv[0]):
+        return forecast.main(argv)
     arguments = parser().parse_args(argv)
     prompts = read_prompts(arguments)
     choice, limits = settings(arguments)

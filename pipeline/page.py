@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pipeline.comparison import COLUMNS, Column, Entry, Group, is_best, shown
+from pipeline.comparison import Column, Entry, Group, is_best, shown
 from pipeline.curves import COLOURS, DASHES, Chart, Curve, svg, thinned
 from pipeline.journal import Series
 
@@ -23,6 +23,8 @@ QUANTITIES = (  # key, title, unit, whether its axis is logarithmic at first
     ("train/loss", "Training loss", "nats a token", False),
     ("val/perplexity", "Validation perplexity", "a token", True),
     ("val/bits_per_byte", "Validation bits per byte", "bits a byte", False),
+    ("val/mse", "Validation MSE", "standardised", False),
+    ("val/mae", "Validation MAE", "standardised", False),
 )
 SAMPLES = 12  # at most, of a run: spread evenly over its training
 
@@ -65,10 +67,10 @@ def section(group: Group, number: int) -> str:
 
 def table(group: Group) -> str:
     """The figures of all runs, the baseline among them."""
-    heads = "".join(f'<th scope="col"{aligned(column)}>{column.title}</th>' for column in COLUMNS)
+    heads = "".join(f'<th scope="col"{aligned(column)}>{column.title}</th>' for column in group.columns)
     body = []
     for entry in group.rows():
-        first, *others = COLUMNS
+        first, *others = group.columns
         cells = [f'<th scope="row">{text(shown(first, entry))}</th>']
         for column in others:
             value = text(shown(column, entry))
@@ -78,7 +80,7 @@ def table(group: Group) -> str:
         mark = ' class="baseline"' if entry is group.baseline else ""
         body.append(f"<tr{mark}>{''.join(cells)}</tr>")
     return (
-        '<p class="note">Perplexity and bits per byte: the best on the validation split. '
+        '<p class="note">Quality: the best on the validation split. '
         "Speed: the median. Memory: the most of one process. Bold: the best of its column.</p>\n"
         f'<div class="wide" role="region" tabindex="0" aria-label="Table of {text(group.title)}"><table>\n'
         f'<caption class="unseen">Figures of the runs on {text(group.title)}</caption>\n'
