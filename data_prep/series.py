@@ -11,11 +11,12 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
+from data_prep.command import Parser, check_output, count, share
 from data_prep.prepare import Workplace
 from data_prep.series_checks import (
     CONSTANT,
@@ -40,18 +41,8 @@ EXAMPLES = """examples:
       --output data/sales"""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see `{self.prog} --help`")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        PROGRAM,
-        description=(__doc__ or "").split("\n")[0],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
     add("sources", nargs="+", type=Path, metavar="FILE", help=".csv (plain, .gz or .xz) or .parquet, of one layout")
     add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
@@ -63,11 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--known", nargs="+", default=[], metavar="COLUMN", help="covariates that are known ahead: prices, holidays")
     add("--drop", nargs="+", default=[], metavar="NAME", help="columns, or series of a long table, to leave out")
     add("--calendar", action="store_true", help="add the place in the day, the week and the year as known covariates")
-    add("--season", type=int, metavar="STEPS", help="of MASE and the seasonal naive forecast (default: by the step)")
+    add("--season", type=count, metavar="STEPS", help="of MASE and the seasonal naive forecast (default: by the step)")
     add = parser.add_argument_group("splits, in time, at the same stamps for all series").add_argument
     add("--lengths", nargs=3, type=int, metavar="STEPS", help="of training, validation and test; what follows is cut")
-    add("--validation-share", type=float, default=0.2, metavar="SHARE", help="of the time (default: 0.2)")
-    add("--test-share", type=float, default=0.2, metavar="SHARE", help="of the time, the last (default: 0.2)")
+    add("--validation-share", type=share, default=0.2, metavar="SHARE", help="of the time (default: 0.2)")
+    add("--test-share", type=share, default=0.2, metavar="SHARE", help="of the time, the last (default: 0.2)")
     add = parser.add_argument_group("what is forgiven").add_argument
     add("--fill-gaps", action="store_true", help="missing steps repeat the value before them and are never predicted")
     return parser
@@ -94,8 +85,8 @@ def main(argv: list[str]) -> int:
         place.forget()  # tables are small enough to begin anew
         entries = _prepare(place, grid, frames, layout, options, findings, argv)
     print(f"{len(frames):,} series, a step is {grid}, season {options.season or grid.season}")
-    for finding, count in findings.counts.items():
-        print(f"  {count:,} x {finding[0]}: {', '.join(findings.places[finding])}")
+    for finding, times in findings.counts.items():
+        print(f"  {times:,} x {finding[0]}: {', '.join(findings.places[finding])}")
     for name, entry in entries.items():
         print(f"{name}: {entry['steps']:,} steps")
     print(f"{options.output} in {time.monotonic() - began:.1f} s")
@@ -103,19 +94,11 @@ def main(argv: list[str]) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("validation_share", "test_share"):
-        if not 0 <= getattr(options, name) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)} is no share: from 0 to below 1")
     if options.validation_share + options.test_share >= 1:
         raise ConfigError("--validation-share and --test-share leave nothing to train on")
     if options.lengths and min(options.lengths) < 0:
         raise ConfigError(f"--lengths {' '.join(map(str, options.lengths))}: from 0 up")
-    if options.season is not None and options.season < 1:
-        raise ConfigError(f"--season {options.season} must be at least 1")
-    if options.output.exists() and not options.overwrite:
-        raise DataError(f"{options.output} exists; choose another --output or add --overwrite")
-    if options.output.exists() and not (options.output / "dataset.json").is_file():
-        raise DataError(f"{options.output} is no dataset, so it is not overwritten; choose another --output")
+    check_output(options.output, options.overwrite)
 
 
 def layout_of(table: Any, options: argparse.Namespace) -> Layout:

@@ -219,7 +219,7 @@ def show(groups: list[Group]) -> None:
     console.print("* best of its column; quality is the best on the validation split")
 
 
-def table(group: Group, columns: Sequence[Column] = COLUMNS) -> "Table":
+def table(group: Group, columns: Sequence[Column] | None = None) -> "Table":
     """The table of one dataset; every cell is plain text, whatever a run is called."""
     from rich import box
     from rich.table import Table
@@ -227,6 +227,7 @@ def table(group: Group, columns: Sequence[Column] = COLUMNS) -> "Table":
 
     grid = Table(title=Text(group.title), title_justify="left", box=box.SIMPLE_HEAD)
     grid.padding, grid.pad_edge = (0, 1, 0, 0), False
+    columns = group.columns if columns is None else columns
     for column in columns:
         if column.is_number:  # never cut: where it is narrow, names are folded
             grid.add_column(column.title, justify="right", width=_narrowest(column, group))

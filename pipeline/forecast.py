@@ -7,7 +7,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -129,7 +129,7 @@ def _window(frame: Frame, grid: Grid, layout: Layout, about: dict[str, Any], con
     return Window(frame.name, grid.text(stamps), standard.astype(np.float32), known.astype(np.float32))
 
 
-def say(task: Any, windows: Sequence[Window], scaling: dict[str, tuple[float, float]]) -> "Forecast":
+def say(task: Any, windows: Sequence[Window], scaling: Mapping[str, Sequence[float]]) -> "Forecast":
     """The forecast of each window, in the units of its series."""
     import torch
 
@@ -143,8 +143,8 @@ def say(task: Any, windows: Sequence[Window], scaling: dict[str, tuple[float, fl
     rows, horizon = len(windows), known.shape[1] - context.shape[1]
     nothing = torch.zeros(rows, horizon), torch.zeros(rows, horizon, dtype=torch.bool)
     naive, ids = torch.zeros(rows, dtype=torch.float64), torch.arange(rows)
-    parts = context, *nothing, known, naive, ids
-    batch = SeriesBatch(*(part.to(device) for part in parts), 0, 0)
+    parts = [part.to(device) for part in (context, *nothing, known, naive, ids)]
+    batch = SeriesBatch._make([*parts, 0, 0, None])
     with torch.no_grad():
         said = summary(task.to(device).paths(batch))
     scale = torch.tensor([scaling[window.name] for window in windows])
@@ -162,7 +162,7 @@ def rows_of(windows: Sequence[Window], said: "Forecast", time: str, horizon: int
 
 
 def panels(
-    windows: Sequence[Window], said: "Forecast", scaling: dict[str, tuple[float, float]], horizon: int
+    windows: Sequence[Window], said: "Forecast", scaling: Mapping[str, Sequence[float]], horizon: int
 ) -> "Iterator[Panel]":
     """What is drawn: the last steps of each history, and the forecast."""
     from pipeline.chart import Panel

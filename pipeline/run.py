@@ -9,6 +9,8 @@ runs/NAME/config.yaml     the resolved config
 
 import datetime
 import fcntl
+import importlib
+import inspect
 import json
 import os
 import secrets
@@ -16,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -247,8 +249,16 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
 def model_config(run: Path) -> dict[str, Any]:
     """Class and arguments of a run's model, with those that its dataset decided."""
     config: dict[str, Any] = record.read_config(run)["model"]
-    config.setdefault("init_args", {}).update(record.read_record(run)["linked"])
-    return config
+    return tell(config, record.read_record(run)["linked"])
+
+
+def tell(config: dict[str, Any], linked: Mapping[str, Any]) -> dict[str, Any]:
+    """Class and arguments of a model, with what its data decided where the class takes it."""
+    module, _, name = config["class_path"].rpartition(".")
+    bases = getattr(importlib.import_module(module), name).__mro__
+    takes = {parameter for base in bases for parameter in inspect.signature(base.__init__).parameters}
+    told = {name: value for name, value in linked.items() if name in takes}
+    return {**config, "init_args": {**(config.get("init_args") or {}), **told}}
 
 
 def build_model(config: dict[str, Any]) -> Any:

@@ -28,7 +28,7 @@ from pipeline.complaints import check_files, plainly
 from pipeline.data.plan import Share
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
 from pipeline.resume import Start, begin
-from pipeline.run import Run, build_model, choose_checkpoint, directory_of, find_run
+from pipeline.run import Run, build_model, choose_checkpoint, directory_of, find_run, tell
 from pipeline.tracking.patient import PatientWandbLogger
 from pipeline.tracking.weights_and_biases import Tracking
 from pipeline.trainer import check_precision, make_trainer
@@ -114,8 +114,7 @@ class CommandLine(LightningCLI):
     def _build_model(self, linked: dict[str, Any]) -> Any:
         torch.manual_seed(int(self.config.seed_everything))
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))["model"]
-        config.setdefault("init_args", {}).update(linked)
-        return build_model(config)
+        return build_model(tell(config, linked))
 
 
 def main(argv: list[str]) -> int:

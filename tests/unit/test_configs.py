@@ -33,7 +33,10 @@ def read(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def dataset_for(
-    dataset: Path, tiny_pairs_dataset: Path, tiny_audio_dataset: Path, tiny_labels_dataset: Path,
+    dataset: Path,
+    tiny_pairs_dataset: Path,
+    tiny_audio_dataset: Path,
+    tiny_labels_dataset: Path,
     tiny_series_dataset: Path,
 ) -> Callable[[str], Path]:
     """`dataset_for(EXPERIMENT)` is one of the kind that it wants."""
