@@ -36,6 +36,19 @@ class DataError(UserError):
     exit_code = 3
 
 
+class SampleError(DataError):
+    """A sample cannot be read in the middle of an epoch; only the process that reads it knows.
+
+    Args:
+        message: what is wrong; of the traceback that a loader worker sends, the last line.
+    """
+
+    shared = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rstrip().rpartition("pipeline.errors.SampleError: ")[2])
+
+
 class CheckpointError(UserError):
     """A run or a checkpoint is missing, damaged, of another model, or cannot be written."""
 

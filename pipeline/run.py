@@ -247,8 +247,8 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
 
 
 def model_config(run: Path) -> dict[str, Any]:
-    """Class and arguments of a run's model, with those that its dataset decided."""
-    config: dict[str, Any] = record.read_config(run)["model"]
+    """Class and arguments of a run's model, with those that its data decided, without files that it began with."""
+    config: dict[str, Any] = _without_weights(record.read_config(run)["model"])
     return tell(config, record.read_record(run)["linked"])
 
 
@@ -259,6 +259,15 @@ def tell(config: dict[str, Any], linked: Mapping[str, Any]) -> dict[str, Any]:
     takes = {parameter for base in bases for parameter in inspect.signature(base.__init__).parameters}
     told = {name: value for name, value in linked.items() if name in takes}
     return {**config, "init_args": {**(config.get("init_args") or {}), **told}}
+
+
+def _without_weights(config: Any) -> Any:
+    """The config of a model that is trained: its weights are in its checkpoints."""
+    if isinstance(config, list):
+        return [_without_weights(part) for part in config]
+    if not isinstance(config, dict):
+        return config
+    return {name: None if name == "weights" else _without_weights(part) for name, part in config.items()}
 
 
 def build_model(config: dict[str, Any]) -> Any:

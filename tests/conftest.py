@@ -150,6 +150,19 @@ def tiny_series_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "dataset"
 
 
+@pytest.fixture(scope="session")
+def tiny_captions_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 80 drawings with what is said of them: by bytes, with all three splits."""
+    if importlib.util.find_spec("tokenizers") is None:
+        pytest.skip("wants the tokenizers package")
+    from data_prep import captions
+
+    output = tmp_path_factory.mktemp("tiny_captions") / "dataset"
+    shares = ["--validation-share", "0.1", "--test-share", "0.1", "--workers", "1"]
+    assert captions.main(["builtin:80", "--tokenizer", "byte", "--output", str(output), *shares]) == 0
+    return output
+
+
 def _sentences(count: int) -> list[str]:
     chance = random.Random(1)
     who, does, what = ["the cat", "a dög", "my aunt"], ["sees", "hears", "eats"], ["rain", "bread", "a song"]

@@ -38,10 +38,12 @@ def dataset_for(
     tiny_audio_dataset: Path,
     tiny_labels_dataset: Path,
     tiny_series_dataset: Path,
+    tiny_captions_dataset: Path,
 ) -> Callable[[str], Path]:
     """`dataset_for(EXPERIMENT)` is one of the kind that it wants."""
     kinds = {"TextDataModule": dataset, "PairsDataModule": tiny_pairs_dataset, "AudioDataModule": tiny_audio_dataset}
     kinds["SeriesDataModule"] = tiny_series_dataset
+    kinds["ImageCaptionDataModule"] = tiny_captions_dataset
 
     def wanted(name: str) -> Path:
         config = read(name)
@@ -65,8 +67,9 @@ def test_an_experiment_builds(name: str, dataset_for: Callable[[str], Path]) -> 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_an_overlay_fits_an_experiment(name: str, dataset_for: Callable[[str], Path]) -> None:
     given = read(name)
-    pairs = "global_batch_tokens" in given.get("data", {}).get("init_args", {})
-    experiment = "pairs/attention.yaml" if pairs else "text/lstm.yaml"
+    data = given.get("data", {}).get("init_args", {})
+    fitting = {"image_size": "captions/show_attend_tell.yaml", "global_batch_tokens": "pairs/attention.yaml"}
+    experiment = next((name for key, name in fitting.items() if key in data), "text/lstm.yaml")
     configs = ["--config", str(ROOT / experiment), "--config", str(ROOT / name)]
     cli = parse([*configs, "--data.init_args.dataset", str(dataset_for(experiment))])
     resolved = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))

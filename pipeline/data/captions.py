@@ -1,0 +1,163 @@
+"""Photographs with their captions become batches: images decoded where they are loaded, each seen as its seed says.
+
+A batch holds captions of similar length, an image for each. What a training sample shows of its image is drawn from
+(seed, epoch, sample) alone, so it is the same on any number of processes and after any stop.
+
+Legend: B rows, S pixels of a side, T positions of a caption.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from pipeline.data.batch import IGNORE, PairBatch
+from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
+from pipeline.data.plan import NO_SAMPLE, Ids, Slice
+from pipeline.dataset import Dataset
+from pipeline.errors import ConfigError, SampleError
+from pipeline.images import ImageError, View, load, pixels, square
+from pipeline.records import RecordSplit
+
+
+class Views:
+    """Which square of its image each sample shows in training.
+
+    Args:
+        smallest: the smallest share of the shorter side that the square may have.
+        flip: show half of them in a mirror.
+        seed: decides with epoch and sample.
+    """
+
+    def __init__(self, smallest: float, flip: bool, seed: int) -> None:
+        self.smallest, self.flip, self.seed = smallest, flip, seed
+
+    def __call__(self, image: Image.Image, epoch: int, sample: int) -> View:
+        """The square of this sample in this epoch."""
+        size, across, down, mirrored = np.random.default_rng((self.seed, epoch, sample)).random(4)
+        side = min(image.size) * (self.smallest + (1 - self.smallest) * size)
+        mirror = self.flip and mirrored < 0.5
+        return View((image.width - side) * across, (image.height - side) * down, side, mirror)
+
+
+class CaptionedImages:
+    """The captions of one split with their images, read by slices of a global batch.
+
+    Args:
+        split: the rows.
+        eos: the end mark.
+        image_size: pixels of a side of what is shown.
+        image_tokens: positions that an image counts for.
+        views: what is shown of an image; by default its largest central square.
+    """
+
+    def __init__(
+        self, split: RecordSplit, eos: int, image_size: int, image_tokens: int, views: Views | None = None
+    ) -> None:
+        self.split, self.eos = split, eos
+        self.image_size, self.image_tokens, self.views = image_size, image_tokens, views
+
+    def __len__(self) -> int:
+        return self.split.samples
+
+    @property
+    def lengths(self) -> Ids:
+        """Positions that each sample takes: those of its caption with the end mark, and what its image counts for."""
+        return self.split.target_lengths + 1 + self.image_tokens
+
+    def predictions(self, ids: Ids) -> int:
+        """Targets in these captions, with their end marks; none in a row that only fills the batch."""
+        return predictions(self.split, ids)
+
+    def __getitems__(self, part: Slice) -> PairBatch:
+        images = np.zeros((len(part.ids), 3, self.image_size, self.image_size), np.uint8)
+        for place, sample in enumerate(part.ids):
+            if sample != NO_SAMPLE:
+                images[place] = pixels(self.image(self.split.row_of(int(sample)), part.epoch, int(sample)))
+        inputs, targets = decoder_side(self.split, part.ids, self.eos)
+        padding = int((targets == IGNORE).sum())
+        ids = torch.from_numpy(np.ascontiguousarray(part.ids))
+        source = (torch.from_numpy(images),)
+        return PairBatch(source, inputs, targets, ids, part.predictions, padding, targets.numel(), part.step)
+
+    def image(self, row: int, epoch: int = 0, sample: int = 0) -> Image.Image:
+        """What is shown of a row's image.
+
+        Raises:
+            SampleError: the image is damaged.
+        """
+        smallest = 1.0 if self.views is None else self.views.smallest
+        try:
+            whole = load(self.split.value("image", row), round(self.image_size / smallest))
+        except ImageError as error:
+            name = self.split.value("name", row)
+            raise SampleError(
+                f"{self.split.path}, {self.split.name}: {name} (row {row}) is a {error}, so the dataset is damaged: "
+                "prepare it again with `unroll prepare captions`"
+            ) from error
+        view = View.central(*whole.size) if self.views is None else self.views(whole, epoch, sample)
+        return square(whole, view, self.image_size)
+
+
+class ImageCaptionDataModule(BudgetedDataModule):
+    """Images with captions, in batches of at most `global_batch_tokens` positions.
+
+    Args:
+        dataset: a directory made by `unroll prepare captions`.
+        image_size: pixels of a side of the square that a model sees of an image.
+        smallest_crop: training sees squares of this share of an image's shorter side up to all of it, anywhere in the
+            image; evaluations see the largest central square.
+        flip: training sees half of the squares in a mirror; only where captions do not tell left from right.
+        global_batch_tokens: most positions of a global batch: samples times the longest caption, each with
+            `image_tokens` more.
+        per_device_batch_tokens: about as many a device takes at once; gradient accumulation is derived.
+        image_tokens: positions that an image counts for.
+        workers: loader processes, which decode; 0 decodes in the training process.
+        seed: decides the order, and what is seen of each image.
+
+    Raises:
+        DataError: the dataset is missing, damaged or of another kind.
+        ConfigError: a caption of the training split is longer than the budget, or sizes that cannot be.
+    """
+
+    def __init__(
+        self,
+        dataset: Path,
+        image_size: int = 128,
+        smallest_crop: float = 0.8,
+        flip: bool = False,
+        global_batch_tokens: int = 4096,
+        per_device_batch_tokens: int | None = None,
+        image_tokens: int = 48,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        if image_size < 1 or image_tokens < 0 or not 0 < smallest_crop <= 1:
+            raise ConfigError(
+                f"image_size={image_size} must be at least 1, image_tokens={image_tokens} at least 0, "
+                f"and smallest_crop={smallest_crop} a share above 0"
+            )
+        opened = Dataset.open(dataset, kind="captions")
+        super().__init__(opened, global_batch_tokens, per_device_batch_tokens, workers, seed)
+        self.image_size, self.image_tokens = image_size, image_tokens
+        self.views = Views(smallest_crop, flip, seed)
+
+    @property
+    def linked(self) -> dict[str, int]:
+        """What a model learns from its data."""
+        return super().linked | {"image_size": self.image_size}
+
+    def samples(self, name: str) -> CaptionedImages:
+        """The captions of the split `name`."""
+        views = self.views if name == "train" else None
+        return CaptionedImages(self.split(name), self.dataset.target.eos, self.image_size, self.image_tokens, views)
+
+    def show(self, name: str, count: int) -> tuple[tuple[UInt8[Tensor, "B 3 S S"]], list[str]]:
+        """The first images of a split as a batch's `source`, and their names."""
+        samples = self.samples(name)
+        rows = range(min(count, samples.split.rows))
+        shown = np.stack([pixels(samples.image(row)) for row in rows])
+        return (torch.from_numpy(shown),), [samples.split.value("name", row) for row in rows]

@@ -1,0 +1,144 @@
+"""Captioners: an encoder of images and a decoder of texts under their names; a YAML says the rest.
+
+Vinyals et al. (2015), "Show and Tell"; Xu et al. (2015), "Show, Attend and Tell".
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import nn
+
+from pipeline.models.decoders import AttentionDecoder, VectorDecoder
+from pipeline.models.image_encoders import ImageEncoder, PatchTransformer, ResNet
+from pipeline.models.lstm import LSTM
+from pipeline.models.memory import AdditiveAttention, Attention
+from pipeline.models.transformer import Transformer
+from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.tasks.sequence_to_sequence import Evaluation, SequenceToSequence
+from pipeline.tasks.token_prediction import TokenHead
+
+__all__ = ["ShowAndTell", "ShowAttendTell", "TransformerCaptioner"]
+
+MakeEncoder: TypeAlias = Callable[[int, int], ImageEncoder]
+"""Makes an encoder from the width of its memory and the size of its images."""
+
+
+class ShowAndTell(SequenceToSequence):
+    """A network reads an image as one vector, then writes (Vinyals et al. 2015).
+
+    Args:
+        vocab_size: tokens of captions; the dataset knows it.
+        image_size: pixels of a side of the images; the data know it.
+        encoder: class of the image encoder, with its arguments.
+        network: class of the network that writes.
+        width: features of the decoder.
+        depth: layers of the decoder.
+        dropout: share of the decoder's features dropped in training.
+        head: how tokens become vectors and vectors become predictions.
+        evaluation: what a validation and a test write and score.
+        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        image_size: int,
+        encoder: MakeEncoder = ResNet,
+        network: type[nn.Module] = LSTM,
+        width: int = 256,
+        depth: int = 1,
+        dropout: float = 0.0,
+        head: TokenHead = TokenHead(),  # noqa: B008  # frozen
+        evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
+        sampled_inputs: float = 0.0,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        decoder = VectorDecoder(network(width=width, depth=depth, dropout=dropout))
+        made = encoder(width, image_size)
+        super().__init__(made, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+
+
+class ShowAttendTell(SequenceToSequence):
+    """A network looks at the regions of an image for each word that it writes (Xu et al. 2015, soft attention).
+
+    Args:
+        vocab_size: tokens of captions; the dataset knows it.
+        image_size: pixels of a side of the images; the data know it.
+        encoder: class of the image encoder, with its arguments.
+        network: class of the network that writes.
+        width: features of the decoder.
+        depth: layers of the decoder.
+        dropout: share of the decoder's features dropped in training.
+        attention: what weighs the regions.
+        input_feeding: give the decoder what it saw last, beside its input.
+        head: how tokens become vectors and vectors become predictions.
+        evaluation: what a validation and a test write and score.
+        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        image_size: int,
+        encoder: MakeEncoder = ResNet,
+        network: type[nn.Module] = LSTM,
+        width: int = 256,
+        depth: int = 1,
+        dropout: float = 0.0,
+        attention: type[Attention] = AdditiveAttention,
+        input_feeding: bool = True,
+        head: TokenHead = TokenHead(),  # noqa: B008  # frozen
+        evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
+        sampled_inputs: float = 0.0,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        inner = network(width=width, depth=depth, dropout=dropout)
+        decoder = AttentionDecoder(inner, attention, input_feeding, dropout)
+        made = encoder(width, image_size)
+        super().__init__(made, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+
+
+class TransformerCaptioner(SequenceToSequence):
+    """A Transformer whose every layer looks at the regions of an image.
+
+    Args:
+        vocab_size: tokens of captions; the dataset knows it.
+        image_size: pixels of a side of the images; the data know it.
+        encoder: class of the image encoder, with its arguments.
+        width: features of the decoder.
+        depth: blocks of the decoder.
+        heads: number of attention heads.
+        hidden: features inside the position-wise layers.
+        dropout: share of the decoder's features and attention weights dropped in training.
+        head: how tokens become vectors and vectors become predictions.
+        evaluation: what a validation and a test write and score.
+        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        image_size: int,
+        encoder: MakeEncoder = PatchTransformer,
+        width: int = 256,
+        depth: int = 3,
+        heads: int = 4,
+        hidden: int | None = None,
+        dropout: float = 0.1,
+        head: TokenHead = TokenHead(),  # noqa: B008  # frozen
+        evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
+        sampled_inputs: float = 0.0,
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        decoder = Transformer(width, depth, heads, hidden, dropout, decodes=True)
+        made = encoder(width, image_size)
+        super().__init__(made, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)

@@ -1,0 +1,172 @@
+"""Encoders of images: the regions of a photograph become the positions of a memory, their mean its summary.
+
+He et al. (2016), "Deep Residual Learning for Image Recognition"; Dosovitskiy et al. (2021), "An Image is Worth 16x16
+Words". Both can begin with the weights of a model that was trained on other images.
+
+Legend: B images, S pixels of a side, C features of a region, P regions, D features of the memory.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from pipeline.models.memory import Memory
+from pipeline.models.pretrained_images import fill
+from pipeline.models.residual import BasicBlock, GroupNorm, ResidualBlock, ResidualTrunk
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, as pretrained models expect
+
+
+class ImageEncoder(nn.Module):
+    """A network that makes regions of pixels, and a linear layer that makes a memory of them.
+
+    Args:
+        trunk: makes regions (B, P, C) of scaled pixels (B, 3, S, S).
+        features: C.
+        width: D.
+        size: S.
+        weights: a safetensors file to begin with.
+        frozen: leave the trunk as it is.
+
+    Raises:
+        ConfigError: the weights cannot be read, or are those of another network.
+    """
+
+    def __init__(
+        self, trunk: nn.Module, features: int, width: int, size: int, weights: Path | None, frozen: bool
+    ) -> None:
+        super().__init__()
+        self.width, self.size, self.frozen = width, size, frozen
+        self.trunk = trunk.requires_grad_(not frozen)
+        self.join = nn.Linear(features, width)
+        nn.init.xavier_uniform_(self.join.weight)
+        nn.init.zeros_(self.join.bias)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
+        if weights is not None:
+            fill(trunk, weights)
+
+    def train(self, mode: bool = True) -> "ImageEncoder":
+        """Begin or end training; what is frozen does not even drop features."""
+        super().train(mode)
+        self.trunk.train(mode and not self.frozen)
+        return self
+
+    def forward(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Memory:
+        """Encode images whose pixels go from 0 to 255."""
+        mean: Any = self.mean
+        scaled = (pixels.to(mean.dtype) / 255 - mean) / self.deviation
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            regions = self.trunk(scaled.to(self.join.weight.dtype))
+        values = self.join(regions)
+        keep = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        return Memory(values, keep, values.mean(1))
+
+
+class ResNet(ImageEncoder):
+    """A residual convolutional network, whose regions are the positions of its last layer.
+
+    Args:
+        width: features of the memory.
+        size: pixels of a side of the images.
+        blocks: how many in each stage; each stage after the first halves the resolution, which begins at a quarter.
+        channels: features of the first stage; each later one has twice as many.
+        block: class of the blocks: BasicBlock (ResNet-18, 34) or Bottleneck (50, 101, 152).
+        norm: class that keeps the features in scale. GroupNorm (Wu and He 2018) sees each image alone, so that
+            results do not depend on how a batch is divided; FrozenBatchNorm is for pretrained weights.
+        weights: a safetensors file with the names of torchvision or timm.
+        frozen: train only what comes after the trunk.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        size: int,
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        channels: int = 64,
+        block: type[ResidualBlock] = BasicBlock,
+        norm: type[nn.Module] = GroupNorm,
+        weights: Path | None = None,
+        frozen: bool = False,
+    ) -> None:
+        trunk = ResidualTrunk(blocks, channels, block, norm)
+        super().__init__(trunk, trunk.features, width, size, weights, frozen)
+
+
+class PatchTransformer(ImageEncoder):
+    """A Transformer over square patches of the image, whose positions are learned.
+
+    Args:
+        width: features of the memory.
+        size: pixels of a side of the images.
+        patch: pixels of a side of a patch; must divide the size.
+        features: features inside.
+        depth: number of blocks.
+        heads: number of attention heads; must divide the features.
+        hidden: features inside the position-wise layers; by default four times the features.
+        dropout: share of the features dropped in training.
+        weights: a safetensors file with the names of timm's or transformers' ViT.
+        frozen: train only what comes after the trunk.
+
+    Raises:
+        ValueError: the patch does not divide the size, or the heads not the features.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        size: int,
+        patch: int = 16,
+        features: int = 256,
+        depth: int = 6,
+        heads: int = 4,
+        hidden: int | None = None,
+        dropout: float = 0.0,
+        weights: Path | None = None,
+        frozen: bool = False,
+    ) -> None:
+        if size % patch:
+            raise ValueError(f"patch={patch} must divide the size={size} of images")
+        if features % heads:
+            raise ValueError(f"heads={heads} must divide features={features}")
+        layer = _block(features, heads, hidden or 4 * features, dropout)
+        trunk = PatchTrunk(size // patch, patch, features, depth, layer)
+        super().__init__(trunk, features, width, size, weights, frozen)
+
+
+def _block(features: int, heads: int, hidden: int, dropout: float) -> Callable[[], nn.Module]:
+    return lambda: nn.TransformerEncoderLayer(
+        features, heads, hidden, dropout, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
+    )
+
+
+class PatchTrunk(nn.Module):
+    """Patches, a class token before them, blocks, a norm: the Vision Transformer without its head.
+
+    Args:
+        side: patches of a side.
+        patch: pixels of a side of a patch.
+        features: C.
+        depth: number of blocks.
+        block: makes one.
+    """
+
+    def __init__(self, side: int, patch: int, features: int, depth: int, block: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.patch_embed = nn.Conv2d(3, features, patch, patch)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, features))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side * side, features))
+        nn.init.normal_(self.pos_embed, std=0.02)
+        self.blocks = nn.Sequential(*(block() for _ in range(depth)))
+        self.norm = nn.LayerNorm(features, eps=1e-6)
+
+    def forward(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B P C"]:
+        """The patches as the last block sees them."""
+        patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + self.pos_embed
+        seen: Tensor = self.norm(self.blocks(tokens))
+        return seen[:, 1:]

@@ -1,0 +1,93 @@
+"""Weights of image models that others trained, under the names that their libraries give them.
+
+ResNet: torchvision and timm. Vision Transformer: timm and transformers. Only safetensors files are read.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.errors import ConfigError
+
+HEADS = re.compile(r"(fc|head|classifier|pooler|pre_logits|fc_norm)\.|.*num_batches_tracked$")  # left out
+NAMES = [  # of timm, then of transformers; what stands for them here
+    (r"^patch_embed\.proj\.", "patch_embed."),
+    (r"^(blocks\.\d+)\.attn\.qkv\.", r"\1.self_attn.in_proj_"),
+    (r"^(blocks\.\d+)\.attn\.proj\.", r"\1.self_attn.out_proj."),
+    (r"^(blocks\.\d+)\.mlp\.fc(\d)\.", r"\1.linear\2."),
+    (r"^(vit|resnet|model)\.", ""),
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed."),
+    (r"^encoder\.layer\.(\d+)\.attention\.output\.dense\.", r"blocks.\1.self_attn.out_proj."),
+    (r"^encoder\.layer\.(\d+)\.intermediate\.dense\.", r"blocks.\1.linear1."),
+    (r"^encoder\.layer\.(\d+)\.output\.dense\.", r"blocks.\1.linear2."),
+    (r"^encoder\.layer\.(\d+)\.layernorm_before\.", r"blocks.\1.norm1."),
+    (r"^encoder\.layer\.(\d+)\.layernorm_after\.", r"blocks.\1.norm2."),
+    (r"^layernorm\.", "norm."),
+]
+APART = re.compile(r"^encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)$")
+
+
+def fill(trunk: nn.Module, file: Path) -> None:
+    """Give a trunk the weights in a file; one without storage only has the file looked at.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds another network.
+    """
+    if not file.is_file():
+        raise ConfigError(f"weights: there is no file {file}; name a safetensors file, or leave weights out")
+    if any(parameter.is_meta for parameter in trunk.parameters()):
+        return
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = renamed(load_file(file))
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"weights: {file} is no safetensors file ({error})") from error
+    wanted = trunk.state_dict()
+    if "pos_embed" in found and "pos_embed" in wanted:
+        found["pos_embed"] = stretched(found["pos_embed"], wanted["pos_embed"].shape[1] - 1)
+    for name, value in wanted.items():
+        if name not in found:
+            raise ConfigError(f"weights: {file} lacks {name}: it is of another network, or norm is not FrozenBatchNorm")
+        if found[name].shape != value.shape:
+            shapes = f"{tuple(found[name].shape)}, not {tuple(value.shape)}"
+            raise ConfigError(f"weights: {file} has {name} of shape {shapes}: it is of another network")
+    if more := sorted(found.keys() - wanted.keys()):
+        raise ConfigError(
+            f"weights: {file} has {more[0]} and {len(more) - 1} more that this network lacks: set its size"
+        )
+    trunk.load_state_dict(found)
+
+
+def renamed(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names used here, without those of a head."""
+    result: dict[str, Tensor] = {}
+    apart: dict[str, dict[str, Tensor]] = {}
+    for name, value in found.items():
+        if HEADS.match(re.sub(r"^(vit|resnet|model)\.", "", name)):
+            continue
+        for pattern, here in NAMES:
+            name = re.sub(pattern, here, name)
+        if match := APART.match(name):
+            apart.setdefault(f"blocks.{match[1]}.self_attn.in_proj_{match[3]}", {})[match[2]] = value
+        else:
+            result[name] = value
+    joined = {name: torch.cat([parts[each] for each in ("query", "key", "value")]) for name, parts in apart.items()}
+    return result | joined
+
+
+def stretched(positions: Tensor, count: int) -> Tensor:
+    """Learned positions of a square of patches, and of a class token before them, for a square of another size."""
+    token, patches = positions[:, :1], positions[:, 1:]
+    if patches.shape[1] == count:
+        return positions
+    side, new = (round(number**0.5) for number in (patches.shape[1], count))
+    square = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    square = F.interpolate(square, (new, new), mode="bicubic", align_corners=False)
+    return torch.cat([token, square.flatten(2).transpose(1, 2)], 1)
