@@ -5,6 +5,7 @@ Bahdanau, Cho and Bengio (2015), figure 3; Xu et al. (2015), "Show, Attend and T
 Legend: T words, S words of the source, H rows and W columns of regions.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,11 +20,22 @@ CELL = 24  # pixels of a word against a word
 
 def label(text: str, size: int = 14) -> Image.Image:
     """A text in black on white, just as large as it needs."""
-    font: Any = ImageFont.load_default(size)
+    font, text = lettering(text, size)
     width, height = font.getlength(text), sum(font.getmetrics())  # as high for all texts
     image = Image.new("RGB", (round(width) + 2 * MARGIN, height + 2 * MARGIN), "white")
     ImageDraw.Draw(image).text((MARGIN, MARGIN), text, "black", font)
     return image
+
+
+def lettering(text: str, size: int) -> tuple[Any, str]:
+    """A font that has letters of most languages, or Pillow's own and the text in ASCII, which is all that it has."""
+    for name in ("DejaVuSans.ttf", "Arial.ttf"):
+        try:
+            return ImageFont.truetype(name, size), text
+        except OSError:  # not on this machine
+            continue
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return ImageFont.load_default(size), plain or ("?" if text else "")
 
 
 def colours(shares: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -1,9 +1,12 @@
 """Attention becomes a picture that shows it where it is."""
 
-import numpy as np
-from PIL import Image
+from typing import Any
 
-from pipeline.attention_pictures import CELL, MARGIN, against, colours, grid, heat, label, photograph
+import numpy as np
+import pytest
+from PIL import Image, ImageFont
+
+from pipeline.attention_pictures import CELL, MARGIN, against, colours, grid, heat, label, lettering, photograph
 
 
 def test_the_largest_share_is_white_and_nothing_is_black() -> None:
@@ -44,6 +47,20 @@ def test_every_word_has_its_panel() -> None:
     assert whole.getpixel((30, 30)) == (0, 0, 255)
     written = np.asarray(whole)[60:, 2 * (60 + MARGIN) : 3 * (60 + MARGIN) - MARGIN]
     assert written.min() < 100  # "blue" is written below the second heat
+
+
+def test_a_letter_that_the_only_font_lacks_loses_its_accent(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ImageFont.truetype
+
+    def missing(font: Any, *rest: Any, **more: Any) -> Any:
+        if isinstance(font, str):  # Pillow's own is no file
+            raise OSError
+        return found(font, *rest, **more)
+
+    monkeypatch.setattr("PIL.ImageFont.truetype", missing)
+    plain = label("Madchen")
+    assert [lettering(text, 14)[1] for text in ("Mädchen", "日本", "", "a b")] == ["Madchen", "?", "", "a b"]
+    assert label("Mädchen").tobytes() == plain.tobytes()
 
 
 def test_panels_fill_rows() -> None:
