@@ -27,7 +27,7 @@ from pipeline.run import Run, build_model, choose_checkpoint, load_model, model_
 
 WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.yaml", "tokenizer.json", "README.md"
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-TRUSTED = ("pipeline.models.", "pipeline.tasks.", "pipeline.optim.", "torch.nn.", "torch.optim.")
+TRUSTED = ("pipeline.models.", "pipeline.tasks.", "pipeline.optim.", "pipeline.scores.", "torch.nn.", "torch.optim.")
 
 
 def is_exported(directory: Path) -> bool:
@@ -140,11 +140,12 @@ def _is_known(name: str) -> bool:
 
 def _card(name: str, run: Run, chosen: Path, model: Any) -> str:
     """What the README of an exported model says."""
-    manifest, data = checkpoint.verify(chosen), run.record["dataset"]
+    manifest, data, kind = checkpoint.verify(chosen), run.record["dataset"], type(model)
+    parts = {name: type(part) for name, part in model.named_children()}
     averaged = AVERAGED in checkpoint.read_state(chosen)
     facts = {
-        "architecture": type(model).__name__,
-        "network": type(model.network).__name__,
+        "architecture": kind.__name__,
+        **{name: part.__name__ for name, part in parts.items() if part.__module__.startswith("pipeline.models")},
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         "vocabulary": f"{model.vocab_size:,} tokens",
         "weights": f"run {run.name}, step {manifest['step']}" + (", averaged over steps" if averaged else ""),
@@ -155,7 +156,7 @@ def _card(name: str, run: Run, chosen: Path, model: Any) -> str:
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return f"""# {name}
 
-A language model trained with unroll.
+A model trained with unroll.
 
 | | |
 |---|---|
@@ -168,8 +169,8 @@ unroll generate {name} --prompt TEXT
 ```
 
 ```python
-from pipeline.tasks.language_model import LanguageModel
+from {kind.__module__} import {kind.__name__}
 
-model = LanguageModel.from_pretrained("{name}")  # in evaluation mode: model(tokens) -> (logits, state)
+model = {kind.__name__}.from_pretrained("{name}")  # in evaluation mode
 ```
 """

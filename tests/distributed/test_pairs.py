@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.cli import main
 from pipeline.metrics import Score
 
 Fit = Callable[..., int]
@@ -93,3 +94,26 @@ def test_every_source_is_written_from_once(
     samples = [row for row in map(json.loads, (tmp_path / "runs/scored/journal.jsonl").open()) if "samples" in row]
     assert len(samples[0]["samples"]) == 2
     assert all(0 <= row["train/padding"] < 1 for row in rows("scored") if "train/loss" in row)
+
+
+def test_what_a_test_wrote_is_kept_signed_grouped_and_written_again_by_the_exported_model(
+    translate: Fit, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scores = "[pipeline.scores.BLEU, pipeline.scores.ExactMatch]"
+    assert translate("a", "model.init_args.evaluation.scores", scores) == 0
+    assert main(["test", "--run", "a"]) == 0
+    said = capfd.readouterr().out
+    assert "test/exact_match" in said
+    assert "BLEU|nrefs:var|case:mixed|eff:no|tok:13a" in said
+    assert "the texts: runs/a/written-test.jsonl" in said.replace(str(tmp_path) + "/", "")
+    rows = [json.loads(line) for line in (tmp_path / "runs/a/written-test.jsonl").open()]
+    assert [row["row"] for row in rows] == [*range(len(rows))]
+    assert main(["checkpoint", "export", "a", "--output", "out"]) == 0
+    assert "| encoder | BidirectionalEncoder |" in Path("out/README.md").read_text()
+    capfd.readouterr()
+    sources = [row["source"] for row in rows[:3]]
+    assert main(["generate", "out", "--prompt", *sources, "--tokens", "12", "--json"]) == 0
+    again = [json.loads(line)["text"] for line in capfd.readouterr().out.splitlines()]
+    assert again == [row["text"] for row in rows[:3]]
+    assert main(["by-length", "a", "--groups", "2"]) == 0
+    assert capfd.readouterr().out.count("\n") == 5
