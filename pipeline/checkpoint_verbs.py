@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import CheckpointError
-from pipeline.run import choose_checkpoint, find_run
+from pipeline.journal import JournalWriter, plain
+from pipeline.run import Run, choose_checkpoint, find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
     from pipeline.difference import Difference
@@ -124,12 +125,26 @@ def _show(rows: "list[Difference]", places: list[Path]) -> None:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write an exported model."""
-    from pipeline import exported
+    from pipeline import checkpoint, exported
 
     run, which = _run_and_checkpoint(arguments.target, arguments.which)
     chosen = exported.write(arguments.output, run, which)
+    _note(run, arguments.output, checkpoint.verify(chosen))
     print(f"{chosen} is exported to {arguments.output}")
     return 0
+
+
+def _note(run: Path, model: Path, manifest: dict[str, Any]) -> None:
+    """Have the run's journal tell of an exported model: Weights & Biases shows it as the run's."""
+    number = len(Run(run).record["attempts"])
+    metrics = {name: plain(value) for name, value in manifest.get("metrics", {}).items()}
+    fields = {"path": str(model.resolve()), "metrics": metrics}
+    try:
+        journal = JournalWriter(run)
+        journal.event("model", number, manifest["step"], 0, 0.0, fields)
+        journal.close()
+    except OSError as error:  # somebody else's run may be read only
+        print(f"{run} is not told of it: {error}", file=sys.stderr)
 
 
 def _run_and_checkpoint(target: str, which: str) -> tuple[Path, str]:

@@ -17,6 +17,7 @@ VERBS = {
     "logs": ("pipeline.logs", "what a run's job said: `unroll logs -f RUN`"),
     "cancel": ("pipeline.cancel", "take a run's job out of the queue"),
     "doctor": ("pipeline.doctor", "what on this node or cluster would make a run fail, and the mend"),
+    "sync": ("pipeline.sync", "send runs to Weights & Biases from a machine that reaches it: `unroll sync RUN`"),
     "validate": ("pipeline.training", "measure a run's best checkpoint on the validation split"),
     "test": ("pipeline.training", "measure a run's best checkpoint on the test split"),
     "generate": ("pipeline.generate", "write text with a run: `unroll generate RUN --prompt TEXT`"),
@@ -44,6 +45,7 @@ TRAINING_HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yam
   --config FILE       an experiment, then overlays such as configs/run/ddp.yaml; later files win
   --run NAME          the run's directory is runs/NAME (default: from the name of the first config)
   --resume auto|never auto continues the run where it stands; never starts anew and keeps the old run aside
+  --sweep E/P/ID      a sweep of W&B, as `wandb sweep` prints it, chooses values for the run that --run names
   --KEY VALUE         any value: --model.init_args.width 512 --trainer.max_steps 1000 --data.init_args.context 64
   --print_config      the resolved config, and nothing else
   --help-all          every key; --model.help CLASS and --data.help CLASS tell what a class takes

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 FILE = "journal.jsonl"
 # the fields of every record; what else a record of kind metrics holds was measured
 CLOCK = ("kind", "attempt", "step", "tokens", "seconds", "time")
+# what else happened: a checkpoint or a model that was published, histograms of gradients, pictures that were drawn
+EVENTS = ("checkpoint", "model", "gradients", "pictures")
 # strict JSON has no such numbers: they are written as these strings
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -57,6 +59,13 @@ class JournalWriter:
         """Write what went wrong in a step, such as `{"fault": "step refused", "ids": [3, 7]}`; raises as `metrics`."""
         values = {key: plain(value) if isinstance(value, float) else value for key, value in fields.items()}
         self._append("fault", attempt, step, tokens, seconds, values)
+
+    def event(
+        self, kind: str, attempt: int, step: int, tokens: int, seconds: int | float, fields: Mapping[str, Any]
+    ) -> None:
+        """Write a record of one of EVENTS, whose fields are strict JSON already; raises as `metrics`."""
+        assert kind in EVENTS
+        self._append(kind, attempt, step, tokens, seconds, fields)
 
     def close(self) -> None:
         """Hand the records to the disk and close the file."""
@@ -163,7 +172,7 @@ def read(run: Path) -> Journal:
                 torn += line.strip() != b""
             elif record["kind"] == "attempt":
                 attempts[record["attempt"]] = record["step"]
-            else:
+            elif record["kind"] not in EVENTS:
                 rows.append(record)
     for row in rows:  # an attempt whose head is lost starts before its first row
         attempts.setdefault(row["attempt"], row["step"] - 1)
@@ -186,7 +195,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
         clock = [record[key] for key in ("attempt", "step", "tokens", "seconds")]
     except (ValueError, KeyError, TypeError):
         return None
-    if record.get("kind") not in ("attempt", "metrics", "samples", "fault"):
+    if record.get("kind") not in ("attempt", "metrics", "samples", "fault", *EVENTS):
         return None
     if not all(type(value) in (int, float) for value in clock):
         return None

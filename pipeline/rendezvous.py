@@ -17,12 +17,13 @@ ERRAND = timedelta(seconds=30)  # for the others to hear why the first leaves
 _open: list[Any] = []  # torch's own rendezvous finds the server of this process only while somebody holds it
 
 
-def share(say: Callable[[], dict[str, Any]], world_size: int) -> dict[str, Any]:
+def share(say: Callable[[], dict[str, Any]], world_size: int, about: str = "start") -> dict[str, Any]:
     """What `say` returns on the first process, on every process.
 
     Args:
         say: called on the first process alone; its answer must survive JSON.
         world_size: processes that meet.
+        about: what is told; each once.
 
     Raises:
         UserError: on the others, with the exit code of what the first raised, which says it to the user.
@@ -33,8 +34,8 @@ def share(say: Callable[[], dict[str, Any]], world_size: int) -> dict[str, Any]:
     _open.append(store)
     if rank():
         store.set_timeout(PATIENCE)
-        heard: dict[str, Any] = json.loads(store.get("start"))
-        store.add("heard", 1)
+        heard: dict[str, Any] = json.loads(store.get(about))
+        store.add(f"heard {about}", 1)
         if "failed" in heard:
             failure = UserError("the first process could not start")
             failure.exit_code = heard["failed"]
@@ -43,17 +44,17 @@ def share(say: Callable[[], dict[str, Any]], world_size: int) -> dict[str, Any]:
     try:
         said = say()
     except BaseException as error:
-        store.set("start", json.dumps({"failed": getattr(error, "exit_code", 1)}))
-        _wait_until_heard(store, world_size - 1)
+        store.set(about, json.dumps({"failed": getattr(error, "exit_code", 1)}))
+        _wait_until_heard(store, f"heard {about}", world_size - 1)
         raise
-    store.set("start", json.dumps(said))
+    store.set(about, json.dumps(said))
     return said
 
 
-def _wait_until_heard(store: Any, others: int) -> None:
+def _wait_until_heard(store: Any, heard: str, others: int) -> None:
     """The store ends with this process: the others must have read it."""
     import time
 
     until = time.monotonic() + ERRAND.total_seconds()
-    while store.add("heard", 0) < others and time.monotonic() < until:
+    while store.add(heard, 0) < others and time.monotonic() < until:
         time.sleep(0.05)

@@ -50,7 +50,7 @@ def begin(run: Run, cli: Any) -> Start:
     dataset.verify()
     text = cli.parser.dump(config, skip_none=False)
     kept = yaml.safe_load(text)
-    for key in ("config", "run", "resume"):
+    for key in ("config", "run", "resume", "sweep"):
         kept.pop(key, None)
     linked = _check(cli)
     if config.resume == "never" and (aside := run.put_aside()):

@@ -2,6 +2,7 @@
 
 runs/NAME/config.yaml     the resolved config
           run.json        W&B id, dataset, parameters, attempts with host, world size, start and end reason
+          sweep.json      what a sweep chose, where one did
           tokenizer.json  a copy of the dataset's
           checkpoints/    step-00001200/ ...
           journal.jsonl   the append-only record
@@ -28,6 +29,7 @@ from pipeline import record
 from pipeline.errors import CheckpointError, ConfigError
 
 RUNS = Path("runs")
+SWEEP = "sweep.json"
 
 
 def directory_of(name: str) -> Path:
@@ -76,6 +78,13 @@ class Run:
         return self.path / "checkpoints"
 
     @property
+    def sweep(self) -> dict[str, Any]:
+        """The sweep that the run belongs to, the id it gave and the values it chose; empty where there is none."""
+        file = self.path / SWEEP
+        found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        return found
+
+    @property
     def attempt(self) -> dict[str, Any]:
         """The attempt under way, or the last one."""
         attempt: dict[str, Any] = self.record["attempts"][-1]
@@ -86,7 +95,7 @@ class Run:
         self.record = {
             "format": 1,
             "name": self.name,
-            "wandb_id": secrets.token_hex(4),
+            "wandb_id": self.sweep.get("run_id") or secrets.token_hex(4),
             "created": now(),
             "git_commit": git_commit(),
             "attempts": [],
@@ -162,14 +171,15 @@ class Run:
         except OSError as error:
             raise CheckpointError(f"{self.path.parent} cannot be written: {error}") from error
         with opened as held:
-            while not _locked(held):
+            while not locked(held):
                 if time.monotonic() >= until:
                     raise ConfigError(f"run {self.name} is being trained by another process: wait, or give --run OTHER")
                 time.sleep(0.5)
             yield
 
 
-def _locked(file: TextIO) -> bool:
+def locked(file: TextIO) -> bool:
+    """Lock an open file for this process, until it is closed; False where another process holds it."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader workers would inherit it
     except OSError:

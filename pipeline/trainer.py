@@ -13,13 +13,14 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from rich.console import Console
 
 from pipeline.callbacks.bar import Bar
+from pipeline.callbacks.gradients import Gradients
 from pipeline.callbacks.lines import Lines
 from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.randomness import Randomness
+from pipeline.callbacks.system import System
 from pipeline.checkpoint import CheckpointDirectory
 from pipeline.errors import ConfigError
 from pipeline.launch import count_processes, rank, started_elsewhere, world_size
-from pipeline.record import read_config
 from pipeline.resume import Start
 from pipeline.run import Run
 from pipeline.strategies.data_parallel import DataParallel
@@ -55,13 +56,14 @@ def make_trainer(
     checkpoints.directory = run.checkpoints
     guard.checkpoints = checkpoints
     config.watchdog.directory = run.path / "stacks"
-    monitor = Monitor(run.attempt["number"] if start else 0, [guard.row, checkpoints.row])
+    monitor = Monitor(run.attempt["number"] if start else 0, [guard.row, checkpoints.row, System().row])
     own = [
         config.watchdog,
         Randomness(int(config.seed_everything)),
         guard,
         monitor,
         *model.shown(run.path),  # type: ignore[operator]
+        *([Gradients(config.tracking.gradients)] if config.tracking.gradients is not None else []),
         config.execution,
         *(settings["callbacks"] or []),
         checkpoints,  # last: it saves what the others did in this step
@@ -113,15 +115,8 @@ def _loggers(config: Any, run: Run, model: LightningModule, data: LightningDataM
         return []
     parameters = sum(parameter.numel() for parameter in model.parameters())
     run.write(architecture=type(model).__name__, parameters=parameters)
-    journal = JournalLogger(run.path)
-    about = {
-        "parameters": parameters,
-        "git_commit": run.record["git_commit"],
-        "dataset": run.record["dataset"],
-        "config": read_config(run.path),
-    }
-    online = wandb_logger(config.tracking, run.path, run.record["wandb_id"], run.name, about)
-    return [journal] if online is None else [journal, online]
+    loggers = [JournalLogger(run.path), wandb_logger(run)]
+    return [logger for logger in loggers if logger is not None]
 
 
 def _listed(value: Any) -> list[Any]:

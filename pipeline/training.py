@@ -19,7 +19,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from pipeline import audience, launch, rendezvous, stop
+from pipeline import audience, launch, rendezvous, stop, sweep
 from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.execution import Execution
 from pipeline.callbacks.guard import Guard
@@ -30,6 +30,7 @@ from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
 from pipeline.resume import Start, begin
 from pipeline.run import Run, build_model, choose_checkpoint, directory_of, find_run, tell
 from pipeline.tracking.patient import PatientWandbLogger
+from pipeline.tracking.secrets import describe
 from pipeline.tracking.weights_and_biases import Tracking
 from pipeline.trainer import check_precision, make_trainer
 
@@ -66,6 +67,7 @@ class CommandLine(LightningCLI):
         """The project's own keys, and what the dataset tells the model."""
         parser.add_argument("--run", type=str | None, default=None, help="name or directory of the run")
         parser.add_argument("--resume", type=str, default="auto", help="auto or never")
+        parser.add_argument("--sweep", type=str | None, default=None, help="of W&B, that chooses values")
         parser.add_class_arguments(Checkpoints, "checkpoints")
         parser.add_class_arguments(Guard, "guard")
         parser.add_class_arguments(Watchdog, "watchdog")
@@ -121,7 +123,10 @@ def main(argv: list[str]) -> int:
     """Run one of the verbs; `argv` opens with its name. Returns the exit code."""
     verb, arguments = argv[0], argv[1:]
     quieten()
-    cli = parse(arguments)
+    chosen = sweep.adopt(arguments) if verb == "fit" else arguments
+    if chosen is None:
+        return 0
+    cli = parse(chosen)
     run = Run(run_directory(cli.config))
     with audience.may_leave():
         return fit(cli, run) if verb == "fit" else _start(cli, lambda: _evaluate(cli, run, verb))
@@ -144,7 +149,7 @@ def fit(cli: CommandLine, run: Run) -> int:
         except BaseException as error:
             if run.attempt["pid"] == os.getpid():
                 code = error.exit_code if isinstance(error, UserError) else 1
-                run.end_attempt(f"failed: {type(error).__name__}: {error}", code)
+                run.end_attempt(f"failed: {describe(error)}", code)
             raise
         if run.attempt["pid"] == os.getpid():
             reason = {0: "finished", TRY_AGAIN: "stopped"}.get(code, f"failed: exit code {code}")

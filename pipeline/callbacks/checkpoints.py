@@ -17,7 +17,8 @@ from lightning.pytorch.callbacks import Callback
 from pipeline import checkpoint, pieces, record, snapshot, stop
 from pipeline.agreement import Agreement
 from pipeline.errors import CheckpointError
-from pipeline.tracking.journal_logger import tell
+from pipeline.journal import plain
+from pipeline.tracking.journal_logger import JournalLogger, tell
 
 GO_ON, SAVE, LEAVE = 0, 1, 2
 COUNTS = ("ready", "started", "processed", "completed")
@@ -175,7 +176,7 @@ class Checkpoints(Callback):
         failed, *_ = self.agreement.largest(int(writing.error is not None))
         error: Exception | str | None = writing.error or ("another process could not write" if failed else None)
         if trainer.is_global_zero:
-            error = error or self._publish(writing, trainer.world_size)
+            error = error or self._publish(trainer, writing)
         unsaved, *_ = self.agreement.largest(int(error is not None))
         if unsaved:
             self.saved_step = -1  # nobody may think that this step is safe
@@ -196,10 +197,11 @@ class Checkpoints(Callback):
                 "permissions; the same command continues from the one before"
             )
 
-    def _publish(self, writing: checkpoint.Writing, processes: int) -> OSError | None:
+    def _publish(self, trainer: pl.Trainer, writing: checkpoint.Writing) -> OSError | None:
         try:
-            writing.publish(self.about, processes)
+            writing.publish(self.about, trainer.world_size)
             self._forget_old()
+            self._tell_of(trainer, writing.directory)
         except OSError as problem:
             return problem
         return None
@@ -210,6 +212,16 @@ class Checkpoints(Callback):
         writing.drop()
         print(f"{writing.directory} could not be saved ({why}); those before it are kept, training goes on", flush=True)
         tell(trainer, {"fault": "checkpoint not saved", "why": why})
+
+    def _tell_of(self, trainer: pl.Trainer, place: Path) -> None:
+        """Have the journal say which checkpoint is there, and what it is: the last, and perhaps the best."""
+        best = checkpoint.by_metric(self.directory, self.metric)[:1]
+        aliases = ["last", *(["best"] if [path for _, path in best] == [place] else [])]
+        where = str(place.relative_to(self.directory.parent))
+        fields = {"path": where, "aliases": aliases, "metrics": _plain(self.about["metrics"])}
+        for logger in trainer.loggers:
+            if isinstance(logger, JournalLogger):
+                logger.log_event("checkpoint", fields, self.about["step"])
 
     def _validate(self, trainer: pl.Trainer) -> None:
         loop = trainer.fit_loop.epoch_loop.val_loop
@@ -234,6 +246,10 @@ class Checkpoints(Callback):
         for path in checkpoint.newest_first(self.directory):
             if path not in kept:
                 checkpoint.remove(path)
+
+
+def _plain(metrics: dict[str, float]) -> dict[str, Any]:
+    return {name: plain(value) for name, value in metrics.items()}
 
 
 def turn_page(trainer: pl.Trainer) -> None:

@@ -81,6 +81,35 @@ class JournalLogger(Logger):
         self._write(lambda journal: journal.fault(*clock, fault))
 
     @rank_zero_only
+    def log_event(self, kind: str, fields: Mapping[str, Any], step: int) -> None:
+        """Write what else happened at `step` optimizer steps, such as a checkpoint that was published."""
+        clock = (self.attempt, step, self.tokens, self.seconds)
+        self._write(lambda journal: journal.event(kind, *clock, fields))
+
+    @rank_zero_only
+    def log_pictures(self, pictures: Sequence[Any], step: int) -> None:
+        """Keep images of Pillow, such as those of attention, under `pictures/` of the run."""
+        named = enumerate(pictures, 1)
+        self._keep({f"attention/{number}": (".png", picture.save) for number, picture in named}, step)
+
+    @rank_zero_only
+    def log_drawing(self, name: str, svg: str, step: int) -> None:
+        """Keep a drawing under `pictures/` of the run."""
+        self._keep({name: (".svg", lambda file: file.write_text(svg))}, step)
+
+    def _keep(self, drawn: Mapping[str, tuple[str, Callable[[Path], Any]]], step: int) -> None:
+        """Write files of a suffix, each by what it is given, and have the journal name them."""
+        files = {name: f"pictures/step-{step:08d}-{name.replace('/', '-')}{drawn[name][0]}" for name in drawn}
+
+        def keep(journal: JournalWriter) -> None:
+            (self.run / "pictures").mkdir(exist_ok=True)
+            for name, (_, write) in drawn.items():
+                write(self.run / files[name])
+            journal.event("pictures", self.attempt, step, self.tokens, self.seconds, {"pictures": files})
+
+        self._write(keep)
+
+    @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the whole config stands beside the journal, in `config.yaml`."""
 

@@ -1,164 +1,128 @@
-"""A Weights & Biases logger that an outage cannot hurt: it warns once, waits a minute, tries again.
+"""A Weights & Biases logger that training never waits for: a thread reads the journal and sends what is new.
 
-Lightning's own `WandbLogger` lets every exception of the client through to the training and names the steps
-`trainer/global_step`; this one differs in these two things and logs a table of generated samples.
+So a server that is slow, away or refuses costs training nothing, and what an outage held back, or a kill, follows
+when the server answers again: it is all in the journal.
 """
 
 import os
-import re
-import time
+import signal
+import threading
 import warnings
-from argparse import Namespace
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from lightning.fabric.loggers.logger import _DummyExperiment, rank_zero_experiment
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers.wandb import WandbLogger
+from lightning.pytorch.loggers.logger import Logger
 
-WAIT = 60.0  # seconds of silence after a failure
-SAMPLES_SHOWN = 64  # rows of the table of samples: each logging sends the whole table
+from pipeline.run import Run
+from pipeline.tracking.messages import Messages
+from pipeline.tracking.mirror import Mirror
+from pipeline.tracking.secrets import describe
+from pipeline.tracking.session import FINISH, session
+from pipeline.tracking.weights_and_biases import ONLINE, tracking_of
 
-
-def settings() -> Any:
-    """Settings of the client: silent, no capture of the terminal, done within a grace period."""
-    import wandb
-
-    return wandb.Settings(
-        silent=True,
-        show_errors=False,
-        console="off",
-        disable_git=True,  # the commit is in the config; a remote's address may hold a password
-        save_code=False,
-        init_timeout=30,
-        finish_timeout=15,  # an upload must not outlive the grace period after a signal
-    )
+PACE = 1.0  # seconds from one look at the journal to the next
+WAIT, LONGEST = 60.0, 960.0  # seconds of silence after a failure, doubled with each further one
+LEAVING = FINISH + 5.0  # seconds that the end of an attempt may wait for the client
+UPLOADING = 3600.0  # the same where files are sent and nothing has to make room for others
 
 
-class PatientWandbLogger(WandbLogger):
-    """Logs rows that carry their own `step`, so that going back to an earlier checkpoint loses none.
+class PatientWandbLogger(Logger):
+    """Wakes the thread; what there is to send it finds in the journal.
 
-    The client drops rows whose step (its own argument) goes backwards; here `step` is a column like any other
-    and declared as the x axis. Arguments are those of `WandbLogger`.
+    Args:
+        run: the run.
+        mode: online, or offline: then the client writes files that hold this attempt.
     """
 
-    _quiet_until = 0.0
-    _warned = False
+    def __init__(self, run: Run, mode: str) -> None:
+        super().__init__()
+        import wandb  # noqa: F401  # here and not in the thread: workers fork, and must not inherit its import lock
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._wandb_init.pop("anonymous")  # the client complains of it, even of none
-        self._samples: deque[list[Any]] = deque(maxlen=SAMPLES_SHOWN)
+        self.run, self.mode = run, mode
+        self.exit_code = 0
+        self._wake, self._ending = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._warned = False
 
     @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The client's run, started on first use; one that ignores every call while it cannot be started."""
-        if self._experiment is None and time.monotonic() >= self._quiet_until:
-            try:
-                self._experiment = self._start()
-            except Exception as error:
-                self._failed(error)
-        return _DummyExperiment() if self._experiment is None else self._experiment
+    def name(self) -> str:
+        """Name of the run."""
+        return self.run.name
 
-    @rank_zero_only
+    @property
+    def version(self) -> str:
+        """The id that all attempts share."""
+        return str(self.run.record["wandb_id"])
+
+    def start_attempt(self, number: int, step: int) -> None:
+        """Begin to follow the journal, in which attempt `number` stands already."""
+        self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+        self._thread.start()
+
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log one row at `step` optimizer steps."""
-        row = dict(metrics) if step is None else {**metrics, "step": step}
-        self._send(lambda run: run.log(row))
+        """There is something new in the journal."""
+        self._wake.set()
 
-    @rank_zero_only
-    def log_samples(self, samples: Sequence[Mapping[str, str]], step: int) -> None:
-        """Log the table of the latest texts, each `{"prompt": ..., "text": ...}`, with their steps."""
-        self._samples.extend([step, sample["prompt"], sample["text"]] for sample in samples)
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the whole config is sent when the client's run begins."""
 
-        def send(run: Any) -> None:
-            import wandb
-
-            table = wandb.Table(columns=["step", "prompt", "text"], data=list(self._samples))
-            run.log({"samples": table, "step": step})
-
-        self._send(send)
-
-    @rank_zero_only
-    def log_pictures(self, pictures: Sequence[Any], step: int) -> None:
-        """Log images of Pillow, such as those of attention."""
-
-        def send(run: Any) -> None:
-            import wandb
-
-            named = {f"attention/{number}": wandb.Image(picture) for number, picture in enumerate(pictures, 1)}
-            run.log({**named, "step": step})
-
-        self._send(send)
-
-    @rank_zero_only
-    def log_drawing(self, name: str, svg: str, step: int) -> None:
-        """Log a drawing at `step` optimizer steps."""
-
-        def send(run: Any) -> None:
-            import wandb
-
-            run.log({name: wandb.Html(svg, inject=False), "step": step})
-
-        self._send(send)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """Nothing: the whole config was logged when the run started."""
-
-    @rank_zero_only
     def finish(self, exit_code: int = 0) -> None:
-        """Close the client's run and wait until all of it is on the disk; a later row would open it again."""
-        run, self._experiment = self._experiment, None
-        if run is None:
+        """Send the rest and close the client's run, within a bound; what is left then, `unroll sync` sends."""
+        thread, self._thread = self._thread, None
+        if thread is None:
             return
-        import wandb
+        self.exit_code = exit_code
+        self._ending.set()
+        self._wake.set()
+        thread.join(UPLOADING if tracking_of(self.run).upload and not exit_code else LEAVING)
+        if thread.is_alive():
+            self._tell(TimeoutError(f"the client does not end within {LEAVING:.0f} s"))
+            end_client()  # it would hold up the end of this process for as long as its server is silent
+            thread.join(2.0)
 
-        closing: tuple[Callable[[], Any], ...] = (lambda: run.finish(exit_code=exit_code), wandb.teardown)
-        for close in closing:
+    def _work(self) -> None:
+        wait = WAIT
+        while True:
             try:
-                close()  # the client's process may still be writing after the first: the second waits for it
+                with session(self.run, self.mode) as (mirror, messages):
+                    self._follow(mirror, messages)
+                return
             except Exception as error:
-                self._failed(error)
+                self._tell(error)
+            if self._ending.wait(wait):
+                return
+            wait = min(2 * wait, LONGEST)
 
-    def _start(self) -> Any:
-        import wandb
+    def _follow(self, mirror: Mirror, messages: Messages) -> None:
+        mirror.follow(messages.send)
+        if self.mode == ONLINE:
+            messages.introduce()
+        while True:
+            ending = self._ending.is_set()
+            mirror.follow(messages.send)
+            if ending:
+                messages.client.finish(exit_code=self.exit_code)
+                return
+            self._wake.wait()
+            self._wake.clear()
+            self._ending.wait(PACE)
 
-        try:
-            run = wandb.init(**self._wandb_init)
-        except Exception as error:
-            if self._wandb_init["mode"] == "offline":
-                raise
-            self._warn(f"Weights & Biases cannot be reached, recording offline: {describe(error)}")
-            wandb.teardown()  # the client's process still holds the id of the run that it could not start
-            self._wandb_init["mode"] = "offline"
-            run = wandb.init(**self._wandb_init)
-        run.define_metric("*", step_metric="step")
-        return run
-
-    def _send(self, message: Callable[[Any], None]) -> None:
-        if time.monotonic() < self._quiet_until:
-            return
-        try:
-            message(self.experiment)
-        except Exception as error:
-            self._failed(error)
-
-    def _failed(self, error: Exception) -> None:
-        self._quiet_until = time.monotonic() + WAIT
-        self._warn(f"Weights & Biases misses rows, training and the journal go on: {describe(error)}")
-
-    def _warn(self, message: str) -> None:
+    def _tell(self, error: Exception) -> None:
         if not self._warned:
-            warnings.warn(message, stacklevel=4)
+            warnings.warn(
+                "Weights & Biases is behind, training and the journal go on, and "
+                f"`unroll sync {self.run.name}` sends what is missing: {describe(error)}",
+                stacklevel=2,
+            )
         self._warned = True
 
 
-def describe(error: Exception) -> str:
-    """Type and message of an error, with whatever looks like an API key struck out."""
-    text = f"{type(error).__name__}: {error}"
-    key = os.environ.get("WANDB_API_KEY")
-    text = text.replace(key, "***") if key else text
-    return re.sub(r"\b(wandb_v\d\w+|[0-9a-f]{40,}|[^\s/@]+:[^\s/@]+(?=@))", "***", text)
+def end_client() -> None:
+    """Kill the client's own process, a child of this one, where the system tells which it is."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            with suppress(OSError):
+                if Path(f"/proc/{child}/exe").readlink().name == "wandb-core":
+                    os.kill(int(child), signal.SIGKILL)

@@ -1,7 +1,6 @@
 """Weights & Biases beside the journal: offline unless asked for, one run over all attempts, never in the way.
 
-Everything it keeps lies under `wandb/` of the run directory; `wandb sync RUN/wandb/offline-run-*` sends later
-what was recorded offline.
+Everything it keeps lies under `wandb/` of the run directory.
 """
 
 import netrc
@@ -11,8 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from pipeline.record import read_config
+from pipeline.run import Run
+from pipeline.tracking import artifacts
 
 if TYPE_CHECKING:
     from pipeline.tracking.patient import PatientWandbLogger
@@ -29,48 +32,38 @@ class Tracking:
         entity: user or team that owns the project; the account's default if none.
         group: runs of one group are shown together.
         tags: words to find the run by.
+        gradients: optimizer steps from one set of histograms of the gradients to the next; None for none.
+        upload: send the files of checkpoints and exported models; else what they are and where they lie.
+        code: keep and send what the checkout differs in from its commit.
     """
 
     project: str = "unroll"
     entity: str | None = None
     group: str | None = None
     tags: tuple[str, ...] = ()
+    gradients: int | None = None
+    upload: bool = False
+    code: bool = True
 
 
-def wandb_logger(
-    tracking: Tracking, run_dir: Path, run_id: str, name: str, config: Mapping[str, Any]
-) -> "PatientWandbLogger | None":
-    """The Lightning logger of a run; None where WANDB_MODE=disabled or the client is not installed.
-
-    Args:
-        tracking: where the run stands in Weights & Biases.
-        run_dir: directory of the run; all files go to `wandb/` in it.
-        run_id: the id kept in `run.json`, the same for every attempt.
-        name: what people read.
-        config: logged once: the resolved config, git commit, dataset checksum, number of parameters.
-    """
+def wandb_logger(run: Run) -> "PatientWandbLogger | None":
+    """The Lightning logger of a run; None where WANDB_MODE=disabled or the client is not installed."""
     mode = wanted_mode(os.environ)
     if mode == DISABLED:
         return None
     if find_spec("wandb") is None:
         warnings.warn("wandb is not installed: this run is recorded in its journal alone", stacklevel=2)
         return None
-    keep_files_in(run_dir / "wandb", os.environ)
-    from pipeline.tracking.patient import PatientWandbLogger, settings
+    from pipeline.tracking.patient import PatientWandbLogger
 
-    return PatientWandbLogger(
-        project=tracking.project,
-        entity=tracking.entity,
-        group=tracking.group,
-        tags=list(tracking.tags),
-        name=name,
-        id=run_id,
-        dir=run_dir,
-        save_dir=None,
-        config=dict(config),
-        mode=mode,
-        settings=settings(),
-    )
+    if tracking_of(run).code:
+        artifacts.keep_patch(run)
+    return PatientWandbLogger(run, mode)
+
+
+def tracking_of(run: Run) -> Tracking:
+    """What the config of a run says of its tracking."""
+    return Tracking(**read_config(run.path).get("tracking", {}))
 
 
 def wanted_mode(environment: Mapping[str, str]) -> str:
@@ -85,22 +78,25 @@ def wanted_mode(environment: Mapping[str, str]) -> str:
 
 
 def has_key(environment: Mapping[str, str]) -> bool:
-    """Whether WANDB_API_KEY is set or `wandb login` left a key for the server; the key itself is not kept."""
-    if environment.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(environment.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    """Whether WANDB_API_KEY is set or `wandb login` left a key for the server."""
+    return api_key(environment) is not None
+
+
+def server(environment: Mapping[str, str]) -> str:
+    """The address of the server."""
+    return environment.get("WANDB_BASE_URL", "https://api.wandb.ai").rstrip("/")
+
+
+def api_key(environment: Mapping[str, str]) -> str | None:
+    """The key for the server, for the one who asks: nobody keeps or prints it; None where there is none."""
+    if key := environment.get("WANDB_API_KEY"):
+        return key
+    host = urlsplit(server(environment)).hostname or ""
     home = Path(environment.get("HOME", "~")).expanduser()
     for path in (environment.get("NETRC"), home / ".netrc", home / "_netrc"):
         try:
-            if path and netrc.netrc(str(path)).authenticators(host):
-                return True
+            if path and (found := netrc.netrc(str(path)).authenticators(host)):
+                return found[2]
         except (OSError, netrc.NetrcParseError):
             continue
-    return False
-
-
-def keep_files_in(directory: Path, environment: Any) -> None:
-    """Point the client's cache and staging area, by default in the home directory, to `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)  # the client writes to a temporary directory if it is missing
-    for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        environment[variable] = str(directory / variable.split("_")[1].lower())
+    return None

@@ -1,6 +1,7 @@
 """What Lightning logs becomes lines of the journal, from rank zero alone, and a full disk stops nothing."""
 
 import errno
+import json
 import os
 import warnings
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from pipeline.journal import FILE, read
@@ -106,3 +108,13 @@ def test_a_full_disk_is_told_once_and_stops_nothing(tmp_path, monkeypatch):
             logger.log_metrics({"train/loss": 1.0}, 2)
     logger.log_metrics({"train/loss": 1.0}, 3)
     assert read(tmp_path).series("train/loss").steps == [3]
+
+
+def test_pictures_are_kept_in_the_run_with_their_step(tmp_path):
+    logger = JournalLogger(tmp_path)
+    for step in (5, 9):
+        logger.log_pictures([Image.new("RGB", (step, 4)), Image.new("RGB", (step, 3))], step)
+    lines = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
+    assert [(line["kind"], line["step"]) for line in lines] == [("pictures", 5), ("pictures", 9)]
+    sizes = [[Image.open(tmp_path / name).size for name in line["pictures"].values()] for line in lines]
+    assert sizes == [[(5, 4), (5, 3)], [(9, 4), (9, 3)]]

@@ -1,0 +1,116 @@
+"""`unroll sync RUN...`: send what Weights & Biases does not have of runs, from a machine that reaches it.
+
+All attempts become one continuous run, from the journal: what a rewind measured twice is there once. To send the
+same run again sends what is new; nothing is sent twice.
+"""
+
+import argparse
+import os
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ConfigError
+from pipeline.run import Run, find_run
+
+if TYPE_CHECKING:
+    from pipeline.tracking.messages import Messages
+    from pipeline.tracking.mirror import Mirror
+
+PATIENCE = 120.0  # seconds that the client may take to begin
+# the client would describe the machine that sends, not the one that trained
+OURSELVES = {
+    "x_disable_stats": True,
+    "x_disable_meta": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+}
+
+
+def main(argv: list[str]) -> int:
+    """Send, and with `--watch` go on until the run has finished.
+
+    Raises:
+        CheckpointError: there is no such run.
+        ConfigError: there is no key, the server refuses or cannot be reached, or the training itself sends this run.
+    """
+    parser = argparse.ArgumentParser(prog="unroll sync", description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="name under runs/, or path, of a run")
+    parser.add_argument("--watch", action="store_true", help="follow one RUN until it has finished; Ctrl-C ends it")
+    parser.add_argument("--upload", action="store_true", help="send the files of checkpoints and exported models too")
+    parser.add_argument(
+        "--every", type=float, default=10.0, metavar="S", help="seconds between two looks (default: 10)"
+    )
+    options = parser.parse_args(argv)
+    if options.watch and len(options.runs) > 1:
+        raise ConfigError("--watch follows one RUN: start one for each")
+    runs = [Run(find_run(name)) for name in options.runs]
+    _check_key()
+    warnings.filterwarnings("default", module="pipeline")
+    for run in runs:
+        print(f"run {run.name}: {_send(run, options)} lines of the journal sent", flush=True)
+    return 0
+
+
+def _check_key() -> None:
+    from importlib.util import find_spec
+
+    from pipeline.tracking.weights_and_biases import has_key
+
+    if find_spec("wandb") is None:
+        raise ConfigError("wandb is not installed: pip install wandb")
+    if not has_key(os.environ):
+        raise ConfigError("no key of Weights & Biases for its server: give `wandb login`, or set WANDB_API_KEY")
+
+
+def _send(run: Run, options: argparse.Namespace) -> int:
+    from pipeline.tracking.secrets import describe
+
+    count = 0
+    while True:
+        try:
+            return count + _session(run, options)
+        except Exception as error:
+            if not options.watch:
+                raise ConfigError(f"run {run.name} could not be sent: {describe(error)}") from error
+            print(f"run {run.name}: {describe(error)}; tried again in a minute", flush=True)
+            time.sleep(60)
+
+
+def _session(run: Run, options: argparse.Namespace) -> int:
+    """Lines sent until there is no more; with `--watch`, until the run has finished."""
+    from pipeline.tracking.session import session
+    from pipeline.tracking.weights_and_biases import ONLINE
+
+    ends = options.watch or _finished(run)  # else the run is not over, and must not be shown so
+    settings: dict[str, Any] = {
+        **OURSELVES,
+        "init_timeout": PATIENCE,
+        "finish_timeout": 0,
+        "x_update_finish_state": ends,
+    }
+    with session(run, ONLINE, options.upload, **settings) as (mirror, messages):
+        count = mirror.follow(messages.send)
+        messages.introduce()
+        if options.watch:
+            count += _watch(run, mirror, messages, options.every)
+        if options.upload:
+            messages.upload_all()
+        messages.client.finish(exit_code=0)
+    return count
+
+
+def _watch(run: Run, mirror: "Mirror", messages: "Messages", every: float) -> int:
+    count = 0
+    try:
+        while not _finished(run):
+            time.sleep(every)
+            count += mirror.follow(messages.send)
+    except KeyboardInterrupt:
+        pass
+    return count + mirror.follow(messages.send)
+
+
+def _finished(run: Run) -> bool:
+    attempts = Run(run.path).record["attempts"]
+    return bool(attempts) and attempts[-1]["reason"] == "finished"

@@ -1,0 +1,99 @@
+"""What a record of the journal looks like in Weights & Biases: a row, a table of texts, histograms, an artifact."""
+
+import warnings
+from collections import deque
+from datetime import datetime
+from typing import Any
+
+from pipeline.journal import CLOCK, FILE, parse
+from pipeline.run import Run
+from pipeline.tracking import artifacts
+from pipeline.tracking.secrets import describe
+
+SAMPLES_SHOWN = 64  # rows of the table of samples: each logging sends the whole table
+
+
+class Messages:
+    """Sends records to the client's run `client`.
+
+    Args:
+        client: what `wandb.init` returned.
+        run: the run that the records are of.
+        upload: send the files of checkpoints and models too, not only where they are.
+    """
+
+    def __init__(self, client: Any, run: Run, upload: bool) -> None:
+        self.client, self.run, self.upload = client, run, upload
+        self.samples: deque[list[Any]] = deque(maxlen=SAMPLES_SHOWN)
+        self.uploading: Any = None
+
+    def send(self, number: int, record: dict[str, Any]) -> None:
+        """Send line `number` of the journal."""
+        if record["kind"] in ("checkpoint", "model"):
+            self._publish(record)
+            return
+        row = getattr(self, f"_{record['kind']}")(record)
+        clock = {name: record[name] for name in ("step", "tokens", "seconds", "attempt")}
+        if "time" in record:  # when it was measured, not when it is sent
+            clock["_timestamp"] = datetime.fromisoformat(record["time"]).timestamp()
+        self.client.log({**row, **clock}, step=number, commit=True)
+
+    def introduce(self) -> None:
+        """Tell where the run comes from: its dataset and its code; what cannot be told does not hold up the rest."""
+        try:
+            if (dataset := artifacts.dataset(self.run)) is not None:
+                self.client.use_artifact(dataset)
+            if (code := artifacts.code(self.run)) is not None:
+                self.client.log_artifact(code)
+        except Exception as error:
+            warnings.warn(f"Weights & Biases takes no artifact: {describe(error)}", stacklevel=2)
+
+    def _metrics(self, record: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in record.items() if name not in (*CLOCK, "like")}
+
+    def _samples(self, record: dict[str, Any]) -> dict[str, Any]:
+        import wandb
+
+        self.samples.extend([record["step"], one["prompt"], one["text"]] for one in record["samples"])
+        return {"samples": wandb.Table(columns=["step", "prompt", "text"], data=list(self.samples))}
+
+    def _gradients(self, record: dict[str, Any]) -> dict[str, Any]:
+        import wandb
+
+        return {
+            f"gradients/{name}": wandb.Histogram(np_histogram=(one["counts"], one["edges"]))
+            for name, one in record["gradients"].items()
+        }
+
+    def _pictures(self, record: dict[str, Any]) -> dict[str, Any]:
+        import wandb
+
+        there = {name: self.run.path / file for name, file in record["pictures"].items()}
+        return {
+            name: wandb.Html(path.read_text(), inject=False) if path.suffix == ".svg" else wandb.Image(str(path))
+            for name, path in there.items()
+            if path.is_file()
+        }
+
+    def _fault(self, record: dict[str, Any]) -> dict[str, Any]:
+        return {f"fault/{record['fault']}": 1}
+
+    def upload_all(self) -> None:
+        """Send the files of the last and the best checkpoint and of the exported models, whatever was sent before."""
+        newest: dict[str, dict[str, Any]] = {}
+        for line in (self.run.path / FILE).read_bytes().splitlines():
+            record = parse(line)
+            if record is not None and record["kind"] == "checkpoint":
+                newest |= dict.fromkeys(record["aliases"], record)
+            if record is not None and record["kind"] == "model":
+                newest[record["path"]] = record
+        for record in {record["path"]: record for record in newest.values()}.values():
+            self._publish(record)
+
+    def _publish(self, record: dict[str, Any]) -> None:
+        artifact = artifacts.published(self.run, record, self.upload)
+        if artifact is None:
+            return
+        if self.upload and self.uploading is not None:
+            self.uploading.wait()  # one at a time: a slow network must not fill the disk with copies
+        self.uploading = self.client.log_artifact(artifact, aliases=record.get("aliases", ["last"]))

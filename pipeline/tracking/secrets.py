@@ -1,0 +1,17 @@
+"""No key of Weights & Biases, and no password of an address, in anything that is written or shown."""
+
+import os
+import re
+
+KEY = re.compile(r"\b(wandb_v\d\w+|[0-9a-f]{40,}|[^\s/@]+:[^\s/@]+(?=@))")
+
+
+def without_keys(text: str) -> str:
+    """The text with whatever looks like a key struck out."""
+    key = os.environ.get("WANDB_API_KEY")
+    return KEY.sub("***", text.replace(key, "***") if key else text)
+
+
+def describe(error: BaseException) -> str:
+    """Type and message of an error, on one line and without keys."""
+    return without_keys(" ".join(f"{type(error).__name__}: {error}".split()))

@@ -1,0 +1,106 @@
+"""What the journal and Weights & Biases cost, as a share of a training step.
+
+    python tests/benchmarks/bench_tracking.py [--width 384] [--blocks 60] [--every 20]
+
+Blocks of `every` steps are trained, and each ends with a row: of the journal alone and, in turns with that, of the
+journal with W&B (the real client, offline) behind it. What a row costs is compared with the block before it, by the
+processor time of this process, all threads together, which other programs on the machine disturb least. Training itself
+waits for much less, which is told as well: the client has a thread, and a process, of its own.
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+import yaml
+from torch import nn
+
+from pipeline.run import Run
+from pipeline.tracking.journal_logger import JournalLogger
+from pipeline.tracking.patient import PatientWandbLogger
+
+ROW = dict.fromkeys(("loss", "perplexity", "learning_rate", "tokens_per_second", "memory_gb", "data_wait", "norm"), 1.5)
+
+
+def steps(width: int, every: int) -> Callable[[], None]:
+    """Trains an LSTM language model for `every` steps of 8 windows of 64 tokens."""
+    network = nn.ModuleList(
+        [nn.Embedding(2048, width), nn.LSTM(width, width, batch_first=True), nn.Linear(width, 2048)]
+    )
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
+    tokens = torch.randint(2048, (8, 65))
+
+    def train() -> None:
+        for _ in range(every):
+            logits = network[2](network[1](network[0](tokens[:, :-1]))[0])
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return train
+
+
+def run_in(folder: Path) -> Run:
+    """A run that has just begun."""
+    run = Run(folder)
+    run.create()
+    run.write(dataset={"path": "none", "checksum": "none"})
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"trainer": {}, "model": {}, "data": {}, "tracking": {"project": "bench"}})
+    )
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--blocks", type=int, default=60)
+    parser.add_argument("--every", type=int, default=20)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        measure(Path(name), options)
+
+
+def measure(folder: Path, options: argparse.Namespace) -> None:
+    """Print the table."""
+    train = steps(options.width, options.every)
+    alone, run = JournalLogger(folder / "alone"), run_in(folder / "both")
+    journal, client = JournalLogger(run.path), PatientWandbLogger(run, "offline")
+    journal.start_attempt(1, 0)
+    client.start_attempt(1, 0)
+    time.sleep(5)  # until the client has begun
+    recorders = {"journal": [alone.log_metrics], "W&B too": [journal.log_metrics, client.log_metrics]}
+    shares: dict[str, list[float]] = {name: [] for name in recorders}
+    waits: dict[str, list[float]] = {name: [] for name in recorders}
+    bare_steps: list[float] = []
+    for block in range(1, options.blocks + 1):
+        for name, loggers in recorders.items():
+            began = time.process_time()
+            train()
+            trained = time.process_time()
+            asked = time.perf_counter()
+            for log in loggers:
+                log({f"train/{key}": value for key, value in ROW.items()}, block * options.every)
+            waits[name].append(time.perf_counter() - asked)
+            time.sleep(1.2 if name == "W&B too" else 0.0)  # the client's thread looks once a second
+            shares[name].append((time.process_time() - trained) / (trained - began))
+            bare_steps.append((trained - began) / options.every)
+    client.finish()
+    core = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"a step: {1000 * median(bare_steps):.2f} ms of processor time; a row every {options.every} steps")
+    for name in recorders:
+        share, waited = 100 * median(shares[name]), 1e6 * median(waits[name])
+        print(f"{name:8} {share:6.3f} % of the steps; training waits {waited:.0f} us a row")
+    beside = 1000 * (core.ru_utime + core.ru_stime) / options.blocks
+    print(f"the client's own process, beside: {beside:.1f} ms of processor time a row")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""What the code differs in from its commit is kept, without keys."""
+
+import subprocess
+from types import SimpleNamespace
+
+from pipeline.tracking import artifacts
+
+
+def test_the_difference_from_the_commit_is_kept_without_keys(written, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "my-secret")
+    diff = SimpleNamespace(returncode=0, stdout="+key = 'my-secret'\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: diff)
+    artifacts.keep_patch(written.run)
+    assert (written.run.path / artifacts.PATCH).read_text() == "+key = '***'\n"
+
+
+def test_a_clean_checkout_and_none_at_all_leave_no_file(written, monkeypatch):
+    (written.run.path / artifacts.PATCH).write_text("of an attempt before")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0, stdout=""))
+    artifacts.keep_patch(written.run)
+    assert not (written.run.path / artifacts.PATCH).exists()
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=128, stdout="no repository"))
+    artifacts.keep_patch(written.run)
+    assert not (written.run.path / artifacts.PATCH).exists()

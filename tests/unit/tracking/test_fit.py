@@ -1,0 +1,68 @@
+"""Training itself, online: stopped, set back and continued, it is one run of which nothing is missing or twice."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """
+model:
+  class_path: pipeline.models.lstm.LSTMLanguageModel
+  init_args: {{width: 8}}
+data:
+  class_path: pipeline.data.text.TextDataModule
+  init_args: {{dataset: {dataset}, cut: lanes, context: 8, global_batch_size: 8}}
+trainer:
+  {{accelerator: cpu, devices: 2, log_every_n_steps: 2, val_check_interval: 4, check_val_every_n_epoch: null}}
+checkpoints: {{every_steps: 4}}
+tracking: {{project: p, gradients: 4}}
+"""
+
+
+def fit(home, *arguments):
+    """`unroll fit` in a process of its own."""
+    command = [sys.executable, "-m", "pipeline", "fit", "--config", "small.yaml", "--run", "small", *arguments]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_run_that_was_set_back_is_one_run_and_no_file_holds_the_key(tiny_text_dataset, tmp_path, server, monkeypatch):
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join(path for path in (os.getcwd(), os.environ.get("PYTHONPATH")) if path)
+    )
+    monkeypatch.setenv("WANDB_SILENT", "false")
+    (tmp_path / "small.yaml").write_text(CONFIG.format(dataset=tiny_text_dataset))
+    said = fit(tmp_path, "--trainer.max_steps", "12")
+    run = tmp_path / "runs" / "small"
+    shutil.rmtree(run / "checkpoints" / "step-00000012")
+    said += fit(tmp_path, "--trainer.max_steps", "16")
+    assert "wandb" not in said.lower()
+
+    [rows] = server.rows.values()
+    assert list(server.rows) == [json.loads((run / "run.json").read_text())["wandb_id"]]
+    losses = [row["step"] for row in rows if "train/loss" in row]
+    assert losses == [2, 4, 6, 8, 10, 12, 14, 16]
+    assert [row["step"] for row in rows if "val/loss" in row] == [4, 8, 12, 16]
+    assert [row["attempt"] for row in rows if "train/loss" in row] == [1] * 6 + [2] * 2
+    assert [row["step"] for row in rows if "samples" in row] == [4, 8, 12, 16]
+    assert [row["step"] for row in rows if "gradients/head.bias" in row or "gradients/embedding.weight" in row] == [
+        4,
+        8,
+        12,
+        16,
+    ]
+    assert all("system/cpu" in row for row in rows if "train/loss" in row)
+    kinds = {one["artifactTypeName"] for one in server.artifacts.values()}
+    assert {"dataset", "checkpoint"} <= kinds
+
+    key = b"5ecre7" * 2
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in files if key in path.read_bytes()] == []
+    assert [body for body in server.bodies if key in body] == []
+    assert "5ecre7" not in said

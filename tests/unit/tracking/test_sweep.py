@@ -1,0 +1,94 @@
+"""A sweep chooses a run's values once: for every process, for every attempt, and in the run's directory."""
+
+import json
+import os
+import socket
+import time
+
+import pytest
+
+from pipeline import rendezvous, sweep
+from pipeline.errors import ConfigError
+from pipeline.run import Run
+
+ARGUMENTS = ["--config", "a.yaml", "--run", "swept", "--sweep", "me/p/abc"]
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_values_become_overrides_and_the_run_keeps_them_for_its_next_attempt(server):
+    server.offered = [{"model.init_args.width": 32, "model": {"init_args": {"dropout": 1e-05}}, "name": "x"}] * 2
+    given = sweep.adopt(ARGUMENTS)
+    assert given[:4] == ARGUMENTS[:4]
+    assert given[4:] == ["--model.init_args.width=32", "--model.init_args.dropout=1e-05", "--name=x"]
+    assert sweep.adopt(["--sweep=me/p/abc", *ARGUMENTS[:4]]) == given
+    assert len(server.offered) == 1  # asked once
+    run = Run(sweep.directory_of("swept"))
+    run.create()
+    assert run.record["wandb_id"] == "swept1"  # as the sweep wants it
+    assert run.sweep["id"] == "abc"
+
+
+def test_without_a_sweep_nothing_is_asked():
+    assert sweep.adopt(["--config", "a.yaml"]) == ["--config", "a.yaml"]
+
+
+def test_a_sweep_that_has_nothing_left_makes_no_run(server, tmp_path):
+    assert sweep.adopt(ARGUMENTS) is None
+    assert not (tmp_path / "runs" / "swept").exists()
+
+
+def test_what_cannot_be_is_one_line(server, monkeypatch):
+    with pytest.raises(ConfigError, match="wants --run"):
+        sweep.adopt(["--sweep", "me/p/abc"])
+    with pytest.raises(ConfigError, match="chooses once"):
+        sweep.adopt([*ARGUMENTS, "--resume", "never"])
+    with pytest.raises(ConfigError, match="must be ENTITY/PROJECT/ID"):
+        sweep.adopt(["--sweep", "a/b/c/d", "--run", "swept"])
+    server.refuse = 401
+    with pytest.raises(ConfigError, match="does not answer: HTTPError"):
+        sweep.adopt(ARGUMENTS)
+    server.refuse = 0
+    server.offered = [{"a": 1}]
+    sweep.adopt(ARGUMENTS)
+    with pytest.raises(ConfigError, match="belongs to sweep me/p/abc"):
+        sweep.adopt([*ARGUMENTS[:4], "--sweep", "me/p/other"])
+    Run(sweep.directory_of("plain")).create()
+    with pytest.raises(ConfigError, match="begun without a sweep"):
+        sweep.adopt(["--run", "plain", "--sweep", "me/p/abc"])
+    monkeypatch.delenv("WANDB_API_KEY")
+    with pytest.raises(ConfigError, match="wants a key"):
+        sweep.adopt(["--run", "new", "--sweep", "me/p/abc"])
+
+
+def test_all_processes_are_told_what_the_first_was(server, tmp_path, monkeypatch):
+    server.offered = [{"model.init_args.width": width} for width in (8, 16, 32)]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+    def work(rank):
+        os.environ |= {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        said = {"sweep": sweep.adopt(ARGUMENTS)}
+        said |= rendezvous.share(lambda: {"start": "as before"}, 2)
+        (tmp_path / f"{rank}.new").write_text(json.dumps(said))
+        (tmp_path / f"{rank}.new").rename(tmp_path / f"{rank}.json")
+        while not (tmp_path / f"{1 - rank}.json").exists():
+            time.sleep(0.05)  # the store ends with the first process
+
+    children = []
+    for rank in (0, 1):
+        children.append(os.fork())
+        if children[-1] == 0:
+            try:
+                work(rank)
+                os._exit(0)
+            finally:
+                os._exit(1)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second == {"sweep": [*ARGUMENTS[:4], "--model.init_args.width=8"], "start": "as before"}
