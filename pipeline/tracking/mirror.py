@@ -8,6 +8,7 @@ again, is passed over. What people look at is the optimizer step, a column like 
 
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ class Mirror:
 
     def _remember(self, number: int, record: Record) -> None:
         self.sent.add(record["like"])
-        if self.file is not None:
-            with self.file.open("a") as file:
-                file.write(f"{number}\n")
+        if self.file is None:
+            return
+        with suppress(OSError), self.file.open("a") as file:  # a full disk must not hold up what goes to the server
+            file.write(f"{number}\n")

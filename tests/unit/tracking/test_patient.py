@@ -1,6 +1,7 @@
 """The real client: one run over all attempts, all rows kept, and none of it holds training up."""
 
 import json
+import resource
 import struct
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
+from pipeline import sync
 from pipeline.tracking import patient
 from pipeline.tracking.patient import PatientWandbLogger
 
@@ -154,6 +156,21 @@ def test_training_outlives_the_death_of_the_client_s_own_process(written, monkey
             logger.log_metrics({}, step)
         logger.finish()
     assert len([one for one in told if "unroll sync run" in str(one.message)]) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the client as a full disk would, by prlimit")
+def test_a_disk_that_is_full_for_the_client_costs_no_row(written, server):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger = live(written.attempt(0), "offline", 10)
+        until(clients)
+        for client in clients():
+            resource.prlimit(int(client), resource.RLIMIT_FSIZE, (0, 0))
+        written.rows(20, 30)
+        logger.log_metrics({}, 30)
+        logger.finish()
+    assert sync.main([str(written.run.path)]) == 0
+    assert [row["step"] for row in server.rows["id123456"]] == [10, 20, 30]
 
 
 @pytest.mark.parametrize("status", [401, 500])
