@@ -164,3 +164,15 @@ def test_a_killed_writer_leaves_every_line_that_it_finished(tmp_path):
 def test_the_journal_needs_neither_torch_nor_lightning():
     program = "import sys, pipeline.journal; print(sorted({'torch', 'lightning', 'wandb'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
+
+
+def test_what_else_happened_is_no_row_and_keeps_its_fields(tmp_path):
+    writer = JournalWriter(tmp_path)
+    writer.attempt(1, 0)
+    write_steps(writer, 1, [10])
+    writer.event("checkpoint", 1, 10, 100, 5.0, {"path": "checkpoints/step-00000010", "aliases": ["last"]})
+    writer.close()
+    found = read(tmp_path)
+    assert (len(found.rows), found.torn, found.superseded) == (1, 0, 0)
+    last = journal.parse((tmp_path / journal.FILE).read_bytes().splitlines()[-1])
+    assert (last["kind"], last["step"], last["aliases"]) == ("checkpoint", 10, ["last"])

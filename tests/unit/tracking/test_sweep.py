@@ -3,7 +3,9 @@
 import json
 import os
 import socket
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +94,23 @@ def test_all_processes_are_told_what_the_first_was(server, tmp_path, monkeypatch
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second == {"sweep": [*ARGUMENTS[:4], "--model.init_args.width=8"], "start": "as before"}
+
+
+def test_the_batch_script_takes_values_from_a_line_of_a_file_or_from_a_sweep(tmp_path):
+    script = Path(sweep.__file__).parent.parent / "slurm" / "sweep.sbatch"
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "train.sbatch").write_text('echo "$@"\n')
+    (tmp_path / "widths.txt").write_text("--model.init_args.width 32\n--model.init_args.width 64\n")
+
+    def said(source, element):
+        environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(element)}
+        command = ["bash", str(script), "a.yaml", source, "--trainer.max_steps", "9"]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    width = "--trainer.max_steps 9 --model.init_args.width 64"
+    assert said("widths.txt", 2).stdout == f"a.yaml --run widths-2 --tracking.group widths {width}\n"
+    chosen = "--trainer.max_steps 9 --sweep me/p/abc"
+    assert said("me/p/abc", 7).stdout == f"a.yaml --run abc-7 --tracking.group abc {chosen}\n"
+    for source in ("widths.txt", "lost/widths.txt"):
+        assert said(source, 3).returncode == 2
+        assert f"{source} has no line 3" in said(source, 3).stdout
