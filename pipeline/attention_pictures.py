@@ -14,7 +14,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 MARGIN = 4  # pixels around a text and between panels
-PANELS = 6  # in a row
+PANELS = 8  # in a row
+PANEL = 112  # pixels of a side
 CELL = 24  # pixels of a word against a word
 
 
@@ -70,15 +71,19 @@ def heat(image: Image.Image, shares: Float[np.ndarray, "H W"]) -> Image.Image:
     return Image.blend(image.convert("L").convert("RGB"), glow, 0.5)
 
 
-def photograph(image: Image.Image, words: Sequence[str], looks: Float[np.ndarray, "T H W"]) -> Image.Image:
+def photograph(
+    pixels: UInt8[np.ndarray, "3 S S"], words: Sequence[str], looks: Float[np.ndarray, "T P"]
+) -> Image.Image:
     """A photograph, and beside it where each word looked.
 
     Args:
-        image: what the network saw.
+        pixels: what the network saw.
         words: what it wrote.
-        looks: the attention of each word to each region.
+        looks: the attention of each word to each region, row by row of a square of regions.
     """
-    shown = [image.convert("RGB"), *(heat(image, each) for each in looks)]
+    image = Image.fromarray(pixels.transpose(1, 2, 0)).resize((PANEL, PANEL), Image.Resampling.BICUBIC)
+    side = round(looks.shape[1] ** 0.5)
+    shown = [image, *(heat(image, each.reshape(side, side)) for each in looks)]
     return grid([captioned(panel, word) for panel, word in zip(shown, ["", *words], strict=True)], PANELS)
 
 
@@ -92,8 +97,8 @@ def captioned(image: Image.Image, text: str) -> Image.Image:
 
 
 def grid(panels: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Panels of one size side by side, so many in a row."""
-    width, height = panels[0].width + MARGIN, max(panel.height for panel in panels) + MARGIN
+    """Panels side by side, so many in a row, each with the room of the largest."""
+    width, height = (MARGIN + max(sizes) for sizes in zip(*(panel.size for panel in panels), strict=True))
     rows = -(-len(panels) // columns)
     whole = Image.new("RGB", (width * min(columns, len(panels)) - MARGIN, height * rows - MARGIN), "white")
     for number, panel in enumerate(panels):

@@ -30,6 +30,8 @@ def main(argv: list[str]) -> int:
     from pipeline.writer import Writer
 
     writer = Writer.open(arguments.run, arguments.checkpoint)
+    if bool(arguments.image) != (writer.reads == "--image"):
+        raise ConfigError(f"{writer.run} is told what to write from by {writer.reads}")
     choice = choice or writer.default
     if arguments.stop:
         limits = replace(limits, eos=writer.eos)
@@ -37,7 +39,7 @@ def main(argv: list[str]) -> int:
         if arguments.chat:
             writer.chat(sys.stdin, choice, limits, arguments.seed)
         elif arguments.attention:
-            writer.draw(prompts[0], choice, limits, arguments.seed, arguments.attention)
+            writer.draw(prompts, choice, limits, arguments.seed, arguments.attention)
         elif len(prompts) * arguments.samples == 1 and not arguments.json and arguments.beam is None:
             writer.write_live(prompts[0], choice, limits, arguments.seed)
         else:
@@ -59,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--chat", action="store_true", help="talk with a model of dialogues: a line, a reply, a line, ..."
     )
+    source.add_argument("--image", nargs="+", metavar="FILE", help="images to write of, with a model of captions")
     source.add_argument("--prompts", metavar="FILE", help="a file with one prompt a line; - is standard input")
     add("--tokens", type=int, default=200, help="most new tokens of a text (default: 200)")
     add("--min-tokens", type=int, default=0, help="fewest new tokens before the text may end (default: 0)")
@@ -104,9 +107,11 @@ def settings(arguments: argparse.Namespace) -> "tuple[Choice | None, Limits]":
         raise ConfigError(f"--samples {arguments.samples}: a beam draws nothing; --n-best N writes its N best")
     if arguments.greedy and arguments.samples > 1:
         raise ConfigError("--greedy gives one text a prompt: leave out --samples, or sample")
-    one = len(arguments.prompt or ()) == 1 and not (arguments.json or arguments.samples > 1 or arguments.n_best)
-    if arguments.attention and not one:
-        raise ConfigError("--attention draws one text: give one --prompt, without --samples, --n-best and --json")
+    one = (arguments.image or len(arguments.prompt or ()) == 1) and arguments.samples == 1
+    if arguments.attention and not (one and not arguments.json and not arguments.n_best):
+        raise ConfigError(
+            "--attention draws one text: give one --prompt, or any --image, without --samples, --n-best and --json"
+        )
     try:
         return chosen(arguments), Limits(arguments.tokens, arguments.min_tokens, no_repeat=arguments.no_repeat)
     except ValueError as error:
@@ -147,7 +152,7 @@ def read_prompts(arguments: argparse.Namespace) -> list[str]:
         DataError: a file that is missing, empty or not UTF-8.
     """
     if arguments.prompts is None:
-        return list(arguments.prompt or [""])
+        return list(arguments.image or arguments.prompt or [""])
     name = "standard input" if arguments.prompts == "-" else arguments.prompts
     try:
         if arguments.prompts == "-":

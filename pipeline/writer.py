@@ -6,18 +6,21 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pipeline.attention_pictures import against
+from pipeline.attention_pictures import against, grid, photograph
 from pipeline.data.pairs import padded
 from pipeline.decode import Choice, Greedy, Limits, Sample, stream
 from pipeline.decode_text import TextStream, text_of, written
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.images import ImageError, View, load, pixels, square
+from pipeline.models.image_encoders import ImageEncoder
 from pipeline.record import is_run, read_record
 from pipeline.state import State
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence
@@ -38,6 +41,8 @@ class Writer:
         device: where the model is.
     """
 
+    reads: ClassVar[str] = "--prompt"
+    """How it is given what it writes from."""
     run: Path
     forward: Any
     tokenizer: Tokenizer
@@ -67,8 +72,10 @@ class Writer:
         tokenizer, eos = vocabulary(run / "tokenizer.json")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = (exported.load(run) if whole else load_model(run, checkpoint)).to(device)
+        if isinstance(getattr(model, "encoder", None), ImageEncoder):
+            return ImageWriter(run, model, tokenizer, eos, device)
         if isinstance(model, SequenceToSequence):
-            return SourceWriter(run, model, tokenizer, eos, device, *vocabulary(run / "source_tokenizer.json"))
+            return TextWriter(run, model, tokenizer, eos, device, *vocabulary(run / "source_tokenizer.json"))
         return cls(run, model, tokenizer, eos, device)
 
     def given(self, prompts: Sequence[str]) -> tuple[list[list[int]], State, list[str]]:
@@ -96,8 +103,8 @@ class Writer:
             f"--chat: {self.run} continues texts; train a model of dialogues (unroll prepare pairs --dialogue)"
         )
 
-    def draw(self, prompt: str, choice: Any, limits: Limits, seed: int, file: Path) -> None:
-        """Write one text, and a picture of where each of its tokens looked.
+    def draw(self, prompts: Sequence[str], choice: Any, limits: Limits, seed: int, file: Path) -> None:
+        """Write a text for each prompt, and a picture of where each of its tokens looked.
 
         Raises:
             ConfigError: the model looks at no source, or the file cannot be written.
@@ -136,15 +143,7 @@ class Writer:
 
 @dataclass(frozen=True)
 class SourceWriter(Writer):
-    """A trained model that writes from a source, of which nothing is repeated.
-
-    Args:
-        source_tokenizer: of the sources.
-        source_eos: the end mark of the sources.
-    """
-
-    source_tokenizer: Tokenizer
-    source_eos: int
+    """A trained model that writes from a source, of which nothing is repeated."""
 
     @property
     def default(self) -> Choice:
@@ -158,20 +157,81 @@ class SourceWriter(Writer):
 
     def source(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
         """What the model reads."""
+        raise NotImplementedError
+
+    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> Image:
+        """Where the words of a text looked at one source."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def draw(self, prompts: Sequence[str], choice: Any, limits: Limits, seed: int, file: Path) -> None:
+        """Write a text for each source, and a picture of where each of its tokens looked."""
+        pictures = []
+        for number, _, _, text in self.texts(list(prompts), choice, limits, 1, seed):
+            print(text["text"], flush=True)
+            source = self.source([prompts[number]])
+            looks = self.forward.alignment(source, text["tokens"], self.eos)
+            pictures.append(self.picture(source, written(self.tokenizer, text["tokens"]), looks))
+        try:
+            grid(pictures, 1).save(file)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--attention {file} cannot be written as a picture: {error}") from error
+
+
+@dataclass(frozen=True)
+class ImageWriter(SourceWriter):
+    """A trained model that writes from images, named by their files."""
+
+    reads: ClassVar[str] = "--image"
+
+    def given(self, prompts: Sequence[str]) -> tuple[list[list[int]], State, list[str]]:
+        """As for every source; of several images the name of each is shown."""
+        rows, start, shown = super().given(prompts)
+        return rows, start, [f"{prompt}: " for prompt in prompts] if len(prompts) > 1 else shown
+
+    def source(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        """The largest central squares of the images.
+
+        Raises:
+            DataError: a file that cannot be read, or is no image.
+        """
+        size = self.forward.encoder.size
+        seen = []
+        for prompt in prompts:
+            try:
+                image = load(Path(prompt).read_bytes(), size)
+            except OSError as error:
+                raise DataError(f"--image {prompt}: {error.strerror}") from error
+            except ImageError as error:
+                raise DataError(f"--image {prompt}: {error}") from error
+            seen.append(pixels(square(image, View.central(*image.size), size)))
+        return (torch.from_numpy(np.stack(seen)).to(self.device),)
+
+    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> Image:
+        """Heat over the photograph for each word."""
+        return photograph(source[0][0].cpu().numpy(), words, looks)
+
+
+@dataclass(frozen=True)
+class TextWriter(SourceWriter):
+    """A trained model that writes from texts.
+
+    Args:
+        source_tokenizer: of the sources.
+        source_eos: the end mark of the sources.
+    """
+
+    source_tokenizer: Tokenizer
+    source_eos: int
+
+    def source(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        """The tokens of the sources."""
         sources = [np.array([*tokens_of(self.source_tokenizer, each), self.source_eos]) for each in prompts]
         return tuple(part.to(self.device) for part in padded(sources, self.source_eos))
 
-    def draw(self, prompt: str, choice: Any, limits: Limits, seed: int, file: Path) -> None:
-        """Write one text, and a picture of where each of its tokens looked."""
-        [(_, _, _, text)] = self.texts([prompt], choice, limits, 1, seed)
-        print(text["text"], flush=True)
-        source = self.source([prompt])
-        looks = self.forward.alignment(source, text["tokens"], self.eos)
-        read = written(self.source_tokenizer, source[0][0].tolist())
-        try:
-            against(read, written(self.tokenizer, text["tokens"]), looks).save(file)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--attention {file} cannot be written as a picture: {error}") from error
+    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> Image:
+        """Word against word."""
+        return against(written(self.source_tokenizer, source[0][0].tolist()), words, looks)
 
     def chat(self, lines: Iterable[str], choice: Any, limits: Limits, seed: int) -> None:
         """Answer line by line, with as many turns before each reply as in training.

@@ -3,21 +3,25 @@
 A batch holds captions of similar length, an image for each. What a training sample shows of its image is drawn from
 (seed, epoch, sample) alone, so it is the same on any number of processes and after any stop.
 
-Legend: B rows, S pixels of a side, T positions of a caption.
+Legend: B rows, S pixels of a side, T positions of a caption, P regions.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from pipeline.attention_pictures import photograph
 from pipeline.data.batch import IGNORE, PairBatch
 from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
 from pipeline.data.plan import NO_SAMPLE, Ids, Slice
 from pipeline.dataset import Dataset
+from pipeline.decode_text import written
 from pipeline.errors import ConfigError, SampleError
 from pipeline.images import ImageError, View, load, pixels, square
 from pipeline.records import RecordSplit
@@ -161,3 +165,13 @@ class ImageCaptionDataModule(BudgetedDataModule):
         rows = range(min(count, samples.split.rows))
         shown = np.stack([pixels(samples.image(row)) for row in rows])
         return (torch.from_numpy(shown),), [samples.split.value("name", row) for row in rows]
+
+    def picture(self, source: tuple[Tensor, ...], tokens: Sequence[int], looks: Float[np.ndarray, "T P"]) -> Any:
+        """Where each token of a text looked at an image, drawn.
+
+        Args:
+            source: a batch's `source` of one row.
+            tokens: the text.
+            looks: the share that each token gave to each region.
+        """
+        return photograph(source[0][0].cpu().numpy(), written(self.tokenizer, tokens), looks)

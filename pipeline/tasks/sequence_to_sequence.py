@@ -4,8 +4,10 @@ Legend: B sequences, T positions, S positions of the source, V tokens of the voc
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ class Evaluation:
         temperature: draw tokens at this temperature instead.
         tokens: most tokens of a text.
         validation_rows: sources that a validation writes for, the first ones; a test takes all.
+        baseline: score beside it what says the commonest target of the training split to every source.
     """
 
     scores: Sequence[Score] = ()
@@ -49,6 +52,7 @@ class Evaluation:
     temperature: float | None = None
     tokens: int = 100
     validation_rows: int = 256
+    baseline: bool = False
 
     @property
     def choice(self) -> Choice:
@@ -175,12 +179,23 @@ class SequenceToSequence(TokenPrediction):
         texts = self._everyone()
         split = self.trainer.datamodule.dataset.splits[split_name]  # type: ignore[attr-defined]
         references = [split.references(row) for row in texts]
-        for score in self.evaluation.scores if texts else ():
-            for name, value in score([*texts.values()], references).items():
-                self.log(f"{prefix}/{name}", value, logger=False)
+        said = {"": [*texts.values()]} if texts else {}
+        if said and self.evaluation.baseline:
+            said["commonest_"] = [self._commonest] * len(texts)
+        for which, written in said.items():
+            values = [score(written, references) for score in self.evaluation.scores]
+            for name, value in (item for each in values for item in each.items()):
+                self.log(f"{prefix}/{which}{name}", value, logger=False)
         if texts and self.trainer.state.fn != "fit" and self.trainer.is_global_zero:
             self._keep(texts, references, split_name)
         return loss
+
+    @cached_property
+    def _commonest(self) -> str:
+        """The target that the training split holds most often, of equals the first."""
+        split = self.trainer.datamodule.dataset.splits["train"]  # type: ignore[attr-defined]
+        counts: Counter[str] = Counter(text for row in range(split.rows) for text in split.references(row))
+        return counts.most_common(1)[0][0]
 
     def report(self) -> list[str]:
         """How scores are computed that come in several ways, and where the texts are."""

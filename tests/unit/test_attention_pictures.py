@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from pipeline.attention_pictures import CELL, MARGIN, against, colours, grid, heat, label, lettering, photograph
+from pipeline.attention_pictures import CELL, MARGIN, PANEL, against, colours, grid, heat, label, lettering, photograph
 
 
 def test_the_largest_share_is_white_and_nothing_is_black() -> None:
@@ -40,12 +40,13 @@ def test_each_word_has_a_row_and_each_word_of_the_source_a_column() -> None:
 
 
 def test_every_word_has_its_panel() -> None:
-    looks = np.stack([np.eye(3), np.eye(3)[::-1], np.ones((3, 3))])
-    whole = photograph(Image.new("RGB", (60, 60), "blue"), ["a", "blue", "square"], looks)
-    panel = 60 + label("").height
-    assert whole.size == (4 * 60 + 3 * MARGIN, panel)
+    looks = np.stack([np.eye(3).ravel(), np.eye(3)[::-1].ravel(), np.ones(9)])
+    blue = np.zeros((3, 60, 60), np.uint8)
+    blue[2] = 255
+    whole = photograph(blue, ["a", "blue", "square"], looks)
+    assert whole.size == (4 * PANEL + 3 * MARGIN, PANEL + label("").height)
     assert whole.getpixel((30, 30)) == (0, 0, 255)
-    written = np.asarray(whole)[60:, 2 * (60 + MARGIN) : 3 * (60 + MARGIN) - MARGIN]
+    written = np.asarray(whole)[PANEL:, 2 * (PANEL + MARGIN) : 3 * (PANEL + MARGIN) - MARGIN]
     assert written.min() < 100  # "blue" is written below the second heat
 
 

@@ -1,0 +1,95 @@
+"""Scores of captions beside what people said of the same image: words alone count, in lower case.
+
+CIDEr-D: Vedantam, Zitnick and Parikh (2015), "CIDEr: Consensus-based Image Description Evaluation", section 6.
+ROUGE-L: Lin (2004), "ROUGE: A Package for Automatic Evaluation of Summaries", equations 2 to 4, with the best recall
+and the best precision of all references and beta = 1.2, as for captions (Chen et al. 2015).
+METEOR: Banerjee and Lavie (2005), by NLTK, of equal words and equal stems: without synonyms, which want a download.
+BLEU is `pipeline.scores.BLEU`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.metrics import Score
+from pipeline.plain import plain_words
+
+Gram = tuple[str, ...]
+
+
+class CIDErD(Score):
+    """Likeness of weighted n-grams to those of the references, from 0 to 10: what all say counts little."""
+
+    longest, deviation = 4, 6.0
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """`cider_d`, the mean over images; the references of all of them decide what is rare."""
+        said = [[self._counts(plain_words(text)) for text in each] for each in references]
+        seen = Counter(gram for each in said for gram in set().union(*each))
+        weights = {gram: math.log(len(said)) - math.log(count) for gram, count in seen.items()}
+        rarest = math.log(len(said))
+        total = 0.0
+        for hypothesis, each in zip(hypotheses, said, strict=True):
+            mine = self._counts(plain_words(hypothesis))
+            total += sum(self._likeness(mine, other, weights, rarest) for other in each) / len(each)
+        return {"cider_d": 10 * total / len(hypotheses)}
+
+    def _counts(self, words: Sequence[str]) -> Counter[Gram]:
+        grams = (zip(*(words[at:] for at in range(n)), strict=False) for n in range(1, self.longest + 1))
+        return Counter(gram for of_length in grams for gram in of_length)
+
+    def _likeness(self, mine: Counter[Gram], other: Counter[Gram], weights: dict[Gram, float], rarest: float) -> float:
+        """The mean over n of clipped cosines, less for another length."""
+        apart = sum(mine[gram] for gram in mine if len(gram) == 1) - sum(other[g] for g in other if len(g) == 1)
+        total = 0.0
+        for n in range(1, self.longest + 1):
+            left, right = (
+                {gram: count * weights.get(gram, rarest) for gram, count in counts.items() if len(gram) == n}
+                for counts in (mine, other)
+            )
+            both = sum(min(value, right[gram]) * right[gram] for gram, value in left.items() if gram in right)
+            norms = math.hypot(*left.values()) * math.hypot(*right.values())
+            total += both / norms if norms else 0.0
+        return total / self.longest * math.exp(-(apart**2) / (2 * self.deviation**2))
+
+
+class ROUGEL(Score):
+    """F score of the longest common subsequence of words, in percent."""
+
+    beta = 1.2
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """`rouge_l`, the mean over images."""
+        from rapidfuzz.distance import LCSseq
+
+        total = 0.0
+        for hypothesis, each in zip(hypotheses, references, strict=True):
+            said = plain_words(hypothesis)
+            found = [(LCSseq.similarity(said, words), len(words)) for words in map(plain_words, each)]
+            precision = max(common for common, _ in found) / max(len(said), 1)
+            recall = max(common / max(length, 1) for common, length in found)
+            if precision and recall:
+                total += (1 + self.beta**2) * precision * recall / (recall + self.beta**2 * precision)
+        return {"rouge_l": 100 * total / len(hypotheses)}
+
+
+class METEOR(Score):
+    """Words matched with those of the likest reference, in percent; less where they are scattered."""
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """`meteor`, the mean over images."""
+        from nltk.translate.meteor_score import meteor_score
+
+        scores = [
+            meteor_score([plain_words(text) for text in each], plain_words(hypothesis), wordnet=_NoSynonyms())
+            for hypothesis, each in zip(hypotheses, references, strict=True)
+        ]
+        return {"meteor": 100 * sum(scores) / len(scores)}
+
+
+class _NoSynonyms:
+    """Stands for WordNet, of which nothing is asked here."""
+
+    def synsets(self, word: str) -> list[Any]:
+        return []
