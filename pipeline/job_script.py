@@ -54,10 +54,7 @@ class Job:
 
     def script(self, profile: Profile) -> str:
         """The whole text."""
-        lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in self._options(profile)), ""]
-        lines += [f"module load {shlex.join(profile.modules)}"] if profile.modules else []
-        lines += [f"export {name}={shlex.quote(str(value))}" for name, value in profile.environment.items()]
-        lines += [f"export UNROLL={shlex.quote(self.command)}"]
+        lines = [*self._head(self._options(profile)), *self._surroundings(profile)]
         lines += [f"export UNROLL_NODES={self.layout.span}"] if self.layout.fewest < self.layout.nodes else []
         if len(self.elements) == 1:
             lines += [f"set -- {shlex.join(self.elements[0].arguments)}"]
@@ -65,7 +62,37 @@ class Job:
             lines += ["case $SLURM_ARRAY_TASK_ID in"]
             lines += [f"  {k}) set -- {shlex.join(each.arguments)} ;;" for k, each in enumerate(self.elements, 1)]
             lines += ["esac"]
-        return "\n".join([*lines, "# shellcheck source=/dev/null", f". {shlex.quote(str(TRAIN))}", ""])
+        return _sourced(lines, TRAIN)
+
+    def preparation(self, profile: Profile, arguments: Sequence[str]) -> str:
+        """The text of a job that makes the dataset, with the processors of one node, before this one starts.
+
+        Args:
+            profile: of the cluster.
+            arguments: of `unroll prepare`; its `--workers N` are the processors that the job asks for.
+        """
+        words, workers = list(arguments), "1"
+        if "--workers" in words[:-1]:
+            place = words.index("--workers")
+            workers, words = words[place + 1], words[:place] + words[place + 2 :]
+        named = ("job-name", "nodes", "ntasks-per-node", "cpus-per-task", "gpus-per-node", "signal", "output", "array")
+        kept = [option for option in self._options(profile) if option.split("=")[0].removeprefix("--") not in named]
+        options = [f"--job-name=prepare-{self.name}", "--nodes=1", "--ntasks-per-node=1", f"--cpus-per-task={workers}"]
+        options += ["--signal=B:USR1@60", *kept]
+        options.append(f"--output={self.elements[0].run.parent / f'prepare-{self.name}-%j.out'}")
+        lines = [*self._head(options), *self._surroundings(profile), f"set -- {shlex.join(words)}"]
+        return _sourced(lines, TRAIN.with_name("prepare.sbatch"))
+
+    def _head(self, options: Sequence[str]) -> list[str]:
+        return ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), ""]
+
+    def _surroundings(self, profile: Profile) -> list[str]:
+        """What the profile and this machine say of every job."""
+        return [
+            *([f"module load {shlex.join(profile.modules)}"] if profile.modules else []),
+            *(f"export {name}={shlex.quote(str(value))}" for name, value in profile.environment.items()),
+            f"export UNROLL={shlex.quote(self.command)}",
+        ]
 
     def _options(self, profile: Profile) -> list[str]:
         array = len(self.elements) > 1
@@ -90,6 +117,11 @@ class Job:
 
     def _alone(self) -> Path:
         return self.elements[0].run / "slurm-%j.out"
+
+
+def _sourced(lines: Sequence[str], script: Path) -> str:
+    """A script that ends with another one."""
+    return "\n".join([*lines, "# shellcheck source=/dev/null", f". {shlex.quote(str(script))}", ""])
 
 
 def lead(run: Path) -> int:

@@ -4,11 +4,12 @@ They meet where torch's processes meet a moment later, at MASTER_ADDR and MASTER
 """
 
 import json
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import LostPeerError, UserError
 from pipeline.launch import rank
 
 PATIENCE = timedelta(hours=1)  # the first may have a large dataset to verify
@@ -27,10 +28,19 @@ def share(say: Callable[[], dict[str, Any]], world_size: int, about: str = "star
 
     Raises:
         UserError: on the others, with the exit code of what the first raised, which says it to the user.
+        LostPeerError: they cannot meet; the next start of a job meets at another port.
     """
+    from torch.distributed import DistNetworkError
     from torch.distributed.rendezvous import rendezvous
 
-    store, *_ = next(rendezvous("env://", rank(), world_size))
+    try:
+        store, *_ = next(rendezvous("env://", rank(), world_size))
+    except DistNetworkError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise LostPeerError(
+            f"the processes cannot meet at {place}: another program has the port, or this node does not reach the "
+            f"first one ({str(error).splitlines()[0]}); unroll doctor tells more, MASTER_PORT names another port"
+        ) from error
     _open.append(store)
     if rank():
         store.set_timeout(PATIENCE)

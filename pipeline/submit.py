@@ -8,6 +8,7 @@ import itertools
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,20 @@ def main(argv: list[str]) -> int:
     after = _dependency(options.after)
     elements = _elements(options, overrides)
     job = _job(options, elements, profile, after)
-    script = job.script(profile)
+    preparation = job.preparation(profile, shlex.split(options.prepare)) if options.prepare else None
     if options.dry_run:
-        print(script, end="")
+        print(*filter(None, (preparation, job.script(profile))), sep="\n", end="")
         return 0
     _refuse_running(elements)
+    if preparation is not None:
+        first = _hand_over(preparation)
+        print(f"job {first}: unroll prepare {options.prepare}")
+        job = replace(job, more=waiting_for(first))
+    script = job.script(profile)
     for element in elements:
         element.run.mkdir(parents=True, exist_ok=True)
         (element.run / "job.sbatch").write_text(script)
-    number = jobs.tell("sbatch", "--parsable", said=script).strip().split(";")[0]
+    number = _hand_over(script)
     for k, element in enumerate(elements, 1):
         jobs.note(element.run, number if len(elements) == 1 else f"{number}_{k}")
     names = elements[0].run.name if len(elements) == 1 else f"{job.name}-1 to {job.name}-{len(elements)}"
@@ -51,6 +57,11 @@ def main(argv: list[str]) -> int:
     print(f"job {number}: {names}, {size}, {job.time}; {job.lead} s to save and leave")
     print(f"unroll status {elements[0].run.name}; unroll logs -f {elements[0].run.name}")
     return 0
+
+
+def _hand_over(script: str) -> str:
+    """Give Slurm a batch script; the job's number."""
+    return jobs.tell("sbatch", "--parsable", said=script).strip().split(";")[0]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     add("--array", type=Path, metavar="FILE.yaml", help="a list of {key: value}: a run NAME-k for each")
     add("--grid", action="append", default=[], metavar="KEY=A,B", help="a run for each value; several: for each pair")
     add("--after", metavar="RUN|JOB", help="start when that run, or job, has ended well")
+    add("--prepare", metavar="'ARGUMENTS'", help="prepare the dataset first, as another job: 'text FILE --output DIR'")
     add("--dry-run", action="store_true", help="print the script, and nothing else")
     return result
 
@@ -76,6 +88,8 @@ def _elements(options: argparse.Namespace, overrides: list[str]) -> list[Element
     """The runs, each with a config that was parsed and found possible."""
     if any(word.split("=")[0] == "--resume" for word in overrides):
         raise ConfigError("--resume cannot be submitted: every requeue would obey it again; give --run OTHER")
+    if options.prepare and options.after:
+        raise ConfigError("--prepare and --after: one of them; the training waits for it")
     if not options.configs and not options.run:
         raise ConfigError("no config and no run: give CONFIG.yaml or --run NAME")
     configs = options.configs or [str(find_run(options.run) / "config.yaml")]
@@ -145,15 +159,28 @@ def _checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     shape = Layout.of(options)
     shape.check(vars(config.trainer))
     settings = vars(config.data.init_args)
+    if options.prepare:
+        _check_preparation(shlex.split(options.prepare), Path(str(settings["dataset"])))
     for nodes in range(shape.fewest, shape.nodes + 1):
         Share.of_config(settings, nodes * shape.tasks)
-    if not (options.after or "").isdigit():  # a job, such as a preparation, may have to make it first
+    if not (options.after or "").isdigit() and not options.prepare:  # a job may have to make it first
         Dataset.open(Path(str(settings["dataset"])))
     run = training.run_directory(config)
     profile = cluster.read(options.profile) if options.profile else Profile()
     mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
     cluster.check_shared([Path(str(settings["dataset"])), run], profile, mounts)
     return run
+
+
+def _check_preparation(words: list[str], dataset: Path) -> None:
+    """Raise ConfigError unless the preparation makes the dataset that the config trains on."""
+    made = [words[k + 1] for k, word in enumerate(words[:-1]) if word == "--output"]
+    made += [word.removeprefix("--output=") for word in words if word.startswith("--output=")]
+    if [Path(path).resolve() for path in made] != [dataset.resolve()]:
+        raise ConfigError(
+            f"--prepare makes {', '.join(made) or 'no dataset'}, but the config trains on {dataset}: "
+            f"let its --output agree, or give -- --data.init_args.dataset"
+        )
 
 
 def _job(options: argparse.Namespace, elements: list[Element], profile: Profile, after: list[str]) -> Job:
@@ -192,6 +219,11 @@ def _dependency(after: str | None) -> list[str]:
                 return []
             raise ConfigError(f"--after {after}: it has no job in the queue, and has not finished")
         job = waiting.job
+    return waiting_for(job)
+
+
+def waiting_for(job: str) -> list[str]:
+    """The options that make a job wait until another one has ended well, and go if it does not."""
     return [f"--dependency=afterok:{job}", "--kill-on-invalid-dep=yes"]
 
 

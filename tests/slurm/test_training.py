@@ -15,6 +15,7 @@ import torch
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1800)]
 Runs = Callable[[str], Any]
+PREPARE = "text --train train.txt --validation validation.txt --documents line --tokenizer character --output later"
 
 
 def state_of(run: Path) -> dict[str, Any]:
@@ -135,16 +136,16 @@ def test_a_run_goes_on_with_fewer_nodes_and_with_more(training: Runs, straight: 
     assert witness.compare_steps(witness.read(straight.path), witness.read(run.path))[0] is None
 
 
-def test_one_element_of_an_array_is_preempted(training: Runs) -> None:
+def test_an_array_waits_for_its_dataset_and_one_element_is_preempted(training: Runs) -> None:
     array = training("array")
     (array.folder / "grid.yaml").write_text(json.dumps([{"model.init_args.width": width} for width in (16, 16, 8, 24)]))
     directives = ["--partition=grace", "--cpus-per-task=2"]
     (array.folder / "here.yaml").write_text(json.dumps({"directives": directives, "shared": [str(array.folder)]}))
     command = [sys.executable, "-m", "pipeline", "submit", "lstm.yaml", "--run", "array", "--time", "1:00:00"]
+    command += ["--array", "grid.yaml", "--profile", "here.yaml", "--prepare", f"{PREPARE} --workers 2"]
     environment = {**array.cluster.environment, **array.environment("7")}
-    subprocess.run(
-        [*command, "--array", "grid.yaml", "--profile", "here.yaml"], check=True, cwd=array.folder, env=environment
-    )
+    keys = ["--", "--data.init_args.dataset", "later"]
+    subprocess.run([*command, *keys], check=True, cwd=array.folder, env=environment)
     elements = [training(f"array-{number}") for number in (1, 2, 3, 4)]
     for each in elements:
         each.job = json.loads((each.path / "jobs.jsonl").read_text())["job"]

@@ -129,6 +129,42 @@ def test_a_dataset_must_be_there_unless_a_job_is_to_make_it() -> None:
     assert "--dependency=afterok:17\n#SBATCH --kill-on-invalid-dep=yes\n" in Path("sbatch.script").read_text()
 
 
+def test_a_training_waits_for_the_preparation_of_its_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    later = ["--", "--data.init_args.dataset", "later"]
+    prepare = "text 'my corpus' --workers 8 --output later"
+    assert submit("--gpus-per-node", "4", "--prepare", prepare, *later) == 0
+    assert "job 42: unroll prepare text 'my corpus'" in capsys.readouterr().out
+    assert "--dependency=afterok:42\n#SBATCH --kill-on-invalid-dep=yes\n" in Path("sbatch.script").read_text()
+    submit("--gpus-per-node", "4", "--prepare", prepare, "--dry-run", *later)
+    preparation, training = capsys.readouterr().out.split("prepare.sbatch\n")
+    assert "set -- text 'my corpus' --output later\n" in preparation
+    assert {"#SBATCH --cpus-per-task=8", "#SBATCH --partition=gpu"} < set(preparation.splitlines())
+    assert "gpus-per-node" not in preparation
+    assert "#SBATCH --gpus-per-node=4\n" in training
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--prepare", "text a.txt --output other"], "--prepare makes other, but the config trains on"),
+        (["--prepare", "text a.txt", "--after", "17"], "--prepare and --after"),
+    ],
+)
+def test_a_preparation_that_the_training_could_not_use_is_refused(options: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        submit(*options)
+    assert not Path("sbatch.told").exists()
+
+
+def test_a_job_may_take_what_nodes_there_are() -> None:
+    with pytest.raises(ConfigError, match="cannot be divided among 3 processes"):
+        submit("--nodes", "1-3", "--tasks-per-node", "1")
+    assert submit("--nodes", "1-2", "--tasks-per-node", "2") == 0
+    script = Path("sbatch.script").read_text()
+    assert "#SBATCH --nodes=1-2\n" in script
+    assert "\nexport UNROLL_NODES=1-2\n" in script
+
+
 def test_a_run_waits_for_another_one_that_is_in_the_queue() -> None:
     assert submit("--run", "first") == 0
     with pytest.raises(ConfigError, match="no job in the queue, and has not finished"):
