@@ -21,6 +21,7 @@ __all__ = [
     "Schedule",
     "WarmupCosine",
     "parameter_groups",
+    "total_steps",
 ]
 
 
@@ -101,6 +102,18 @@ class Plateau(Schedule):
 
     def state_dict(self) -> dict[str, Any]:
         return {"current": self.current, "best": self.best, "worse": self.worse}
+
+
+def total_steps(max_epochs: int | None, max_steps: int, steps_per_epoch: int) -> int:
+    """Optimizer steps of a whole run: where the first of its limits is; 0 where there is none.
+
+    Args:
+        max_epochs: the trainer's; None and -1 for none.
+        max_steps: the trainer's; -1 for none.
+        steps_per_epoch: of the data.
+    """
+    limits = [limit for limit in ((max_epochs or 0) * steps_per_epoch, max_steps) if limit > 0]
+    return min(limits) if limits else 0
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:

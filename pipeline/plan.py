@@ -74,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
 
 def tell_size(cli: Any, name: str, shape: Layout) -> tuple[float, int | None]:
     """Print parameters, step and length of the run; tokens of a step, and steps if they have an end."""
+    from pipeline.optim import total_steps
+
     task, data, _ = cli.build()
     share = data.divide(shape.processes, 0)
     samples = data.samples("train")
@@ -81,8 +83,7 @@ def tell_size(cli: Any, name: str, shape: Layout) -> tuple[float, int | None]:
     counted = [samples.predictions(plan.batch(0, step)) for step in range(min(LOOK, len(plan)))]
     tokens, rows = fmean(counted), share.rows(len(plan.batch(0, 0)))
     trainer = cli.config.trainer
-    ends = [end for end in (len(plan) * (trainer.max_epochs or 0), trainer.max_steps) if end > 0]
-    steps = min(ends) if ends else None
+    steps = total_steps(trainer.max_epochs, trainer.max_steps, len(plan)) or None
     parameters = sum(parameter.numel() for parameter in task.parameters())
     micro = "1 micro-batch" if share.accumulation == 1 else f"{share.accumulation} micro-batches"
     _tell("run", f"{name}: {type(task).__name__}, {parameters:,} parameters")

@@ -9,7 +9,7 @@ from pipeline import jobs
 from pipeline.cluster import clock
 from pipeline.errors import ConfigError
 from pipeline.journal import FILE, Journal, read
-from pipeline.record import CONFIG, RECORD, read_config
+from pipeline.record import RECORD
 from pipeline.run import RUNS, Run
 
 COLUMNS = ("run", "queue", "step", "loss", "tokens/s", "time left", "attempts", "productive")
@@ -68,8 +68,8 @@ def queue_state(job: jobs.Queued | None, attempts: list[dict[str, Any]]) -> str:
 
 
 def time_left(run: Path, journal: Journal) -> str:
-    """Training time to the config's last step, at the rate so far: H:MM:SS."""
-    last = read_config(run)["trainer"].get("max_steps", -1) if (run / CONFIG).exists() else -1
+    """Training time to the run's last step, at the rate so far: H:MM:SS."""
+    last = Run(run).record.get("steps", 0)
     series = journal.series("train/loss")
     if last < 1 or not series.steps or not series.steps[-1]:
         return NONE

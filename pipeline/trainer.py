@@ -21,6 +21,7 @@ from pipeline.callbacks.system import System
 from pipeline.checkpoint import CheckpointDirectory
 from pipeline.errors import ConfigError
 from pipeline.launch import count_processes, rank, started_elsewhere, world_size
+from pipeline.optim import total_steps
 from pipeline.resume import Start
 from pipeline.run import Run
 from pipeline.strategies.data_parallel import DataParallel
@@ -114,7 +115,9 @@ def _loggers(config: Any, run: Run, model: LightningModule, data: LightningDataM
     if rank():
         return []
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    run.write(architecture=type(model).__name__, parameters=parameters)
+    limits = config.trainer.max_epochs, config.trainer.max_steps
+    steps = total_steps(*limits, data.steps_per_epoch)  # type: ignore[attr-defined]
+    run.write(architecture=type(model).__name__, parameters=parameters, steps=steps)
     loggers = [JournalLogger(run.path), wandb_logger(run)]
     return [logger for logger in loggers if logger is not None]
 

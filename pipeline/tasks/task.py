@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from pipeline import state as states
 from pipeline.callbacks.averaging import prefer_average
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups, whole
+from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups, total_steps, whole
 from pipeline.state import State
 
 SomeTask = TypeVar("SomeTask", bound="Task")
@@ -85,9 +85,7 @@ class Task(LightningModule):
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined]
-        by_epochs = (trainer.max_epochs or 0) * data.steps_per_epoch
-        limits = [limit for limit in (by_epochs, trainer.max_steps) if limit > 0]
-        return min(limits) if limits else 0
+        return total_steps(trainer.max_epochs, trainer.max_steps, data.steps_per_epoch)
 
     def check_optimizer(self) -> None:
         """Try the optimizer's settings on a parameter that is none of the model's.

@@ -229,8 +229,7 @@ def trained(home: Path) -> Run:
     about = {"host": "node1", "pid": 1, "world_size": 2, "slurm_job": "42", "exit_code": None}
     first = {"number": 1, "started": times[0], "ended": None, "reason": None, "start_step": 0}
     second = {"number": 2, "started": times[1], "ended": times[2], "reason": "stopped", "start_step": 80}
-    run.write(attempts=[about | first, about | second])
-    (run.path / "config.yaml").write_text("{trainer: {max_steps: 200}, model: {}, data: {}}")
+    run.write(attempts=[about | first, about | second], steps=200)
     journal = JournalWriter(run.path)
     for attempt, begin, end in ((1, 0, 100), (2, 80, 100)):
         journal.attempt(attempt, begin)
