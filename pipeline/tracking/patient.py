@@ -15,6 +15,7 @@ from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 
+from pipeline.launch import started_elsewhere
 from pipeline.run import Run
 from pipeline.tracking.messages import Messages
 from pipeline.tracking.mirror import Mirror
@@ -25,7 +26,8 @@ from pipeline.tracking.weights_and_biases import ONLINE, tracking_of
 PACE = 1.0  # seconds from one look at the journal to the next
 WAIT, LONGEST = 60.0, 960.0  # seconds of silence after a failure, doubled with each further one
 LEAVING = FINISH + 5.0  # seconds that the end of an attempt may wait for the client
-UPLOADING = 3600.0  # the same where files are sent and nothing has to make room for others
+UPLOADING = 3600.0  # the same where the run has finished and files are to be sent
+TOGETHER = 45.0  # and where the cluster would kill a process that outlives the others by a minute
 
 
 class PatientWandbLogger(Logger):
@@ -42,6 +44,8 @@ class PatientWandbLogger(Logger):
 
         self.run, self.mode = run, mode
         self.exit_code = 0
+        sends = tracking_of(run).upload
+        self.uploading = (TOGETHER if started_elsewhere() else UPLOADING) if sends else 0.0
         self._wake, self._ending = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._warned = False
@@ -76,9 +80,10 @@ class PatientWandbLogger(Logger):
         self.exit_code = exit_code
         self._ending.set()
         self._wake.set()
-        thread.join(UPLOADING if tracking_of(self.run).upload and not exit_code else LEAVING)
+        bound = LEAVING if exit_code else max(LEAVING, self.uploading)
+        thread.join(bound)
         if thread.is_alive():
-            self._tell(TimeoutError(f"the client does not end within {LEAVING:.0f} s"))
+            self._tell(TimeoutError(f"the client does not end within {bound:.0f} s"))
             end_client()  # it would hold up the end of this process for as long as its server is silent
             thread.join(2.0)
 
@@ -86,7 +91,7 @@ class PatientWandbLogger(Logger):
         wait = WAIT
         while True:
             try:
-                with session(self.run, self.mode) as (mirror, messages):
+                with session(self.run, self.mode, finish_timeout=max(FINISH, self.uploading)) as (mirror, messages):
                     self._follow(mirror, messages)
                 return
             except Exception as error:

@@ -122,6 +122,20 @@ def test_the_elements_of_an_array_are_runs_of_one_group(written, server):
     assert groups == {("element1", "sweep"), ("element2", "sweep")}
 
 
+def test_with_upload_the_files_of_a_checkpoint_are_sent_before_a_finished_run_ends(written, server):
+    written.config(upload=True)
+    place = written.run.path / "checkpoints" / "step-00000010"
+    place.mkdir(parents=True)
+    for name, text in {"manifest.json": "{}", "rank-00000.safetensors": "weights"}.items():
+        (place / name).write_text(text)
+    written.attempt(0).rows(10)
+    written.event("checkpoint", 10, path="checkpoints/step-00000010", aliases=["last"], metrics={})
+    start(written, "online").finish()
+    [digest] = [one for one, made in server.artifacts.items() if made["artifactTypeName"] == "checkpoint"]
+    assert digest in server.committed
+    assert server.files["rank-00000.safetensors"] == b"weights"
+
+
 def clients():
     """The client's own processes that are children of this one."""
     found = []
