@@ -112,7 +112,10 @@ def test_of_an_array_the_element_alone_starts_again(job: Script) -> None:
     (job.home / "slurm").symlink_to(SCRIPTS)
     assert job.start(75, "", "sweep.sbatch", "lstm.yaml", "grid.txt", **element) == 75
     assert job.told() == ["requeue 5_2"]
-    assert "fit --config lstm.yaml --run grid-2 --model.init_args.width 16" in (job.home / "srun.told").read_text()
+    assert (
+        "fit --config lstm.yaml --run grid-2 --tracking.group grid --model.init_args.width 16"
+        in (job.home / "srun.told").read_text()
+    )
 
 
 def test_a_job_that_started_too_often_does_not_train(job: Script) -> None:

@@ -1,0 +1,46 @@
+"""The share of weights and optimizer state that was planned is the one that a process really holds, and writes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+from pipeline.checkpoint import newest_first
+from pipeline.footprint import STRATEGIES, Model
+
+Fit = Callable[..., int]
+ZERO = '{{"class_path": "pipeline.strategies.ZeRO", "init_args": {{"stage": {}}}}}'
+STRATEGY = {
+    "fsdp": '{"class_path": "pipeline.strategies.FullySharded"}',
+    "deepspeed_zero1": ZERO.format(1),
+    "deepspeed_zero2": ZERO.format(2),
+    "deepspeed_zero3": ZERO.format(3),
+}
+
+
+def held(file: Path, part: str) -> int:
+    """Bytes of weights, or of optimizer state, in what one process wrote; Adam's counts of steps left out."""
+    with safe_open(file, "pt") as pieces:
+        tensors = (pieces.get_tensor(name) for name in pieces.keys() if part in name and "/step" not in name)  # noqa: SIM118
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRATEGY)
+def test_a_process_holds_its_planned_share(fit: Fit, tmp_path: Path, name: str) -> None:
+    if "zero" in name:
+        pytest.importorskip("deepspeed")
+    assert fit("run", "trainer.strategy", STRATEGY[name], "trainer.devices", 2, "trainer.max_steps", 2) == 0
+    record: dict[str, Any] = json.loads((tmp_path / "runs/run/run.json").read_text())
+    files = sorted(newest_first(tmp_path / "runs/run/checkpoints")[0].glob("rank-*.safetensors"))
+    size = record["parameters"]
+    planned = STRATEGIES[name](Model(size, 0, 0, state=8.0, computed=4, kept=0, copies=0), 2)
+    share = {"weights/": 4 * size / 2, "optimizer/": 8 * size / 2}
+    # FSDP's weights are its float32 copy; ZeRO's optimizer keeps one beside the weights that compute
+    assert planned.optimizer + (planned.weights if name == "fsdp" else 0) == sum(share.values())
+    for part, one in share.items():
+        assert [held(file, part) for file in files] == pytest.approx([one, one], rel=0.02)
+        assert sum(held(file, part) for file in files) == 2 * one
