@@ -102,9 +102,13 @@ def test_an_evaluation_reads_every_pair_once(write: Write) -> None:
 
 
 def test_a_pair_longer_than_the_budget_is_told(write: Write) -> None:
-    data = PairsDataModule(write([([1] * 30, [[2]])]), global_batch_tokens=30)
+    data = PairsDataModule(write([([1] * 30, [[2]]), ([3], [[2]])]), global_batch_tokens=30)
     with pytest.raises(ConfigError, match="takes 31 positions, more than global_batch_tokens=30"):
         data.plan(data.samples("train"))
+    samples = data.samples("validation")  # an evaluation leaves nothing out: such a pair is a batch of its own
+    plan = data.plan_evaluation(samples)
+    assert [plan.batch(0, k).tolist() for k in range(len(plan))] == [[1], [0]]
+    assert samples.__getitems__(Slice(plan.batch(0, 1), 0, 0, 0, 0)).source[0].shape == (1, 31)
 
 
 def test_text_is_no_pairs(tiny_text_dataset: Path) -> None:
