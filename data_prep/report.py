@@ -83,18 +83,23 @@ def progress(
         done: those read so far.
         unit: what speed is counted in.
     """
-    return _bar(items, doing, total, done) if sys.stderr.isatty() else _said(items, doing, total, done, unit)
+    return (_bar if sys.stderr.isatty() else _said)(items, doing, total, done, unit)
 
 
-def _bar(items: Iterable[T], doing: str, total: int, done: Callable[[], int]) -> Iterator[T]:
+def _bar(items: Iterable[T], doing: str, total: int, done: Callable[[], int], unit: tuple[str, float]) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(doing, total=total)
-        yield from _now_and_then(items, LOOK_EVERY, lambda: bar.update(task, completed=done()))
-        bar.update(task, completed=total)
+    began = time.monotonic()
+
+    def rate(behind: int) -> str:
+        return f"{behind / max(time.monotonic() - began, 1e-9) / unit[1]:.1f} {unit[0]}/s"
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=Console(stderr=True)) as bar:
+        task = bar.add_task(doing, total=total, rate="")
+        yield from _now_and_then(items, LOOK_EVERY, lambda: bar.update(task, completed=done(), rate=rate(done())))
+        bar.update(task, completed=total, rate=rate(total))
 
 
 def _said(items: Iterable[T], doing: str, total: int, done: Callable[[], int], unit: tuple[str, float]) -> Iterator[T]:

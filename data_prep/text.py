@@ -200,6 +200,8 @@ def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> Any:
         report.check(options.max_bad_share)
         if not report.documents:
             raise DataError("there is no text in the sources; see --documents and --field")
+        if options.tokenizer in LEARNED:
+            print("choosing the tokens of the vocabulary", file=sys.stderr, flush=True)  # minutes, for much text
 
     limit = options.tokenizer_bytes if options.tokenizer in LEARNED else float("inf")
     return tokenizer.TRAINED[options.tokenizer](texts(), options.vocab_size)
