@@ -32,6 +32,7 @@ from pipeline.data.text import TextDataModule
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tracking.journal_logger import JournalLogger
 
+WANTED = 0.97  # of the bare loop's speed
 WARM = 3  # steps before the clock starts
 WIDTHS = {"bag_of_words": 1024, "ngram": 640, "rnn": 1152, "lstm": 736, "gru": 832, "transformer": 448}
 
@@ -138,8 +139,9 @@ def measure(file: str, task: type[LanguageModel], folder: Path, options: argpars
         rates.append((tokens / seconds, tokens / bare(model, data, options.steps, options.device)))
     ratio = median(ours / theirs for ours, theirs in rates)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    below = "" if ratio >= WANTED else f"  below {WANTED}"
     ours, theirs = (median(column) for column in zip(*rates, strict=True))
-    print(f"{file:20}{parameters / 1e6:10.1f} M{ours:10,.0f}{theirs:10,.0f}{ratio:8.2f}", flush=True)
+    print(f"{file:20}{parameters / 1e6:10.1f} M{ours:10,.0f}{theirs:10,.0f}{ratio:8.2f}{below}", flush=True)
 
 
 if __name__ == "__main__":
