@@ -28,6 +28,8 @@ from pipeline.strategies.data_parallel import DataParallel
 from pipeline.tracking.journal_logger import JournalLogger
 from pipeline.tracking.weights_and_biases import wandb_logger
 
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
+
 
 class WholeFitLoop(_FitLoop):
     """Training that begins and ends even where no step is left: a stop may have left the last validation to do."""
@@ -87,14 +89,19 @@ def make_trainer(
 
 
 def check_precision(settings: Mapping[str, Any]) -> None:
-    """Raise ConfigError for float16 on a CPU, where Lightning would take bfloat16 without a word.
+    """Raise ConfigError for a precision that is not trained with here.
 
     Args:
         settings: the trainer's part of the config.
     """
+    precision = str(settings["precision"] or "32-true")
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision={precision}: one of 32-true, bf16-mixed (configs/run/bf16.yaml), 16-mixed"
+        )
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # look without initialising: processes may be forked
     on_cpu = settings["accelerator"] == "cpu" or (settings["accelerator"] == "auto" and not torch.cuda.is_available())
-    if on_cpu and str(settings["precision"]) in ("16", "16-mixed"):
+    if on_cpu and precision.startswith("16"):  # Lightning would take bfloat16 without a word
         raise ConfigError(
             "trainer.precision=16-mixed (float16 with a loss scale) wants a GPU: here take configs/run/bf16.yaml, or "
             "32-true"

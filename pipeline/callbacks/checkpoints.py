@@ -1,4 +1,4 @@
-"""Between two steps the processes agree: go on, save, or save and leave.
+"""Before each step the processes agree what comes after it: go on, save, or save and leave.
 
 A checkpoint is taken every so many steps or minutes, after each validation, when a signal asked the run to
 stop, and at the end. Training stands still while the state is copied to host memory; the copy is written in
@@ -20,7 +20,6 @@ from pipeline.errors import CheckpointError
 from pipeline.journal import plain
 from pipeline.tracking.journal_logger import JournalLogger, tell
 
-GO_ON, SAVE, LEAVE = 0, 1, 2
 COUNTS = ("ready", "started", "processed", "completed")
 
 
@@ -52,6 +51,7 @@ class Checkpoints(Callback):
         self.background = background
         self.directory = Path("checkpoints")
         self.agreement = Agreement()
+        self.heard = (0.0, 0.0, 0.0)  # how many processes want to save, want to leave, and still write
         self.writing: checkpoint.Writing | None = None
         self.about: checkpoint.Manifest = {}
         self.forgets = True  # False while older checkpoints may be gone back to
@@ -77,22 +77,21 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """At the end of an optimizer step: agree, save, leave."""
+        """At the end of an optimizer step: save or leave, as was agreed before it."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        writes = self.writing is not None and self.writing.busy
-        wish, busy = self.agreement.largest(self._wish(trainer), int(writes))
-        if self.writing is not None and not busy:
+        save, leave, writes = self.heard
+        if self.writing is not None and not writes:
             self.finish(trainer)
-        if wish == GO_ON:
+        if not save and not leave:
             return
         loop = trainer.fit_loop.epoch_loop
         validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
-        if validates and wish == SAVE:
+        if validates and not leave:
             return  # the validation that comes now ends with a checkpoint
         self.validation_due = validates
         self.save(trainer)
-        if wish == LEAVE:
+        if leave:
             self.finish_last(trainer)
             raise stop.Stopped
         self.validation_due = False
@@ -133,6 +132,17 @@ class Checkpoints(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.validation_due, self.validated_step = state_dict["validation_due"], state_dict["validated_step"]
+
+    def wishes(self, trainer: pl.Trainer) -> tuple[float, float, float]:
+        """Whether this process wants to save after the step that comes, wants to leave, and still writes.
+
+        `Guard` adds them up over the processes in the agreement that each step needs anyway: they cost nothing.
+        """
+        by_steps = bool(self.every_steps) and (trainer.global_step + 1) % int(self.every_steps or 1) == 0
+        waited = time.monotonic() - self.saved_at
+        by_time = self.every_minutes is not None and waited > 60 * self.every_minutes
+        writes = self.writing is not None and self.writing.busy
+        return float(by_steps or by_time), float(stop.requested() is not None), float(writes)
 
     def save(self, trainer: pl.Trainer) -> None:
         """Take the checkpoint of this step; called on every process."""
@@ -229,14 +239,6 @@ class Checkpoints(Callback):
         trainer.validating = True
         loop.run()
         trainer.training = True
-
-    def _wish(self, trainer: pl.Trainer) -> int:
-        if stop.requested() is not None:
-            return LEAVE
-        by_steps = self.every_steps and trainer.global_step % self.every_steps == 0
-        waited = time.monotonic() - self.saved_at
-        by_time = self.every_minutes is not None and waited > 60 * self.every_minutes
-        return SAVE if by_steps or by_time else GO_ON
 
     def _forget_old(self) -> None:
         if not self.forgets:

@@ -67,13 +67,15 @@ class Guard(Callback):
         self.losses.append(loss.detach() / (scaler.get_scale() if scaler else 1.0))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Agree, and drop the gradient of a step that is not to be taken."""
+        """Agree, on saving and leaving too, and drop the gradient of a step that is not to be taken."""
         if trainer.fit_loop._should_accumulate():
             return
         loss, strategy = torch.stack(self.losses).sum().float(), trainer.strategy
         norm = torch.zeros_like(loss) if isinstance(strategy, ZeRO) else pl_module.measure_gradient().float()
-        sums = self.checkpoints.agreement.total(*torch.stack([loss, norm]).tolist())
-        self.loss, self.norm = (each / trainer.world_size for each in sums)
+        mine = [*torch.stack([loss, norm]).tolist(), *self.checkpoints.wishes(trainer)]
+        loss_sum, norm_sum, *heard = self.checkpoints.agreement.total(*mine)
+        self.checkpoints.heard = (heard[0], heard[1], heard[2])
+        self.loss, self.norm = loss_sum / trainer.world_size, norm_sum / trainer.world_size
         self.reason = self._judge(_is_scaled(trainer))
         if not self.reason:
             return

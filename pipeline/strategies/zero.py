@@ -96,7 +96,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
             ConfigError: gradients are to be clipped in a way that DeepSpeed does not know.
         """
         if trainer.gradient_clip_val and trainer.gradient_clip_algorithm not in (None, "norm"):
-            algorithm = trainer.gradient_clip_algorithm
+            algorithm = getattr(trainer.gradient_clip_algorithm, "value", trainer.gradient_clip_algorithm)
             raise ConfigError(
                 f"trainer.gradient_clip_algorithm={algorithm}: ZeRO clips by the norm; or train with ddp, fsdp"
             )

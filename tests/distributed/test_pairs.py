@@ -61,12 +61,16 @@ def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:
         )
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("model", ["LSTMTranslator", "AttentionTranslator", "TransformerTranslator"])
-def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(translate: Fit, state: State, model: str) -> None:
-    workers = ["data.init_args.workers", 1 if model == "AttentionTranslator" else 0]
-    assert translate("straight", *workers, model=model) == 0
-    assert translate("killed", *workers, model=model, die=(signal.SIGKILL, 7)) == 128 + signal.SIGKILL
-    assert translate("killed", *workers, model=model) == 0
+def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(
+    translate: Fit, state: State, model: str, processes: int
+) -> None:
+    keys = ["data.init_args.workers", 1 if model == "AttentionTranslator" else 0, "trainer.devices", processes]
+    assert translate("straight", *keys, model=model) == 0
+    assert translate("killed", *keys, model=model, die=(signal.SIGTERM, 4)) == 75
+    assert translate("killed", *keys, model=model, die=(signal.SIGKILL, 9)) == 128 + signal.SIGKILL
+    assert translate("killed", *keys, model=model) == 0
     assert_equal(state("straight"), state("killed"))
 
 

@@ -225,6 +225,7 @@ def test_checkpoints_of_another_model_are_refused_in_one_line(fit: Fit, capfd: p
         (["seed_everything", 9], 2),
         (["trainer.limit_train_batches", 3], 2),
         (["trainer.precision", "16-mixed"], 2),
+        (["trainer.precision", "bf16-true"], 2),
         (["data.init_args.dataset", "elsewhere"], 3),
     ],
 )

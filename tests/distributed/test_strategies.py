@@ -1,5 +1,6 @@
 """Every strategy learns what one process learns, from the same global batches, and takes up what another left."""
 
+import json
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -107,3 +108,25 @@ def test_a_run_moves_through_all_strategies_and_numbers_of_processes(fit: Fit, s
         assert fit("moving", *keys, *on(strategy, processes), model=model, die=(signal.SIGTERM, step)) == 75
     assert fit("moving", *keys, model=model) == 0
     assert_close(state("straight"), state("moving"))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_loss_scale_of_float16_goes_on_where_it_stood(
+    fit: Fit, state: State, processes: int, rows: Callable[[str], list[dict[str, Any]]]
+) -> None:
+    """On the CPU with a plugin of Lightning, as the GPU has it; the scale grows every third step, and overflows."""
+    scaler = {"device": "cpu", "init_scale": 2.0**20, "growth_interval": 3}
+    scaled = {"precision": "16-mixed", "device": "cpu"}
+    scaled["scaler"] = {"class_path": "torch.amp.GradScaler", "init_args": scaler}
+    plugins = json.dumps([{"class_path": "lightning.pytorch.plugins.MixedPrecision", "init_args": scaled}])
+    keys = ["trainer.plugins", plugins, "trainer.devices", processes, "trainer.gradient_clip_val", 1.0]
+    keys += ["data.init_args.cut", "windows"]  # no CPU has an LSTM in float16
+    assert fit("straight", *keys, model=TRANSFORMER) == 0
+    assert fit("killed", *keys, model=TRANSFORMER, die=(signal.SIGTERM, 4)) == 75
+    assert fit("killed", *keys, model=TRANSFORMER, die=(signal.SIGKILL, 9)) == 128 + signal.SIGKILL
+    assert fit("killed", *keys, model=TRANSFORMER) == 0
+    assert_equal(state("straight"), state("killed"))
+    one, two = (state(name)["MixedPrecision"] for name in ("straight", "killed"))
+    assert one == two
+    assert one["scale"] != 2.0**20
+    assert one["_growth_tracker"] < 3
