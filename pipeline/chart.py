@@ -70,10 +70,11 @@ def _panel(panel: Panel, top: int) -> str:
         for (at, anchor), stamp in zip(places, panel.stamps, strict=True)
     ]
     came = "" if panel.came is None else line(context, panel.came, CAME)
-    return (
-        f"<text x='{LEFT}' y='{top + 18}' font-weight='bold' {STYLE}>{escape(panel.title)}</text>{''.join(axis)}"
-        f"{band}{line(0, panel.context, CAME)}{came}{line(context, panel.said, SAID)}{''.join(stamps)}"
-    )
+    foot = top + HEIGHT - BOTTOM
+    now = f"<line x1='{x(context)}' x2='{x(context)}' y1='{top + TOP}' y2='{foot}' stroke='#bbbbbb'/>"
+    lines = f"{band}{line(0, panel.context, CAME)}{came}{line(context, panel.said, SAID)}"
+    title = f"<text x='{LEFT}' y='{top + 18}' font-weight='bold' {STYLE}>{escape(panel.title)}</text>"
+    return "".join([title, *axis, now, lines, *stamps])
 
 
 def _tick(height: float, value: float) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,3 +73,31 @@ def test_a_run_moves_between_processes_and_micro_batches_and_measures_the_same(
     for step, row in straight.items():  # paths too: their noise belongs to the sample
         for key in ("val/loss", "val/mse", "val/mae", "val/mase", "val/crps", "val/coverage"):
             assert moved[step][key] == pytest.approx(row[key], rel=1e-3), (step, key)
+
+
+def test_a_test_stands_beside_the_baselines_and_a_table_is_forecast(
+    forecast: Fit, tiny_series_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from pipeline.cli import main
+    from pipeline.dataset import Dataset
+
+    assert forecast("run", "trainer.max_steps", 4, exact=True, model="dlinear.DLinearForecaster") == 0
+    assert list((tmp_path / "runs" / "run" / "forecasts").glob("*.svg"))
+    assert main(["test", "--run", "run"]) == 0
+    said = dict(line.split() for line in capfd.readouterr().out.splitlines() if line.startswith("  test/"))
+    split = Dataset.open(tiny_series_dataset).splits["test"]
+    missed = [split.values[at : at + 6] - split.values[at - 1] for _, at in split.windows(24, 6, 5).tolist()]
+    assert float(said["test/naive/mse"]) == pytest.approx(float(np.square(missed).mean()), abs=1e-4)
+    assert float(said["test/linear/mse"]) < float(said["test/seasonal/mse"]) < float(said["test/naive/mse"])
+    assert {"test/mse", "test/mae", "test/mase"} <= said.keys()
+    rows = (tiny_series_dataset.parent / "table.csv").read_text().splitlines()
+    rows += [f"2020-01-11 0{hour}:00,{name},,1" for hour in range(6) for name in ("north", "south", "west")]
+    (tmp_path / "history.csv").write_text("\n".join(rows))
+    asked = ["--history", str(tmp_path / "history.csv"), "--output", str(tmp_path / "next.csv")]
+    assert main(["generate", "run", *asked, "--picture", str(tmp_path / "next.svg")]) == 0
+    head, *lines = (tmp_path / "next.csv").read_text().splitlines()
+    assert head == "time,series,forecast"
+    assert [line.rsplit(",", 1)[0] for line in lines[:2]] == ["2020-01-11 00:00,north", "2020-01-11 01:00,north"]
+    assert len(lines) == 3 * 6
+    assert main(["generate", "run"]) == 2
+    assert "--history FILE.csv" in capfd.readouterr().err
