@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.frames import Findings, Frame, Layout, filled, frames_of
 from pipeline.grid import Grid, cycles
 from pipeline.run import find_run
@@ -34,15 +34,6 @@ class Window(NamedTuple):
     context: Float32[np.ndarray, " L"]
     """Standardised."""
     known: Float32[np.ndarray, "L+H K"]
-
-
-def is_of_series(name: str) -> bool:
-    """Whether a run was trained on series."""
-    try:
-        record = json.loads((find_run(name) / "run.json").read_text())
-    except (CheckpointError, OSError, ValueError):
-        return False
-    return "series" in record.get("dataset", {})
 
 
 def main(argv: list[str]) -> int:

@@ -4,13 +4,14 @@ One text is written to the terminal as it comes; several are decoded together, a
 """
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import forecast
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.run import find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
     from pipeline.decode import Choice, Limits
@@ -22,7 +23,9 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: no such run, checkpoint or file, or settings that cannot be.
     """
-    if argv and forecast.is_of_series(argv[0]):
+    if argv and is_of_series(argv[0]):
+        from pipeline import forecast
+
         return forecast.main(argv)
     arguments = parser().parse_args(argv)
     prompts = read_prompts(arguments)
@@ -47,6 +50,15 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         raise CheckpointError(f"cannot generate with {writer.run}: {error}") from error
     return 0
+
+
+def is_of_series(name: str) -> bool:
+    """Whether a run was trained on series."""
+    try:
+        record = json.loads((find_run(name) / "run.json").read_text())
+    except (CheckpointError, OSError, ValueError):
+        return False
+    return "series" in record.get("dataset", {})
 
 
 def parser() -> argparse.ArgumentParser:
