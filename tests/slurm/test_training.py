@@ -67,8 +67,8 @@ def test_an_operator_requeues_a_run(training: Runs, straight: Any) -> None:
 
 
 def test_the_time_limit_comes(training: Runs, straight: Any) -> None:
-    run = training("limit").submit(hold="7", options=["--time=2", "--signal=USR1@60"])  # Slurm looks every 30 s
-    run.until(lambda: [code for _, code in run.ended()] == [75])
+    run = training("limit").submit(hold="7", options=["--time=4", "--signal=USR1@200"])  # Slurm looks every 30 s
+    run.until(lambda: run.ended() and run.ended()[0][1] == 75)
     run.go()
     assert run.wait() == "COMPLETED", run.told()
     assert "stopped and saved: the job is queued again" in run.told()
