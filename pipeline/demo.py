@@ -1,4 +1,4 @@
-"""`unroll demo`: a corpus, two models, a stop in mid-training, texts and a table, by the commands a user would type.
+"""`unroll demo`: texts and drawings, three models, a stop in mid-training and a table, by the commands of a user.
 
 Each command is shown before it runs in a process of its own; the first that fails ends the demo with its exit
 code. The corpus is Python's own language reference, which every Python has, so nothing is downloaded.
@@ -14,12 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import journal
+from pipeline.dataset import Dataset
 from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.run import Run, directory_of
 
 DATASET = Path("data/pydoc")
 PREPARE = f"prepare text builtin --output {DATASET} --tokenizer bpe --vocab-size 2048 --validation-share 0.1"
 CONFIGS = {"demo-lstm": Path("configs/demo/lstm.yaml"), "demo-transformer": Path("configs/demo/transformer.yaml")}
+DRAWINGS, DRAWN = Path("data/drawings"), Path("data/drawings.jpg")
+DRAW = f"prepare captions builtin:1500 --output {DRAWINGS} --tokenizer word --size 64"
+CAPTIONS = Path("configs/demo/captions.yaml")
 SAMPLE = ["--prompt", "The for statement is used to", "--tokens", "60", "--temperature", "0.7", "--seed", "1"]
 
 
@@ -38,7 +42,7 @@ def main(argv: list[str]) -> int:
         ConfigError: the demo's configs are not below the working directory.
     """
     options = parse(argv)
-    if missing := [str(config) for config in CONFIGS.values() if not config.is_file()]:
+    if missing := [str(config) for config in (*CONFIGS.values(), CAPTIONS) if not config.is_file()]:
         raise ConfigError(f"no {missing[0]} here: run the demo in the root of the repository")
     began = time.monotonic()
     try:
@@ -88,6 +92,25 @@ def show(steps: int | None, stop_after: int) -> None:
     run(["compare", *CONFIGS])
     print("Python's topics repeat one another: two fifths of the validation text (in runs of 13 words) stand in the")
     print("training text too, and counting recalls them.")
+    say("7. Another network looks at drawings and learns to say what is on them.")
+    describe(limit)
+
+
+def describe(limit: list[str]) -> None:
+    """Images with captions, made on the spot; a captioner, and where it looks.
+
+    Raises:
+        Failed: a command failed.
+    """
+    if not DRAWINGS.exists():
+        run(shlex.split(DRAW))
+    run(["fit", "--config", str(CAPTIONS), "--run", "demo-captions", *limit, "--resume", "never"])
+    run(["test", "--run", "demo-captions"])
+    held_out = Dataset.open(DRAWINGS).splits["test"]
+    DRAWN.write_bytes(held_out.value("image", 0))
+    picture = directory_of("demo-captions") / "attention.png"
+    run(["generate", "demo-captions", "--image", str(DRAWN), "--attention", str(picture)])
+    print(f"People said: {held_out.references(0)[0]}. Where the network looked for each word: {picture}", flush=True)
 
 
 def say(text: str) -> None:

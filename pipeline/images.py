@@ -58,7 +58,8 @@ def load(data: bytes, enough: int | None = None, max_pixels: int = MAX_PIXELS) -
         if enough is not None:
             image.draft(None, (enough, enough))
         image.load()
-        return _coloured(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        return _coloured(image)
     except Exception as error:
         said = str(error).lower()
         raise ImageError("truncated image" if "truncated" in said else "damaged image") from error
@@ -68,7 +69,7 @@ def _coloured(image: Any) -> Image.Image:
     if image.mode.startswith("I"):  # grey of 16 bits
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if not image.has_transparency_data:
-        return image.convert("RGB")  # type: ignore[no-any-return]
+        return image if image.mode == "RGB" else image.convert("RGB")  # type: ignore[no-any-return]
     above = image.convert("RGBA")
     white = Image.new("RGBA", above.size, "white")
     white.alpha_composite(above)
