@@ -28,11 +28,12 @@ ROUNDS, TOKENS = 3, 60
 
 
 def networks() -> Iterator[type[nn.Module]]:
-    """Every network that a module of pipeline.models names in __all__."""
+    """Every network with a carried state that a module of pipeline.models names in __all__."""
     for module in pkgutil.iter_modules(pipeline.models.__path__):
         found = importlib.import_module(f"pipeline.models.{module.name}")
         for member in (getattr(found, name) for name in getattr(found, "__all__", ())):
-            if inspect.isclass(member) and issubclass(member, nn.Module) and not issubclass(member, Task):
+            network = inspect.isclass(member) and issubclass(member, nn.Module) and not issubclass(member, Task)
+            if network and "state" in inspect.signature(member.forward).parameters:
                 yield member
 
 
