@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3600)]
 Runs = Callable[[str], Any]
 PREPARE = "text --train train.txt --validation validation.txt --documents line --tokenizer character --output later"
 
@@ -67,7 +67,7 @@ def test_an_operator_requeues_a_run(training: Runs, straight: Any) -> None:
 
 
 def test_the_time_limit_comes(training: Runs, straight: Any) -> None:
-    run = training("limit").submit(hold="7", options=["--time=4", "--signal=USR1@200"])  # Slurm looks every 30 s
+    run = training("limit").submit(hold="7", options=["--time=4", "--signal=USR1@150"])  # Slurm looks every 30 s
     run.until(lambda: run.ended() and run.ended()[0][1] == 75)
     run.go()
     assert run.wait() == "COMPLETED", run.told()
