@@ -2,8 +2,8 @@
 
 At each step every hypothesis is continued by every token, and of all these the `width` most probable count.
 Those that chose the end mark are put aside; the best that did not go on. The search for a prompt is over when
-`width` hypotheses were put aside, or at the length limit, where those still going join them. They are ranked
-by log p(text) / length^penalty, to which a model with attention can add how well it covered its source:
+`width` hypotheses were put aside and the best that goes on ranks no higher than any of the best `width` of them,
+or at the length limit, where those still going join them. They are ranked by log p(text) / length^penalty, to which a model with attention can add how well it covered its source:
 beta * sum over s of log min(1, attention that position s got while the text was written). With width 1 this is
 the greedy choice; with a width that holds every text it is the exhaustive search.
 
@@ -160,7 +160,6 @@ class Search:
     """Ended; scores are those of the ranking."""
     fresh: Int64[Tensor, " B"]
     """New tokens that the live hypotheses of a prompt have."""
-    put_aside: Int64[Tensor, " B"]
     over: Bool[Tensor, " B"]
 
     @classmethod
@@ -175,7 +174,7 @@ class Search:
         scores = none.scores.clone()
         scores[:, 0] = 0.0
         zeros = torch.zeros(prompts, dtype=torch.long, device=device)
-        return cls(beam, limits, none._replace(scores=scores), none, zeros, zeros, zeros.bool())
+        return cls(beam, limits, none._replace(scores=scores), none, zeros, zeros.bool())
 
     @property
     def lengths(self) -> Int64[Tensor, " R"]:
@@ -236,18 +235,20 @@ class Search:
         scores, place = totals.flatten(1).topk(min(2 * width, width * each))
         return place // each, tokens.view(prompts, -1).gather(1, place), scores
 
+    def ranked(self, texts: Texts) -> Float64[Tensor, "B W"]:
+        """What texts, given with their log probabilities, are ranked by."""
+        scores = texts.scores / texts.lengths.clamp(min=1).double() ** self.beam.length_penalty
+        return scores + self.beam.coverage_penalty * texts.covered
+
     def set_aside(self, texts: Texts, where: Bool[Tensor, " B"]) -> None:
         """Rank texts, given with their log probabilities, among those put aside; W stay."""
-        scores = texts.scores / texts.lengths.clamp(min=1).double() ** self.beam.length_penalty
-        scores = scores + self.beam.coverage_penalty * texts.covered
-        scores = scores.masked_fill(~where[:, None], -torch.inf)
+        scores = self.ranked(texts).masked_fill(~where[:, None], -torch.inf)
         both = Texts(*(torch.cat(pair, dim=1) for pair in zip(self.aside, texts._replace(scores=scores), strict=True)))
         self.aside = both.pick(both.scores.topk(self.beam.width).indices)
-        self.put_aside = self.put_aside + scores.isfinite().sum(1)
 
     def finish(self, writing: Bool[Tensor, " B"]) -> None:
-        """End the search of prompts with W texts aside, or none alive, or at the limit."""
-        enough = self.put_aside >= self.beam.width
+        """End the search of prompts with W texts aside that none alive ranks above, or none alive, or at the limit."""
+        enough = self.aside.scores.amin(1) >= self.ranked(self.live).amax(1)
         self.set_aside(self.live, writing & ~enough & (self.fresh == self.limits.tokens))
         exhausted = ~self.live.scores.isfinite().any(1)
         self.over = self.over | (writing & (enough | exhausted | (self.fresh == self.limits.tokens)))

@@ -139,7 +139,7 @@ def plain(model: SequenceToSequence, source: tuple[torch.Tensor, ...], eos: int)
         aside += [([*live[row][0], token], score) for score, row, token in grown[:WIDTH] if token == eos]
         best = [one for one in grown if one[2] != eos][:WIDTH]
         live = [([*live[row][0], token], score) for score, row, token in best]
-        if len(aside) >= WIDTH:
+        if len(aside) >= WIDTH and sorted(score for _, score in aside)[-WIDTH] >= live[0][1]:
             break
         state = states.select(state, torch.tensor([row for _, row, _ in best], device=model.device))
         logits, state = model(torch.tensor([[token] for *_, token in best], device=model.device), state)

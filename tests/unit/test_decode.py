@@ -158,7 +158,8 @@ def narrow_beam(model, prompt, width, limits):
         grown.sort(key=lambda one: -one[1])
         aside += [one for one in grown[:width] if one[0][-1] == limits.eos]
         live = [one for one in grown if one[0][-1] != limits.eos][:width]
-        if len(aside) >= width:
+        best = sorted((score for _, score in aside), reverse=True)[:width]
+        if len(best) == width and best[-1] >= live[0][1]:
             break
     else:
         aside += live
@@ -175,6 +176,18 @@ def test_a_narrow_beam_finds_what_the_search_by_the_book_finds(width):
             expected = narrow_beam(model, prompt, width, limits)
             assert [one.tokens for one in hypotheses] == [text for text, _ in expected]
             assert [one.score for one in hypotheses] == pytest.approx([score for _, score in expected])
+
+
+def test_a_beam_goes_on_while_something_better_than_what_ended_is_under_way():
+    # after 1 comes 2 with 0.99 and an end with 0.01, after 2 comes 3 likewise, and after 3 the end
+    likely = torch.full((4, 4), 1e-9).scatter(1, torch.tensor([[1], [2], [3], [0]]), 0.99)
+    likely[:3, 0] = 0.01
+
+    def forward(tokens, state):
+        return likely[tokens].log(), torch.zeros(len(tokens), 1)
+
+    found = Beam(2).search(forward, [[1]], Limits(8, eos=0))[0]
+    assert found[0].tokens == generate(forward, [[1]], Greedy(), Limits(8, eos=0))[0][0] == [2, 3, 0]
 
 
 def test_a_beam_gives_its_best_in_order():
