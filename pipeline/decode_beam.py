@@ -2,10 +2,11 @@
 
 At each step every hypothesis is continued by every token, and of all these the `width` most probable count.
 Those that chose the end mark are put aside; the best that did not go on. The search for a prompt is over when
-`width` hypotheses were put aside and the best that goes on ranks no higher than any of the best `width` of them,
-or at the length limit, where those still going join them. They are ranked by log p(text) / length^penalty, to which a model with attention can add how well it covered its source:
-beta * sum over s of log min(1, attention that position s got while the text was written). With width 1 this is
-the greedy choice; with a width that holds every text it is the exhaustive search.
+`width` hypotheses were put aside and the best that goes on ranks no higher than the last of the best `width`, or
+at the length limit, where those still going join them. They are ranked by log p(text) / length^penalty, to which
+a model with attention can add how well it covered its source: beta * sum over s of log min(1, attention that
+position s got while the text was written). With width 1 this is the greedy choice; with a width that holds every
+text it is the exhaustive search.
 
 Sutskever, Vinyals and Le 2014, "Sequence to sequence learning with neural networks", section 3.2; Wu et al. 2016,
 "Google's Neural Machine Translation System", section 7, for the coverage.
