@@ -132,6 +132,8 @@ class AudioDataModule(BudgetedDataModule):
         ConfigError: a clip of the training split is longer than the budget.
     """
 
+    shown = "name"
+
     def __init__(
         self,
         dataset: Path,
@@ -179,7 +181,7 @@ class AudioDataModule(BudgetedDataModule):
         samples = self.samples(name)
         rows = range(min(count, samples.split.rows))
         source, _ = samples.sounds(Slice(samples.split.first_samples[list(rows)], 0, 0, 0, 0))
-        return source, [samples.split.value("name", row) for row in rows]
+        return source, [samples.split.value(self.shown, row) for row in rows]
 
     @cached_property
     def _classes(self) -> Ids:

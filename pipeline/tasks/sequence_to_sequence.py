@@ -3,12 +3,10 @@
 Legend: B sequences, T positions, S positions of the source, V tokens of the vocabulary.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +17,12 @@ from torch import Tensor, nn
 from pipeline.data.batch import PairBatch
 from pipeline.decode import Choice, Greedy, Limits, Sample, generate
 from pipeline.decode_beam import Beam
-from pipeline.decode_text import text_of
-from pipeline.durable import write_durably
 from pipeline.metrics import Score
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.strategies import Sharded
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
+from pipeline.tasks.written import Written
 
 
 @dataclass(frozen=True)
@@ -98,8 +95,7 @@ class SequenceToSequence(TokenPrediction):
         super().__init__(int(decoder.width), vocab_size, head, optimizer, schedule)  # type: ignore[arg-type]
         self.encoder, self.decoder = encoder, decoder
         self.evaluation, self.sampled_inputs = evaluation, sampled_inputs
-        self.kept: Path | None = None  # where the texts of the last evaluation are
-        self.written: dict[int, str] = {}  # text for each row of the split under evaluation
+        self.written = Written()
 
     def begin(self, source: tuple[Tensor, ...]) -> State:
         """The state before anything was written, for what a batch's `source` holds."""
@@ -176,18 +172,9 @@ class SequenceToSequence(TokenPrediction):
     def log_held_out(self, prefix: str, split_name: str) -> float:
         """Log what an evaluation of a split found, and forget it; its nats a token."""
         loss = super().log_held_out(prefix, split_name)
-        texts = self._everyone()
-        split = self.trainer.datamodule.dataset.splits[split_name]  # type: ignore[attr-defined]
-        references = [split.references(row) for row in texts]
-        said = {"": [*texts.values()]} if texts else {}
-        if said and self.evaluation.baseline:
-            said["commonest_"] = [self._commonest] * len(texts)
-        for which, written in said.items():
-            values = [score(written, references) for score in self.evaluation.scores]
-            for name, value in (item for each in values for item in each.items()):
-                self.log(f"{prefix}/{which}{name}", value, logger=False)
-        if texts and self.trainer.state.fn != "fit" and self.trainer.is_global_zero:
-            self._keep(texts, references, split_name)
+        beside = {"commonest_": self._commonest} if self.evaluation.baseline else {}
+        for name, value in self.written.score(self, split_name, self.evaluation.scores, beside).items():
+            self.log(f"{prefix}/{name}", value, logger=False)
         return loss
 
     @cached_property
@@ -199,8 +186,7 @@ class SequenceToSequence(TokenPrediction):
 
     def report(self) -> list[str]:
         """How scores are computed that come in several ways, and where the texts are."""
-        signed = [score.signature() for score in self.evaluation.scores]
-        return [f"  {line}" for line in (*signed, self.kept and f"the texts: {self.kept}") if line]
+        return self.written.report(self.evaluation.scores)
 
     def write(self, source: tuple[Tensor, ...], choice: Any, tokens: int) -> list[list[int]]:
         """The best text for each source, as tokens without an end mark."""
@@ -240,41 +226,9 @@ class SequenceToSequence(TokenPrediction):
         self.count_held_out(outputs, batch.targets)
         divided = isinstance(self.trainer.strategy, Sharded)  # then no process can write without the others
         if self.evaluation.scores and not divided:
-            self._write_rows(batch, split_name, rows)
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.written.add(data, split_name, batch.ids.tolist(), rows, lambda places: self._write(batch, places))
 
-    def _write_rows(self, batch: PairBatch, split_name: str, rows: int | None) -> None:
-        """Write a text for each source of which the first target is in this batch."""
-        dataset = self.trainer.datamodule.dataset  # type: ignore[attr-defined]
-        split = dataset.splits[split_name]
-        found = [(at, split.row_of(sample), sample) for at, sample in enumerate(batch.ids.tolist()) if sample >= 0]
-        mine = [(at, row) for at, row, sample in found if split.first_samples[row] == sample]
-        mine = [(at, row) for at, row in mine if rows is None or row < rows]
-        if not mine:
-            return
-        index = torch.tensor([at for at, _ in mine], device=self.device)
-        texts = self.write(tuple(part[index] for part in batch.source), self.evaluation.choice, self.evaluation.tokens)
-        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
-        for (_, row), text in zip(mine, texts, strict=True):
-            self.written[row] = text_of(tokenizer, dataset.target.eos, text)
-
-    def _keep(self, texts: dict[int, str], references: Sequence[Sequence[str]], split_name: str) -> None:
-        """Write the texts into the run, a line of JSON each, with their sources and what they should have been."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        split = data.dataset.splits[split_name]
-        lines = []
-        for (row, text), right in zip(texts.items(), references, strict=True):
-            source = {} if data.shown is None else {"source": split.value(data.shown, row)}
-            lines.append(
-                json.dumps({"row": row, **source, "text": text, "references": right}, ensure_ascii=False) + "\n"
-            )
-        self.kept = Path(self.trainer.default_root_dir) / f"written-{split_name}.jsonl"
-        write_durably(self.kept, lambda path: path.write_text("".join(lines), encoding="utf-8"))
-
-    def _everyone(self) -> dict[int, str]:
-        """The texts of all processes, by row in order; they are forgotten."""
-        mine, self.written = self.written, {}
-        if self.trainer.world_size == 1:
-            return dict(sorted(mine.items()))
-        parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, mine)
-        return dict(sorted((row, text) for part in parts for row, text in part.items()))
+    def _write(self, batch: PairBatch, places: list[int]) -> list[list[int]]:
+        source = tuple(part[places] for part in batch.source)
+        return self.write(source, self.evaluation.choice, self.evaluation.tokens)

@@ -5,12 +5,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.conformer import ConformerStack
 from pipeline.models.encoders import BidirectionalStack, TransformerStack
 from pipeline.models.listening import ConvStack, Ear, SoundEncoder
 from pipeline.models.lstm import LSTM
 
 RATE, WIDTH = 8000, 16
 BODIES = {
+    "Conformer": lambda: ConformerStack(WIDTH, 2, 2, 5, 0.0),
     "LSTM": lambda: BidirectionalStack(LSTM, WIDTH, 2),
     "convolutions": lambda: ConvStack(WIDTH, 2, 5, 0.0),
     "Transformer": lambda: TransformerStack(WIDTH, 2, 2, None, 0.0),

@@ -1,0 +1,148 @@
+"""A transcriber's loss is the sum over all paths; it learns what was dialled, and refuses what nobody could say."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from data_prep import audio
+from pipeline.cli import main
+from pipeline.data.audio import AudioDataModule
+from pipeline.data.batch import IGNORE
+from pipeline.data.plan import NO_SAMPLE, Slice
+from pipeline.decode_ctc import PrefixBeam, collapsed
+from pipeline.models.listening import Ear
+from pipeline.models.transcribers import (
+    ConformerTranscriber,
+    ListenAttendSpell,
+    LSTMTranscriber,
+    TransformerTranscriber,
+)
+from pipeline.tasks.transcriber import Transcriber
+
+MODELS = [LSTMTranscriber, TransformerTranscriber, ConformerTranscriber]
+
+
+def test_the_loss_is_the_sum_over_all_paths() -> None:
+    torch.manual_seed(1)
+    model = LSTMTranscriber(3, 8000, 8, 1)
+    logs = torch.randn(3, 5, 4).log_softmax(-1)
+    keep = torch.arange(5) < torch.tensor([[5], [3], [1]])
+    targets = torch.tensor([[1, 1, 0], [2, 0, IGNORE], [IGNORE] * 3])  # the last one only fills the batch
+    expected = 0.0
+    for row, (text, length) in enumerate((((1, 1), 5), ((2,), 3))):
+        paths = itertools.product(range(4), repeat=length)
+        told = [sum(float(logs[row, at, t]) for at, t in enumerate(p)) for p in paths if collapsed(p, 3) == text]
+        expected -= math.log(sum(map(math.exp, told)))
+    assert float(model._nats(logs, keep, targets)) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("model_class", MODELS)
+def test_it_learns_a_batch_by_heart_and_fillers_change_nothing(
+    model_class: type[Transcriber], tiny_audio_dataset: Path
+) -> None:
+    data = AudioDataModule(tiny_audio_dataset)
+    samples = data.samples("train")
+    torch.manual_seed(1)
+    model = model_class(data.dataset.target.size, 8000, 32, 1, dropout=0.0, ear=Ear(bands=20))
+    ids = np.argsort(samples.lengths)[:4]
+    batch, filled = (
+        samples.__getitems__(Slice(each, samples.predictions(ids), 0, 0, 0))
+        for each in (ids, np.append(ids, NO_SAMPLE))
+    )
+    losses = [float(model._nats(*model(*each.source), each.targets)) for each in (batch, filled)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(120):
+        loss = model._nats(*model(*batch.source), batch.targets) / batch.predictions
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    expected = [samples.split.target(int(sample)).tolist() for sample in ids]
+    with torch.no_grad():
+        logs, keep = model(*batch.source)
+    assert model.transcribe(logs, keep) == expected
+    assert model.transcribe(logs, keep, PrefixBeam(4)) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["ConformerTranscriber", "ListenAttendSpell"])
+def test_a_run_is_trained_and_scored(
+    model: str, tiny_audio_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scores = [{"class_path": "pipeline.scores.ErrorRate", "init_args": {"name": "word"}}]
+    said = "evaluation" if model == "ListenAttendSpell" else "transcription"
+    arguments = {
+        "model.class_path": f"pipeline.models.transcribers.{model}",
+        "model.init_args.width": 16,
+        "model.init_args.depth": 1,
+        f"model.init_args.{said}": {"scores": scores, **({"tokens": 20} if said == "evaluation" else {})},
+        "data.class_path": "pipeline.data.audio.AudioDataModule",
+        "data.init_args": {"dataset": str(tiny_audio_dataset), "global_batch_seconds": 10.0},
+        "trainer": {"max_steps": 4, "accelerator": "cpu", "devices": 1},
+    }
+    nested: dict = {}
+    for key, value in arguments.items():
+        *parents, last = key.split(".")
+        at = nested
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        at[last] = value
+    (tmp_path / "e.json").write_text(json.dumps(nested))
+    assert main(["fit", "--config", "e.json", "--run", "said"]) == 0
+    capsys.readouterr()
+    assert main(["test", "--run", "said"]) == 0
+    out = capsys.readouterr().out
+    values = {line.split()[0]: float(line.split()[1]) for line in out.splitlines() if line.startswith("  test/")}
+    assert {"test/loss", "test/word_error_rate", "test/wrong_texts"} <= values.keys()
+    assert 0 <= values["test/wrong_texts"] <= 100
+
+
+def test_a_transcript_longer_than_its_sound_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = []
+    for number in range(4):
+        soundfile.write(f"{number}.wav", 0.1 * np.ones(8000), 8000)
+        lines.append({"file": f"{number}.wav", "text": "a" * (13 + (number == 3))})  # 25 positions: 13 a, 12 blanks
+    Path("m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    shares = ["--validation", "m.jsonl", "--test-share", "0", "--rate", "8000", "--workers", "1", "--output", "data"]
+    assert audio.main(["m.jsonl", *shares]) == 0
+    capsys.readouterr()
+    options = {
+        "model": "pipeline.models.transcribers.LSTMTranscriber",
+        "data": "pipeline.data.audio.AudioDataModule",
+        "data.init_args.dataset": "data",
+        "trainer.max_steps": "1",
+        "trainer.accelerator": "cpu",
+        "run": "short",
+    }
+    Path("e.yaml").write_text("seed_everything: 1\n")
+    arguments = [f"--{key}={value}" for key, value in options.items()]
+    assert main(["fit", "--config", "e.yaml", *arguments]) == 3
+    error = capsys.readouterr().err
+    assert "3.wav (train) has 25 positions for a transcript that needs 27 (1 such clips)" in error
+    assert "lower ear.halvings" in error
+
+
+def test_listening_and_spelling_looks_at_the_sound(tiny_audio_dataset: Path) -> None:
+    data = AudioDataModule(tiny_audio_dataset)
+    samples = data.samples("train")
+    model = ListenAttendSpell(data.dataset.target.size, 8000, 16, 1).eval()
+    batch = samples.__getitems__(Slice(np.arange(3), samples.predictions(np.arange(3)), 0, 0, 0))
+    with torch.no_grad():
+        logits, _, weights = model.look(batch.inputs, model.begin(batch.source))
+    positions = model.encoder.positions(batch.source[1].sum(1).numpy())
+    assert logits.shape == (*batch.inputs.shape, 257)
+    assert weights.shape == (*batch.inputs.shape, positions.max())
+    torch.testing.assert_close(weights.sum(-1), torch.ones(batch.inputs.shape))
+    for row, count in enumerate(positions):
+        assert (weights[row, :, count:] == 0).all()

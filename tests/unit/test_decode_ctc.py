@@ -1,0 +1,99 @@
+"""The search finds what all paths, written out, say: with and without a language model."""
+
+import itertools
+import math
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.decode_ctc import BestPath, PrefixBeam, Read, collapsed
+from pipeline.models.kneser_ney import KneserNey
+from pipeline.models.lstm import LSTMLanguageModel
+
+POSITIONS, TOKENS = 5, 3
+EOS = 0
+
+
+def said(seed: int, positions: int = POSITIONS, tokens: int = TOKENS) -> np.ndarray:
+    chance = np.random.default_rng(seed)
+    return torch.from_numpy(2 * chance.standard_normal((positions, tokens + 1))).log_softmax(-1).numpy()
+
+
+def brute_force(logs: np.ndarray) -> dict[tuple[int, ...], float]:
+    """The logarithm of each text's probability, over all paths."""
+    sums: dict[tuple[int, ...], float] = defaultdict(float)
+    for path in itertools.product(range(logs.shape[1]), repeat=len(logs)):
+        sums[collapsed(path, logs.shape[1] - 1)] += math.exp(sum(logs[at, token] for at, token in enumerate(path)))
+    return {text: math.log(total) for text, total in sums.items() if total}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_unpruned_search_gives_every_text_its_probability(seed: int) -> None:
+    logs = said(seed)
+    expected = brute_force(logs)
+    found = dict(PrefixBeam(10_000).ranked(logs))
+    assert found.keys() == expected.keys()
+    assert all(found[text] == pytest.approx(expected[text], abs=1e-9) for text in expected)
+    assert sum(map(math.exp, found.values())) == pytest.approx(1)
+    assert PrefixBeam(10_000)(logs) == list(max(expected, key=expected.__getitem__))
+
+
+def test_the_best_text_is_not_always_that_of_the_best_path() -> None:
+    logs = np.log(np.array([[0.4, 0.6], [0.4, 0.6]]))  # the best path is two blanks, 0.36; "0" has 0.64
+    assert BestPath()(logs) == []
+    assert PrefixBeam(2)(logs) == [0]
+
+
+def test_repetitions_count_once_unless_a_blank_is_between() -> None:
+    assert collapsed([0, 0, 3, 0, 1, 1, 3, 3, 2], 3) == (0, 0, 1, 2)
+    assert collapsed([], 3) == ()
+
+
+def languages() -> dict[str, tuple[object, object]]:
+    torch.manual_seed(1)
+    model = LSTMLanguageModel(TOKENS, width=8, depth=1).eval()
+    counted = KneserNey.fit(np.array([1, 2, EOS, 1, 1, EOS, 2, EOS, 1, 2, 1, EOS]), EOS, TOKENS, 3)
+
+    def ours(text: tuple[int, ...]) -> np.ndarray:
+        with torch.no_grad():
+            return model(torch.tensor([[EOS, *text]]))[0][0, -1].double().log_softmax(-1).numpy()
+
+    def counts(text: tuple[int, ...]) -> np.ndarray:
+        return np.log(counted.distribution(text))
+
+    return {"ours": (Read(model, EOS), ours), "counted": (counts, counts)}
+
+
+@pytest.mark.parametrize("name", ["ours", "counted"])
+def test_a_language_model_joins_in_with_its_weight(name: str) -> None:
+    fused, direct = languages()[name]
+    search = PrefixBeam(10_000, weight=0.7, bonus=0.3).fused(fused, EOS)
+    for seed in range(3):
+        logs = said(seed)
+        logs[:, EOS] = -np.inf  # no sound is an end mark
+        logs = torch.from_numpy(logs).log_softmax(-1).numpy()
+        expected = {}
+        for text, value in brute_force(logs).items():
+            words = [*text, EOS]
+            spoken = sum(direct(text[:at])[token] for at, token in enumerate(words))
+            expected[text] = value + 0.7 * spoken + 0.3 * len(text)
+        found = dict(search.ranked(logs))
+        assert all(found[text] == pytest.approx(expected[text], abs=1e-5) for text in expected)
+        assert tuple(search(logs)) == max(expected, key=expected.__getitem__)
+
+
+def test_a_narrow_search_is_no_better_than_a_wide_one() -> None:
+    for seed in range(5):
+        logs = said(seed, 12, 6)
+        scores = [PrefixBeam(width).ranked(logs)[0][1] for width in (1, 4, 400)]
+        exact = dict(PrefixBeam(4000).ranked(logs))
+        texts = [tuple(PrefixBeam(width)(logs)) for width in (1, 4, 400)]
+        assert all(score <= exact.get(text, score) + 1e-9 for text, score in zip(texts, scores, strict=True))
+        assert exact[texts[2]] == max(exact.values())
+
+
+def test_a_width_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="width=0 must be at least 1"):
+        PrefixBeam(0)
