@@ -27,7 +27,18 @@ from pipeline.run import Run, build_model, choose_checkpoint, load_model, model_
 
 WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.yaml", "tokenizer.json", "README.md"
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-TRUSTED = ("pipeline.models.", "pipeline.tasks.", "pipeline.optim.", "pipeline.scores.", "torch.nn.", "torch.optim.")
+TRUSTED = tuple(
+    f"{place}."
+    for place in (
+        "pipeline.models",
+        "pipeline.tasks",
+        "pipeline.optim",
+        "pipeline.scores",
+        "pipeline.decode_ctc",
+        "torch.nn",
+        "torch.optim",
+    )
+)
 
 
 def is_exported(directory: Path) -> bool:

@@ -30,6 +30,16 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     prompts = read_prompts(arguments)
     choice, limits = settings(arguments)
+    if arguments.audio is not None:
+        from pipeline.listener import Listener
+
+        Listener.open(arguments.run, arguments.checkpoint).listen(arguments.audio, choice, arguments)
+        return 0
+    if arguments.out is not None:
+        from pipeline.speaker import Speaker
+
+        Speaker.open(arguments.run, arguments.checkpoint).speak(prompts[0], choice, arguments)
+        return 0
     from pipeline.writer import Writer
 
     writer = Writer.open(arguments.run, arguments.checkpoint)
@@ -75,6 +85,9 @@ def parser() -> argparse.ArgumentParser:
     )
     source.add_argument("--image", nargs="+", metavar="FILE", help="images to write of, with a model of captions")
     source.add_argument("--prompts", metavar="FILE", help="a file with one prompt a line; - is standard input")
+    source.add_argument(
+        "--audio", nargs="+", metavar="FILE", help="sounds of any rate to transcribe or classify; - is standard input"
+    )
     add("--tokens", type=int, default=200, help="most new tokens of a text (default: 200)")
     add("--min-tokens", type=int, default=0, help="fewest new tokens before the text may end (default: 0)")
     add("--no-repeat", type=int, default=0, metavar="N", help="no N tokens in a row twice in a text (default: 0, off)")
@@ -88,6 +101,11 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="sample k of every prompt is drawn with seed + k (default: 0)")
     add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
     add("--attention", type=Path, metavar="FILE.png", help="draw where a text looked at its source, token by token")
+    add("--lm", metavar="RUN|DATASET", help="with --audio and CTC: a language model of the same vocabulary joins in")
+    add("--lm-weight", type=float, default=0.5, help="how much it counts (default: 0.5)")
+    add("--lm-bonus", type=float, default=0.0, help="for each token, in nats (default: 0)")
+    add("--out", type=Path, metavar="FILE.wav", help="write a sound, with a model of raw sound; --prompt is its label")
+    add("--seconds", type=float, default=2.0, help="longest sound (default: 2)")
     add("--json", action="store_true", help="one JSON object a line")
     way = result.add_argument_group(
         "choosing the next token (default: sampling at temperature 1; from a source, the most probable)"

@@ -60,20 +60,14 @@ class Writer:
 
         Raises:
             CheckpointError: no such run or checkpoint, or no tokenizer in it.
-            ConfigError: a checkpoint is asked for where there is none to choose.
+            ConfigError: a checkpoint is asked for where there is none to choose, or the model writes no texts.
         """
-        from pipeline import exported
-        from pipeline.run import find_run, load_model
-
-        whole = exported.is_exported(Path(name))
-        if whole and checkpoint != "best":
-            raise ConfigError(f"--checkpoint {checkpoint}: the exported model {name} has one set of weights")
-        run = Path(name) if whole else find_run(name)
+        run, model, device = open_model(name, checkpoint)
         tokenizer, eos = vocabulary(run / "tokenizer.json")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = (exported.load(run) if whole else load_model(run, checkpoint)).to(device)
         if isinstance(getattr(model, "encoder", None), ImageEncoder):
             return ImageWriter(run, model, tokenizer, eos, device)
+        if hasattr(getattr(model, "encoder", None), "mel"):
+            raise ConfigError(f"{run} is a {type(model).__name__}, which hears: give it --audio")
         if isinstance(model, SequenceToSequence):
             return TextWriter(run, model, tokenizer, eos, device, *vocabulary(run / "source_tokenizer.json"))
         return cls(run, model, tokenizer, eos, device)
@@ -251,6 +245,24 @@ class TextWriter(SourceWriter):
             [(_, _, _, reply)] = self.texts([source], choice, limits, 1, seed + number)
             turns.append(reply["text"].strip())
             print(turns[-1], flush=True)
+
+
+def open_model(name: str, checkpoint: str) -> tuple[Path, Any, str]:
+    """A run or an exported model: where it is, the model in eval mode, and the device it is on.
+
+    Raises:
+        CheckpointError: no such run or checkpoint.
+        ConfigError: a checkpoint is asked for where there is none to choose.
+    """
+    from pipeline import exported
+    from pipeline.run import find_run, load_model
+
+    whole = exported.is_exported(Path(name))
+    if whole and checkpoint != "best":
+        raise ConfigError(f"--checkpoint {checkpoint}: the exported model {name} has one set of weights")
+    run = Path(name) if whole else find_run(name)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return run, (exported.load(run) if whole else load_model(run, checkpoint)).to(device), device
 
 
 def vocabulary(file: Path) -> tuple[Tokenizer, int]:

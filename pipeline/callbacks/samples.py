@@ -32,7 +32,10 @@ class Samples(Callback):
         with torch.no_grad():
             rows = pl_module.examples(Tokenizer.from_file(str(self.file)), self.count, self.tokens)
         pictures = [row.pop("picture") for row in rows if "picture" in row]
+        sounds = [row.pop("sound") for row in rows if "sound" in row]
         for logger in loggers:
             logger.log_samples(rows, trainer.global_step)
             if pictures and hasattr(logger, "log_pictures"):
                 logger.log_pictures(pictures, trainer.global_step)
+            if sounds and hasattr(logger, "log_sounds"):
+                logger.log_sounds(sounds, trainer.global_step)

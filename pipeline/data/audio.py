@@ -3,21 +3,27 @@
 Legend: B rows, S samples, T positions of a transcript, K masks.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.attention_pictures import photograph
 from pipeline.data.augment import Augmentation
 from pipeline.data.batch import IGNORE, LabelBatch, PairBatch
 from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
 from pipeline.data.plan import NO_SAMPLE, Ids, Slice
 from pipeline.dataset import Dataset
+from pipeline.decode_text import written
 from pipeline.errors import ConfigError
 from pipeline.records import RecordSplit
 from pipeline.sound import decode
+from pipeline.sound_pictures import shown
 
 NOTHING = np.zeros((0, 2), np.float32)
 
@@ -182,6 +188,22 @@ class AudioDataModule(BudgetedDataModule):
         rows = range(min(count, samples.split.rows))
         source, _ = samples.sounds(Slice(samples.split.first_samples[list(rows)], 0, 0, 0, 0))
         return source, [samples.split.value(self.shown, row) for row in rows]
+
+    def illustrate(self, source: tuple[Tensor, ...]) -> list[dict[str, Any]]:
+        """The sounds of a batch's `source`, to be heard and seen."""
+        rows = zip(*source[:2], strict=True)
+        return [{"sound": shown(wave[keep].cpu().numpy(), self.rate)} for wave, keep in rows]
+
+    def picture(self, source: tuple[Tensor, ...], tokens: Sequence[int], looks: Float[np.ndarray, "T S"]) -> Any:
+        """Where each token of a text looked at a sound, drawn over its spectrogram.
+
+        Args:
+            source: a batch's `source` of one row.
+            tokens: the text.
+            looks: the share that each token gave to each position of the sound.
+        """
+        [row] = self.illustrate(source)
+        return photograph(row["sound"].picture, written(self.tokenizer, tokens), looks[:, None])
 
     @cached_property
     def _classes(self) -> Ids:

@@ -79,6 +79,10 @@ class PlannedDataModule(lightning.LightningDataModule):
         """What a model learns from its data."""
         return self.dataset.linked
 
+    def illustrate(self, source: tuple[torch.Tensor, ...]) -> list[dict[str, Any]]:
+        """What is logged of each row of a batch's `source` beside its name: a sound, for example."""
+        return [{} for _ in source[0]]
+
     @cached_property
     def tokenizer(self) -> Any:
         """Of the targets."""

@@ -8,7 +8,7 @@ Legend: B rows, T positions (the context).
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,7 +20,23 @@ from pipeline.data.batch import IGNORE, TokenBatch
 from pipeline.data.module import PlannedDataModule
 from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Lanes, Plan, Share, Shuffled, Slice
 from pipeline.errors import ConfigError
-from pipeline.tokens import TokenSplit
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """A split read as one stream of tokens: a `TokenSplit`, or another thing that is like one."""
+
+    name: str
+
+    @property
+    def tokens(self) -> int:
+        """Length of the stream."""
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The tokens at the positions [start, stop)."""
+
+    def starts(self, start: int, stop: int) -> np.ndarray:
+        """The positions in [start, stop) at which a document starts, ascending."""
 
 
 class Windows(Dataset[TokenBatch]):
@@ -37,7 +53,7 @@ class Windows(Dataset[TokenBatch]):
 
     def __init__(
         self,
-        split: TokenSplit,
+        split: Stream,
         context: int,
         eos: int,
         *,
@@ -126,6 +142,8 @@ class TextDataModule(PlannedDataModule):
         ConfigError: a split is too small for one global batch.
     """
 
+    kind = "tokens"  # of the dataset
+
     def __init__(
         self,
         dataset: Path,
@@ -138,15 +156,19 @@ class TextDataModule(PlannedDataModule):
     ) -> None:
         if context < 1 or global_batch_size < 1:
             raise ConfigError(f"context={context} and global_batch_size={global_batch_size} must be at least 1")
-        super().__init__(pipeline.dataset.Dataset.open(dataset, kind="tokens"), workers)
+        super().__init__(pipeline.dataset.Dataset.open(dataset, kind=self.kind), workers)
         self.cut, self.context, self.seed = CUTS[cut], context, seed
         self.global_batch_size, self.limit = global_batch_size, per_device_batch_size
 
+    @property
+    def eos(self) -> int:
+        """The end mark, which the stream's first position reads."""
+        return self.dataset.target.eos
+
     def samples(self, name: str) -> Windows:
         """The windows of the split `name`; all of them, unless it is the training split."""
-        cut, eos = self.cut, self.dataset.target.eos
-        complete = name != "train"
-        return Windows(self.split(name), self.context, eos, resets=cut.resets, carries=cut.carries, complete=complete)
+        how = {"resets": self.cut.resets, "carries": self.cut.carries, "complete": name != "train"}
+        return Windows(self.split(name), self.context, self.eos, **how)
 
     def plan(self, samples: Windows) -> Plan:
         """The order in which training reads the windows.

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.callbacks.confusions import Confusions
 from pipeline.callbacks.samples import Samples
 from pipeline.data.batch import IGNORE, LabelBatch
 from pipeline.metrics import Confusion, TokenLoss
@@ -47,8 +48,8 @@ class Classifier(Task):
         self.confusion = Confusion(classes)
 
     def shown(self, run: Path) -> list[Callback]:
-        """A few sources with what they were taken for."""
-        return [Samples(run / "tokenizer.json")]
+        """A few sources with what they were taken for, and how often which class was taken for which."""
+        return [Samples(run / "tokenizer.json"), Confusions()]
 
     def forward(self, *source: Tensor) -> Float[Tensor, "B C"]:
         """Logits of the classes, for what a batch's `source` holds."""
@@ -79,15 +80,13 @@ class Classifier(Task):
         """Log loss and accuracy."""
         self._log("test")
 
-    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, str]]:
-        """The first sources of the validation split, each with what was taken for what."""
+    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, Any]]:
+        """The first sources of the validation split, and what each was taken for."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         source, names = data.show("validation", count)
         logits = self(*(part.to(self.device) for part in source))
-        return [
-            {"prompt": name, "text": data.labels[found]}
-            for name, found in zip(names, logits.argmax(-1).tolist(), strict=True)
-        ]
+        rows = zip(names, logits.argmax(-1).tolist(), data.illustrate(source), strict=True)
+        return [{"prompt": name, "text": data.labels[found], **more} for name, found, more in rows]
 
     def _log(self, prefix: str) -> float:
         loss = float(self.held_out.compute())

@@ -125,11 +125,13 @@ class Transcriber(Task):
         search = search or self.transcription.search or BestPath()
         return [search(row[:length]) for row, length in zip(found, lengths, strict=True)]
 
-    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, str]]:
-        """Transcripts of the first sounds of the validation split."""
-        source, names = self.trainer.datamodule.show("validation", count)  # type: ignore[attr-defined]
+    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, Any]]:
+        """The first sounds of the validation split with their transcripts."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        source, names = data.show("validation", count)
         texts = self.transcribe(*self(*(part.to(self.device) for part in source)))
-        return [{"prompt": name, "text": tokenizer.decode(text)} for name, text in zip(names, texts, strict=True)]
+        rows = zip(names, texts, data.illustrate(source), strict=True)
+        return [{"prompt": name, "text": tokenizer.decode(text), **more} for name, text, more in rows]
 
     def check(self, *names: str) -> None:
         """Raise DataError where a transcript needs more positions than its sound has: nothing could say it."""

@@ -12,6 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 
 from pipeline.journal import JournalWriter
+from pipeline.sound_pictures import Shown
 
 
 def tell(trainer: Any, fault: Mapping[str, Any]) -> None:
@@ -91,6 +92,15 @@ class JournalLogger(Logger):
         """Keep images of Pillow, such as those of attention, under `pictures/` of the run."""
         named = enumerate(pictures, 1)
         self._keep({f"attention/{number}": (".png", picture.save) for number, picture in named}, step)
+
+    @rank_zero_only
+    def log_sounds(self, sounds: Sequence[Shown], step: int) -> None:
+        """Keep sounds, and their spectrograms, under `pictures/` of the run."""
+        drawn: dict[str, tuple[str, Callable[[Path], Any]]] = {}
+        for number, sound in enumerate(sounds, 1):
+            drawn[f"sounds/{number}"] = ".wav", sound.save
+            drawn[f"spectrograms/{number}"] = ".png", sound.picture.save
+        self._keep(drawn, step)
 
     @rank_zero_only
     def log_drawing(self, name: str, svg: str, step: int) -> None:

@@ -68,12 +68,13 @@ class Messages:
     def _pictures(self, record: dict[str, Any]) -> dict[str, Any]:
         import wandb
 
-        there = {name: self.run.path / file for name, file in record["pictures"].items()}
-        return {
-            name: wandb.Html(path.read_text(), inject=False) if path.suffix == ".svg" else wandb.Image(str(path))
-            for name, path in there.items()
-            if path.is_file()
+        kinds = {
+            ".svg": lambda path: wandb.Html(path.read_text(), inject=False),
+            ".png": lambda path: wandb.Image(str(path)),
+            ".wav": lambda path: wandb.Audio(str(path)),
         }
+        there = {name: self.run.path / file for name, file in record["pictures"].items()}
+        return {name: kinds[path.suffix](path) for name, path in there.items() if path.is_file()}
 
     def _fault(self, record: dict[str, Any]) -> dict[str, Any]:
         return {f"fault/{record['fault']}": 1}

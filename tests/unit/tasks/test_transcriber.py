@@ -58,7 +58,7 @@ def test_it_learns_a_batch_by_heart_and_fillers_change_nothing(
     losses = [float(model._nats(*model(*each.source), each.targets)) for each in (batch, filled)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    for _ in range(120):
+    for _ in range(200):
         loss = model._nats(*model(*batch.source), batch.targets) / batch.predictions
         optimizer.zero_grad()
         loss.backward()

@@ -5,7 +5,9 @@ import json
 import os
 import warnings
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -13,6 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from pipeline.journal import FILE, read
+from pipeline.sound_pictures import shown
 from pipeline.tracking.journal_logger import JournalLogger
 
 
@@ -118,3 +121,14 @@ def test_pictures_are_kept_in_the_run_with_their_step(tmp_path):
     assert [(line["kind"], line["step"]) for line in lines] == [("pictures", 5), ("pictures", 9)]
     sizes = [[Image.open(tmp_path / name).size for name in line["pictures"].values()] for line in lines]
     assert sizes == [[(5, 4), (5, 3)], [(9, 4), (9, 3)]]
+
+
+def test_sounds_are_kept_with_their_spectrograms(tmp_path):
+    logger = JournalLogger(tmp_path)
+    tone = np.sin(np.arange(800) / 4).astype(np.float32) / 2
+    logger.log_sounds([shown(tone, 8000)], 3)
+    logger.finalize("success")
+    played, rate = soundfile.read(tmp_path / "pictures" / "step-00000003-sounds-1.wav")
+    assert rate == 8000
+    assert np.abs(played - tone).max() < 1e-4
+    assert Image.open(tmp_path / "pictures" / "step-00000003-spectrograms-1.png").size == (3 * 7, 3 * 129)

@@ -7,12 +7,14 @@ import threading
 import time
 from datetime import datetime
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline import sync
 from pipeline.errors import ConfigError
 from pipeline.journal import FILE
+from pipeline.sound_pictures import shown
 from pipeline.tracking.artifacts import PATCH
 from pipeline.tracking.journal_logger import JournalLogger
 
@@ -91,6 +93,16 @@ def test_pictures_are_pictures(written, server):
     row, drawing = server.rows["id123456"]
     assert (drawing["step"], drawing["forecast"]["_type"]) == (10, "html-file")
     assert (row["step"], row["attention/1"]["width"], row["attention/1"]["height"]) == (10, 5, 4)
+
+
+def test_sounds_can_be_played_and_seen(written, server):
+    written.attempt(0)
+    tone = np.sin(np.arange(800) / 4).astype(np.float32) / 2
+    JournalLogger(written.run.path).log_sounds([shown(tone, 8000)], 10)
+    assert sync.main([str(written.run.path)]) == 0
+    [row] = server.rows["id123456"]
+    assert (row["step"], row["sounds/1"]["_type"]) == (10, "audio-file")
+    assert (row["spectrograms/1"]["width"], row["spectrograms/1"]["height"]) == (3 * 7, 3 * 129)
 
 
 def test_dataset_checkpoints_and_model_are_artifacts_of_the_run_by_reference(written, server):

@@ -1,0 +1,43 @@
+"""How often each class was taken for each, drawn after each validation: a row a true class, darker where more often."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+CELL, TEXT = 36, "font-family='sans-serif' font-size='12' text-anchor='middle'"
+
+
+class Confusions(Callback):
+    """Hands a drawing of a classifier's counts to the loggers that keep drawings."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.state.fn != "fit":
+            return
+        drawing = matrix(trainer.datamodule.labels, pl_module.counts.tolist())  # type: ignore[attr-defined]
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_drawing"):
+                logger.log_drawing("confusion", drawing, trainer.global_step)
+
+
+def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """The counts as SVG; a cell's colour is its share of its row."""
+    left = CELL + 8 * max(map(len, labels))
+    parts = [_text(left + CELL * at + CELL / 2, CELL / 2, name) for at, name in enumerate(labels)]
+    for row, (name, found) in enumerate(zip(labels, counts, strict=True)):
+        top = CELL * (row + 1)
+        parts.append(_text(left / 2, top + CELL / 2, name))
+        for column, count in enumerate(found):
+            share = count / max(sum(found), 1)
+            grey = round(255 * (1 - share))
+            place = f"x='{left + CELL * column}' y='{top}' width='{CELL}' height='{CELL}'"
+            parts.append(f"<rect {place} fill='rgb({grey},{grey},255)'/>")
+            parts.append(_text(left + CELL * column + CELL / 2, top + CELL / 2, str(count)))
+    size = f"width='{left + CELL * len(labels)}' height='{CELL * (len(labels) + 1)}'"
+    return f"<svg xmlns='http://www.w3.org/2000/svg' {size}>{''.join(parts)}</svg>\n"
+
+
+def _text(x: float, y: float, said: str) -> str:
+    return f"<text x='{x:g}' y='{y + 4:g}' {TEXT}>{escape(said)}</text>"

@@ -1,0 +1,62 @@
+"""Raw sound is read as a text of levels: clip after clip, with labels in front and end marks behind."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.data.plan import MicroBatches, Share
+from pipeline.data.waves import END, FIRST_LABEL, WaveDataModule
+from pipeline.errors import ConfigError
+from pipeline.sound import compress, decode
+
+
+def whole(data: WaveDataModule, name: str, labels: list[str]) -> np.ndarray:
+    """The stream, clip by clip."""
+    rows = data.dataset.splits[name]
+    parts = []
+    for row in range(rows.rows):
+        opening = [FIRST_LABEL + labels.index(rows.references(row)[0])] if labels else []
+        parts += [opening, compress(decode(rows.value("audio", row))), [END]]
+    return np.concatenate(parts).astype(np.int64)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_stream_is_that_of_the_clips(labelled: bool, tiny_labels_dataset: Path) -> None:
+    data = WaveDataModule(labels=labelled, dataset=tiny_labels_dataset)
+    split = data.split("validation")
+    expected = whole(data, "validation", sorted("123A456B789C*0#D") if labelled else [])
+    assert split.tokens == len(expected)
+    assert np.array_equal(split.read(0, split.tokens), expected)
+    assert split.bytes == (expected < 256).sum()
+    ends = np.flatnonzero(expected == END)
+    assert split.starts(0, split.tokens).tolist() == [0, *(ends[:-1] + 1)]
+    chance = np.random.default_rng(1)
+    for _ in range(50):
+        start, stop = sorted(chance.integers(0, split.tokens + 1, 2))
+        assert np.array_equal(split.read(int(start), int(stop)), expected[start:stop])
+        first = split.starts(int(start), int(stop))
+        assert first.tolist() == [at for at in [0, *(ends[:-1] + 1)] if start <= at < stop]
+    with pytest.raises(IndexError, match="is not inside"):
+        split.read(0, split.tokens + 1)
+    assert data.linked == {"vocab_size": 257 + 16 * labelled, "rate": 8000}
+
+
+def test_windows_follow_each_other_in_lanes(tiny_labels_dataset: Path) -> None:
+    data = WaveDataModule(labels=True, dataset=tiny_labels_dataset, cut="lanes", context=100, global_batch_size=3)
+    samples = data.samples("validation")
+    batches = [
+        samples.__getitems__(part) for part in MicroBatches(data.plan_evaluation(samples), Share(), samples.predictions)
+    ]
+    lanes = [np.concatenate([batch.targets[row] for batch in batches]) for row in range(3)]
+    stream = np.concatenate(lanes)
+    assert np.array_equal(stream[stream >= 0], data.split("validation").read(0, data.split("validation").tokens))
+    assert batches[0].inputs[0, 0] == END
+    for before, after in pairwise(batches):
+        assert (after.inputs[:, 0] == before.targets[:, -1])[after.targets[:, 0] >= 0].all()
+
+
+def test_labels_where_there_are_none_are_refused(tiny_audio_dataset: Path) -> None:
+    with pytest.raises(ConfigError, match="have transcripts; leave it out"):
+        WaveDataModule(labels=True, dataset=tiny_audio_dataset)

@@ -1,0 +1,151 @@
+"""A model of raw sound hears its label at every position, carried or not, and writes what it draws."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from pipeline import sound
+from pipeline.cli import main
+from pipeline.data.waves import WaveDataModule
+from pipeline.decode import Greedy, Limits
+from pipeline.models.lstm import LSTMLanguageModel
+from pipeline.models.waves import WaveLSTM, WaveNet
+from pipeline.speaker import Speaker
+from pipeline.tasks.wave_model import WaveModel, held
+
+MODELS = {"WaveNet": (WaveNet, {"depth": 4, "cycle": 4}), "WaveLSTM": (WaveLSTM, {"depth": 1})}
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def build(name: str, labels: int = 3) -> WaveModel:
+    torch.manual_seed(1)
+    model_class, options = MODELS[name]
+    return model_class(257 + labels, 8000, width=16, **options).double().eval()
+
+
+def tokens() -> torch.Tensor:
+    """Two streams: clips with their labels in front."""
+    torch.manual_seed(2)
+    rows = torch.randint(256, (2, 40))
+    rows[0, [0, 17]] = torch.tensor([257, 259])
+    rows[0, 16], rows[1, 30], rows[1, 31] = 256, 256, 258
+    return rows
+
+
+@every_model
+def test_reading_in_pieces_equals_reading_at_once(name: str) -> None:
+    model, read = build(name), tokens()
+    whole, _ = model(read)
+    state, pieces = None, []
+    for piece in read.split([1, 15, 4, 20], 1):
+        logits, state = model(piece, state)
+        pieces.append(logits)
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=0, atol=1e-10)
+
+
+@every_model
+def test_the_label_is_heard_long_after_the_field_of_view(name: str) -> None:
+    model = build(name)
+    read = torch.randint(256, (1, 60)).repeat(2, 1)
+    read[:, 0] = torch.tensor([257, 258])
+    logits, _ = model(read)
+    assert (logits[0, -1] - logits[1, -1]).abs().max() > 1e-6  # a WaveNet of 4 layers sees 16 samples
+
+
+def test_a_label_holds_until_the_next() -> None:
+    read = tokens()
+    inputs = torch.arange(80.0).view(2, 40, 1)
+    before = torch.tensor([[-1.0], [-2.0]])
+    expected = torch.cat([torch.full((17,), 0.0), torch.full((23,), 17.0)])
+    assert torch.equal(held(read, inputs, before)[0, :, 0], expected)
+    expected = torch.cat([torch.full((31,), -2.0), torch.full((9,), 71.0)])
+    assert torch.equal(held(read, inputs, before)[1, :, 0], expected)
+
+
+def test_without_labels_it_is_the_language_model() -> None:
+    torch.manual_seed(1)
+    plain = LSTMLanguageModel(257, width=16, depth=1).double().eval()
+    assert torch.equal(build("WaveLSTM", 0)(tokens().clamp(max=256))[0], plain(tokens().clamp(max=256))[0])
+
+
+@pytest.fixture
+def spoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_labels_dataset: Path) -> WaveModel:
+    """A model of 16 labels that `unroll generate` opens."""
+    torch.manual_seed(1)
+    model = WaveNet(273, 8000, width=16, depth=4, cycle=4).eval()
+    (tmp_path / "tokenizer.json").write_bytes((tiny_labels_dataset / "tokenizer.json").read_bytes())
+    monkeypatch.setattr("pipeline.speaker.open_model", lambda name, checkpoint: (tmp_path, model, "cpu"))
+    return model
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_sound_is_written_as_it_was_drawn(
+    spoken: WaveModel, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / f"a.{suffix}"
+    command = ["generate", "run", "--out", str(file), "--prompt", "7", "--seconds", "0.05", "--no-stop", "--greedy"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"{file}: 0.05 s at 8000 samples a second\n"
+    samples, rate = soundfile.read(file)
+    assert rate == 8000
+    read = [256, 257 + sorted("123A456B789C*0#D").index("7")]
+    with torch.no_grad():
+        for _ in range(100):  # without a cache: all is read again for every sample
+            read.append(int(spoken(torch.tensor([read]))[0][0, -1, :256].argmax()))
+    expected = sound.expand(np.array(read[2:], np.uint8))
+    assert len(samples) == 400
+    assert np.abs(samples[: len(expected)] - expected).max() < 1e-4
+
+
+def test_a_clip_ends_where_the_model_says(spoken: WaveModel) -> None:
+    with torch.no_grad():
+        spoken.output.bias[256] = 1e4
+    assert len(Speaker.open("run", "best").levels([256, 257], Greedy(), Limits(50, eos=256), 0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "a.mp3", "--prompt", "7"], "name a .wav or a .flac file"),
+        (["--out", "a.wav", "--prompt", "eight"], "knows one of #, *, 0, 1"),
+        (["--out", "a.wav"], "--prompt '': "),
+    ],
+)
+def test_what_cannot_be_said_is_one_line(
+    spoken: WaveModel, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "run", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bits_per_sample_are_those_of_the_levels(
+    tiny_labels_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("e.yaml").write_text("seed_everything: 1\n")
+    options = {
+        "model": "pipeline.models.waves.WaveLSTM",
+        "model.init_args.width": "16",
+        "model.init_args.depth": "1",
+        "data": "pipeline.data.waves.WaveDataModule",
+        "data.init_args.dataset": str(tiny_labels_dataset),
+        "data.init_args.labels": "true",
+        "data.init_args.cut": "lanes",
+        "data.init_args.context": "256",
+        "data.init_args.global_batch_size": "16",
+        "trainer.max_steps": "3",
+        "trainer.accelerator": "cpu",
+        "run": "waves",
+    }
+    assert main(["fit", "--config", "e.yaml", *(f"--{key}={value}" for key, value in options.items())]) == 0
+    capsys.readouterr()
+    assert main(["validate", "--run", "waves"]) == 0
+    found = {line.split()[0]: float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[1:]}
+    split = WaveDataModule(labels=True, dataset=tiny_labels_dataset).split("validation")
+    bits = found["val/loss"] / math.log(2) * split.tokens / split.bytes
+    assert found["val/bits_per_byte"] == pytest.approx(bits, abs=1e-3)
+    assert bits < 9
