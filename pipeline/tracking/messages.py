@@ -2,7 +2,9 @@
 
 import warnings
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from pipeline.journal import CLOCK, FILE, parse
@@ -68,7 +70,7 @@ class Messages:
     def _pictures(self, record: dict[str, Any]) -> dict[str, Any]:
         import wandb
 
-        kinds = {
+        kinds: dict[str, Callable[[Path], Any]] = {
             ".svg": lambda path: wandb.Html(path.read_text(), inject=False),
             ".png": lambda path: wandb.Image(str(path)),
             ".wav": lambda path: wandb.Audio(str(path)),
