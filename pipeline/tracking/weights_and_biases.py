@@ -40,7 +40,7 @@ class Tracking:
     project: str = "unroll"
     entity: str | None = None
     group: str | None = None
-    tags: tuple[str, ...] = ()
+    tags: Sequence[str] = ()
     gradients: int | None = None
     upload: bool = False
     code: bool = True
