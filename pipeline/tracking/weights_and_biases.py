@@ -6,7 +6,7 @@ Everything it keeps lies under `wandb/` of the run directory.
 import netrc
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
