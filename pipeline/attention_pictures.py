@@ -83,8 +83,20 @@ def photograph(
     """
     image = Image.fromarray(pixels.transpose(1, 2, 0)).resize((PANEL, PANEL), Image.Resampling.BICUBIC)
     side = round(looks.shape[1] ** 0.5)
-    shown = [image, *(heat(image, each.reshape(side, side)) for each in looks)]
-    return grid([captioned(panel, word) for panel, word in zip(shown, ["", *words], strict=True)], PANELS)
+    return panels(image, words, looks.reshape(-1, side, side), PANELS)
+
+
+def panels(image: Image.Image, words: Sequence[str], looks: Float[np.ndarray, "T H W"], columns: int) -> Image.Image:
+    """An image, and beside it where each word looked.
+
+    Args:
+        image: what was looked at.
+        words: what was written.
+        looks: the attention of each word to each region.
+        columns: how many stand in a row.
+    """
+    shown = [image, *(heat(image, each) for each in looks)]
+    return grid([captioned(panel, word) for panel, word in zip(shown, ["", *words], strict=True)], columns)
 
 
 def captioned(image: Image.Image, text: str) -> Image.Image:

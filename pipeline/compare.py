@@ -125,6 +125,8 @@ def baseline(path: Path, checksum: str, cache: Path) -> dict[str, Any]:
     dataset = Dataset.open(path)
     if dataset.checksum != checksum:
         raise DataError(f"{path} is not the dataset that these runs were trained on (its checksum differs)")
+    if dataset.kind != "tokens":
+        raise DataError(f"n-grams are counted of texts, and {path} is of kind {dataset.kind!r}")
     say([f"counting {ORDER}-grams of {path}, once"])
     figures = {**kneser_ney.baseline(dataset, ORDER), "tokens": dataset.splits["train"].tokens}
     try:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.attention_pictures import photograph
+from pipeline.attention_pictures import panels
 from pipeline.data.augment import Augmentation
 from pipeline.data.batch import IGNORE, LabelBatch, PairBatch
 from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
@@ -25,6 +25,7 @@ from pipeline.records import RecordSplit
 from pipeline.sound import decode
 from pipeline.sound_pictures import shown
 
+COLUMNS = 3  # spectrograms in a row of a picture
 NOTHING = np.zeros((0, 2), np.float32)
 
 
@@ -203,7 +204,7 @@ class AudioDataModule(BudgetedDataModule):
             looks: the share that each token gave to each position of the sound.
         """
         [row] = self.illustrate(source)
-        return photograph(row["sound"].picture, written(self.tokenizer, tokens), looks[:, None])
+        return panels(row["sound"].picture, written(self.tokenizer, tokens), looks[:, None], COLUMNS)
 
     @cached_property
     def _classes(self) -> Ids:

@@ -11,7 +11,7 @@ from data_prep import text
 from pipeline import compare
 from pipeline.comparison import COLUMNS, Entry, Group, amount, duration, gather, is_best
 from pipeline.dataset import Dataset
-from pipeline.errors import CheckpointError, UserError
+from pipeline.errors import CheckpointError, DataError, UserError
 from pipeline.journal import FILE, JournalWriter
 from pipeline.models import kneser_ney
 
@@ -260,3 +260,9 @@ def test_no_figure_is_cut_in_a_narrow_terminal(width, capsys):
     for figure in ("2.17 M", "1235.56*", "1236.56", "parameters", "perplexity"):
         assert figure in said
     assert "…" not in said
+
+
+def test_where_no_text_is_read_nothing_is_counted(tiny_audio_dataset, tmp_path):
+    checksum = Dataset.open(tiny_audio_dataset).checksum
+    with pytest.raises(DataError, match="is of kind 'audio'"):
+        compare.baseline(tiny_audio_dataset, checksum, tmp_path)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.attention_pictures import MARGIN
 from pipeline.data.audio import AudioDataModule
 from pipeline.data.augment import Augmentation
 from pipeline.data.batch import IGNORE, LabelBatch, PairBatch
@@ -107,6 +108,23 @@ def test_each_change_does_what_it_says() -> None:
     assert (np.diff(times, axis=1) <= 0.1).all()
     assert (times >= 0).all()
     assert (times <= 1).all()
+
+
+def test_a_picture_glows_where_a_token_looked(tiny_audio_dataset: Path) -> None:
+    data = AudioDataModule(tiny_audio_dataset)
+    source, names = data.show("validation", 1)
+    looks = np.zeros((2, 10), np.float32)
+    looks[0, 0] = looks[1, 9] = 1.0  # the first token at the beginning, the second at the end
+    picture = np.asarray(data.picture(source, [55, 256], looks)).astype(int)
+    whole = data.illustrate(source)[0]["sound"].picture
+    step = whole.width + MARGIN
+    bright = [picture[: whole.height, at : at + whole.width].sum(2).mean(0) for at in (step, 2 * step)]
+    edge = whole.width // 10
+    difference = bright[0] - bright[1]  # of the same spectrogram under two glows
+    assert difference[:edge].min() > 50
+    assert difference[-edge:].max() < -50
+    assert abs(difference[whole.width // 2]) < 1
+    assert names == [data.dataset.splits["validation"].value("name", 0)]
 
 
 def test_a_clip_longer_than_the_budget_is_told(tiny_audio_dataset: Path) -> None:
