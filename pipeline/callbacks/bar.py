@@ -41,7 +41,8 @@ class Bar(Callback):
             return
         said, row = "", self.monitor.latest
         if "train/loss" in row:
-            said = f"loss {row['train/loss']:.2f} perplexity {row['train/perplexity']:,.4g} "
+            said = f"loss {row['train/loss']:.2f} "
+            said += f"perplexity {row['train/perplexity']:,.4g} " if "train/perplexity" in row else ""
             said += f"{row['train/tokens_per_second']:,.0f} tokens/s"
         self.progress.update(self.training, completed=trainer.global_step, description=self._doing(trainer), said=said)
 

@@ -2,11 +2,15 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch import Trainer
 from rich.console import Console
 
 from pipeline import cli, trainer
+from pipeline.callbacks.bar import Bar
+from pipeline.callbacks.monitor import Monitor
 
 
 @pytest.fixture
@@ -37,3 +41,14 @@ def test_the_bar_counts_to_the_last_step_and_validations_stay(
     terminal.truncate(0)
     assert cli.main(["test", "--run", "shown"]) == 0
     assert "\ntest " in terminal.getvalue().replace("\r", "\n").replace("\x1b[2K", "")
+
+
+def test_a_task_without_perplexity_is_shown_by_its_loss(terminal: io.StringIO) -> None:
+    monitor = Monitor()
+    monitor.latest = {"train/loss": 0.5, "train/tokens_per_second": 1200.0}
+    bar = Bar(monitor, trainer.Console())
+    state = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    bar.on_train_start(state, SimpleNamespace(total_steps=2))
+    bar.on_train_batch_end(state)
+    bar.teardown()
+    assert "loss 0.50 1,200 tokens/s" in terminal.getvalue()
