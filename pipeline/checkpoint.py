@@ -193,10 +193,10 @@ def put_aside(directory: Path) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Take the checkpoint's name away in one step, then delete it."""
+    """Take the checkpoint's name away in one step, then delete it; what somebody still reads, the next start clears."""
     gone = directory.with_name(f".{directory.name}.{os.getpid()}.removed")
     directory.rename(gone)
-    shutil.rmtree(gone)
+    shutil.rmtree(gone, ignore_errors=True)  # NFS keeps files that are open
 
 
 def clear_partial(checkpoints: Path) -> None:

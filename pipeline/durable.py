@@ -28,7 +28,7 @@ def replace_directory(new: Path, target: Path) -> None:
     """Give the directory `new` the name `target`; a directory that has it is swapped out and removed."""
     if target.exists():
         _swap(new, target)
-        shutil.rmtree(new)
+        shutil.rmtree(new, ignore_errors=True)  # the new one is there, whatever NFS keeps of the old one
     else:
         os.rename(new, target)
     sync(target.parent)

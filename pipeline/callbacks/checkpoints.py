@@ -187,10 +187,11 @@ class Checkpoints(Callback):
         error: Exception | str | None = writing.error or ("another process could not write" if failed else None)
         if trainer.is_global_zero:
             error = error or self._publish(trainer, writing)
+            if error is not None:  # before the others know: they may try this step again, in the same place
+                self._complain(trainer, writing, str(error))
         unsaved, *_ = self.agreement.largest(int(error is not None))
         if unsaved:
             self.saved_step = -1  # nobody may think that this step is safe
-            self._complain(trainer, writing, str(error))
         self.stalled += time.monotonic() - began
 
     def finish_last(self, trainer: pl.Trainer) -> None:
@@ -210,15 +211,17 @@ class Checkpoints(Callback):
     def _publish(self, trainer: pl.Trainer, writing: checkpoint.Writing) -> OSError | None:
         try:
             writing.publish(self.about, trainer.world_size)
-            self._forget_old()
-            self._tell_of(trainer, writing.directory)
         except OSError as problem:
             return problem
+        try:
+            self._forget_old()
+        except OSError as problem:  # the new one is there all the same
+            print(f"an older checkpoint could not be removed ({problem}); training goes on", flush=True)
+            tell(trainer, {"fault": "checkpoint not removed", "why": str(problem)})
+        self._tell_of(trainer, writing.directory)
         return None
 
     def _complain(self, trainer: pl.Trainer, writing: checkpoint.Writing, why: str) -> None:
-        if not trainer.is_global_zero:
-            return
         writing.drop()
         print(f"{writing.directory} could not be saved ({why}); those before it are kept, training goes on", flush=True)
         tell(trainer, {"fault": "checkpoint not saved", "why": why})

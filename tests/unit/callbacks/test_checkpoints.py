@@ -1,0 +1,67 @@
+"""Whether a checkpoint is safe is one question, whether an older one could be removed another."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from pipeline import checkpoint
+from pipeline.callbacks.checkpoints import Checkpoints
+
+
+def finished(callback: Checkpoints, step: int) -> Path:
+    """Write the checkpoint of a step, and have the callback publish it."""
+
+    def save(own: Path) -> None:
+        torch.save({"step": step}, own / checkpoint.STATE)
+
+    place = callback.directory / checkpoint.name_of(step)
+    callback.writing, callback.saved_step = checkpoint.Writing(place, save, 0), step
+    callback.about = {"step": step, "metrics": {}}
+    callback.finish(Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False))
+    return place
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Checkpoints:
+    """Keeps one."""
+    callback = Checkpoints(keep_last=1)
+    callback.directory = tmp_path / "run" / "checkpoints"
+    return callback
+
+
+def test_an_older_one_that_cannot_be_removed_does_not_make_the_new_one_unsaved(
+    keeper: Checkpoints, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = finished(keeper, 1)
+
+    def refuse(directory: Path) -> None:
+        raise OSError(39, "Directory not empty", str(directory))
+
+    monkeypatch.setattr(checkpoint, "remove", refuse)
+    second = finished(keeper, 2)
+    assert keeper.saved_step == 2
+    assert checkpoint.verify(second)["step"] == 2
+    assert first.exists()
+    assert "an older checkpoint could not be removed" in capsys.readouterr().out
+
+
+def test_nothing_is_left_of_a_save_that_failed_when_the_others_hear_of_it(
+    keeper: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[list[Path]] = []
+
+    def hear(*numbers: int) -> list[int]:
+        left.append([*keeper.directory.glob(".*")])
+        return list(numbers)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(keeper.agreement, "largest", hear)
+    finished(keeper, 3)
+    assert keeper.saved_step == -1
+    assert left[-1] == []
