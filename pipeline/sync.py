@@ -8,6 +8,7 @@ import argparse
 import os
 import time
 import warnings
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
@@ -66,18 +67,20 @@ def _check_key() -> None:
 def _send(run: Run, options: argparse.Namespace) -> int:
     from pipeline.tracking.secrets import describe
 
-    count = 0
+    refused: Counter[int] = Counter()
     while True:
+        before = refused.total()
         try:
-            return count + _session(run, options)
+            return _session(run, options, refused)
         except Exception as error:
-            if not options.watch:
+            if not options.watch and refused.total() == before:  # it was not one of the lines
                 raise ConfigError(f"run {run.name} could not be sent: {describe(error)}") from error
-            print(f"run {run.name}: {describe(error)}; tried again in a minute", flush=True)
-            time.sleep(60)
+            pause = 60 if options.watch else 0
+            print(f"run {run.name}: {describe(error)}; tried again in {pause} s", flush=True)
+            time.sleep(pause)
 
 
-def _session(run: Run, options: argparse.Namespace) -> int:
+def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> int:
     """Lines sent until there is no more; with `--watch`, until the run has finished."""
     from pipeline.tracking.session import session
     from pipeline.tracking.weights_and_biases import ONLINE
@@ -89,7 +92,7 @@ def _session(run: Run, options: argparse.Namespace) -> int:
         "finish_timeout": 0,
         "x_update_finish_state": ends,
     }
-    with session(run, ONLINE, options.upload, **settings) as (mirror, messages):
+    with session(run, ONLINE, refused, options.upload, **settings) as (mirror, messages):
         count = mirror.follow(messages.send)
         messages.introduce()
         if options.watch:

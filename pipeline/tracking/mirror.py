@@ -25,15 +25,19 @@ class Mirror:
         journal: the file.
         first: number of the first line to send, counted from 1; None for those of the newest attempt.
         sent: file that keeps the numbers of the lines that were sent; None where nobody will go on from here.
+        refused: how often each line was refused; the followers of one journal, one after the other, share it.
     """
 
-    def __init__(self, journal: Path, first: int | None, sent: Path | None = None) -> None:
+    def __init__(
+        self, journal: Path, first: int | None, sent: Path | None = None, refused: Counter[int] | None = None
+    ) -> None:
         self.journal, self.file = journal, sent
         self.place = self.count = 0  # bytes and lines read
         self.attempts: dict[int, int] = {}
         self.waiting: deque[tuple[int, Record]] = deque()
         self.sent: set[int] = set()
-        self.tried, self.head = 0, 1  # the line at which the newest attempt begins
+        self.head = 1  # the line at which the newest attempt begins
+        self.refused = Counter() if refused is None else refused
         self._seen: Counter[tuple[Any, ...]] = Counter()
         self._before = {int(number) for number in sent.read_text().split()} if sent and sent.exists() else None
         self._read()
@@ -46,13 +50,13 @@ class Mirror:
         while self.waiting:
             number, record = self.waiting[0]
             if self._counts(record):
-                self.tried += 1
-                if self.tried <= TRIES:
+                if self.refused[number] < TRIES:
+                    self.refused[number] += 1  # until it is not
                     send(number, record)
+                    del self.refused[number]
                     count += 1
                 self._remember(number, record)
             self.waiting.popleft()
-            self.tried = 0
         return count
 
     def _read(self) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -88,10 +89,10 @@ class PatientWandbLogger(Logger):
             thread.join(2.0)
 
     def _work(self) -> None:
-        wait = WAIT
+        wait, refused, patience = WAIT, Counter[int](), max(FINISH, self.uploading)
         while True:
             try:
-                with session(self.run, self.mode, finish_timeout=max(FINISH, self.uploading)) as (mirror, messages):
+                with session(self.run, self.mode, refused, finish_timeout=patience) as (mirror, messages):
                     self._follow(mirror, messages)
                 return
             except Exception as error:

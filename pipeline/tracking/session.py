@@ -5,6 +5,7 @@ before it is resumed: the id was made before the first start and is kept in `run
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from functools import partial
@@ -27,12 +28,15 @@ class Busy(Exception):
 
 
 @contextmanager
-def session(run: Run, mode: str, upload: bool = False, **more: Any) -> Iterator[tuple[Mirror, Messages]]:
+def session(
+    run: Run, mode: str, refused: Counter[int], upload: bool = False, **more: Any
+) -> Iterator[tuple[Mirror, Messages]]:
     """A run of the client and what it does not have yet.
 
     Args:
         run: the run.
         mode: online, or offline: then it does not have this attempt.
+        refused: how often each line was refused, in the sessions before too.
         upload: send files whatever the config says.
         more: further settings of the client.
 
@@ -42,7 +46,7 @@ def session(run: Run, mode: str, upload: bool = False, **more: Any) -> Iterator[
     with client_run(run, mode, **more) as client:
         first, sent = (client.starting_step, run.path / "wandb" / SENT) if mode == ONLINE else (None, None)
         messages = Messages(client, run, upload or tracking_of(run).upload)
-        mirror = Mirror(run.path / FILE, first, sent)
+        mirror = Mirror(run.path / FILE, first, sent, refused)
         yield mirror, messages
 
 

@@ -1,13 +1,15 @@
 """Lines of a journal are sent in order and none twice, whatever attempts, kills and rewinds made of it."""
 
+from collections import Counter
+
 import pytest
 
 from pipeline.journal import FILE
 from pipeline.tracking.mirror import Mirror
 
 
-def follower(written, first, sent=True):
-    return Mirror(written.run.path / FILE, first, written.run.path / "sent" if sent else None)
+def follower(written, first, sent=True, refused=None):
+    return Mirror(written.run.path / FILE, first, written.run.path / "sent" if sent else None, refused)
 
 
 def follow(mirror):
@@ -83,7 +85,7 @@ def test_half_a_line_waits_for_its_end_and_rubbish_keeps_its_number(written):
 
 def test_an_outage_holds_back_and_a_line_that_is_refused_for_good_does_not(written):
     written.attempt(0).rows(10, 20)
-    mirror, got = follower(written, 0), []
+    refused, got = Counter(), []
 
     def send(number, record):
         if number == 2:
@@ -92,10 +94,17 @@ def test_an_outage_holds_back_and_a_line_that_is_refused_for_good_does_not(writt
 
     for _ in range(2):
         with pytest.raises(ConnectionError):
-            mirror.follow(send)
+            follower(written, 0, refused=refused).follow(send)  # each time a client of its own
         assert got == []
-    mirror.follow(send)
+    follower(written, 0, refused=refused).follow(send)
     assert got == [3]
+
+
+def test_a_line_that_is_sent_again_and_again_is_not_taken_for_refused(written):
+    written.attempt(0).rows(10)
+    refused = Counter()
+    for _ in range(4):  # the server loses what it was sent
+        assert follow(follower(written, 0, refused=refused)) == [(2, 10, 1)]
 
 
 def test_a_journal_that_is_not_there_yet_has_nothing_to_send(written):

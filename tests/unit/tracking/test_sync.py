@@ -207,3 +207,13 @@ def test_no_file_and_no_request_holds_the_key(written, server, tmp_path):
     assert [path for path in files if key in path.read_bytes()] == []
     assert [body for body in server.bodies if key in body] == []
     assert len(files) > 10
+
+
+def test_a_picture_that_nobody_can_read_does_not_hold_up_the_lines_after_it(written, server, capsys):
+    written.attempt(0).rows(10)
+    (written.run.path / "pictures").mkdir()
+    (written.run.path / "pictures" / "torn.png").write_bytes(b"half of")
+    written.event("pictures", 10, pictures={"attention/1": "pictures/torn.png"}).rows(20)
+    assert sync.main([str(written.run.path)]) == 0
+    assert [row["step"] for row in server.rows["id123456"]] == [10, 20]
+    assert "UnidentifiedImageError" in capsys.readouterr().out
