@@ -71,7 +71,7 @@ class Job:
             profile: of the cluster.
             arguments: of `unroll prepare`; its `--workers N` are the processors that the job asks for.
         """
-        words, workers = list(arguments), "1"
+        words, workers = [part for word in arguments for part in _parts(word)], "1"
         if "--workers" in words[:-1]:
             place = words.index("--workers")
             workers, words = words[place + 1], words[:place] + words[place + 2 :]
@@ -117,6 +117,11 @@ class Job:
 
     def _alone(self) -> Path:
         return self.elements[0].run / "slurm-%j.out"
+
+
+def _parts(word: str) -> list[str]:
+    """`--workers=8` as two words."""
+    return word.split("=", 1) if word.startswith("--workers=") else [word]
 
 
 def _sourced(lines: Sequence[str], script: Path) -> str:

@@ -9,6 +9,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "slurm"
 COMMANDS = {
     "srun": 'cat said 2> /dev/null; echo "$@" >> srun.told; exit "$(cat code)"',
+    "unroll": '[ "$*" != "prepare text --help" ] || echo "--workers N"',
     "scontrol": '[ "$1" = show ] && echo "JobId=7 ExcNodeList=$(cat excluded) Features=(null)" || echo "$@" >> told',
 }
 JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS_PER_NODE": "4", "SLURM_JOB_NODELIST": "n[1-2]"}
@@ -81,6 +82,13 @@ def test_a_lack_of_memory_is_not_started_again(job: Script, said: str) -> None:
     assert job.told() == []
 
 
+def test_a_mistake_that_one_process_met_and_made_the_others_lose_it_is_not_started_again(job: Script) -> None:
+    said = "srun: error: n1: task 2: Exited with exit code 3\nsrun: error: n[1-2]: tasks 0-1,3: Exited with exit code 7"
+    assert job.start(7, said) == 3
+    assert job.told() == []
+    assert "exit code 3: starting again would not help" in (job.home / "job.out").read_text()
+
+
 def test_failures_in_a_row_wait_longer_each_time_and_end_at_the_third(job: Script) -> None:
     assert job.start(137, KILLED) == 137
     assert job.told() == ["requeue 7", "update JobId=7 StartTime=now+60"]
@@ -132,3 +140,12 @@ def test_a_job_that_may_shrink_asks_for_its_fewest_nodes_again(job: Script) -> N
 def test_devices_and_tasks_must_agree(job: Script) -> None:
     assert job.start(0, SLURM_GPUS_ON_NODE="8") == 2
     assert "8 devices and 4 tasks a node: give --ntasks-per-node=8" in (job.home / "job.out").read_text()
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("text", " --workers 8"), ("series", "")])
+def test_a_preparation_gets_as_many_workers_as_processors_where_it_has_workers(
+    job: Script, kind: str, workers: str
+) -> None:
+    assert job.start(0, "", "prepare.sbatch", kind, "source", SLURM_CPUS_PER_TASK="8") == 0
+    told = (job.home / "srun.told").read_text()
+    assert told == f"--ntasks=1 --cpus-per-task=8 unroll prepare {kind} source{workers}\n"

@@ -129,9 +129,10 @@ def test_a_dataset_must_be_there_unless_a_job_is_to_make_it() -> None:
     assert "--dependency=afterok:17\n#SBATCH --kill-on-invalid-dep=yes\n" in Path("sbatch.script").read_text()
 
 
-def test_a_training_waits_for_the_preparation_of_its_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("workers", ["--workers 8", "--workers=8"])
+def test_a_training_waits_for_the_preparation_of_its_dataset(workers: str, capsys: pytest.CaptureFixture[str]) -> None:
     later = ["--", "--data.init_args.dataset", "later"]
-    prepare = "text 'my corpus' --workers 8 --output later"
+    prepare = f"text 'my corpus' {workers} --output later"
     assert submit("--gpus-per-node", "4", "--prepare", prepare, *later) == 0
     assert "job 42: unroll prepare text 'my corpus'" in capsys.readouterr().out
     assert "--dependency=afterok:42\n#SBATCH --kill-on-invalid-dep=yes\n" in Path("sbatch.script").read_text()
