@@ -43,14 +43,14 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def write_text(run: Path, name: str, text: str) -> None:
-    """Write one of the two, whole or not at all.
+    """Write a file of the run, whole or not at all.
 
     Raises:
         CheckpointError: it cannot be written.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
-        write_durably(run / name, lambda path: path.write_text(text))
+        write_durably(run / name, lambda path: path.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{run / name} cannot be written: {error}. Make room, or mend the permissions") from error
 
@@ -99,7 +99,7 @@ def _parsed(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     import yaml
 
     try:
-        found = parse(file.read_text())
+        found = parse(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(str(error).splitlines()[0]) from error
     if not isinstance(found, dict) or not found.keys() >= PARTS[file.name]:

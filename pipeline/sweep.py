@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline import launch, rendezvous
+from pipeline import launch, record, rendezvous
 from pipeline.errors import ConfigError
 from pipeline.run import SWEEP, Run, directory_of
 from pipeline.tracking.secrets import describe
@@ -84,10 +84,7 @@ def _kept(run: Run, path: str) -> dict[str, Any]:
         raise ConfigError(f"run {run.name} was begun without a sweep: give --run OTHER")
     chosen = _ask(path)
     if chosen:
-        run.path.mkdir(parents=True, exist_ok=True)
-        partial = run.path / f".{SWEEP}"
-        partial.write_text(json.dumps(chosen, indent=1))
-        partial.rename(run.path / SWEEP)
+        record.write_text(run.path, SWEEP, json.dumps(chosen, indent=1))
     return chosen
 
 

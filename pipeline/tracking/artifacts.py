@@ -6,9 +6,11 @@ its own digest follows from these. The files themselves are sent only where that
 
 import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.durable import write_durably
 from pipeline.run import Run
 from pipeline.tracking.secrets import without_keys
 
@@ -38,16 +40,17 @@ def published(run: Run, record: dict[str, Any], upload: bool) -> Any:
 
 
 def keep_patch(run: Run) -> None:
-    """Write what the checkout differs in from its commit into the run, without anything that looks like a key."""
+    """Write what the checkout differs in from its commit into the run, without anything that looks like a key.
+
+    A patch that cannot be made or written is none: training begins all the same.
+    """
     file = run.path / PATCH
-    file.unlink(missing_ok=True)
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "diff", "HEAD"]
+    command = ["git", "-C", str(Path(__file__).parent), "diff", "HEAD"]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        file.unlink(missing_ok=True)
         found = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return
-    if found.returncode == 0 and 0 < len(found.stdout) <= LARGEST:
-        file.write_text(without_keys(found.stdout))
+        if found.returncode == 0 and 0 < len(found.stdout) <= LARGEST:
+            write_durably(file, lambda path: path.write_text(without_keys(found.stdout), encoding="utf-8"))
 
 
 def code(run: Run) -> Any:

@@ -3,7 +3,8 @@
 import os
 import re
 
-KEY = re.compile(r"\b(wandb_v\d\w+|[0-9a-f]{40,}|[^\s/@]+:[^\s/@]+(?=@))")
+OTHERS = r"hf_\w{20,}|gh[a-z]_\w{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[0-9A-Z]{16}"  # of those that code may hold
+KEY = re.compile(rf"\b(wandb_v\d\w+|[0-9a-f]{{40,}}|{OTHERS}|[^\s/@]+:[^\s/@]+(?=@))")
 
 
 def without_keys(text: str) -> str:

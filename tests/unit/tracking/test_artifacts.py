@@ -22,3 +22,14 @@ def test_a_clean_checkout_and_none_at_all_leave_no_file(written, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=128, stdout="no repository"))
     artifacts.keep_patch(written.run)
     assert not (written.run.path / artifacts.PATCH).exists()
+
+
+def test_a_patch_that_cannot_be_written_stops_nothing(written, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0, stdout="+x = 1"))
+    monkeypatch.setattr(artifacts, "write_durably", raising)
+    artifacts.keep_patch(written.run)
+    assert not (written.run.path / artifacts.PATCH).exists()
+
+
+def raising(*_):
+    raise OSError(28, "No space left on device")

@@ -44,5 +44,8 @@ def test_no_error_message_shows_a_key(monkeypatch):
         assert secret not in told
         assert told.startswith("ValueError: refused ")
     assert "word" not in told
+    for secret in ("hf_" + "a1" * 17, "ghp_" + "b2" * 18, "sk-proj-" + "c3" * 20, "AKIA" + "D4" * 8):
+        assert without_keys(f"key='{secret}'") == "key='***'"
+    assert without_keys("disk-and-task-and-more-words-that-are-long") == "disk-and-task-and-more-words-that-are-long"
     monkeypatch.setenv("WANDB_API_KEY", "local-short")
     assert without_keys("key = 'local-short'") == "key = '***'"
