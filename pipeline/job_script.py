@@ -130,7 +130,10 @@ def _sourced(lines: Sequence[str], script: Path) -> str:
 
 
 def lead(run: Path) -> int:
-    """Seconds that a run needs from the signal until it has left, from what its steps and saves took so far."""
+    """Seconds that a run needs from the signal until it has left, from what its steps, saves and validations took.
+
+    A signal may come as a validation begins, which is not cut short.
+    """
     if not (run / FILE).exists():
         return LEAD
     journal = read(run)
@@ -138,4 +141,5 @@ def lead(run: Path) -> int:
     spans = zip(series.steps, series.seconds, series.steps[1:], series.seconds[1:], strict=False)
     step = max(((after - before) / (last - first) for first, before, last, after in spans), default=0.0)
     stall = max(journal.series("train/checkpoint_stall").values, default=0.0)
-    return max(LEAD, math.ceil(LATENESS + MARGIN * (step + stall)))
+    validation = max(journal.series("val/seconds").values, default=0.0)
+    return max(LEAD, math.ceil(LATENESS + MARGIN * (step + stall) + validation))

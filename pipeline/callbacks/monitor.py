@@ -67,7 +67,8 @@ class Monitor(Callback):
         self.left = now
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self._log(trainer, {name: value for name, value in found.items() if name.startswith("val/")})
+            row = {name: value for name, value in found.items() if name.startswith("val/")}
+            self._log(trainer, row | {"val/seconds": now - self.paused})
 
     def state_dict(self) -> dict[str, Any]:
         return {"tokens": self.tokens, "seconds": self._trained()}

@@ -194,8 +194,9 @@ def test_the_run_is_told_earlier_where_steps_are_long(tmp_path: Path) -> None:
     journal = JournalWriter(run)
     for step in (10, 20, 30):  # 40 s a step, 9 s for the longest save
         journal.metrics(1, step, 0, step * 40.0, {"train/loss": 1.0, "train/checkpoint_stall": step / 10 * 3})
+    journal.metrics(1, 30, 0, 1200.0, {"val/seconds": 500.0})  # and a validation that is not cut short
     journal.close()
-    assert lead(run) == 60 + 3 * (40 + 9)
+    assert lead(run) == 60 + 3 * (40 + 9) + 500
 
 
 def test_cancel_takes_the_job_of_a_run_out_of_the_queue(capsys: pytest.CaptureFixture[str]) -> None:
