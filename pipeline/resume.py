@@ -14,12 +14,7 @@ from pipeline.run import Run
 # what decides which run this is: what it learns, from what, and where its epochs end
 DECIDING = ("model.", "data.", "seed_everything", "trainer.limit_train_batches", "trainer.overfit_batches")
 # what may differ between the attempts of a run: it decides how, not what
-FREE = {
-    "data.init_args.workers",
-    "data.init_args.per_device_batch_size",
-    "data.init_args.per_device_batch_tokens",
-    "data.init_args.dataset",
-}
+FREE = ("data.init_args.workers", "data.init_args.per_device_batch_", "data.init_args.dataset")
 LIMITS = ("max_steps", "max_epochs", "max_time")  # a finished run goes on when one of them changes
 
 
@@ -131,13 +126,17 @@ def _compare(run: Run, config: dict[str, Any], dataset: Dataset, linked: dict[st
     changed = [
         f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
-        if key.startswith(DECIDING) and key not in FREE
-        if before.get(key) != after.get(key)
+        if decides(key) and before.get(key) != after.get(key)
     ]
     if changed:
         raise ConfigError(
             f"run {run.name} was begun with another config: {'; '.join(changed)}. Give --run OTHER or --resume never"
         )
+
+
+def decides(key: str) -> bool:
+    """Whether a run with another value of this key of the config would be another run."""
+    return key.startswith(DECIDING) and not key.startswith(FREE)
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
