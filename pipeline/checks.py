@@ -88,12 +88,13 @@ def health(rows: str) -> list[Finding]:
     """
     found = []
     for row in rows.splitlines():
-        index, name, total, used, heat, errors = (cell.strip() for cell in row.split(","))
-        said = f"{name}, {float(used) / 1e3:.1f} of {float(total) / 1e3:.0f} GB in use, {heat} C"
+        index, name, whole, taken, heat, errors = (cell.strip() for cell in row.split(","))
+        total, used = (float(cell) if cell.isdigit() else 0.0 for cell in (whole, taken))  # some say [N/A]
+        said = f"{name}, {used / 1e3:.1f} of {total / 1e3:.0f} GB in use, {heat} C"
         if errors.isdigit() and int(errors):
             mend = "have the node drained: memory is broken; --exclude it meanwhile"
             found.append(Finding(f"GPU {index}", FAIL, f"{said}, {errors} uncorrected memory errors", mend))
-        elif float(used) > 0.05 * float(total):
+        elif used > 0.05 * total:
             found.append(Finding(f"GPU {index}", WARN, said, "another program holds memory there: nvidia-smi names it"))
         else:
             found.append(Finding(f"GPU {index}", OK, said))

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.errors import ConfigError
 
 PROFILES = Path(__file__).parent.parent / "configs" / "cluster"
-SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
+SECRET = re.compile("(key|token)s?$|secret|password", re.IGNORECASE)  # TOKENIZERS_PARALLELISM is none
 OF_ONE_NODE = ("tmpfs", "ramfs", "devtmpfs")  # file systems in memory are no other node's
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
 

@@ -38,6 +38,16 @@ def test_a_mistake_in_a_profile_is_named(text: str, said: str, tmp_path: Path) -
         read(str(file))
 
 
+def test_a_setting_of_tokenizers_is_no_secret(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("environment: {TOKENIZERS_PARALLELISM: 'false'}")
+    assert read(str(file)).environment == {"TOKENIZERS_PARALLELISM": "false"}
+    for name in ("HF_TOKEN", "API_KEYS", "AWS_SECRET_ACCESS_KEY_ID", "DB_PASSWORD"):
+        file.write_text(f"environment: {{{name}: x}}")
+        with pytest.raises(ConfigError, match="looks like a secret"):
+            read(str(file))
+
+
 def test_a_profile_that_is_not_there_is_answered_with_those_that_are() -> None:
     with pytest.raises(ConfigError, match="profiles: example"):
         read("nowhere")

@@ -73,8 +73,9 @@ def test_gpus_that_torch_does_not_see_are_a_failure() -> None:
 
 def test_each_gpu_is_judged_by_what_its_driver_says() -> None:
     rows = "0, H100, 80000, 4, 31, 0\n1, H100, 80000, 4, 31, 3\n2, H100, 80000, 9000, 60, [N/A]\n"
-    found = checks.health(rows)
-    assert [(each.name, each.verdict) for each in found] == [("GPU 0", OK), ("GPU 1", FAIL), ("GPU 2", WARN)]
+    found = checks.health(f"{rows}3, GB10, [N/A], [N/A], 40, 0\n")
+    verdicts = [("GPU 0", OK), ("GPU 1", FAIL), ("GPU 2", WARN), ("GPU 3", OK)]
+    assert [(each.name, each.verdict) for each in found] == verdicts
     assert "3 uncorrected memory errors" in found[1].said
 
 
