@@ -1,6 +1,5 @@
 """Pictures of forecasts as the model learns: the same windows at every validation."""
 
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,15 +14,14 @@ from pipeline.strategies import Sharded
 
 
 class Forecasts(Callback):
-    """Draws a few windows of the validation split after each validation, and of the test split after a test.
+    """Hands drawings of a few windows of the validation split to the loggers that keep drawings.
 
     Args:
-        directory: where the drawings go.
         count: windows, spread over the series and the time.
     """
 
-    def __init__(self, directory: Path, count: int = 4) -> None:
-        self.directory, self.count = directory, count
+    def __init__(self, count: int = 4) -> None:
+        self.count = count
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         divided = isinstance(trainer.strategy, Sharded)  # then no process can compute without the others
@@ -31,10 +29,6 @@ class Forecasts(Callback):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         svg = drawing(panels(pl_module, data.samples("validation"), data.dataset.manifest["series"], self.count))
-        if not trainer.is_global_zero:
-            return
-        self.directory.mkdir(exist_ok=True)
-        (self.directory / f"step-{trainer.global_step:08}.svg").write_text(svg)
         for logger in trainer.loggers:
             if hasattr(logger, "log_drawing"):
                 logger.log_drawing("forecasts", svg, trainer.global_step)

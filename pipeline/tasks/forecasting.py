@@ -198,7 +198,7 @@ class Forecasting(Task):
 
     def shown(self, run: Path) -> list[Callback]:
         """Pictures of forecasts."""
-        return [Forecasts(run / "forecasts")]
+        return [Forecasts()]
 
     def _log_held_out(self, prefix: str) -> float:
         loss = float(self.held_out.compute())
