@@ -34,7 +34,9 @@ TRUSTED = tuple(
         "pipeline.tasks",
         "pipeline.optim",
         "pipeline.scores",
+        "pipeline.caption_scores",
         "pipeline.decode_ctc",
+        "pipeline.outcomes",
         "torch.nn",
         "torch.optim",
     )
@@ -158,7 +160,7 @@ def _card(name: str, run: Run, chosen: Path, model: Any) -> str:
         "architecture": kind.__name__,
         **{name: part.__name__ for name, part in parts.items() if part.__module__.startswith("pipeline.models")},
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
-        "vocabulary": f"{model.vocab_size:,} tokens",
+        **({"vocabulary": f"{model.vocab_size:,} tokens"} if hasattr(model, "vocab_size") else {}),
         "weights": f"run {run.name}, step {manifest['step']}" + (", averaged over steps" if averaged else ""),
         **{key: f"{value:.4f}" for key, value in sorted(manifest.get("metrics", {}).items())},
         "dataset": f"{Path(data['path']).name}, checksum {data['checksum']}",

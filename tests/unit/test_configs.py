@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline import exported
 from pipeline.training import parse
 
 ROOT = Path(__file__).parents[2] / "configs"
@@ -62,6 +63,11 @@ def test_an_experiment_builds(name: str, dataset_for: Callable[[str], Path]) -> 
     assert known
     assert {name: getattr(model, name) for name in known} == known
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if "model" in read(name)])
+def test_a_model_can_be_loaded_where_it_was_exported(name: str) -> None:
+    exported._refuse_foreign(read(name)["model"], ROOT / name)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

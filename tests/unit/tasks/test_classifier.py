@@ -54,6 +54,8 @@ def test_it_learns_which_key_was_pressed(
     assert 100 * right / sum(map(sum, counts)) == pytest.approx(accuracy, abs=1e-3)
     assert isinstance(Classifier.from_pretrained(Path("runs/keys")), MODELS[model])
     assert run.Run(Path("runs/keys")).record["linked"] == {"classes": 16, "rate": 8000}
+    assert main(["checkpoint", "export", "keys", "--output", "out"]) == 0
+    assert isinstance(Classifier.from_pretrained(Path("out")), MODELS[model])
 
 
 def test_a_dataset_of_transcripts_is_refused(
