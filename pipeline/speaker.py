@@ -13,6 +13,7 @@ import torch
 
 from pipeline import sound
 from pipeline.decode import Greedy, Limits, Sample, Stepwise, stream
+from pipeline.decode_beam import Beam
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.sound import LEVELS
 from pipeline.tasks.wave_model import LABELS, WaveModel
@@ -56,13 +57,15 @@ class Speaker:
         """Draw a wave and write it.
 
         Raises:
-            ConfigError: a label that is not known, or a file of another kind.
+            ConfigError: a label that is not known, a beam, or a file of another kind.
             DataError: the file cannot be written.
             CheckpointError: the model says nothing that a sample could be chosen from.
         """
         file: Path = arguments.out
         if file.suffix.lower() not in CONTAINERS:
             raise ConfigError(f"--out {file}: name a .wav or a .flac file")
+        if isinstance(choice, Beam):
+            raise ConfigError("--beam: a sound is drawn sample by sample; sample, or give --greedy")
         opening = self.opening(prompt)
         limits = Limits(max(1, round(arguments.seconds * self.model.rate)), eos=LEVELS if arguments.stop else None)
         try:

@@ -1,7 +1,8 @@
 """A model of raw sound predicts each sample's mu-law level from those before it, and hears its label all the time.
 
 Van den Oord et al. (2016), "WaveNet: A Generative Model for Raw Audio". Where clips open with a label, its vector is
-added to the input at every position after it (the global condition of section 2.5), and lives in the carried state.
+added to the input at every position up to the clip's end mark (the global condition of section 2.5), and lives in the
+carried state.
 
 Legend: B sequences, T positions, D features.
 """
@@ -70,8 +71,15 @@ class WaveModel(LanguageModel):
 def held(
     tokens: Int64[Tensor, "B T"], inputs: Float[Tensor, "B T D"], before: Float[Tensor, "B D"]
 ) -> Float[Tensor, "B T D"]:
-    """The vector of the last label at each position; what was held before where there was none yet."""
+    """The vector of the clip's label at each position, nothing from its end mark to the next label.
+
+    Args:
+        tokens: levels, end marks and labels.
+        inputs: their vectors.
+        before: what was held before the first position.
+    """
     places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    last = torch.where(tokens >= LABELS, places, -1).cummax(1).values[..., None]
-    found = inputs.take_along_dim(last.clamp(min=0), 1)
-    return torch.where(last >= 0, found, before[:, None])
+    last = torch.where(tokens >= LEVELS, places, -1).cummax(1).values  # end mark or label
+    heard = tokens.take_along_dim(last.clamp(min=0), 1) >= LABELS
+    found = inputs.take_along_dim(last.clamp(min=0)[..., None], 1) * heard[..., None]
+    return torch.where(last[..., None] >= 0, found, before[:, None])

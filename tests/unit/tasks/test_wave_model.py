@@ -56,14 +56,24 @@ def test_the_label_is_heard_long_after_the_field_of_view(name: str) -> None:
     assert (logits[0, -1] - logits[1, -1]).abs().max() > 1e-6  # a WaveNet of 4 layers sees 16 samples
 
 
-def test_a_label_holds_until_the_next() -> None:
+def test_a_label_holds_until_its_clip_ends() -> None:
     read = tokens()
-    inputs = torch.arange(80.0).view(2, 40, 1)
+    inputs = torch.arange(1.0, 81.0).view(2, 40, 1)
     before = torch.tensor([[-1.0], [-2.0]])
-    expected = torch.cat([torch.full((17,), 0.0), torch.full((23,), 17.0)])
+    expected = torch.cat([torch.full((16,), 1.0), torch.zeros(1), torch.full((23,), 18.0)])
     assert torch.equal(held(read, inputs, before)[0, :, 0], expected)
-    expected = torch.cat([torch.full((31,), -2.0), torch.full((9,), 71.0)])
+    expected = torch.cat([torch.full((30,), -2.0), torch.zeros(1), torch.full((9,), 72.0)])
     assert torch.equal(held(read, inputs, before)[1, :, 0], expected)
+
+
+@every_model
+def test_a_clip_that_is_read_alone_does_not_hear_the_label_before_it(name: str) -> None:
+    model, read = build(name), tokens()[:1]
+    starts = torch.zeros_like(read, dtype=torch.bool)
+    starts[0, 16] = True  # the end mark of the clip before is the first that the next one reads
+    whole, _ = model(read, None, starts)
+    alone, _ = model(read[:, 16:])
+    torch.testing.assert_close(whole[:, 16:], alone, rtol=0, atol=1e-10)
 
 
 def test_without_labels_it_is_the_language_model() -> None:
@@ -113,6 +123,7 @@ def test_a_clip_ends_where_the_model_says(spoken: WaveModel) -> None:
         (["--out", "a.mp3", "--prompt", "7"], "name a .wav or a .flac file"),
         (["--out", "a.wav", "--prompt", "eight"], "knows one of #, *, 0, 1"),
         (["--out", "a.wav"], "--prompt '': "),
+        (["--out", "a.wav", "--prompt", "7", "--beam", "2"], "--beam: a sound is drawn sample by sample"),
     ],
 )
 def test_what_cannot_be_said_is_one_line(
