@@ -141,10 +141,11 @@ class Read:
     Args:
         forward: maps tokens (1, T) and a state to logits (1, T, V) and a state.
         eos: the end mark, which opens a text.
+        device: where it computes.
     """
 
-    def __init__(self, forward: Callable[[Any, Any], Any], eos: int) -> None:
-        self.forward, self.eos = forward, eos
+    def __init__(self, forward: Callable[[Any, Any], Any], eos: int, device: torch.device | str = "cpu") -> None:
+        self.forward, self.eos, self.device = forward, eos, device
         self.known: dict[Text, tuple[np.ndarray, Any]] = {}
 
     def __call__(self, text: Text) -> np.ndarray:
@@ -156,6 +157,7 @@ class Read:
             if len(self.known) > 1 << 16:
                 self.known.clear()
             state = self._after(text[:-1])[1] if text else None
-            logits, state = self.forward(torch.tensor([[text[-1] if text else self.eos]]), state)
-            self.known[text] = logits[0, -1].double().log_softmax(-1).numpy(), state
+            token = torch.tensor([[text[-1] if text else self.eos]], device=self.device)
+            logits, state = self.forward(token, state)
+            self.known[text] = logits[0, -1].double().log_softmax(-1).cpu().numpy(), state
         return self.known[text]

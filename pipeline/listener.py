@@ -97,7 +97,7 @@ class Listener:
         if isinstance(self.model, Classifier):
             return self._classify
         assert isinstance(self.model, SequenceToSequence)
-        limits = Limits(arguments.tokens, eos=self.eos)
+        limits = Limits(arguments.tokens, arguments.min_tokens, self.eos, arguments.no_repeat)
         return lambda source: self._spell(source, choice or Greedy(), limits)
 
     @torch.no_grad()
@@ -135,11 +135,11 @@ class Listener:
         known = self.tokenizer.get_vocab()
         if (Path(name) / MANIFEST).is_file():
             return counted(Dataset.open(name), known)
-        run, model, _ = open_model(name, "best")
+        run, model, device = open_model(name, "best")
         tokenizer, eos = vocabulary(run / "tokenizer.json")
         if not isinstance(model, LanguageModel) or tokenizer.get_vocab() != known:
             raise ConfigError(f"--lm {name}: give a language model, or a dataset, with the vocabulary of {self.run}")
-        return Read(model, eos)
+        return Read(model, eos, device)
 
 
 def counted(dataset: Dataset, known: dict[str, int]) -> Language:

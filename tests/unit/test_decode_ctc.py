@@ -97,3 +97,14 @@ def test_a_narrow_search_is_no_better_than_a_wide_one() -> None:
 def test_a_width_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="width=0 must be at least 1"):
         PrefixBeam(0)
+
+
+def test_a_language_model_is_asked_where_it_computes() -> None:
+    asked = []
+
+    def forward(tokens: torch.Tensor, state: None) -> tuple[torch.Tensor, None]:
+        asked.append(tokens.device.type)
+        return torch.zeros(1, 1, TOKENS), state
+
+    assert Read(forward, EOS, "meta")((1, 2)) == pytest.approx(np.full(TOKENS, -math.log(TOKENS)))
+    assert asked == ["meta"] * 3

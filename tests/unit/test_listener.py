@@ -105,6 +105,8 @@ def test_a_file_is_spelled(
     soundfile.write(tmp_path / "a.wav", clip(data), 8000)
     [line] = heard(capsys, str(tmp_path / "a.wav"), "--tokens", "4", "--json")
     assert set(json.loads(line)) == {"audio", "text"}
+    [varied] = heard(capsys, str(tmp_path / "a.wav"), "--tokens", "4", "--no-repeat", "1", "--json")
+    assert varied != line  # untrained, it says the same again and again
     assert main(["generate", "run", "--audio", "a.wav", "--lm", "x"]) == 2
     assert "only CTC takes a language model" in capsys.readouterr().err
 
