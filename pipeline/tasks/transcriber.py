@@ -84,6 +84,11 @@ class Transcriber(Task):
         """Look for transcripts that are too long to be said."""
         self.check("train", "validation")
 
+    def on_validation_start(self) -> None:
+        """Look for them where only a validation runs."""
+        if self.trainer.state.fn == "validate":
+            self.check("validation")
+
     def on_test_start(self) -> None:
         """Look for transcripts that are too long to be said."""
         self.check("test")

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pipeline.data.audio import AudioDataModule
 from pipeline.data.batch import IGNORE
 from pipeline.data.plan import NO_SAMPLE, Slice
 from pipeline.decode_ctc import PrefixBeam, collapsed
+from pipeline.errors import DataError
 from pipeline.models.listening import Ear
 from pipeline.models.transcribers import (
     ConformerTranscriber,
@@ -131,6 +133,10 @@ def test_a_transcript_longer_than_its_sound_is_one_line(
     error = capsys.readouterr().err
     assert "3.wav (train) has 25 positions for a transcript that needs 27 (1 such clips)" in error
     assert "lower ear.halvings" in error
+    model = LSTMTranscriber(3, 8000, 8, 1)
+    model._trainer = SimpleNamespace(state=SimpleNamespace(fn="validate"), datamodule=AudioDataModule(Path("data")))
+    with pytest.raises(DataError, match=r"3\.wav \(validation\) has 25 positions"):
+        model.on_validation_start()  # a loss without end would tell nothing
 
 
 def test_listening_and_spelling_looks_at_the_sound(tiny_audio_dataset: Path) -> None:
