@@ -30,6 +30,7 @@ from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.randomness import Randomness
 from pipeline.data.text import TextDataModule
 from pipeline.tasks.language_model import LanguageModel
+from pipeline.tasks.wave_model import WaveModel
 from pipeline.tracking.journal_logger import JournalLogger
 
 WANTED = 0.97  # of the bare loop's speed
@@ -38,11 +39,12 @@ WIDTHS = {"bag_of_words": 1024, "ngram": 640, "rnn": 1152, "lstm": 736, "gru": 8
 
 
 def architectures() -> Iterator[tuple[str, type[LanguageModel]]]:
-    """Every thin LightningModule of pipeline.models, by file."""
+    """Every thin LightningModule of texts of pipeline.models, by file."""
     for module in pkgutil.iter_modules(pipeline.models.__path__):
         found = importlib.import_module(f"pipeline.models.{module.name}")
         for name in getattr(found, "__all__", ()):
-            if isinstance(thing := getattr(found, name), type) and issubclass(thing, LanguageModel):
+            thing = getattr(found, name)
+            if isinstance(thing, type) and issubclass(thing, LanguageModel) and not issubclass(thing, WaveModel):
                 yield module.name, thing
 
 
