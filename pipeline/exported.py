@@ -175,15 +175,26 @@ A model trained with unroll.
 |---|---|
 {rows}
 
-Losses are in nats a token.
-
-```sh
-unroll generate {name} --prompt TEXT
-```
-
+{_use(name, model)}
 ```python
 from {kind.__module__} import {kind.__name__}
 
 model = {kind.__name__}.from_pretrained("{name}")  # in evaluation mode
 ```
 """
+
+
+def _use(name: str, model: Any) -> str:
+    """How the model is used on the command line, where it can be, and what its losses are."""
+    encoder = getattr(model, "encoder", None)
+    if hasattr(encoder, "size"):  # of images
+        asked = "--image FILE"
+    elif hasattr(encoder, "mel"):
+        asked = "--audio FILE"
+    elif hasattr(model, "rate"):  # of the sound that it makes
+        asked = "--out FILE.wav"
+    else:
+        asked = "--prompt TEXT"
+    if hasattr(model, "vocab_size"):
+        return f"Losses are in nats a token.\n\n```sh\nunroll generate {name} {asked}\n```\n"
+    return f"```sh\nunroll generate {name} {asked}\n```\n" if encoder is not None else ""

@@ -56,6 +56,7 @@ def test_it_learns_which_key_was_pressed(
     assert run.Run(Path("runs/keys")).record["linked"] == {"classes": 16, "rate": 8000}
     assert main(["checkpoint", "export", "keys", "--output", "out"]) == 0
     assert isinstance(Classifier.from_pretrained(Path("out")), MODELS[model])
+    assert "unroll generate out --audio FILE" in Path("out/README.md").read_text()
 
 
 def test_a_dataset_of_transcripts_is_refused(
