@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional
@@ -128,7 +128,7 @@ class TokenPrediction(Task):
         if smoothing := self.head.label_smoothing:
             spread = -log_probabilities.mean(-1).masked_fill(flat == IGNORE, 0.0).sum()
             nats = (1 - smoothing) * nats + smoothing * spread
-        return nats + self._penalty(outputs)
+        return nats + self._penalty(outputs, targets != IGNORE)
 
     def count_held_out(self, outputs: Float[Tensor, "B T D"], targets: Int64[Tensor, "B T"]) -> None:
         """Add a batch to the evaluation."""
@@ -138,12 +138,13 @@ class TokenPrediction(Task):
         logits = self.output(outputs).flatten(0, 1).float()
         return functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
 
-    def _penalty(self, outputs: Tensor) -> Tensor:
-        """AR and TAR of Merity et al. 2017 (section 4.5), summed over positions as the nats are."""
+    def _penalty(self, outputs: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]) -> Tensor:
+        """AR and TAR of Merity et al. 2017 (section 4.5), summed over the same positions as the nats."""
         penalty = outputs.new_zeros(())
         if self.head.activation_penalty:
-            penalty = self.head.activation_penalty * outputs.float().pow(2).mean(-1).sum()
+            penalty = self.head.activation_penalty * outputs.float().pow(2).mean(-1).masked_fill(~keep, 0.0).sum()
         if self.head.slowness_penalty:
             change = torch.diff(outputs.float(), dim=1)
-            penalty = penalty + self.head.slowness_penalty * change.pow(2).mean(-1).sum()
+            slow = change.pow(2).mean(-1).masked_fill(~keep[:, 1:], 0.0).sum()
+            penalty = penalty + self.head.slowness_penalty * slow
         return penalty
