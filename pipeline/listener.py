@@ -148,9 +148,12 @@ def counted(dataset: Dataset, known: dict[str, int]) -> Language:
     Raises:
         ConfigError: the dataset has another vocabulary, or no transcripts.
     """
+    refusal = f"--lm {dataset.path}: give a dataset of transcripts with the vocabulary of the run"
+    if "target" not in dataset.vocabularies:  # of numbers
+        raise ConfigError(refusal)
     tokenizer, eos = vocabulary(dataset.target.file)
     if tokenizer.get_vocab() != known or "train" not in dataset.splits or dataset.kind == "tokens":
-        raise ConfigError(f"--lm {dataset.path}: give a dataset of transcripts with the vocabulary of the run")
+        raise ConfigError(refusal)
     split = dataset.splits["train"]
     sentences = [np.append(split.target(sample), eos).astype(np.int64) for sample in range(split.samples)]
     ngram = KneserNey.fit(np.concatenate(sentences), eos, dataset.target.size, ORDER)

@@ -137,3 +137,11 @@ def test_other_vocabularies_cannot_join_in(
     opened(LSTMTranscriber, tiny_audio_dataset)
     assert main(["generate", "run", "--audio", "a.wav", "--lm", str(tiny_labels_dataset)]) == 2
     assert "with the vocabulary of the run" in capsys.readouterr().err
+
+
+def test_a_dataset_of_numbers_cannot_join_in(
+    opened: Open, tiny_audio_dataset: Path, tiny_series_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened(LSTMTranscriber, tiny_audio_dataset)
+    assert main(["generate", "run", "--audio", "a.wav", "--lm", str(tiny_series_dataset)]) == 2
+    assert f"--lm {tiny_series_dataset}: give a dataset of transcripts" in capsys.readouterr().err
