@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentParser
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UserError
 
 LISTED = 16  # keys of a class that a line may list
 CLASS = r"class_path(?:=| )'([\w.]+)'"
@@ -56,6 +56,13 @@ def _check_file(path: Path) -> None:
         raise ConfigError(f"--config {path} is no YAML: {error}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"--config {path} holds no keys with values: give an experiment or an overlay of configs/")
+
+
+def own(error: BaseException | None) -> UserError | None:
+    """The error of ours that jsonargparse wrapped in one of its own, if there is one."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def plainly(message: str, keys: Iterable[str] = ()) -> str:

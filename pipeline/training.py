@@ -24,7 +24,7 @@ from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.execution import Execution
 from pipeline.callbacks.guard import Guard
 from pipeline.callbacks.watchdog import Watchdog
-from pipeline.complaints import check_files, plainly
+from pipeline.complaints import check_files, own, plainly
 from pipeline.data.plan import Share
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
 from pipeline.resume import Start, begin
@@ -85,7 +85,8 @@ class CommandLine(LightningCLI):
         except UserError:
             raise
         except Exception as error:  # jsonargparse raises its own, argparse's and what a constructor raised
-            raise ConfigError(plainly(str(error), parser.get_defaults(skip_validation=True).keys())) from error
+            keys = parser.get_defaults(skip_validation=True).keys()
+            raise own(error) or ConfigError(plainly(str(error), keys)) from error
 
     def _set_seed(self) -> None:
         """Each process seeds itself when it builds."""
@@ -108,7 +109,7 @@ class CommandLine(LightningCLI):
         except UserError:
             raise
         except Exception as error:  # what a constructor raised, and what jsonargparse makes of it
-            raise ConfigError(plainly(str(error))) from error
+            raise own(error) or ConfigError(plainly(str(error))) from error
         model, data = self.config_init.model, self.config_init.data
         model.build = partial(self._build_model, data.linked)
         return model, data, self.config_init

@@ -14,6 +14,7 @@ from torch.nn import functional
 from pipeline.callbacks.confusions import Confusions
 from pipeline.callbacks.samples import Samples
 from pipeline.data.batch import IGNORE, LabelBatch
+from pipeline.errors import DataError
 from pipeline.metrics import Confusion, TokenLoss
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.task import Task
@@ -39,6 +40,8 @@ class Classifier(Task):
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
+        if not classes:
+            raise DataError("a classifier learns labels, and the dataset has transcripts: prepare it with --labels")
         super().__init__(optimizer, schedule)
         self.encoder, self.classes, self.label_smoothing = encoder, classes, label_smoothing
         self.output = nn.Linear(int(encoder.width), classes)  # type: ignore[arg-type]

@@ -63,6 +63,8 @@ class Transcriber(Task):
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
+        if not vocab_size:
+            raise DataError("a transcriber learns transcripts, and the dataset has labels: name another one")
         super().__init__(optimizer, schedule)
         self.encoder, self.vocab_size, self.transcription = encoder, vocab_size, transcription
         self.output = nn.Linear(int(encoder.width), vocab_size + 1)  # type: ignore[arg-type]

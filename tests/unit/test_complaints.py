@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
+from pipeline.models.keywords import ConvKeywords
+from pipeline.models.transcribers import LSTMTranscriber
 from pipeline.training import parse
 
 LSTM = str(Path(__file__).parents[2] / "configs" / "text" / "lstm.yaml")
@@ -68,3 +70,16 @@ def test_a_file_that_is_not_there_is_told_from_one_of_a_similar_name() -> None:
         parse([f"--config={Path(LSTM).parent}"])
     with pytest.raises(ConfigError, match=r"lstm.yaml is no option: give it as --config"):
         parse([LSTM])
+
+
+def test_a_dataset_of_another_kind_is_a_mistake_of_the_data_not_of_the_config(tiny_captions_dataset: Path) -> None:
+    gru = Path(LSTM).parents[1] / "pairs" / "gru.yaml"
+    with pytest.raises(DataError, match="is a dataset of kind 'captions', 'pairs' is wanted"):
+        parse([f"--config={gru}", f"--data.init_args.dataset={tiny_captions_dataset}"]).build()
+
+
+def test_labels_and_transcripts_are_not_taken_for_each_other() -> None:
+    with pytest.raises(DataError, match="a classifier learns labels"):
+        ConvKeywords(classes=0, rate=8000)
+    with pytest.raises(DataError, match="a transcriber learns transcripts"):
+        LSTMTranscriber(vocab_size=0, rate=8000)
