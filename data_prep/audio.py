@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
 
 from data_prep import key_tones, tokenizer
 from data_prep.clips import Clip, Naming, find
+from data_prep.command import Parser, check_output, count, share, vocabulary
 from data_prep.division import Where, divided
 from data_prep.hearing import Heard, Hearing, joined
 from data_prep.prepare import SPLITS, Workplace
@@ -25,7 +26,7 @@ from data_prep.report import Report, progress
 from data_prep.shards import Shards
 from data_prep.workers import in_order
 from pipeline.dataset import TOKENIZER
-from pipeline.durable import sha256, write_durably
+from pipeline.durable import write_durably
 from pipeline.errors import ConfigError, DataError, UserError
 
 PROGRAM = "unroll prepare audio"
@@ -39,30 +40,20 @@ EXAMPLES = """examples:
   unroll prepare audio --train train.jsonl --validation val.jsonl --lowercase --output data/speech"""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see `{self.prog} --help`")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        PROGRAM,
-        description=(__doc__ or "").split("\n")[0],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
     add("source", nargs="?", help="directory, manifest (.jsonl .csv .tsv), hub:NAME[:CONFIG[:SPLIT]] or builtin")
     add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
     add("--overwrite", action="store_true", help="replace a dataset that is there")
-    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes that decode (default: all)")
+    add("--workers", type=count, default=os.cpu_count() or 1, metavar="N", help="processes that decode (default: all)")
     add = parser.add_argument_group("splits").add_argument
     for name in SPLITS:
         add(f"--{name}", metavar="SOURCE", help=f"the {name} split")
     add("--test-where", nargs="+", type=Where.of, default=[], metavar="FIELD=VALUES", help="such as index=0-4")
     add("--validation-where", nargs="+", type=Where.of, default=[], metavar="FIELD=VALUES", help="or speaker=ann,bob")
-    add("--validation-share", type=float, default=0.05, metavar="SHARE", help="cut from training (0.05)")
-    add("--test-share", type=float, default=0.05, metavar="SHARE", help="the same for the test split (0.05)")
+    add("--validation-share", type=share, default=0.05, metavar="SHARE", help="cut from training (0.05)")
+    add("--test-share", type=share, default=0.05, metavar="SHARE", help="the same for the test split (0.05)")
     add("--by-speaker", action="store_true", help="no speaker is in two splits")
     add = parser.add_argument_group("fields").add_argument
     add("--pattern", help="of file names: '{label}_{speaker}_{index}'; with a slash in it, of paths")
@@ -71,12 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--label-field", default="label", metavar="NAME", help="the label (label)")
     add("--speaker-field", default="speaker", metavar="NAME", help="the speaker (speaker)")
     add("--labels", action="store_true", help="learn labels, though there are transcripts")
-    add("--clips", type=int, default=2000, metavar="N", help="how many of builtin (2000)")
+    add("--clips", type=count, default=2000, metavar="N", help="how many of builtin (2000)")
     add = parser.add_argument_group("sound").add_argument
-    add("--rate", type=int, default=16000, help="samples a second of all clips (16000)")
+    add("--rate", type=count, default=16000, help="samples a second of all clips (16000)")
     add("--min-seconds", type=float, default=0.1, help="shorter clips are dropped (0.1)")
     add("--max-seconds", type=float, default=30.0, help="longer clips are dropped (30)")
-    add("--max-bad-share", type=float, default=0.01, metavar="SHARE", help="fail above this share of bad clips (0.01)")
+    add("--max-bad-share", type=share, default=0.01, metavar="SHARE", help="fail above this share of bad clips (0.01)")
     add("--join", nargs=2, type=int, metavar=("FEWEST", "MOST"), help="join labelled clips of a speaker to strings")
     add("--join-times", type=float, default=5.0, metavar="N", help="how often a clip is used for them (5)")
     add = parser.add_argument_group("transcripts").add_argument
@@ -113,19 +104,11 @@ def _check(options: argparse.Namespace) -> None:
     options.train = options.train or options.source
     if options.train is None or (options.source and options.train != options.source):
         raise ConfigError("name one source of training clips: SOURCE, or --train SOURCE")
-    for name in ("validation_share", "test_share", "max_bad_share"):
-        if not 0 <= getattr(options, name) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)} is no share: from 0 to below 1")
-    if options.rate < 1 or options.workers < 1 or options.clips < 1:
-        raise ConfigError("--rate, --workers and --clips must be at least 1")
     if not 0 <= options.min_seconds < options.max_seconds:
         raise ConfigError(f"--min-seconds {options.min_seconds} must be below --max-seconds {options.max_seconds}")
     if options.join and not 1 <= options.join[0] <= options.join[1]:
         raise ConfigError(f"--join {options.join[0]} {options.join[1]} wants the fewest clips first, at least 1")
-    if options.output.exists() and not options.overwrite:
-        raise DataError(f"{options.output} exists; choose another --output or add --overwrite")
-    if options.output.exists() and not (options.output / "dataset.json").is_file():
-        raise DataError(f"{options.output} is no dataset, so it is not overwritten; choose another --output")
+    check_output(options.output, options.overwrite)
 
 
 def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
@@ -148,13 +131,10 @@ def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv
     about: dict[str, Any] = {"rate": options.rate}
     if not targets.texts:
         about["labels"] = targets.labels
-    described = {"file": TOKENIZER, "size": (file := place.path / TOKENIZER).stat().st_size, "sha256": sha256(file)}
     manifest = {
         "kind": "audio",
         "splits": splits,
-        "tokenizer": described,
-        "vocab_size": tokenizer.size(targets.tokenizer),
-        "eos": targets.tokenizer.token_to_id(tokenizer.EOS),
+        **vocabulary(place.path / TOKENIZER, targets.tokenizer),
         "audio": about,
         "sources": [source for name in SPLITS if (source := getattr(options, name))],
         "command": [*PROGRAM.split(), *argv],

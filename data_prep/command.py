@@ -37,7 +37,7 @@ def share(text: str) -> float:
 def count(text: str) -> int:
     """A positive number, for `type=`."""
     if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
+        raise argparse.ArgumentTypeError(f"{text} is not positive: it must be at least 1")
     return value
 
 
