@@ -339,7 +339,7 @@ def translator(run):
 
 def test_a_source_is_written_from_and_not_repeated(translator, capsys):
     """Alone, in company, as JSON and by a beam of one: the same most probable text."""
-    words = [word for word in word_tokenizer().get_vocab() if word.isalpha()][:3]
+    words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())[:3]
     sources = [words[0], " ".join(words), f"{words[2]} {words[1]}"]
     alone = []
     for source in sources:
@@ -353,7 +353,7 @@ def test_a_source_is_written_from_and_not_repeated(translator, capsys):
 
 
 def test_nothing_is_written_twice_and_what_was_not_looked_at_counts(translator, capsys):
-    words = [word for word in word_tokenizer().get_vocab() if word.isalpha()]
+    words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())
     options = ["babble", "--prompt", " ".join(words[:4]), "--tokens", "9", "--beam", "4", "--n-best", "4", "--json"]
     found = []
     short = ["--tokens", "2"]
@@ -371,8 +371,8 @@ def test_attention_is_drawn_token_against_token(translator, capsys, tmp_path):
 
     from pipeline.attention_pictures import CELL, label
 
-    words = [word for word in word_tokenizer().get_vocab() if word.isalpha()][:3]
-    options = ["babble", "--prompt", " ".join(words), "--tokens", "5", "--beam", "2"]
+    words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())[:3]
+    options = ["babble", "--prompt", " ".join(words), "--tokens", "5", "--min-tokens", "5", "--beam", "2"]
     main(options)
     text = capsys.readouterr().out
     main([*options, "--attention", str(tmp_path / "a.png")])
@@ -412,7 +412,7 @@ def test_a_chat_gives_each_reply_the_last_turns(translator, capsys, monkeypatch)
     heard = []
     begin = translator.model.begin
     monkeypatch.setattr(translator.model, "begin", lambda source: heard.append(source[0][0].tolist()) or begin(source))
-    words = [word for word in word_tokenizer().get_vocab() if word.isalpha()][:2]
+    words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())[:2]
     (translator.path / "run.json").write_text(json.dumps({"dataset": {"dialogue": {"mark": words[0], "history": 2}}}))
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{words[0]}\n\n{words[1]}\n"))
     assert main(["babble", "--chat", "--greedy", "--tokens", "3"]) == 0
