@@ -16,6 +16,8 @@ import soxr
 from jaxtyping import Float, Float32, UInt8
 
 LEVELS = 256
+END = LEVELS  # the token after the last level of a clip
+FIRST_LABEL = LEVELS + 1  # the token of class 0
 MU = LEVELS - 1
 FULL_SCALE = 0.9999  # from here on a sample counts as clipped: both ends of 16 bits
 

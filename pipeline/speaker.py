@@ -15,8 +15,8 @@ from pipeline import sound
 from pipeline.decode import Greedy, Limits, Sample, Stepwise, stream
 from pipeline.decode_beam import Beam
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.sound import LEVELS
-from pipeline.tasks.wave_model import LABELS, WaveModel
+from pipeline.sound import END, FIRST_LABEL, LEVELS
+from pipeline.tasks.wave_model import WaveModel
 from pipeline.writer import EOS, UNK, open_model, vocabulary
 
 CONTAINERS = {".wav": "WAV", ".flac": "FLAC"}
@@ -51,7 +51,7 @@ class Speaker:
             raise ConfigError(f"--out: {run} is a {type(model).__name__}, which makes no sounds; see configs/audio")
         tokenizer, _ = vocabulary(run / "tokenizer.json")
         known = sorted(set(tokenizer.get_vocab()) - {EOS, UNK})
-        return cls(run, model, known if model.vocab_size > LABELS else [], device)
+        return cls(run, model, known if model.vocab_size > FIRST_LABEL else [], device)
 
     def speak(self, prompt: str, choice: Any, arguments: argparse.Namespace) -> None:
         """Draw a wave and write it.
@@ -67,7 +67,7 @@ class Speaker:
         if isinstance(choice, Beam):
             raise ConfigError("--beam: a sound is drawn sample by sample; sample, or give --greedy")
         opening = self.opening(prompt)
-        limits = Limits(max(1, round(arguments.seconds * self.model.rate)), eos=LEVELS if arguments.stop else None)
+        limits = Limits(max(1, round(arguments.seconds * self.model.rate)), eos=END if arguments.stop else None)
         try:
             levels = self.levels(opening, choice or Sample(), limits, arguments.seed)
         except ValueError as error:
@@ -86,20 +86,20 @@ class Speaker:
             ConfigError: a label that is not known, or none where one is wanted.
         """
         if not self.labels and not prompt:
-            return [LEVELS]
+            return [END]
         if prompt not in self.labels:
             known = f"one of {', '.join(self.labels)}" if self.labels else "none: it was trained without labels"
             raise ConfigError(f"--prompt {prompt!r}: {self.run} knows {known}")
-        return [LEVELS, LABELS + self.labels.index(prompt)]
+        return [END, FIRST_LABEL + self.labels.index(prompt)]
 
     def levels(self, opening: list[int], choice: Stepwise | Greedy, limits: Limits, seed: int) -> np.ndarray:
         """The mu-law levels of a clip, without its end mark."""
 
         def forward(tokens: torch.Tensor, state: Any) -> Any:
             logits, state = self.model(tokens, state)
-            logits[..., LABELS:] = -torch.inf  # a clip does not begin in the middle of another
+            logits[..., FIRST_LABEL:] = -torch.inf  # a clip does not begin in the middle of another
             if limits.eos is None:
-                logits[..., LEVELS] = -torch.inf
+                logits[..., END] = -torch.inf
             return logits, state
 
         found = [token for (token,) in stream(forward, [opening], choice, limits, [seed], self.device)]

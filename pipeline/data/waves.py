@@ -16,10 +16,8 @@ from jaxtyping import Int64
 from pipeline.data.text import TextDataModule
 from pipeline.errors import ConfigError
 from pipeline.records import RecordSplit
-from pipeline.sound import LEVELS, compress, decode
+from pipeline.sound import END, FIRST_LABEL, compress, decode
 
-END = LEVELS  # the end mark
-FIRST_LABEL = LEVELS + 1  # the token of class 0
 HELD = 64  # decoded clips that are kept at hand
 
 

@@ -98,7 +98,9 @@ class LanguageModel(TokenPrediction):
         return outputs
 
     def _outputs(self, tokens: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
-        inputs = self.embedding(tokens)
+        return self._run(self.embedding(tokens), state, starts)
+
+    def _run(self, inputs: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
         if starts is not None:
             return read_documents(self.network, inputs, starts), None
         outputs, state = self.network(inputs, state)

@@ -14,14 +14,11 @@ from jaxtyping import Float, Int64
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from pipeline.documents import read_documents
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.sound import LEVELS
+from pipeline.sound import END, FIRST_LABEL
 from pipeline.state import State
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.token_prediction import TokenHead
-
-LABELS = LEVELS + 1  # the first token that is a label
 
 
 class WaveModel(LanguageModel):
@@ -54,18 +51,12 @@ class WaveModel(LanguageModel):
 
     def _outputs(self, tokens: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
         inputs = self.embedding(tokens)
-        if self.vocab_size == LABELS:
+        if self.vocab_size == FIRST_LABEL:
             return self._run(inputs, state, starts)
         before, inner = (inputs.new_zeros(len(inputs), self.network.width), None) if state is None else state
         condition = held(tokens, inputs, before)
         outputs, inner = self._run(inputs + condition, inner, starts)
         return outputs, None if starts is not None else (condition[:, -1].clone(), inner)
-
-    def _run(self, inputs: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
-        if starts is not None:
-            return read_documents(self.network, inputs, starts), None
-        outputs, state = self.network(inputs, state)
-        return outputs, state
 
 
 def held(
@@ -79,7 +70,7 @@ def held(
         before: what was held before the first position.
     """
     places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    last = torch.where(tokens >= LEVELS, places, -1).cummax(1).values  # end mark or label
-    heard = tokens.take_along_dim(last.clamp(min=0), 1) >= LABELS
+    last = torch.where(tokens >= END, places, -1).cummax(1).values  # end mark or label
+    heard = tokens.take_along_dim(last.clamp(min=0), 1) >= FIRST_LABEL
     found = inputs.take_along_dim(last.clamp(min=0)[..., None], 1) * heard[..., None]
     return torch.where(last[..., None] >= 0, found, before[:, None])

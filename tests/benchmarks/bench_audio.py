@@ -1,10 +1,11 @@
 """Sound against bare loops on the same core, in turns: loading, features, a training step, and drawing a wave.
 
-    python tests/benchmarks/bench_audio.py [--rounds 5]
+    python tests/benchmarks/bench_audio.py [--rounds 5] [--counted data/NAME]
 
 Loading: seconds of audio a second through the DataLoader, against decoding the same FLAC bytes with soundfile alone.
 Features: the log-mel spectrogram against librosa's. Training: a Trainer's step against a bare PyTorch loop on the same
-batches. Waves: samples a second with the carried state, against reading everything again for each sample.
+batches. Waves: samples a second with the carried state, against reading everything again for each sample. With
+`--counted`, bits a sample of the test split of a labelled dataset, where each level is foretold by the one before.
 """
 
 import argparse
@@ -23,10 +24,13 @@ import torch
 import data_prep.audio
 from pipeline.data.audio import AudioDataModule
 from pipeline.data.plan import MicroBatches, Share
+from pipeline.data.waves import WaveDataModule
 from pipeline.decode import Greedy, Limits, stream
+from pipeline.models.kneser_ney import KneserNey, measure
 from pipeline.models.spectrogram import LogMel
 from pipeline.models.transcribers import LSTMTranscriber
 from pipeline.models.waves import WaveNet
+from pipeline.sound import END
 
 RATE, DRAWN = 8000, 300
 
@@ -99,6 +103,14 @@ def waves() -> tuple[float, float]:
     return DRAWN / cached, DRAWN // 10 / timed(again)
 
 
+def counted(dataset: Path) -> float:
+    """Bits a sample of the first-order Markov chain that was counted in training (smoothed as by Kneser and Ney)."""
+    data = WaveDataModule(labels=True, dataset=dataset)
+    train = data.split("train")
+    model = KneserNey.fit(train.read(0, train.tokens), END, data.linked["vocab_size"], order=2)
+    return measure(model, data.split("test"))["bits_per_byte"]
+
+
 def timed(work: Callable[[], object]) -> float:
     """Seconds that it takes."""
     began = time.perf_counter()
@@ -109,7 +121,12 @@ def timed(work: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--counted", type=Path, metavar="DATASET", help="count this one and measure nothing else")
+    options = parser.parse_args()
+    rounds = options.rounds
+    if options.counted:
+        print(f"each level after the one before: {counted(options.counted):.3f} bits a sample")
+        return
     with tempfile.TemporaryDirectory() as folder:
         output = ["--output", f"{folder}/keys", "--tokenizer", "word", "--clips", "400", "--workers", "1"]
         assert data_prep.audio.main(["builtin", *output, "--rate", str(RATE)]) == 0
