@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import journal
+from pipeline.arguments import Parser
 from pipeline.dataset import Dataset
 from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.run import Run, directory_of
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="unroll demo", description=(__doc__ or "").split("\n")[0])
+    parser = Parser(prog="unroll demo", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("--steps", type=int, metavar="N", help="optimizer steps of each model (default: as in configs/demo)")
     add("--stop-after", type=int, default=150, metavar="STEP", help="when the LSTM is stopped (default: 150)")
@@ -90,8 +91,8 @@ def show(steps: int | None, stop_after: int) -> None:
         run(["generate", name, *SAMPLE])
     say("6. Side by side, with a counted 5-gram as the honest baseline.")
     run(["compare", *CONFIGS])
-    print("Python's topics repeat one another: two fifths of the validation text (in runs of 13 words) stand in the")
-    print("training text too, and counting recalls them.")
+    print("Python's topics repeat one another: whole passages of the validation text stand in the training text too,")
+    print("and counting recalls them.")
     say("7. Another network looks at drawings and learns to say what is on them.")
     describe(limit)
 
