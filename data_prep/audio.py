@@ -18,13 +18,14 @@ import pyarrow as pa
 
 from data_prep import key_tones, tokenizer
 from data_prep.clips import Clip, Naming, find
-from data_prep.command import Parser, check_output, count, share, vocabulary
+from data_prep.command import check_output, vocabulary
 from data_prep.division import Where, divided
 from data_prep.hearing import Heard, Hearing, joined
 from data_prep.prepare import SPLITS, Workplace
 from data_prep.report import Report, progress
 from data_prep.shards import Shards
 from data_prep.workers import in_order
+from pipeline.arguments import Parser, count, share
 from pipeline.dataset import TOKENIZER
 from pipeline.durable import write_durably
 from pipeline.errors import ConfigError, DataError, UserError

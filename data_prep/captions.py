@@ -19,11 +19,12 @@ import pyarrow as pa
 
 from data_prep.caption_corpus import Corpus
 from data_prep.caption_source import Captioned
-from data_prep.command import Parser, check_output, count, share, vocabulary
+from data_prep.command import check_output, vocabulary
 from data_prep.prepare import SPLITS, Workplace, train_once
 from data_prep.report import Report, progress
 from data_prep.shards import SHARD_BYTES, Shards
 from data_prep.workers import in_order
+from pipeline.arguments import Parser, count, share
 from pipeline.durable import sha256
 from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.images import MAX_PIXELS, ImageError, shrink

@@ -1,44 +1,10 @@
-"""What the preparations' command lines have in common."""
+"""What the preparations have in common: where they write, and what they say of a tokenizer."""
 
-import argparse
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pipeline.durable import sha256
-from pipeline.errors import ConfigError, DataError
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises what it does not understand as one line.
-
-    Args:
-        program: how the command begins.
-        about: what it does.
-        examples: what its help ends with.
-    """
-
-    def __init__(self, program: str, about: str, examples: str) -> None:
-        super().__init__(
-            program, description=about, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see `{self.prog} --help`")
-
-
-def share(text: str) -> float:
-    """A share of something, for `type=`."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share: use a number from 0 to below 1")
-    return value
-
-
-def count(text: str) -> int:
-    """A positive number, for `type=`."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive: it must be at least 1")
-    return value
+from pipeline.errors import DataError
 
 
 def check_output(output: Path, overwrite: bool) -> None:

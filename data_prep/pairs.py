@@ -17,11 +17,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.command import Parser, check_output, vocabulary
+from data_prep.command import check_output, vocabulary
 from data_prep.pair_source import Read, Unit, is_hub, reader
 from data_prep.prepare import SPLITS, Workplace
 from data_prep.report import Report
 from data_prep.shards import Shards
+from pipeline.arguments import Parser
 from pipeline.dataset import TOKENIZER
 from pipeline.durable import sha256, write_durably
 from pipeline.errors import ConfigError, DataError, UserError

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from data_prep.command import Parser, check_output, count, share
+from data_prep.command import check_output
 from data_prep.prepare import Workplace
 from data_prep.series_checks import (
     CONSTANT,
@@ -26,6 +26,7 @@ from data_prep.series_checks import (
     seasonal_error,
     trimmed,
 )
+from pipeline.arguments import Parser, count, share
 from pipeline.durable import sha256
 from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.frames import MISSING, Findings, Frame, Layout, filled, frames_of

@@ -13,11 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from data_prep.command import Parser, check_output, count, share
+from data_prep.command import check_output
 from data_prep.corpus import CUTS, Corpus
 from data_prep.prepare import SPLITS, Workplace, train_once
 from data_prep.report import Report, progress
 from data_prep.source import DOCUMENTS
+from pipeline.arguments import Parser, count, share
 from pipeline.durable import sha256
 from pipeline.errors import ConfigError, DataError, UserError
 

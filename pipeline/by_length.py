@@ -4,13 +4,13 @@ A model that keeps its source in one vector should lose with the length, one wit
 and Bengio 2015, figure 2).
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pipeline.arguments import Parser
 from pipeline.errors import ConfigError, DataError
 from pipeline.run import find_run
 
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
 
     known = {name: kind for name, kind in vars(scores).items() if isinstance(kind, type) and issubclass(kind, Score)}
     known.pop("Score")
-    parser = argparse.ArgumentParser(prog="unroll by-length", description=__doc__.split("\n")[0])
+    parser = Parser(prog="unroll by-length", description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="runs that `unroll test` measured on the same data")
     add("--groups", type=int, default=5, metavar="N", help="groups of about as many sources each (default: 5)")

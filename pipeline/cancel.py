@@ -1,8 +1,7 @@
 """`unroll cancel RUN`: take a run's job out of the queue; one that trains saves first and can be submitted again."""
 
-import argparse
-
 from pipeline import jobs
+from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
 
 
@@ -12,7 +11,7 @@ def main(argv: list[str]) -> int:
     Raises:
         ConfigError: a run has no job in the queue, or Slurm refuses.
     """
-    parser = argparse.ArgumentParser(prog="unroll cancel", description=__doc__)
+    parser = Parser(prog="unroll cancel", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     queued = jobs.queue()
     for name in parser.parse_args(argv).runs:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import Parser
 from pipeline.errors import CheckpointError
 from pipeline.journal import JournalWriter, plain
 from pipeline.run import Run, choose_checkpoint, find_run
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="unroll checkpoint", description="Look at checkpoints; take models out.")
+    result = Parser(prog="unroll checkpoint", description="Look at checkpoints; take models out.")
     verbs = result.add_subparsers(metavar="verify|diff|export|convert", required=True)
 
     def verb(work: Callable[[argparse.Namespace], int], name: str, about: str) -> Callable[..., Any]:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import page
+from pipeline.arguments import Parser
 from pipeline.comparison import MISSING, Column, Entry, Group, gather, grouped, is_best, shown
+from pipeline.durable import write_durably
 from pipeline.errors import CheckpointError, DataError, UserError
 from pipeline.run import RUNS, find_run
 
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="unroll compare", description=__doc__)
+    parser = Parser(prog="unroll compare", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="name under runs/, or path, of a run")
     parser.add_argument("--html", type=Path, metavar="PATH", help="where the page goes (compare.html beside the runs)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
@@ -130,7 +131,7 @@ def baseline(path: Path, checksum: str, cache: Path) -> dict[str, Any]:
     say([f"counting {ORDER}-grams of {path}, once"])
     figures = {**kneser_ney.baseline(dataset, ORDER), "tokens": dataset.splits["train"].tokens}
     try:
-        write_whole(kept, json.dumps(figures, indent=1))
+        _keep(kept, json.dumps(figures, indent=1))
     except OSError as error:
         say([f"the baseline will be counted again: {error}"])
     return figures
@@ -162,18 +163,15 @@ def linear(group: Group, path: Path, cache: Path) -> Entry:
         **found,
     }
     try:
-        write_whole(kept, json.dumps(figures))
+        _keep(kept, json.dumps(figures))
     except OSError as error:
         say([f"the baseline will be fitted again: {error}"])
     return Entry(**figures)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file by a rename: all of it or nothing."""
+def _keep(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8", errors="replace")
-    partial.replace(path)
+    write_durably(path, lambda new: new.write_text(text, encoding="utf-8"))
 
 
 def write_page(target: Path, groups: list[Group]) -> None:
@@ -183,7 +181,7 @@ def write_page(target: Path, groups: list[Group]) -> None:
         UserError: it cannot be written there.
     """
     try:
-        write_whole(target, page.render(groups))
+        _keep(target, page.render(groups))
     except OSError as error:
         raise UserError(f"cannot write the page {target}: {error.strerror}; give another with --html") from error
 

@@ -4,7 +4,6 @@ unroll doctor                                   # here
 srun --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 unroll doctor    # on those nodes, and between them
 """
 
-import argparse
 import json
 import os
 import socket
@@ -12,6 +11,7 @@ import sys
 from pathlib import Path
 
 from pipeline import bandwidth, checks, launch, slurm
+from pipeline.arguments import Parser
 from pipeline.checks import FAIL, OK, WARN, Finding
 from pipeline.run import RUNS
 
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     Raises:
         ConfigError: the step's nodes run unequal numbers of tasks.
     """
-    parser = argparse.ArgumentParser(prog="unroll doctor", description=(__doc__ or "").split("\n")[0])
+    parser = Parser(prog="unroll doctor", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where runs are to be (default: runs)")
     parser.add_argument("--json", action="store_true", help="a JSON object for each line")
     options = parser.parse_args(argv)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from pipeline.arguments import Parser
 from pipeline.errors import ConfigError, DataError
 from pipeline.frames import Findings, Frame, Layout, filled, frames_of
 from pipeline.grid import Grid, cycles
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="unroll generate", description="Forecast the next horizon of series.")
+    parser = Parser(prog="unroll generate", description="Forecast the next horizon of series.")
     add = parser.add_argument
     add("run", metavar="RUN", help="name of a run under runs/, or its path")
     add("--history", nargs="+", type=Path, metavar="FILE", help="tables as they were prepared: .csv or .parquet")

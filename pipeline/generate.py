@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.arguments import Parser
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.run import find_run
 
@@ -73,7 +74,7 @@ def is_of_series(name: str) -> bool:
 
 def parser() -> argparse.ArgumentParser:
     """The command line; what is left out is None where a default would hide what the user asked for."""
-    result = argparse.ArgumentParser(prog="unroll generate", description="Continue prompts with a trained model.")
+    result = Parser(prog="unroll generate", description="Continue prompts with a trained model.")
     add = result.add_argument
     add("run", metavar="RUN|DIR", help="name of a run under runs/, its path, or an exported model")
     source = result.add_mutually_exclusive_group()

@@ -1,12 +1,12 @@
 """`unroll logs RUN`: what a run's newest job said, and with -f what it says until it is over."""
 
-import argparse
 import shutil
 import sys
 import time
 from pathlib import Path
 
 from pipeline import jobs
+from pipeline.arguments import Parser
 
 PAUSE = 1.0  # seconds between two looks at the file
 LOOKS = 10  # of them between two questions to the queue
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     Raises:
         CheckpointError: there is no such run, or no job of it has started.
     """
-    parser = argparse.ArgumentParser(prog="unroll logs", description=__doc__)
+    parser = Parser(prog="unroll logs", description=__doc__)
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the job is over")
     options = parser.parse_args(argv)

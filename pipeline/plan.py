@@ -12,6 +12,7 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from pipeline import cluster, journal, layout
+from pipeline.arguments import Parser
 from pipeline.errors import CheckpointError, OutOfMemoryError
 from pipeline.layout import Layout
 from pipeline.run import Run, find_run
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="unroll plan",
         description="What a run will take. What follows -- overrides the config, as for `unroll fit`.",
     )

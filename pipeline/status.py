@@ -1,11 +1,11 @@
 """`unroll status [RUN...]`: where runs stand in the queue and in their training, and what their attempts were worth."""
 
-import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline import jobs
+from pipeline.arguments import Parser
 from pipeline.cluster import clock
 from pipeline.errors import ConfigError
 from pipeline.journal import FILE, Journal, read
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     Raises:
         CheckpointError: there is no such run.
     """
-    parser = argparse.ArgumentParser(prog="unroll status", description=__doc__)
+    parser = Parser(prog="unroll status", description=__doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="default: all runs here")
     names = parser.parse_args(argv).runs
     files = (path for name in (RECORD, jobs.FILE) for path in RUNS.glob(f"*/{name}"))

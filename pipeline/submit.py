@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import cluster, jobs, layout
+from pipeline.arguments import Parser
 from pipeline.cluster import Profile
 from pipeline.errors import ConfigError
 from pipeline.job_script import TRAIN, Element, Job, lead
@@ -66,7 +67,7 @@ def _hand_over(script: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="unroll submit",
         description="Hand a run to Slurm. What follows -- overrides the config, as for `unroll fit`.",
     )

@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
 from pipeline.run import Run, find_run
 
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
         CheckpointError: there is no such run.
         ConfigError: there is no key, the server refuses or cannot be reached, or the training itself sends this run.
     """
-    parser = argparse.ArgumentParser(prog="unroll sync", description=__doc__)
+    parser = Parser(prog="unroll sync", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="name under runs/, or path, of a run")
     parser.add_argument("--watch", action="store_true", help="follow one RUN until it has finished; Ctrl-C ends it")
     parser.add_argument("--upload", action="store_true", help="send the files of checkpoints and exported models too")

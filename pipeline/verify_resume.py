@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
@@ -60,7 +61,7 @@ def main(argv: list[str], start: "Start | None" = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="unroll verify-resume",
         description="Does an experiment, stopped and continued, end in every bit like the straight one?",
         epilog="All else (--KEY VALUE) goes to `unroll fit`. Exit code 0: equal; 1: something differs.",

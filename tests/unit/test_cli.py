@@ -48,3 +48,12 @@ def test_what_the_disk_refuses_is_one_line(
     monkeypatch.setattr("importlib.import_module", lambda _: types.SimpleNamespace(main=refuse))
     assert cli.main(["compare", "x"]) == 1
     assert capsys.readouterr().err.startswith(f"unroll: error: /data/x: {said}, then the same command goes on")
+
+
+@pytest.mark.parametrize("verb", sorted(set(cli.VERBS) - {"prepare"}))
+def test_a_misspelt_option_is_one_line(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([verb, "--nonsense"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("unroll: error: ")
+    assert told.err.count("\n") == 1
