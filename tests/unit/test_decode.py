@@ -1,8 +1,7 @@
-"""Generation against exhaustive enumeration, softmax itself, and every row decoded alone."""
+"""Generation against the softmax itself, the limits it was given, and every row decoded alone."""
 
 import importlib
 import inspect
-import itertools
 import math
 import pkgutil
 
@@ -13,42 +12,7 @@ import pipeline.models
 from pipeline.decode import Greedy, Limits, Sample, generate, stream
 from pipeline.decode_beam import Beam
 from pipeline.tasks.task import Task
-
-VOCAB = 5
-
-
-class Table:
-    """A random model whose next token depends on the last two; its state is the last token read."""
-
-    def __init__(self, seed=0, vocab=VOCAB, sharpness=2.0):
-        generator = torch.Generator().manual_seed(seed)
-        self.vocab = vocab
-        self.logits = sharpness * torch.randn(vocab + 1, vocab, vocab, generator=generator, dtype=torch.float64)
-
-    def __call__(self, tokens, state):
-        before = torch.full_like(tokens[:, :1], self.vocab) if state is None else state[0]
-        before = torch.cat([before, tokens[:, :-1]], dim=1)
-        return self.logits[before, tokens], (tokens[:, -1:],)
-
-    def log_probability(self, prompt, text):
-        whole = [*prompt, *text]
-        logits, _ = self(torch.tensor([whole]), None)
-        logs = logits[0].log_softmax(-1)
-        return sum(logs[len(prompt) - 1 + i, token].item() for i, token in enumerate(text))
-
-
-def prompts_of_unequal_lengths(vocab=VOCAB):
-    generator = torch.Generator().manual_seed(5)
-    return [torch.randint(vocab, (length,), generator=generator).tolist() for length in (4, 1, 7, 2, 4)]
-
-
-def every_text(vocab, longest, eos):
-    """All texts that end with the end mark, or are cut at the limit."""
-    words = [token for token in range(vocab) if token != eos]
-    for length in range(1, longest + 1):
-        for text in itertools.product(words, repeat=length - 1):
-            yield [*text, eos]
-    yield from (list(text) for text in itertools.product(words, repeat=longest))
+from tests.unit.tables import VOCAB, Table, prompts_of_unequal_lengths, repeats
 
 
 @pytest.mark.parametrize("eos", [None, 0])
@@ -58,71 +22,6 @@ def test_greedy_is_sampling_from_the_best_alone_and_a_beam_of_one(eos):
         choices = [Greedy(), Sample(top_k=1), Sample(top_p=1e-9), Beam(1), Beam(1, length_penalty=1.0)]
         texts = [generate(Table(seed), prompts, choice, limits) for choice in choices]
         assert all(other == texts[0] for other in texts[1:])
-
-
-@pytest.mark.parametrize("penalty", [0.0, 1.0])
-def test_a_beam_that_holds_every_text_is_the_exhaustive_search(penalty):
-    model, eos, longest = Table(seed=3, vocab=3), 0, 4
-    prompts = [[1, 2], [2]]
-    texts = list(every_text(3, longest, eos))
-    found = Beam(width=len(texts), length_penalty=penalty).search(model, prompts, Limits(longest, eos=eos))
-    for prompt, hypotheses in zip(prompts, found, strict=True):
-        scored = [(model.log_probability(prompt, text) / len(text) ** penalty, text) for text in texts]
-        expected = sorted(scored, reverse=True)
-        assert [hypothesis.tokens for hypothesis in hypotheses] == [text for _, text in expected]
-        assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx([score for score, _ in expected])
-
-
-class Looker(Table):
-    """A table that looks at a memory of three positions, of which the second prompt has two; a token says where."""
-
-    where = torch.randn(VOCAB, 3, generator=torch.Generator().manual_seed(8))
-
-    def inside(self, state):
-        return state[0]
-
-    def look(self, tokens, state):
-        kept, *before = state
-        logits, after = self(tokens, (before[0],) if before else None)
-        scores = self.where[tokens].masked_fill(~kept[:, None], -math.inf)
-        return logits, (kept, *after), scores.softmax(-1)
-
-    def covered(self, prompt, text, kept):
-        read = torch.tensor([[*prompt, *text[:-1]]])
-        *_, weights = self.look(read, (kept[None],))
-        return weights[0].double().sum(0)[kept].clamp(max=1).log().sum().item()
-
-
-def test_a_beam_that_holds_every_text_ranks_it_by_how_much_of_the_source_it_covered():
-    model, eos, longest = Looker(seed=3, vocab=3), 0, 4
-    prompts, kept = [[1, 2], [2]], torch.tensor([[True, True, True], [True, True, False]])
-    texts, beta = list(every_text(3, longest, eos)), 0.7
-    beam = Beam(len(texts), length_penalty=1.0, coverage_penalty=beta)
-    found = beam.search(model, prompts, Limits(longest, eos=eos), start=(kept,))
-    for prompt, inside, hypotheses in zip(prompts, kept, found, strict=True):
-        expected = {
-            tuple(text): model.log_probability(prompt, text) / len(text) + beta * model.covered(prompt, text, inside)
-            for text in texts
-        }
-        assert {tuple(one.tokens): one.score for one in hypotheses} == pytest.approx(expected, rel=1e-5)
-        assert [one.score for one in hypotheses] == sorted((one.score for one in hypotheses), reverse=True)
-
-
-def repeats(text, n):
-    grams = [tuple(text[at : at + n]) for at in range(len(text) - n + 1)]
-    return len(set(grams)) < len(grams)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_beam_that_holds_every_text_without_repetition_is_the_exhaustive_search_among_them(n):
-    model, eos, longest = Table(seed=3, vocab=4), 0, 3
-    prompts, limits = [[1, 2], [2]], Limits(longest, eos=eos, no_repeat=n)
-    texts = [text for text in every_text(4, longest, eos) if not repeats(text, n)]
-    found = Beam(len(texts)).search(model, prompts, limits)
-    for hypotheses in found:
-        expected = {tuple(text) for text in texts}
-        assert {tuple(one.tokens) for one in hypotheses} == expected
-        assert len(hypotheses) == len(expected)
 
 
 @pytest.mark.parametrize("choice", [Greedy(), Sample(0.8), Beam(1), Beam(3)], ids=str)
@@ -135,66 +34,6 @@ def test_no_way_of_choosing_writes_n_tokens_twice_where_they_may_not(choice, n):
         freely = generate(Table(seed), prompts, choice, Limits(12, at_least=8, eos=0), seed=seed)
         repeated |= any(repeats(text, n) for row in freely for text in row)
     assert repeated
-
-
-def test_a_beam_of_one_is_greedy_under_every_limit():
-    prompts = prompts_of_unequal_lengths()
-    for seed in range(10):
-        for limits in (Limits(9, at_least=4, eos=0), Limits(9, eos=0, no_repeat=2), Limits(9, 3, 0, 1)):
-            assert generate(Table(seed, 12), prompts, Beam(1), limits) == generate(
-                Table(seed, 12), prompts, Greedy(), limits
-            )
-
-
-def narrow_beam(model, prompt, width, limits):
-    """Beam search by the book, on lists, for one prompt."""
-    live, aside = [([], 0.0)], []
-    for _ in range(limits.tokens):
-        grown = [
-            ([*text, token], model.log_probability(prompt, [*text, token]))
-            for text, _ in live
-            for token in range(model.vocab)
-        ]
-        grown.sort(key=lambda one: -one[1])
-        aside += [one for one in grown[:width] if one[0][-1] == limits.eos]
-        live = [one for one in grown if one[0][-1] != limits.eos][:width]
-        best = sorted((score for _, score in aside), reverse=True)[:width]
-        if len(best) == width and best[-1] >= live[0][1]:
-            break
-    else:
-        aside += live
-    return sorted(aside, key=lambda one: -one[1])[:width]
-
-
-@pytest.mark.parametrize("width", [2, 3, 6])
-def test_a_narrow_beam_finds_what_the_search_by_the_book_finds(width):
-    limits, prompts = Limits(tokens=6, eos=0), prompts_of_unequal_lengths()
-    for seed in range(5):
-        model = Table(seed)
-        found = Beam(width).search(model, prompts, limits)
-        for prompt, hypotheses in zip(prompts, found, strict=True):
-            expected = narrow_beam(model, prompt, width, limits)
-            assert [one.tokens for one in hypotheses] == [text for text, _ in expected]
-            assert [one.score for one in hypotheses] == pytest.approx([score for _, score in expected])
-
-
-def test_a_beam_goes_on_while_something_better_than_what_ended_is_under_way():
-    # after 1 comes 2 with 0.99 and an end with 0.01, after 2 comes 3 likewise, and after 3 the end
-    likely = torch.full((4, 4), 1e-9).scatter(1, torch.tensor([[1], [2], [3], [0]]), 0.99)
-    likely[:3, 0] = 0.01
-
-    def forward(tokens, state):
-        return likely[tokens].log(), torch.zeros(len(tokens), 1)
-
-    found = Beam(2).search(forward, [[1]], Limits(8, eos=0))[0]
-    assert found[0].tokens == generate(forward, [[1]], Greedy(), Limits(8, eos=0))[0][0] == [2, 3, 0]
-
-
-def test_a_beam_gives_its_best_in_order():
-    best = Beam(4).search(Table(1), [[1]], Limits(5))[0]
-    texts = generate(Table(1), [[1]], Beam(4), Limits(5), samples=3)[0]
-    assert texts == [hypothesis.tokens for hypothesis in best[:3]]
-    assert [one.score for one in best] == sorted((one.score for one in best), reverse=True)
 
 
 @pytest.mark.parametrize("choice", [Greedy(), Sample(0.8), Sample(top_k=3), Sample(top_p=0.7), Beam(3)], ids=str)

@@ -24,12 +24,17 @@ tracking: {{project: p, gradients: 4}}
 """
 
 
-def fit(home, *arguments):
-    """`unroll fit` in a process of its own."""
-    command = [sys.executable, "-m", "pipeline", "fit", "--config", "small.yaml", "--run", "small", *arguments]
+def unroll(home, *arguments):
+    """A verb in a process of its own."""
+    command = [sys.executable, "-m", "pipeline", *arguments]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def fit(home, *arguments):
+    """`unroll fit` of the run `small`."""
+    return unroll(home, "fit", "--config", "small.yaml", "--run", "small", *arguments)
 
 
 def test_a_run_that_was_set_back_is_one_run_and_no_file_holds_the_key(tiny_text_dataset, tmp_path, server, monkeypatch):
@@ -40,6 +45,7 @@ def test_a_run_that_was_set_back_is_one_run_and_no_file_holds_the_key(tiny_text_
     (tmp_path / "small.yaml").write_text(CONFIG.format(dataset=tiny_text_dataset))
     said = fit(tmp_path, "--trainer.max_steps", "12")
     run = tmp_path / "runs" / "small"
+    unroll(tmp_path, "sync", "small")  # what a busy machine had no time for
     shutil.rmtree(run / "checkpoints" / "step-00000012")
     said += fit(tmp_path, "--trainer.max_steps", "16")
     assert "wandb" not in said.lower()

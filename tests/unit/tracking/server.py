@@ -1,0 +1,256 @@
+"""A stand-in for the server of Weights & Biases on the loopback: it keeps what the client sends."""
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+
+@dataclass
+class Server:
+    """What the client sent, by run; and how the server behaves."""
+
+    address: str = ""
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """The history of each run, a row a line, in the server's order."""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """The client's own measurements of the machine."""
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The config of each run, as the server keeps it."""
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    """Variables of each request that made or changed a run."""
+    artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What artifacts were made as, by their id."""
+    used: list[str] = field(default_factory=list)
+    """Ids of the artifacts that a run used."""
+    committed: list[str] = field(default_factory=list)
+    """Ids of the artifacts whose files have all come."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Uploaded files, by their last name."""
+    offered: list[dict[str, Any]] = field(default_factory=list)
+    """Parameters that a sweep still has to give out."""
+    refuse: int = 0
+    """HTTP status that answers everything; 0 for none."""
+    hang: bool = False
+    """Answer nothing."""
+    bodies: list[bytes] = field(default_factory=list)
+    """All that was sent, without the headers, which hold the key."""
+
+    def answer(self, query: str, given: dict[str, Any]) -> dict[str, Any]:
+        """The data of a GraphQL request."""
+        operations = self._of_runs | self._of_artifacts
+        return next((say(given) for name, say in operations.items() if name in query), {})
+
+    @property
+    def _of_runs(self) -> dict[str, Any]:
+        me = {"id": "me", "name": "me"}
+        return {
+            "query Viewer": lambda _: {
+                "viewer": {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}"}
+            },
+            "query RunResumeStatus": lambda v: {
+                "model": {"id": "p", "name": v["project"], "entity": me, "bucket": self._bucket(v["name"])}
+            },
+            "mutation UpsertBucket": self._upsert,
+            "mutation CreateRunFiles": lambda v: {
+                "createRunFiles": {
+                    "runID": v["run"],
+                    "uploadHeaders": [],
+                    "files": [{"name": name, "uploadUrl": f"{self.address}/upload/{name}"} for name in v["files"]],
+                }
+            },
+            "mutation CreateAgent": lambda _: {"createAgent": {"agent": {"id": "agent"}}},
+            "mutation Heartbeat": self._offer,
+        }
+
+    @property
+    def _of_artifacts(self) -> dict[str, Any]:
+        upload = {"uploadUrl": f"{self.address}/upload/", "uploadHeaders": []}
+        return {
+            "query ArtifactByID": lambda v: {"artifact": self._found(v["id"])},
+            "query ArtifactType": lambda _: {"project": {"artifact": None}},
+            "mutation CreateArtifactManifest": lambda v: {
+                "createArtifactManifest": {
+                    "artifactManifest": {
+                        "id": v["artifactID"],
+                        "file": {
+                            "id": "f",
+                            "name": "m",
+                            "displayName": "m",
+                            "uploadUrl": f"{self.address}/upload/{v['artifactID']}.manifest",
+                            "uploadHeaders": [],
+                        },
+                    }
+                }
+            },
+            "mutation CreateArtifactFiles": lambda v: {
+                "createArtifactFiles": {
+                    "files": {
+                        "edges": [
+                            {
+                                "node": {
+                                    "id": "f",
+                                    "name": one["name"],
+                                    "displayName": one["name"],
+                                    **upload,
+                                    "uploadUrl": f"{self.address}/upload/{one['name']}",
+                                    "storagePath": None,
+                                    "uploadMultipartUrls": None,
+                                    "artifact": {"id": one["artifactID"]},
+                                }
+                            }
+                            for one in v["input"]["artifactFiles"]
+                        ]
+                    }
+                }
+            },
+            "mutation CommitArtifact": lambda v: (
+                self.committed.append(v["artifactID"])
+                or {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": ""}}}
+            ),
+            "mutation UseArtifact": lambda v: (
+                self.used.append(v.get("artifactID") or v["input"]["artifactID"])
+                or {"useArtifact": {"artifact": {"id": "a", "digest": ""}}}
+            ),
+            "mutation CreateArtifact ": self._artifact,
+        }
+
+    def _bucket(self, name: str) -> dict[str, Any] | None:
+        if name not in self.rows:
+            return None
+        lines = [json.dumps(row) for row in self.rows[name]]
+        summary = {key: value for row in self.rows[name] for key, value in row.items()}
+        texts = {
+            "displayName": name,
+            "notes": "",
+            "config": json.dumps(self.configs[name]),
+            "eventsTail": "[]",
+            "wandbConfig": '{"t": 1}',
+            "tags": [],
+        }
+        counts = {"logLineCount": 0, "historyLineCount": len(lines), "eventsLineCount": 0}
+        return {
+            "id": name,
+            "name": name,
+            **texts,
+            **counts,
+            "historyTail": json.dumps(lines[-1:]),
+            "summaryMetrics": json.dumps(summary),
+        }
+
+    def _upsert(self, given: dict[str, Any]) -> dict[str, Any]:
+        new = given["name"] not in self.rows
+        self.rows.setdefault(given["name"], [])
+        self.runs.append(given)
+        self.configs.setdefault(given["name"], {}).update(json.loads(given["config"] or "{}"))
+        project = {"id": "p", "name": given["project"] or "p", "entity": {"id": "me", "name": "me"}}
+        bucket = {
+            "id": given["name"],
+            "name": given["name"],
+            "displayName": "",
+            "description": "",
+            "config": "{}",
+            "sweepName": given["sweep"],
+        }
+        return {
+            "upsertBucket": {
+                "bucket": {**bucket, "project": project, "historyLineCount": len(self.rows[given["name"]])},
+                "inserted": new,
+            }
+        }
+
+    def _artifact(self, given: dict[str, Any]) -> dict[str, Any]:
+        made = given["input"]
+        self.artifacts[made["digest"]] = made
+        return {
+            "createArtifact": {
+                "artifact": {
+                    "id": made["digest"],
+                    "state": "PENDING",
+                    "artifactSequence": {"id": "s", "latestArtifact": None},
+                }
+            }
+        }
+
+    def _found(self, digest: str) -> dict[str, Any]:
+        made = self.artifacts[digest]
+        project = {"id": "p", "internalId": "p", "name": "p", "entity": {"id": "me", "internalId": "me", "name": "me"}}
+        collection = {
+            "__typename": "ArtifactSequence",
+            "id": "s",
+            "name": made["artifactCollectionName"],
+            "project": project,
+        }
+        facts = {
+            "description": None,
+            "metadata": made["metadata"],
+            "digest": digest,
+            "state": "COMMITTED",
+            "aliases": [],
+            "tags": [],
+        }
+        numbers = {
+            "versionIndex": 0,
+            "ttlDurationSeconds": 0,
+            "ttlIsInherited": True,
+            "historyStep": None,
+            "size": 0,
+            "fileCount": 1,
+        }
+        dates = {"createdAt": "2026-01-01T00:00:00Z", "updatedAt": None, "commitHash": None}
+        kind = {"artifactType": {"name": made["artifactTypeName"]}, "artifactSequence": collection}
+        return {"__typename": "Artifact", "id": digest, **kind, **facts, **numbers, **dates}
+
+    def _offer(self, _: dict[str, Any]) -> dict[str, Any]:
+        command: dict[str, Any] = {"type": "exit"}
+        if self.offered:
+            args = {name: {"value": value} for name, value in self.offered.pop(0).items()}
+            command = {"type": "run", "run_id": f"swept{len(self.offered)}", "args": args}
+        return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps([command])}}
+
+    def stream(self, run: str, files: dict[str, Any]) -> None:
+        """Take lines of a run's files, each at its place."""
+        history = files.get("wandb-history.jsonl", {"offset": 0, "content": []})
+        rows = [json.loads(line) for line in history["content"]]
+        self.rows.setdefault(run, [])[history["offset"] : history["offset"] + len(rows)] = rows
+        self.events += [json.loads(line) for line in files.get("wandb-events.jsonl", {"content": []})["content"]]
+
+
+def handler(server: Server) -> type[BaseHTTPRequestHandler]:
+    """The HTTP side of it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+        def handle(self) -> None:
+            with suppress(OSError):  # the client left
+                super().handle()
+
+        def _take(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            server.bodies.append(self.path.encode() + b"\n" + body)
+            while server.hang:
+                time.sleep(0.05)
+            said: dict[str, Any] = {}
+            if not server.refuse and self.path == "/graphql":
+                asked = json.loads(body)
+                said = {"data": server.answer(" ".join(asked["query"].split()), asked.get("variables") or {})}
+            elif not server.refuse and self.path.endswith("/file_stream"):
+                server.stream(self.path.split("/")[-2], json.loads(body).get("files") or {})
+            elif not server.refuse and self.path.startswith("/upload/"):
+                server.files[self.path.split("/")[-1]] = body
+            text = json.dumps(said).encode()
+            self.send_response(server.refuse or 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_GET = do_POST = do_PUT = _take
+
+    return Handler
