@@ -52,7 +52,7 @@ SlurmdTimeout=20
 # the time to save in, after a requeue or a preemption: a busy machine needs more than the usual 30 s
 KillWait=240
 CompleteWait=0
-MinJobAge=600
+MinJobAge=3600
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

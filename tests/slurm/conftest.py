@@ -14,7 +14,7 @@ import pytest
 from tests.slurm.cluster import PATH, TOOLS, Cluster, until
 
 REPOSITORY = Path(__file__).parent.parent.parent
-PATIENCE = 1200  # seconds: nothing here takes minutes, unless the machine is very busy
+PATIENCE = 900  # seconds: nothing here takes minutes, unless the machine is very busy
 
 
 @pytest.fixture(scope="session")

@@ -67,12 +67,16 @@ def test_an_operator_requeues_a_run(training: Runs, straight: Any) -> None:
 
 
 def test_the_time_limit_comes(training: Runs, straight: Any) -> None:
-    run = training("limit").submit(hold="7", options=["--time=4", "--signal=USR1@150"])  # Slurm looks every 30 s
+    run = training("limit").submit(hold="7", options=["--time=60", "--signal=USR1@150"])
+    run.wait_until_held()
+    # Slurm looks every 30 s: sooner than processes that stand still are taken for hanging
+    run.cluster.tell("scontrol", "update", f"JobId={run.job}", "TimeLimit=2")
     run.until(lambda: run.ended() and run.ended()[0][1] == 75)
+    run.cluster.tell("scontrol", "update", f"JobId={run.job}", "TimeLimit=60")
     run.go()
     assert run.wait() == "COMPLETED", run.told()
     assert "stopped and saved: the job is queued again" in run.told()
-    assert run.ended()[-1][1] == 0
+    assert run.ended() == [(0, 75), (8, 0)]
     assert_equal(run, straight)
 
 
