@@ -35,6 +35,28 @@ class TokenLoss(Metric):
         return self.nats / self.predictions
 
 
+class Accuracy(Metric):
+    """The share of predictions that are right."""
+
+    full_state_update = False
+    right: Tensor
+    predictions: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("right", "predictions"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, right: Tensor, predictions: Tensor) -> None:
+        """Add one batch: how many of its predictions are right, and how many there are, both scalars."""
+        self.right += right
+        self.predictions += predictions
+
+    def compute(self) -> Tensor:
+        """The share, over all processes."""
+        return self.right / self.predictions
+
+
 class Confusion(Metric):
     """How often each class (row) was taken for each (column).
 

@@ -163,6 +163,17 @@ def tiny_captions_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.fixture(scope="session")
+def tiny_recall_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 64 questions: three values of four, five blanks, the values again; with all three splits."""
+    from data_prep import recall
+
+    output = tmp_path_factory.mktemp("tiny_recall") / "dataset"
+    sizes = ["--length", "5", "--items", "3", "--symbols", "4", "--train", "64", "--validation", "20", "--test", "20"]
+    assert recall.main(["copy", *sizes, "--output", str(output)]) == 0
+    return output
+
+
 def _sentences(count: int) -> list[str]:
     chance = random.Random(1)
     who, does, what = ["the cat", "a dög", "my aunt"], ["sees", "hears", "eats"], ["rain", "bread", "a song"]

@@ -40,11 +40,13 @@ def dataset_for(
     tiny_labels_dataset: Path,
     tiny_series_dataset: Path,
     tiny_captions_dataset: Path,
+    tiny_recall_dataset: Path,
 ) -> Callable[[str], Path]:
     """`dataset_for(EXPERIMENT)` is one of the kind that it wants."""
     kinds = {"TextDataModule": dataset, "PairsDataModule": tiny_pairs_dataset, "AudioDataModule": tiny_audio_dataset}
     kinds["SeriesDataModule"] = tiny_series_dataset
     kinds["ImageCaptionDataModule"] = tiny_captions_dataset
+    kinds["RecallDataModule"] = tiny_recall_dataset
 
     def wanted(name: str) -> Path:
         config = read(name)
@@ -75,6 +77,7 @@ def test_an_overlay_fits_an_experiment(name: str, dataset_for: Callable[[str], P
     given = read(name)
     data = given.get("data", {}).get("init_args", {})
     fitting = {"image_size": "captions/show_attend_tell.yaml", "global_batch_tokens": "pairs/attention.yaml"}
+    fitting["horizon"] = "series/lstm.yaml"
     experiment = next((name for key, name in fitting.items() if key in data), "text/lstm.yaml")
     configs = ["--config", str(ROOT / experiment), "--config", str(ROOT / name)]
     cli = parse([*configs, "--data.init_args.dataset", str(dataset_for(experiment))])

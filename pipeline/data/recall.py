@@ -1,0 +1,119 @@
+"""Pairs become one sequence each: a question, then an end mark at each place of the answer, which alone is counted.
+
+What is read at the answer's places tells nothing of the answer: it has to be remembered.
+
+Legend: B rows, T positions, of the longest question with its answer.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.data.batch import IGNORE, TokenBatch
+from pipeline.data.module import PlannedDataModule
+from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
+from pipeline.dataset import Dataset
+from pipeline.errors import ConfigError
+from pipeline.records import RecordSplit
+
+
+class Questions:
+    """The questions of one split with their answers, read by slices of a global batch.
+
+    Args:
+        split: the rows.
+        eos: the end mark.
+    """
+
+    def __init__(self, split: RecordSplit, eos: int) -> None:
+        self.split, self.eos = split, eos
+
+    def __len__(self) -> int:
+        return self.split.samples
+
+    def predictions(self, ids: Ids) -> int:
+        """Tokens of these answers; none in a row that only fills the batch."""
+        return int(self.split.target_lengths[ids[ids != NO_SAMPLE]].sum())
+
+    def batch(self, ids: Ids) -> TokenBatch:
+        """These questions, outside any plan."""
+        return self.__getitems__(Slice(ids, self.predictions(ids), 0, 0, 0))
+
+    def __getitems__(self, part: Slice) -> TokenBatch:
+        nothing = np.zeros(0, np.int64)
+        rows = [
+            (nothing, nothing)
+            if sample == NO_SAMPLE
+            else (self.split.value("source", self.split.row_of(int(sample))), self.split.target(int(sample)))
+            for sample in part.ids
+        ]
+        longest = max(len(question) + len(answer) for question, answer in rows)
+        inputs = np.full((len(rows), longest), self.eos, np.int64)
+        targets = np.full((len(rows), longest), IGNORE, np.int64)
+        for row, (question, answer) in enumerate(rows):
+            inputs[row, : len(question)] = question
+            targets[row, len(question) : len(question) + len(answer)] = answer
+        ids = torch.from_numpy(np.ascontiguousarray(part.ids))
+        read = torch.from_numpy(inputs), torch.from_numpy(targets)
+        return TokenBatch(*read, None, ids, part.predictions, part.step, None)
+
+
+class RecallDataModule(PlannedDataModule):
+    """Questions with answers for causal networks: batches of `global_batch_size` of them.
+
+    Args:
+        dataset: a directory made by `unroll prepare recall` (not adding), or by `unroll prepare pairs` with one
+            tokenizer for both sides.
+        global_batch_size: questions of a global batch, over all processes and micro-batches.
+        per_device_batch_size: most questions that a device takes at once; gradient accumulation is derived.
+        workers: loader processes; 0 reads in the training process.
+        seed: decides the order.
+
+    Raises:
+        DataError: the dataset is missing, damaged or of another kind.
+        ConfigError: the sides have a tokenizer each.
+    """
+
+    def __init__(
+        self,
+        dataset: Path,
+        global_batch_size: int = 32,
+        per_device_batch_size: int | None = None,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(Dataset.open(dataset, kind="pairs"), workers)
+        if self.dataset.source != self.dataset.target:
+            raise ConfigError(f"{dataset} has a tokenizer for each side: prepare it with one, --tokenizer, for both")
+        self.global_batch_size, self.limit, self.seed = global_batch_size, per_device_batch_size, seed
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """What is reached without memory, by name; nothing where it is not known."""
+        return dict(self.dataset.manifest.get("recall", {}).get("chance", {}))
+
+    def samples(self, name: str) -> Questions:
+        """The questions of the split `name`."""
+        return Questions(self.split(name), self.dataset.target.eos)
+
+    def plan(self, samples: Questions) -> Plan:
+        """An order drawn from the seed.
+
+        Raises:
+            ConfigError: there are fewer questions than a global batch takes.
+        """
+        if len(samples) < self.global_batch_size:
+            raise ConfigError(
+                f"the training split of {self.dataset.path} holds {len(samples)} questions, fewer than "
+                f"global_batch_size={self.global_batch_size}: lower it"
+            )
+        return Shuffled(len(samples), self.global_batch_size, self.seed)
+
+    def plan_evaluation(self, samples: Questions) -> Plan:
+        """Every question exactly once."""
+        return InOrder(len(samples), self.global_batch_size)
+
+    def divide(self, world_size: int, rank: int) -> Share:
+        """This process's rows of a global batch."""
+        return Share.of(self.global_batch_size, self.limit, world_size, rank)

@@ -1,0 +1,41 @@
+"""A question is read with end marks at the answer's places, and the answer alone is to be predicted."""
+
+import numpy as np
+import pytest
+
+from pipeline.data.batch import IGNORE
+from pipeline.data.plan import NO_SAMPLE
+from pipeline.data.recall import RecallDataModule
+from pipeline.errors import ConfigError
+
+
+def test_a_row_is_the_question_and_end_marks(tiny_recall_dataset):
+    module = RecallDataModule(tiny_recall_dataset)
+    samples = module.samples("train")
+    batch = samples.batch(np.array([3, 5]))
+    assert batch.inputs.shape == (2, 3 + 5 + 3)
+    for row, sample in enumerate((3, 5)):
+        assert batch.inputs[row, :8].tolist() == samples.split.value("source", sample).tolist()
+        assert batch.inputs[row, 8:].tolist() == [module.dataset.target.eos] * 3
+        assert batch.targets[row, :8].tolist() == [IGNORE] * 8
+        assert batch.targets[row, 8:].tolist() == batch.inputs[row, :3].tolist()
+    assert batch.predictions == 6
+
+
+def test_questions_of_two_lengths_are_filled_up_on_the_right(tiny_recall_dataset, tiny_pairs_dataset):
+    samples = RecallDataModule(tiny_pairs_dataset).samples("train")
+    ids = np.array([0, 1, NO_SAMPLE, 2])
+    batch = samples.batch(ids)
+    assert batch.predictions == int((batch.targets != IGNORE).sum()) == int(samples.split.target_lengths[:3].sum())
+    assert (batch.targets[2] == IGNORE).all()
+
+
+def test_a_batch_larger_than_the_split_is_refused(tiny_recall_dataset):
+    module = RecallDataModule(tiny_recall_dataset, global_batch_size=65)
+    with pytest.raises(ConfigError, match="holds 64 questions, fewer than global_batch_size=65"):
+        module.plan(module.samples("train"))
+
+
+def test_what_chance_reaches_is_known(tiny_recall_dataset, tiny_pairs_dataset):
+    assert RecallDataModule(tiny_recall_dataset).chance["accuracy"] == 25
+    assert RecallDataModule(tiny_pairs_dataset).chance == {}
