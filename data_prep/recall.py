@@ -111,7 +111,7 @@ class _Symbols:
             for chance in _chances(self.options, name):
                 question, answer = self.task.draw(chance)
                 texts = [" ".join(self.task.words[one] for one in part) for part in (question, answer)]
-                shards.add({"source": ids[question], "text": texts[0]}, [(ids[answer], texts[1])])
+                shards.add({"source": ids[question].tolist(), "text": texts[0]}, [(ids[answer].tolist(), texts[1])])
             splits[name] = shards.close()
         return {"kind": "pairs", "splits": splits, **described, "source": described}
 
