@@ -69,7 +69,9 @@ def divided(
             chosen = set(map(id, taken))
             splits["train"] = [clip for clip in splits["train"] if id(clip) not in chosen]
     wanted = {name: shares[name] for name in HELD_OUT if name not in splits and shares[name]}
-    places = _by_speaker(splits["train"], wanted) if by_speaker else _by_name(splits["train"], wanted)
+    places = (
+        _by_speaker(splits["train"], wanted) if by_speaker else by_name([clip.name for clip in splits["train"]], wanted)
+    )
     whole, splits["train"] = splits["train"], []
     for name in wanted:
         splits[name] = []
@@ -85,14 +87,14 @@ def _at(said: str) -> float:
     return int.from_bytes(blake2b(said.encode(), digest_size=8).digest(), "big") / 2**64
 
 
-def _by_name(clips: Sequence[Clip], shares: Mapping[str, float]) -> list[str]:
-    """Where a hash of each clip's name falls."""
+def by_name(names: Sequence[str], shares: Mapping[str, float]) -> list[str]:
+    """The split of each name: where its hash falls."""
     places = []
-    for clip in clips:
-        at, place = _at(clip.name), "train"
-        for name, share in shares.items():
+    for name in names:
+        at, place = _at(name), "train"
+        for split, share in shares.items():
             if 0 <= at < share:
-                place = name
+                place = split
             at -= share
         places.append(place)
     return places

@@ -2,7 +2,8 @@
 
 Shards are Arrow stream files (`datasets.Dataset.from_file` reads them). What their rows hold depends on the
 kind of the dataset: `tokens` is a stream of text (`pipeline.tokens`), `series` are numbers in time
-(`pipeline.series`); of every other kind a row is a source with its targets (`pipeline.records`).
+(`pipeline.series`), `trajectories` what was seen, done and rewarded (`pipeline.trajectories`); of every other kind
+a row is a source with its targets (`pipeline.records`).
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from pipeline.records import RecordSplit
 from pipeline.series import SeriesSplit
 from pipeline.shard import PREPARE
 from pipeline.tokens import TokenSplit
+from pipeline.trajectories import TrajectorySplit
 
 FORMAT = 1
 MANIFEST = "dataset.json"
@@ -33,6 +35,7 @@ CONTENT = (
     "source",
     "audio",
     "series",
+    "trajectories",
 )  # what the checksum of a dataset covers
 SPLITS: dict[str, Any] = {
     "tokens": TokenSplit,
@@ -40,7 +43,9 @@ SPLITS: dict[str, Any] = {
     "captions": RecordSplit,
     "audio": RecordSplit,
     "series": SeriesSplit,
+    "trajectories": TrajectorySplit,
 }
+NUMBERS = {"series", "trajectories"}  # kinds without a vocabulary
 PREFIX = {"target": "", "source": "source_"}  # of names of what belongs to a side
 
 
@@ -153,7 +158,7 @@ class Dataset:
 
 def _sides(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Where the manifest describes the tokenizer of each side; numbers have none."""
-    if "series" in manifest:
+    if NUMBERS & manifest.keys():
         return {}
     return {"target": manifest} | ({"source": manifest["source"]} if "source" in manifest else {})
 

@@ -17,10 +17,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from pipeline.errors import DataError
-from pipeline.shard import PREPARE, Shard, ShardFile, column, record_batches
+from pipeline.shard import Shard, edges, flat, joined, whole, write_rows
 
-PIECE_STEPS = 1 << 24
 PARTS = ("train", "validation", "test")
 SCHEMA = pa.schema(
     {
@@ -59,16 +57,15 @@ class Series:
 
 
 def write_series(path: Path, all_series: Sequence[Series]) -> Shard:
-    """Write a shard of series, in as few pieces as fit into memory twice, and describe it."""
-    file, held, steps = ShardFile(path, SCHEMA), [], 0
-    for number, one in enumerate(all_series, start=1):
-        held.append((one.name, one.start, one.edges, one.naive_error, one.values, one.observed, one.known.reshape(-1)))
-        steps += len(one.values)
-        if steps >= PIECE_STEPS or number == len(all_series):
-            columns = zip(zip(*held, strict=True), SCHEMA.types, strict=True)
-            file.write([pa.array(values, kind) for values, kind in columns], steps)
-            held, steps = [], 0
-    return file.close()
+    """Write a shard of series and describe it."""
+    rows = (
+        (
+            (one.name, one.start, one.edges, one.naive_error, one.values, one.observed, one.known.reshape(-1)),
+            len(one.values),
+        )
+        for one in all_series
+    )
+    return write_rows(path, SCHEMA, rows)
 
 
 @dataclass(frozen=True)
@@ -93,42 +90,43 @@ class SeriesSplit:
     @cached_property
     def names(self) -> list[str]:
         """What the series are called."""
-        return [name for batch in self._batches for name in column(batch, "name", self.path).to_pylist()]
+        return list(joined(self._batches, "name", self.path))
 
     @cached_property
     def starts(self) -> Int64[np.ndarray, " N"]:
         """The stamp of each series' first step."""
-        found: Int64[np.ndarray, " N"] = self._joined("start")
+        found: Int64[np.ndarray, " N"] = joined(self._batches, "start", self.path)
         return found
 
     @cached_property
     def naive_errors(self) -> Float64[np.ndarray, " N"]:
         """The error of the seasonal naive forecast in the training part of each series."""
-        found: Float64[np.ndarray, " N"] = self._joined("naive_error")
+        found: Float64[np.ndarray, " N"] = joined(self._batches, "naive_error", self.path)
         return found
 
     @cached_property
     def first_steps(self) -> Int64[np.ndarray, " _"]:
         """Where each series begins among the steps of all, and after the last one their number."""
-        parts = [np.diff(column(batch, "values", self.path).offsets.to_numpy()) for batch in self._batches]
-        return np.concatenate([[0], np.cumsum(np.concatenate(parts))]).astype(np.int64)
+        return edges(self._batches, "values", self.path)
 
     @cached_property
     def values(self) -> Float32[np.ndarray, " S"]:
         """The steps of all series, one series after the other."""
-        found: Float32[np.ndarray, " S"] = self._flat("values")
+        found: Float32[np.ndarray, " S"] = flat(self._batches, "values", self.path)
         return found
 
     @cached_property
     def known(self) -> Float32[np.ndarray, "S K"]:
         """The covariates that are known ahead, at the steps of all series."""
-        found: Float32[np.ndarray, "S K"] = self._flat("known").reshape(int(self.first_steps[-1]), self.covariates)
+        found: Float32[np.ndarray, "S K"] = flat(self._batches, "known", self.path).reshape(
+            int(self.first_steps[-1]), self.covariates
+        )
         return found
 
     @cached_property
     def unobserved_before(self) -> Int64[np.ndarray, " _"] | None:
         """How many of the first steps of all series were not observed, for each number of steps; None: no step was."""
-        missing = ~self._flat("observed").astype(bool)
+        missing = ~flat(self._batches, "observed", self.path).astype(bool)
         return np.concatenate([[0], np.cumsum(missing)]) if missing.any() else None
 
     def windows(self, context: int, horizon: int, stride: int) -> Int64[np.ndarray, "W 2"]:
@@ -139,28 +137,17 @@ class SeriesSplit:
             horizon: steps that are predicted, all of this split.
             stride: steps from one horizon to the next.
         """
-        edges = np.stack([np.asarray(row) for batch in self._batches for row in batch.column("edges").to_pylist()])
+        cuts = np.stack([np.asarray(row) for batch in self._batches for row in batch.column("edges").to_pylist()])
         part = PARTS.index(self.name)
         found = [np.zeros((0, 2), np.int64)]
-        for number, (first, after) in enumerate(edges[:, part : part + 2].tolist()):
+        for number, (first, after) in enumerate(cuts[:, part : part + 2].tolist()):
             begins = np.arange(max(first, context), after - horizon + 1, stride)
             found.append(np.stack([np.full(len(begins), number), self.first_steps[number] + begins], 1))
         return np.concatenate(found)
 
-    def _joined(self, name: str) -> Any:
-        return np.concatenate([column(batch, name, self.path).to_numpy() for batch in self._batches])
-
-    def _flat(self, name: str) -> Any:
-        """The elements of all rows' lists; where the file is one piece, without a copy."""
-        parts = [column(batch, name, self.path).flatten().to_numpy(zero_copy_only=False) for batch in self._batches]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
     @cached_property
     def _batches(self) -> list[Any]:
-        batches = list(record_batches(self.path, self.shards))
-        if (rows := sum(batch.num_rows for batch in batches)) != self.series:
-            raise DataError(f"{self.path} has {rows} series, not {self.series}; {PREPARE}")
-        return batches
+        return whole(self.path, self.shards, self.series)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SeriesSplit, (self.path, self.name, self.series, self.steps, self.covariates, self.shards)

@@ -1,16 +1,18 @@
 """One file of a dataset: an Arrow stream, read through a memory map, known by its size and checksum."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Int64
 
 from pipeline.durable import sha256
 from pipeline.errors import DataError
 
+PIECE_STEPS = 1 << 24  # of a record batch
 PREPARE = "prepare it again with `unroll prepare`"
 
 
@@ -59,6 +61,25 @@ class ShardFile:
         return Shard(self.path.name, self.rows, self.tokens, self.path.stat().st_size, sha256(self.path))
 
 
+def write_rows(path: Path, schema: pa.Schema, rows: Iterable[tuple[Sequence[Any], int]]) -> Shard:
+    """Write rows, each with the steps that are in it, in as few pieces as fit into memory twice, and describe them."""
+    file, held, steps = ShardFile(path, schema), list[Sequence[Any]](), 0
+
+    def flush() -> None:
+        columns = zip(zip(*held, strict=True), schema.types, strict=True)
+        file.write([pa.array(values, kind) for values, kind in columns], steps)
+
+    for row, size in rows:
+        held.append(row)
+        steps += size
+        if steps >= PIECE_STEPS:
+            flush()
+            held, steps = [], 0
+    if held:
+        flush()
+    return file.close()
+
+
 def record_batches(folder: Path, shards: Sequence[Shard]) -> Iterator[Any]:
     """All record batches of the shards in order, as views of the disk.
 
@@ -81,3 +102,32 @@ def column(batch: Any, name: str, shard_folder: Path) -> Any:
     if name not in batch.schema.names:
         raise DataError(f"{shard_folder} has shards without the column {name!r}; {PREPARE}")
     return batch.column(name)
+
+
+def whole(folder: Path, shards: Sequence[Shard], rows: int) -> list[Any]:
+    """All record batches of the shards, which hold so many rows.
+
+    Raises:
+        DataError: a file is missing or damaged, or there are more or fewer rows.
+    """
+    batches = list(record_batches(folder, shards))
+    if (found := sum(batch.num_rows for batch in batches)) != rows:
+        raise DataError(f"{folder} has {found} rows, not {rows}; {PREPARE}")
+    return batches
+
+
+def joined(batches: Sequence[Any], name: str, folder: Path) -> Any:
+    """The values of a column in all rows."""
+    return np.concatenate([column(batch, name, folder).to_numpy(zero_copy_only=False) for batch in batches])
+
+
+def flat(batches: Sequence[Any], name: str, folder: Path) -> Any:
+    """The elements of all rows' lists; where the file is one piece, without a copy."""
+    parts = [column(batch, name, folder).flatten().to_numpy(zero_copy_only=False) for batch in batches]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def edges(batches: Sequence[Any], name: str, folder: Path) -> Int64[np.ndarray, " _"]:
+    """Where each row's list begins among the elements of all, and after the last one their number."""
+    parts = [np.diff(column(batch, name, folder).offsets.to_numpy()) for batch in batches]
+    return np.concatenate([[0], np.cumsum(np.concatenate(parts))]).astype(np.int64)
