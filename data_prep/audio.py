@@ -8,8 +8,9 @@ import argparse
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ import pyarrow as pa
 
 from data_prep import key_tones, tokenizer
 from data_prep.clips import Clip, Naming, find
-from data_prep.command import check_output, vocabulary
+from data_prep.command import builtin, check_output, is_builtin, vocabulary
 from data_prep.division import Where, divided
 from data_prep.hearing import Heard, Hearing, joined
 from data_prep.prepare import SPLITS, Workplace
 from data_prep.report import Report, progress
-from data_prep.shards import Shards
+from data_prep.rows import Rows
 from data_prep.workers import in_order
 from pipeline.arguments import Parser, count, share
 from pipeline.dataset import TOKENIZER
@@ -32,19 +33,22 @@ from pipeline.errors import ConfigError, DataError, UserError
 
 PROGRAM = "unroll prepare audio"
 COLUMNS = {"audio": pa.binary(), "samples": pa.int64(), "name": pa.string(), "speaker": pa.string()}
+NOT_SHAPING = ("output", "overwrite", "max_bad_share", "workers")  # options that leave the result the same
+SOURCE = """directory, manifest (.jsonl .csv .tsv), hub:NAME[:CONFIG[:SPLIT]], or builtin[:N]: telephone key tones"""
 EXAMPLES = """examples:
-  unroll prepare audio builtin --rate 8000 --tokenizer word --output data/keys
+  unroll prepare audio builtin:500 --rate 8000 --tokenizer word --output data/keys
   unroll prepare audio recordings/ --pattern '{label}_{speaker}_{index}' --rate 8000 --test-where index=0-4 \\
       --output data/digits
   unroll prepare audio recordings/ --pattern '{label}_{speaker}_{index}' --rate 8000 --test-where index=0-4 \\
       --join 3 7 --tokenizer word --output data/digit-strings
-  unroll prepare audio --train train.jsonl --validation val.jsonl --lowercase --output data/speech"""
+  unroll prepare audio --train train.jsonl --validation val.jsonl --lowercase --output data/speech
+A preparation that was stopped continues when the same command is given again; with --join it begins anew."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
-    add("source", nargs="?", help="directory, manifest (.jsonl .csv .tsv), hub:NAME[:CONFIG[:SPLIT]] or builtin")
+    add("source", nargs="?", help=SOURCE)
     add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
     add("--overwrite", action="store_true", help="replace a dataset that is there")
     add("--workers", type=count, default=os.cpu_count() or 1, metavar="N", help="processes that decode (default: all)")
@@ -63,7 +67,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--label-field", default="label", metavar="NAME", help="the label (label)")
     add("--speaker-field", default="speaker", metavar="NAME", help="the speaker (speaker)")
     add("--labels", action="store_true", help="learn labels, though there are transcripts")
-    add("--clips", type=count, default=2000, metavar="N", help="how many of builtin (2000)")
     add = parser.add_argument_group("sound").add_argument
     add("--rate", type=count, default=16000, help="samples a second of all clips (16000)")
     add("--min-seconds", type=float, default=0.1, help="shorter clips are dropped (0.1)")
@@ -88,11 +91,10 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     _check(options)
     began = time.monotonic()
-    place = Workplace(options.output.resolve(), {key: str(value) for key, value in vars(options).items()})
+    shaping = {name: str(value) for name, value in vars(options).items() if name not in NOT_SHAPING}
+    place = Workplace(options.output.resolve(), shaping)
     report = Report("clips")
     with place.entered():
-        place.recall()
-        place.forget()  # clips are read anew
         splits = _prepare(place, report, options, argv)
     print("\n".join(report.lines()))
     for name, entry in splits.items():
@@ -113,6 +115,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
+    place.recall()
     found = _found(options, report)
     labelled = bool(options.join) or options.labels or not any("text" in clip.fields for clip in found["train"])
     wanted = "label" if labelled else "text"
@@ -123,11 +126,14 @@ def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv
             "--label-field, or give --pattern"
         )
     targets = Targets(wanted, options, found["train"])
+    place.begin([_fingerprint(found, targets)])
+    if options.join:
+        place.forget()  # strings are drawn from all clips that can be heard
     write_durably(place.path / TOKENIZER, lambda path: targets.tokenizer.save(str(path)))
-    splits = {name: _write(place.path, name, found[name], targets, report, options) for name in SPLITS if name in found}
+    splits = _write(place, found, targets, report, options)
     report.check(options.max_bad_share)
-    for name, entry in splits.items():
-        if not entry["rows"]:
+    for name in found:
+        if name not in splits:
             raise DataError(f"no usable clip fell to the {name} split: give it a source, or other shares")
     about: dict[str, Any] = {"rate": options.rate}
     if not targets.texts:
@@ -154,9 +160,10 @@ def _found(options: argparse.Namespace, report: Report) -> dict[str, list[Clip]]
     for name in SPLITS:
         if (source := getattr(options, name)) is None:
             continue
-        builtin = source == "builtin"
-        clips = key_tones.clips(options.clips, options.labels) if builtin else find(source, naming, report)
-        named[name] = list(clips)
+        if is_builtin(source):
+            named[name] = list(key_tones.clips(builtin(source, "clips"), options.labels))
+        else:
+            named[name] = list(find(source, naming, report))
     wheres = {"test": options.test_where, "validation": options.validation_where}
     shares = {"test": options.test_share, "validation": options.validation_share}
     return divided(named, wheres, shares, options.by_speaker)
@@ -194,55 +201,79 @@ class Targets:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
 
+def _fingerprint(found: dict[str, list[Clip]], targets: Targets) -> str:
+    """What tells whether clips and vocabulary are those of an earlier start."""
+    clips = (f"{split} {clip.signature}" for split, clips in found.items() for clip in clips)
+    said = "\n".join([targets.tokenizer.to_str(), *clips])
+    return blake2b(said.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
 def _write(
-    folder: Path, split: str, clips: list[Clip], targets: Targets, report: Report, options: argparse.Namespace
+    place: Workplace, found: dict[str, list[Clip]], targets: Targets, report: Report, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Read a split's clips and write its shards; what the manifest says of it."""
-    shards = Shards(folder, split, COLUMNS, tokenizer.size(targets.tokenizer))
-    samples, speakers = 0, set()
-    heard = _heard(split, clips, targets, report, options)
-    if options.join:
-        seed = list(SPLITS).index(split)
-        heard = joined(list(heard), options.join, options.join_times, options.rate, seed)
-    for clip in heard:
+    """Hear what was not heard yet and write the shards; what the manifest says of the splits."""
+    told = [(split, clip) for split, clips in found.items() for clip in clips if _is_told(clip, targets, report)]
+    rows = Rows(place, COLUMNS, tokenizer.size(targets.tokenizer))
+    if place.state.pieces:
+        print(f"continuing after {place.state.pieces:,} clips", file=sys.stderr)
+    heard = _heard(told, rows, targets, options)
+    for split, clip in _strings(heard, options) if options.join else heard:
         tokens = targets.tokens(clip.target)
         if targets.texts and targets.unknown in tokens:
-            report.note(clip.name, "characters or words that the vocabulary lacks")
-        speaker = clip.speaker
-        shards.add(
-            {"audio": clip.data, "samples": clip.samples, "name": clip.name, "speaker": speaker},
-            [(tokens, clip.target)],
-        )
-        samples += clip.samples
-        speakers.add(speaker)
-    return shards.close() | {"seconds": samples / options.rate, "speakers": len(speakers - {""})}
+            rows.report.note(clip.name, "characters or words that the vocabulary lacks")
+        source = {"audio": clip.data, "samples": clip.samples, "name": clip.name, "speaker": clip.speaker}
+        rows.add(split, source, [(tokens, clip.target)])
+        entry = rows.entries[split]
+        entry["seconds"] = entry.get("seconds", 0.0) + clip.samples / options.rate
+        if clip.speaker:
+            entry.setdefault("speakers", {})[clip.speaker] = True
+    splits = rows.close()
+    report.add(rows.report)
+    return {name: entry | {"speakers": len(entry.get("speakers", {}))} for name, entry in splits.items()}
+
+
+def _is_told(clip: Clip, targets: Targets, report: Report) -> bool:
+    """Whether it is known what is to be predicted of a clip; else it is counted and named."""
+    if not (clip.fields.get(targets.field) or "").strip():
+        report.reject(clip.name, f"no {targets.field}")
+    elif targets.labels and targets.of(clip.fields) not in targets.labels:
+        report.reject(clip.name, f"a label that training lacks ({targets.of(clip.fields)})")
+    else:
+        return True
+    return False
 
 
 def _heard(
-    split: str, clips: list[Clip], targets: Targets, report: Report, options: argparse.Namespace
-) -> Iterator[Heard]:
-    """The usable clips of a split; the others are counted and named."""
+    told: list[tuple[str, Clip]], rows: Rows, targets: Targets, options: argparse.Namespace
+) -> Iterator[tuple[str, Heard]]:
+    """The usable clips with their splits, from the first that no earlier start has heard; others are counted."""
     hearing = Hearing(options.rate, options.min_seconds, options.max_seconds)
-    told = []
-    for clip in clips:
-        if not (clip.fields.get(targets.field) or "").strip():
-            report.reject(clip.name, f"no {targets.field}")
-        elif targets.labels and targets.of(clip.fields) not in targets.labels:
-            report.reject(clip.name, f"a label that training lacks ({targets.of(clip.fields)})")
-        else:
-            told.append(clip)
-    read, total = Counter[str](), sum(clip.size for clip in told)
-    results = in_order(hearing, told, min(options.workers, max(1, len(told) // 100)))
-    for clip, heard in zip(told, progress(results, split, total, lambda: read["bytes"]), strict=True):
+    todo = told[rows.place.state.pieces :]
+    read, total = Counter[str](), sum(clip.size for _, clip in todo)
+    workers = min(options.workers, max(1, len(todo) // 100))
+    results = in_order(hearing, [clip for _, clip in todo], workers)
+    for (split, clip), heard in zip(todo, progress(results, "hearing", total, lambda: read["bytes"]), strict=True):
         read["bytes"] += clip.size
         if isinstance(heard, str):
-            report.reject(clip.name, heard)
-            continue
-        report.documents += 1
-        for reason in heard.notes:
-            report.note(clip.name, reason)
-        if heard.data:
-            yield heard._replace(target=targets.of(clip.fields), speaker=clip.fields.get("speaker", ""))
+            rows.report.reject(clip.name, heard)
+        else:
+            rows.report.documents += 1
+            for reason in heard.notes:
+                rows.report.note(clip.name, reason)
+            if heard.data:
+                speaker = clip.fields.get("speaker", "")
+                yield split, heard._replace(target=targets.of(clip.fields), speaker=speaker)
+        rows.done(1)
+
+
+def _strings(heard: Iterator[tuple[str, Heard]], options: argparse.Namespace) -> Iterator[tuple[str, Heard]]:
+    """Strings of the clips of each split."""
+    clips = defaultdict[str, list[Heard]](list)
+    for split, clip in heard:
+        clips[split].append(clip)
+    for split, each in clips.items():
+        made = joined(each, options.join, options.join_times, options.rate, SPLITS.index(split))
+        yield from ((split, clip) for clip in made)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """All images that the command line names, each with its captions and its split, which is decided by image."""
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from data_prep.caption_source import Captioned, Reading, Stored, read, table_of
+from data_prep.command import is_builtin
 from data_prep.report import Report
 from pipeline.plain import plain_words
 
@@ -24,7 +24,6 @@ class Corpus:
         self.plain = options.plain
         held_out_first = ("test", "validation", "train")
         self.parts = {name: getattr(options, name) for name in held_out_first if getattr(options, name)}
-        self.dropped = Counter[str]()
         self.edges: list[tuple[bytes, str]] = []  # an image goes to the first split whose edge is above its hash
         if options.sources:
             self.parts = {"": options.sources}
@@ -33,17 +32,15 @@ class Corpus:
     def images(self, report: Report) -> Iterator[tuple[str, Captioned]]:
         """Every image that has captions, with its split; what is bad is counted and named."""
         held_out: set[Any] = set()
-        self.dropped = Counter()
         for split, image in self._given(report):
             key = image.image if isinstance(image.image, Stored) else image.name
             if split == "train" and key in held_out:
-                self.dropped["in another split too: dropped from training"] += 1
+                report.note(image.name, "in another split too: dropped from training")
                 continue
             if split in ("test", "validation"):
                 held_out.add(key)
             captions = [each for said in image.captions if (each := self._cleaned(said))]
             if captions:
-                report.documents += 1
                 yield split or self._split(image.name), image._replace(captions=list(dict.fromkeys(captions)))
             else:
                 report.reject(image.name, "image without captions")
@@ -82,7 +79,7 @@ class Corpus:
 
 
 def _is_named(source: str) -> bool:
-    return source.startswith("hub:") or source.partition(":")[0] == "builtin"
+    return source.startswith("hub:") or is_builtin(source)
 
 
 def _hash(name: str) -> bytes:

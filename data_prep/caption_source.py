@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from data_prep.command import builtin, is_builtin
 from data_prep.pair_source import PACKINGS, lines, open_packed
 from data_prep.report import Report
 from data_prep.shapes import drawn
@@ -78,8 +79,8 @@ def read(source: str, reading: Reading, report: Report) -> Iterator[Captioned]:
     """
     if source.startswith("hub:"):
         return hub(source, reading)
-    if source == "builtin" or source.startswith("builtin:"):
-        return shapes(source)
+    if is_builtin(source):
+        return (Captioned(f"drawing {number}", *drawn(number)) for number in range(builtin(source, "drawings")))
     path = table_of(Path(source))
     return FORMATS[kind(path)](path, reading, report)
 
@@ -123,7 +124,8 @@ def table(path: Path, reading: Reading, report: Report) -> Iterator[Captioned]:
         with open_packed(path) as file:
             text = io.TextIOWrapper(file, encoding="utf-8", newline="")
             found = csv.DictReader(text, delimiter="\t" if kind(path) == ".tsv" else ",")
-            columns = found.fieldnames or []
+            if not (columns := found.fieldnames):
+                raise DataError(f"{path} is empty: its first line names the columns")
             if missing := {reading.image, reading.caption} - set(columns):
                 raise DataError(
                     f"{path} has no column {', '.join(sorted(missing))} but {', '.join(columns)}: "
@@ -257,18 +259,6 @@ def hub(source: str, reading: Reading) -> Iterator[Captioned]:
         image = row[reading.image] or {}
         stored = image.get("bytes") or Stored(Path(image.get("path") or ""))
         yield Captioned(f"{source}:{number}", stored, row[said] if isinstance(row[said], list) else [row[said]])
-
-
-def shapes(source: str) -> Iterator[Captioned]:
-    """Drawings of coloured shapes: `builtin`, or `builtin:N` for N of them.
-
-    Raises:
-        DataError: N is no number.
-    """
-    count = source.partition(":")[2] or "2000"
-    if not count.isdigit() or not int(count):
-        raise DataError(f"{source}: after the colon comes how many drawings, as in builtin:500")
-    return (Captioned(f"drawing {number}", *drawn(number)) for number in range(int(count)))
 
 
 FORMATS: dict[str, Read] = {

@@ -8,7 +8,6 @@ import argparse
 import os
 import sys
 import time
-from collections import Counter
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
@@ -22,7 +21,7 @@ from data_prep.caption_source import Captioned
 from data_prep.command import check_output, vocabulary
 from data_prep.prepare import SPLITS, Workplace, train_once
 from data_prep.report import Report, progress
-from data_prep.shards import SHARD_BYTES, Shards
+from data_prep.rows import Rows
 from data_prep.workers import in_order
 from pipeline.arguments import Parser, count, share
 from pipeline.durable import sha256
@@ -93,11 +92,9 @@ def main(argv: list[str]) -> int:
     shaping = {name: str(value) for name, value in vars(options).items() if name not in NOT_SHAPING}
     place = Workplace(options.output.resolve(), shaping)
     with place.entered():
-        report, dropped = _prepare(place, options, argv)
+        report, splits = _prepare(place, options, argv)
     print("\n".join(report.lines()))
-    for reason, number in dropped.items():
-        print(f"  {number:,} x {reason}")
-    for name, entry in place.state.records["splits"].items():
+    for name, entry in splits.items():
         print(f"{name}: {entry['rows']:,} images, {entry['samples']:,} captions, {entry['tokens']:,} tokens")
     seconds = time.monotonic() - began
     print(f"{options.output} in {seconds:.1f} s: {report.documents / seconds:,.0f} images/s")
@@ -117,20 +114,15 @@ def _check(options: argparse.Namespace) -> None:
     check_output(options.output, options.overwrite)
 
 
-def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, Counter[str]]:
-    known = place.recall()
-    corpus = Corpus(options)
-    if known and place.state.sources != corpus.fingerprint():
-        print("the sources have changed since the preparation was stopped: starting anew", file=sys.stderr)
-        place.forget()
-    place.state.sources = corpus.fingerprint()
-    place.remember()
+def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, dict[str, Any]]:
+    place.recall()
+    corpus, report = Corpus(options), Report("images")
+    place.begin(corpus.fingerprint())
     train_once(place, lambda: _tokenizer(corpus, options))
     if place.state.pieces:
         print(f"continuing after {place.state.pieces:,} images", file=sys.stderr)
-    report = _write(place, corpus, options)
+    splits = _write(place, corpus, report, options)
     report.check(options.max_bad_share)
-    splits = place.state.records["splits"]
     wanted = {"train": 1.0, "validation": options.validation_share, "test": options.test_share}
     for name in SPLITS:
         if (getattr(options, name) or (options.sources and wanted[name])) and name not in splits:
@@ -140,15 +132,15 @@ def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> 
     sources = [{"name": str(path), "size": path.stat().st_size, "sha256": sha256(path)} for path in corpus.files()]
     manifest = {
         "kind": "captions",
-        "splits": {name: splits[name] for name in SPLITS if name in splits},
+        "splits": splits,
         **vocabulary(place.tokenizer, tokenizer.load(place.tokenizer)),
         "size": options.size,
         "sources": sources,
         "command": [*PROGRAM.split(), *argv],
         "versions": {name: version(name) for name in ("unroll", "tokenizers", "pyarrow", "pillow")},
     }
-    place.publish(manifest, report.as_json() | {"dropped": dict(corpus.dropped)}, options.overwrite)
-    return report, corpus.dropped
+    place.publish(manifest, report.as_json(), options.overwrite)
+    return report, splits
 
 
 def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> Any:
@@ -161,74 +153,43 @@ def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> Any:
     return tokenizer.TRAINED[options.tokenizer](texts, options.vocab_size)
 
 
-def _write(place: Workplace, corpus: Corpus, options: argparse.Namespace) -> Report:
-    """Scale what is not yet done and write the shards; the state remembers how far that is."""
-    report, known = Report(), place.state.records
-    bad = Report(bad=Counter(known.get("bad", {})), names=known.get("names", {}))
-    writer = _Writer(place, options)
+def _write(place: Workplace, corpus: Corpus, report: Report, options: argparse.Namespace) -> dict[str, Any]:
+    """Scale what is not yet done and write the shards; what the manifest says of the splits."""
+    from data_prep import tokenizer
+
+    known = tokenizer.load(place.tokenizer)
+    rows = Rows(place, COLUMNS, tokenizer.size(known))
     total = sum(1 for _ in corpus.images(Report()))
     todo = islice(corpus.images(report), place.state.pieces, None)
     batches = iter(lambda: list(islice(todo, BATCH)), [])
     scaled = in_order(partial(_scale, options.size, options.max_pixels), batches, options.workers)
     for batch in progress(scaled, "scaling", total, lambda: place.state.pieces, ("images", 1)):
+        good = [each for each in batch if not each.bad]
         for each in batch:
             if each.bad:
-                bad.reject(each.name, each.bad)
-        writer.add([each for each in batch if not each.bad])
-        place.state.pieces += len(batch)
-        if writer.held >= SHARD_BYTES:
-            writer.close(bad)
-    writer.close(bad)
-    report.documents -= bad.bad.total()
-    report.bad += bad.bad
-    report.names |= bad.names
-    corpus.dropped += writer.dropped + Counter(place.state.records["dropped"])
-    return report
+                rows.report.reject(each.name, each.bad)
+        _add(rows, good, known, options.max_length)
+        rows.report.documents += len(good)
+        rows.done(len(batch))
+    splits = rows.close()
+    report.add(rows.report)
+    return splits
 
 
-class _Writer:
-    """The shards of all splits, which are closed together."""
-
-    def __init__(self, place: Workplace, options: argparse.Namespace) -> None:
-        from data_prep import tokenizer
-
-        self.place, self.limit = place, options.max_length
-        self.tokenizer = tokenizer.load(place.tokenizer)
-        self.vocab_size = tokenizer.size(self.tokenizer)
-        self.shards: dict[str, Shards] = {}
-        self.held = 0
-        self.dropped = Counter[str]()
-
-    def add(self, batch: list[Scaled]) -> None:
-        """Tokenize the captions and append the images."""
-        found = self.tokenizer.encode_batch_fast(
-            [text for each in batch for text in each.captions], add_special_tokens=False
-        )
-        tokens = iter(encoding.ids for encoding in found)
-        for each in batch:
-            targets = [(next(tokens), text) for text in each.captions]
-            if self.limit and each.split == "train":
-                kept = [target for target in targets if len(target[0]) <= self.limit]
-                self.dropped[f"captions of more than {self.limit} tokens: dropped"] += len(targets) - len(kept)
-                targets = kept
-            if targets:
-                self._of(each.split).add({"image": each.image, "name": each.name}, targets)
-                self.held += len(each.image)
-
-    def close(self, bad: Report) -> None:
-        """Close the shards, and note how far the preparation is."""
-        records = self.place.state.records
-        splits = records.get("splits", {}) | {name: shards.close() for name, shards in self.shards.items()}
-        dropped = dict(Counter(records.get("dropped", {})) + self.dropped)
-        self.place.state.records = {"bad": dict(bad.bad), "names": bad.names, "splits": splits, "dropped": dropped}
-        self.place.remember()
-        self.shards, self.held, self.dropped = {}, 0, Counter()
-
-    def _of(self, split: str) -> Shards:
-        if split not in self.shards:
-            entry = self.place.state.records.get("splits", {}).get(split)
-            self.shards[split] = Shards(self.place.path, split, COLUMNS, self.vocab_size, entry)
-        return self.shards[split]
+def _add(rows: Rows, batch: list[Scaled], known: Any, limit: int | None) -> None:
+    """Tokenize the captions and append the images."""
+    found = known.encode_batch_fast([text for each in batch for text in each.captions], add_special_tokens=False)
+    tokens = iter(encoding.ids for encoding in found)
+    for each in batch:
+        targets = []
+        for text in each.captions:
+            ids = next(tokens)
+            if limit and each.split == "train" and len(ids) > limit:
+                rows.report.note(each.name, f"captions of more than {limit} tokens: dropped")
+            else:
+                targets.append((ids, text))
+        if targets:
+            rows.add(each.split, {"image": each.image, "name": each.name}, targets)
 
 
 def _scale(size: int, max_pixels: int, batch: list[tuple[str, Captioned]]) -> list[Scaled]:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,20 @@ class Clip:
     @property
     def size(self) -> int:
         """Bytes of the file, 0 where there is none."""
-        if self.path is None:
-            return len(self.data)
-        return self.path.stat().st_size if self.path.is_file() else 0
+        return self._status[0]
+
+    @property
+    def signature(self) -> str:
+        """What changes with the clip, or with what is known of it."""
+        return f"{self.name} {sorted(self.fields.items())} {self._status}"
+
+    @cached_property
+    def _status(self) -> tuple[int, int]:
+        """Bytes of the file, and when it was changed."""
+        if self.path is None or not self.path.is_file():
+            return len(self.data), 0
+        status = self.path.stat()
+        return status.st_size, status.st_mtime_ns
 
     def read(self) -> bytes:
         """The file's bytes.

@@ -1,4 +1,4 @@
-"""What the preparations have in common: where they write, and what they say of a tokenizer."""
+"""What the preparations have in common: where they write, what they say of a tokenizer, how much they make up."""
 
 from pathlib import Path
 from typing import Any
@@ -21,3 +21,20 @@ def vocabulary(file: Path, tokenizer: Any) -> dict[str, Any]:
 
     described = {"file": file.name, "size": file.stat().st_size, "sha256": sha256(file)}
     return {"tokenizer": described, "vocab_size": size(tokenizer), "eos": tokenizer.token_to_id(EOS)}
+
+
+def builtin(source: str, what: str) -> int:
+    """How much of a built-in source is wanted: N of `builtin:N`, and 2,000 of `builtin`.
+
+    Raises:
+        DataError: N is no number.
+    """
+    count = source.partition(":")[2] or "2000"
+    if not count.isdigit() or not int(count):
+        raise DataError(f"{source}: after the colon comes how many {what}, as in builtin:500")
+    return int(count)
+
+
+def is_builtin(source: str) -> bool:
+    """Whether a source is the one that is made on the spot."""
+    return source.partition(":")[0] == "builtin"

@@ -57,7 +57,8 @@ def divided(
         by_speaker: no speaker may be in two splits; shares are then of speakers, in whole ones.
 
     Raises:
-        DataError: no clip meets a split's conditions, a speaker is in two splits, or clips have no speaker.
+        DataError: no clip meets a split's conditions, a speaker is in two splits, there are fewer speakers than
+            splits, or clips have no speaker.
     """
     splits = {name: list(clips) for name, clips in named.items()}
     for name in HELD_OUT:
@@ -110,6 +111,11 @@ def _by_speaker(clips: Sequence[Clip], shares: Mapping[str, float]) -> list[str]
         while order and held < share * len(clips):
             held += counts[order[0]]
             home[order.pop(0)] = name
+    if empty := [name for name in ("train", *shares) if name not in home.values()]:
+        raise DataError(
+            f"--by-speaker: of {len(counts)} speakers none is left for the {empty[0]} split: set --validation-share "
+            "or --test-share to 0, or leave out --by-speaker"
+        )
     return [home[_speaker(clip)] for clip in clips]
 
 

@@ -195,6 +195,9 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
         splits[name] = _write(place.path, name, corpus, options, source, target)
         if not splits[name]["samples"]:
             corpus.report.check(options.max_bad_share)
+            given = name if name in corpus.files else "train"
+            if next(corpus.units(given, False), None) is None:
+                raise DataError(f"there is no pair in {', '.join(map(str, corpus.files[given]))}")
             raise DataError(f"no pair fell to the {name} split: give it files, or other shares")
     corpus.report.check(options.max_bad_share)
     vocabularies = [

@@ -8,6 +8,7 @@ result is the same.
 import fcntl
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -93,8 +94,8 @@ class Workplace:
         except OSError as error:
             raise DataError(f"{error.filename or self.path} cannot be written: {error.strerror or error}") from error
 
-    def recall(self) -> bool:
-        """Load the state of an earlier start of this command; else clean up and give False."""
+    def recall(self) -> None:
+        """Load the state of an earlier start of this command; else clean up."""
         try:
             kept = json.loads((self.work / "state.json").read_text())
             totals = {name: Total(**total) for name, total in kept.pop("totals").items()}
@@ -103,12 +104,23 @@ class Workplace:
             state = State({})
         if state.command == self.state.command:
             self.state = state
-            return True
+            return
         self.forget()
         for file in self.work.iterdir():
             if file.name != "lock":
                 file.unlink()
-        return False
+
+    def begin(self, sources: list[Any]) -> None:
+        """Note what is read; what was done of other sources is thrown away.
+
+        Args:
+            sources: what tells whether they have changed.
+        """
+        if self.state.sources and self.state.sources != sources:
+            print("the sources have changed since the preparation was stopped: starting anew", file=sys.stderr)
+            self.forget()
+        self.state.sources = sources
+        self.remember()
 
     def forget(self) -> None:
         """Throw away what was encoded."""

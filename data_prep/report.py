@@ -55,6 +55,24 @@ class Report:
             "mend them or allow a larger share"
         )
 
+    def add(self, other: "Report") -> None:
+        """Count what another report has counted."""
+        self.documents += other.documents
+        self.empty += other.empty
+        self.bad += other.bad
+        self.noted += other.noted
+        for reason, names in other.names.items():
+            self.names[reason] = [*self.names.get(reason, []), *names][:NAMED]
+
+    def kept(self) -> dict[str, Any]:
+        """All of it as plain values, of which `recalled` makes it again."""
+        return {**vars(self), "bad": dict(self.bad), "noted": dict(self.noted)}
+
+    @classmethod
+    def recalled(cls, kept: dict[str, Any]) -> "Report":
+        """The report that was kept."""
+        return cls(**{**kept, "bad": Counter(kept["bad"]), "noted": Counter(kept["noted"])})
+
     def as_json(self) -> dict[str, Any]:
         """The report as `report.json` holds it."""
         bad, noted = (

@@ -158,13 +158,9 @@ def _versions() -> dict[str, str]:
 
 def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, int]:
     """Make the dataset and publish it; returns the report and the tokens that this start encoded."""
-    known = place.recall()
+    place.recall()
     corpus = Corpus(options, place.work)
-    if known and place.state.sources != corpus.fingerprint():
-        print("the sources have changed since the preparation was stopped: starting anew", file=sys.stderr)
-        place.forget()
-    place.state.sources = corpus.fingerprint()
-    place.remember()
+    place.begin(corpus.fingerprint())
     train_once(place, lambda: _tokenizer(corpus, options))
     if before := place.tokens:
         print(f"continuing after {before:,} tokens", file=sys.stderr)

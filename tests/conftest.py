@@ -111,13 +111,13 @@ def tiny_pairs_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_audio_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of 60 numbers dialled by key tones, each with its transcript by bytes; with all three splits."""
-    return _tones(tmp_path_factory.mktemp("tiny_audio"), "--clips", "60", "--tokenizer", "byte")
+    return _tones(tmp_path_factory.mktemp("tiny_audio"), "builtin:60", "--tokenizer", "byte")
 
 
 @pytest.fixture(scope="session")
 def tiny_labels_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of 300 key tones, each with the key as its label; with all three splits."""
-    return _tones(tmp_path_factory.mktemp("tiny_labels"), "--clips", "300", "--labels")
+    return _tones(tmp_path_factory.mktemp("tiny_labels"), "builtin:300", "--labels")
 
 
 def _tones(folder: Path, *options: str) -> Path:
@@ -127,7 +127,7 @@ def _tones(folder: Path, *options: str) -> Path:
     from data_prep import audio
 
     output = ["--output", str(folder / "dataset"), "--rate", "8000", "--workers", "1"]
-    assert audio.main(["builtin", *options, *output, "--validation-share", "0.2", "--test-share", "0.1"]) == 0
+    assert audio.main([*options, *output, "--validation-share", "0.2", "--test-share", "0.1"]) == 0
     return folder / "dataset"
 
 

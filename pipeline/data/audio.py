@@ -155,6 +155,8 @@ class AudioDataModule(BudgetedDataModule):
         limit = None if per_device_batch_seconds is None else int(per_device_batch_seconds * self.rate)
         if global_batch_seconds * self.rate < 1:
             raise ConfigError(f"global_batch_seconds={global_batch_seconds} must hold a sample at least")
+        if limit is not None and limit < 1:
+            raise ConfigError(f"per_device_batch_seconds={per_device_batch_seconds} must hold a sample at least")
         super().__init__(opened, int(global_batch_seconds * self.rate), limit, workers, seed)
         self.augmentation = augmentation
 

@@ -128,8 +128,8 @@ def main() -> None:
         print(f"each level after the one before: {counted(options.counted):.3f} bits a sample")
         return
     with tempfile.TemporaryDirectory() as folder:
-        output = ["--output", f"{folder}/keys", "--tokenizer", "word", "--clips", "400", "--workers", "1"]
-        assert data_prep.audio.main(["builtin", *output, "--rate", str(RATE)]) == 0
+        output = ["--output", f"{folder}/keys", "--tokenizer", "word", "--workers", "1"]
+        assert data_prep.audio.main(["builtin:400", *output, "--rate", str(RATE)]) == 0
         data = AudioDataModule(Path(folder) / "keys", global_batch_seconds=30.0)
         pairs = {
             "loader against soundfile alone, s of audio a second": lambda: loading(data),

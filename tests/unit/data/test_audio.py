@@ -138,6 +138,8 @@ def test_a_clip_longer_than_the_budget_is_told(tiny_audio_dataset: Path) -> None
 def test_settings_that_cannot_be_are_refused(tiny_audio_dataset: Path, tiny_text_dataset: Path) -> None:
     with pytest.raises(ConfigError, match="global_batch_seconds=0"):
         AudioDataModule(tiny_audio_dataset, 0.0)
+    with pytest.raises(ConfigError, match="per_device_batch_seconds=0"):
+        AudioDataModule(tiny_audio_dataset, 3.0, 0.0)
     with pytest.raises(ConfigError, match=r"speed=1\.5 is no share"):
         Augmentation(speed=1.5)
     with pytest.raises(DataError, match="'audio' is wanted"):

@@ -9,6 +9,8 @@ import pytest
 import soundfile
 
 from data_prep import audio, key_tones
+from data_prep.clips import Clip
+from data_prep.hearing import Heard, Hearing
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, DataError
 from pipeline.sound import decode
@@ -172,6 +174,16 @@ def test_no_speaker_is_in_two_splits(tmp_path: Path) -> None:
         prepare(tmp_path / "in", tmp_path / "other", *options, "--test-where", "index=0-4")
 
 
+@pytest.mark.parametrize(("speakers", "lacking"), [(1, "train"), (2, "train")])
+def test_too_few_speakers_for_the_splits_are_told(tmp_path: Path, speakers: int, lacking: str) -> None:
+    for number in range(4):
+        write(tmp_path / "in" / f"yes_{number % speakers}_{number}.wav", tone(0.1))
+    options = ["--pattern", "{label}_{speaker}_{index}", "--by-speaker", "--validation-share", "0.1"]
+    told = f"--by-speaker: of {speakers} speakers none is left for the {lacking} split: set --validation-share"
+    with pytest.raises(DataError, match=told):
+        prepare(tmp_path / "in", tmp_path / "out", *options, "--test-share", "0.1")
+
+
 def test_joined_strings_hold_clips_of_their_own_split_and_speaker(tmp_path: Path) -> None:
     for number in range(40):
         name = f"{number % 10}_{'ann' if number < 20 else 'bob'}_{number // 10}"
@@ -203,9 +215,59 @@ def test_key_tones_are_the_frequencies_of_the_recommendation() -> None:
 
 
 def test_the_builtin_source_is_always_the_same(tmp_path: Path) -> None:
-    first, second = (prepare("builtin", tmp_path / name, "--clips", "5") for name in ("one", "two"))
+    first, second = (prepare("builtin:5", tmp_path / name) for name in ("one", "two"))
     assert first.checksum == second.checksum
     assert all(3 <= len(text.split()) <= 7 for text in texts(first).values())
+
+
+def test_a_preparation_that_was_killed_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shares = ["--validation-share", "0.2", "--test-share", "0.2"]
+    monkeypatch.setattr("data_prep.rows.SHARD_BYTES", 40_000)
+    straight = prepare("builtin:40", tmp_path / "straight", *shares)
+    hear, calls = Hearing.__call__, []
+
+    def dying(self: Hearing, clip: Clip) -> Heard | str:
+        calls.append(clip.name)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+        return "cannot be read" if clip.name.endswith("4") else hear(self, clip)
+
+    monkeypatch.setattr(Hearing, "__call__", dying)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("builtin:40", tmp_path / "killed", *shares)
+    killed = prepare("builtin:40", tmp_path / "killed", *shares)
+    assert "continuing after " in capsys.readouterr().err
+    assert 40 < len(calls) < 60  # not all were heard twice
+    lost = {f"keys-000{tens}4" for tens in range(4)}
+    for split, rows in straight.splits.items():
+        expected = {name: text for name, text in texts(straight, split).items() if name not in lost}
+        assert texts(killed, split) == expected
+        assert killed.manifest["splits"][split]["seconds"] == pytest.approx(
+            killed.splits[split].numbers("samples").sum() / RATE
+        )
+        assert rows.rows == len(texts(straight, split))
+    report = json.loads((tmp_path / "killed" / "report.json").read_text())
+    assert report["clips_read"] == 36
+    assert set(report["bad"]["cannot be read"]["first"]) == lost
+    assert len(killed.splits["train"].shards) > 1
+
+
+def test_clips_that_have_changed_are_heard_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(6):
+        write(tmp_path / "in" / f"yes_{number}.wav", tone(0.2))
+    (tmp_path / "in" / "yes_3.wav").write_bytes(b"")
+    monkeypatch.undo()
+    options = ["--pattern", "{label}_{index}"]
+    with pytest.raises(DataError, match="1 of 6 records are bad"):
+        prepare(tmp_path / "in", tmp_path / "out", *options)
+    write(tmp_path / "in" / "yes_3.wav", tone(0.3))
+    dataset = prepare(tmp_path / "in", tmp_path / "out", *options)
+    assert "the sources have changed" in capsys.readouterr().err
+    assert dataset.splits["train"].rows == 6
 
 
 @pytest.mark.parametrize(
@@ -231,6 +293,8 @@ def test_sources_that_are_none_are_one_line(tmp_path: Path) -> None:
     write(tmp_path / "in" / "a.wav", tone(0.2))
     with pytest.raises(DataError, match="there is no source"):
         prepare(tmp_path / "absent", tmp_path / "out")
+    with pytest.raises(DataError, match="builtin:x: after the colon comes how many clips"):
+        prepare("builtin:x", tmp_path / "out")
     with pytest.raises(DataError, match="say with --pattern"):
         prepare(tmp_path / "in", tmp_path / "out")
     with pytest.raises(DataError, match="no clip has a label; its fields are index"):

@@ -158,7 +158,7 @@ def test_bad_images_and_captions_are_counted_and_named(images: Path, table: Path
 def test_a_preparation_that_was_killed_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     options = ["builtin:120", "--tokenizer", "byte", "--workers", 1]
     straight = prepare(tmp_path / "straight", *options)
-    monkeypatch.setattr(captions, "SHARD_BYTES", 50_000)
+    monkeypatch.setattr("data_prep.rows.SHARD_BYTES", 50_000)
     scale, calls = captions._scale, []
 
     def dying(*arguments: Any) -> Any:
@@ -186,17 +186,18 @@ def test_a_preparation_that_was_killed_continues(tmp_path: Path, monkeypatch: py
         (["builtin:x"], DataError, "after the colon comes how many"),
         (["builtin:5", "--images", "nowhere"], DataError, "--images nowhere is no directory"),
         (["a.csv"], DataError, "has no column caption but image, text"),
+        (["e.csv"], DataError, "e.csv is empty: its first line names the columns"),
         (["b.json"], DataError, "no JSON of images and annotations"),
         (["c.tar"], DataError, "c.tar is damaged"),
         (["d.mp4"], DataError, "'.mp4' is no known ending"),
-        (["."], DataError, "holds 3 files of captions"),
+        (["."], DataError, "holds 4 files of captions"),
     ],
 )
 def test_what_cannot_be_is_told(
     arguments: list[str], error: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, text in (("a.csv", "image,text\n"), ("b.json", "[]"), ("c.tar", "x" * 600), ("d.mp4", "")):
+    for name, text in (("a.csv", "image,text\n"), ("b.json", "[]"), ("c.tar", "x" * 600), ("d.mp4", ""), ("e.csv", "")):
         Path(name).write_text(text)
     with pytest.raises(error, match=said):
         captions.main([*arguments, "--output", "out", "--workers", "1"])

@@ -188,12 +188,18 @@ def test_bad_pairs_are_counted_and_named(tmp_path: Path, capsys: Any) -> None:
         (["--train", "a", "--test-share", "1"], ConfigError, "--test-share 1.0 is no share"),
         (["--train", "a", "--source-tokenizer", "word"], ConfigError, "come together"),
         (["--train", "a", "--history", "0"], ConfigError, "--history 0"),
+        (["--train", "empty.de", "empty.en"], DataError, "there is no pair in empty.de, empty.en"),
+        (["--train", "empty.tsv", "--test", "empty.tsv"], DataError, "there is no pair in empty.tsv"),
+        (["--train", "one.tsv", "--test-share", "0.001"], DataError, "no pair fell to the test split: give it files"),
     ],
 )
 def test_what_cannot_be_is_told(
     arguments: list[str], error: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("empty.de", "empty.en", "empty.tsv"):
+        Path(name).touch()
+    Path("one.tsv").write_text("one\teins\n")
     with pytest.raises(error, match=said):
         pairs.main(["--output", "out", *arguments])
     assert not (tmp_path / "out").exists()
