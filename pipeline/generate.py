@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.arguments import Parser
+from pipeline.arguments import Parser, refuse
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.run import find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
     from pipeline.decode import Choice, Limits
+
+BEAM = ("n_best", "length_penalty", "coverage_penalty")
+GOES_WITH = {**dict.fromkeys(BEAM, "beam"), "lm": "audio", "lm_weight": "lm", "lm_bonus": "lm", "seconds": "out"}
 
 
 def main(argv: list[str]) -> int:
@@ -28,7 +31,9 @@ def main(argv: list[str]) -> int:
         from pipeline import forecast
 
         return forecast.main(argv)
-    arguments = parser().parse_args(argv)
+    asked = parser()
+    arguments = asked.parse_args(argv)
+    arguments.given = asked.given(arguments)
     prompts = read_prompts(arguments)
     choice, limits = settings(arguments)
     if arguments.audio is not None:
@@ -39,7 +44,7 @@ def main(argv: list[str]) -> int:
     if arguments.out is not None:
         from pipeline.speaker import Speaker
 
-        Speaker.open(arguments.run, arguments.checkpoint).speak(prompts[0], choice, arguments)
+        Speaker.open(arguments.run, arguments.checkpoint).speak(prompts, choice, arguments)
         return 0
     from pipeline.writer import Writer
 
@@ -51,6 +56,7 @@ def main(argv: list[str]) -> int:
         limits = replace(limits, eos=writer.eos)
     try:
         if arguments.chat:
+            refuse(arguments.given, arguments.given.keys() - {"samples", "n_best", "json"}, "--chat")
             writer.chat(sys.stdin, choice, limits, arguments.seed)
         elif arguments.attention:
             writer.draw(prompts, choice, limits, arguments.seed, arguments.attention)
@@ -72,7 +78,7 @@ def is_of_series(name: str) -> bool:
     return "series" in record.get("dataset", {})
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line; what is left out is None where a default would hide what the user asked for."""
     result = Parser(prog="unroll generate", description="Continue prompts with a trained model.")
     add = result.add_argument
@@ -130,6 +136,9 @@ def settings(arguments: argparse.Namespace) -> "tuple[Choice | None, Limits]":
     """
     from pipeline.decode import Limits
 
+    for name, other in GOES_WITH.items():
+        if name in arguments.given and other not in arguments.given:
+            raise ConfigError(f"{arguments.given[name]} goes with --{other}: give that too")
     if arguments.samples < 1:
         raise ConfigError(f"--samples {arguments.samples}: must be at least 1")
     if not 0 <= arguments.seed < 2**63 - arguments.samples:
@@ -161,10 +170,8 @@ def chosen(arguments: argparse.Namespace) -> "Choice | None":
     named = [name for name, given in ways.items() if given]
     if len(named) > 1:
         raise ConfigError(f"{' and '.join(named)} are different ways of choosing a token: give one")
-    settings = {name: getattr(arguments, name) for name in ("n_best", "length_penalty", "coverage_penalty")}
+    settings = {name: getattr(arguments, name) for name in BEAM}
     settings = {name: value for name, value in settings.items() if value is not None}
-    if settings and arguments.beam is None:
-        raise ConfigError(f"--{next(iter(settings)).replace('_', '-')} is a setting of the beam: give --beam too")
     if arguments.beam is not None:
         best = settings.pop("n_best", 1)
         beam = Beam(arguments.beam, **settings)

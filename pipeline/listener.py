@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pipeline import sound
+from pipeline.arguments import refuse
 from pipeline.dataset import MANIFEST, Dataset
 from pipeline.decode import Choice, Greedy, Limits, generate
 from pipeline.decode_ctc import BestPath, Language, PrefixBeam, Read, Search
@@ -27,6 +28,15 @@ from pipeline.tasks.transcriber import Transcriber
 from pipeline.writer import EOS, UNK, open_model, vocabulary
 
 ORDER = 3  # of an n-gram counted from transcripts
+COMMON = {"audio", "checkpoint", "json"}
+TAKES: dict[type, set[str]] = {  # options of `unroll generate` that change what is heard
+    Transcriber: {"beam", "lm", "lm_weight", "lm_bonus"},
+    Classifier: set(),
+    SequenceToSequence: {
+        *("tokens", "min_tokens", "no_repeat", "seed", "greedy", "temperature", "top_k", "top_p"),
+        *("beam", "length_penalty", "coverage_penalty"),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ class Listener:
         """
         run, model, device = open_model(name, checkpoint)
         if not hasattr(getattr(model, "encoder", None), "mel"):
-            raise ConfigError(f"--audio: {run} is a {type(model).__name__}, which reads no sounds; see configs/audio")
+            raise ConfigError(f"--audio: {run} ({type(model).__name__}) reads no sounds; see configs/audio")
         return cls(run, model, *vocabulary(run / "tokenizer.json"), device)
 
     def listen(self, names: Sequence[str], choice: Choice | None, arguments: argparse.Namespace) -> None:
@@ -89,16 +99,15 @@ class Listener:
 
     def _way(self, choice: Choice | None, arguments: argparse.Namespace) -> Any:
         """What the model does with a source; gives what is to be told."""
-        if isinstance(self.model, Transcriber):
+        kind = next(kind for kind in TAKES if isinstance(self.model, kind))
+        refuse(arguments.given, COMMON | TAKES[kind], f"{self.run} ({type(self.model).__name__})")
+        if kind is Transcriber:
             search = self._search(arguments)
             return lambda source: self._transcribe(source, search)
-        if arguments.lm:
-            raise ConfigError(f"--lm: {self.run} is a {type(self.model).__name__}; only CTC takes a language model")
-        if isinstance(self.model, Classifier):
+        if kind is Classifier:
             return self._classify
-        assert isinstance(self.model, SequenceToSequence)
         limits = Limits(arguments.tokens, arguments.min_tokens, self.eos, arguments.no_repeat)
-        return lambda source: self._spell(source, choice or Greedy(), limits)
+        return lambda source: self._spell(source, choice or Greedy(), limits, arguments.seed)
 
     @torch.no_grad()
     def _classify(self, source: tuple[Tensor, ...]) -> dict[str, Any]:
@@ -113,9 +122,9 @@ class Listener:
         return {"text": text_of(self.tokenizer, self.eos, tokens)}
 
     @torch.no_grad()
-    def _spell(self, source: tuple[Tensor, ...], choice: Choice, limits: Limits) -> dict[str, Any]:
+    def _spell(self, source: tuple[Tensor, ...], choice: Choice, limits: Limits, seed: int) -> dict[str, Any]:
         [[tokens, *_]] = generate(
-            self.model, [[self.eos]], choice, limits, device=self.device, start=self.model.begin(source)
+            self.model, [[self.eos]], choice, limits, seed=seed, device=self.device, start=self.model.begin(source)
         )
         ended = tokens[-1] == self.eos
         return {"text": text_of(self.tokenizer, self.eos, tokens[:-1] if ended else tokens)}

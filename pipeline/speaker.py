@@ -4,6 +4,7 @@ Each sample costs the same, however many were drawn before: the carried state is
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ import numpy as np
 import torch
 
 from pipeline import sound
+from pipeline.arguments import refuse
 from pipeline.decode import Greedy, Limits, Sample, Stepwise, stream
-from pipeline.decode_beam import Beam
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.sound import END, FIRST_LABEL, LEVELS
 from pipeline.tasks.wave_model import WaveModel
 from pipeline.writer import EOS, UNK, open_model, vocabulary
 
+TAKES = {"out", "checkpoint", "prompt", "seconds", "stop", "seed", "greedy", "temperature", "top_k", "top_p"}
 CONTAINERS = {".wav": "WAV", ".flac": "FLAC"}
 
 
@@ -48,25 +50,26 @@ class Speaker:
         """
         run, model, device = open_model(name, checkpoint)
         if not isinstance(model, WaveModel):
-            raise ConfigError(f"--out: {run} is a {type(model).__name__}, which makes no sounds; see configs/audio")
+            raise ConfigError(f"--out: {run} ({type(model).__name__}) makes no sounds; see configs/audio")
         tokenizer, _ = vocabulary(run / "tokenizer.json")
         known = sorted(set(tokenizer.get_vocab()) - {EOS, UNK})
         return cls(run, model, known if model.vocab_size > FIRST_LABEL else [], device)
 
-    def speak(self, prompt: str, choice: Any, arguments: argparse.Namespace) -> None:
+    def speak(self, labels: Sequence[str], choice: Any, arguments: argparse.Namespace) -> None:
         """Draw a wave and write it.
 
         Raises:
-            ConfigError: a label that is not known, a beam, or a file of another kind.
+            ConfigError: a label that is not known, several, options of texts, or a file of another kind.
             DataError: the file cannot be written.
             CheckpointError: the model says nothing that a sample could be chosen from.
         """
         file: Path = arguments.out
         if file.suffix.lower() not in CONTAINERS:
             raise ConfigError(f"--out {file}: name a .wav or a .flac file")
-        if isinstance(choice, Beam):
-            raise ConfigError("--beam: a sound is drawn sample by sample; sample, or give --greedy")
-        opening = self.opening(prompt)
+        refuse(arguments.given, TAKES, f"{self.run} ({type(self.model).__name__})")
+        if len(labels) > 1:
+            raise ConfigError(f"--prompt: {file} holds one sound; give one label")
+        opening = self.opening(labels[0])
         limits = Limits(max(1, round(arguments.seconds * self.model.rate)), eos=END if arguments.stop else None)
         try:
             levels = self.levels(opening, choice or Sample(), limits, arguments.seed)

@@ -67,7 +67,7 @@ class Writer:
         if isinstance(getattr(model, "encoder", None), ImageEncoder):
             return ImageWriter(run, model, tokenizer, eos, device)
         if hasattr(getattr(model, "encoder", None), "mel"):
-            raise ConfigError(f"{run} is a {type(model).__name__}, which hears: give it --audio")
+            raise ConfigError(f"{run} ({type(model).__name__}) hears: give it --audio")
         if isinstance(model, SequenceToSequence):
             return TextWriter(run, model, tokenizer, eos, device, *vocabulary(run / "source_tokenizer.json"))
         return cls(run, model, tokenizer, eos, device)

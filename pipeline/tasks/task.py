@@ -52,7 +52,7 @@ class Task(LightningModule):
         where = Path(path)
         task = exported.load(where) if exported.is_exported(where) else run.load_model(run.find_run(str(path)))
         if not isinstance(task, cls):
-            raise CheckpointError(f"{path} is a {type(task).__name__}, no {cls.__name__}")
+            raise CheckpointError(f"{path} is of {type(task).__name__}, not of {cls.__name__}")
         return task
 
     def shown(self, run: Path) -> list[Callback]:

@@ -107,8 +107,43 @@ def test_a_file_is_spelled(
     assert set(json.loads(line)) == {"audio", "text"}
     [varied] = heard(capsys, str(tmp_path / "a.wav"), "--tokens", "4", "--no-repeat", "1", "--json")
     assert varied != line  # untrained, it says the same again and again
-    assert main(["generate", "run", "--audio", "a.wav", "--lm", "x"]) == 2
-    assert "only CTC takes a language model" in capsys.readouterr().err
+    drawn = {heard(capsys, str(tmp_path / "a.wav"), "--temperature", "9", "--seed", seed)[0] for seed in "12"}
+    assert len(drawn) == 2
+
+
+@pytest.mark.parametrize(
+    ("model_class", "options"),
+    [
+        (LSTMTranscriber, ["--samples", "2"]),
+        (LSTMTranscriber, ["--temperature", "0.5"]),
+        (LSTMTranscriber, ["--no-repeat", "2"]),
+        (LSTMTranscriber, ["--beam", "3", "--n-best", "2"]),
+        (LSTMTranscriber, ["--out", "a.wav"]),
+        (ListenAttendSpell, ["--lm", "x"]),
+        (ListenAttendSpell, ["--no-stop"]),
+    ],
+)
+def test_what_would_not_be_heard_is_refused(
+    opened: Open,
+    tiny_audio_dataset: Path,
+    capsys: pytest.CaptureFixture[str],
+    model_class: Any,
+    options: list[str],
+) -> None:
+    opened(model_class, tiny_audio_dataset)
+    assert main(["generate", "run", "--audio", "a.wav", *options]) == 2
+    [option] = [each for each in options if each.startswith("--")][-1:]
+    error = capsys.readouterr().err
+    assert error.startswith(f"unroll: error: {option}: ")
+    assert f"({model_class.__name__}) does not take it" in error
+
+
+def test_a_classifier_takes_no_way_of_choosing(
+    opened: Open, tiny_labels_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened(ConvKeywords, tiny_labels_dataset)
+    assert main(["generate", "run", "--audio", "a.wav", "--beam", "2"]) == 2
+    assert "--beam: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

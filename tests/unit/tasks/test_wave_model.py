@@ -123,7 +123,9 @@ def test_a_clip_ends_where_the_model_says(spoken: WaveModel) -> None:
         (["--out", "a.mp3", "--prompt", "7"], "name a .wav or a .flac file"),
         (["--out", "a.wav", "--prompt", "eight"], "knows one of #, *, 0, 1"),
         (["--out", "a.wav"], "--prompt '': "),
-        (["--out", "a.wav", "--prompt", "7", "--beam", "2"], "--beam: a sound is drawn sample by sample"),
+        (["--out", "a.wav", "--prompt", "7", "--beam", "2"], "(WaveNet) does not take it"),
+        (["--out", "a.wav", "--prompt", "7", "--samples", "2"], "--samples: "),
+        (["--out", "a.wav", "--prompt", "7", "8"], "a.wav holds one sound; give one label"),
     ],
 )
 def test_what_cannot_be_said_is_one_line(
