@@ -27,6 +27,7 @@ VERBS = {
         "does an experiment, stopped and continued, end like the straight one?",
     ),
     "compare": ("pipeline.compare", "runs side by side, as a table and a page: `unroll compare RUN...`"),
+    "diagnose": ("pipeline.diagnose", "what runs remember: gradient by lag, receptive field, gates, attention"),
     "by-length": ("pipeline.by_length", "scores of what was written from short sources and from long ones"),
     "demo": ("pipeline.demo", "all of it in five minutes, on the built-in corpus"),
 }

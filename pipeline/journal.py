@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 FILE = "journal.jsonl"
 # the fields of every record; what else a record of kind metrics holds was measured
 CLOCK = ("kind", "attempt", "step", "tokens", "seconds", "time")
-# what else happened: a checkpoint or a model that was published, histograms of gradients, pictures that were drawn
-EVENTS = ("checkpoint", "model", "gradients", "pictures")
+# what else happened: a checkpoint or a model that was published, histograms of gradients, what is remembered, pictures
+EVENTS = ("checkpoint", "model", "gradients", "diagnosis", "pictures")
 # strict JSON has no such numbers: they are written as these strings
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 

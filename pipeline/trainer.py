@@ -13,6 +13,7 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from rich.console import Console
 
 from pipeline.callbacks.bar import Bar
+from pipeline.callbacks.diagnosis import Diagnoses
 from pipeline.callbacks.gradients import Gradients
 from pipeline.callbacks.lines import Lines
 from pipeline.callbacks.monitor import Monitor
@@ -67,6 +68,7 @@ def make_trainer(
         monitor,
         *model.shown(run.path),  # type: ignore[operator]
         *([Gradients(config.tracking.gradients)] if config.tracking.gradients is not None else []),
+        *([Diagnoses(config.tracking.diagnosis, model)] if config.tracking.diagnosis is not None else []),
         config.execution,
         *(settings["callbacks"] or []),
         checkpoints,  # last: it saves what the others did in this step

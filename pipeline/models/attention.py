@@ -75,6 +75,28 @@ class SelfAttention(nn.Module):
 
         Also gives the keys and values of all positions, each of shape (B, N, S+T, F).
         """
+        query, key, value = self._heads(inputs, cache, turn)
+        rate = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=keep, dropout_p=rate, is_causal=keep is None
+        )
+        return self.output(attended.transpose(1, 2).flatten(2)), (key, value)
+
+    def weights(
+        self,
+        inputs: Float[Tensor, "B T D"],
+        cache: Cache | None,
+        keep: Bool[Tensor, "#B 1 T _"] | None,
+        turn: Rotation | None,
+    ) -> Float[Tensor, "B N T S"]:
+        """Where each head of each position looks, among the cached positions and the new ones."""
+        query, key, _ = self._heads(inputs, cache, turn)
+        scores: Tensor = (query @ key.transpose(2, 3)).float() * float(query.shape[-1] ** -0.5)
+        inside = torch.ones_like(scores[:1, :1], dtype=torch.bool).tril() if keep is None else keep
+        return scores.masked_fill(~inside, -torch.inf).softmax(-1)
+
+    def _heads(self, inputs: Tensor, cache: Cache | None, turn: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, N, T, F) of the new positions; keys and values (B, N, S, F) of all."""
         split = self.project(inputs).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = split.unbind(0)
         if turn is not None:
@@ -82,8 +104,4 @@ class SelfAttention(nn.Module):
         if cache is not None:
             key = torch.cat([cache[0].to(key.dtype), key], 2)
             value = torch.cat([cache[1].to(value.dtype), value], 2)
-        rate = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=keep, dropout_p=rate, is_causal=keep is None
-        )
-        return self.output(attended.transpose(1, 2).flatten(2)), (key, value)
+        return query, key, value

@@ -6,7 +6,7 @@ Convolutional and Recurrent Networks for Sequence Modeling". With dilation d and
     x_t <- x_t + R z_t   (residual),   s_t <- s_t + S z_t   (skip)
 and out of it, y_t = W gelu(norm(s_t + x_t)).
 
-Legend: B sequences, T positions, P positions of the past, D features.
+Legend: B sequences, T positions, P positions of the past, D features, H features inside.
 """
 
 from typing import Any
@@ -50,10 +50,21 @@ class GatedConvolution(nn.Module):
         self, inputs: Float[Tensor, "B T D"], past: Float[Tensor, "B P D"] | None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T D"], Float[Tensor, "B P D"]]:
         """Residual, skip, and the last inputs that the next call needs."""
-        extended, past = prepend(past, self.norm(inputs), (self.kernel - 1) * self.dilation)
-        content, gate = self.convolution(windows(extended, self.kernel, self.dilation)).chunk(2, -1)
+        content, gate, past = self._convolve(inputs, past)
         residual, skip = self.mix(self.dropout(torch.tanh(content) * torch.sigmoid(gate))).chunk(2, -1)
         return residual, skip, past
+
+    def openness(
+        self, inputs: Float[Tensor, "B T D"], past: Float[Tensor, "B P D"] | None
+    ) -> dict[str, Float[Tensor, "B T H"]]:
+        """The gate at all positions, from 0 (closed) to 1."""
+        return {"gate": torch.sigmoid(self._convolve(inputs, past)[1])}
+
+    def _convolve(self, inputs: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What passes, its gate before the sigmoid, and the last inputs that the next call needs."""
+        extended, past = prepend(past, self.norm(inputs), (self.kernel - 1) * self.dilation)
+        content, gate = self.convolution(windows(extended, self.kernel, self.dilation)).chunk(2, -1)
+        return content, gate, past
 
 
 class ConvNet(nn.Module):

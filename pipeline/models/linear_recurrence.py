@@ -52,14 +52,27 @@ class GatedRecurrence(nn.Module):
     ) -> tuple[Float[Tensor, "B T H"], tuple[Float[Tensor, "B H"], Float[Tensor, "B P H"]]]:
         """The states at all positions; the last one and the last inputs are carried on."""
         carried, past = (None, None) if state is None else state
-        extended, past = prepend(past, inputs, self.kernel - 1)
-        length = inputs.shape[1]
-        mixed = sum(tap * extended[:, k : k + length] for k, tap in enumerate(self.taps))
+        mixed, past = self._mix(inputs, past)
         decay, update = self._recurrence(mixed)
         if carried is None:
             carried = torch.zeros_like(update[:, 0])
         states = scan(decay, update, carried.to(update.dtype))
         return states.to(inputs.dtype), (states[:, -1].clone(), past)
+
+    def openness(
+        self, inputs: Float[Tensor, "B T H"], state: tuple[Tensor, Tensor] | None
+    ) -> dict[str, Float[Tensor, "B T H"]]:
+        """The gates r and i at all positions, from 0 (closed) to 1."""
+        mixed, _ = self._mix(inputs, None if state is None else state[1])
+        remember, admit = torch.sigmoid(self.gates(mixed)).chunk(2, -1)
+        return {"recurrence": remember, "input": admit}
+
+    def _mix(self, inputs: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The short convolution, and the last inputs that the next call needs."""
+        extended, past = prepend(past, inputs, self.kernel - 1)
+        length = inputs.shape[1]
+        mixed: Tensor = sum(tap * extended[:, k : k + length] for k, tap in enumerate(self.taps))
+        return mixed, past
 
     def _recurrence(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The a_t and b_t of h_t = a_t h_{t-1} + b_t, in float32 or finer."""

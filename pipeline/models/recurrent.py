@@ -20,6 +20,11 @@ from torch.nn import functional as F
 from pipeline.state import State
 
 Fill = Callable[[Tensor], object]  # changes a tensor in place
+# what torch's kernels compute, in their order; None where it is no gate but what is written
+GATES: dict[str, tuple[str | None, ...]] = {
+    "LSTM": ("input", "forget", None, "output"),
+    "GRU": ("reset", "update", None),
+}
 
 
 class VariationalDropout(nn.Module):
@@ -72,6 +77,18 @@ class RecurrentLayer(nn.Module):
         before = tuple(part[None].to(inputs.dtype) for part in state)
         outputs, *after = self._run(inputs, before)
         return outputs, tuple(part[0] for part in after)
+
+    def openness(
+        self, inputs: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B H"], ...] | None
+    ) -> dict[str, Float[Tensor, "B T H"]]:
+        """The kernel's gates at all positions, from 0 (closed) to 1; computed again, as the fused kernel keeps them."""
+        names = GATES.get(self.kernel.mode, ())
+        outputs, _ = self.forward(inputs, state)
+        first = torch.zeros_like(outputs[:, :1]) if state is None else state[0][:, None].to(outputs.dtype)
+        weight, recurrent_weight, input_bias, recurrent_bias = self.kernel.parameters()
+        hidden = F.linear(torch.cat([first, outputs[:, :-1]], 1), recurrent_weight, recurrent_bias)
+        parts = (F.linear(inputs, weight, input_bias) + hidden).chunk(max(1, len(names)), -1)
+        return {name: part.sigmoid() for name, part in zip(names, parts, strict=False) if name}
 
     def _run(self, inputs: Tensor, before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The kernel's outputs, then its state after them, each part of shape (1, B, H)."""

@@ -58,6 +58,17 @@ class Forecaster(Forecasting):
         raw = self.head(features[:, context - 1 :: self.reach], batch.known[:, context:])
         return self.outcome.move(self.outcome.parts(raw), shift, scale)
 
+    def costs(self, batch: SeriesBatch) -> Float[Tensor, "B T"]:
+        """The mean cost of the steps said from each position that is read; NaN where nothing is said."""
+        blocks = len(batch.targets), -1, self.reach
+        miss = self.outcome.loss(self(batch).float(), batch.targets).reshape(blocks)
+        seen = batch.observed.reshape(blocks)
+        said = torch.where(seen, miss, 0.0).sum(2) / seen.sum(2)  # NaN where no step was observed
+        before = said.new_full((len(said), batch.context.shape[1] - 1), torch.nan)
+        between = said.new_full((*said.shape, self.reach - 1), torch.nan)
+        spread = torch.cat([said[..., None], between], 2).flatten(1)
+        return torch.cat([before, spread[:, : self.horizon - self.reach + 1]], 1)
+
     @torch.no_grad()
     def roll(
         self, context: Float[Tensor, "B L"], known: Float[Tensor, "B _ K"], noise: Float[Tensor, "2 B S H"]

@@ -5,11 +5,13 @@ Legend: B sequences, T positions, D features, V tokens of the vocabulary.
 
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline import state as states
-from pipeline.data.batch import TokenBatch
+from pipeline.data.batch import IGNORE, TokenBatch
 from pipeline.decode import Limits, Sample, generate
 from pipeline.documents import read_documents
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
@@ -57,6 +59,13 @@ class LanguageModel(TokenPrediction):
         """
         outputs, state = self._outputs(tokens, state, starts)
         return self.output(outputs), state
+
+    def costs(self, batch: TokenBatch) -> Float[Tensor, "B T"]:
+        """Nats of the token after each position, the state new in each row; NaN where nothing is to be predicted."""
+        outputs, _ = self._outputs(batch.inputs, None, None)
+        logits = self.output(outputs).float().transpose(1, 2)
+        nats = functional.cross_entropy(logits, batch.targets, ignore_index=IGNORE, reduction="none")
+        return torch.where(batch.targets == IGNORE, torch.nan, nats)
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the nats a token of the global batch."""

@@ -88,10 +88,10 @@ class JournalLogger(Logger):
         self._write(lambda journal: journal.event(kind, *clock, fields))
 
     @rank_zero_only
-    def log_pictures(self, pictures: Sequence[Any], step: int) -> None:
-        """Keep images of Pillow, such as those of attention, under `pictures/` of the run."""
+    def log_pictures(self, pictures: Sequence[Any], step: int, name: str = "attention") -> None:
+        """Keep images of Pillow, of attention or of something else, under `pictures/` of the run."""
         named = enumerate(pictures, 1)
-        self._keep({f"attention/{number}": (".png", picture.save) for number, picture in named}, step)
+        self._keep({f"{name}/{number}": (".png", picture.save) for number, picture in named}, step)
 
     @rank_zero_only
     def log_sounds(self, sounds: Sequence[Shown], step: int) -> None:

@@ -67,6 +67,19 @@ class Messages:
             for name, one in record["gradients"].items()
         }
 
+    def _diagnosis(self, record: dict[str, Any]) -> dict[str, Any]:
+        import wandb
+
+        found, row = record["diagnosis"], {}
+        for name, place in (("gradient", "lag"), ("loss", "position")):
+            data = [list(pair) for pair in enumerate(found[name])]
+            row[f"diagnosis/{name}"] = wandb.Table(columns=[place, name], data=data)
+        for name in ("gates", "attention"):
+            if measured := found[name]:
+                data = [[module, *each.values()] for module, each in measured.items()]
+                row[f"diagnosis/{name}"] = wandb.Table(columns=["module", *next(iter(measured.values()))], data=data)
+        return {**row, "diagnosis/effective_memory": found["memory"], "diagnosis/receptive_field": found["field"]}
+
     def _pictures(self, record: dict[str, Any]) -> dict[str, Any]:
         import wandb
 

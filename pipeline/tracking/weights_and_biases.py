@@ -33,6 +33,7 @@ class Tracking:
         group: runs of one group are shown together.
         tags: words to find the run by.
         gradients: optimizer steps from one set of histograms of the gradients to the next; None for none.
+        diagnosis: optimizer steps from one measurement of what the model remembers to the next; None for none.
         upload: send the files of checkpoints and exported models; else what they are and where they lie.
         code: keep and send what the checkout differs in from its commit.
     """
@@ -42,6 +43,7 @@ class Tracking:
     group: str | None = None
     tags: Sequence[str] = ()
     gradients: int | None = None
+    diagnosis: int | None = None
     upload: bool = False
     code: bool = True
 

@@ -84,6 +84,19 @@ def test_histograms_of_gradients_are_histograms(written, server):
     assert row["gradients/weight"] == {"_type": "histogram", "values": [1, 2], "bins": [0.0, 0.5, 1.0]}
 
 
+def test_a_diagnosis_is_tables_and_numbers(written, server):
+    gates = {"layers.0 forget": {"mean": 0.5, "low": 0.25, "high": 0.0}}
+    found = {"gradient": [1.0, 0.5], "loss": [None, 2.0], "gates": gates, "attention": {}, "memory": 1, "field": 2}
+    written.attempt(0).event("diagnosis", 10, diagnosis=found)
+    assert sync.main([str(written.run.path)]) == 0
+    [row] = server.rows["id123456"]
+    assert (row["diagnosis/effective_memory"], row["diagnosis/receptive_field"]) == (1, 2)
+    tables = [json.loads(body)["data"] for name, body in server.files.items() if name.endswith("table.json")]
+    expected = [[0, 1.0], [1, 0.5]], [[0, None], [1, 2.0]], [["layers.0 forget", 0.5, 0.25, 0.0]]
+    assert all(table in tables for table in expected)
+    assert "diagnosis/attention" not in row
+
+
 def test_pictures_are_pictures(written, server):
     written.attempt(0)
     journal = JournalLogger(written.run.path)

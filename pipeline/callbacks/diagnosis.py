@@ -1,0 +1,58 @@
+"""Diagnoses a model as it learns: every few steps, on the same sequences of the validation split.
+
+The first process measures, on its own, in evaluation mode and without drawing a number: the training is the same with
+it and without it.
+"""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from pipeline.diagnosis import chosen, diagnose
+from pipeline.diagnosis_pictures import picture
+from pipeline.errors import ConfigError
+from pipeline.strategies import Sharded
+from pipeline.tracking.journal_logger import JournalLogger
+
+SEQUENCES = 8
+
+
+class Diagnoses(Callback):
+    """Writes diagnoses to the journal, and their pictures to the run.
+
+    Args:
+        every: optimizer steps from one to the next.
+        task: what is to be diagnosed.
+
+    Raises:
+        ConfigError: never, or of a task that does not tell what its positions cost.
+    """
+
+    def __init__(self, every: int, task: pl.LightningModule) -> None:
+        if every < 1:
+            raise ConfigError(f"tracking.diagnosis={every} must be at least 1 step, or null for none")
+        if not hasattr(task, "costs"):
+            raise ConfigError(
+                f"tracking.diagnosis: {type(task).__name__} does not tell what each position costs; leave it out"
+            )
+        self.every = every
+        self.last = 0  # the step of the last one: several micro-batches end with the same step
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a strategy under which no process has the weights."""
+        if isinstance(trainer.strategy, Sharded):
+            name = type(trainer.strategy).__name__
+            raise ConfigError(f"tracking.diagnosis: {name} divides the weights; leave it out, or train with ddp")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        """Measure, on the first process, if a diagnosis is due after the step that was taken."""
+        step, journals = trainer.global_step, [each for each in trainer.loggers if isinstance(each, JournalLogger)]
+        if step % self.every or step == self.last or not journals:
+            return
+        self.last = step
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        found, maps = diagnose(pl_module, chosen(data.samples("validation"), SEQUENCES, pl_module.device))
+        for journal in journals:
+            journal.log_event("diagnosis", {"diagnosis": found.as_json()}, step)
+            journal.log_pictures([picture({"": found}, maps)], step, "diagnosis")

@@ -1,0 +1,121 @@
+"""`unroll diagnose RUN...`: what trained models remember: gradient by lag, receptive field, gates, attention.
+
+Legend: K lags.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from itertools import pairwise, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.arguments import Parser, count
+from pipeline.errors import ConfigError
+from pipeline.run import find_run
+
+if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
+    from pipeline.diagnosis import Diagnosis
+
+FILES = "diagnosis.json", "diagnosis.png"  # in the directory of a run
+
+
+def main(argv: list[str]) -> int:
+    """Diagnose runs, each into its directory, and print them side by side.
+
+    Raises:
+        UserError: no such run, or a task that tells no cost by position.
+    """
+    options = _parser().parse_args(argv)
+    runs = {name: find_run(name) for name in options.runs}
+    from pipeline.diagnosis_pictures import picture
+
+    found: dict[str, Diagnosis] = {}
+    for name, run in runs.items():
+        found[name], maps = _diagnose(run, options)
+        about = {"checkpoint": options.checkpoint, "split": options.split, **found[name].as_json()}
+        (run / FILES[0]).write_text(json.dumps(about, indent=1) + "\n")
+        picture({name: found[name]}, maps).save(run / FILES[1])
+    print("\n".join(table(found)))
+    if options.picture:
+        try:
+            picture(found, {}).save(options.picture)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--picture {options.picture} cannot be written ({error}): name a .png") from error
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="unroll diagnose", description=(__doc__ or "").split("\n")[0])
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help="runs of language models, forecasters or questions of memory")
+    add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
+    add("--split", default="validation", help="where sequences are taken from (default: validation)")
+    add("--sequences", type=count, default=32, metavar="N", help="spread over the split (default: 32)")
+    add("--context", type=count, metavar="N", help="positions of a sequence (default: as in training)")
+    add("--picture", type=Path, metavar="FILE.png", help="draw all runs in one picture, beside that of each")
+    return parser
+
+
+def _diagnose(run: Path, options: argparse.Namespace) -> Any:
+    """The diagnosis of a run, and the attention to draw."""
+    import torch
+
+    from pipeline.diagnosis import chosen, diagnose
+    from pipeline.run import load_model
+    from pipeline.training import parse, quieten
+
+    quieten()
+    more = [] if options.context is None else [f"--data.init_args.context={options.context}"]
+    _, data, _ = parse([f"--config={run / 'config.yaml'}", *more]).build()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    task = load_model(run, options.checkpoint).to(device)
+    batch = chosen(data.samples(options.split), options.sequences, device)  # type: ignore[attr-defined]
+    return diagnose(task, batch)
+
+
+def table(found: Mapping[str, "Diagnosis"]) -> list[str]:
+    """Lines of Markdown tables: what is one number or a row of lags, then gates, then attention."""
+    longest = max(len(one.gradient) for one in found.values())
+    lags = [0, *takewhile(lambda lag: lag < longest, (2**power for power in range(30)))]
+    lines = ["norm of the gradient of a loss by the input k positions back, over that at k = 0:", ""]
+    lines += _rows(["run", "at k = 0", *(f"k = {lag}" for lag in lags[1:])])
+    for name, one in found.items():
+        first = one.gradient[0]
+        back = [f"{one.gradient[lag] / first:.2g}" if first and lag < len(one.gradient) else "" for lag in lags[1:]]
+        lines.append(_row([name, f"{first:.3g}", *back]))
+    lines += ["", *_rows(["run", "inputs read", "receptive field", "95 % of the gradient within", "loss, by quarter"])]
+    for name, one in found.items():
+        quarters = " ".join(f"{value:.3f}" for value in by_quarter(one.loss))
+        lines.append(_row([name, f"{one.positions}", f"{one.field}", f"{one.memory} back", quarters]))
+    gates = [(name, gate, shares) for name, one in found.items() for gate, shares in one.gates.items()]
+    if gates:
+        lines += ["", *_rows(["run", "gate", "mean", "below 0.1", "above 0.9"])]
+        for name, gate, shares in gates:
+            cells = [f"{100 * shares[side]:.1f} %" for side in ("low", "high")]
+            lines.append(_row([name, gate, f"{shares['mean']:.2f}", *cells]))
+    looks = [(name, layer, each) for name, one in found.items() for layer, each in one.attention.items()]
+    if looks:
+        lines += [
+            "",
+            *_rows(["run", "attention", "entropy by head, nats", "of equal weights", "mean distance by head"]),
+        ]
+        for name, layer, each in looks:
+            entropy, distance = (" ".join(f"{v:.2f}" for v in each[what]) for what in ("entropy", "distance"))
+            lines.append(_row([name, layer, entropy, f"{each['uniform'][0]:.2f}", distance]))
+    return lines
+
+
+def by_quarter(loss: list[float | None]) -> list[float]:
+    """The mean loss of each quarter of the positions; of fewer where less is predicted."""
+    edges = [len(loss) * quarter // 4 for quarter in range(5)]
+    parts = [[v for v in loss[a:b] if v is not None] for a, b in pairwise(edges)]
+    return [sum(part) / len(part) for part in parts if part]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rows(heads: list[str]) -> list[str]:
+    return [_row(heads), "|---" * len(heads) + "|"]

@@ -1,0 +1,241 @@
+"""A diagnosis measures what formulas say: of decays, receptive fields, hand-set gates and uniform attention."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.data.batch import IGNORE, TokenBatch
+from pipeline.diagnosis import by_lag, diagnose, looks, memory_of, receptive_field, saturation
+from pipeline.diagnosis_pictures import chart, picture, pieces
+from pipeline.errors import ConfigError
+from pipeline.models.attention import SelfAttention
+from pipeline.models.bag_of_words import BagOfWords
+from pipeline.models.conv import ConvNet
+from pipeline.models.gru import GRU
+from pipeline.models.linear_recurrence import LinearRecurrence
+from pipeline.models.lstm import LSTM
+from pipeline.models.ngram import NGram
+from pipeline.models.recurrent import RecurrentLayer
+from pipeline.models.rnn import RNN
+from pipeline.models.transformer import Transformer
+from pipeline.tasks.language_model import LanguageModel
+
+LENGTH = 40
+
+
+def seeded(make, **options):
+    torch.manual_seed(1)
+    return make(width=8, **options).double().eval()
+
+
+def random_inputs(length=LENGTH):
+    return torch.randn(3, length, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+class LinearRNN(nn.Module):
+    """h_t = r Q h_{t-1} + x_t with an orthogonal Q: its spectral radius is r, whatever the power."""
+
+    def __init__(self, radius):
+        super().__init__()
+        torch.manual_seed(3)
+        self.turn = radius * torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64))[0]
+
+    def forward(self, inputs, state=None):
+        hidden, outputs = torch.zeros_like(inputs[:, 0]) if state is None else state, []
+        for each in inputs.unbind(1):
+            hidden = hidden @ self.turn.T + each
+            outputs.append(hidden)
+        return torch.stack(outputs, 1), hidden
+
+
+class Projected(nn.Module):
+    """A task that costs the projection of the network's output."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.direction = torch.linspace(1, 2, 8, dtype=torch.float64)
+
+    def costs(self, batch):
+        return self.network(batch)[0] @ self.direction
+
+
+@pytest.mark.parametrize("radius", [0.7, 1.0, 1.2], ids=["vanishes", "stays", "explodes"])
+def test_the_gradient_of_a_linear_rnn_goes_with_the_power_of_its_radius(radius):
+    task = Projected(LinearRNN(radius))
+    found, _ = diagnose(task, random_inputs())
+    expected = [float(task.direction.norm()) * radius**lag for lag in range(LENGTH)]
+    assert found.gradient == pytest.approx(expected, rel=1e-9)
+    total = sum(radius**lag for lag in range(LENGTH))
+    within = next(n for n in range(LENGTH) if sum(radius**lag for lag in range(n + 1)) >= 0.95 * total)
+    assert found.memory == within
+    assert (found.field, found.sequences, found.positions) == (LENGTH, 3, LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "field"),
+    [
+        (NGram, {"order": 5}, 4),
+        (ConvNet, {"depth": 3, "kernel": 3, "cycle": 2}, 1 + 2 * (1 + 2 + 1)),
+        (ConvNet, {"depth": 4}, 1 + 1 + 2 + 4 + 8),
+        (Transformer, {"depth": 2, "heads": 2}, LENGTH),
+        (Transformer, {"depth": 2, "heads": 2, "window": 6}, 2 * 5 + 1),
+        (BagOfWords, {}, LENGTH),
+        (LSTM, {}, LENGTH),
+        (LinearRecurrence, {"depth": 2}, LENGTH),
+    ],
+)
+def test_the_receptive_field_is_that_of_the_formula(make, options, field):
+    assert receptive_field(seeded(make, **options), random_inputs()) == field
+
+
+def test_the_gradient_ends_where_the_receptive_field_ends():
+    found, _ = diagnose(Projected(seeded(ConvNet, depth=4)), random_inputs())
+    assert found.field == 16
+    assert min(found.gradient[:16]) > 0
+    assert found.gradient[16:] == [0.0] * (LENGTH - 16)
+
+
+def test_only_what_is_predicted_is_followed_back():
+    inputs = random_inputs(6).requires_grad_()
+    costs = inputs.square().sum(-1).cumsum(1)  # the derivative of cost t by input s is 2 x_s
+    hidden = torch.full_like(costs, torch.nan)
+    hidden[:2, 4] = costs[:2, 4]
+    lags = [float(2 * inputs[:2, 4 - lag].norm(dim=-1).mean()) for lag in range(5)]
+    assert by_lag(inputs, hidden) == pytest.approx(lags)
+
+
+def test_effective_memory_is_the_smallest_lag_with_the_share():
+    assert memory_of([95.0, 5.0, 0.0]) == 0
+    assert memory_of([94.0, 1.0, 5.0]) == 1
+    assert memory_of([0.0, 0.0, 1.0]) == 2
+
+
+def test_gates_of_a_hand_set_lstm_are_open_and_closed():
+    network = seeded(LSTM, depth=1)
+    layer = network.layers[0]
+    for parameter in layer.kernel.parameters():
+        nn.init.zeros_(parameter)
+    with torch.no_grad():
+        layer.kernel.bias_ih_l0.copy_(torch.tensor([10.0, -10.0, 0.0, 0.0]).repeat_interleave(8))
+    found, _ = diagnose(Projected(network), random_inputs())
+    assert found.gates["layers.0 input"] == {"mean": pytest.approx(1, abs=1e-4), "low": 0.0, "high": 1.0}
+    assert found.gates["layers.0 forget"] == {"mean": pytest.approx(0, abs=1e-4), "low": 1.0, "high": 0.0}
+    assert found.gates["layers.0 output"] == {"mean": 0.5, "low": 0.0, "high": 0.0}
+
+
+def test_lstm_and_gru_states_follow_from_the_gates_as_the_papers_say():
+    inputs = random_inputs(7)
+    lstm = RecurrentLayer(nn.LSTM(8, 8, batch_first=True), 0.0).double()
+    state = (random_inputs(1)[:, 0], random_inputs(2)[:, 1])
+    gates, (outputs, _) = lstm.openness(inputs, state), lstm(inputs, state)
+    weight, recurrent, bias, recurrent_bias = lstm.kernel.parameters()
+    hidden, cell = state
+    for at in range(7):
+        both = inputs[:, at] @ weight.T + hidden @ recurrent.T + bias + recurrent_bias
+        cell = gates["forget"][:, at] * cell + gates["input"][:, at] * both[:, 16:24].tanh()
+        hidden = gates["output"][:, at] * cell.tanh()
+        torch.testing.assert_close(outputs[:, at], hidden)
+    gru = RecurrentLayer(nn.GRU(8, 8, batch_first=True), 0.0).double()
+    gates, (outputs, _) = gru.openness(inputs, None), gru(inputs, None)
+    weight, recurrent, bias, recurrent_bias = gru.kernel.parameters()
+    hidden = torch.zeros(3, 8, dtype=torch.float64)
+    for at in range(7):
+        past = hidden @ recurrent[16:].T + recurrent_bias[16:]
+        new = (inputs[:, at] @ weight[16:].T + bias[16:] + gates["reset"][:, at] * past).tanh()
+        hidden = (1 - gates["update"][:, at]) * new + gates["update"][:, at] * hidden
+        torch.testing.assert_close(outputs[:, at], hidden)
+    assert RecurrentLayer(nn.RNN(8, 8, batch_first=True), 0.0).double().openness(inputs, None) == {}
+
+
+@pytest.mark.parametrize(("make", "gates"), [(GRU, 4), (RNN, 0), (LSTM, 6), (LinearRecurrence, 8), (ConvNet, 8)])
+def test_each_architecture_offers_the_gates_that_it_has(make, gates):
+    found, _ = diagnose(Projected(seeded(make)), random_inputs(9))
+    assert len(found.gates) == gates
+    assert all(0 <= shares["low"] + shares["high"] <= 1 for shares in found.gates.values())
+
+
+def test_saturation_counts_what_is_beyond_the_limits():
+    found = saturation(torch.tensor([[[0.05, 0.5], [0.95, 0.99]]]))
+    assert found == {"mean": pytest.approx(0.6225), "low": 0.25, "high": 0.5}
+
+
+def test_the_entropy_of_uniform_attention_is_the_logarithm_of_its_places():
+    attention = SelfAttention(8, 2, 0.0)
+    nn.init.zeros_(attention.project.weight)
+    weights = attention.weights(random_inputs(10).float(), None, None, None)
+    found = looks(weights)
+    expected = sum(math.log(n) for n in range(1, 11)) / 10
+    assert found["entropy"] == pytest.approx([expected] * 2)
+    assert found["uniform"] == pytest.approx([expected] * 2)
+    assert found["distance"] == pytest.approx([sum(range(10)) / 2 / 10] * 2)
+    one = looks(torch.full((1, 1, 1, 10), 0.1))
+    assert one["entropy"] == pytest.approx([math.log(10)])
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_attention_weights_are_those_that_the_outputs_are_made_with(window):
+    network, inputs = seeded(Transformer, depth=1, heads=2, window=window), random_inputs(9)
+    attention, seen = network.layers[0].attention, []
+    attention.register_forward_hook(lambda _, given, made: seen.append((given, made)))
+    network(inputs)
+    [(given, (outputs, (_, value)))] = seen
+    mixed = (attention.weights(*given).double() @ value).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attention.output(mixed), outputs, rtol=1e-5, atol=1e-6)
+
+
+def language_model(network):
+    torch.manual_seed(4)
+    return LanguageModel(network, 11)
+
+
+def token_batch(ignored=0):
+    tokens = torch.randint(11, (4, 13), generator=torch.Generator().manual_seed(5))
+    targets = tokens[:, 1:].clone()
+    targets[:, :ignored] = IGNORE
+    return TokenBatch(tokens[:, :-1], targets, None, torch.arange(4), 0, 0, None)
+
+
+def test_the_loss_by_position_is_that_of_the_language_model():
+    task, batch = language_model(LSTM(width=8)).eval(), token_batch(ignored=3)
+    found, _ = diagnose(task, batch)
+    logits, _ = task(batch.inputs)
+    nats = nn.functional.cross_entropy(logits.transpose(1, 2), batch.targets.clamp(min=0), reduction="none").mean(0)
+    assert found.loss[:3] == [None] * 3
+    assert found.loss[3:] == pytest.approx(nats[3:].tolist(), rel=1e-5)
+
+
+def test_a_diagnosis_leaves_task_and_generator_as_they_were():
+    task = language_model(Transformer(width=8, depth=2, heads=2, dropout=0.5)).train()
+    task.network.layers[0].eval()
+    modes, draws = [module.training for module in task.modules()], torch.get_rng_state()
+    first, maps = diagnose(task, token_batch())
+    assert first == diagnose(task, token_batch())[0]  # without dropout
+    assert [module.training for module in task.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), draws)
+    assert all(parameter.grad is None for parameter in task.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in task.modules())
+    assert [*maps] == [*first.attention] == ["layers.0.attention", "layers.1.attention"]
+    torch.testing.assert_close(maps["layers.0.attention"].sum(-1), torch.ones(2, 12))
+
+
+def test_a_task_without_costs_is_named():
+    with pytest.raises(ConfigError, match="Linear does not tell what each position costs"):
+        diagnose(nn.Linear(2, 2), None)
+
+
+def test_the_picture_of_one_run_shows_its_gates_and_its_attention():
+    small, _ = diagnose(language_model(RNN(width=8)), token_batch())
+    gated, _ = diagnose(language_model(LSTM(width=8)), token_batch())
+    looking, maps = diagnose(language_model(Transformer(width=8, depth=1, heads=2)), token_batch())
+    heights = [picture({"a": one}, each).height for one, each in ((small, {}), (gated, {}), (looking, maps))]
+    assert heights[0] == picture({"a": small, "b": gated}, {}).height
+    assert heights[1] > heights[0]
+    assert heights[2] > heights[1]
+
+
+def test_a_line_is_cut_where_a_value_has_no_place():
+    assert pieces([(0, 1.0), (1, 2.0), (2, 0.0), (3, 4.0)], True) == [[(0, 1.0), (1, 2.0)], [(3, 4.0), (3.3, 4.0)]]
+    assert chart("nothing", "k", {"a": [(0, 0.0)]}, logarithmic=True).getextrema()[0][1] == 255
