@@ -2,7 +2,7 @@
 
 DIR/model.safetensors   the weights, the averaged ones where the checkpoint has an average
     config.yaml         the class of the model and its arguments
-    tokenizer.json      of the dataset that it was trained on
+    tokenizer.json      of the dataset that it was trained on; of series, series.json: how they are laid out and scaled
     README.md           what it is: architecture, size, what it measured, which data
 
 Nothing in it is executed when it is loaded: the weights are numbers, and the config may only name classes of
@@ -10,6 +10,7 @@ this package, of torch, and of modules that the caller imported already.
 """
 
 import importlib
+import json
 import re
 import shutil
 import sys
@@ -23,6 +24,7 @@ from pipeline import checkpoint
 from pipeline.callbacks.averaging import AVERAGED
 from pipeline.durable import sync
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.record import SERIES
 from pipeline.run import Run, build_model, choose_checkpoint, load_model, model_config
 
 WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.yaml", "tokenizer.json", "README.md"
@@ -73,6 +75,10 @@ def write(directory: Path, run: Path, which: str) -> Path:
         (partial / CONFIG).write_text(yaml.safe_dump({"model": model_config(run)}, sort_keys=False))
         for file in run.glob(f"*{TOKENIZER}"):  # of the sources too, where they are texts
             shutil.copyfile(file, partial / file.name)
+        record = Run(run).record
+        if "series" in record["dataset"]:
+            about = {"dataset": {"series": record["dataset"]["series"]}, "linked": record["linked"]}
+            (partial / SERIES).write_text(json.dumps(about))
         (partial / CARD).write_text(_card(directory.name, Run(run), chosen, model))
         for path in [*partial.iterdir(), partial]:
             sync(path)
@@ -193,8 +199,10 @@ def _use(name: str, model: Any) -> str:
         asked = "--audio FILE"
     elif hasattr(model, "rate"):  # of the sound that it makes
         asked = "--out FILE.wav"
+    elif hasattr(model, "horizon"):
+        asked = "--history FILE.csv"
     else:
         asked = "--prompt TEXT"
     if hasattr(model, "vocab_size"):
         return f"Losses are in nats a token.\n\n```sh\nunroll generate {name} {asked}\n```\n"
-    return f"```sh\nunroll generate {name} {asked}\n```\n" if encoder is not None else ""
+    return f"```sh\nunroll generate {name} {asked}\n```\n" if asked != "--prompt TEXT" else ""

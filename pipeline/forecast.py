@@ -5,7 +5,6 @@ Legend: N series, L steps of a context, H of a horizon, K covariates, S paths.
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from pipeline.arguments import Parser
 from pipeline.errors import ConfigError, DataError
 from pipeline.frames import Findings, Frame, Layout, filled, frames_of
 from pipeline.grid import Grid, cycles
-from pipeline.run import find_run
 from pipeline.table import read_table
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
@@ -37,8 +35,12 @@ class Window(NamedTuple):
     known: Float32[np.ndarray, "L+H K"]
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], record: Mapping[str, Any]) -> int:
     """Forecast the next horizon of every series of a table.
+
+    Args:
+        argv: the command line.
+        record: of the run, or what an exported model has kept of it.
 
     Raises:
         UserError: no such run or table, or a table that does not go on from what the run has learned.
@@ -46,13 +48,12 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.history is None:
         raise ConfigError(f"{arguments.run} forecasts series: give what came before, --history FILE.csv")
-    run = find_run(arguments.run)
-    record = json.loads((run / "run.json").read_text())
     about, context, horizon = record["dataset"]["series"], record["linked"]["context"], record["linked"]["horizon"]
     windows = windows_of(read_table(arguments.history), about, context, horizon, str(arguments.history[0]))
-    from pipeline.run import load_model
+    from pipeline.writer import open_model
 
-    said = say(load_model(run, arguments.checkpoint), windows, about["scaling"])
+    _, task, device = open_model(arguments.run, arguments.checkpoint)
+    said = say(task, windows, about["scaling"], device)
     rows = rows_of(windows, said, about["time"], horizon)
     try:
         _write(rows, arguments.output)
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="unroll generate", description="Forecast the next horizon of series.")
     add = parser.add_argument
-    add("run", metavar="RUN", help="name of a run under runs/, or its path")
+    add("run", metavar="RUN|DIR", help="name of a run under runs/, its path, or an exported model")
     add("--history", nargs="+", type=Path, metavar="FILE", help="tables as they were prepared: .csv or .parquet")
     add("--output", type=Path, metavar="FILE", help="the forecast as CSV (default: standard output)")
     add("--picture", type=Path, metavar="FILE.svg", help="draw it too")
@@ -121,14 +122,15 @@ def _window(frame: Frame, grid: Grid, layout: Layout, about: dict[str, Any], con
     return Window(frame.name, grid.text(stamps), standard.astype(np.float32), known.astype(np.float32))
 
 
-def say(task: Any, windows: Sequence[Window], scaling: Mapping[str, Sequence[float]]) -> "Forecast":
+def say(
+    task: Any, windows: Sequence[Window], scaling: Mapping[str, Sequence[float]], device: str = "cpu"
+) -> "Forecast":
     """The forecast of each window, in the units of its series."""
     import torch
 
     from pipeline.data.batch import SeriesBatch
     from pipeline.forecast_errors import Forecast, summary
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     context, known = (
         torch.from_numpy(np.stack([getattr(window, name) for window in windows])) for name in ("context", "known")
     )
@@ -138,7 +140,7 @@ def say(task: Any, windows: Sequence[Window], scaling: Mapping[str, Sequence[flo
     parts = [part.to(device) for part in (context, *nothing, known, naive, ids)]
     batch = SeriesBatch._make([*parts, 0, 0, None])
     with torch.no_grad():
-        said = summary(task.to(device).paths(batch))
+        said = summary(task.paths(batch))
     scale = torch.tensor([scaling[window.name] for window in windows])
     return Forecast(*(scale[:, :1] + scale[:, 1:] * part.cpu() for part in said))
 

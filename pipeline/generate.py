@@ -8,10 +8,11 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import Parser, refuse
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.record import SERIES, read_record
 from pipeline.run import find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
@@ -27,10 +28,11 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: no such run, checkpoint or file, or settings that cannot be.
     """
-    if argv and is_of_series(argv[0]):
+    record = record_of(argv[0]) if argv else {}
+    if "series" in record.get("dataset", {}):
         from pipeline import forecast
 
-        return forecast.main(argv)
+        return forecast.main(argv, record)
     asked = parser()
     arguments = asked.parse_args(argv)
     arguments.given = asked.given(arguments)
@@ -69,13 +71,14 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def is_of_series(name: str) -> bool:
-    """Whether a run was trained on series."""
+def record_of(name: str) -> dict[str, Any]:
+    """What a run says of itself, or what an exported forecaster has kept of it; nothing where there is none."""
+    exported = Path(name) / SERIES
     try:
-        record = json.loads((find_run(name) / "run.json").read_text())
+        found: dict[str, Any] = json.loads(exported.read_text()) if exported.is_file() else read_record(find_run(name))
     except (CheckpointError, OSError, ValueError):
-        return False
-    return "series" in record.get("dataset", {})
+        return {}
+    return found
 
 
 def parser() -> Parser:

@@ -14,6 +14,7 @@ from pipeline.durable import write_durably
 from pipeline.errors import CheckpointError
 
 RECORD, CONFIG = "run.json", "config.yaml"
+SERIES = "series.json"  # what an exported forecaster keeps of the record: how its tables are laid out and scaled
 PARTS: dict[str, set[str]] = {RECORD: set(), CONFIG: {"trainer", "model", "data"}}  # what must be in them
 
 

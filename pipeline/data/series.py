@@ -36,17 +36,24 @@ class SeriesWindows:
 
     @cached_property
     def places(self) -> Ids:
-        """The series of each window, and where its horizon begins among the steps of all series (W, 2)."""
-        return self.split.windows(self.context, self.horizon, self.stride)
+        """The series of each window, and where its horizon begins among the steps of all series (W, 2).
+
+        A window of whose horizon nothing was observed is none: there is nothing to learn from it or to measure.
+        """
+        found = self.split.windows(self.context, self.horizon, self.stride)
+        return found[self._observed(found[:, 1]) > 0]
 
     def predictions(self, ids: Ids) -> int:
         """Observed steps of these horizons; none in a row that only fills the batch."""
-        ids = ids[ids != NO_SAMPLE]
+        return int(self._observed(self.places[ids[ids != NO_SAMPLE], 1]).sum())
+
+    def _observed(self, begins: Ids) -> Ids:
+        """Observed steps of the horizons that begin there."""
         missing = self.split.unobserved_before
         if missing is None:
-            return len(ids) * self.horizon
-        begins = self.places[ids, 1]
-        return int((self.horizon - missing[begins + self.horizon] + missing[begins]).sum())
+            return np.full(len(begins), self.horizon)
+        seen: Ids = self.horizon - missing[begins + self.horizon] + missing[begins]
+        return seen
 
     def batch(self, ids: Ids) -> SeriesBatch:
         """These windows, outside any plan."""

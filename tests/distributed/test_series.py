@@ -99,5 +99,10 @@ def test_a_test_stands_beside_the_baselines_and_a_table_is_forecast(
     assert head == "time,series,forecast"
     assert [line.rsplit(",", 1)[0] for line in lines[:2]] == ["2020-01-11 00:00,north", "2020-01-11 01:00,north"]
     assert len(lines) == 3 * 6
+    assert main(["checkpoint", "export", "run", "--output", str(tmp_path / "taken")]) == 0
+    taken = [each.replace("next.csv", "taken.csv") for each in asked]
+    assert main(["generate", str(tmp_path / "taken"), *taken]) == 0
+    assert (tmp_path / "taken.csv").read_bytes() == (tmp_path / "next.csv").read_bytes()
+    assert "unroll generate taken --history FILE.csv" in (tmp_path / "taken" / "README.md").read_text()
     assert main(["generate", "run"]) == 2
     assert "--history FILE.csv" in capfd.readouterr().err

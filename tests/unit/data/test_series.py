@@ -41,6 +41,14 @@ def test_a_step_without_a_value_is_no_prediction(data: SeriesDataModule) -> None
     assert samples.predictions(everything) == 4 * len(samples) - 4  # four windows reach the one gap
 
 
+def test_a_horizon_without_any_value_is_no_window(tiny_series_dataset: Path) -> None:
+    every = SeriesDataModule(tiny_series_dataset, 12, 4).samples("train")
+    single = SeriesDataModule(tiny_series_dataset, 12, 1).samples("train")
+    assert len(single) == len(every) + 3 * 3 - 1  # three series with three more windows each, without that of the gap
+    assert all(single.predictions(np.array([sample])) == 1 for sample in range(len(single)))
+    assert single.batch(np.arange(len(single))).observed.all()
+
+
 @pytest.mark.parametrize(("world", "limit"), [(1, None), (2, None), (5, 1)])
 def test_any_number_of_processes_sees_the_same_global_batches(
     data: SeriesDataModule, world: int, limit: int | None
