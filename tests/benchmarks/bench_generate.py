@@ -7,34 +7,19 @@ them, in turns, and the median is taken. Where the state is of fixed size the ra
 """
 
 import argparse
-import importlib
-import inspect
-import pkgutil
 import time
-from collections.abc import Iterator
 from statistics import median
 
 import torch
 from torch import nn
 
-import pipeline.models
+from pipeline.architectures import networks
 from pipeline.decode import Greedy, Limits, stream
 from pipeline.state import State, size_in_bytes
 from pipeline.tasks.language_model import LanguageModel
-from pipeline.tasks.task import Task
 
 LENGTHS = (100, 2000)
 ROUNDS, TOKENS = 3, 60
-
-
-def networks() -> Iterator[type[nn.Module]]:
-    """Every network with a carried state that a module of pipeline.models names in __all__."""
-    for module in pkgutil.iter_modules(pipeline.models.__path__):
-        found = importlib.import_module(f"pipeline.models.{module.name}")
-        for member in (getattr(found, name) for name in getattr(found, "__all__", ())):
-            network = inspect.isclass(member) and issubclass(member, nn.Module) and not issubclass(member, Task)
-            if network and "state" in inspect.signature(member.forward).parameters:
-                yield member
 
 
 class Watched:
@@ -92,7 +77,7 @@ def main() -> None:
     print(f"width {arguments.width}, vocabulary {arguments.vocabulary}, {arguments.device}, greedy, one row")
     print(f"| network | ms a token at {short} | at {long} | ratio | state KiB at {short} | at {long} |")
     print("|---|---|---|---|---|---|")
-    for network in networks():
+    for network in networks().values():
         print(measure(network, arguments.width, arguments.vocabulary, arguments.device), flush=True)
 
 

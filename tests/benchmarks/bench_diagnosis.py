@@ -1,0 +1,78 @@
+"""What a diagnosis costs, as a share of the training steps between two of them, for three language models.
+
+    python tests/benchmarks/bench_diagnosis.py [--steps 8] [--rounds 5] [--every 500]
+
+In turns, so many training steps of 2,048 tokens are timed, and then one diagnosis with its picture as the callback does
+it, of 8 sequences of the same length; both by the processor time of this process.
+"""
+
+import argparse
+import importlib
+import time
+from statistics import median
+
+import torch
+import yaml
+
+from pipeline.callbacks.diagnosis import SEQUENCES
+from pipeline.data.batch import TokenBatch
+from pipeline.diagnosis import diagnose
+from pipeline.diagnosis_pictures import picture
+from pipeline.training import CONFIGS
+
+VOCABULARY = 2048
+
+
+def batch_of(rows: int, context: int) -> TokenBatch:
+    """Random text."""
+    tokens = torch.randint(VOCABULARY, (rows, context + 1))
+    return TokenBatch(tokens[:, :-1], tokens[:, 1:], None, torch.arange(rows), rows * context, 0, None)
+
+
+def measure(name: str, steps: int, rounds: int) -> tuple[float, float]:
+    """Processor time of a step and of a diagnosis, medians, in seconds."""
+    config = yaml.safe_load((CONFIGS / f"text/{name}.yaml").read_text())
+    module, _, cls = config["model"]["class_path"].rpartition(".")
+    arguments = config["model"]["init_args"]
+    kept = {key: value for key, value in arguments.items() if key not in ("optimizer", "schedule")}
+    task = getattr(importlib.import_module(module), cls)(VOCABULARY, **kept).train()
+    optimizer = torch.optim.AdamW(task.parameters(), lr=1e-3, fused=True)
+    context = config["data"]["init_args"]["context"]
+    trained, diagnosed = [], []
+    for _ in range(rounds):
+        began = time.process_time()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (
+                task.training_loss(task._read(batch := batch_of(2048 // context, context), {}), batch.targets) / 2048
+            ).backward()
+            optimizer.step()
+        middle = time.process_time()
+        found, maps = diagnose(task, batch_of(SEQUENCES, context))
+        picture({"": found}, maps)
+        trained.append((middle - began) / steps)
+        diagnosed.append(time.process_time() - middle)
+    return median(trained), median(diagnosed)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--steps", type=int, default=8, help="timed together")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--every", type=int, default=500, help="steps from one diagnosis to the next")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"| model | ms a step | ms a diagnosis | in steps | share at one every {options.every} |")
+    print("|---|---|---|---|---|")
+    for name in ("lstm", "conv", "transformer"):
+        step, diagnosis = measure(name, options.steps, options.rounds)
+        share = 100 * diagnosis / (options.every * step)
+        print(
+            f"| {name} | {1000 * step:.0f} | {1000 * diagnosis:.0f} | {diagnosis / step:.1f} | {share:.2f} % |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
