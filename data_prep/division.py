@@ -70,10 +70,8 @@ def divided(
             chosen = set(map(id, taken))
             splits["train"] = [clip for clip in splits["train"] if id(clip) not in chosen]
     wanted = {name: shares[name] for name in HELD_OUT if name not in splits and shares[name]}
-    places = (
-        _by_speaker(splits["train"], wanted) if by_speaker else by_name([clip.name for clip in splits["train"]], wanted)
-    )
     whole, splits["train"] = splits["train"], []
+    places = _by_speaker(whole, wanted) if by_speaker else by_name([clip.name for clip in whole], wanted)
     for name in wanted:
         splits[name] = []
     for clip, name in zip(whole, places, strict=True):

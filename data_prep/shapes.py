@@ -6,14 +6,19 @@ relation  = "left of" | "right of" | "above" | "below"
 """
 
 import random
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from pipeline.images import encode
 
 SIDE = 64  # pixels of a drawing
+SMALL = 32  # of one that is to be drawn pixel by pixel
 COLOURS = {"red": "#d62728", "green": "#2ca02c", "blue": "#1f5fd0", "yellow": "#f2c80f", "purple": "#8e3fc0"}
+LIGHT = ("#ff9d9d", "#9dff9d", "#a8b8ff", "#fff29d")  # brighter than half: seen even in two levels of grey
 SHAPES = ("circle", "square", "triangle")
 SIZES = {"small": 7, "large": 13}  # pixels from the middle to the edge
 
@@ -39,8 +44,20 @@ def drawn(number: int) -> tuple[bytes, list[str]]:
     image = Image.new("RGB", (SIDE, SIDE), chance.choice(("white", "#e8e8e8", "#dfe9f5")))
     pen = ImageDraw.Draw(image)
     for thing in things:
-        _draw(pen, thing)
+        _draw(pen, thing, COLOURS[thing.colour])
     return encode(image), _captions(things)
+
+
+def figures(count: int) -> Iterator[tuple[UInt8[np.ndarray, "32 32 3"], str]]:
+    """So many small drawings of one shape each on black, the same each time, and what shape it is."""
+    for number in range(count):
+        chance = random.Random(number)
+        largest = max(SIZES.values())
+        x, y = (chance.randint(largest, SMALL - 1 - largest) for _ in range(2))
+        thing = Thing("", chance.choice(SHAPES), chance.choice([*SIZES]), x, y)
+        image = Image.new("RGB", (SMALL, SMALL))
+        _draw(ImageDraw.Draw(image), thing, chance.choice(LIGHT))
+        yield np.asarray(image), thing.shape
 
 
 def _things(chance: random.Random) -> list[Thing]:
@@ -70,9 +87,9 @@ def _captions(things: list[Thing]) -> list[str]:
     ]
 
 
-def _draw(pen: ImageDraw.ImageDraw, thing: Thing) -> None:
+def _draw(pen: ImageDraw.ImageDraw, thing: Thing, fill: str) -> None:
     x, y, half = thing.x, thing.y, SIZES[thing.size]
-    box, fill = (x - half, y - half, x + half, y + half), COLOURS[thing.colour]
+    box = x - half, y - half, x + half, y + half
     if thing.shape == "circle":
         pen.ellipse(box, fill)
     elif thing.shape == "square":

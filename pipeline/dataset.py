@@ -36,6 +36,7 @@ CONTENT = (
     "audio",
     "series",
     "trajectories",
+    "pixels",
 )  # what the checksum of a dataset covers
 SPLITS: dict[str, Any] = {
     "tokens": TokenSplit,
@@ -44,6 +45,7 @@ SPLITS: dict[str, Any] = {
     "audio": RecordSplit,
     "series": SeriesSplit,
     "trajectories": TrajectorySplit,
+    "pixels": RecordSplit,
 }
 NUMBERS = {"series", "trajectories"}  # kinds without a vocabulary
 PREFIX = {"target": "", "source": "source_"}  # of names of what belongs to a side

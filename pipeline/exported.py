@@ -201,6 +201,8 @@ def _use(name: str, model: Any) -> str:
         asked = "--out FILE.wav"
     elif hasattr(model, "horizon"):
         asked = "--history FILE.csv"
+    elif hasattr(model, "channels"):  # of the images that it draws
+        asked = "--out FILE.png"
     else:
         asked = "--prompt TEXT"
     if hasattr(model, "vocab_size"):

@@ -44,9 +44,7 @@ def main(argv: list[str]) -> int:
         Listener.open(arguments.run, arguments.checkpoint).listen(arguments.audio, choice, arguments)
         return 0
     if arguments.out is not None:
-        from pipeline.speaker import Speaker
-
-        Speaker.open(arguments.run, arguments.checkpoint).speak(prompts, choice, arguments)
+        make(prompts, choice, arguments)
         return 0
     from pipeline.writer import Writer
 
@@ -71,6 +69,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def make(prompts: list[str], choice: "Choice | None", arguments: argparse.Namespace) -> None:
+    """Write what is no text to the file that --out names: a picture, or a sound."""
+    if arguments.out.suffix.lower() == ".png":
+        from pipeline.painter import Painter
+
+        Painter.open(arguments.run, arguments.checkpoint).paint(choice, arguments)
+        return
+    from pipeline.speaker import Speaker
+
+    Speaker.open(arguments.run, arguments.checkpoint).speak(prompts, choice, arguments)
+
+
 def record_of(name: str) -> dict[str, Any]:
     """What a run says of itself, or what an exported forecaster has kept of it; nothing where there is none."""
     exported = Path(name) / SERIES
@@ -93,7 +103,9 @@ def parser() -> Parser:
     source.add_argument(
         "--chat", action="store_true", help="talk with a model of dialogues: a line, a reply, a line, ..."
     )
-    source.add_argument("--image", nargs="+", metavar="FILE", help="images to write of, with a model of captions")
+    source.add_argument(
+        "--image", nargs="+", metavar="FILE", help="images to write of, or, with --out FILE.png, halves to complete"
+    )
     source.add_argument("--prompts", metavar="FILE", help="a file with one prompt a line; - is standard input")
     source.add_argument(
         "--audio", nargs="+", metavar="FILE", help="sounds of any rate to transcribe or classify; - is standard input"
@@ -114,7 +126,7 @@ def parser() -> Parser:
     add("--lm", metavar="RUN|DATASET", help="with --audio and CTC: a language model of the same vocabulary joins in")
     add("--lm-weight", type=float, default=0.5, help="how much it counts (default: 0.5)")
     add("--lm-bonus", type=float, default=0.0, help="for each token, in nats (default: 0)")
-    add("--out", type=Path, metavar="FILE.wav", help="write a sound, with a model of raw sound; --prompt is its label")
+    add("--out", type=Path, metavar="FILE", help="write a sound or a picture of images; --prompt is their label")
     add("--seconds", type=float, default=2.0, help="longest sound (default: 2)")
     add("--json", action="store_true", help="one JSON object a line")
     way = result.add_argument_group(

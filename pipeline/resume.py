@@ -146,7 +146,6 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _describe(dataset: Dataset) -> dict[str, Any]:
-    kept: dict[str, Any] = {
-        key: dataset.manifest[key] for key in ("audio", "dialogue", "series", "trajectories") if key in dataset.manifest
-    }
+    told = ("audio", "dialogue", "series", "trajectories", "pixels")
+    kept: dict[str, Any] = {key: dataset.manifest[key] for key in told if key in dataset.manifest}
     return {"path": str(dataset.path), "checksum": dataset.checksum, **kept}

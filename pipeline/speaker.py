@@ -6,17 +6,17 @@ Each sample costs the same, however many were drawn before: the carried state is
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipeline import sound
 from pipeline.arguments import refuse
 from pipeline.decode import Greedy, Limits, Sample, Stepwise, stream
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.sound import END, FIRST_LABEL, LEVELS
+from pipeline.sound import END, LEVELS
 from pipeline.tasks.wave_model import WaveModel
 from pipeline.writer import EOS, UNK, open_model, vocabulary
 
@@ -53,7 +53,7 @@ class Speaker:
             raise ConfigError(f"--out: {run} ({type(model).__name__}) makes no sounds; see configs/audio")
         tokenizer, _ = vocabulary(run / "tokenizer.json")
         known = sorted(set(tokenizer.get_vocab()) - {EOS, UNK})
-        return cls(run, model, known if model.vocab_size > FIRST_LABEL else [], device)
+        return cls(run, model, known if model.labels else [], device)
 
     def speak(self, labels: Sequence[str], choice: Any, arguments: argparse.Namespace) -> None:
         """Draw a wave and write it.
@@ -93,17 +93,10 @@ class Speaker:
         if prompt not in self.labels:
             known = f"one of {', '.join(self.labels)}" if self.labels else "none: it was trained without labels"
             raise ConfigError(f"--prompt {prompt!r}: {self.run} knows {known}")
-        return [END, FIRST_LABEL + self.labels.index(prompt)]
+        return [END, self.model.opening(self.labels.index(prompt))]
 
     def levels(self, opening: list[int], choice: Stepwise | Greedy, limits: Limits, seed: int) -> np.ndarray:
         """The mu-law levels of a clip, without its end mark."""
-
-        def forward(tokens: torch.Tensor, state: Any) -> Any:
-            logits, state = self.model(tokens, state)
-            logits[..., FIRST_LABEL:] = -torch.inf  # a clip does not begin in the middle of another
-            if limits.eos is None:
-                logits[..., END] = -torch.inf
-            return logits, state
-
+        forward = partial(self.model.within, ends=limits.eos is not None)
         found = [token for (token,) in stream(forward, [opening], choice, limits, [seed], self.device)]
         return np.array([token for token in found if token is not None and token < LEVELS], np.uint8)

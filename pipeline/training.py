@@ -36,7 +36,10 @@ from pipeline.trainer import check_precision, make_trainer
 
 LOCK_PATIENCE = 60.0  # seconds that a requeued attempt gives the one before it to leave
 # what the data tells the model, where the model asks for it
-LINKED = ("vocab_size", "source_vocab_size", "image_size", "covariates", "context", "horizon", "classes", "rate")
+LINKED = (
+    *("vocab_size", "source_vocab_size", "image_size", "covariates", "context", "horizon", "classes", "rate"),
+    *("levels", "rows", "columns", "channels"),
+)
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 

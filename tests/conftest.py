@@ -132,6 +132,19 @@ def _tones(folder: Path, *options: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_pixels_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 160 drawn shapes of 8 x 6 pixels in two levels, of three classes; with all three splits."""
+    if importlib.util.find_spec("tokenizers") is None:
+        pytest.skip("wants the tokenizers package")
+    from data_prep import pixels
+
+    output = tmp_path_factory.mktemp("tiny_pixels") / "dataset"
+    shares = ["--validation-share", "0.2", "--test-share", "0.1"]
+    assert pixels.main(["builtin:160", "--size", "8x6", "--levels", "2", *shares, "--output", str(output)]) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
 def tiny_series_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three noisy waves of 240 hours with a covariate that is known ahead; one has a gap."""
     from data_prep import series

@@ -30,7 +30,7 @@ from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.randomness import Randomness
 from pipeline.data.text import TextDataModule
 from pipeline.tasks.language_model import LanguageModel
-from pipeline.tasks.wave_model import WaveModel
+from pipeline.tasks.level_model import LevelModel
 from pipeline.tracking.journal_logger import JournalLogger
 
 WANTED = 0.97  # of the bare loop's speed
@@ -44,7 +44,7 @@ def architectures() -> Iterator[tuple[str, type[LanguageModel]]]:
         found = importlib.import_module(f"pipeline.models.{module.name}")
         for name in getattr(found, "__all__", ()):
             thing = getattr(found, name)
-            if isinstance(thing, type) and issubclass(thing, LanguageModel) and not issubclass(thing, WaveModel):
+            if isinstance(thing, type) and issubclass(thing, LanguageModel) and not issubclass(thing, LevelModel):
                 yield module.name, thing
 
 

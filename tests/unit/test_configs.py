@@ -41,12 +41,14 @@ def dataset_for(
     tiny_series_dataset: Path,
     tiny_captions_dataset: Path,
     tiny_recall_dataset: Path,
+    tiny_pixels_dataset: Path,
 ) -> Callable[[str], Path]:
     """`dataset_for(EXPERIMENT)` is one of the kind that it wants."""
     kinds = {"TextDataModule": dataset, "PairsDataModule": tiny_pairs_dataset, "AudioDataModule": tiny_audio_dataset}
     kinds["SeriesDataModule"] = tiny_series_dataset
     kinds["ImageCaptionDataModule"] = tiny_captions_dataset
     kinds["RecallDataModule"] = tiny_recall_dataset
+    kinds |= dict.fromkeys(("PixelDataModule", "PixelLabelDataModule"), tiny_pixels_dataset)
 
     def wanted(name: str) -> Path:
         config = read(name)

@@ -28,7 +28,9 @@ from pipeline.models.conv import ConvNet
 from pipeline.models.feedforward import GELU
 from pipeline.models.lstm import LSTM
 from pipeline.models.ngram import NGram
+from pipeline.models.pixel_cnn import PixelCNN
 from pipeline.models.rnn import RNN
+from pipeline.models.row_lstm import RowLSTM
 from pipeline.models.transformer import Transformer
 
 WIDTH = 16
@@ -56,6 +58,10 @@ VARIANTS: dict[str, Make] = {
     "Transformer with learned positions": partial(Transformer, context=64, feedforward=GELU, heads=2),
     "Transformer with a window": partial(Transformer, window=4),
     "Transformer with a window of 1": partial(Transformer, window=1),
+    "PixelCNN": partial(PixelCNN, columns=4),  # of several rows in so few positions
+    "PixelCNN in colour": partial(PixelCNN, columns=6, channels=2, first_kernel=5, depth=2),
+    "RowLSTM": partial(RowLSTM, columns=4),
+    "RowLSTM in colour": partial(RowLSTM, columns=6, channels=2, first_kernel=5, depth=1),
 }
 ALL = NETWORKS | VARIANTS
 GROWING = {"Transformer", "Transformer with learned positions"}  # their cache holds all that was read

@@ -22,7 +22,7 @@ from pipeline.models.bag_of_words import BagOfWordsLanguageModel
 from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.models.ngram import NGramLanguageModel
 from pipeline.tasks.language_model import LanguageModel
-from pipeline.tasks.wave_model import WaveModel
+from pipeline.tasks.level_model import LevelModel
 
 LETTERS = "abcdefgh"
 STEPS = 150
@@ -56,7 +56,7 @@ def language_models() -> Iterator[type[LanguageModel]]:
         found = importlib.import_module(f"pipeline.models.{module.name}")
         for name in getattr(found, "__all__", ()):
             thing = getattr(found, name)
-            if isinstance(thing, type) and issubclass(thing, LanguageModel) and not issubclass(thing, WaveModel):
+            if isinstance(thing, type) and issubclass(thing, LanguageModel) and not issubclass(thing, LevelModel):
                 yield thing
 
 

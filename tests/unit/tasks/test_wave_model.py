@@ -15,7 +15,7 @@ from pipeline.decode import Greedy, Limits
 from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.models.waves import WaveLSTM, WaveNet
 from pipeline.speaker import Speaker
-from pipeline.tasks.wave_model import WaveModel, held
+from pipeline.tasks.wave_model import WaveModel
 
 MODELS = {"WaveNet": (WaveNet, {"depth": 4, "cycle": 4}), "WaveLSTM": (WaveLSTM, {"depth": 1})}
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -54,16 +54,6 @@ def test_the_label_is_heard_long_after_the_field_of_view(name: str) -> None:
     read[:, 0] = torch.tensor([257, 258])
     logits, _ = model(read)
     assert (logits[0, -1] - logits[1, -1]).abs().max() > 1e-6  # a WaveNet of 4 layers sees 16 samples
-
-
-def test_a_label_holds_until_its_clip_ends() -> None:
-    read = tokens()
-    inputs = torch.arange(1.0, 81.0).view(2, 40, 1)
-    before = torch.tensor([[-1.0], [-2.0]])
-    expected = torch.cat([torch.full((16,), 1.0), torch.zeros(1), torch.full((23,), 18.0)])
-    assert torch.equal(held(read, inputs, before)[0, :, 0], expected)
-    expected = torch.cat([torch.full((30,), -2.0), torch.zeros(1), torch.full((9,), 72.0)])
-    assert torch.equal(held(read, inputs, before)[1, :, 0], expected)
 
 
 @every_model

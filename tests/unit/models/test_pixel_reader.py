@@ -1,0 +1,34 @@
+"""A reader of pixels hands over what it made of the last one, and learns which image is which."""
+
+import torch
+from torch.nn import functional
+
+from pipeline.models.gru import GRU
+from pipeline.models.pixel_reader import PixelReader
+
+
+def test_the_summary_is_what_is_left_after_reading_pixel_by_pixel() -> None:
+    torch.manual_seed(1)
+    reader, pixels = PixelReader(GRU(width=16, depth=1)).double().eval(), torch.rand(3, 10, dtype=torch.float64)
+    state = None
+    for position in range(10):
+        output, state = reader.network(reader.bright(2 * pixels[:, position, None, None] - 1), state)
+    memory = reader(pixels)
+    torch.testing.assert_close(memory.summary, output[:, 0])
+    assert memory.values.shape == (3, 10, 16)
+    assert bool(memory.keep.all())
+
+
+def test_images_that_differ_in_their_first_pixel_alone_are_told_apart() -> None:
+    torch.manual_seed(2)
+    reader, head = PixelReader(GRU(width=16, depth=1)), torch.nn.Linear(16, 2)
+    labels = torch.arange(16) % 2
+    pixels = torch.rand(16, 1).expand(16, 20).clone()
+    pixels[:, 0] = labels.float()
+    optimizer = torch.optim.Adam([*reader.parameters(), *head.parameters()], lr=1e-2)
+    for _ in range(120):
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(head(reader(pixels).summary), labels)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.02  # guessing costs ln 2 = 0.69

@@ -1,0 +1,111 @@
+"""Networks of pixels are the ones of the papers: convolutions that are masked, and cells that read the row above."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.models.pixel_cnn import PixelCNN
+from pipeline.models.raster import MaskedConvolution, column_of, taps
+from pipeline.models.row_lstm import RowLayer, RowLSTM
+
+ROWS, COLUMNS, WIDTH = 5, 6, 8
+
+
+def pixels() -> Tensor:
+    torch.manual_seed(3)
+    return torch.randn(2, ROWS * COLUMNS, WIDTH, dtype=torch.float64)
+
+
+def columns_of(inputs: Tensor) -> Tensor:
+    return column_of(torch.zeros(len(inputs), dtype=torch.long), inputs.shape[1], COLUMNS)
+
+
+def two_dimensional(convolution: MaskedConvolution, seen: list[tuple[int, int]], inputs: Tensor, kernel: int) -> Tensor:
+    """The same convolution by torch, its kernel masked with zeros."""
+    whole = torch.zeros(convolution.weights.out_features, WIDTH, kernel, kernel, dtype=torch.float64)
+    for (up, right), part in zip(seen, convolution.weights.weight.split(WIDTH, 1), strict=True):
+        whole[:, :, kernel // 2 - up, kernel // 2 + right] = part
+    image = inputs.transpose(1, 2).reshape(2, WIDTH, ROWS, COLUMNS)
+    return F.conv2d(image, whole, convolution.weights.bias, padding=kernel // 2).flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_mask_b_is_a_convolution_whose_later_half_is_zero(kernel: int) -> None:
+    inputs, seen = pixels(), taps(kernel, 1, True)
+    assert len(seen) == kernel**2 // 2 + 1
+    convolution = MaskedConvolution(WIDTH, 4, seen, COLUMNS).double()
+    found, _ = convolution(inputs, columns_of(inputs), None)
+    torch.testing.assert_close(found, two_dimensional(convolution, seen, inputs, kernel))
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_mask_a_does_not_see_its_own_pixel(kernel: int) -> None:
+    inputs, seen = pixels(), taps(kernel, 1, False)
+    assert len(seen) == kernel**2 // 2
+    convolution = MaskedConvolution(WIDTH, 4, seen, COLUMNS, own=False).double()
+    read = F.pad(inputs, (0, 0, 1, 0))[:, :-1]  # nothing opens the image; then each position reads the pixel before
+    found, _ = convolution(read, columns_of(inputs), None)
+    expected = two_dimensional(convolution, seen, inputs, kernel)
+    before = seen.index((0, -1))
+    last = read[:, ::COLUMNS] @ convolution.weights.weight[:, before * WIDTH : (before + 1) * WIDTH].T
+    expected[:, ::COLUMNS] += last  # which is seen past the edge of a row
+    torch.testing.assert_close(found, expected)
+
+
+def test_in_colour_a_neighbour_is_all_its_channels() -> None:
+    assert taps(3, 3, True) == [(1, right) for right in range(-3, 4)] + [(0, right) for right in range(-3, 1)]
+
+
+def test_a_row_lstm_is_its_formula_pixel_by_pixel() -> None:
+    torch.manual_seed(4)
+    layer, inputs = RowLayer(WIDTH, 7, 1, COLUMNS, 0.0).double().eval(), pixels()
+    found, _ = layer(inputs, columns_of(inputs), None)
+    normed = layer.norm(inputs).view(2, ROWS, COLUMNS, WIDTH)
+    left, own = layer.input.weights.weight.split(WIDTH, 1)
+    above = layer.recurrent.weight.split(7, 1)
+    hidden, cells = torch.zeros(2, ROWS + 1, COLUMNS + 2, 7).double(), torch.zeros(2, ROWS + 1, COLUMNS + 2, 7).double()
+    for row in range(ROWS):
+        for column in range(COLUMNS):
+            gates = normed[:, row, column] @ own.T + layer.input.weights.bias
+            if column:
+                gates = gates + normed[:, row, column - 1] @ left.T
+            for step, weight in enumerate(above):
+                gates = gates + hidden[:, row, column + step] @ weight.T  # a row and a column of zeros lie around
+            admit, forget, read, content = gates.chunk(4, -1)
+            cell = torch.sigmoid(forget) * cells[:, row, column + 1] + torch.sigmoid(admit) * torch.tanh(content)
+            cells[:, row + 1, column + 1] = cell
+            hidden[:, row + 1, column + 1] = torch.sigmoid(read) * torch.tanh(cell)
+    expected = inputs + layer.mix(hidden[:, 1:, 1:-1].reshape(2, ROWS * COLUMNS, 7))
+    torch.testing.assert_close(found, expected)
+
+
+def seen_by(network: torch.nn.Module, position: int) -> Tensor:
+    """Which inputs an output depends on, as rows and columns of the image; the opening is cut off."""
+    inputs = pixels().requires_grad_()
+    network(inputs)[0][:, position].square().sum().backward()
+    assert inputs.grad is not None
+    touched = inputs.grad.abs().sum((0, 2)) > 0
+    return torch.cat([touched[1:], torch.tensor([False])]).view(ROWS, COLUMNS)
+
+
+def test_a_pixel_cnn_sees_a_square_above_and_to_the_left() -> None:
+    network = PixelCNN(WIDTH, depth=1, kernel=3, first_kernel=3, columns=COLUMNS).double().eval()
+    expected = torch.zeros(ROWS, COLUMNS, dtype=torch.bool)
+    expected[1, 1:6] = expected[2, 1:5] = expected[3, 1:3] = True  # two steps to the left, up, and up to the right
+    assert torch.equal(seen_by(network, 3 * COLUMNS + 3), expected)
+
+
+def test_a_row_lstm_sees_a_triangle_up_to_the_first_row() -> None:
+    network = RowLSTM(WIDTH, depth=1, first_kernel=3, columns=COLUMNS).double().eval()
+    seen = seen_by(network, 4 * COLUMNS + 3)
+    assert seen[:3].all()  # wider than the image from two rows above on
+    assert seen[4].tolist() == [False, True, True, False, False, False]
+
+
+@pytest.mark.parametrize("network", [PixelCNN, RowLSTM])
+def test_what_cannot_be_is_told(network: type) -> None:
+    with pytest.raises(ValueError, match="depth must be at least 1"):
+        network(WIDTH, depth=0)
+    with pytest.raises(ValueError, match="columns=3 must be more than a kernel sees to the right, 3"):
+        network(WIDTH, columns=3)
