@@ -21,6 +21,7 @@ VERBS = {
     "validate": ("pipeline.training", "measure a run's best checkpoint on the validation split"),
     "test": ("pipeline.training", "measure a run's best checkpoint on the test split"),
     "generate": ("pipeline.generate", "write text with a run: `unroll generate RUN --prompt TEXT`"),
+    "play": ("pipeline.play", "play trained policies in their environment: `unroll play RUN... --return R`"),
     "checkpoint": ("pipeline.checkpoint_verbs", "verify, compare, export or convert checkpoints"),
     "verify-resume": (
         "pipeline.verify_resume",

@@ -33,6 +33,8 @@ def main(argv: list[str]) -> int:
         from pipeline import forecast
 
         return forecast.main(argv, record)
+    if "trajectories" in record.get("dataset", {}):
+        raise ConfigError(f"{argv[0]} acts, and writes nothing: play it with `unroll play {argv[0]}`")
     asked = parser()
     arguments = asked.parse_args(argv)
     arguments.given = asked.given(arguments)

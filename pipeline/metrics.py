@@ -57,6 +57,28 @@ class Accuracy(Metric):
         return self.right / self.predictions
 
 
+class Returns(Metric):
+    """The mean return of the episodes that a policy played."""
+
+    full_state_update = False
+    rewards: Tensor
+    episodes: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("rewards", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("episodes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, returns: Sequence[float]) -> None:
+        """Add the return of each episode."""
+        self.rewards += sum(returns)
+        self.episodes += len(returns)
+
+    def compute(self) -> Tensor:
+        """The mean, over all processes."""
+        return self.rewards / self.episodes
+
+
 class Confusion(Metric):
     """How often each class (row) was taken for each (column).
 

@@ -69,7 +69,7 @@ def begin(run: Run, cli: Any) -> Start:
     return start
 
 
-def _check(cli: Any) -> dict[str, int]:
+def _check(cli: Any) -> dict[str, Any]:
     """What the data tells the model.
 
     Raises:
@@ -109,7 +109,7 @@ def _same_limits(run: Run, config: dict[str, Any]) -> bool:
     return all(before[limit] == config["trainer"][limit] for limit in LIMITS)
 
 
-def _compare(run: Run, config: dict[str, Any], dataset: Dataset, linked: dict[str, int]) -> None:
+def _compare(run: Run, config: dict[str, Any], dataset: Dataset, linked: dict[str, Any]) -> None:
     for name, size in linked.items():
         if (before := run.record["linked"].get(name)) != size:
             raise CheckpointError(

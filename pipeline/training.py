@@ -38,7 +38,7 @@ LOCK_PATIENCE = 60.0  # seconds that a requeued attempt gives the one before it 
 # what the data tells the model, where the model asks for it
 LINKED = (
     *("vocab_size", "source_vocab_size", "image_size", "covariates", "context", "horizon", "classes", "rate"),
-    *("levels", "rows", "columns", "channels"),
+    *("levels", "rows", "columns", "channels", "spaces"),
 )
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -187,6 +187,17 @@ def tiny_recall_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.fixture(scope="session")
+def tiny_trajectories_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 scripted episodes of key to door, of two to five steps between; with all three splits."""
+    from data_prep import trajectories
+
+    output = tmp_path_factory.mktemp("tiny_trajectories") / "dataset"
+    options = ["--delay", "2", "5", "--validation-share", "0.2", "--test-share", "0.1"]
+    assert trajectories.main(["builtin:key-to-door:160", *options, "--output", str(output)]) == 0
+    return output
+
+
 def _sentences(count: int) -> list[str]:
     chance = random.Random(1)
     who, does, what = ["the cat", "a dög", "my aunt"], ["sees", "hears", "eats"], ["rain", "bread", "a song"]

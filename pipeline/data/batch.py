@@ -1,11 +1,12 @@
 """What a network is fed: one NamedTuple of tensors a modality, with its shapes.
 
-Legend: B sequences, S positions of a source, T positions, L steps of a context, H of a horizon, K covariates.
+Legend: B sequences, S positions of a source, T positions, L steps of a context, H of a horizon, K covariates,
+O numbers of an observation, A of an action.
 """
 
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 IGNORE = -100  # a target that is not to be predicted: padding
@@ -93,6 +94,33 @@ class SeriesBatch(NamedTuple):
     """The sample of each row, -1 for a row that only fills the batch."""
     predictions: int
     """Targets in the whole global batch, over all ranks and micro-batches: what the loss is divided by."""
+    step: int
+    """Which global batch of the epoch this is a part of."""
+    slot: None = None
+    """No state is carried from batch to batch."""
+
+
+class TrajectoryBatch(NamedTuple):
+    """One rank's share of a global batch of stretches of episodes."""
+
+    observations: Float32[Tensor, "B T O"]
+    """What was seen before each action, in the units of the environment."""
+    before: Shaped[Tensor, "B T *A"]
+    """The action of the step before; -1, or NaN for numbers, at the first step of an episode."""
+    returns: Float32[Tensor, "B T"]
+    """The return-to-go of each step."""
+    actions: Shaped[Tensor, "B T *A"]
+    """What was done: the number of a choice (B, T), or numbers (B, T, A)."""
+    inside: Bool[Tensor, "B T"]
+    """Where there is a step: nowhere after an episode's end, nor in a row that only fills the batch."""
+    ids: Int64[Tensor, " B"]
+    """The sample of each row, -1 for a row that only fills the batch."""
+    predictions: int
+    """Actions in the whole global batch, over all ranks and micro-batches: what the loss is divided by."""
+    padding: int
+    """Positions of this batch at which there is nothing."""
+    positions: int
+    """All positions of this batch."""
     step: int
     """Which global batch of the epoch this is a part of."""
     slot: None = None

@@ -75,7 +75,7 @@ class PlannedDataModule(lightning.LightningDataModule):
         return self.dataset.splits[name]
 
     @property
-    def linked(self) -> dict[str, int]:
+    def linked(self) -> dict[str, Any]:
         """What a model learns from its data."""
         return self.dataset.linked
 

@@ -42,6 +42,7 @@ def dataset_for(
     tiny_captions_dataset: Path,
     tiny_recall_dataset: Path,
     tiny_pixels_dataset: Path,
+    tiny_trajectories_dataset: Path,
 ) -> Callable[[str], Path]:
     """`dataset_for(EXPERIMENT)` is one of the kind that it wants."""
     kinds = {"TextDataModule": dataset, "PairsDataModule": tiny_pairs_dataset, "AudioDataModule": tiny_audio_dataset}
@@ -49,6 +50,7 @@ def dataset_for(
     kinds["ImageCaptionDataModule"] = tiny_captions_dataset
     kinds["RecallDataModule"] = tiny_recall_dataset
     kinds |= dict.fromkeys(("PixelDataModule", "PixelLabelDataModule"), tiny_pixels_dataset)
+    kinds["TrajectoriesDataModule"] = tiny_trajectories_dataset
 
     def wanted(name: str) -> Path:
         config = read(name)

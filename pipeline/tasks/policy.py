@@ -1,0 +1,178 @@
+"""A policy says what to do from what it saw and did so far, and where it is asked to, from the return still wanted.
+
+Chen et al. (2021), "Decision Transformer": an action follows from the return-to-go, the observation and all before.
+Their three tokens of a step are one position here, the sum of what each is embedded as, with the action of the step
+before: so any causal network will do, and a step of the environment is one step of its carried state. Without the
+return-to-go it is behaviour cloning (Pomerleau 1989).
+
+Legend: B rows, T positions, O numbers of an observation, A of an action, P parameters of a step, D features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from pipeline.actions import actions_of
+from pipeline.data.batch import TrajectoryBatch
+from pipeline.metrics import Returns, TokenLoss
+from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.state import State
+from pipeline.strategies import Sharded
+from pipeline.tasks.task import Task
+
+__all__ = ["Playing", "Policy"]
+
+
+@dataclass(frozen=True)
+class Playing:
+    """How a policy is tried in its environment by each evaluation.
+
+    Args:
+        episodes: how many; 0: it is not.
+        asked: the return that is asked for; by default the best of the training data.
+    """
+
+    episodes: int = 32
+    asked: float | None = None
+
+
+class Standardise(nn.Module):
+    """Observations in units of the training data.
+
+    Args:
+        mean: of each number.
+        deviation: of each number.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("deviation", torch.tensor(deviation))
+
+    def forward(self, observations: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
+        """Less the mean, over the deviation."""
+        return (observations - self.mean) / self.deviation
+
+
+class Policy(Task):
+    """Acts with any causal network.
+
+    Args:
+        network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.
+        spaces: what observations and actions are; the data says it.
+        conditioned: read the return-to-go; without it, behaviour is cloned.
+        playing: how it is tried in its environment.
+        optimizer: makes the optimizer from parameter groups.
+        schedule: what the learning rate is multiplied by at each step.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spaces: dict[str, Any],
+        conditioned: bool = True,
+        playing: Playing = Playing(),  # frozen
+        optimizer: OptimizerCallable = AdamW,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(optimizer, schedule)
+        self.spaces, self.conditioned, self.playing = spaces, conditioned, playing
+        self.actions = actions_of(spaces)
+        self.asked = float(spaces["best_return"] if playing.asked is None else playing.asked)
+        width, seen = int(network.width), len(spaces["observation_mean"])  # type: ignore[arg-type]
+        self.input = nn.Linear(seen + self.actions.features + conditioned, width)
+        self.network = network
+        self.output = nn.Linear(width, self.actions.parameters)
+        self.standardise = Standardise(spaces["observation_mean"], spaces["observation_deviation"])
+        self.seen, self.held_out = TokenLoss(), TokenLoss()
+        self.returns = Returns()
+
+    def forward(
+        self,
+        observations: Float[Tensor, "B T O"],
+        before: Shaped[Tensor, "B T *A"],
+        returns: Float[Tensor, "B T"],
+        state: State = None,
+    ) -> tuple[Float[Tensor, "B T P"], State]:
+        """What is said of the action at each position.
+
+        Args:
+            observations: in the units of the environment.
+            before: the action of the step before.
+            returns: the return-to-go.
+            state: after all before.
+        """
+        parts = [self.standardise(observations), self.actions.read(before).to(observations)]
+        if self.conditioned:
+            parts.append(returns[..., None] / self.spaces["return_scale"])
+        features, state = self.network(self.input(torch.cat(parts, -1)), state)
+        said: Tensor = self.output(features)
+        return said, state
+
+    def training_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
+        """The micro-batch's share of the nats an action of the global batch."""
+        nats = self._nats(batch)
+        self.seen.update(nats.detach(), batch.inside.sum())
+        return nats * self.loss_scale / batch.predictions
+
+    def validation_step(self, batch: TrajectoryBatch, batch_idx: int) -> None:
+        """Add the batch to the metrics."""
+        self.held_out.update(self._nats(batch), batch.inside.sum())
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Play, log, and tell the schedule."""
+        loss = self._log("val", seed=0)
+        if self.schedule is not None and not self.trainer.sanity_checking:
+            self.schedule.observe(loss)
+
+    def on_test_epoch_end(self) -> None:
+        """Play other episodes than in validation, and log."""
+        self._log("test", seed=1)
+
+    def report(self) -> list[str]:
+        """How good the players of the training data were, and what was asked for."""
+        returns = self._about()["returns"]
+        lines = [f"  returns of the training data: mean {returns['mean']:.4g}, best {returns['best']:.4g}"]
+        return lines + ([f"  asked for: {self.asked:.4g}"] if self.conditioned else [])
+
+    def _nats(self, batch: TrajectoryBatch) -> Tensor:
+        said, _ = self(batch.observations, batch.before, batch.returns)
+        return torch.where(batch.inside, self.actions.nats(said.float(), batch.actions), 0.0).sum()
+
+    def _about(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.trainer.datamodule.dataset.manifest["trajectories"]  # type: ignore[attr-defined]
+        return found
+
+    def _log(self, prefix: str, seed: int) -> float:
+        loss = float(self.held_out.compute())
+        found = {"loss": loss}
+        if self.playing.episodes and (place := self._about()["environment"]):
+            found["return"] = self._play(place, seed)
+        self.held_out.reset()
+        # not to the loggers: Monitor writes one row of all that a validation found
+        self.log_dict({f"{prefix}/{name}": value for name, value in found.items()}, logger=False)
+        return loss
+
+    def _play(self, place: Mapping[str, Any], seed: int) -> float:
+        """The mean return of the episodes, which the processes share."""
+        from pipeline.environments import make
+        from pipeline.rollout import play
+
+        numbers = range(self.playing.episodes)
+        if not isinstance(self.trainer.strategy, Sharded):  # else no process can compute without the others
+            numbers = numbers[self.trainer.global_rank :: self.trainer.world_size]
+        played = play(self, partial(make, place["name"], place["settings"]), numbers, self.asked, seed)
+        self.returns.update([one.reward for one in played])
+        found = float(self.returns.compute())
+        self.returns.reset()
+        return found

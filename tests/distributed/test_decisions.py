@@ -1,0 +1,108 @@
+"""Policies continue exactly, learn and play the same on any number of processes, and are played by a verb."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+Fit = Callable[..., int]
+State = Callable[[str], dict[str, Any]]
+Rows = Callable[[str], list[dict[str, Any]]]
+
+CONFIG = """
+model:
+  class_path: pipeline.models.policies.{name}
+  init_args: {{{network}, playing: {{episodes: 6}}, optimizer: {{class_path: {optimizer}, init_args: {{lr: 0.01}}}}}}
+data:
+  class_path: pipeline.data.trajectories.TrajectoriesDataModule
+  init_args: {{dataset: {dataset}, {context}, global_batch_size: 16}}
+"""
+NETWORKS = {
+    "LSTMPolicy": ("context: null", "width: 8, depth: 1, dropout: {dropout}"),
+    "TransformerPolicy": ("context: 4", "width: 8, depth: 1, heads: 2, dropout: {dropout}"),
+}
+
+
+@pytest.fixture
+def decide(fit: Fit, tiny_trajectories_dataset: Path, tmp_path: Path) -> Fit:
+    """`decide(RUN, KEY, VALUE, ..., model=NAME)` is `fit` for a policy."""
+
+    def decide(run: str, *overrides: Any, model: str = "LSTMPolicy", exact: bool = False, **rest: Any) -> int:
+        dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
+        context, network = NETWORKS[model]
+        told = {"name": model, "optimizer": optimizer, "context": context, "network": network.format(dropout=dropout)}
+        (tmp_path / f"{model}.yaml").write_text(CONFIG.format(**told, dataset=tiny_trajectories_dataset))
+        return fit(run, *overrides, model=f"pipeline.models.policies.{model}", **rest)
+
+    return decide
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", NETWORKS)
+def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(decide: Fit, state: State, rows: Rows, model: str) -> None:
+    assert decide("straight", model=model) == 0
+    assert decide("killed", model=model, die=(signal.SIGKILL, 7)) == 128 + signal.SIGKILL
+    assert decide("killed", model=model) == 0
+    one, two = state("straight"), state("killed")
+    assert one["global_step"] == two["global_step"] == 14
+    for part in ("state_dict", "optimizer_states"):
+        left, right = (torch.utils._pytree.tree_leaves(each[part]) for each in (one, two))
+        for a, b in zip(left, right, strict=True):
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    straight, killed = (
+        {row["step"]: row["val/return"] for row in rows(name) if "val/return" in row} for name in ("straight", "killed")
+    )
+    assert straight == killed
+
+
+@pytest.mark.slow
+def test_a_run_moves_between_processes_and_micro_batches_and_plays_the_same(
+    decide: Fit, state: State, rows: Rows
+) -> None:
+    assert decide("straight", exact=True) == 0
+    two = ["trainer.devices", 2, "data.init_args.per_device_batch_size", 4]
+    assert decide("moved", exact=True, die=(signal.SIGTERM, 4)) == 75
+    assert decide("moved", *two, exact=True, die=(signal.SIGTERM, 12)) == 75
+    assert decide("moved", exact=True) == 0
+    for name, value in state("straight")["state_dict"].items():
+        torch.testing.assert_close(state("moved")["state_dict"][name], value, rtol=1e-4, atol=1e-6)
+    straight, moved = ({row["step"]: row for row in rows(name) if "val/loss" in row} for name in ("straight", "moved"))
+    assert straight.keys() <= moved.keys()  # a stop validates too
+    for step, row in straight.items():
+        assert moved[step]["val/loss"] == pytest.approx(row["val/loss"], rel=1e-3)
+        assert moved[step]["val/return"] == row["val/return"]  # six episodes, whoever played them
+
+
+@pytest.mark.slow
+def test_a_policy_is_tested_and_played(decide: Fit, capfd: pytest.CaptureFixture[str]) -> None:
+    from pipeline.cli import main
+
+    assert decide("run", "trainer.max_steps", 4) == 0
+    assert decide("other", "trainer.max_steps", 4, model="TransformerPolicy") == 0
+    assert main(["test", "--run", "run"]) == 0
+    said = capfd.readouterr().out
+    assert "test/return" in said
+    assert "returns of the training data: mean 0." in said
+    asked = ["play", "run", "other", "--return", "0", "1", "--delay", "2", "3", "--episodes", "10"]
+    assert main(asked) == 0
+    first = capfd.readouterr().out
+    lines = first.splitlines()
+    assert lines[2] == "| return asked for | delay | run | other |"
+    assert [line.split(" | ")[:2] for line in lines[4:]] == [["| 0", "2"], ["| 0", "3"], ["| 1", "2"], ["| 1", "3"]]
+    assert main(asked) == 0
+    assert capfd.readouterr().out == first
+    assert main([*asked, "--seed", "-1"]) == 2
+    assert "--seed -1: must be from 0 up" in capfd.readouterr().err
+    assert main(["generate", "run"]) == 2
+    assert "play it with `unroll play run`" in capfd.readouterr().err
+
+
+def test_a_run_of_another_kind_is_not_played(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
+    from pipeline.cli import main
+
+    assert fit("text", "trainer.max_steps", 2) == 0
+    assert main(["play", "text"]) == 3
+    assert "text was not trained on trajectories: `unroll play` wants a policy" in capfd.readouterr().err
