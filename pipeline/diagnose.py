@@ -70,8 +70,7 @@ def _diagnose(run: Path, options: argparse.Namespace) -> Any:
     _, data, _ = parse([f"--config={run / 'config.yaml'}", *more]).build()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = load_model(run, options.checkpoint).to(device)
-    batch = chosen(data.samples(options.split), options.sequences, device)  # type: ignore[attr-defined]
-    return diagnose(task, batch)
+    return diagnose(task, chosen(data, options.split, options.sequences, device))
 
 
 def table(found: Mapping[str, "Diagnosis"]) -> list[str]:

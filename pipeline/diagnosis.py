@@ -53,17 +53,27 @@ class Diagnosis:
         return asdict(self)
 
 
-def chosen(samples: Any, count: int, device: Any) -> Any:
+def check(task: Any) -> None:
+    """Raise ConfigError of a task that cannot be diagnosed."""
+    if not hasattr(task, "costs") or getattr(task, "network", None) is None:
+        raise ConfigError(
+            f"{type(task).__name__} cannot be diagnosed: it does not tell what each position that a network reads "
+            "costs, as language models, forecasters and classifiers with one causal network do"
+        )
+
+
+def chosen(data: Any, split: str, count: int, device: Any) -> Any:
     """A batch of so many samples, spread over a split.
 
     Args:
-        samples: of the split.
+        data: the DataModule.
+        split: its name.
         count: how many, all of them where there are fewer.
         device: where the batch goes.
     """
-    count = min(count, len(samples))
-    ids = (2 * np.arange(count) + 1) * len(samples) // (2 * count)
-    batch = samples.batch(ids)
+    there = len(data.samples(split))
+    count = min(count, there)
+    batch = data.batch(split, (2 * np.arange(count) + 1) * there // (2 * count))
     return type(batch)(*(part.to(device) if isinstance(part, Tensor) else part for part in batch))
 
 
@@ -77,10 +87,7 @@ def diagnose(task: Any, batch: Any) -> tuple[Diagnosis, Maps]:
     Raises:
         ConfigError: the task does not tell what its positions cost.
     """
-    if not hasattr(task, "costs"):
-        raise ConfigError(
-            f"{type(task).__name__} does not tell what each position costs: language models and forecasters do"
-        )
+    check(task)
     gates: dict[str, dict[str, float]] = {}
     attention: dict[str, dict[str, list[float]]] = {}
     maps: Maps = {}

@@ -18,7 +18,7 @@ WIDTH, HEIGHT = 560, 300  # of a chart, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 30, 40  # its margins
 COLOURS = ("#0067c0", "#d62728", "#2ca02c", "#8e3fc0", "#b06d00", "#007c89", "#777777", "#333333")
 BAR, CLOSED, OPEN = 16, "#5a2d82", "#e0a800"  # of gates
-SHOWN = 96  # last positions of an attention map
+SHOWN = 256  # last positions of an attention map
 MAP = 132  # pixels of its side
 Points = Sequence[tuple[int | float, float]]
 
@@ -57,7 +57,7 @@ def looked(maps: Maps) -> list[Image.Image]:
         for layer, each in maps.items()
         for head, weights in enumerate(each[:, -SHOWN:, -SHOWN:].numpy())
     ]
-    title = f"where each of the last {SHOWN} positions (rows) looks, by layer and head"
+    title = "where each position (row) looks, by layer and head"
     return [label(title), grid(heads, WIDTH // MAP)] if heads else []
 
 
@@ -129,4 +129,4 @@ def heat_map(weights: Float[np.ndarray, "T S"]) -> Image.Image:
     """An attention map, each row by its own largest weight."""
     level = weights / weights.max(1, keepdims=True)
     side = MAP - 8
-    return Image.fromarray(colours(level)).resize((side, side), Image.Resampling.NEAREST)
+    return Image.fromarray(colours(level)).resize((side, side), Image.Resampling.BOX)

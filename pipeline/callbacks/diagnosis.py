@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from pipeline.diagnosis import chosen, diagnose
+from pipeline.diagnosis import check, chosen, diagnose
 from pipeline.diagnosis_pictures import picture
 from pipeline.errors import ConfigError
 from pipeline.strategies import Sharded
@@ -26,16 +26,13 @@ class Diagnoses(Callback):
         task: what is to be diagnosed.
 
     Raises:
-        ConfigError: never, or of a task that does not tell what its positions cost.
+        ConfigError: no steps, or a task that cannot be diagnosed.
     """
 
     def __init__(self, every: int, task: pl.LightningModule) -> None:
         if every < 1:
             raise ConfigError(f"tracking.diagnosis={every} must be at least 1 step, or null for none")
-        if not hasattr(task, "costs"):
-            raise ConfigError(
-                f"tracking.diagnosis: {type(task).__name__} does not tell what each position costs; leave it out"
-            )
+        check(task)
         self.every = every
         self.last = 0  # the step of the last one: several micro-batches end with the same step
 
@@ -52,7 +49,7 @@ class Diagnoses(Callback):
             return
         self.last = step
         data = trainer.datamodule  # type: ignore[attr-defined]
-        found, maps = diagnose(pl_module, chosen(data.samples("validation"), SEQUENCES, pl_module.device))
+        found, maps = diagnose(pl_module, chosen(data, "validation", SEQUENCES, pl_module.device))
         for journal in journals:
             journal.log_event("diagnosis", {"diagnosis": found.as_json()}, step)
             journal.log_pictures([picture({"": found}, maps)], step, "diagnosis")

@@ -74,6 +74,11 @@ class PlannedDataModule(lightning.LightningDataModule):
             )
         return self.dataset.splits[name]
 
+    def batch(self, name: str, ids: Ids) -> Any:
+        """These samples of the split `name`, outside any plan."""
+        samples = self.samples(name)
+        return samples.__getitems__(Slice(ids, samples.predictions(ids), 0, 0, 0))
+
     @property
     def linked(self) -> dict[str, Any]:
         """What a model learns from its data."""

@@ -36,10 +36,6 @@ class Questions:
         """Tokens of these answers; none in a row that only fills the batch."""
         return int(self.split.target_lengths[ids[ids != NO_SAMPLE]].sum())
 
-    def batch(self, ids: Ids) -> TokenBatch:
-        """These questions, outside any plan."""
-        return self.__getitems__(Slice(ids, self.predictions(ids), 0, 0, 0))
-
     def __getitems__(self, part: Slice) -> TokenBatch:
         nothing = np.zeros(0, np.int64)
         rows = [

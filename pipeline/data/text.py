@@ -72,10 +72,6 @@ class Windows(Dataset[TokenBatch]):
         ids = ids[ids != NO_SAMPLE]
         return int(np.clip(self.split.tokens - ids * self.context, 0, self.context).sum())
 
-    def batch(self, ids: Ids) -> TokenBatch:
-        """These windows, outside any plan."""
-        return self.__getitems__(Slice(ids, self.predictions(ids), 0, 0, 0))
-
     def __getitems__(self, part: Slice) -> TokenBatch:
         rows, width = len(part.ids), self.context
         inputs = np.full((rows, width), self.eos, np.int64)

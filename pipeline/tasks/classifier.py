@@ -6,6 +6,7 @@ Legend: B sequences, D features, C classes.
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int64
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
@@ -58,6 +59,19 @@ class Classifier(Task):
         """Logits of the classes, for what a batch's `source` holds."""
         logits: Tensor = self.output(self.encoder(*source).summary)
         return logits
+
+    @property
+    def network(self) -> nn.Module | None:
+        """What reads the sequence, where the encoder is one causal network."""
+        return getattr(self.encoder, "network", None)
+
+    def costs(self, batch: LabelBatch) -> Float[Tensor, "B T"]:
+        """Nats of the label at the last position that is read, NaN at the others."""
+        memory = self.encoder(*batch.source)
+        logits = self.output(memory.summary).float()
+        nats = functional.cross_entropy(logits, batch.labels, ignore_index=IGNORE, reduction="none")
+        last = torch.where(batch.labels == IGNORE, torch.nan, nats)[:, None]
+        return torch.cat([last.new_full((len(last), memory.values.shape[1] - 1), torch.nan), last], 1)
 
     def training_step(self, batch: LabelBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the nats a label of the global batch."""

@@ -5,6 +5,7 @@ Legend: B sequences, T positions, D features.
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -74,8 +75,8 @@ class Recaller(LanguageModel):
             count: questions.
             tokens: most of a question that are shown, its first ones.
         """
-        samples = self.trainer.datamodule.samples("validation")  # type: ignore[attr-defined]
-        batch = samples.batch(torch.arange(min(count, len(samples))).numpy())
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        batch = data.batch("validation", np.arange(min(count, len(data.samples("validation")))))
         said = self(batch.inputs.to(self.device))[0].argmax(-1).cpu()
         rows = zip(batch.inputs, said, batch.targets != IGNORE, strict=True)
         return [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.data.batch import IGNORE, TokenBatch
+from pipeline.data.batch import IGNORE, LabelBatch, TokenBatch
 from pipeline.diagnosis import by_lag, diagnose, looks, memory_of, receptive_field, saturation
 from pipeline.diagnosis_pictures import chart, picture, pieces
 from pipeline.errors import ConfigError
@@ -16,10 +16,12 @@ from pipeline.models.conv import ConvNet
 from pipeline.models.gru import GRU
 from pipeline.models.linear_recurrence import LinearRecurrence
 from pipeline.models.lstm import LSTM
+from pipeline.models.memory import Memory
 from pipeline.models.ngram import NGram
 from pipeline.models.recurrent import RecurrentLayer
 from pipeline.models.rnn import RNN
 from pipeline.models.transformer import Transformer
+from pipeline.tasks.classifier import Classifier
 from pipeline.tasks.language_model import LanguageModel
 
 LENGTH = 40
@@ -221,8 +223,33 @@ def test_a_diagnosis_leaves_task_and_generator_as_they_were():
     torch.testing.assert_close(maps["layers.0.attention"].sum(-1), torch.ones(2, 12))
 
 
+class Reader(nn.Module):
+    """An encoder that is one causal network."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(6)
+        self.network, self.width = NGram(width=8, order=4), 8
+
+    def forward(self, vectors):
+        outputs, _ = self.network(vectors)
+        return Memory(outputs, torch.ones(outputs.shape[:2], dtype=torch.bool), outputs[:, -1])
+
+
+def test_a_classifier_costs_at_the_last_position_alone():
+    task = Classifier(Reader(), 3).eval()
+    vectors, labels = random_inputs(9).float(), torch.tensor([2, IGNORE, 0])
+    found, _ = diagnose(task, LabelBatch((vectors,), labels, torch.arange(3), 2, 0, 0, 0))
+    assert found.loss[:-1] == [None] * 8
+    nats = nn.functional.cross_entropy(task(vectors)[[0, 2]], labels[[0, 2]])
+    assert found.loss[-1] == pytest.approx(float(nats), rel=1e-5)
+    assert found.field == 3
+    assert min(found.gradient[:3]) > 0
+    assert found.gradient[3:] == [0.0] * 6
+
+
 def test_a_task_without_costs_is_named():
-    with pytest.raises(ConfigError, match="Linear does not tell what each position costs"):
+    with pytest.raises(ConfigError, match="Linear cannot be diagnosed"):
         diagnose(nn.Linear(2, 2), None)
 
 

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 def test_a_row_is_the_question_and_end_marks(tiny_recall_dataset):
     module = RecallDataModule(tiny_recall_dataset)
     samples = module.samples("train")
-    batch = samples.batch(np.array([3, 5]))
+    batch = module.batch("train", np.array([3, 5]))
     assert batch.inputs.shape == (2, 3 + 5 + 3)
     for row, sample in enumerate((3, 5)):
         assert batch.inputs[row, :8].tolist() == samples.split.value("source", sample).tolist()
@@ -22,11 +22,11 @@ def test_a_row_is_the_question_and_end_marks(tiny_recall_dataset):
     assert batch.predictions == 6
 
 
-def test_questions_of_two_lengths_are_filled_up_on_the_right(tiny_recall_dataset, tiny_pairs_dataset):
-    samples = RecallDataModule(tiny_pairs_dataset).samples("train")
-    ids = np.array([0, 1, NO_SAMPLE, 2])
-    batch = samples.batch(ids)
-    assert batch.predictions == int((batch.targets != IGNORE).sum()) == int(samples.split.target_lengths[:3].sum())
+def test_questions_of_two_lengths_are_filled_up_on_the_right(tiny_pairs_dataset):
+    module = RecallDataModule(tiny_pairs_dataset)
+    batch = module.batch("train", np.array([0, 1, NO_SAMPLE, 2]))
+    expected = int(module.split("train").target_lengths[:3].sum())
+    assert batch.predictions == int((batch.targets != IGNORE).sum()) == expected
     assert (batch.targets[2] == IGNORE).all()
 
 
