@@ -220,7 +220,8 @@ def _watch(network: nn.Module, offer: str, see: Callable[[str, Any], None]) -> C
 
         return look
 
-    offering = [(name, module) for name, module in network.named_modules() if callable(getattr(module, offer, None))]
+    # a method: a layer or a parameter may have the same name
+    offering = [(name, module) for name, module in network.named_modules() if hasattr(type(module), offer)]
     hooks = [module.register_forward_hook(watched(name)) for name, module in offering]
 
     def end() -> None:

@@ -159,6 +159,13 @@ def test_each_architecture_offers_the_gates_that_it_has(make, gates):
     assert all(0 <= shares["low"] + shares["high"] <= 1 for shares in found.gates.values())
 
 
+def test_a_layer_that_is_called_like_an_offer_is_none():
+    network = seeded(RNN)
+    network.layers[0].weights = network.layers[1].kernel.openness = nn.Linear(8, 8)
+    found, maps = diagnose(Projected(network), random_inputs(9))
+    assert (found.gates, found.attention, maps) == ({}, {}, {})
+
+
 def test_saturation_counts_what_is_beyond_the_limits():
     found = saturation(torch.tensor([[[0.05, 0.5], [0.95, 0.99]]]))
     assert found == {"mean": pytest.approx(0.6225), "low": 0.25, "high": 0.5}
