@@ -161,7 +161,7 @@ def test_each_architecture_offers_the_gates_that_it_has(make, gates):
 
 def test_a_layer_that_is_called_like_an_offer_is_none():
     network = seeded(RNN)
-    network.layers[0].weights = network.layers[1].kernel.openness = nn.Linear(8, 8)
+    network.layers[0].weights = network.dropouts[0].openness = nn.Linear(8, 8)
     found, maps = diagnose(Projected(network), random_inputs(9))
     assert (found.gates, found.attention, maps) == ({}, {}, {})
 
