@@ -1,4 +1,4 @@
-"""`unroll demo`: texts and drawings, three models, a stop in mid-training and a table, by the commands of a user.
+"""`unroll demo`: texts, drawings and sounds, four models, a stop in mid-training and a table, by a user's commands.
 
 Each command is shown before it runs in a process of its own; the first that fails ends the demo with its exit
 code. The corpus is Python's own language reference, which every Python has, so nothing is downloaded.
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline import journal
 from pipeline.arguments import Parser
@@ -25,6 +26,9 @@ CONFIGS = {"demo-lstm": Path("configs/demo/lstm.yaml"), "demo-transformer": Path
 DRAWINGS, DRAWN = Path("data/drawings"), Path("data/drawings.jpg")
 DRAW = f"prepare captions builtin:1500 --output {DRAWINGS} --tokenizer word --size 64"
 CAPTIONS = Path("configs/demo/captions.yaml")
+KEYS, DIALLED = Path("data/keys"), Path("data/dialled.flac")
+DIAL = f"prepare audio builtin:1000 --output {KEYS} --rate 8000 --tokenizer word"
+SOUNDS = Path("configs/demo/audio.yaml")
 SAMPLE = ["--prompt", "The for statement is used to", "--tokens", "60", "--temperature", "0.7", "--seed", "1"]
 
 
@@ -43,7 +47,7 @@ def main(argv: list[str]) -> int:
         ConfigError: the demo's configs are not below the working directory.
     """
     options = parse(argv)
-    if missing := [str(config) for config in (*CONFIGS.values(), CAPTIONS) if not config.is_file()]:
+    if missing := [str(config) for config in (*CONFIGS.values(), CAPTIONS, SOUNDS) if not config.is_file()]:
         raise ConfigError(f"no {missing[0]} here: run the demo in the root of the repository")
     began = time.monotonic()
     try:
@@ -95,6 +99,8 @@ def show(steps: int | None, stop_after: int) -> None:
     print("and counting recalls them.")
     say("7. Another network looks at drawings and learns to say what is on them.")
     describe(limit)
+    say("8. A fourth one hears telephone keys in noise and learns to write down which were pressed.")
+    transcribe(limit)
 
 
 def describe(limit: list[str]) -> None:
@@ -103,15 +109,36 @@ def describe(limit: list[str]) -> None:
     Raises:
         Failed: a command failed.
     """
-    if not DRAWINGS.exists():
-        run(shlex.split(DRAW))
-    run(["fit", "--config", str(CAPTIONS), "--run", "demo-captions", *limit, "--resume", "never"])
-    run(["test", "--run", "demo-captions"])
-    held_out = Dataset.open(DRAWINGS).splits["test"]
+    held_out = learn(DRAWINGS, DRAW, CAPTIONS, "demo-captions", limit)
     DRAWN.write_bytes(held_out.value("image", 0))
     picture = directory_of("demo-captions") / "attention.png"
     run(["generate", "demo-captions", "--image", str(DRAWN), "--attention", str(picture)])
     print(f"People said: {held_out.references(0)[0]}. Where the network looked for each word: {picture}", flush=True)
+
+
+def transcribe(limit: list[str]) -> None:
+    """Key tones, made on the spot; a transcriber, and what it hears.
+
+    Raises:
+        Failed: a command failed.
+    """
+    held_out = learn(KEYS, DIAL, SOUNDS, "demo-audio", limit)
+    DIALLED.write_bytes(held_out.value("audio", 0))
+    run(["generate", "demo-audio", "--audio", str(DIALLED)])
+    print(f"The keys that were pressed: {held_out.references(0)[0]}. To be heard: {DIALLED}", flush=True)
+
+
+def learn(dataset: Path, prepare: str, config: Path, name: str, limit: list[str]) -> Any:
+    """Prepare a dataset unless it is there, train and test a model; the split that it was tested on.
+
+    Raises:
+        Failed: a command failed.
+    """
+    if not dataset.exists():
+        run(shlex.split(prepare))
+    run(["fit", "--config", str(config), "--run", name, *limit, "--resume", "never"])
+    run(["test", "--run", name])
+    return Dataset.open(dataset).splits["test"]
 
 
 def say(text: str) -> None:

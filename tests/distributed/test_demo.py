@@ -26,6 +26,8 @@ def test_the_demo_stops_a_run_continues_it_and_compares_both(tmp_path: Path) -> 
     assert "exit code 75" in ran.stdout
     table = ran.stdout[ran.stdout.rindex("$ unroll compare") :]
     assert re.search(r"test/cider_d +[0-9.]+", table)
+    assert re.search(r"test/word_error_rate +[0-9.]+", table)
+    assert re.search(r"The keys that were pressed: [0-9 ]+\.", table)
     assert (tmp_path / "runs" / "demo-captions" / "attention.png").stat().st_size > 1000
     assert all(name in table for name in ("demo-lstm", "demo-transformer", "5-gram"))
     assert (tmp_path / "runs" / "compare.html").stat().st_size > 1000
