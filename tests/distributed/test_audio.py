@@ -1,0 +1,73 @@
+"""Runs on sounds that are changed in training continue exactly, and any number of processes learns the same."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.distributed.test_pairs import assert_equal
+
+Fit = Callable[..., int]
+State = Callable[[str], dict[str, Any]]
+CONFIG = """
+model:
+  class_path: pipeline.models.{model}
+  init_args: {{width: 16, depth: {depth}, optimizer: {{class_path: {optimizer}, init_args: {{lr: 0.01}}}}{more}}}
+data:
+  class_path: pipeline.data.{data}
+"""
+SOUNDS = """audio.AudioDataModule
+  init_args: {{dataset: {dataset}, global_batch_seconds: 8,
+    augmentation: {{shift: 0.05, gain: 6, noise: 15, speed: 0.2, time_masks: 1, mel_masks: 1}}}}
+"""
+WAVES = """waves.WaveDataModule
+  init_args: {{dataset: {dataset}, cut: lanes, context: 64, global_batch_size: 8, labels: true}}
+"""
+
+
+@pytest.fixture
+def hear(fit: Fit, tiny_audio_dataset: Path, tiny_labels_dataset: Path, tmp_path: Path) -> Fit:
+    """`hear(RUN, KEY, VALUE, ..., model=MODULE.NAME)` is `fit` for a transcriber, a classifier or a model of waves."""
+
+    def hear(run: str, *overrides: Any, model: str, exact: bool = False, **rest: Any) -> int:
+        dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
+        dataset = tiny_audio_dataset if model.startswith("transcribers") else tiny_labels_dataset
+        waves = model.startswith("waves")
+        data = (WAVES if waves else SOUNDS).format(dataset=dataset)
+        more = "" if waves else f", dropout: {dropout}"
+        depth = 4 if model.endswith("WaveNet") else 1
+        config = CONFIG.format(model=model, depth=depth, optimizer=optimizer, more=more, data=data)
+        (tmp_path / f"{model.rsplit('.', 1)[1]}.yaml").write_text(config)
+        return fit(run, *overrides, model=f"pipeline.models.{model}", **rest)
+
+    return hear
+
+
+@pytest.mark.parametrize(
+    ("model", "processes", "workers"),
+    [("transcribers.LSTMTranscriber", 1, 0), ("keywords.ConvKeywords", 2, 1), ("waves.WaveNet", 1, 0)],
+)
+def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(
+    hear: Fit, state: State, model: str, processes: int, workers: int
+) -> None:
+    keys = ["trainer.devices", processes, "data.init_args.workers", workers]
+    assert hear("straight", *keys, model=model) == 0
+    assert hear("killed", *keys, model=model, die=(signal.SIGKILL, 7)) == 128 + signal.SIGKILL
+    assert hear("killed", *keys, model=model) == 0
+    assert_equal(state("straight"), state("killed"))
+
+
+@pytest.mark.parametrize("model", ["transcribers.LSTMTranscriber", "keywords.ConvKeywords"])
+def test_two_processes_learn_and_measure_what_one_does(
+    hear: Fit, state: State, rows: Callable[[str], list[dict[str, Any]]], model: str
+) -> None:
+    assert hear("one", model=model, exact=True) == 0
+    two = ["trainer.devices", 2, "data.init_args.per_device_batch_seconds", 2]
+    assert hear("two", *two, model=model, exact=True) == 0
+    for name, value in state("one")["state_dict"].items():
+        torch.testing.assert_close(state("two")["state_dict"][name], value, rtol=1e-4, atol=1e-6)
+    one, two = ([row["val/loss"] for row in rows(run) if "val/loss" in row] for run in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-5)
