@@ -30,6 +30,10 @@ VERBS = {
     "compare": ("pipeline.compare", "runs side by side, as a table and a page: `unroll compare RUN...`"),
     "diagnose": ("pipeline.diagnose", "what runs remember: gradient by lag, receptive field, gates, attention"),
     "architectures": ("pipeline.architectures", "what a lecture asks of every architecture, measured, as a table"),
+    "tournament": (
+        "pipeline.tournament",
+        "every architecture, one dataset, one budget: `unroll tournament configs/tournament/builtin.yaml`",
+    ),
     "by-length": ("pipeline.by_length", "scores of what was written from short sources and from long ones"),
     "demo": ("pipeline.demo", "all of it in five minutes, on the built-in corpus"),
 }

@@ -15,6 +15,7 @@ from pipeline.journal import Journal, read
 from pipeline.record import read_record
 from pipeline.run import find_run
 
+ENTRANT = "entrant.json"  # of a run in a tournament: whose run it is, and what a token costs
 MISSING = "-"
 QUALITY = ("perplexity", "bits_per_byte", "mse", "mae")
 

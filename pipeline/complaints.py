@@ -6,6 +6,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -36,26 +37,39 @@ def check_files(arguments: list[str]) -> None:
     """
     for index, argument in enumerate(arguments):
         if argument in ("-c", "--config") and index + 1 < len(arguments):
-            _check_file(Path(arguments[index + 1]))
+            read_mapping(Path(arguments[index + 1]), "--config ")
         elif argument.startswith("--config="):
-            _check_file(Path(argument.removeprefix("--config=")))
+            read_mapping(Path(argument.removeprefix("--config=")), "--config ")
 
 
-def _check_file(path: Path) -> None:
+def read_mapping(
+    path: Path, option: str = "", wanted: str = "an experiment or an overlay of configs/"
+) -> dict[str, Any]:
+    """Keys and values of a YAML file.
+
+    Args:
+        path: the file.
+        option: what stands before its name on the command line.
+        wanted: what the file should have been.
+
+    Raises:
+        ConfigError: it is missing, no YAML, or no mapping of keys to values.
+    """
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         near = path.parent.glob(f"*{path.suffix}") if path.suffix else ()
-        raise ConfigError(f"--config {path}: {error.strerror}{_meant(str(path), map(str, near))}") from error
+        raise ConfigError(f"{option}{path}: {error.strerror}{meant(str(path), map(str, near))}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"--config {path}: byte {error.start} is not UTF-8: give a YAML file") from error
+        raise ConfigError(f"{option}{path}: byte {error.start} is not UTF-8: give a YAML file") from error
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"--config {path}{line} is no YAML: {error.problem}") from error
+        raise ConfigError(f"{option}{path}{line} is no YAML: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"--config {path} is no YAML: {error}") from error
+        raise ConfigError(f"{option}{path} is no YAML: {error}") from error
     if not isinstance(found, dict):
-        raise ConfigError(f"--config {path} holds no keys with values: give an experiment or an overlay of configs/")
+        raise ConfigError(f"{option}{path} holds no keys with values: give {wanted}")
+    return found
 
 
 def own(error: BaseException | None) -> UserError | None:
@@ -87,18 +101,18 @@ def _unknown(message: str, keys: Iterable[str]) -> str | None:
             return f"{name} is no option{': give it as --config' if name.endswith(('.yaml', '.yml')) else ''}"
         if classes := re.findall(CLASS, message):
             name, keys = name.removeprefix("--"), _taken_by(classes[-1])
-            return f"{classes[-1].rsplit('.', 1)[-1]} takes no {name!r}{_meant(name, keys)}"
-        return f"there is no option {name}{_meant(name, (f'--{key}' for key in keys))}"
+            return f"{classes[-1].rsplit('.', 1)[-1]} takes no {name!r}{meant(name, keys)}"
+        return f"there is no option {name}{meant(name, (f'--{key}' for key in keys))}"
     if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
-        return f"there is no key {found[1]}.{found[2]}{_meant(f'{found[1]}.{found[2]}', keys)}"
+        return f"there is no key {found[1]}.{found[2]}{meant(f'{found[1]}.{found[2]}', keys)}"
     if found := re.search(r"Option '([\w.]+)' is not accepted", message):
         classes = re.findall(CLASS, message)
         if not classes:
             first, groups = found[1].split(".")[0], {key.split(".")[0] for key in keys}
-            return f"there is no key {first!r}{_meant(first, groups)}"
+            return f"there is no key {first!r}{meant(first, groups)}"
         taken = [key for key in _taken_by(classes[-1]) if "." not in key]
         listed = f"; it takes {', '.join(taken)}" if 0 < len(taken) <= LISTED else ""
-        return f"{classes[-1].rsplit('.', 1)[-1]} takes no {found[1]!r}{_meant(found[1], taken) or listed}"
+        return f"{classes[-1].rsplit('.', 1)[-1]} takes no {found[1]!r}{meant(found[1], taken) or listed}"
     if found := re.search(r"arguments are required: (.*)", message):
         return f"the config names no {found[1]}: give an experiment of configs/ as --config, overlays after it"
     return None
@@ -108,7 +122,7 @@ def _no_class(message: str) -> str | None:
     """A class that is not there."""
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         with suppress(ImportError):
-            return f"{found[1]} has no {found[2]}{_meant(found[2], dir(import_module(found[1])))}"
+            return f"{found[1]} has no {found[2]}{meant(found[2], dir(import_module(found[1])))}"
     if found := re.search(r"No module named '([\w.]+)'", message):
         return f"there is no module {found[1]}"
     return None
@@ -128,7 +142,7 @@ def _wrong_type(message: str) -> str | None:
     if (path := re.search(r"Expected a dot import path string: (.*)", message)) and not types:
         return f"{path[1]!r} is no class: name one with its module, as torch.optim.AdamW"
     if wanted := list(dict.fromkeys([*types, *choices])):
-        return f"wants {' or '.join(wanted)}, not {given[1]!r}{_meant(given[1], choices)}"
+        return f"wants {' or '.join(wanted)}, not {given[1]!r}{meant(given[1], choices)}"
     return None
 
 
@@ -143,7 +157,8 @@ def _taken_by(class_path: str) -> list[str]:
         return []
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str]) -> str:
+    """A question whether the nearest of the known names was meant; nothing where none is near."""
     found = get_close_matches(name, list(known), 1, 0.75)
     return f"; did you mean {found[0]}?" if found else ""
 

@@ -96,7 +96,6 @@ class Job:
 
     def _options(self, profile: Profile) -> list[str]:
         array = len(self.elements) > 1
-        where = self.elements[0].run.parent / f"{self.name}-%a/slurm-%A_%a.out" if array else self._alone()
         given = {"partition": profile.partition, "account": profile.account, "qos": profile.qos}
         return [
             f"--job-name={self.name}",
@@ -108,15 +107,22 @@ class Job:
             "--requeue",
             "--open-mode=append",
             f"--chdir={self.home}",
-            f"--output={where}",
+            f"--output={self._output()}",
             *([f"--array=1-{len(self.elements)}"] if array else []),
             *(f"--{option}={value}" for option, value in given.items() if value),
             *profile.directives,
             *self.more,
         ]
 
-    def _alone(self) -> Path:
-        return self.elements[0].run / "slurm-%j.out"
+    def _output(self) -> Path:
+        """What each run says: in its directory, or, where sbatch cannot tell that from its number, beside it."""
+        first = self.elements[0].run
+        if len(self.elements) == 1:
+            return first / "slurm-%j.out"
+        numbered = [element.run.name for element in self.elements] == [
+            f"{self.name}-{k}" for k in range(1, len(self.elements) + 1)
+        ]
+        return first.parent / (f"{self.name}-%a/slurm-%A_%a.out" if numbered else "slurm-%A_%a.out")
 
 
 def _parts(word: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 runs/NAME/jobs.jsonl    one line for each submission: job, time, the attempt it was made for
           job.sbatch    the script that was submitted last
-          slurm-*.out   what each job said
+          slurm-*.out   what each job said; of an array whose runs have names, beside the run
 """
 
 import json
@@ -89,13 +89,18 @@ def submitted(name: str) -> Path:
     return find_run(name)
 
 
+def logs_of(run: Path) -> list[Path]:
+    """What the run's jobs said so far, the newest last: files in its directory, or beside it."""
+    beside = (run.parent / f"slurm-{job}.out" for job in noted(run))
+    return sorted([*run.glob("slurm-*.out"), *(file for file in beside if file.is_file())], key=os.path.getmtime)
+
+
 def log_of(run: Path) -> Path:
     """What the run's newest job says.
 
     Raises:
         CheckpointError: no job of it has started yet.
     """
-    found = sorted(run.glob("slurm-*.out"), key=os.path.getmtime)
-    if not found:
+    if not (found := logs_of(run)):
         raise CheckpointError(f"run {run.name} has no log: it was not submitted by `unroll submit`, or waits still")
     return found[-1]

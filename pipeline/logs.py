@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
 
 def follow(run: Path) -> None:
     """Print what is there and what comes, through requeues, until the job is neither waiting nor running."""
-    while not any(run.glob("slurm-*.out")) and jobs.live(run, jobs.queue()):
+    while not jobs.logs_of(run) and jobs.live(run, jobs.queue()):
         time.sleep(PAUSE)
     with jobs.log_of(run).open(errors="replace") as log:
         alive = True

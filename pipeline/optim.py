@@ -30,7 +30,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def scale(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
-        """The factor at optimizer step `step`, counted from 0."""
+        """The factor at optimizer step `step`, counted from 0; `total_steps` is 0 where no step is known to be last."""
 
     def observe(self, loss: float) -> None:  # noqa: B027  # most schedules do not look at validation
         """Hear a validation loss, in nats a token."""
@@ -47,6 +47,9 @@ class Schedule(ABC):
 class WarmupCosine(Schedule):
     """Linear warm-up, then half a cosine down to a share of the peak (Loshchilov and Hutter 2017, equation 5).
 
+    A training that ends by the clock has no last step to come down to: it stays at the peak, so that what it learns
+    in a step does not depend on how fast the machine is.
+
     Args:
         warmup_steps: steps until the full learning rate.
         final_share: the share of it that is left at the end.
@@ -58,6 +61,8 @@ class WarmupCosine(Schedule):
     def scale(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
+        if total_steps == 0:
+            return 1.0
         done = min(1.0, (step - self.warmup_steps) / max(1, total_steps - self.warmup_steps))
         return self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * done)) / 2
 

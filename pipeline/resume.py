@@ -43,10 +43,7 @@ def begin(run: Run, cli: Any) -> Start:
         raise ConfigError(f"--resume {config.resume}: auto or never")
     dataset = Dataset.open(Path(str(config.data.init_args.dataset)))
     dataset.verify()
-    text = cli.parser.dump(config, skip_none=False)
-    kept = yaml.safe_load(text)
-    for key in ("config", "run", "resume", "sweep"):
-        kept.pop(key, None)
+    kept = kept_config(cli)
     linked = _check(cli)
     if config.resume == "never" and (aside := run.put_aside()):
         print(f"run {run.name}: starting anew; the run of that name is now {aside}", flush=True)
@@ -67,6 +64,12 @@ def begin(run: Run, cli: Any) -> Start:
             record.write_text(run.path, name, file.read_text(encoding="utf-8"))
         run.begin_attempt(world_size(vars(config.trainer)), start.step)
     return start
+
+
+def kept_config(cli: Any) -> dict[str, Any]:
+    """The resolved config as a run keeps it, without what belongs to one command."""
+    config: dict[str, Any] = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    return {key: value for key, value in config.items() if key not in ("config", "run", "resume", "sweep")}
 
 
 def _check(cli: Any) -> dict[str, Any]:
@@ -94,7 +97,7 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
         if checkpoint.step_of(damaged) <= step:
             break
         checkpoint.put_aside(damaged)
-    if run.attempt["reason"] == "finished" and _same_limits(run, config):
+    if is_over(run, config):
         print(
             f"run {run.name}: finished at step {step}; raise trainer.max_steps or give --resume never",
             flush=True,
@@ -104,7 +107,10 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
     return Start(path, step, False)
 
 
-def _same_limits(run: Run, config: dict[str, Any]) -> bool:
+def is_over(run: Run, config: dict[str, Any]) -> bool:
+    """Whether a run finished within the limits that this config has."""
+    if not run.record.get("attempts") or run.attempt["reason"] != "finished":
+        return False
     before = record.read_config(run.path)["trainer"]
     return all(before[limit] == config["trainer"][limit] for limit in LIMITS)
 
@@ -121,17 +127,20 @@ def _compare(run: Run, config: dict[str, Any], dataset: Dataset, linked: dict[st
             f"dataset {dataset.path} is not the one that run {run.name} began with ({run.record['dataset']['path']}): "
             "prepare it as before, or give --run OTHER"
         )
-    before = _flatten(record.read_config(run.path))
-    after = _flatten(config)
-    changed = [
+    if changed := changes(run, config):
+        raise ConfigError(
+            f"run {run.name} was begun with another config: {'; '.join(changed)}. Give --run OTHER or --resume never"
+        )
+
+
+def changes(run: Run, config: dict[str, Any]) -> list[str]:
+    """What of this config would make another run of it, in words."""
+    before, after = _flatten(record.read_config(run.path)), _flatten(config)
+    return [
         f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
         if decides(key) and before.get(key) != after.get(key)
     ]
-    if changed:
-        raise ConfigError(
-            f"run {run.name} was begun with another config: {'; '.join(changed)}. Give --run OTHER or --resume never"
-        )
 
 
 def decides(key: str) -> bool:

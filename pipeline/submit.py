@@ -33,14 +33,29 @@ def main(argv: list[str]) -> int:
     """
     own, overrides = layout.divided(argv)
     options = parser().parse_args(own)
-    profile = cluster.read(options.profile) if options.profile else Profile()
-    after = _dependency(options.after)
     elements = _elements(options, overrides)
-    job = _job(options, elements, profile, after)
+    first = elements[0].run.name
+    hand_in(elements, options, first if len(elements) == 1 else first.rpartition("-")[0])
+    return 0
+
+
+def hand_in(elements: Sequence[Element], options: argparse.Namespace, name: str) -> None:
+    """Hand runs to Slurm as one job, of the preparation too if there is one; or print what would be handed in.
+
+    Args:
+        elements: the runs, checked; several are an array.
+        options: what `add_options` adds.
+        name: the job's.
+
+    Raises:
+        ConfigError: the layout, the time limit or the profile cannot be, a run is in the queue, or Slurm refuses.
+    """
+    profile = cluster.read(options.profile) if options.profile else Profile()
+    job = _job(options, elements, profile, name)
     preparation = job.preparation(profile, shlex.split(options.prepare)) if options.prepare else None
     if options.dry_run:
         print(*filter(None, (preparation, job.script(profile))), sep="\n", end="")
-        return 0
+        return
     _refuse_running(elements)
     if preparation is not None:
         first = _hand_over(preparation)
@@ -53,11 +68,11 @@ def main(argv: list[str]) -> int:
     number = _hand_over(script)
     for k, element in enumerate(elements, 1):
         jobs.note(element.run, number if len(elements) == 1 else f"{number}_{k}")
-    names = elements[0].run.name if len(elements) == 1 else f"{job.name}-1 to {job.name}-{len(elements)}"
+    names = elements[0].run.name if len(elements) == 1 else f"{elements[0].run.name} to {elements[-1].run.name}"
     size = f"{job.layout.span} nodes of {job.layout.tasks} tasks"
     print(f"job {number}: {names}, {size}, {job.time}; {job.lead} s to save and leave")
-    print(f"unroll status {elements[0].run.name}; unroll logs -f {elements[0].run.name}")
-    return 0
+    shown = name_of(elements[0].run)
+    print(f"unroll status {shown}; unroll logs -f {shown}")
 
 
 def _hand_over(script: str) -> str:
@@ -74,15 +89,21 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("configs", nargs="*", metavar="CONFIG", help="an experiment, then overlays; none: those kept in the run")
     add("--run", metavar="NAME", help="the run's name (default: from the name of the first config)")
-    layout.add_options(result)
-    add("--time", required=True, metavar="T", help="time limit of one start, as sbatch takes it: 24:00:00")
-    add("--profile", metavar="CLUSTER", help="configs/cluster/CLUSTER.yaml, or a file: partition, modules, container")
     add("--array", type=Path, metavar="FILE.yaml", help="a list of {key: value}: a run NAME-k for each")
     add("--grid", action="append", default=[], metavar="KEY=A,B", help="a run for each value; several: for each pair")
+    add_options(result)
+    return result
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Let a command line say how its runs are handed to Slurm."""
+    layout.add_options(parser)
+    add = parser.add_argument
+    add("--time", metavar="T", help="time limit of one start, as sbatch takes it: 24:00:00")
+    add("--profile", metavar="CLUSTER", help="configs/cluster/CLUSTER.yaml, or a file: partition, modules, container")
     add("--after", metavar="RUN|JOB", help="start when that run, or job, has ended well")
     add("--prepare", metavar="'ARGUMENTS'", help="prepare the dataset first, as another job: 'text FILE --output DIR'")
-    add("--dry-run", action="store_true", help="print the script, and nothing else")
-    return result
+    add("--dry-run", action="store_true", help="print what would be done, and do nothing")
 
 
 def _elements(options: argparse.Namespace, overrides: list[str]) -> list[Element]:
@@ -97,20 +118,20 @@ def _elements(options: argparse.Namespace, overrides: list[str]) -> list[Element
     base = [configs[0], *(word for config in configs[1:] for word in ("--config", config))]
     named = ["--run", options.run] if options.run else []
     variants = _variants(options)
-    first = _checked([*base, *named, *overrides], options)
+    first = checked([*base, *named, *overrides], options)
     if not variants:
-        return [Element(first, [*base, "--run", _name(first), *overrides])]
+        return [Element(first, [*base, "--run", name_of(first), *overrides])]
     found = []
     for k, variant in enumerate(variants, 1):
         words = [word for key, value in variant.items() for word in (f"--{key}", _text(value))]
         run = first.with_name(f"{first.name}-{k}")
         group = [] if any("tracking.group" in word for word in overrides) else ["--tracking.group", first.name]
-        arguments = [*base, "--run", _name(run), *group, *overrides, *words]
-        found.append(Element(_checked(arguments, options), arguments))
+        arguments = [*base, "--run", name_of(run), *group, *overrides, *words]
+        found.append(Element(checked(arguments, options), arguments))
     return found
 
 
-def _name(run: Path) -> str:
+def name_of(run: Path) -> str:
     """What `--run` takes to mean this directory."""
     return run.name if run.parent == Path("runs") else str(run)
 
@@ -150,7 +171,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
+def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     """The run's directory, once config, layout and dataset are known to fit together."""
     from pipeline import training
     from pipeline.data.plan import Share
@@ -184,7 +205,9 @@ def _check_preparation(words: list[str], dataset: Path) -> None:
         )
 
 
-def _job(options: argparse.Namespace, elements: list[Element], profile: Profile, after: list[str]) -> Job:
+def _job(options: argparse.Namespace, elements: Sequence[Element], profile: Profile, name: str) -> Job:
+    if not options.time:
+        raise ConfigError("no --time: give the limit of one start, as sbatch takes it: --time 24:00:00")
     limit, needed = cluster.seconds(options.time), max(lead(element.run) for element in elements)
     if limit and limit < needed + STARTUP:  # 0 is no limit
         raise ConfigError(
@@ -193,16 +216,15 @@ def _job(options: argparse.Namespace, elements: list[Element], profile: Profile,
         )
     if not TRAIN.is_file():
         raise ConfigError(f"no {TRAIN}: submit from a checkout of the project")
-    first = elements[0].run
     return Job(
-        name=first.name if len(elements) == 1 else first.name.rpartition("-")[0],
+        name=name,
         elements=elements,
         layout=Layout.of(options),
         time=options.time,
         lead=needed,
         command=f"{profile.container} unroll" if profile.container else f"{shlex.quote(sys.executable)} -m pipeline",
         home=Path.cwd(),
-        more=after,
+        more=_dependency(options.after),
     )
 
 
@@ -228,7 +250,7 @@ def waiting_for(job: str) -> list[str]:
     return [f"--dependency=afterok:{job}", "--kill-on-invalid-dep=yes"]
 
 
-def _refuse_running(elements: list[Element]) -> None:
+def _refuse_running(elements: Sequence[Element]) -> None:
     queued = jobs.queue()
     for element in elements:
         if job := jobs.live(element.run, queued):

@@ -19,6 +19,7 @@ from pipeline.callbacks.lines import Lines
 from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.randomness import Randomness
 from pipeline.callbacks.system import System
+from pipeline.callbacks.time_limit import TimeLimit
 from pipeline.checkpoint import CheckpointDirectory
 from pipeline.errors import ConfigError
 from pipeline.launch import count_processes, rank, started_elsewhere, world_size
@@ -66,6 +67,7 @@ def make_trainer(
         Randomness(int(config.seed_everything)),
         guard,
         monitor,
+        *_time_limit(settings.pop("max_time"), monitor),
         *model.shown(run.path),  # type: ignore[operator]
         *([Gradients(config.tracking.gradients)] if config.tracking.gradients is not None else []),
         *([Diagnoses(config.tracking.diagnosis, model)] if config.tracking.diagnosis is not None else []),
@@ -73,8 +75,7 @@ def make_trainer(
         *(settings["callbacks"] or []),
         checkpoints,  # last: it saves what the others did in this step
     ]
-    console = Console()
-    draws = console.is_terminal and not console.is_dumb_terminal
+    draws = (console := Console()).is_terminal and not console.is_dumb_terminal
     shown = Bar(monitor, console) if draws else Lines(monitor)
     settings |= {
         "callbacks": [*own, shown, monitor.leave] if start else [shown] if draws else [],
@@ -108,6 +109,16 @@ def check_precision(settings: Mapping[str, Any]) -> None:
             "trainer.precision=16-mixed (float16 with a loss scale) wants a GPU: here take configs/run/bf16.yaml, or "
             "32-true"
         )
+
+
+def _time_limit(limit: Any, monitor: Monitor) -> list[TimeLimit]:
+    """What ends training by the clock, in place of Lightning's own timer, which counts validations too."""
+    if limit is None:
+        return []
+    try:
+        return [TimeLimit(limit, monitor)]
+    except (MisconfigurationException, TypeError) as error:
+        raise ConfigError(f"trainer.max_time={limit}: give DD:HH:MM:SS, or {{minutes: 10}}") from error
 
 
 def _built(settings: dict[str, Any]) -> Trainer:

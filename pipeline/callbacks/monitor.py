@@ -3,6 +3,7 @@
 Every row of the journal comes from here; sums stay on the device until a row is due.
 """
 
+import math
 import resource
 import sys
 import time
@@ -28,7 +29,8 @@ class Monitor(Callback):
         self.seconds = 0.0  # of training, over all attempts
         self.latest: dict[str, float] = {}
         self.leave = Leave(self)
-        self._window(time.perf_counter())
+        self.opened = math.inf  # what comes before training does not count
+        self._window(self.opened)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the attempt's part of the journal where the run stands."""
@@ -71,20 +73,20 @@ class Monitor(Callback):
             self._log(trainer, row | {"val/seconds": now - self.paused})
 
     def state_dict(self) -> dict[str, Any]:
-        return {"tokens": self.tokens, "seconds": self._trained()}
+        return {"tokens": self.tokens, "seconds": self.trained()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.tokens, self.seconds = state_dict["tokens"], state_dict["seconds"]
 
     def _window(self, now: float) -> None:
-        if hasattr(self, "opened"):
-            self.seconds = self._trained()
+        self.seconds = self.trained()
         self.opened = self.left = self.paused = now
         self.waited, self.window_tokens = 0.0, self.tokens
         self.padding = self.positions = 0  # of this process
 
-    def _trained(self) -> float:
-        return self.seconds + time.perf_counter() - self.opened
+    def trained(self) -> float:
+        """Seconds of training, over all attempts."""
+        return self.seconds + max(0.0, time.perf_counter() - self.opened)
 
     def _row(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, float]:
         loss = float(pl_module.seen.compute())  # a sum over all processes
@@ -111,7 +113,7 @@ class Monitor(Callback):
             logger.log_metrics({**row, **self._position()}, trainer.global_step)
 
     def _position(self) -> dict[str, float]:
-        return {"tokens": float(self.tokens), "seconds": self._trained()}
+        return {"tokens": float(self.tokens), "seconds": self.trained()}
 
 
 class Leave(Callback):

@@ -11,7 +11,10 @@ from pipeline import exported
 from pipeline.training import parse
 
 ROOT = Path(__file__).parents[2] / "configs"
-FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.yaml") if path.parent.name != "cluster")
+FOR_OTHERS = ("cluster", "tournament")  # what is there for other verbs, and tested with them
+FILES = sorted(
+    path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.yaml") if path.parent.name not in FOR_OTHERS
+)
 EXPERIMENTS = [name for name in FILES if "class_path" in yaml.safe_load((ROOT / name).read_text()).get("model", {})]
 OVERLAYS = [name for name in FILES if name not in EXPERIMENTS]
 

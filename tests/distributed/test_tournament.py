@@ -1,0 +1,59 @@
+"""A tournament that is stopped in the middle of a run is finished by the same command, each run trained once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import TRY_AGAIN
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def home(tmp_path: Path, corpus: Path) -> Path:
+    """A directory with a tournament of one experiment and two seeds, long enough to be stopped."""
+    data = {"class_path": "pipeline.data.text.TextDataModule", "init_args": {"dataset": str(corpus), "context": 8}}
+    model = {"class_path": "pipeline.models.gru.GRULanguageModel", "init_args": {"width": 8, "depth": 1}}
+    trainer = {"accelerator": "cpu", "devices": 1, "log_every_n_steps": 5}
+    (tmp_path / "gru.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
+    rare = {"trainer.val_check_interval": 1000, "trainer.check_val_every_n_epoch": None}
+    file = {"entrants": {"gru": "gru.yaml"}, "settings": rare, "budget": {"tokens": 100_000}, "seeds": [1, 2]}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(file))
+    return tmp_path
+
+
+def start(home: Path) -> subprocess.Popen[str]:
+    surroundings = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "pipeline", "tournament", "small.yaml"]
+    return subprocess.Popen(command, cwd=home, env=surroundings, stdout=subprocess.PIPE, text=True)
+
+
+def attempts(home: Path, name: str) -> list[tuple[str, bool]]:
+    """How each attempt of a run ended, and whether it began at the first step."""
+    record = json.loads((home / "runs" / "small" / name / "run.json").read_text())
+    return [(attempt["reason"], attempt["start_step"] == 0) for attempt in record["attempts"]]
+
+
+@pytest.mark.slow
+def test_a_stopped_tournament_goes_on_where_it_stood(home: Path) -> None:
+    with start(home) as first:
+        journal = home / "runs" / "small" / "gru-1" / "journal.jsonl"
+        while first.poll() is None and not (journal.is_file() and "train/loss" in journal.read_text()):
+            time.sleep(0.05)
+        first.send_signal(signal.SIGTERM)
+        said, _ = first.communicate()
+    assert first.returncode == TRY_AGAIN
+    assert "tournament small stopped; the same command continues it" in said
+    with start(home) as second:
+        second.communicate()
+    assert second.returncode == 0
+    assert attempts(home, "gru-1") == [("stopped", True), ("finished", False)]
+    assert attempts(home, "gru-2") == [("finished", True)]
+    assert (home / "runs" / "small" / "compare.html").is_file()

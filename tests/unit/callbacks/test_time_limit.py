@@ -1,0 +1,52 @@
+"""A time limit counts the seconds of training, those of earlier attempts too, and looks between two optimizer steps."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.callbacks.monitor import Monitor
+from pipeline.callbacks.time_limit import TimeLimit
+from pipeline.optim import WarmupCosine
+
+
+def trainer(accumulate_grad_batches: int = 1) -> Any:
+    strategy = SimpleNamespace(broadcast=lambda value: value)
+    return SimpleNamespace(
+        strategy=strategy, should_stop=False, accumulate_grad_batches=accumulate_grad_batches, loggers=[], global_step=0
+    )
+
+
+@pytest.mark.parametrize(("before", "stops"), [(9.99, False), (10.0, True)])
+@pytest.mark.parametrize("limit", [{"seconds": 10}, "00:00:00:10"])
+def test_the_seconds_of_earlier_attempts_count(limit: Any, before: float, stops: bool) -> None:
+    monitor, run = Monitor(attempt=2), trainer()
+    monitor.load_state_dict({"tokens": 0, "seconds": before})
+    TimeLimit(limit, monitor).on_fit_start(run)
+    assert run.should_stop is stops
+
+
+def test_what_comes_before_training_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [5.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monitor = Monitor()
+    clock[0] = 7.5
+    assert monitor.trained() == 0.0
+    monitor.on_train_start(trainer(), None)  # type: ignore[arg-type]
+    clock[0] = 8.0
+    assert monitor.trained() == 0.5
+
+
+def test_a_step_of_two_micro_batches_is_not_torn() -> None:
+    monitor, run = Monitor(), trainer(accumulate_grad_batches=2)
+    monitor.seconds = 11.0
+    limit = TimeLimit({"seconds": 10}, monitor)
+    limit.on_train_batch_end(run, None, None, None, 0)  # type: ignore[arg-type]
+    assert run.should_stop is False
+    limit.on_train_batch_end(run, None, None, None, 1)  # type: ignore[arg-type]
+    assert run.should_stop is True
+
+
+def test_a_schedule_that_knows_no_last_step_stays_at_its_peak() -> None:
+    schedule = WarmupCosine(warmup_steps=4)
+    assert [schedule.scale(step, 0, 10) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
