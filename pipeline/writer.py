@@ -23,6 +23,7 @@ from pipeline.images import ImageError, View, load, pixels, square
 from pipeline.models.image_encoders import ImageEncoder
 from pipeline.record import is_run, read_record
 from pipeline.state import State
+from pipeline.tasks.classifier import Classifier
 from pipeline.tasks.level_model import LevelModel
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence
 
@@ -69,10 +70,10 @@ class Writer:
             return ImageWriter(run, model, tokenizer, eos, device)
         if hasattr(getattr(model, "encoder", None), "mel"):
             raise ConfigError(f"{run} ({type(model).__name__}) hears: give it --audio")
-        if isinstance(model, LevelModel):
-            raise ConfigError(f"{run} ({type(model).__name__}) writes no texts: give it --out FILE")
         if isinstance(model, SequenceToSequence):
             return TextWriter(run, model, tokenizer, eos, device, *vocabulary(run / "source_tokenizer.json"))
+        if isinstance(model, LevelModel | Classifier):
+            raise ConfigError(f"{run} ({type(model).__name__}) writes no texts: {model.asked}")
         return cls(run, model, tokenizer, eos, device)
 
     def given(self, prompts: Sequence[str]) -> tuple[list[list[int]], State, list[str]]:

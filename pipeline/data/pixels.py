@@ -43,6 +43,18 @@ class Images:
                 found[row] = np.frombuffer(self.split.value("image", sample), np.uint8)
         return found
 
+    def predictions(self, ids: Ids) -> int:
+        """Targets in these images."""
+        raise NotImplementedError
+
+    def __getitems__(self, part: Slice) -> Any:
+        """The batch."""
+        raise NotImplementedError
+
+    def batch(self, ids: Ids) -> Any:
+        """These images, outside any plan."""
+        return self.__getitems__(Slice(ids, self.predictions(ids), 0, 0, 0))
+
     @cached_property
     def classes(self) -> Int64[np.ndarray, " N"]:
         """The class of each image, negative where it has none."""

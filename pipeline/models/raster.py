@@ -92,8 +92,8 @@ class MaskedConvolution(nn.Module):
         if min(self.backs) < 0:
             raise ValueError(f"columns={columns} must be more than a kernel sees to the right, {max(self.rights)}")
         self.always = None if own else self.backs.index(0)
-        self.weights = nn.Linear(len(taps) * width, outputs)
-        initialise(self.weights)
+        self.kernel = nn.Linear(len(taps) * width, outputs)
+        initialise(self.kernel)
 
     def forward(
         self, inputs: Float[Tensor, "B T D"], column: Int64[Tensor, "B T"], past: Float[Tensor, "B P D"] | None
@@ -104,7 +104,7 @@ class MaskedConvolution(nn.Module):
         keep = inside(column, self.rights, self.columns)
         if self.always is not None:
             keep[..., self.always] = True
-        return self.weights(gathered(extended, length, self.backs, keep)), past
+        return self.kernel(gathered(extended, length, self.backs, keep)), past
 
 
 class RasterStack(nn.Module):

@@ -46,7 +46,7 @@ class RowLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         initialise(self.recurrent)
         initialise(self.mix)
-        nn.init.constant_(self.input.weights.bias[hidden : 2 * hidden], 1.0)  # cells remember from the first step
+        nn.init.constant_(self.input.kernel.bias[hidden : 2 * hidden], 1.0)  # cells remember from the first step
 
     def forward(
         self, inputs: Float[Tensor, "B T D"], column: Int64[Tensor, "B T"], state: tuple[Tensor, ...] | None

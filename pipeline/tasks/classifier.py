@@ -51,6 +51,8 @@ class Classifier(Task):
         self.seen, self.held_out = TokenLoss(), TokenLoss()
         self.confusion = Confusion(classes)
 
+    asked = "unroll test tells how often it is right"  # how it is used on the command line
+
     def shown(self, run: Path) -> list[Callback]:
         """A few sources with what they were taken for, and how often which class was taken for which."""
         return [Samples(run / "tokenizer.json"), Confusions()]

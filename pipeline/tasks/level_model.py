@@ -44,6 +44,8 @@ class LevelModel(LanguageModel):
         super().__init__(network, vocab_size, head, optimizer, schedule)
         self.levels = levels
 
+    asked = "give it --out FILE"  # how it is used on the command line
+
     @property
     def labels(self) -> int:
         """How many labels it knows."""

@@ -23,11 +23,11 @@ def columns_of(inputs: Tensor) -> Tensor:
 
 def two_dimensional(convolution: MaskedConvolution, seen: list[tuple[int, int]], inputs: Tensor, kernel: int) -> Tensor:
     """The same convolution by torch, its kernel masked with zeros."""
-    whole = torch.zeros(convolution.weights.out_features, WIDTH, kernel, kernel, dtype=torch.float64)
-    for (up, right), part in zip(seen, convolution.weights.weight.split(WIDTH, 1), strict=True):
+    whole = torch.zeros(convolution.kernel.out_features, WIDTH, kernel, kernel, dtype=torch.float64)
+    for (up, right), part in zip(seen, convolution.kernel.weight.split(WIDTH, 1), strict=True):
         whole[:, :, kernel // 2 - up, kernel // 2 + right] = part
     image = inputs.transpose(1, 2).reshape(2, WIDTH, ROWS, COLUMNS)
-    return F.conv2d(image, whole, convolution.weights.bias, padding=kernel // 2).flatten(2).transpose(1, 2)
+    return F.conv2d(image, whole, convolution.kernel.bias, padding=kernel // 2).flatten(2).transpose(1, 2)
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -48,7 +48,7 @@ def test_mask_a_does_not_see_its_own_pixel(kernel: int) -> None:
     found, _ = convolution(read, columns_of(inputs), None)
     expected = two_dimensional(convolution, seen, inputs, kernel)
     before = seen.index((0, -1))
-    last = read[:, ::COLUMNS] @ convolution.weights.weight[:, before * WIDTH : (before + 1) * WIDTH].T
+    last = read[:, ::COLUMNS] @ convolution.kernel.weight[:, before * WIDTH : (before + 1) * WIDTH].T
     expected[:, ::COLUMNS] += last  # which is seen past the edge of a row
     torch.testing.assert_close(found, expected)
 
@@ -62,12 +62,12 @@ def test_a_row_lstm_is_its_formula_pixel_by_pixel() -> None:
     layer, inputs = RowLayer(WIDTH, 7, 1, COLUMNS, 0.0).double().eval(), pixels()
     found, _ = layer(inputs, columns_of(inputs), None)
     normed = layer.norm(inputs).view(2, ROWS, COLUMNS, WIDTH)
-    left, own = layer.input.weights.weight.split(WIDTH, 1)
+    left, own = layer.input.kernel.weight.split(WIDTH, 1)
     above = layer.recurrent.weight.split(7, 1)
     hidden, cells = torch.zeros(2, ROWS + 1, COLUMNS + 2, 7).double(), torch.zeros(2, ROWS + 1, COLUMNS + 2, 7).double()
     for row in range(ROWS):
         for column in range(COLUMNS):
-            gates = normed[:, row, column] @ own.T + layer.input.weights.bias
+            gates = normed[:, row, column] @ own.T + layer.input.kernel.bias
             if column:
                 gates = gates + normed[:, row, column - 1] @ left.T
             for step, weight in enumerate(above):

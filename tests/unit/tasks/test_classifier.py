@@ -78,3 +78,33 @@ def test_confusions_are_counted_where_there_is_a_label() -> None:
 
 def test_the_command_line_knows_what_the_data_tells() -> None:
     assert {"classes", "rate"} <= set(training.LINKED)
+
+
+def test_it_learns_which_shape_it_reads_pixel_by_pixel(
+    tiny_pixels_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = {"class_path": "pipeline.models.gru.GRU", "init_args": {"width": 24, "depth": 1}}
+    encoder = {"class_path": "pipeline.models.pixel_reader.PixelReader", "init_args": {"network": network}}
+    data = {"dataset": str(tiny_pixels_dataset), "permutation": 1, "global_batch_size": 32}
+    adamw = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
+    settings = {
+        "model": {
+            "class_path": "pipeline.tasks.classifier.Classifier",
+            "init_args": {"encoder": encoder, "optimizer": adamw},
+        },
+        "data": {"class_path": "pipeline.data.pixels.PixelLabelDataModule", "init_args": data},
+        "trainer": {"max_steps": 90, "accelerator": "cpu", "devices": 1, "val_check_interval": 1.0},
+    }
+    Path("config.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["fit", "--config", "config.yaml", "--run", "shapes", "--seed_everything", "1"]) == 0
+    capsys.readouterr()
+    assert main(["validate", "--run", "shapes"]) == 0
+    out = capsys.readouterr().out
+    [accuracy] = [float(line.split()[1]) for line in out.splitlines() if "val/accuracy" in line]
+    assert accuracy > 60  # guessing is right in 33 of 100
+    assert main(["generate", "shapes", "--prompt", "circle"]) == 2
+    assert "writes no texts: unroll test tells how often it is right" in capsys.readouterr().err

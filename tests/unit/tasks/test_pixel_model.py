@@ -151,6 +151,9 @@ def test_a_run_tells_what_an_image_costs_and_draws(
     assert main(["generate", "shapes", "--out", "rest.png", "--image", "half.png", "--samples", "2"]) == 0
     assert Image.open("rest.png").size == (4 * 88 - 4, 112)
 
+    capsys.readouterr()
+    assert main(["diagnose", "shapes"]) == 0
+    assert "| shapes |" in capsys.readouterr().out
     Path("text.png").write_text("no image")
     for arguments, code, said in (
         (["--out", "grid.png", "--prompt", "hexagon"], 2, "knows of circle, square, triangle"),
