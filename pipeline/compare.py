@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import page
 from pipeline.arguments import Parser
-from pipeline.comparison import MISSING, Column, Entry, Group, gather, grouped, is_best, shown
+from pipeline.comparison import MISSING, Column, Entry, Group, gather, is_best, shown
 from pipeline.durable import write_durably
 from pipeline.errors import CheckpointError, DataError, UserError
 from pipeline.run import RUNS, find_run
+from pipeline.seeds import together
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 ORDER = 5  # of the baseline's n-grams
 ROOMY = 96  # columns of a terminal in which the whole table is readable
-SPARED = ("tokens", "seconds")  # what is left out of narrower ones; the page has it
+SPARED = ("tokens", "seconds", "flops")  # what is left out of narrower ones; the page has it
 
 
 def main(argv: list[str]) -> int:
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> int:
     if not any(entry.journal.rows for entry in entries):
         raise CheckpointError("nothing to compare: none of these runs has logged anything")
     home = home_of(options.runs)
-    groups = grouped(entries)
+    groups = together(entries)
     if not options.no_baseline:
         groups = [with_baseline(group, home / ".baselines") for group in groups]
     target = options.html or home / "compare.html"
@@ -190,7 +191,8 @@ def as_json(groups: list[Group], target: Path) -> dict[str, Any]:
     """All figures, for programs; null where a figure is missing."""
 
     def figures(entry: Entry, columns: tuple[Column, ...]) -> dict[str, Any]:
-        return {column.key: getattr(entry, column.key) for column in columns}
+        seeds = {"runs": [one.name for one in entry.members], "interval": dict(entry.spread)} if entry.members else {}
+        return {**{column.key: getattr(entry, column.key) for column in columns}, **seeds}
 
     return {
         "page": str(target),

@@ -3,9 +3,10 @@
 Runs on different datasets are never in one table: a perplexity says nothing beside that of another corpus.
 """
 
+import json
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -41,6 +42,13 @@ class Entry:
         seconds: training time, summed over attempts.
         dataset: checksum of the dataset that it was trained on.
         dataset_path: where that dataset was.
+        directory: of the run.
+        tournament: that the run belongs to.
+        entrant: whose run it is in the tournament.
+        flops: floating-point operations of training, counted.
+        members: the runs of an entrant, one a seed, of which this row has the means.
+        spread: by figure, half the width of the 95 % interval of such a mean.
+        rank: among the entrants of a tournament.
     """
 
     name: str
@@ -59,6 +67,18 @@ class Entry:
     seconds: float | None = None
     dataset: str | None = None
     dataset_path: str | None = None
+    directory: Path | None = None
+    tournament: str | None = None
+    entrant: str | None = None
+    flops: float | None = None
+    members: "tuple[Entry, ...]" = ()
+    spread: Mapping[str, float] = field(default_factory=dict)
+    rank: int | None = None
+
+    @property
+    def quality(self) -> float | None:
+        """What rows are ordered by, the least first: perplexity, or MSE of forecasts."""
+        return self.mse if self.perplexity is None else self.perplexity
 
 
 @dataclass(frozen=True)
@@ -93,7 +113,10 @@ class Group:
     @property
     def columns(self) -> "tuple[Column, ...]":
         """What its table shows."""
-        return COLUMNS if self.horizon is None else FORECAST_COLUMNS
+        first, *others = COLUMNS if self.horizon is None else FORECAST_COLUMNS
+        ranks = [RANK] if any(entry.rank is not None for entry in self.entries) else []
+        costs = [FLOPS] if any(entry.flops is not None for entry in self.entries) else []
+        return (first, *ranks, *others, *costs)
 
     def rows(self) -> list[Entry]:
         """All rows of the table in order, the baseline at its place."""
@@ -116,7 +139,7 @@ class Column(NamedTuple):
 
 def amount(number: int | float) -> str:
     """A number in at most four characters and a unit: 12.3 M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {unit}" if number < 999.5 * size else f"{number / size:.0f} {unit}"
     return f"{number:.0f}"
@@ -148,6 +171,9 @@ COLUMNS = (
     Column("time", "seconds", duration),
 )
 
+RANK = Column("rank", "rank", str)
+FLOPS = Column("training FLOPs", "flops", amount)
+
 FORECAST_COLUMNS = (
     *COLUMNS[:3],
     Column("values trained", "tokens", amount),
@@ -159,9 +185,12 @@ FORECAST_COLUMNS = (
 
 
 def shown(column: Column, entry: Entry) -> str:
-    """The text of one cell."""
+    """The text of one cell, a mean over seeds with half its interval."""
     value = getattr(entry, column.key)
-    return MISSING if value is None else column.show(value)
+    if value is None:
+        return MISSING
+    half = entry.spread.get(column.key)
+    return column.show(value) + ("" if half is None else f" ± {column.show(half)}")
 
 
 def is_best(column: Column, entry: Entry, group: Group) -> bool:
@@ -178,9 +207,7 @@ def is_best(column: Column, entry: Entry, group: Group) -> bool:
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
     """Best validation perplexity or MSE first, those without one last."""
-    return sorted(
-        entries, key=lambda entry: next((q for q in (entry.perplexity, entry.mse) if q is not None), math.inf)
-    )
+    return sorted(entries, key=lambda entry: math.inf if entry.quality is None else entry.quality)
 
 
 def gather(name: str) -> tuple[Entry, list[str]]:
@@ -194,13 +221,26 @@ def gather(name: str) -> tuple[Entry, list[str]]:
         journal = read(run)
     except OSError:
         return describe(run.name, Journal(), record), [f"{run} has no journal: nothing was logged yet"]
-    entry = describe(run.name, journal, record)
-    lines = []
+    entry, lines = describe(run.name, journal, record), []
+    try:
+        entry = _entered(entry, run)
+    except (OSError, ValueError, KeyError):
+        lines.append(f"{run / ENTRANT} cannot be read: the run is a row of its own")
     if journal.torn:
         lines.append(f"{run}: {journal.torn} torn lines of the journal were skipped")
     if entry.perplexity is None and entry.mse is None:
         lines.append(f"{run} has no validation yet")
     return entry, lines
+
+
+def _entered(entry: Entry, run: Path) -> Entry:
+    """The row with what a tournament wrote into the run, if one did."""
+    entry = replace(entry, directory=run)
+    if not (run / ENTRANT).is_file():
+        return entry
+    known = json.loads((run / ENTRANT).read_text(encoding="utf-8"))
+    flops = None if entry.tokens is None else known["flops_per_token"] * entry.tokens
+    return replace(entry, tournament=known["tournament"], entrant=known["entrant"], flops=flops)
 
 
 def describe(name: str, journal: Journal, record: dict[str, Any]) -> Entry:

@@ -6,7 +6,7 @@ The page's script draws the same chart again with other axes; both read the poin
 import math
 from collections.abc import Callable
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.journal import Series
 
@@ -16,12 +16,20 @@ POINTS = 600  # at most, of a curve on the page
 COLOURS, DASHES = 6, 5  # styles of the page's sheet: 30 curves before two look alike
 
 
+class Band(NamedTuple):
+    """How sure a curve is: a column below and one above its values."""
+
+    low: list[float]
+    high: list[float]
+
+
 class Curve(NamedTuple):
-    """One run in a chart; `style` chooses colour and dashes."""
+    """One run, or the mean of several, in a chart; `style` chooses colour and dashes."""
 
     name: str
     style: int
     series: Series
+    band: Band | None = None
 
 
 class Chart(NamedTuple):
@@ -55,10 +63,11 @@ def scaled(value: int | float, logarithmic: bool) -> int | float:
     return math.log(value) if logarithmic else value
 
 
-def thinned(series: Series, points: int = POINTS) -> Series:
+def thinned(curve: Curve, points: int = POINTS) -> Curve:
     """A curve of about `points` points: the lowest and the highest of each stretch, so no spike is lost."""
+    series = curve.series
     if len(series.values) <= points:
-        return series
+        return curve
     stretch = math.ceil(2 * len(series.values) / (points - 2))
     kept = {0, len(series.values) - 1}
     for start in range(0, len(series.values), stretch):
@@ -66,12 +75,9 @@ def thinned(series: Series, points: int = POINTS) -> Series:
         if finite:
             kept |= {min(finite, key=series.values.__getitem__), max(finite, key=series.values.__getitem__)}
     order = sorted(kept)
-    return Series(
-        [series.steps[i] for i in order],
-        [series.tokens[i] for i in order],
-        [series.seconds[i] for i in order],
-        [series.values[i] for i in order],
-    )
+    band = None if curve.band is None else Band(*([column[i] for i in order] for column in curve.band))
+    columns: Any = ([column[i] for i in order] for column in series)
+    return curve._replace(series=Series(*columns), band=band)
 
 
 def is_drawn(value: int | float, logarithmic: bool = False) -> bool:
@@ -93,17 +99,20 @@ def svg(chart: Chart, number: str) -> str:
         level = y.place(chart.reference[1])
         parts.append(f'<path class="reference" d="M{LEFT} {level:.1f}H{WIDTH - RIGHT}"/>')
     for curve in chart.curves:
+        if curve.band is not None:
+            parts.append(f'<path class="band f{curve.style % COLOURS}" d="{area(curve, x, y)}"/>')
+    for curve in chart.curves:
         drawn = f"k{curve.style % COLOURS} d{curve.style % DASHES}"
         parts.append(f'<path class="curve {drawn}" d="{path(curve.series, x, y)}"/>')
     return "\n".join([*parts, "</svg>"])
 
 
 def axes(chart: Chart) -> tuple[Axis, Axis]:
-    """Axes that hold all curves and the reference."""
+    """Axes that hold all curves, their bands and the reference."""
     steps = [step for curve in chart.curves for step in curve.series.steps]
-    values = [v for curve in chart.curves for v in curve.series.values if is_drawn(v, chart.logarithmic)] + (
-        [chart.reference[1]] if chart.reference else []
-    )
+    columns = [column for curve in chart.curves for column in (curve.series.values, *(curve.band or ()))]
+    values = [value for column in columns for value in column if is_drawn(value, chart.logarithmic)]
+    values += [chart.reference[1]] if chart.reference else []
     x = Axis(0, max(steps, default=0) or 1, LEFT, WIDTH - RIGHT)
     low, high = min(values, default=1.0), max(values, default=1.0)
     if chart.logarithmic:
@@ -173,6 +182,16 @@ def path(series: Series, x: Axis, y: Axis) -> str:
     return "".join(pieces)
 
 
+def area(curve: Curve, x: Axis, y: Axis) -> str:
+    """The outline of a curve's band; what lies beyond the axis is drawn at its edge."""
+    assert curve.band is not None
+    rows = [row for row in zip(curve.series.steps, *curve.band, strict=True) if all(map(math.isfinite, row))]
+    above = [(step, high) for step, _, high in rows]
+    below = [(step, low) for step, low, _ in reversed(rows)]
+    inside = [(step, min(max(value, y.low), y.high)) for step, value in above + below]
+    return "M" + "L".join(f"{x.place(step):.1f} {y.place(value):.1f}" for step, value in inside) + "Z" if inside else ""
+
+
 def description(chart: Chart) -> str:
     """What the curves say, in words."""
     told = []
@@ -184,6 +203,8 @@ def description(chart: Chart) -> str:
                 f"{curve.name} goes from {ends(values[0])} to {ends(values[-1])} "
                 f"in {curve.series.steps[-1]:,} steps, at best {ends(min(values))}"
             )
+            if curve.band is not None:
+                told[-1] += f", in the end between {ends(curve.band.low[-1])} and {ends(curve.band.high[-1])}"
     if chart.reference is not None:
         told.append(f"{chart.reference[0]} stands at {chart.reference[1]:.4g}")
     return f"{chart.title}, {chart.unit}: {'; '.join(told)}."

@@ -88,7 +88,8 @@
       const width = (this.width = Math.max(this.svg.clientWidth, 200));
       const right = width - RIGHT, foot = HEIGHT - BOTTOM;
       const good = (value) => value !== null && (value > 0 || !log);
-      const values = curves.flatMap((curve) => curve.values.filter(good)).concat(reference ? [reference[1]] : []);
+      const columns = curves.flatMap((curve) => [curve.values, curve.low ?? [], curve.high ?? []]);
+      const values = columns.flatMap((column) => column.filter(good)).concat(reference ? [reference[1]] : []);
       let low = Math.min(...values), high = Math.max(...values);
       if (!values.length) [low, high] = [1, 2];
       if (log) {
@@ -113,6 +114,14 @@
       }
       parts.push(make("text", { class: "name", x: right, y: HEIGHT - 3 }, AXES[key]));
       if (reference) parts.push(make("path", { class: "reference", d: `M${LEFT} ${y(reference[1])}H${right}` }));
+      const inside = (value) => y(Math.min(Math.max(value, low), high)).toFixed(1);
+      for (const curve of curves) {
+        if (!curve.low) continue;
+        const places = curve[key].map((_, i) => i).filter((i) => curve.low[i] !== null && curve.high[i] !== null);
+        const at = (column) => (i) => `${x(curve[key][i]).toFixed(1)} ${inside(column[i])}`;
+        const edge = [...places.map(at(curve.high)), ...[...places].reverse().map(at(curve.low))];
+        if (edge.length) parts.push(make("path", { class: `band f${curve.style % COLOURS}`, d: `M${edge.join("L")}Z` }));
+      }
       for (const curve of curves) {
         let d = "", pen = "M";
         curve.values.forEach((value, i) => {
@@ -155,7 +164,9 @@
       for (const curve of this.curves()) {
         const i = nearest(curve[key], wanted), value = curve.values[i];
         const told = document.createElement("span");
-        told.textContent = `${curve.name}: ${value === null ? "not finite" : exact(+value.toPrecision(5))}`;
+        const round = (number) => exact(+number.toPrecision(5));
+        const band = curve.low && curve.low[i] !== null ? ` (${round(curve.low[i])} to ${round(curve.high[i])})` : "";
+        told.textContent = `${curve.name}: ${value === null ? "not finite" : round(value)}${band}`;
         said.push(told);
         if (value === null || (value <= 0 && this.log.checked)) continue;
         parts.push(make("circle", { class: `dot f${curve.style % COLOURS}`, r: 4.5, cx: this.x(curve[key][i]), cy: this.y(value) }));

@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pipeline import costs, seeds
 from pipeline.comparison import Column, Entry, Group, is_best, shown
 from pipeline.curves import COLOURS, DASHES, Chart, Curve, svg, thinned
 from pipeline.journal import Series
@@ -26,6 +27,7 @@ QUANTITIES = (  # key, title, unit, whether its axis is logarithmic at first
     ("val/mse", "Validation MSE", "standardised", False),
     ("val/mae", "Validation MAE", "standardised", False),
 )
+DIAGNOSIS = "diagnosis.json", "diagnosis.png"  # what `unroll diagnose` leaves in a run
 SAMPLES = 12  # at most, of a run: spread evenly over its training
 
 
@@ -34,7 +36,7 @@ def render(groups: Sequence[Group]) -> str:
     script = (HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {
-        "policy": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
         "style": (HERE / "page.css").read_text(encoding="utf-8"),
         "groups": "\n".join(section(group, number) for number, group in enumerate(groups)),
         "script": script,
@@ -58,8 +60,10 @@ def section(group: Group, number: int) -> str:
             table(group),
             *([legend(group), '<div class="charts">'] if charts else []),
             *(figure(chart, f"{number}-{place}") for place, chart in enumerate(charts)),
+            *(costs.charts(group, number) if charts else []),
             *(["</div>"] if charts else ["<p>No curves yet.</p>"]),
             samples(group),
+            memories(group),
             "</section>",
         ]
     )
@@ -81,11 +85,22 @@ def table(group: Group) -> str:
         body.append(f"<tr{mark}>{''.join(cells)}</tr>")
     return (
         '<p class="note">Quality: the best on the validation split. '
-        "Speed: the median. Memory: the most of one process. Bold: the best of its column.</p>\n"
+        f"Speed: the median. Memory: the most of one process. Bold: the best of its column.{said(group)}</p>\n"
         f'<div class="wide" role="region" tabindex="0" aria-label="Table of {text(group.title)}"><table>\n'
         f'<caption class="unseen">Figures of the runs on {text(group.title)}</caption>\n'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table></div>"
     )
+
+
+def said(group: Group) -> str:
+    """What rows of several seeds are, in words."""
+    if not any(entry.members for entry in group.entries):
+        return ""
+    several = (
+        " Rows are means over seeds; ± and bands: the 95 % t interval of the mean; curves: at steps that all have."
+    )
+    shared = " A rank is shared where the interval overlaps that of the first with this rank."
+    return (several if any(entry.spread for entry in group.entries) else " One seed each.") + shared
 
 
 def aligned(column: Column) -> str:
@@ -97,8 +112,8 @@ def charts_of(group: Group) -> list[Chart]:
     """The charts that have at least one curve; a run keeps its colour from chart to chart."""
     charts = []
     for key, title, unit, logarithmic in QUANTITIES:
-        found = ((style, entry.name, entry.journal.series(key)) for style, entry in enumerate(group.entries))
-        curves = [Curve(name, style, thinned(series)) for style, name, series in found if drawable(series)]
+        found = [Curve(entry.name, style, *seeds.curve(entry, key)) for style, entry in enumerate(group.entries)]
+        curves = [thinned(curve) for curve in found if drawable(curve.series)]
         attribute = key.removeprefix("val/")
         level = getattr(group.baseline, attribute, None) if key != "train/loss" else None
         reference = (group.baseline.name, level) if group.baseline and level is not None else None
@@ -147,10 +162,15 @@ def points(chart: Chart) -> dict[str, Any]:
     """What the page's script needs to draw the chart again."""
     curves = []
     for curve in chart.curves:
-        values = [float(f"{value:.6g}") if math.isfinite(value) else None for value in curve.series.values]
-        columns = replace_seconds(curve.series)._asdict() | {"values": values}
+        drawn = {"values": curve.series.values, **({} if curve.band is None else curve.band._asdict())}
+        rounded = {name: [_rounded(value) for value in column] for name, column in drawn.items()}
+        columns = replace_seconds(curve.series)._asdict() | rounded
         curves.append({"name": curve.name, "style": curve.style, **columns})
     return {"title": chart.title, "curves": curves, "reference": chart.reference}
+
+
+def _rounded(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def replace_seconds(series: Series) -> Series:
@@ -179,13 +199,42 @@ def column_of(entry: Entry) -> str:
         return ""
     stride = max(1, math.ceil((len(records) - 1) / (SAMPLES - 1)))
     chosen = [*records[:-1:stride], records[-1]]
-    parts = [f"<article><h4>{text(entry.name)}</h4>"]
+    first = f" ({text(entry.members[0].name)})" if len(entry.members) > 1 else ""
+    parts = [f"<article><h4>{text(entry.name)}{first}</h4>"]
     for record in chosen:
         opened = " open" if record is chosen[-1] else ""
         parts.append(f"<details{opened}><summary>after {record['step']:,} steps</summary>")
         parts += [sample(one) for one in record["samples"]]
         parts.append("</details>")
     return "\n".join([*parts, "</article>\n"])
+
+
+def memories(group: Group) -> str:
+    """What the runs remember, of those that `unroll diagnose` has looked at: its picture, and its numbers in words."""
+    figures = [figure for entry in group.entries for one in entry.members or (entry,) if (figure := remembered(one))]
+    if not figures:
+        return ""
+    return f'<h3>What they remember</h3>\n<div class="charts">\n{"".join(figures)}</div>'
+
+
+def remembered(entry: Entry) -> str:
+    """The diagnosis in the run's directory; nothing where there is none that can be read."""
+    if entry.directory is None:
+        return ""
+    try:
+        told, drawn = ((entry.directory / name).read_bytes() for name in DIAGNOSIS)
+        found = json.loads(told)
+        words = (
+            f"{entry.name}: of {found['positions']} inputs up to {found['field']} change the last output; 95 % of the "
+            f"gradient comes from the last {found['memory']}"
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    picture = base64.b64encode(drawn).decode()
+    return (
+        f'<figure class="memory"><img alt="{text(words)}" src="data:image/png;base64,{picture}">'
+        f"<figcaption>{text(words)}.</figcaption></figure>\n"
+    )
 
 
 def sample(one: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -13,6 +14,7 @@ from pipeline.comparison import Entry, Group
 from pipeline.curves import Axis, Chart, Curve, axes, path, svg, thinned, ticks
 from pipeline.journal import JournalWriter, Series, read
 from pipeline.page import render
+from pipeline.seeds import together
 
 VOID = {"meta", "input", "br", "link", "img", "hr"}
 
@@ -132,7 +134,7 @@ def test_at_most_twelve_samples_of_a_run_are_shown_the_first_and_the_last_among_
 def test_thinning_keeps_ends_and_spikes():
     values = [1.0] * 5000
     values[1234], values[4321] = 99.0, -7.0
-    series = thinned(Series(list(range(5000)), list(range(5000)), [0.0] * 5000, values))
+    series = thinned(Curve("a", 0, Series(list(range(5000)), list(range(5000)), [0.0] * 5000, values))).series
     assert len(series.values) <= 610
     assert {99.0, -7.0} <= set(series.values)
     assert (series.steps[0], series.steps[-1]) == (0, 4999)
@@ -257,6 +259,97 @@ def test_in_a_browser_axes_switches_and_keys_work(entry, tmp_path):
     assert found["dots"] == 2
     assert found["logarithmic"] != found["steps"]
     assert (found["hidden"], found["pressed"], found["back"]) == (1, "false", 2)
+    assert found["wide"] is True
+
+
+@pytest.fixture
+def tournament(entry, tmp_path):
+    """A group of two entrants with two seeds each, one of which was diagnosed."""
+    runs = []
+    for name, losses in (("lstm", [3, 2, 1.5]), ("a-network-of-a-very-long-name-indeed", [3, 2.5, 2])):
+        for seed in (1, 2):
+            one = entry(f"{name}-{seed}", [loss + 0.1 * seed for loss in losses])
+            cost = {"seconds": 10.0 * len(name), "flops": 1e9 * seed}
+            runs.append(replace(one, tournament="t", entrant=name, dataset="c", directory=tmp_path / name, **cost))
+    (tmp_path / "lstm").mkdir()
+    (tmp_path / "lstm" / "diagnosis.json").write_text('{"positions": 64, "field": 48, "memory": 12}')
+    (tmp_path / "lstm" / "diagnosis.png").write_bytes(b"a picture")
+    [group] = together(runs)
+    return replace(group, baseline=Entry("5-gram", perplexity=4.0, bits_per_byte=1.1))
+
+
+def test_a_tournament_has_ranks_bands_costs_and_what_was_diagnosed(tournament):
+    page = render([tournament])
+    found = outline(page)
+    texts = "".join(found.texts)
+    assert "4.70 ± " not in texts  # exp of a mean is no mean of exp
+    mean = (math.exp(1.6) + math.exp(1.7)) / 2
+    half = 12.706 * (math.exp(1.7) - math.exp(1.6)) / 2
+    assert f"{mean:.2f} ± {half:.2f}" in texts
+    assert "95 % t interval of the mean" in texts
+    assert len(re.findall('<path class="band f', page)) == 2 * 3
+    [cost] = re.findall('<figure class="plot">.*?</figure>', page, re.S)
+    assert "Training time against validation bits per byte" in cost
+    assert "lstm 0.5 after 40.0 s" in cost
+    assert "5-gram stands at 1.1" in cost
+    images = [attributes for tag, attributes in found.elements if tag == "img"]
+    assert [image["alt"] for image in images] == [
+        f"lstm-{seed}: of 64 inputs up to 48 change the last output; 95 % of the gradient comes from the last 12"
+        for seed in (1, 2)
+    ]
+    assert all(image["src"].startswith("data:image/png;base64,") for image in images)
+
+
+def test_where_costs_are_equal_no_chart_tells_of_them(tournament):
+    same = [replace(entry, seconds=9.0) for entry in tournament.entries]
+    assert 'class="plot"' not in render([replace(tournament, entries=same)])
+
+
+PHONE = """
+window.addEventListener("load", () => {
+  const frame = document.createElement("iframe");
+  frame.style = "width:390px;height:800px;border:0";
+  frame.srcdoc = document.documentElement.outerHTML.replace(/<script>[^]*?<[/]script>/g, "");
+  document.body.replaceChildren(frame);
+  frame.addEventListener("load", () => {
+    const inside = frame.contentDocument, out = document.createElement("pre");
+    const buttons = [...inside.querySelectorAll("button, summary, label")];
+    const drawings = [...inside.querySelectorAll('svg[role="img"]')];
+    const small = buttons.map((one) => one.getBoundingClientRect().height);
+    out.id = "found";
+    out.textContent = JSON.stringify({
+      width: inside.documentElement.clientWidth, needed: inside.documentElement.scrollWidth,
+      language: inside.documentElement.lang, main: inside.querySelectorAll("main").length,
+      unnamed: drawings.filter((one) => !one.querySelector("title, desc")).length,
+      least: Math.min(...small.filter((height) => height > 0)),
+    });
+    document.body.append(out);
+  });
+});
+"""
+
+
+@pytest.mark.slow
+def test_on_a_phone_nothing_is_wider_than_the_screen(tournament, tmp_path):
+    after = browse(render([tournament]), tmp_path, PHONE)
+    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', after, re.S)[1])
+    assert found["needed"] <= found["width"] <= 390
+    assert (found["language"], found["main"], found["unnamed"]) == ("en", 1, 0)
+    assert found["least"] >= 24  # pixels that a finger wants (WCAG 2.2, 2.5.8)
+
+
+@pytest.mark.slow
+def test_in_a_browser_bands_follow_the_axis_and_are_told(tournament, tmp_path):
+    driver = DRIVER.replace('".curve")]', '".band")]')
+    found = json.loads(
+        re.search(r'<pre id="found">(.*?)</pre>', browse(render([tournament]), tmp_path, driver), re.S)[1]
+    )
+    assert found["errors"] == []
+    assert len(found["steps"]) == 2
+    assert all(band.startswith("M") and band.endswith("Z") for band in found["steps"])
+    assert found["steps"] == found["tokens"] == found["seconds"]  # all proportional here
+    assert re.search(r"lstm: 1\.65 \(\S+ to \S+\)", found["said"])
+    assert (found["hidden"], found["back"]) == (1, 2)
     assert found["wide"] is True
 
 
