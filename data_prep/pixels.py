@@ -261,7 +261,7 @@ class _Writing:
         batches = [images[at : at + BATCH] for at in range(0, len(images), BATCH)]
         looked = Counter[str]()
         results = in_order(self.looking, batches, workers)
-        shown = progress(results, split, len(images), lambda: looked["images"], ("images", 1))
+        shown = progress(results, split, len(images), lambda: looked["images"], ("images", 1.0))
         for batch, seen in zip(batches, shown, strict=True):
             looked["images"] += len(batch)
             for found, one in zip(batch, seen, strict=True):

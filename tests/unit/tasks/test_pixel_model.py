@@ -21,7 +21,7 @@ from pipeline.tasks.pixel_model import HIDDEN, PixelModel
 
 SHAPE = {"levels": 2, "rows": 8, "columns": 6, "channels": 1}
 MODELS = {
-    "LSTM": lambda **data: PixelModel(LSTM(16, depth=1), **data),
+    "LSTM": lambda **data: PixelModel(LSTM(width=16, depth=1), **data),
     "PixelCNN": partial(PixelCNNModel, width=16, depth=2, first_kernel=5),
     "RowLSTM": partial(RowLSTMModel, width=16, depth=1, first_kernel=5),
 }
