@@ -42,6 +42,9 @@ class PixelModel(LevelModel):
         head: how tokens become vectors and vectors become predictions.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
+
+    Raises:
+        ValueError: a network made for rows of another length.
     """
 
     def __init__(
@@ -56,6 +59,11 @@ class PixelModel(LevelModel):
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
+        wide = columns * channels
+        if (known := getattr(network, "columns", wide)) != wide:
+            raise ValueError(
+                f"network.columns={known}, a row of the images has {wide} levels: leave it to a PixelCNNModel"
+            )
         super().__init__(network, vocab_size, levels, head, optimizer, schedule)
         self.rows, self.columns, self.channels = rows, columns, channels
 

@@ -14,7 +14,7 @@ from pipeline.cli import main
 from pipeline.data.pixels import PixelDataModule
 from pipeline.decode import Greedy, Sample
 from pipeline.models.lstm import LSTM
-from pipeline.models.pixel_cnn import PixelCNNModel
+from pipeline.models.pixel_cnn import PixelCNN, PixelCNNModel
 from pipeline.models.row_lstm import RowLSTMModel
 from pipeline.pixels import picture, quantise
 from pipeline.tasks.pixel_model import HIDDEN, PixelModel
@@ -101,6 +101,11 @@ def test_a_completion_keeps_its_half_under_the_likeliest_label() -> None:
         assert np.array_equal(panels[0][:4], np.repeat(255 * image[:4], 3, 2))
         assert (panels[0][4:] == HIDDEN).all()
         assert np.array_equal(drawn[0, :4], image[:4])
+
+
+def test_a_network_of_other_rows_is_refused() -> None:
+    with pytest.raises(ValueError, match="columns=28, a row of the images has 6 levels"):
+        PixelModel(PixelCNN(16), vocab_size=3, **SHAPE)
 
 
 @pytest.fixture
