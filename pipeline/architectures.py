@@ -30,7 +30,9 @@ from pipeline.recall import Association, Copy, Recall
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.task import Task
 
-ROWS, TESTED = 64, (128, 1024)  # questions of a training step; of a test of long ones, and of short ones
+ROWS, POSITIONS = 64, 1024  # a training step reads so many questions, fewer of long ones
+TESTED = 128, 1024  # questions of a test: of long ones, and of short ones
+PAIRS = Association(0, 2, 4)
 RATE, WARMUP = 0.003, 50
 LONGEST = 64  # delay that training sees
 DELAYS = tuple(2**power for power in range(10))  # that are tested
@@ -44,7 +46,7 @@ VOCABULARY = 1024
 EXPLAINED = f"""
 order: change of the last output, relative, when all inputs before the last are permuted, before training.
 derivative: disagreement, relative, of the gradient and a finite difference in float64, along a random direction.
-pairs: 4 keys with a value each, then one of them; right answers in %, chance 12.5; who knows but the values has 25.
+pairs: 2 keys with one of 4 values each, then one of the keys; right answers in %, chance 25, knowing both values 50.
 delay: one of 8 symbols, then up to {LONGEST} blanks in training; the longest at which {100 * ENOUGH:.0f} % are right.
 unseen: the same at a delay of {UNSEEN}, {UNSEEN // LONGEST} times what training saw; right answers in %, chance 12.5.
 ms a token: of text that is generated after {SHORT} tokens and after {LONG:,}.
@@ -74,7 +76,7 @@ def main(argv: list[str]) -> int:
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="classes of networks, such as LSTM (default: all)")
     add("--width", type=count, default=64, metavar="D", help="features of each (default: 64)")
-    add("--steps", type=count, default=400, metavar="N", help="of training, for each of two tasks (default: 400)")
+    add("--steps", type=count, default=700, metavar="N", help="of training, for each of two tasks (default: 700)")
     add("--seed", type=int, default=1, help="of weights and questions (default: 1)")
     options = parser.parse_args(argv)
 
@@ -113,8 +115,7 @@ def ask(make: Callable[..., nn.Module], options: argparse.Namespace) -> Answers:
         torch.manual_seed(options.seed)
         return make(width=options.width)
 
-    pairs = Association(0, 4, 8)
-    associating = learned(new(), lambda _: pairs, options)
+    associating = learned(new(), lambda _: PAIRS, options)
     copying = learned(new(), lambda chance: Copy(int(chance.integers(1, LONGEST + 1)), 1, 8), options)
     right = {delay: accuracy(copying, Copy(delay, 1, 8)) for delay in (*DELAYS, UNSEEN)}
     failed = [delay for delay in DELAYS if right[delay] < ENOUGH]
@@ -124,7 +125,7 @@ def ask(make: Callable[..., nn.Module], options: argparse.Namespace) -> Answers:
         sum(parameter.numel() for parameter in new().parameters()),
         order(new().eval()),
         disagreement(new().double().eval()),
-        100 * accuracy(associating, pairs),
+        100 * accuracy(associating, PAIRS),
         reached,
         100 * right[UNSEEN],
         generating(model.eval()),
@@ -185,7 +186,8 @@ def learned(network: nn.Module, draw: Callable[[Any], Recall], options: argparse
     model = LanguageModel(network, len(draw(chance).words) + 1).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     for step in range(options.steps):
-        inputs, answers = questions(draw(chance), chance, ROWS)
+        task = draw(chance)
+        inputs, answers = questions(task, chance, min(ROWS, POSITIONS // (task.length + 1)))
         logits = model(inputs)[0][:, -answers.shape[1] :]
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARMUP, 2 - 2 * step / options.steps)
         optimizer.zero_grad()
