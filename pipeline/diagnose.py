@@ -70,7 +70,10 @@ def _diagnose(run: Path, options: argparse.Namespace) -> Any:
     _, data, _ = parse([f"--config={run / 'config.yaml'}", *more]).build()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = load_model(run, options.checkpoint).to(device)
-    return diagnose(task, chosen(data, options.split, options.sequences, device))
+    try:
+        return diagnose(task, chosen(data, options.split, options.sequences, device))
+    except ValueError as error:  # what a network says of sequences that are too long for it
+        raise ConfigError(f"{run.name}: {error}") from error
 
 
 def table(found: Mapping[str, "Diagnosis"]) -> list[str]:

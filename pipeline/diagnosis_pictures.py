@@ -20,6 +20,7 @@ COLOURS = ("#0067c0", "#d62728", "#2ca02c", "#8e3fc0", "#b06d00", "#007c89", "#7
 BAR, CLOSED, OPEN = 16, "#5a2d82", "#e0a800"  # of gates
 SHOWN = 256  # last positions of an attention map
 MAP = 132  # pixels of its side
+MARKS = 8  # of an axis, at most
 Points = Sequence[tuple[int | float, float]]
 
 
@@ -81,7 +82,8 @@ def chart(title: str, under: str, curves: Mapping[str, Points], logarithmic: boo
         low, high = (low / 2, 2 * high) if logarithmic else (low - 0.5, high + 0.5)
     y = Axis(low, high, HEIGHT - BOTTOM, TOP, logarithmic)
     x = Axis(0, max(place for place, _ in points) or 1, LEFT, WIDTH - RIGHT)
-    for value in ticks(y, 5):
+    marks = ticks(y, 5)
+    for value in marks[:: -(-len(marks) // MARKS)]:
         pen.line([(LEFT, y.place(value)), (WIDTH - RIGHT, y.place(value))], "#dddddd")
         pen.text((LEFT - 6, y.place(value)), number(value), "black", font, anchor="rm")
     for value in ticks(x, 6):
