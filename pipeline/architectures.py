@@ -1,8 +1,8 @@
 """`unroll architectures`: the questions that a lecture asks of every architecture, each answered by a measurement.
 
-Every network with a carried state is found by walking `pipeline.models`; all are made with one width and otherwise with
-their own defaults, and learn by the same few steps. What is short here can be long elsewhere: a table of what happens
-under one small budget, not of what is possible.
+The networks of all language models are found by walking `pipeline.models`; all are made with one width and otherwise
+with their own defaults, and learn by the same few steps. What is short here can be long elsewhere: a table of what
+happens under one small budget, not of what is possible.
 
 Legend: B sequences, T positions, N of an answer, D features.
 """
@@ -95,16 +95,14 @@ def main(argv: list[str]) -> int:
 
 
 def networks() -> dict[str, type[nn.Module]]:
-    """Every network with a carried state that a module of pipeline.models names in __all__."""
-
-    found = {}
+    """The networks of language models: where a module of pipeline.models names a network and its language model."""
+    found: dict[str, type[nn.Module]] = {}
     for module in pkgutil.iter_modules(pipeline.models.__path__):
         file = importlib.import_module(f"pipeline.models.{module.name}")
-        for name in getattr(file, "__all__", ()):
-            member = getattr(file, name)
-            network = inspect.isclass(member) and issubclass(member, nn.Module) and not issubclass(member, Task)
-            if network and "state" in inspect.signature(member.forward).parameters:
-                found[name] = member
+        classes = [each for name in getattr(file, "__all__", ()) if inspect.isclass(each := getattr(file, name))]
+        if any(LanguageModel in each.__bases__ for each in classes):
+            made = [each for each in classes if issubclass(each, nn.Module) and not issubclass(each, Task)]
+            found |= {each.__name__: each for each in made}
     return found
 
 

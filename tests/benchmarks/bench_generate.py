@@ -1,4 +1,4 @@
-"""What a generated token costs after a short and after a long text, for every network.
+"""What a generated token costs after a short and after a long text, for the network of every language model.
 
     python tests/benchmarks/bench_generate.py [--width 256] [--vocabulary 10000] [--device cpu]
 

@@ -21,9 +21,10 @@ def seeded(make, **options):
     return make(width=16, **options).eval()
 
 
-def test_every_network_with_a_state_is_asked():
+def test_the_networks_of_all_language_models_are_asked():
     wanted = {"NGram", "BagOfWords", "RNN", "LSTM", "GRU", "ConvNet", "LinearRecurrence", "Transformer"}
     assert wanted <= set(networks())
+    assert "PixelCNN" not in networks()
 
 
 def test_order_matters_to_all_but_a_bag_of_words_and_a_bigram():
