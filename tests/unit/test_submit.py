@@ -96,6 +96,17 @@ def test_an_array_has_a_run_for_each_element_in_one_group(capsys: pytest.Capture
     assert "sweep-1 to sweep-4" in capsys.readouterr().out
 
 
+def test_what_an_element_of_a_named_array_says_lies_beside_its_run() -> None:
+    for run in (first := Path("runs/small/lstm-1"), second := Path("runs/small/rnn-1")):
+        run.mkdir(parents=True)
+        jobs.note(run, f"42_{1 if run == first else 2}")
+    log = Path("runs/small/slurm-42_2.out")
+    log.write_text("I am the rnn")
+    assert jobs.log_of(second) == log
+    with pytest.raises(CheckpointError, match="lstm-1 has no log"):
+        jobs.log_of(first)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

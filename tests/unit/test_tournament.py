@@ -113,8 +113,9 @@ def test_a_run_that_failed_does_not_keep_the_others_from_running(
 ) -> None:
     finish: Callable[[list[str]], int] = tournament.run
     monkeypatch.setattr(tournament, "run", lambda words: 6 if "runs/small/lstm-1" in words else finish(words))
+    write(seeds=[1])
     assert tournament.main(["small.yaml"]) == 6
-    assert started == ["rnn-1", "lstm-2", "rnn-2", "compared"]
+    assert started == ["rnn-1", "compared"]
 
 
 def test_a_run_that_was_stopped_stops_the_tournament(started: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +125,7 @@ def test_a_run_that_was_stopped_stops_the_tournament(started: list[str], monkeyp
 
 
 def test_a_run_of_that_name_that_learns_something_else_is_no_match(started: list[str]) -> None:
+    write(seeds=[1])
     assert tournament.main(["small.yaml"]) == 0
     write(parameters=12_000)
     with pytest.raises(ConfigError, match=r"lstm-1 was begun with another config.*width was 8.*move runs/small away"):

@@ -7,7 +7,9 @@ import pytest
 
 from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.time_limit import TimeLimit
+from pipeline.errors import ConfigError
 from pipeline.optim import WarmupCosine
+from pipeline.trainer import _time_limit
 
 
 def trainer(accumulate_grad_batches: int = 1) -> Any:
@@ -50,3 +52,10 @@ def test_a_step_of_two_micro_batches_is_not_torn() -> None:
 def test_a_schedule_that_knows_no_last_step_stays_at_its_peak() -> None:
     schedule = WarmupCosine(warmup_steps=4)
     assert [schedule.scale(step, 0, 10) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("limit", ["3 hours", {"hour": 3}])
+def test_a_limit_that_is_no_time_is_refused_in_a_line(limit: Any) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.max_time=.*give DD:HH:MM:SS"):
+        _time_limit(limit, Monitor())
+    assert _time_limit(None, Monitor()) == []
