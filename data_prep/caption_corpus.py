@@ -45,13 +45,12 @@ class Corpus:
             else:
                 report.reject(image.name, "image without captions")
 
-    def fingerprint(self) -> list[Any]:
-        """Name, size and time of change of every source that is a file."""
-        found = []
-        for source in (source for sources in self.parts.values() for source in sources):
-            status = None if _is_named(source) else table_of(Path(source)).stat()
-            found.append([source, *((status.st_size, status.st_mtime_ns) if status else ())])
-        return found
+    def fingerprint(self) -> list[str]:
+        """What changes with the sources, and with the images that they name; by name where they are no files."""
+        digest = blake2b(digest_size=16)
+        for _, image in self._given(Report()):
+            digest.update(image.image.signature.encode() if isinstance(image.image, Stored) else image.name.encode())
+        return [digest.hexdigest(), *(Stored(path).signature for path in self.files())]
 
     def files(self) -> list[Path]:
         """The sources that are files."""

@@ -39,6 +39,12 @@ class Stored(NamedTuple):
             file.seek(self.offset)
             return file.read(self.size)
 
+    @property
+    def signature(self) -> str:
+        """What changes with the file."""
+        status = self.path.stat()
+        return f"{self.path} {self.offset} {status.st_size} {status.st_mtime_ns}"
+
 
 class Captioned(NamedTuple):
     """An image with its captions, as they were written."""

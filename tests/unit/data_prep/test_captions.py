@@ -178,6 +178,16 @@ def test_a_preparation_that_was_killed_continues(tmp_path: Path, monkeypatch: py
     assert len(killed.splits["train"].shards) > 1
 
 
+def test_images_that_were_mended_are_read_anew(images: Path, table: Path, tmp_path: Path, capsys: Any) -> None:
+    (images / "2.jpg").write_bytes(b"no image")
+    options = [table, "--images", images, *WHOLE]
+    with pytest.raises(DataError, match="1 of 24 records are bad"):
+        prepare(tmp_path / "out", *options)
+    (images / "2.jpg").write_bytes(drawn(2)[0])
+    assert as_sets(rows(prepare(tmp_path / "out", *options))) == expected()
+    assert "the sources have changed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
