@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="unroll diagnose", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
-    add("runs", nargs="+", metavar="RUN", help="runs of language models, forecasters or questions of memory")
+    add("runs", nargs="+", metavar="RUN", help="runs of language models, forecasters, policies or questions of memory")
     add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
     add("--split", default="validation", help="where sequences are taken from (default: validation)")
     add("--sequences", type=count, default=32, metavar="N", help="spread over the split (default: 32)")

@@ -81,7 +81,8 @@ def chart(title: str, under: str, curves: Mapping[str, Points], logarithmic: boo
     if low == high:
         low, high = (low / 2, 2 * high) if logarithmic else (low - 0.5, high + 0.5)
     y = Axis(low, high, HEIGHT - BOTTOM, TOP, logarithmic)
-    x = Axis(0, max(place for place, _ in points) or 1, LEFT, WIDTH - RIGHT)
+    places = [0, *(place for place, _ in points)]
+    x = Axis(min(places), max(max(places), min(places) + 1), LEFT, WIDTH - RIGHT)
     marks = ticks(y, 5)
     for value in marks[:: -(-len(marks) // MARKS)]:
         pen.line([(LEFT, y.place(value)), (WIDTH - RIGHT, y.place(value))], "#dddddd")

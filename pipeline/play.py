@@ -7,13 +7,17 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pipeline.arguments import Parser, count
 from pipeline.errors import ConfigError, DataError
 from pipeline.run import find_run
+
+if TYPE_CHECKING:
+    from pipeline.diagnosis_pictures import Points
 
 
 class Setting(NamedTuple):
@@ -37,6 +41,8 @@ def main(argv: list[str]) -> int:
     settings = [Setting(asked, delay) for asked in arguments.asked or [None] for delay in arguments.delay or [None]]
     cells = {name: list(reached(name, abouts[name], settings, arguments)) for name in arguments.runs}
     print("\n".join(table(settings, cells, abouts[arguments.runs[0]])))
+    if arguments.picture:
+        _draw(settings, cells, arguments.picture)
     return 0
 
 
@@ -55,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--episodes", type=count, default=100, metavar="N", help="of each (default: 100)")
     add("--seed", type=int, default=2, help="of the episodes; validation has 0, test 1 (default: 2)")
     add("--greedy", action="store_true", help="always the most probable action (default: actions are drawn)")
+    add("--picture", type=Path, metavar="FILE.png", help="draw the returns against those asked for, or the delays")
     add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
     return parser
 
@@ -79,6 +86,9 @@ def _check(abouts: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> 
         raise ConfigError(f"these runs are of different environments: {', '.join(sorted(names))}")
     if arguments.seed < 0:
         raise ConfigError(f"--seed {arguments.seed}: must be from 0 up")
+    several = [len(given or ()) > 1 for given in (arguments.asked, arguments.delay)]
+    if arguments.picture and several.count(True) != 1:
+        raise ConfigError("--picture draws returns against one thing: give several --return, or several --delay")
     if arguments.delay and "delay" not in next(iter(abouts.values()))["environment"]["settings"]:
         raise ConfigError(f"--delay is of key to door, and this is {names.pop()}")
 
@@ -119,3 +129,18 @@ def table(settings: Sequence[Setting], cells: dict[str, list[tuple[float, float]
         found = [f"{mean:.4g} ± {error:.2g}" for mean, error in (column[row] for column in cells.values())]
         lines.append(f"| {' | '.join([*said, *found])} |")
     return lines
+
+
+def _draw(settings: Sequence[Setting], cells: dict[str, list[tuple[float, float]]], file: Path) -> None:
+    """The mean returns as lines, a line a run."""
+    from pipeline.diagnosis_pictures import chart
+
+    place, under = (0, "return asked for") if settings[0].asked != settings[-1].asked else (1, "delay")
+    lines: dict[str, Points] = {
+        name: [(setting[place] or 0, mean) for setting, (mean, _) in zip(settings, column, strict=True)]
+        for name, column in cells.items()
+    }
+    try:
+        chart("mean return reached", under, lines).save(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--picture {file} cannot be written ({error}): name a .png") from error

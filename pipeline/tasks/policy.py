@@ -117,6 +117,10 @@ class Policy(Task):
         said: Tensor = self.output(features)
         return said, state
 
+    def costs(self, batch: TrajectoryBatch) -> Float[Tensor, "B T"]:
+        """Nats of the action at each position; NaN where there is no step."""
+        return torch.where(batch.inside, self._each(batch), torch.nan)
+
     def training_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the nats an action of the global batch."""
         nats = self._nats(batch)
@@ -146,8 +150,11 @@ class Policy(Task):
         return lines + ([f"  asked for: {self.asked:.4g}"] if self.conditioned else [])
 
     def _nats(self, batch: TrajectoryBatch) -> Tensor:
+        return torch.where(batch.inside, self._each(batch), 0.0).sum()
+
+    def _each(self, batch: TrajectoryBatch) -> Float[Tensor, "B T"]:
         said, _ = self(batch.observations, batch.before, batch.returns)
-        return torch.where(batch.inside, self.actions.nats(said.float(), batch.actions), 0.0).sum()
+        return self.actions.nats(said.float(), batch.actions)
 
     def _about(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.trainer.datamodule.dataset.manifest["trajectories"]  # type: ignore[attr-defined]

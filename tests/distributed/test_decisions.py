@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 Fit = Callable[..., int]
 State = Callable[[str], dict[str, Any]]
@@ -94,6 +95,13 @@ def test_a_policy_is_tested_and_played(decide: Fit, capfd: pytest.CaptureFixture
     assert [line.split(" | ")[:2] for line in lines[4:]] == [["| 0", "2"], ["| 0", "3"], ["| 1", "2"], ["| 1", "3"]]
     assert main(asked) == 0
     assert capfd.readouterr().out == first
+    assert main(["play", "run", "--return", "0", "1", "2", "--episodes", "4", "--picture", "returns.png"]) == 0
+    with Image.open("returns.png") as drawn:
+        assert len(drawn.convert("RGB").getcolors(10_000) or []) > 4  # paper, ink, grid and a line
+    assert main([*asked, "--picture", "returns.png"]) == 2
+    assert "give several --return, or several --delay" in capfd.readouterr().err
+    assert main(["diagnose", "run"]) == 0
+    assert "receptive field" in capfd.readouterr().out
     assert main([*asked, "--seed", "-1"]) == 2
     assert "--seed -1: must be from 0 up" in capfd.readouterr().err
     assert main(["generate", "run"]) == 2

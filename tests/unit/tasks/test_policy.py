@@ -54,6 +54,8 @@ def test_the_loss_is_the_nats_of_the_actions_inside() -> None:
     logits = said(task, given)
     rows = [F.cross_entropy(logits[row, :n], given.actions[row, :n], reduction="sum") for row, n in enumerate(LENGTHS)]
     torch.testing.assert_close(task._nats(given), torch.stack(rows).sum())
+    assert torch.equal(task.costs(given).isnan(), ~given.inside)
+    torch.testing.assert_close(task.costs(given).nansum(1), torch.stack(rows))
 
 
 @pytest.mark.parametrize("spaces", [SPACES, NUMBERS], ids=["choices", "numbers"])
