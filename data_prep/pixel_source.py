@@ -92,7 +92,8 @@ def read_idx(path: Path) -> np.ndarray:
 
 def _folder(path: Path) -> Iterator[Found]:
     """Image files; where they lie in a subfolder its name is their class."""
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
+    found = (file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
+    files = sorted(file for file in found if not file.name.startswith("."))
     if not files:
         raise DataError(f"no file below {path} ends in {', '.join(PICTURES)}: name a folder of images, or IDX files")
     for file in files:

@@ -73,6 +73,15 @@ def test_idx_files_become_levels_and_labels(
     assert split.tokens == split.bytes == images.size
 
 
+def test_an_idx_file_of_four_axes_is_in_colour(prepare: Prepare, tmp_path: Path) -> None:
+    images = np.random.default_rng(4).integers(0, 256, (5, 3, 2, 3), np.uint8)
+    write_idx(tmp_path / "images-idx4", images)
+    write_idx(tmp_path / "labels-idx1", np.arange(5, dtype=np.uint8))
+    dataset = prepare(tmp_path / "images-idx4", "--colour")
+    assert np.array_equal(rows(dataset), images)
+    assert dataset.manifest["pixels"]["labels"] == list("01234")
+
+
 def test_a_smaller_image_holds_means(digits: tuple[np.ndarray, np.ndarray], prepare: Prepare, tmp_path: Path) -> None:
     found = rows(prepare(tmp_path / "train-images-idx3-ubyte", "--size", "3x2"))[..., 0]
     expected = digits[0].reshape(40, 3, 2, 2, 2).mean((2, 4))
@@ -119,6 +128,7 @@ def test_a_folder_gives_colours_in_order_and_classes_by_subfolder(prepare: Prepa
 def test_a_folder_without_subfolders_has_no_labels(prepare: Prepare, tmp_path: Path) -> None:
     for number in range(3):
         save(tmp_path / "flat" / f"{number}.png", np.full((2, 2), number, np.uint8))
+    (tmp_path / "flat" / "._0.png").write_bytes(b"what other systems leave behind")
     dataset = prepare(tmp_path / "flat")
     assert dataset.manifest["pixels"]["labels"] == []
     assert dataset.splits["train"].numbers("label").tolist() == [-1] * 3
