@@ -136,10 +136,7 @@ def _sourced(lines: Sequence[str], script: Path) -> str:
 
 
 def lead(run: Path) -> int:
-    """Seconds that a run needs from the signal until it has left, from what its steps, saves and validations took.
-
-    A signal may come as a validation begins, which is not cut short.
-    """
+    """Seconds that a run needs from the signal until it has left, from what its steps and saves took."""
     if not (run / FILE).exists():
         return LEAD
     journal = read(run)
@@ -147,5 +144,4 @@ def lead(run: Path) -> int:
     spans = zip(series.steps, series.seconds, series.steps[1:], series.seconds[1:], strict=False)
     step = max(((after - before) / (last - first) for first, before, last, after in spans), default=0.0)
     stall = max(journal.series("train/checkpoint_stall").values, default=0.0)
-    validation = max(journal.series("val/seconds").values, default=0.0)
-    return max(LEAD, math.ceil(LATENESS + MARGIN * (step + stall) + validation))
+    return max(LEAD, math.ceil(LATENESS + MARGIN * (step + stall)))

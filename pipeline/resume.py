@@ -42,13 +42,15 @@ def begin(run: Run, cli: Any) -> Start:
     if config.resume not in ("auto", "never"):
         raise ConfigError(f"--resume {config.resume}: auto or never")
     dataset = Dataset.open(Path(str(config.data.init_args.dataset)))
-    dataset.verify()
+    if run.record.get("dataset", {}).get("stamp") != dataset.stamp:
+        dataset.verify()  # reads all of it: not at each start of a run
     kept = kept_config(cli)
     linked = _check(cli)
     if config.resume == "never" and (aside := run.put_aside()):
         print(f"run {run.name}: starting anew; the run of that name is now {aside}", flush=True)
     if run.record.get("attempts"):
         _compare(run, kept, dataset, linked)
+        run.record["dataset"]["stamp"] = dataset.stamp
     elif checkpoint.newest_first(run.checkpoints):
         raise CheckpointError(
             f"{run.path} has checkpoints and no run.json: restore it, give --run OTHER, or --resume never, which keeps "
@@ -157,4 +159,4 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 def _describe(dataset: Dataset) -> dict[str, Any]:
     told = ("audio", "dialogue", "series", "trajectories", "pixels")
     kept: dict[str, Any] = {key: dataset.manifest[key] for key in told if key in dataset.manifest}
-    return {"path": str(dataset.path), "checksum": dataset.checksum, **kept}
+    return {"path": str(dataset.path), "checksum": dataset.checksum, "stamp": dataset.stamp, **kept}

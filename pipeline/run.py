@@ -212,7 +212,7 @@ def choose_checkpoint(run: Path, which: str) -> Path:
 
     Args:
         run: the run's directory.
-        which: `best` (lowest validation loss, the last where none was validated), `last`, or a path.
+        which: `best` (by the run's `checkpoints.metric`, the last where none was validated), `last`, or a path.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
@@ -222,7 +222,9 @@ def choose_checkpoint(run: Path, which: str) -> Path:
     if which not in ("best", "last"):
         checkpoint.verify(Path(which))
         return Path(which)
-    best = checkpoint.by_metric(run / "checkpoints", "val/loss") if which == "best" else []
+    best = []
+    if which == "best":
+        best = checkpoint.by_metric(run / "checkpoints", record.read_config(run)["checkpoints"]["metric"])
     if best:
         checkpoint.verify(best[0][1])
         return best[0][1]

@@ -57,15 +57,21 @@ def hand_in(elements: Sequence[Element], options: argparse.Namespace, name: str)
         print(*filter(None, (preparation, job.script(profile))), sep="\n", end="")
         return
     _refuse_running(elements)
-    if preparation is not None:
-        first = _hand_over(preparation)
-        print(f"job {first}: unroll prepare {options.prepare}")
+    first = _hand_over(preparation) if preparation else None
+    if first is not None:
         job = replace(job, more=waiting_for(first))
     script = job.script(profile)
     for element in elements:
         element.run.mkdir(parents=True, exist_ok=True)
         (element.run / "job.sbatch").write_text(script)
-    number = _hand_over(script)
+    try:
+        number = _hand_over(script)
+    except ConfigError:
+        if first is not None:  # nothing would wait for it
+            jobs.tell("scancel", first)
+        raise
+    if first is not None:
+        print(f"job {first}: unroll prepare {options.prepare}")
     for k, element in enumerate(elements, 1):
         jobs.note(element.run, number if len(elements) == 1 else f"{number}_{k}")
     names = elements[0].run.name if len(elements) == 1 else f"{elements[0].run.name} to {elements[-1].run.name}"

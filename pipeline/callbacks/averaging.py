@@ -65,8 +65,12 @@ class WeightAverage(Callback, ABC):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Training goes on with its own weights."""
+        self.put_own_back(pl_module)
+
+    def put_own_back(self, module: nn.Module) -> None:
+        """The weights of training, where the average stands in for them."""
         with torch.no_grad():
-            for parameter, own in zip(pl_module.parameters(), self.own, strict=False):
+            for parameter, own in zip(module.parameters(), self.own, strict=False):
                 parameter.copy_(own)
         self.own = []
 

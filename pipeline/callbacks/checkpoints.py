@@ -1,4 +1,4 @@
-"""Before each step the processes agree what comes after it: go on, save, or save and leave.
+"""Before each step, and in a validation, the processes agree what comes after it: go on, save, or save and leave.
 
 A checkpoint is taken every so many steps or minutes, after each validation, when a signal asked the run to
 stop, and at the end. Training stands still while the state is copied to host memory; the copy is written in
@@ -16,11 +16,11 @@ from lightning.pytorch.callbacks import Callback
 
 from pipeline import checkpoint, pieces, record, snapshot, stop
 from pipeline.agreement import Agreement
+from pipeline.callbacks.averaging import WeightAverage
 from pipeline.errors import CheckpointError
 from pipeline.journal import plain
+from pipeline.loops import count_validation, rescale, turn_page
 from pipeline.tracking.journal_logger import JournalLogger, tell
-
-COUNTS = ("ready", "started", "processed", "completed")
 
 
 class Checkpoints(Callback):
@@ -67,11 +67,11 @@ class Checkpoints(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to signals, after Lightning put its own handlers; do what a stop at a step's end left undone."""
         stop.install()
-        turn_page(trainer)
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         if self.validation_due:
             self.validation_due = False
             self._validate(trainer)
+        turn_page(trainer)
         self.loops = None
 
     def on_train_batch_end(
@@ -95,6 +95,19 @@ class Checkpoints(Callback):
             self.finish_last(trainer)
             raise stop.Stopped
         self.validation_due = False
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
+        """Where a process was asked to stop: break the validation off, save and leave; it begins anew after that."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if self.agreement.largest(int(stop.requested() is not None)) == [0]:
+            return
+        for callback in (each for each in trainer.callbacks if isinstance(each, WeightAverage)):  # type: ignore[attr-defined]
+            callback.put_own_back(pl_module)
+        self.validation_due = True
+        count_validation(trainer)
+        self.finish_last(trainer)
+        raise stop.Stopped
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save with the metrics just measured."""
@@ -241,6 +254,7 @@ class Checkpoints(Callback):
         loop.restarting = False  # a loaded loop would count the batches of an earlier validation as read
         trainer.validating = True
         loop.run()
+        loop._has_run = False  # or an epoch that is taken up at its end would wait for ever for another one
         trainer.training = True
 
     def _forget_old(self) -> None:
@@ -255,39 +269,3 @@ class Checkpoints(Callback):
 
 def _plain(metrics: dict[str, float]) -> dict[str, Any]:
     return {name: plain(value) for name, value in metrics.items()}
-
-
-def turn_page(trainer: pl.Trainer) -> None:
-    """Begin the next epoch where the run was left at the very end of one.
-
-    Lightning would go on as if in the middle of an epoch: it would take the next stop for the end of
-    one, or end this one after its first step.
-    """
-    loop: Any = trainer.fit_loop
-    epochs, batches = loop.epoch_progress, loop.epoch_loop.batch_progress
-    if loop.done:  # nothing is left to train, and to count the last step and epoch
-        for counts in (epochs.total, epochs.current, batches.total, batches.current):
-            counts.processed = counts.completed = counts.ready
-    elif epochs.current.processed != epochs.current.ready:
-        pass  # in the middle of an epoch
-    elif loop.restarted_mid_epoch:  # left before the end was counted, which was done just now
-        epochs.increment_ready()
-        epochs.increment_started()
-    else:
-        loop.epoch_loop.restarting = False  # count from the first batch
-
-
-def rescale(state: dict[str, Any], accumulation: int) -> None:
-    """Recount a checkpoint's micro-batches, in place, for another number of micro-batches a step.
-
-    Args:
-        state: the checkpoint, taken between two optimizer steps.
-        accumulation: micro-batches a step from now on.
-    """
-    before = state["accumulation"]
-    progress = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    for counts in (progress["total"], progress["current"]):
-        behind = {name: counts["ready"] - counts[name] for name in COUNTS}
-        ready = counts["ready"] // before * accumulation
-        counts.update({name: ready - behind[name] for name in COUNTS})
-    state["accumulation"] = accumulation

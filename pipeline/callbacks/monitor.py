@@ -29,7 +29,7 @@ class Monitor(Callback):
         self.seconds = 0.0  # of training, over all attempts
         self.latest: dict[str, float] = {}
         self.leave = Leave(self)
-        self.opened = math.inf  # what comes before training does not count
+        self.opened = self.left = self.paused = math.inf  # what comes before training does not count
         self._window(self.opened)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -86,7 +86,8 @@ class Monitor(Callback):
 
     def trained(self) -> float:
         """Seconds of training, over all attempts."""
-        return self.seconds + max(0.0, time.perf_counter() - self.opened)
+        now = self.paused if self.paused > self.left else time.perf_counter()  # a validation does not count
+        return self.seconds + max(0.0, now - self.opened)
 
     def _row(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, float]:
         loss = float(pl_module.seen.compute())  # a sum over all processes

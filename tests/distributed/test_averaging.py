@@ -135,6 +135,10 @@ def test_whoever_loads_the_run_gets_what_validation_measured(
 
     best = choose_checkpoint(run, "best")
     measured = json.loads((best / checkpoint.MANIFEST).read_text())["metrics"]["val/loss"]
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("metric: val/loss", "metric: val/seconds_not_measured"))
+    assert choose_checkpoint(run, "best") == choose_checkpoint(run, "last")
+    config.write_text(config.read_text().replace("metric: val/seconds_not_measured", "metric: val/loss"))
     assert main(["validate", "--run", "run"]) == 0
     told = capfd.readouterr()
     assert "averaged weights are used" in told.err

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pipeline.models
+from pipeline import journal
 from pipeline.callbacks import witness
 from pipeline.callbacks.interrupts import BeforeBatch, Interrupt, WhileSaving, WhileValidating
 from pipeline.moments import KILL, SAVING, TERM, Lengths
@@ -75,8 +76,20 @@ def test_the_very_end_of_an_epoch_survives_stop_after_stop(try_out: TryOut, limi
     assert_equal(trial, [BeforeBatch(TERM, step=4), BeforeBatch(TERM, step=6)])
     assert_equal(trial, [BeforeBatch(TERM, step=4), BeforeBatch(KILL, step=5), BeforeBatch(TERM, step=8)])
     if validates == "at the end":
-        assert_equal(trial, [WhileValidating(TERM, step=5, batch=1), BeforeBatch(KILL, step=8)])
+        assert_equal(trial, [WhileValidating(TERM, step=5, batch=1), WhileValidating(TERM, step=10, batch=1)])
         assert_equal(trial, [BeforeBatch(TERM, step=4), WhileValidating(KILL, step=5, batch=1)])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_stop_in_a_validation_does_not_wait_for_its_end(try_out: TryOut, processes: int) -> None:
+    average = {"class_path": "pipeline.callbacks.averaging.ExponentialAverage", "init_args": {"decay": 0.5}}
+    trial = try_out(LENGTHS, "trainer.callbacks", [average], processes=processes)
+    stops = [WhileValidating(TERM, processes - 1, step=step, batch=batch) for step, batch in [(4, 1), (4, 2), (13, 1)]]
+    outcome = trial.stopped("validating", [*stops])
+    assert outcome.difference is None
+    assert outcome.resumed == [4, 4, 13]
+    validated = journal.read(trial.home / "validating").series("val/loss")
+    assert list(validated.steps) == [4, 8, 12, 13]
 
 
 @pytest.mark.parametrize("first", [5, 8])

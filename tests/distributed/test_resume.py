@@ -1,6 +1,7 @@
 """A run that was killed or stopped ends, bit for bit, as the run that was not."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+
+from pipeline.dataset import Dataset
+from pipeline.errors import DataError
 
 Fit = Callable[..., int]
 State = Callable[[str], dict[str, Any]]
@@ -132,6 +136,24 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
     assert fit("damaged") == 0
     assert f"{newest / 'state.pt'}".split("runs/")[1] in capfd.readouterr().out
     assert_equal(state("straight"), state("damaged"))
+
+
+def test_a_dataset_is_verified_when_a_run_begins_and_when_a_file_changed(
+    fit: Fit, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shutil.copytree(corpus, tmp_path / "data")
+    keys = ["data.init_args.dataset", data, "trainer.max_steps"]
+    assert fit("run", *keys, 4) == 0
+
+    def fail(self: Dataset) -> None:
+        raise DataError("verified")
+
+    monkeypatch.setattr(Dataset, "verify", fail)
+    assert fit("run", *keys, 6) == 0
+    assert fit("other", *keys, 6) == 3
+    shard = next(data.glob("train*.arrow"))
+    shard.write_bytes(shard.read_bytes())
+    assert fit("run", *keys, 8) == 3
 
 
 @pytest.mark.parametrize(

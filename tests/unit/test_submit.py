@@ -155,6 +155,17 @@ def test_a_training_waits_for_the_preparation_of_its_dataset(workers: str, capsy
     assert "#SBATCH --gpus-per-node=4\n" in training
 
 
+def test_where_the_training_is_refused_its_preparation_is_taken_back(home: Path) -> None:
+    refusing = '#!/bin/sh\nn=$(cat calls 2> /dev/null); echo "x$n" > calls; cat > /dev/null\n'
+    (home / "bin" / "sbatch").write_text(
+        refusing + '[ -z "$n" ] && echo 42 || { echo "no such partition" >&2; exit 1; }\n'
+    )
+    later = ["--", "--data.init_args.dataset", "later"]
+    with pytest.raises(ConfigError, match="sbatch refused: no such partition"):
+        submit("--gpus-per-node", "4", "--prepare", "text corpus --output later", *later)
+    assert Path("scancel.told").read_text() == "42\n"
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -205,9 +216,9 @@ def test_the_run_is_told_earlier_where_steps_are_long(tmp_path: Path) -> None:
     journal = JournalWriter(run)
     for step in (10, 20, 30):  # 40 s a step, 9 s for the longest save
         journal.metrics(1, step, 0, step * 40.0, {"train/loss": 1.0, "train/checkpoint_stall": step / 10 * 3})
-    journal.metrics(1, 30, 0, 1200.0, {"val/seconds": 500.0})  # and a validation that is not cut short
+    journal.metrics(1, 30, 0, 1200.0, {"val/seconds": 500.0})  # which a stop breaks off
     journal.close()
-    assert lead(run) == 60 + 3 * (40 + 9) + 500
+    assert lead(run) == 60 + 3 * (40 + 9)
 
 
 def test_cancel_takes_the_job_of_a_run_out_of_the_queue(capsys: pytest.CaptureFixture[str]) -> None:
