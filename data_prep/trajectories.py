@@ -33,7 +33,7 @@ LEAST = 1e-3  # deviation below which a number of an observation counts as const
 EXAMPLES = """examples:
   unroll prepare trajectories builtin:key-to-door:4000 --delay 2 60 --output data/key-to-door
   unroll prepare trajectories gymnasium:CartPole-v1:1000 --output data/cartpole
-  unroll prepare trajectories hopper.npz --environment Hopper-v5 --output data/hopper"""
+  unroll prepare trajectories mine.npz --environment Acrobot-v1 --output data/acrobot"""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,13 +133,16 @@ def _prepare(
     from pipeline.environments import make
 
     name, settings = played[:2] if played else (options.environment, {})
-    space = make(name, settings).action_space if name else None
-    bounds = Bounds.of_space(space) if space is not None else _bounds(options)
+    game = make(name, settings) if name else None
+    bounds = _bounds(options) if game is None else Bounds.of_space(game.action_space)
     found = controllers.play(*played, options.seed) if played else _read(options.sources, report)
     episodes = list(_fitting(found, bounds, report))
     report.check(options.max_bad_share)
     if not episodes:
         raise DataError(f"{', '.join(options.sources)} holds no episode")
+    size = episodes[0].observations.shape[1]
+    if game is not None and (shown := int(np.prod(game.observation_space.shape))) != size:
+        raise DataError(f"{name} shows {shown} numbers and the episodes hold {size}: name where they were played")
     shares = {"test": options.test_share, "validation": options.validation_share}
     places = by_name([one.name for one in episodes], shares)
     splits = {split: [one for one, its in zip(episodes, places, strict=True) if its == split] for split in SPLITS}

@@ -1,5 +1,6 @@
 """Policies continue exactly, learn and play the same on any number of processes, and are played by a verb."""
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,25 @@ def test_a_policy_is_tested_and_played(decide: Fit, capfd: pytest.CaptureFixture
     assert "--seed -1: must be from 0 up" in capfd.readouterr().err
     assert main(["generate", "run"]) == 2
     assert "play it with `unroll play run`" in capfd.readouterr().err
+
+
+def test_a_run_without_an_environment_learns_and_is_not_played(
+    fit: Fit, tmp_path: Path, rows: Rows, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from data_prep import trajectories
+    from pipeline.cli import main
+
+    episode = {"observations": [[0.1, 0.2]] * 4, "actions": [[0.5], [0.1], [-1.0], [1.0]], "rewards": [1, 0, 0, 2]}
+    (tmp_path / "mine.jsonl").write_text("\n".join([json.dumps(episode)] * 60))
+    assert trajectories.main([str(tmp_path / "mine.jsonl"), "--output", str(tmp_path / "data")]) == 0
+    told = {"name": "LSTMPolicy", "network": "width: 8", "context": "context: 3", "optimizer": "torch.optim.AdamW"}
+    (tmp_path / "LSTMPolicy.yaml").write_text(CONFIG.format(**told, dataset=tmp_path / "data"))
+    assert fit("mine", model="pipeline.models.policies.LSTMPolicy") == 0
+    found = [row for row in rows("mine") if "val/loss" in row]
+    assert found[-1]["val/loss"] < found[0]["val/loss"]
+    assert "val/return" not in found[-1]
+    assert main(["play", "mine"]) == 3
+    assert "the data of mine names no environment: prepare it with --environment ID" in capfd.readouterr().err
 
 
 def test_a_run_of_another_kind_is_not_played(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:

@@ -159,6 +159,9 @@ def test_actions_of_numbers_have_the_range_that_is_given_or_met(prepare: Prepare
         prepare(path, "--action-range", -0.1, 0.1)
     with pytest.raises(DataError, match="actions of 2 numbers, not 1"):
         prepare(path, "--environment", "Pendulum-v1")
+    path = lines(tmp_path, [{**row, "actions": [[0.5]] * len(row["actions"])} for row in rows])
+    with pytest.raises(DataError, match="Pendulum-v1 shows 3 numbers and the episodes hold 2"):
+        prepare(path, "--environment", "Pendulum-v1")
 
 
 def test_the_key_is_seen_at_the_start_alone_and_counts_at_the_door() -> None:
