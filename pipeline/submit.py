@@ -97,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     add("--run", metavar="NAME", help="the run's name (default: from the name of the first config)")
     add("--array", type=Path, metavar="FILE.yaml", help="a list of {key: value}: a run NAME-k for each")
     add("--grid", action="append", default=[], metavar="KEY=A,B", help="a run for each value; several: for each pair")
+    add("--prepare", metavar="'ARGUMENTS'", help="prepare the dataset first, as another job: 'text FILE --output DIR'")
     add_options(result)
     return result
 
@@ -108,7 +109,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--time", metavar="T", help="time limit of one start, as sbatch takes it: 24:00:00")
     add("--profile", metavar="CLUSTER", help="configs/cluster/CLUSTER.yaml, or a file: partition, modules, container")
     add("--after", metavar="RUN|JOB", help="start when that run, or job, has ended well")
-    add("--prepare", metavar="'ARGUMENTS'", help="prepare the dataset first, as another job: 'text FILE --output DIR'")
     add("--dry-run", action="store_true", help="print what would be done, and do nothing")
 
 

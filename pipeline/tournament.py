@@ -62,7 +62,10 @@ def main(argv: list[str]) -> int:
     """
     options = parser().parse_args(argv)
     training.quieten()
-    plans = [(tournament, entrants_of(tournament)) for tournament in map(read, options.files)]
+    tournaments = [read(file) for file in options.files]
+    if len({tournament.name for tournament in tournaments}) < len(tournaments):
+        raise ConfigError("two tournaments of one name would share their runs: give their files different names")
+    plans = [(tournament, entrants_of(tournament)) for tournament in tournaments]
     code = 0
     for tournament, entrants in plans:
         matches = [Match(tournament.name, entrant, seed) for seed in tournament.seeds for entrant in entrants]
@@ -87,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     add("files", nargs="+", type=Path, metavar="FILE", help="such as configs/tournament/builtin.yaml")
     add("--submit", action="store_true", help="as a job array of Slurm, an element for each run; wants --time")
     submit.add_options(result)
+    result.set_defaults(prepare=None)  # steps and widths are found on a dataset that is there
     return result
 
 

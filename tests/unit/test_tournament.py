@@ -220,6 +220,11 @@ def test_submitted_it_is_one_array_of_what_is_not_over(started: list[str], capsy
     assert not Path("runs/small/lstm-2").exists()
 
 
+def test_two_tournaments_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two tournaments of one name"):
+        tournament.main(["small.yaml", "small.yaml"])
+
+
 def test_a_submission_wants_a_time_limit() -> None:
     with pytest.raises(ConfigError, match="no --time"):
         tournament.main(["small.yaml", "--submit"])
