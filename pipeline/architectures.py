@@ -30,10 +30,10 @@ from pipeline.recall import Association, Copy, Recall
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.task import Task
 
-ROWS, POSITIONS = 64, 1024  # a training step reads so many questions, fewer of long ones
-TESTED = 128, 1024  # questions of a test: of long ones, and of short ones
+ROWS, POSITIONS = 32, 512  # a training step reads so many questions, fewer of long ones
+TESTED = 100, 1000  # questions of a test: of long ones, and of short ones
 PAIRS = Association(0, 2, 4)
-RATE, WARMUP = 0.003, 50
+RATE, WARMUP = 0.002, 50
 LONGEST = 64  # delay that training sees
 DELAYS = tuple(2**power for power in range(10))  # that are tested
 UNSEEN = 4 * LONGEST
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="classes of networks, such as LSTM (default: all)")
     add("--width", type=count, default=64, metavar="D", help="features of each (default: 64)")
-    add("--steps", type=count, default=700, metavar="N", help="of training, for each of two tasks (default: 700)")
+    add("--steps", type=count, default=500, metavar="N", help="of training, for each of two tasks (default: 500)")
     add("--seed", type=int, default=1, help="of weights and questions (default: 1)")
     options = parser.parse_args(argv)
 
@@ -114,7 +114,7 @@ def ask(make: Callable[..., nn.Module], options: argparse.Namespace) -> Answers:
         return make(width=options.width)
 
     associating = learned(new(), lambda _: PAIRS, options)
-    copying = learned(new(), lambda chance: Copy(int(chance.integers(1, LONGEST + 1)), 1, 8), options)
+    copying = learned(new(), delayed, options)
     right = {delay: accuracy(copying, Copy(delay, 1, 8)) for delay in (*DELAYS, UNSEEN)}
     failed = [delay for delay in DELAYS if right[delay] < ENOUGH]
     reached = max((delay for delay in DELAYS if delay < min(failed, default=DELAYS[-1] + 1)), default=0)
@@ -129,6 +129,11 @@ def ask(make: Callable[..., nn.Module], options: argparse.Namespace) -> Answers:
         generating(model.eval()),
         training(model.train()),
     )
+
+
+def delayed(chance: np.random.Generator) -> Recall:
+    """A copy of one symbol; the logarithm of the delay is uniform, so that there are short ones to begin with."""
+    return Copy(int((LONGEST + 0.99) ** chance.random()), 1, 8)
 
 
 def order(network: nn.Module) -> float:
