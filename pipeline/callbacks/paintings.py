@@ -30,10 +30,9 @@ class Paintings(Callback):
         shape = pl_module.rows, pl_module.columns, pl_module.channels
         given = images.pixels(np.arange(min(self.halves, len(images)))).reshape(-1, *shape)
         labels = [*range(pl_module.labels)] or [None]
-        pictures = {
-            "drawn": pl_module.drawings(labels, self.samples * (1 if pl_module.labels else 8), Sample(), 0),
-            "completed": pl_module.completions(given, self.samples, Sample(), 0),
-        }
+        pictures = {"drawn": pl_module.drawings(labels, self.samples * (1 if pl_module.labels else 8), Sample(), 0)}
+        if pl_module.rows > 1:  # else there is no upper half
+            pictures["completed"] = pl_module.completions(given, self.samples, Sample(), 0)
         keeping = [logger for logger in trainer.loggers if hasattr(logger, "log_pictures")]
         for logger, (name, picture) in product(keeping, pictures.items()):
             logger.log_pictures([picture], trainer.global_step, name)

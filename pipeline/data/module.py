@@ -156,13 +156,19 @@ def count_in_steps(trainer: Any, steps: int) -> None:
         steps: of a whole epoch.
 
     Raises:
-        ConfigError: validation by the clock, which comes at another step each time and for each process.
+        ConfigError: validation by the clock, which comes at another step each time and for each process; or after more
+            steps than an epoch has, where it is counted anew in each.
     """
     limit, interval, slots = trainer.limit_train_batches, trainer.val_check_interval, trainer.accumulate_grad_batches
     if trainer._val_check_time_interval is not None:
         raise ConfigError("trainer.val_check_interval: give a number of steps, or a share of an epoch, not a time")
     limit = int(limit * steps) if isinstance(limit, float) else min(limit, steps)
     every = max(1, int(interval * limit)) if isinstance(interval, float) else interval
+    if every > limit and trainer.check_val_every_n_epoch is not None:
+        raise ConfigError(
+            f"trainer.val_check_interval={every} is more than the {limit} steps of an epoch: give a smaller one, or "
+            "trainer.check_val_every_n_epoch=null, which counts on from one epoch to the next"
+        )
     trainer.limit_train_batches, trainer.val_check_interval = limit * slots, every * slots
     if isinstance(trainer.limit_val_batches, int):
         trainer.limit_val_batches *= slots

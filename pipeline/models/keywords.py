@@ -29,7 +29,7 @@ class LSTMKeywords(Classifier):
 
     def __init__(
         self,
-        classes: int,
+        classes: int | None,
         rate: int,
         width: int = 128,
         depth: int = 2,
@@ -62,7 +62,7 @@ class ConvKeywords(Classifier):
 
     def __init__(
         self,
-        classes: int,
+        classes: int | None,
         rate: int,
         width: int = 128,
         depth: int = 4,
@@ -95,7 +95,7 @@ class TransformerKeywords(Classifier):
 
     def __init__(
         self,
-        classes: int,
+        classes: int | None,
         rate: int,
         width: int = 128,
         depth: int = 4,

@@ -36,7 +36,7 @@ class Classifier(Task):
     def __init__(
         self,
         encoder: nn.Module,
-        classes: int,
+        classes: int | None,
         label_smoothing: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,

@@ -1,0 +1,34 @@
+"""Lightning's counts are given in steps, and mean the same on any number of processes."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.data.module import count_in_steps
+from pipeline.errors import ConfigError
+
+
+def trainer(**settings: Any) -> Any:
+    """A trainer of two micro-batches a step, before its loops begin."""
+    usual = {
+        "limit_train_batches": 1.0,
+        "limit_val_batches": 3,
+        "val_check_interval": 1.0,
+        "check_val_every_n_epoch": 1,
+    }
+    return SimpleNamespace(**{**usual, **settings}, accumulate_grad_batches=2, _val_check_time_interval=None)
+
+
+def test_steps_and_shares_of_an_epoch_become_micro_batches() -> None:
+    one = trainer(val_check_interval=0.5)
+    count_in_steps(one, 10)
+    assert (one.limit_train_batches, one.val_check_interval, one.limit_val_batches) == (20, 10, 6)
+
+
+def test_a_validation_after_more_steps_than_an_epoch_has_counts_over_epochs_or_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"val_check_interval=11 is more than the 10 steps of an epoch: .*=null"):
+        count_in_steps(trainer(val_check_interval=11), 10)
+    over = trainer(val_check_interval=11, check_val_every_n_epoch=None)
+    count_in_steps(over, 10)
+    assert over.val_check_interval == 22
