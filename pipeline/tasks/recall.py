@@ -41,10 +41,6 @@ class Recaller(LanguageModel):
         super().__init__(network, vocab_size, head, optimizer, schedule)
         self.accuracy = Accuracy()
 
-    def measured(self, loss: float) -> dict[str, float]:
-        """Nats a symbol of the answer."""
-        return {"loss": loss}
-
     def count_held_out(self, outputs: Float[Tensor, "B T D"], targets: Int64[Tensor, "B T"]) -> None:
         """Add a batch to the evaluation."""
         super().count_held_out(outputs, targets)
@@ -54,7 +50,7 @@ class Recaller(LanguageModel):
     def log_held_out(self, prefix: str, split_name: str) -> float:
         """Log nats a symbol and how many of 100 are right, and forget it; its nats a symbol."""
         loss = float(self.held_out.compute())
-        values = {"loss": loss, "accuracy": 100 * float(self.accuracy.compute())}
+        values = {**self.measured(loss), "accuracy": 100 * float(self.accuracy.compute())}
         self.held_out.reset()
         self.accuracy.reset()
         # not to the loggers: Monitor writes one row of all that a validation found
