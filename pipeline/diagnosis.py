@@ -11,6 +11,7 @@ take what its `forward` takes and give its gates by name, (B, T, H), or its atte
 Legend: B sequences, T positions, S positions looked at, D features, H features of a gate, N heads, K lags.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
+from pipeline.state import map_state
 
 PROBES = 16  # positions whose loss is followed back
 SHARE = 0.95  # of the gradient's norm that lies within the effective memory
@@ -49,8 +51,18 @@ class Diagnosis:
     """Of each layer, by head: entropy in nats, that of equal weights, and the mean distance looked back."""
 
     def as_json(self) -> dict[str, Any]:
-        """As a file or the journal holds it."""
-        return asdict(self)
+        """As a file or the journal holds it: strict JSON, which has no numbers that are not finite."""
+        found: dict[str, Any] = strict(asdict(self))
+        return found
+
+
+def strict(value: Any) -> Any:
+    """The same with None in place of numbers that are not finite."""
+    if isinstance(value, dict):
+        return {name: strict(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [strict(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check(task: Any) -> None:
@@ -74,7 +86,7 @@ def chosen(data: Any, split: str, count: int, device: Any) -> Any:
     there = len(data.samples(split))
     count = min(count, there)
     batch = data.batch(split, (2 * np.arange(count) + 1) * there // (2 * count))
-    return type(batch)(*(part.to(device) if isinstance(part, Tensor) else part for part in batch))
+    return map_state(lambda part: part.to(device), batch)
 
 
 def diagnose(task: Any, batch: Any) -> tuple[Diagnosis, Maps]:
@@ -133,6 +145,8 @@ def by_lag(inputs: Float[Tensor, "B T D"], costs: Float[Tensor, "B T"]) -> list[
     """
     length, predicted = costs.shape[1], ~costs.isnan()
     places = [place for place in range(length) if predicted[:, place].any()]
+    if not places:
+        return [0.0]
     places = [place for place in places if 2 * place >= places[-1]]  # so that most lags exist for each of them
     chosen = sorted({places[round(at)] for at in torch.linspace(0, len(places) - 1, PROBES).tolist()})
     total, count = torch.zeros(chosen[-1] + 1, dtype=torch.float64), torch.zeros(chosen[-1] + 1)

@@ -44,7 +44,7 @@ class Questions:
             else (self.split.value("source", self.split.row_of(int(sample))), self.split.target(int(sample)))
             for sample in part.ids
         ]
-        longest = max(len(question) + len(answer) for question, answer in rows)
+        longest = max(1, *(len(question) + len(answer) for question, answer in rows))  # 1 where rows only fill
         inputs = np.full((len(rows), longest), self.eos, np.int64)
         targets = np.full((len(rows), longest), IGNORE, np.int64)
         for row, (question, answer) in enumerate(rows):

@@ -1,5 +1,6 @@
 """A diagnosis measures what formulas say: of decays, receptive fields, hand-set gates and uniform attention."""
 
+import json
 import math
 
 import pytest
@@ -98,6 +99,16 @@ def test_the_gradient_ends_where_the_receptive_field_ends():
     assert found.field == 16
     assert min(found.gradient[:16]) > 0
     assert found.gradient[16:] == [0.0] * (LENGTH - 16)
+
+
+def test_a_model_that_has_exploded_is_diagnosed_in_strict_json():
+    task = Projected(LinearRNN(1e30))
+    found, _ = diagnose(task, random_inputs())
+    assert found.gradient[0] == pytest.approx(float(task.direction.norm()))
+    assert json.loads(json.dumps(found.as_json(), allow_nan=False))["gradient"][-1] is None
+    nothing = torch.full((2, 3), torch.nan)
+    assert by_lag(torch.zeros(2, 3, 8, requires_grad=True), nothing) == [0.0]
+    assert memory_of([0.0]) == 0
 
 
 def test_only_what_is_predicted_is_followed_back():

@@ -30,6 +30,13 @@ def test_questions_of_two_lengths_are_filled_up_on_the_right(tiny_pairs_dataset)
     assert (batch.targets[2] == IGNORE).all()
 
 
+def test_a_process_without_questions_reads_one_end_mark(tiny_recall_dataset):
+    module = RecallDataModule(tiny_recall_dataset)
+    batch = module.batch("validation", np.array([NO_SAMPLE, NO_SAMPLE]))
+    assert batch.inputs.tolist() == [[module.dataset.target.eos]] * 2
+    assert (batch.targets == IGNORE).all()
+
+
 def test_a_batch_larger_than_the_split_is_refused(tiny_recall_dataset):
     module = RecallDataModule(tiny_recall_dataset, global_batch_size=65)
     with pytest.raises(ConfigError, match="holds 64 questions, fewer than global_batch_size=65"):
