@@ -6,6 +6,8 @@ lost, and again when training starts, because libraries install their own.
 
 import os
 import signal
+from multiprocessing import active_children
+from multiprocessing.util import Finalize
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
@@ -44,6 +46,16 @@ def ignore_signals(worker: int = 0) -> None:
     """A loader worker leaves when its process does, not before: the stop is the trainer's to decide."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_workers_at_exit() -> None:
+    """Have loader workers end with this process: they ignore the signal after which Python waits for them."""
+    Finalize(None, _end_workers, exitpriority=0)
+
+
+def _end_workers() -> None:
+    for worker in active_children():
+        worker.kill()
 
 
 def _raise_flag(number: int, frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from pipeline.data.plan import Ids, MicroBatches, Plan, Share, Slice
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
-from pipeline.stop import ignore_signals
+from pipeline.stop import end_workers_at_exit, ignore_signals
 
 STAGES = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
 
@@ -134,6 +134,7 @@ class PlannedDataModule(lightning.LightningDataModule):
 
     def _loader(self, samples: Any, sampler: MicroBatches) -> DataLoader[Any]:
         collate: Callable[[Any], Any] = _as_it_is
+        end_workers_at_exit()
         return DataLoader(
             samples,
             batch_sampler=sampler,  # type: ignore[arg-type]  # slices, not lists of ids

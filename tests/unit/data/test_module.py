@@ -1,5 +1,8 @@
 """Lightning's counts are given in steps, and mean the same on any number of processes."""
 
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,3 +35,19 @@ def test_a_validation_after_more_steps_than_an_epoch_has_counts_over_epochs_or_i
     over = trainer(val_check_interval=11, check_val_every_n_epoch=None)
     count_in_steps(over, 10)
     assert over.val_check_interval == 22
+
+
+FAILING = """
+from pipeline.data.text import TextDataModule
+
+data = TextDataModule({dataset!r}, cut="windows", context=8, global_batch_size=4, workers=1)
+data.share = data.divide(1, 0)
+batches = iter(data.val_dataloader())
+next(batches)
+raise SystemExit(3)
+"""
+
+
+def test_a_process_that_fails_leaves_though_its_loader_is_open(tiny_text_dataset: Path) -> None:
+    script = FAILING.format(dataset=str(tiny_text_dataset))
+    assert subprocess.run([sys.executable, "-c", script], timeout=300).returncode == 3
