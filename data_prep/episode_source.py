@@ -1,7 +1,8 @@
 """Episodes are read from files, one after the other, and what makes one unfit to learn from is said in a few words.
 
     .jsonl, .parquet   an episode a row: observations, actions, rewards, each a list with an entry for each step;
-                       and where they are known terminated and truncated, of which one is true at an episode's end
+                       and where they are known terminated and truncated, of which one is true at an episode's end:
+                       one of each, or a list with an entry for each step
     .npz               arrays over the steps of all episodes, one after the other (the layout of D4RL): observations,
                        actions, rewards, terminals, and where there are some timeouts; an end mark ends an episode
 
@@ -23,6 +24,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.trajectories import Episode
 
 FIELDS = ("observations", "actions", "rewards")
+MARKS = ("terminated", "truncated")
 Raw = tuple[str, Mapping[str, Any] | None]  # what an episode is called and its fields; None: it cannot be read
 
 
@@ -72,13 +74,18 @@ def of_rows(path: Path) -> Iterator[Raw]:
 
 def of_arrays(path: Path) -> Iterator[Raw]:
     """Arrays cut at their end marks; steps after the last of them are an episode that ends early."""
-    with np.load(path, allow_pickle=False) as arrays:
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        raise DataError(f"{path} is one array (.npy), not several: save them with numpy.savez")
+    with loaded as arrays:
         if missing := [name for name in (*FIELDS, "terminals") if name not in arrays]:
             raise DataError(f"{path} lacks the array {missing[0]}; it holds {', '.join(arrays)}")
         fields = {name: arrays[name] for name in FIELDS}
         ends = arrays["terminals"].astype(bool)
         if "timeouts" in arrays:
             ends = ends | arrays["timeouts"].astype(bool)
+    if single := [name for name, values in {**fields, "terminals": ends}.items() if not values.ndim]:
+        raise DataError(f"{path} has {single[0]} that are one number: an array over the steps is wanted")
     lengths = {name: len(values) for name, values in fields.items()} | {"terminals": len(ends)}
     if len(set(lengths.values())) > 1:
         raise DataError(f"{path} has arrays of different lengths ({_said(lengths)}): it cannot be cut into episodes")
@@ -109,9 +116,8 @@ def episode(name: str, fields: Mapping[str, Any] | None) -> Episode | None:
         raise Unfit(f"fields of different lengths ({_said(lengths)})")
     if not len(rewards):
         return None
-    if fields.get("terminated", fields.get("truncated")) is not None and not (
-        fields.get("terminated") or fields.get("truncated")
-    ):
+    marks = [mark for field in MARKS if (mark := fields.get(field)) is not None]
+    if marks and not any(any(mark[-1:]) if isinstance(mark, list) else mark for mark in marks):
         raise Unfit("ends early: its last step is neither terminated nor truncated")
     for field, part in zip(FIELDS, (observations, actions, rewards), strict=True):
         if not np.isfinite(part).all():
@@ -167,29 +173,29 @@ class Bounds:
             f"actions of the kind {space} cannot be learned: only choices from 0 up, or numbers in a range"
         )
 
-    def fitted(self, one: Episode, size: int, discrete: bool) -> Episode:
+    def fitted(self, one: Episode, first: Episode) -> Episode:
         """The episode with its actions as the dataset holds them.
 
         Args:
             one: the episode.
-            size: numbers of an observation.
-            discrete: whether an action is a choice.
+            first: the one that the others must be like.
 
         Raises:
-            Unfit: observations of another size, actions of another kind or outside the range.
+            Unfit: observations of another size, actions of another kind or size or outside the range.
         """
-        if one.observations.shape[1] != size:
-            raise Unfit(f"observations of {one.observations.shape[1]} numbers, not {size}")
+        if (size := one.observations.shape[1]) != (wanted := first.observations.shape[1]):
+            raise Unfit(f"observations of {size} numbers, not {wanted}")
+        discrete = self.low is None and (self.choices is not None or is_choice(first.actions))
         if discrete != is_choice(one.actions) and self.low is None:
             raise Unfit("actions of another kind than those of the first episode")
         actions = one.actions if discrete else one.actions.reshape(len(one.rewards), -1).astype(np.float32)
         low = np.zeros(()) if discrete else self.low
         high = np.array((self.choices or np.inf) - 1) if discrete else self.high
-        if low is not None and high is not None:
-            if low.ndim and low.shape != actions.shape[1:]:
-                raise Unfit(f"actions of {actions.shape[1]} numbers, not {len(low)}")
-            if (actions < low).any() or (actions > high).any():
-                raise Unfit("actions outside the range")
+        wanted = first.actions[0].size if low is None or not low.ndim else len(low)
+        if not discrete and actions.shape[1] != wanted:
+            raise Unfit(f"actions of {actions.shape[1]} numbers, not {wanted}")
+        if low is not None and high is not None and ((actions < low).any() or (actions > high).any()):
+            raise Unfit("actions outside the range")
         kept = actions.astype(np.int64) if discrete else actions
         return Episode(one.name, one.observations, kept, one.rewards)
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 from data_prep.command import check_output, vocabulary
 from data_prep.prepare import SPLITS, Workplace
 from data_prep.shards import Shards
-from pipeline.arguments import Parser, count
+from pipeline.arguments import Parser, count, seed
 from pipeline.dataset import TOKENIZER
 from pipeline.durable import write_durably
 from pipeline.errors import ConfigError, UserError
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--symbols", type=int, metavar="N", help="different values that there are (default: 8, 8, 16)")
     for name, default in zip(SPLITS, (10_000, 1_000, 1_000), strict=True):
         add(f"--{name}", type=count, default=default, metavar="N", help=f"samples (default: {default})")
-    add("--seed", type=int, default=1, help="what everything is drawn from (default: 1)")
+    add("--seed", type=seed, default=1, help="what everything is drawn from (default: 1)")
     return parser
 
 

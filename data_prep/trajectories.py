@@ -18,10 +18,10 @@ import numpy as np
 
 from data_prep.command import check_output
 from data_prep.division import by_name
-from data_prep.episode_source import Bounds, Unfit, episode, is_choice, read
+from data_prep.episode_source import Bounds, Unfit, episode, read
 from data_prep.prepare import SPLITS, Workplace
 from data_prep.report import Report
-from pipeline.arguments import Parser, count, share
+from pipeline.arguments import Parser, count, seed, share
 from pipeline.durable import sha256
 from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.trajectories import Episode, returns_to_go, write_episodes
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         help="steps from key to door (2 30)",
     )
     add("--keys", type=count, default=4, metavar="K", help="colours of keys (4): chance is 1 in K")
-    add("--seed", type=int, default=0, help="of the episodes (0)")
+    add("--seed", type=seed, default=0, help="of the episodes (0)")
     return parser
 
 
@@ -141,7 +141,7 @@ def _prepare(
     if not episodes:
         raise DataError(f"{', '.join(options.sources)} holds no episode")
     size = episodes[0].observations.shape[1]
-    if game is not None and (shown := int(np.prod(game.observation_space.shape))) != size:
+    if game is not None and (shown := _shown(game.observation_space)) != size:
         raise DataError(f"{name} shows {shown} numbers and the episodes hold {size}: name where they were played")
     shares = {"test": options.test_share, "validation": options.validation_share}
     places = by_name([one.name for one in episodes], shares)
@@ -189,17 +189,27 @@ def _read(sources: Sequence[str], report: Report) -> Iterator[Episode]:
 
 def _fitting(found: Iterator[Episode], bounds: Bounds, report: Report) -> Iterator[Episode]:
     """The episodes that are like the first one and within the bounds; the others are counted and named."""
-    first: tuple[int, bool] | None = None
+    first: Episode | None = None
     for one in found:
-        discrete = bounds.low is None and (bounds.choices is not None or is_choice(one.actions))
-        first = first or (one.observations.shape[1], discrete)
+        first = first or one
         try:
-            fitted = bounds.fitted(one, *first)
+            fitted = bounds.fitted(one, first)
         except Unfit as why:
             report.reject(one.name, str(why))
             continue
         report.documents += 1
         yield fitted
+
+
+def _shown(space: Any) -> int:
+    """Numbers of an observation.
+
+    Raises:
+        ConfigError: it is something else than an array of numbers.
+    """
+    if space.shape is None:
+        raise ConfigError(f"observations of the kind {space} cannot be learned: only arrays of numbers")
+    return int(np.prod(space.shape))
 
 
 def _write(folder: Path, split: str, episodes: list[Episode]) -> dict[str, Any]:

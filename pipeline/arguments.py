@@ -57,6 +57,13 @@ def share(text: str) -> float:
     return value
 
 
+def seed(text: str) -> int:
+    """What numbers are drawn from, for `type=`."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is no seed: it must be from 0 up")
+    return value
+
+
 def count(text: str) -> int:
     """A positive number, for `type=`."""
     if (value := int(text)) < 1:

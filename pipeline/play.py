@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline.arguments import Parser, count
+from pipeline.arguments import Parser, count, seed
 from pipeline.errors import ConfigError, DataError
 from pipeline.run import find_run
 
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of key to door: steps between them (default: as in the data)",
     )
     add("--episodes", type=count, default=100, metavar="N", help="of each (default: 100)")
-    add("--seed", type=int, default=2, help="of the episodes; validation has 0, test 1 (default: 2)")
+    add("--seed", type=seed, default=2, help="of the episodes; validation has 0, test 1 (default: 2)")
     add("--greedy", action="store_true", help="always the most probable action (default: actions are drawn)")
     add("--picture", type=Path, metavar="FILE.png", help="draw the returns against those asked for, or the delays")
     add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
@@ -84,8 +84,6 @@ def _check(abouts: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> 
     names = {found["environment"]["name"] for found in abouts.values()}
     if len(names) > 1:
         raise ConfigError(f"these runs are of different environments: {', '.join(sorted(names))}")
-    if arguments.seed < 0:
-        raise ConfigError(f"--seed {arguments.seed}: must be from 0 up")
     several = [len(given or ()) > 1 for given in (arguments.asked, arguments.delay)]
     if arguments.picture and several.count(True) != 1:
         raise ConfigError("--picture draws returns against one thing: give several --return, or several --delay")

@@ -19,6 +19,11 @@ def prepare(folder, task, *options):
     return folder
 
 
+def test_a_negative_seed_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--seed: -1 is no seed: it must be from 0 up"):
+        prepare(tmp_path / "data", "copy", "--seed", "-1")
+
+
 @pytest.mark.parametrize("task", ["copy", "selective-copy", "association"])
 def test_questions_come_back_as_they_were_drawn(task, tmp_path, capsys):
     folder = prepare(tmp_path / "data", task, "--length", "6", "--items", "3", "--symbols", "4")

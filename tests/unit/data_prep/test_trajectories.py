@@ -234,3 +234,35 @@ def test_sources_that_are_no_episodes_are_named(prepare: Prepare, tmp_path: Path
             prepare(tmp_path / name)
     with pytest.raises(DataError, match="holds no episode"):
         prepare(lines(tmp_path, []))
+
+
+def test_an_episode_whose_actions_have_another_size_is_named(prepare: Prepare, tmp_path: Path) -> None:
+    rows = [{**row, "actions": [[0.5, 0.1]] * len(row["actions"])} for row in episodes()]
+    rows[3]["actions"] = [[0.5]] * len(rows[3]["actions"])
+    found = prepare(lines(tmp_path, rows), "--max-bad-share", 0.1)
+    assert sum(split.episodes for split in found.splits.values()) == 39
+    told = json.loads((found.path / "report.json").read_text())
+    assert "actions of 1 numbers, not 2" in json.dumps(told)
+
+
+def test_marks_of_each_step_count_by_the_last(prepare: Prepare, tmp_path: Path) -> None:
+    def marked(row: dict[str, Any], last: bool) -> dict[str, Any]:
+        return {**row, "terminated": [*[False] * (len(row["rewards"]) - 1), last], "truncated": [False]}
+
+    rows = [marked(row, last=number != 3) for number, row in enumerate(episodes())]
+    found = prepare(lines(tmp_path, rows), "--max-bad-share", 0.1)
+    assert sum(split.episodes for split in found.splits.values()) == 39
+
+
+def test_arrays_that_are_none_and_observations_that_are_no_numbers_are_named(prepare: Prepare, tmp_path: Path) -> None:
+    one = tmp_path / "one.npz"
+    with one.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match=r"one.npz is one array \(.npy\)"):
+        prepare(one)
+    np.savez(tmp_path / "numbers.npz", observations=1.0, actions=1, rewards=1.0, terminals=True)
+    with pytest.raises(DataError, match="has observations that are one number"):
+        prepare(tmp_path / "numbers.npz")
+    rows = [{**row, "actions": [1] * len(row["actions"])} for row in episodes()]
+    with pytest.raises(ConfigError, match="only arrays of numbers"):
+        prepare(lines(tmp_path, rows), "--environment", "Blackjack-v1")
