@@ -237,9 +237,10 @@ class _Writing:
             self.first.setdefault(seen.size, found.name)
             if len(self.sizes) > 1:
                 continue  # nothing will come of it but a report
-            label = NO_LABEL if found.label is None else self.labels.index(found.label)
-            target = [] if found.label is None else [self.tokenizer.token_to_id(found.label)]
-            shards.add({"image": seen.levels, "label": label, "name": found.name}, [(target, found.label or "")])
+            known = found.label if self.labels else None  # training knows none: then nobody asks for one
+            label = NO_LABEL if known is None else self.labels.index(known)
+            target = [] if known is None else [self.tokenizer.token_to_id(known)]
+            shards.add({"image": seen.levels, "label": label, "name": found.name}, [(target, known or "")])
             self.report.documents += 1
             levels += len(seen.levels)
         # what is predicted are levels, a byte each: bits a byte are bits a dimension

@@ -57,7 +57,7 @@ class Painter:
         """Draw, and write the picture.
 
         Raises:
-            ConfigError: a label that is not known, or options of texts.
+            ConfigError: a label that is not known, options of texts, or halves of images of one row.
             DataError: an image cannot be read, or the picture not written.
             CheckpointError: the model says nothing that a level could be chosen from.
         """
@@ -77,6 +77,8 @@ class Painter:
         """What the command line asks for."""
         samples, seed = arguments.samples, arguments.seed
         if arguments.image:
+            if self.model.rows < 2:
+                raise ConfigError(f"--image: the images of {self.run} are one row, without an upper half; leave it out")
             given = np.stack([self.read(Path(name)) for name in arguments.image])
             completed: Image = self.model.completions(given, samples, choice, seed)
             return completed

@@ -201,6 +201,7 @@ class PixelLabelDataModule(PixelDataModule):
 
     Raises:
         DataError: the dataset is missing, damaged, of another kind or without labels.
+        ConfigError: a negative seed, or a batch size below 1.
     """
 
     shown = "name"
@@ -210,6 +211,8 @@ class PixelLabelDataModule(PixelDataModule):
         if not self.labels:
             raise DataError(f"the images of {self.dataset.path} have no labels: prepare them in a folder a class")
         self.order = np.arange(self.positions)
+        if permutation is not None and permutation < 0:
+            raise ConfigError(f"permutation={permutation} must be a seed from 0 up, or null to read row by row")
         if permutation is not None:
             self.order = np.random.default_rng(permutation).permutation(self.positions)
 

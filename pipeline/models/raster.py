@@ -29,10 +29,29 @@ def taps(kernel: int, channels: int, center: bool) -> list[Tap]:
         kernel: pixels of its whole square, of which a half lies before the middle.
         channels: tokens of a pixel: columns are counted in tokens.
         center: whether it looks at its own position (mask B) or not (mask A).
+
+    Raises:
+        ValueError: a kernel without a middle, or which sees nothing.
     """
-    half, side = kernel // 2, kernel // 2 * channels
+    half = half_of(kernel, 1 if center else 3)
+    side = half * channels
     above = [(up, right) for up in range(half, 0, -1) for right in range(-side, side + 1)]
     return above + [(0, right) for right in range(-side, 0)] + [(0, 0)] * center
+
+
+def half_of(kernel: int, least: int = 1) -> int:
+    """How many pixels a kernel sees to each side of its middle.
+
+    Args:
+        kernel: pixels of its side.
+        least: the smallest that sees something.
+
+    Raises:
+        ValueError: it has no middle, or sees nothing.
+    """
+    if kernel % 2 == 0 or kernel < least:
+        raise ValueError(f"a kernel of {kernel} pixels: give an odd number, at least {least}")
+    return kernel // 2
 
 
 def column_of(before: Int64[Tensor, " B"], length: int, columns: int) -> Int64[Tensor, "B T"]:

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from pipeline.models.feedforward import initialise
-from pipeline.models.raster import MaskedConvolution, RasterStack, gathered, inside
+from pipeline.models.raster import MaskedConvolution, RasterStack, gathered, half_of, inside
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.pixel_model import PixelModel
 from pipeline.tasks.token_prediction import TokenHead
@@ -37,6 +37,8 @@ class RowLayer(nn.Module):
 
     def __init__(self, width: int, hidden: int, side: int, columns: int, dropout: float) -> None:
         super().__init__()
+        if side >= columns:
+            raise ValueError(f"columns={columns} must be more than a kernel sees to the right, {side}")
         self.hidden, self.columns = hidden, columns
         self.norm = nn.LayerNorm(width)
         self.input = MaskedConvolution(width, 4 * hidden, [(0, right) for right in range(-side, 1)], columns)
@@ -107,7 +109,7 @@ class RowLSTM(RasterStack):
         channels: int = 1,
         dropout: float = 0.0,
     ) -> None:
-        side = kernel // 2 * channels
+        side = half_of(kernel) * channels
         layers = [RowLayer(width, hidden or width, side, columns, dropout) for _ in range(depth)]
         super().__init__(width, first_kernel, columns, channels, layers)
 

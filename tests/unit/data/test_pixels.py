@@ -91,5 +91,7 @@ def test_what_cannot_be_is_told(tiny_pixels_dataset: Path, tiny_labels_dataset: 
     assert pixels.main([str(tmp_path), "--validation-share", "0", "--test-share", "0", "--output", str(output)]) == 0
     with pytest.raises(ConfigError, match="have none; leave it out"):
         PixelDataModule(output, labels=True)
+    with pytest.raises(ConfigError, match="permutation=-1 must be a seed from 0 up"):
+        PixelLabelDataModule(tiny_pixels_dataset, permutation=-1)
     with pytest.raises(DataError, match="have no labels"):
         PixelLabelDataModule(output)

@@ -256,3 +256,13 @@ def test_what_cannot_be_is_one_line(
     assert message in said
     assert said.rstrip("\n").count("\n") == 0
     assert not Path("out").exists()
+
+
+def test_labels_of_a_test_split_that_training_lacks_are_left_out(prepare: Prepare, tmp_path: Path) -> None:
+    for folder, shades in (("train", range(20)), ("test/dark", range(3))):
+        (tmp_path / folder).mkdir(parents=True)
+        for shade in shades:
+            Image.new("L", (2, 2), shade).save(tmp_path / folder / f"{shade}.png")
+    found = prepare(tmp_path / "train", "--test", tmp_path / "test", "--validation-share", "0.2")
+    assert found.manifest["pixels"]["labels"] == []
+    assert found.splits["test"].numbers("label").tolist() == [-1, -1, -1]

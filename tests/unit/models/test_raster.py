@@ -109,3 +109,17 @@ def test_what_cannot_be_is_told(network: type) -> None:
         network(WIDTH, depth=0)
     with pytest.raises(ValueError, match="columns=3 must be more than a kernel sees to the right, 3"):
         network(WIDTH, columns=3)
+
+
+@pytest.mark.parametrize(
+    ("make", "kernels", "said"),
+    [
+        (PixelCNN, {"kernel": 4}, "a kernel of 4 pixels: give an odd number, at least 1"),
+        (RowLSTM, {"kernel": 4}, "a kernel of 4 pixels: give an odd number, at least 1"),
+        (PixelCNN, {"first_kernel": 1}, "a kernel of 1 pixels: give an odd number, at least 3"),
+        (RowLSTM, {"kernel": 5, "columns": 2}, "columns=2 must be more than a kernel sees to the right, 2"),
+    ],
+)
+def test_a_kernel_without_a_middle_or_wider_than_a_row_is_refused(make: type, kernels: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make(width=8, **{"first_kernel": 3, **kernels})

@@ -1,5 +1,6 @@
 """A model of pixels says what an image costs, draws from its carried state alone, and completes halves."""
 
+import argparse
 import json
 import math
 from functools import partial
@@ -13,9 +14,11 @@ from PIL import Image
 from pipeline.cli import main
 from pipeline.data.pixels import PixelDataModule
 from pipeline.decode import Greedy, Sample
+from pipeline.errors import ConfigError
 from pipeline.models.lstm import LSTM
 from pipeline.models.pixel_cnn import PixelCNN, PixelCNNModel
 from pipeline.models.row_lstm import RowLSTMModel
+from pipeline.painter import Painter
 from pipeline.pixels import picture, quantise
 from pipeline.tasks.pixel_model import HIDDEN, PixelModel
 
@@ -173,3 +176,10 @@ def test_a_run_tells_what_an_image_costs_and_draws(
         capsys.readouterr()
         assert main(["generate", "shapes", *arguments]) == code
         assert said in capsys.readouterr().err
+
+
+def test_images_of_one_row_have_no_half_to_complete() -> None:
+    model = PixelModel(LSTM(8), vocab_size=3, **(SHAPE | {"rows": 1}))
+    asked = argparse.Namespace(image=["a.png"], prompt=None, samples=1, seed=0)
+    with pytest.raises(ConfigError, match="--image: the images of run are one row"):
+        Painter(Path("run"), model, []).picture(Sample(), asked)
