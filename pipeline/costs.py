@@ -1,5 +1,6 @@
 """Cost against quality: a point for each run, to the left what was cheap, at the bottom what is good."""
 
+import math
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -46,7 +47,7 @@ def charts(group: Group, number: int) -> list[str]:
         points = [
             Point(entry, style, float(price), float(quality), entry.spread.get(key, 0.0))
             for style, entry in enumerate(group.entries)
-            if (price := getattr(entry, cost.key)) and (quality := getattr(entry, key)) is not None
+            if (price := getattr(entry, cost.key)) and math.isfinite(quality := getattr(entry, key) or math.nan)
         ]
         prices = [point.cost for point in points]
         if prices and max(prices) > APART * min(prices):

@@ -23,7 +23,12 @@ MEANS = (*QUALITY, "tokens", "tokens_per_second", "memory_gb", "seconds", "flops
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean of some values, and half the width of its 95 % interval: 0 where one value tells nothing of it."""
+    """The mean of some values, and half the width of its 95 % interval.
+
+    It is 0 where one value tells nothing of it, NaN where a value is not finite: then there is none.
+    """
+    if not all(map(math.isfinite, values)):
+        return sum(values) / len(values), math.nan
     if len(values) < 2:
         return fmean(values), 0.0
     freedom = min(len(values) - 1, len(QUANTILES))
@@ -49,7 +54,7 @@ def _one(members: list[Entry]) -> Entry:
     found = {name: [v for one in members if (v := getattr(one, name)) is not None] for name in MEANS}
     measured = {name: interval(values) for name, values in found.items() if values}
     means: dict[str, Any] = {name: mean for name, (mean, _) in measured.items()}
-    spread = {name: measured[name][1] for name in QUALITY if len(found[name]) > 1}
+    spread = {name: half for name in QUALITY if len(found[name]) > 1 and math.isfinite(half := measured[name][1])}
     named = members[0].entrant or members[0].name
     return replace(members[0], name=named, members=tuple(members), spread=spread, **means)
 

@@ -159,3 +159,20 @@ def test_a_run_of_a_tournament_knows_whose_it_is_and_what_it_cost(tmp_path: Path
     entry, lines = gather(str(run))
     assert entry.entrant is None
     assert lines == [f"{run / 'entrant.json'} cannot be read: the run is a row of its own"]
+
+
+def test_a_value_that_is_not_finite_leaves_no_interval(journal: Any) -> None:
+    mean, half = interval([math.inf, 5.0])
+    assert mean == math.inf
+    assert math.isnan(half)
+    [row] = merged(entrant("lstm", math.inf, 5.0))
+    assert row.perplexity == math.inf
+    assert row.spread == {}
+    journals = [journal(1, {1: math.nan, 2: 3.0}), journal(2, {1: 4.0, 2: 5.0})]
+    entries = [Entry(f"lstm-{k}", each, entrant="lstm") for k, each in enumerate(journals, 1)]
+    series, band = curve(replace(entries[0], members=tuple(entries)), "val/perplexity")
+    assert math.isnan(series.values[0])
+    assert series.values[1] == 4.0
+    assert band is not None
+    drawn = Curve("lstm", 0, series, band)
+    assert "nan" not in area(drawn, Axis(0, 2, 0, 100), Axis(0, 20, 100, 0))
