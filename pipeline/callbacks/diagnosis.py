@@ -34,7 +34,6 @@ class Diagnoses(Callback):
             raise ConfigError(f"tracking.diagnosis={every} must be at least 1 step, or null for none")
         check(task)
         self.every = every
-        self.last = 0  # the step of the last one: several micro-batches end with the same step
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a strategy under which no process has the weights."""
@@ -42,12 +41,11 @@ class Diagnoses(Callback):
             name = type(trainer.strategy).__name__
             raise ConfigError(f"tracking.diagnosis: {name} divides the weights; leave it out, or train with ddp")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Measure, on the first process, if a diagnosis is due after the step that was taken."""
         step, journals = trainer.global_step, [each for each in trainer.loggers if isinstance(each, JournalLogger)]
-        if step % self.every or step == self.last or not journals:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or step % self.every or not journals:
             return
-        self.last = step
         data = trainer.datamodule  # type: ignore[attr-defined]
         found, maps = diagnose(pl_module, chosen(data, "validation", SEQUENCES, pl_module.device))
         for journal in journals:

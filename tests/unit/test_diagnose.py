@@ -56,6 +56,16 @@ def test_a_run_that_is_diagnosed_learns_the_same(tiny_text_dataset, capsys):
     assert Path("all.png").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("_here")
+def test_a_run_that_goes_on_is_not_diagnosed_again_where_it_stood(tiny_text_dataset):
+    halves = ["--data.init_args.global_batch_size", "8", "--data.init_args.per_device_batch_size", "4"]
+    for steps in ("2", "4"):
+        often = ["--tracking.diagnosis", "2", "--trainer.max_steps", steps]
+        run = fit("text/lstm.yaml", tiny_text_dataset, "run", *SMALL, *halves, *often)
+    assert [row["step"] for row in measured(run)] == [2, 4]
+
+
 @pytest.mark.usefixtures("_here")
 def test_a_forecaster_is_diagnosed_from_where_it_speaks(tiny_series_dataset, capsys):
     sizes = [
