@@ -63,10 +63,8 @@ class Monitor(Callback):
         self.paused = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log what validation found; its time does not count as training."""
+        """Log what validation found."""
         now = time.perf_counter()
-        self.opened += now - self.paused
-        self.left = now
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             found = {name: float(value) for name, value in trainer.callback_metrics.items()}
             row = {name: value for name, value in found.items() if name.startswith("val/")}
@@ -125,6 +123,11 @@ class Leave(Callback):
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.monitor.left = time.perf_counter()
+
+    def on_validation_end(self, *_: Any) -> None:
+        """A validation's time does not count as training, that of its pictures and its checkpoint neither."""
+        self.monitor.left = time.perf_counter()
+        self.monitor.opened += self.monitor.left - self.monitor.paused
 
 
 def memory_gb() -> float:

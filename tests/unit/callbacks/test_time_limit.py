@@ -59,3 +59,20 @@ def test_a_limit_that_is_no_time_is_refused_in_a_line(limit: Any) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.max_time=.*give DD:HH:MM:SS"):
         _time_limit(limit, Monitor())
     assert _time_limit(None, Monitor()) == []
+
+
+def test_a_validation_and_its_pictures_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monitor, run = Monitor(), trainer()
+    run.state, run.sanity_checking, run.callback_metrics = SimpleNamespace(fn="fit"), False, {}
+    monitor.on_train_start(run, None)  # type: ignore[arg-type]
+    clock[0] = 2.0
+    monitor.on_validation_start(run, None)  # type: ignore[arg-type]
+    clock[0] = 5.0
+    monitor.on_validation_end(run, None)  # type: ignore[arg-type]
+    clock[0] = 9.0  # other callbacks drew and saved
+    assert monitor.state_dict()["seconds"] == 1.0
+    monitor.leave.on_validation_end(run, None)
+    clock[0] = 9.5
+    assert monitor.trained() == 1.5
