@@ -10,6 +10,7 @@ seeds: [1, 2, 3]
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -103,7 +104,7 @@ def _is_budget(value: Any) -> bool:
         return False
     [(unit, amount)] = value.items()
     whole = isinstance(amount, int) if unit == "seconds" else isinstance(amount, int | float)
-    return unit in BUDGETS and whole and not isinstance(amount, bool) and amount > 0
+    return unit in BUDGETS and whole and not isinstance(amount, bool) and 0 < amount < math.inf
 
 
 FORMS = {

@@ -126,10 +126,11 @@ def play(matches: list[Match]) -> int:
     stop.install()
     code = 0
     for number, match in enumerate(matches, 1):
-        match.announce()
         if not wait_for(match):
             return leave(matches)
-        if is_over(match):
+        over = is_over(match)
+        match.announce()  # only now: it may have been a run of something else
+        if over:
             print(f"{match.run} has finished", flush=True)
             continue
         print(f"\n{match.run}, {number} of {len(matches)}", flush=True)

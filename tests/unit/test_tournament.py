@@ -127,9 +127,11 @@ def test_a_run_that_was_stopped_stops_the_tournament(started: list[str], monkeyp
 def test_a_run_of_that_name_that_learns_something_else_is_no_match(started: list[str]) -> None:
     write(seeds=[1])
     assert tournament.main(["small.yaml"]) == 0
+    announced = Path("runs/small/lstm-1/entrant.json").read_text()
     write(parameters=12_000)
     with pytest.raises(ConfigError, match=r"lstm-1 was begun with another config.*width was 8.*move runs/small away"):
         tournament.main(["small.yaml"])
+    assert Path("runs/small/lstm-1/entrant.json").read_text() == announced
 
 
 def test_a_run_that_another_process_trains_is_waited_for(
@@ -155,6 +157,7 @@ def test_a_run_that_another_process_trains_is_waited_for(
         ({"budget": {"tokens": 1, "flops": 1}}, "budget must be one of"),
         ({"budget": {"hours": 1}}, "budget must be one of"),
         ({"budget": {"tokens": -1}}, "budget must be one of"),
+        ({"budget": {"tokens": float("inf")}}, "budget must be one of"),
         ({"budget": {"seconds": 1.5}}, "budget must be one of"),
         ({"budget": {"tokens": 39}}, "entrant lstm: a budget of 39 tokens is less than one step"),
         ({"seeds": [1, 1]}, "seeds must be a list of different whole numbers"),
