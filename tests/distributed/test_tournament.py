@@ -24,7 +24,7 @@ def home(tmp_path: Path, corpus: Path) -> Path:
     trainer = {"accelerator": "cpu", "devices": 1, "log_every_n_steps": 5}
     (tmp_path / "gru.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
     rare = {"trainer.val_check_interval": 1000, "trainer.check_val_every_n_epoch": None}
-    file = {"entrants": {"gru": "gru.yaml"}, "settings": rare, "budget": {"tokens": 100_000}, "seeds": [1, 2]}
+    file = {"entrants": {"gru": "gru.yaml"}, "settings": rare, "budget": {"tokens": 200_000}, "seeds": [1, 2]}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(file))
     return tmp_path
 
