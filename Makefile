@@ -12,7 +12,7 @@ TORCH        ?= $(or $(shell cat $(VENV)/torch.txt 2>/dev/null),$(PINNED_TORCH))
 # Tests: one thread a process, two processes: reproducible sums, and no fight over two cores.
 test test-fast test-gpu: export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
-SHAPES  := --jaxtyping-packages=pipeline,beartype.beartype
+SHAPES  := --jaxtyping-packages=pipeline,shapes.check
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-deepspeed demo test test-fast test-gpu bench bench-gpu check format lock clean

@@ -54,6 +54,8 @@ def _one(members: list[Entry]) -> Entry:
     found = {name: [v for one in members if (v := getattr(one, name)) is not None] for name in MEANS}
     measured = {name: interval(values) for name, values in found.items() if values}
     means: dict[str, Any] = {name: mean for name, (mean, _) in measured.items()}
+    if "tokens" in means:
+        means["tokens"] = round(means["tokens"])
     spread = {name: half for name in QUALITY if len(found[name]) > 1 and math.isfinite(half := measured[name][1])}
     named = members[0].entrant or members[0].name
     return replace(members[0], name=named, members=tuple(members), spread=spread, **means)

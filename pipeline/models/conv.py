@@ -50,7 +50,8 @@ class GatedConvolution(nn.Module):
         self, inputs: Float[Tensor, "B T D"], past: Float[Tensor, "B P D"] | None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T D"], Float[Tensor, "B P D"]]:
         """Residual, skip, and the last inputs that the next call needs."""
-        content, gate, past = self._convolve(inputs, past)
+        extended, past = prepend(past, self.norm(inputs), (self.kernel - 1) * self.dilation)
+        content, gate = self.convolution(windows(extended, self.kernel, self.dilation)).chunk(2, -1)
         residual, skip = self.mix(self.dropout(torch.tanh(content) * torch.sigmoid(gate))).chunk(2, -1)
         return residual, skip, past
 
@@ -58,13 +59,9 @@ class GatedConvolution(nn.Module):
         self, inputs: Float[Tensor, "B T D"], past: Float[Tensor, "B P D"] | None
     ) -> dict[str, Float[Tensor, "B T H"]]:
         """The gate at all positions, from 0 (closed) to 1."""
-        return {"gate": torch.sigmoid(self._convolve(inputs, past)[1])}
-
-    def _convolve(self, inputs: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """What passes, its gate before the sigmoid, and the last inputs that the next call needs."""
-        extended, past = prepend(past, self.norm(inputs), (self.kernel - 1) * self.dilation)
-        content, gate = self.convolution(windows(extended, self.kernel, self.dilation)).chunk(2, -1)
-        return content, gate, past
+        extended, _ = prepend(past, self.norm(inputs), (self.kernel - 1) * self.dilation)
+        _, gate = self.convolution(windows(extended, self.kernel, self.dilation)).chunk(2, -1)
+        return {"gate": torch.sigmoid(gate)}
 
 
 class ConvNet(nn.Module):

@@ -77,6 +77,7 @@ def test_a_sound_experiment_is_equal_on_one_process_and_on_two(
 def test_a_state_that_is_lost_is_noticed(config: str, fork: Start, capfd: pytest.CaptureFixture[str]) -> None:
     lossy = json.dumps({"class_path": f"{__name__}.Forgetful"})
     arguments = [config, "--random", "0", "--steps", "8", f"--trainer.callbacks=[{lossy}]", "--output", "kept"]
+    arguments.append("--checkpoints.background=false")  # so that it is known which checkpoint a kill leaves
     assert main(arguments, fork) == 1
     told = capfd.readouterr().out
     assert "equal    nothing, twice" in told

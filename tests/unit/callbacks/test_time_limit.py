@@ -2,7 +2,9 @@
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import lightning.pytorch as pl
 import pytest
 
 from pipeline.callbacks.monitor import Monitor
@@ -13,10 +15,10 @@ from pipeline.trainer import _time_limit
 
 
 def trainer(accumulate_grad_batches: int = 1) -> Any:
-    strategy = SimpleNamespace(broadcast=lambda value: value)
-    return SimpleNamespace(
-        strategy=strategy, should_stop=False, accumulate_grad_batches=accumulate_grad_batches, loggers=[], global_step=0
-    )
+    made = Mock(spec=pl.Trainer, should_stop=False, loggers=[], global_step=0)
+    made.strategy = SimpleNamespace(broadcast=lambda value: value)
+    made.accumulate_grad_batches = accumulate_grad_batches
+    return made
 
 
 @pytest.mark.parametrize(("before", "stops"), [(9.99, False), (10.0, True)])
@@ -34,7 +36,7 @@ def test_what_comes_before_training_does_not_count(monkeypatch: pytest.MonkeyPat
     monitor = Monitor()
     clock[0] = 7.5
     assert monitor.trained() == 0.0
-    monitor.on_train_start(trainer(), None)  # type: ignore[arg-type]
+    monitor.on_train_start(trainer(), Mock(spec=pl.LightningModule))
     clock[0] = 8.0
     assert monitor.trained() == 0.5
 
@@ -43,9 +45,9 @@ def test_a_step_of_two_micro_batches_is_not_torn() -> None:
     monitor, run = Monitor(), trainer(accumulate_grad_batches=2)
     monitor.seconds = 11.0
     limit = TimeLimit({"seconds": 10}, monitor)
-    limit.on_train_batch_end(run, None, None, None, 0)  # type: ignore[arg-type]
+    limit.on_train_batch_end(run, Mock(spec=pl.LightningModule), None, None, 0)
     assert run.should_stop is False
-    limit.on_train_batch_end(run, None, None, None, 1)  # type: ignore[arg-type]
+    limit.on_train_batch_end(run, Mock(spec=pl.LightningModule), None, None, 1)
     assert run.should_stop is True
 
 
@@ -66,13 +68,13 @@ def test_a_validation_and_its_pictures_do_not_count(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     monitor, run = Monitor(), trainer()
     run.state, run.sanity_checking, run.callback_metrics = SimpleNamespace(fn="fit"), False, {}
-    monitor.on_train_start(run, None)  # type: ignore[arg-type]
+    monitor.on_train_start(run, Mock(spec=pl.LightningModule))
     clock[0] = 2.0
-    monitor.on_validation_start(run, None)  # type: ignore[arg-type]
+    monitor.on_validation_start(run, Mock(spec=pl.LightningModule))
     clock[0] = 5.0
-    monitor.on_validation_end(run, None)  # type: ignore[arg-type]
+    monitor.on_validation_end(run, Mock(spec=pl.LightningModule))
     clock[0] = 9.0  # other callbacks drew and saved
     assert monitor.state_dict()["seconds"] == 1.0
-    monitor.leave.on_validation_end(run, None)
+    monitor.leave.on_validation_end(run, Mock(spec=pl.LightningModule))
     clock[0] = 9.5
     assert monitor.trained() == 1.5
