@@ -30,6 +30,12 @@ class ConfigError(UserError):
     exit_code = 2
 
 
+class TooLongError(ConfigError, ValueError):
+    """A network reads no sequence that long; with episodes that are played only the process that plays them knows."""
+
+    shared = False
+
+
 class DataError(UserError):
     """A source or a dataset is missing, damaged or of another kind."""
 

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.errors import TooLongError
 from pipeline.models.attention import Cache, Rotation, SelfAttention, rotation, visible
 from pipeline.models.feedforward import SwiGLU, initialise
 from pipeline.models.memory import CrossAttention, Memory
@@ -100,14 +101,14 @@ class Transformer(nn.Module):
         heads: number of attention heads; must divide the width.
         hidden: features inside the position-wise layer; by default its own default.
         dropout: share of the features and attention weights dropped in training.
-        context: learned positions, this many; by default positions are rotary and have no end.
+        positions: how many are learned; by default they are rotary and have no end.
         window: how many positions attention sees, its own the last; by default all before it.
         feedforward: makes the position-wise layer from width, hidden and dropout.
         decodes: every layer looks at a memory too, which `begin` is given.
 
     Raises:
         ValueError: if the heads do not divide the width, or leave an odd number of features to each while
-            positions are rotary, or if the depth, window or context is below 1.
+            positions are rotary, or if the depth, window or positions are below 1.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Transformer(nn.Module):
         heads: int = 4,
         hidden: int | None = None,
         dropout: float = 0.0,
-        context: int | None = None,
+        positions: int | None = None,
         window: int | None = None,
         feedforward: Callable[[int, int | None, float], nn.Module] = SwiGLU,
         decodes: bool = False,
@@ -125,15 +126,14 @@ class Transformer(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"heads={heads} must divide width={width}")
-        if context is None and width // heads % 2:
+        if positions is None and width // heads % 2:
             raise ValueError(f"width={width} over heads={heads} must be even for rotary positions")
-        if depth < 1 or (window is not None and window < 1) or (context is not None and context < 1):
-            raise ValueError(f"depth={depth}, window={window} and context={context} must be at least 1")
+        if depth < 1 or (window is not None and window < 1) or (positions is not None and positions < 1):
+            raise ValueError(f"depth={depth}, window={window} and positions={positions} must be at least 1")
         self.width = width
         self.heads = heads
-        self.context = context
         self.window = window
-        self.positions = None if context is None else nn.Embedding(context, width)
+        self.positions = None if positions is None else nn.Embedding(positions, width)
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=0.02)
         self.layers = nn.ModuleList(
@@ -160,7 +160,7 @@ class Transformer(nn.Module):
 
         Raises:
             ValueError: if a state is carried in training without a window (it would grow without end), or if
-                there are more positions than the learned ones.
+                there are more positions than the learned ones (TooLongError).
         """
         nothing: list[Tensor | None] = [None] * len(self.layers)
         memories, inside = (nothing, None) if state is None or len(state) == 2 else state[2:]
@@ -195,7 +195,7 @@ class Transformer(nn.Module):
         count = self._count(inputs, state)
         caches = [None] * len(self.layers) if state is None else state[1]
         keep = self._keep(inputs.shape[1], state)
-        self._check_context(inputs.shape[1], state)
+        self._check_positions(inputs.shape[1], state)
         positions = count[:, None] + torch.arange(inputs.shape[1], device=inputs.device)
         inputs, turn = self._place(inputs, positions)
         after, remembered = [], []
@@ -220,12 +220,12 @@ class Transformer(nn.Module):
         nothing = torch.zeros(1, dtype=torch.int64, device=self.norm.weight.device)
         return visible(nothing, new, 0, self.window)
 
-    def _check_context(self, new: int, state: State) -> None:
-        if self.context is None:
+    def _check_positions(self, new: int, state: State) -> None:
+        if self.positions is None:
             return  # and no wait for the device to tell the counts
         length = new if state is None else new + int(state[0].max())
-        if length > self.context:
-            raise ValueError(f"position {length} is beyond context={self.context}: learned positions end there")
+        if length > (known := self.positions.num_embeddings):
+            raise TooLongError(f"position {length} is beyond positions={known}, the learned ones: ask for more or none")
 
     def _place(self, inputs: Tensor, positions: Int64[Tensor, "B T"]) -> tuple[Tensor, Rotation | None]:
         """The inputs with learned positions added, or the rotation that stands for the positions."""

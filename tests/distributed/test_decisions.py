@@ -134,3 +134,13 @@ def test_a_run_of_another_kind_is_not_played(fit: Fit, capfd: pytest.CaptureFixt
     assert fit("text", "trainer.max_steps", 2) == 0
     assert main(["play", "text"]) == 3
     assert "text was not trained on trajectories: `unroll play` wants a policy" in capfd.readouterr().err
+
+
+def test_episodes_longer_than_the_learned_positions_end_in_one_line(
+    decide: Fit, capfd: pytest.CaptureFixture[str]
+) -> None:
+    few = ["model.init_args.positions", 4, "trainer.max_steps", 2, "trainer.val_check_interval", 2]
+    assert decide("few", *few, model="TransformerPolicy") == 2
+    said = capfd.readouterr().err
+    assert "unroll: error: position 5 is beyond positions=4, the learned ones: ask for more or none" in said
+    assert "Traceback" not in said

@@ -55,7 +55,7 @@ VARIANTS: dict[str, Make] = {
     "RNN with relu": partial(RNN, nonlinearity="relu"),
     "LSTM wider inside": partial(LSTM, depth=3, hidden=24),
     "ConvNet of kernel 3": partial(ConvNet, kernel=3, depth=4, cycle=3, hidden=24),
-    "Transformer with learned positions": partial(Transformer, context=64, feedforward=GELU, heads=2),
+    "Transformer with learned positions": partial(Transformer, positions=64, feedforward=GELU, heads=2),
     "Transformer with a window": partial(Transformer, window=4),
     "Transformer with a window of 1": partial(Transformer, window=1),
     "PixelCNN": partial(PixelCNN, columns=4),  # of several rows in so few positions

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline import state as states
+from pipeline import training
 from pipeline.models.attention import SelfAttention, rotate, rotation
 from pipeline.models.feedforward import GELU, SwiGLU
 from pipeline.models.transformer import Transformer
@@ -89,15 +90,15 @@ def test_positions_go_on_counting_beyond_the_window():
     assert {tuple(part.shape) for cache in caches for part in cache} == {(2, 4, 2, 2)}
 
 
-def test_learned_positions_matter_and_end_at_the_context():
+def test_learned_positions_matter_and_end_with_the_last():
     torch.manual_seed(0)
-    network = Transformer(width=8, context=6).eval()
+    network = Transformer(width=8, positions=6).eval()
     same = torch.randn(1, 1, 8).expand(1, 6, 8)
     outputs, state = network(same)
     assert (outputs[0, 0] - outputs[0, 1]).abs().max() > 1e-4
-    with pytest.raises(ValueError, match="position 7 is beyond context=6"):
+    with pytest.raises(ValueError, match="position 7 is beyond positions=6"):
         network(torch.randn(1, 7, 8))
-    with pytest.raises(ValueError, match="position 7 is beyond context=6"):
+    with pytest.raises(ValueError, match="position 7 is beyond positions=6"):
         network(torch.randn(1, 1, 8), state)
 
 
@@ -135,3 +136,10 @@ def test_a_gated_layer_has_the_parameters_of_an_ungated_one():
     gated = sum(each.numel() for each in SwiGLU(96).parameters())
     plain = sum(each.numel() for each in GELU(96).parameters() if each.dim() > 1)
     assert gated == plain == 8 * 96 * 96
+
+
+def test_a_config_that_asks_for_learned_positions_gets_them(tiny_text_dataset):
+    asked = ["--data.init_args.dataset", str(tiny_text_dataset), "--model.init_args.positions", "70"]
+    cli = training.parse(["--config", str(training.CONFIGS / "text/transformer.yaml"), *asked])
+    task = cli.build()[0]  # what the data tells goes by other names
+    assert task.network.positions.num_embeddings == task.build().network.positions.num_embeddings == 70
