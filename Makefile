@@ -10,12 +10,12 @@ PINNED_TORCH := $(shell grep '^torch==' constraints.txt)
 TORCH        ?= $(or $(shell cat $(VENV)/torch.txt 2>/dev/null),$(PINNED_TORCH))
 
 # Tests: one thread a process, two processes: reproducible sums, and no fight over two cores.
-test test-fast test-gpu: export OMP_NUM_THREADS ?= 1
+test test-fast test-gpu test-isa: export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 SHAPES  := --jaxtyping-packages=pipeline,shapes.check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-deepspeed demo test test-fast test-gpu bench bench-gpu check format lock clean
+.PHONY: help setup demo test test-fast test-gpu test-isa bench bench-gpu check format lock clean
 
 help: ## Print this list
 	@echo "make TARGET [PYTHON=python3.12] [TORCH='torch==2.13.0 ...'] [ARGS='-k lstm']"
@@ -33,18 +33,16 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo '$(TORCH)' > $(VENV)/torch.txt
 	$(BIN)/pip install -q -c $(VENV)/constraints.txt $(TORCH)
 	$(BIN)/pip install -q -c $(VENV)/constraints.txt -e '.[test,check]'
-	@touch $@
-
-setup-deepspeed: $(STAMP) ## Add DeepSpeed to .venv (its kernels are compiled only on demand)
-	@# Its build script imports torch, which an isolated build would not have.
+	@# DeepSpeed's build script imports torch, which an isolated build would not have. Its kernels are compiled on demand.
 	DS_BUILD_OPS=0 $(BIN)/pip install -q -c $(VENV)/constraints.txt --no-build-isolation -e '.[deepspeed]'
+	@touch $@
 
 demo: $(STAMP) ## Prepare a corpus, train, interrupt, resume, sample and compare (6 minutes)
 	$(BIN)/unroll demo
 
 test: $(STAMP) ## Run every test that can run on this machine
 	@# The checks of shapes break torch.compile's graph: its tests run without them, the others with them.
-	$(BIN)/python -m pytest -q -W ignore tests/unit/models/test_compile.py
+	$(BIN)/python -m pytest -q -W ignore -n $(WORKERS) tests/unit/models/test_compile.py
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(SHAPES) -m 'not benchmark' $(ARGS)
 
 test-fast: $(STAMP) ## Run the tests that take no more than a few seconds each
@@ -52,6 +50,9 @@ test-fast: $(STAMP) ## Run the tests that take no more than a few seconds each
 
 test-gpu: $(STAMP) ## Run the tests that want a CUDA device
 	$(BIN)/python -m pytest -m 'gpu and not benchmark' $(ARGS)
+
+test-isa: $(STAMP) ## Run the tests marked learns or numeric as on other processors (ARGS='--rows avx2/AVX2/1')
+	$(BIN)/python tests/isa.py $(ARGS)
 
 bench: $(STAMP) ## Measure this code against bare loops on the CPU
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script $(ARGS)"; $(BIN)/python $$script $(ARGS) || exit 1; done

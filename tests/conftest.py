@@ -4,7 +4,12 @@ import importlib.util
 import math
 import os
 import random
+import re
+import tempfile
+from collections import defaultdict
 from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
 
 # Before torch is imported: sums in one order, and several processes on few cores do not fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,10 +17,42 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["WANDB_SILENT"] = "true"
+# Before torch is imported: compiled code is of one instruction set, which the cache of inductor does not ask for.
+instructions = "-".join(os.environ.get(name, "native") for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"))
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{tempfile.gettempdir()}/unroll-inductor-{os.getuid()}-{instructions}"
 
 import pytest
 
+from tests.timeouts import scaled
+
 REPOSITORY = Path(__file__).parent.parent
+# Before pytest-timeout reads it: no test takes a minute on a quiet machine.
+os.environ.setdefault("PYTEST_TIMEOUT", f"{scaled(300):.0f}")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seeds", type=int, default=1, metavar="N", help="run each test marked `learns` with N seeds (default: 1)"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test marked `learns` runs once, and with --seeds N as often as needed to see how far its bound is."""
+    if metafunc.definition.get_closest_marker("learns"):
+        metafunc.parametrize("seed", range(1, 1 + metafunc.config.getoption("seeds")), ids=lambda seed: f"seed{seed}")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """With --seeds, print mean and standard deviation of what each test recorded as its `result`."""
+    if config.getoption("seeds") == 1:
+        return
+    results = defaultdict(list)
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        for name, value in report.user_properties:
+            results[re.sub(r"-?seed\d+", "", report.nodeid), name].append(value)
+    for (test, name), values in sorted(results.items()):
+        spread = f"mean {fmean(values):.4g}, sd {stdev(values):.2g}, worst {min(values):.4g} or {max(values):.4g}"
+        terminalreporter.write_line(f"{spread} of {len(values)}: {name}, {test}")
 
 
 @pytest.fixture(scope="session", autouse=True)

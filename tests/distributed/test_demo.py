@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import demo
+from tests.timeouts import scaled
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
@@ -19,7 +20,7 @@ def test_the_demo_stops_a_run_continues_it_and_compares_both(tmp_path: Path) -> 
     shutil.copytree(CONFIGS, tmp_path / "configs")
     command = [sys.executable, "-m", "pipeline", "demo", "--steps", "40", "--stop-after", "10"]
     environment = os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=scaled(250))
     assert ran.returncode == 0, ran.stdout + ran.stderr
     [before, after] = re.findall(r"stood at step (\d+); the second attempt continued at step (\d+)", ran.stdout)[0]
     assert 10 <= int(before) <= int(after) < 40

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.tasks.language_model import LanguageModel
+from tests.timeouts import scaled
 
 Fit = Callable[..., int]
 TWO = ["trainer.devices", 2, "watchdog.patience", 8.0]  # a slow disk holds all of them for seconds
@@ -74,7 +75,7 @@ def test_the_others_stop_soon_and_tell_where_they_stood(
 ) -> None:
     last_process_does(work)
     assert fit("broken", *TWO) == code
-    assert time.time() - Path("broke").stat().st_mtime < 60
+    assert time.time() - Path("broke").stat().st_mtime < scaled(30)
     told = stacks("broken")
     assert set(told) == told_by
     assert all("all_reduce" in text or "backward" in text or "training_step" in text for text in told.values())

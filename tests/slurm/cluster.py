@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.timeouts import scaled
+
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol")
 NODES, CPUS = 4, 2
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -232,17 +234,22 @@ class Cluster:
 
     def _call(self, *command: str, **environment: str) -> str:
         ran = subprocess.run(
-            command, env=self.environment | environment, capture_output=True, text=True, timeout=60, cwd=self.root
+            command,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=scaled(30),
+            cwd=self.root,
         )
         assert ran.returncode == 0, f"{' '.join(command)}: {ran.stderr}"
         return ran.stdout
 
     def _output(self, *command: str) -> str:
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=scaled(30)).stdout
 
     def _quiet(self, *command: str) -> int:
         return subprocess.run(
-            command, capture_output=True, timeout=60, env=getattr(self, "environment", None)
+            command, capture_output=True, timeout=scaled(30), env=getattr(self, "environment", None)
         ).returncode
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.slurm.cluster import PATH, TOOLS, Cluster, until
+from tests.timeouts import scaled
 
 REPOSITORY = Path(__file__).parent.parent.parent
-PATIENCE = 900  # seconds: nothing here takes minutes, unless the machine is very busy
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +105,7 @@ class Training:
     def until(self, condition: Callable[[], Any]) -> None:
         """Wait until `condition` is true; else tell what Slurm and the job said."""
         try:
-            until(condition, PATIENCE)
+            until(condition, scaled(450))
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.cluster.about(self.job)} {self.told()}") from None
 

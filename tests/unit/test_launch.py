@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.launch import _supervise
+from tests.timeouts import scaled
 
 LOST, HANG, MEMORY = 7, 8, 5
 
@@ -60,4 +61,4 @@ def test_who_waits_for_a_killed_process_is_ended(monkeypatch: pytest.MonkeyPatch
         children[child] = rank
     began = time.monotonic()
     assert _supervise(children) == 128 + signal.SIGKILL
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < min(scaled(5.0), 50.0)  # and not when the other one leaves

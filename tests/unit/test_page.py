@@ -15,6 +15,7 @@ from pipeline.curves import Axis, Chart, Curve, axes, path, svg, thinned, ticks
 from pipeline.journal import JournalWriter, Series, read
 from pipeline.page import render
 from pipeline.seeds import together
+from tests.timeouts import scaled
 
 VOID = {"meta", "input", "br", "link", "img", "hr"}
 
@@ -206,7 +207,7 @@ def browse(page, tmp_path, driver=""):
         [*command, "--dump-dom", (tmp_path / "page.html").as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=scaled(60),
         check=True,
     )
     return done.stdout

@@ -39,6 +39,7 @@ def test_a_validation_after_more_steps_than_an_epoch_has_counts_over_epochs_or_i
 
 FAILING = """
 from pipeline.data.text import TextDataModule
+from tests.timeouts import scaled
 
 data = TextDataModule({dataset!r}, cut="windows", context=8, global_batch_size=4, workers=1)
 data.share = data.divide(1, 0)
@@ -50,4 +51,4 @@ raise SystemExit(3)
 
 def test_a_process_that_fails_leaves_though_its_loader_is_open(tiny_text_dataset: Path) -> None:
     script = FAILING.format(dataset=str(tiny_text_dataset))
-    assert subprocess.run([sys.executable, "-c", script], timeout=300).returncode == 3
+    assert subprocess.run([sys.executable, "-c", script], timeout=scaled(150)).returncode == 3

@@ -21,6 +21,7 @@ from data_prep import encode, prepare, text
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.tokens import ShardWriter
+from tests.timeouts import scaled
 
 CUT = ["--validation-share", "0.2", "--test-share", "0.1", "--shard-bytes", "2000"]
 
@@ -154,7 +155,7 @@ def test_sigkill_leaves_nothing_that_opens_and_the_same_command_finishes(tmp_pat
     command = [sys.executable, "-m", "data_prep.text", str(source), "--documents", "line", "--tokenizer", "byte"]
     command += ["--workers", workers, "--shard-bytes", "400000", "--output"]
     killed = subprocess.Popen([*command, str(tmp_path / "out")], stderr=subprocess.DEVNULL)
-    state, deadline = tmp_path / ".out.partial" / "work" / "state.json", time.monotonic() + 60
+    state, deadline = tmp_path / ".out.partial" / "work" / "state.json", time.monotonic() + scaled(60)
     while time.monotonic() < deadline and killed.poll() is None:
         if state.exists() and json.loads(state.read_text())["generation"] >= 2:
             break

@@ -1,5 +1,7 @@
 """Captioners learn to say what is where on an image."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ def halves(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return images, words.roll(1, 1), words
 
 
+@pytest.mark.learns
 @pytest.mark.parametrize(
     "model",
     [
@@ -37,17 +40,23 @@ def halves(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     ],
     ids=["ShowAndTell", "ShowAttendTell", "TransformerCaptioner"],
 )
-def test_it_learns_to_say_what_is_where(model: object) -> None:
-    torch.manual_seed(1)
+def test_it_learns_to_name_colour_and_half(
+    model: object, seed: int, record_property: Callable[[str, float], None]
+) -> None:
+    torch.manual_seed(seed)
     task: SequenceToSequence = model()  # type: ignore[operator]
-    optimizer = torch.optim.Adam(task.parameters(), 0.002)
-    for step in range(150):
+    optimizer, step, recent = torch.optim.Adam(task.parameters(), 0.002), 0, 1.0
+    while recent > 0.01 and step < 800:  # ten seeds: 341 ± 29, 138 ± 13 and 132 ± 14 steps
+        step += 1
         images, inputs, targets = halves(16, step)
         outputs, _ = task.decoder(task.embedding(inputs), task.begin((images,)))
         loss = task.training_loss(outputs, targets) / (targets != IGNORE).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        recent = 0.9 * recent + 0.1 * loss.item()
+    record_property("steps", step)
+    assert recent <= 0.01
     images, _, targets = halves(20, 1000)
     task.eval()
     for choice in (Greedy(), Beam(1)):

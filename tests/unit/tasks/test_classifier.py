@@ -1,5 +1,6 @@
 """A classifier learns which key was pressed; its metrics are counts, whoever made them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def config(folder: Path, model: str, dataset: Path, steps: int) -> Path:
     return folder / "config.yaml"
 
 
+@pytest.mark.learns
 @pytest.mark.parametrize("model", MODELS)
 def test_it_learns_which_key_was_pressed(
     model: str,
@@ -39,14 +41,17 @@ def test_it_learns_which_key_was_pressed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
+    seed: int,
+    record_property: Callable[[str, float], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = config(tmp_path, model, tiny_labels_dataset, 60)
-    assert main(["fit", "--config", str(file), "--run", "keys"]) == 0
+    assert main(["fit", "--config", str(file), "--run", "keys", "--seed_everything", str(seed)]) == 0
     capsys.readouterr()
     assert main(["test", "--run", "keys"]) == 0
     out = capsys.readouterr().out
     [accuracy] = [float(line.split()[1]) for line in out.splitlines() if "test/accuracy" in line]
+    record_property("result", accuracy)
     assert accuracy > 80  # guessing is right in 6 of 100
     rows = out[out.index("true class") :].splitlines()[2:]
     counts = [[int(count) for count in row.split()[1:]] for row in rows]
@@ -80,11 +85,14 @@ def test_the_command_line_knows_what_the_data_tells() -> None:
     assert {"classes", "rate"} <= set(training.LINKED)
 
 
+@pytest.mark.learns
 def test_it_learns_which_shape_it_reads_pixel_by_pixel(
     tiny_pixels_dataset: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
+    seed: int,
+    record_property: Callable[[str, float], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     network = {"class_path": "pipeline.models.gru.GRU", "init_args": {"width": 24, "depth": 1}}
@@ -100,11 +108,12 @@ def test_it_learns_which_shape_it_reads_pixel_by_pixel(
         "trainer": {"max_steps": 90, "accelerator": "cpu", "devices": 1, "val_check_interval": 1.0},
     }
     Path("config.yaml").write_text(yaml.safe_dump(settings))
-    assert main(["fit", "--config", "config.yaml", "--run", "shapes", "--seed_everything", "1"]) == 0
+    assert main(["fit", "--config", "config.yaml", "--run", "shapes", "--seed_everything", str(seed)]) == 0
     capsys.readouterr()
     assert main(["validate", "--run", "shapes"]) == 0
     out = capsys.readouterr().out
     [accuracy] = [float(line.split()[1]) for line in out.splitlines() if "val/accuracy" in line]
+    record_property("result", accuracy)
     assert accuracy > 60  # guessing is right in 33 of 100
     assert main(["generate", "shapes", "--prompt", "circle"]) == 2
     assert "writes no texts: unroll test tells how often it is right" in capsys.readouterr().err

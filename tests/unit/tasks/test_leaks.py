@@ -6,7 +6,7 @@ is broken.
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +88,7 @@ def learned(model: LanguageModel, data: TextDataModule) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.learns
 @pytest.mark.parametrize(
     ("make", "cut"),
     [
@@ -96,17 +97,23 @@ def learned(model: LanguageModel, data: TextDataModule) -> float:
         (LSTMLanguageModel, "documents"),
     ],
 )
-def test_no_model_is_better_than_the_source_of_the_text(make: type[LanguageModel], cut: Any, corpus: Corpus) -> None:
-    torch.manual_seed(0)
+def test_no_model_is_better_than_the_source_of_the_text(
+    make: type[LanguageModel], cut: Any, corpus: Corpus, seed: int, record_property: Callable[[str, float], None]
+) -> None:
+    torch.manual_seed(seed)
     data = TextDataModule(corpus.path, cut, context=32, global_batch_size=32)
     found = learned(make(vocab_size=data.dataset.target.size, width=32), data)
+    record_property("excess", found - corpus.nats)
     assert found > corpus.nats - 0.001
     if make is not BagOfWordsLanguageModel:  # it cannot know which letter came last
         assert found < corpus.nats + 0.05
 
 
-def test_the_detector_notices_a_leak(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
+@pytest.mark.learns
+def test_the_detector_notices_a_leak(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, seed: int, record_property: Callable[[str, float], None]
+) -> None:
+    torch.manual_seed(seed)
     read = LanguageModel._read
 
     def peek(self: LanguageModel, batch: Any, carried: Any) -> Any:
@@ -115,4 +122,6 @@ def test_the_detector_notices_a_leak(corpus: Corpus, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(LanguageModel, "_read", peek)
     data = TextDataModule(corpus.path, "windows", context=32, global_batch_size=32)
-    assert learned(NGramLanguageModel(vocab_size=data.dataset.target.size, width=32), data) < corpus.nats / 2
+    found = learned(NGramLanguageModel(vocab_size=data.dataset.target.size, width=32), data)
+    record_property("share", found / corpus.nats)
+    assert found < corpus.nats / 2

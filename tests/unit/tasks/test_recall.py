@@ -28,15 +28,19 @@ def test_only_answers_are_counted():
 
 
 @pytest.mark.slow
-def test_a_run_learns_a_short_copy_and_tells_chance(tiny_recall_dataset, tmp_path, monkeypatch, capsys):
+@pytest.mark.learns
+def test_a_run_learns_a_short_copy_and_prints_chance(
+    tiny_recall_dataset, tmp_path, monkeypatch, capsys, seed, record_property
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     experiment = ["--config", str(CONFIGS / "recall/transformer.yaml"), "--config", str(CONFIGS / "run/cpu.yaml")]
     sizes = ["--data.init_args.dataset", str(tiny_recall_dataset), "--trainer.max_steps", "120", "--run", "copy"]
     often = ["--trainer.val_check_interval", "120", "--model.init_args.optimizer.init_args.lr", "0.01"]
-    assert cli.main(["fit", *experiment, *sizes, *often]) == 0
+    assert cli.main(["fit", *experiment, *sizes, *often, "--seed_everything", str(seed)]) == 0
     rows = [json.loads(line) for line in Path("runs/copy/journal.jsonl").read_text().splitlines()]
     [found] = [row for row in rows if "val/accuracy" in row]
+    record_property("result", found["val/accuracy"])
     assert found["val/accuracy"] > 50  # chance is 25
     assert "val/bits_per_byte" not in found
     [samples] = [row["samples"] for row in rows if row["kind"] == "samples"]

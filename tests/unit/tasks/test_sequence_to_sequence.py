@@ -1,5 +1,6 @@
 """A model that reads a source learns to write from it, the same in any company and by any way of writing."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,8 +23,8 @@ MODELS = [LSTMTranslator, AttentionTranslator, TransformerTranslator]
 every_model = pytest.mark.parametrize("model_class", MODELS)
 
 
-def build(model_class: type[SequenceToSequence], **options: object) -> SequenceToSequence:
-    torch.manual_seed(1)
+def build(model_class: type[SequenceToSequence], seed: int = 1, **options: object) -> SequenceToSequence:
+    torch.manual_seed(seed)
     return model_class(vocab_size=VOCAB, source_vocab_size=VOCAB, width=32, depth=1, **options)
 
 
@@ -42,18 +43,22 @@ def reversal(rows: int, length: int, seed: int) -> tuple[tuple[Tensor, Tensor], 
     return (tokens, keep), inputs, targets
 
 
+@pytest.mark.learns
 @every_model
-def test_it_learns_to_reverse_and_every_way_of_writing_agrees(model_class: type[SequenceToSequence]) -> None:
-    model = build(model_class, dropout=0.0)
+def test_it_learns_to_reverse_and_every_way_of_writing_agrees(
+    model_class: type[SequenceToSequence], seed: int, record_property: Callable[[str, float], None]
+) -> None:
+    model = build(model_class, seed, dropout=0.0)
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     for step in range(300):
-        source, inputs, targets = reversal(32, 4, step)
+        source, inputs, targets = reversal(32, 3, 1000 * seed + step)
+        optimizer.param_groups[0]["lr"] = 0.01 * (1 - step / 300)
         outputs, _ = model.decoder(model.embedding(inputs), model.begin(source))
         loss = model.training_loss(outputs, targets) / (targets != IGNORE).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    source, inputs, targets = reversal(40, 4, 10_000)
+    source, inputs, targets = reversal(40, 3, 1_000_000)
     expected = [row[row > 0].tolist() for row in targets]
     model.eval()
     found = {}
@@ -64,7 +69,8 @@ def test_it_learns_to_reverse_and_every_way_of_writing_agrees(model_class: type[
         found[name] = [best[:-1] if best[-1] == EOS else best for best, *_ in texts]
     assert found["greedy"] == found["beam of 1"]
     right = [text == wanted for text, wanted in zip(found["greedy"], expected, strict=True)]
-    assert sum(right) >= (36 if model_class is not LSTMTranslator else 24)
+    record_property("result", sum(right))
+    assert sum(right) >= 32  # of 40; ten seeds: Attention 40 ± 0, Transformer 39.8 ± 0.4, LSTM 38.8 ± 1.3
     for row in range(5):  # alone as in company
         with torch.no_grad():
             start = model.begin(tuple(part[row : row + 1] for part in source))

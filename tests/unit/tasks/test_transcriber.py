@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,13 +45,14 @@ def test_the_loss_is_the_sum_over_all_paths() -> None:
     assert float(model._nats(logs, keep, targets)) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.learns
 @pytest.mark.parametrize("model_class", MODELS)
-def test_it_learns_a_batch_by_heart_and_fillers_change_nothing(
-    model_class: type[Transcriber], tiny_audio_dataset: Path
+def test_it_overfits_a_batch_and_rows_that_fill_it_change_nothing(
+    model_class: type[Transcriber], tiny_audio_dataset: Path, seed: int, record_property: Callable[[str, float], None]
 ) -> None:
     data = AudioDataModule(tiny_audio_dataset)
     samples = data.samples("train")
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = model_class(data.dataset.target.size, 8000, 32, 1, dropout=0.0, ear=Ear(bands=20))
     ids = np.argsort(samples.lengths)[:4]
     batch, filled = (
@@ -59,12 +61,15 @@ def test_it_learns_a_batch_by_heart_and_fillers_change_nothing(
     )
     losses = [float(model._nats(*model(*each.source), each.targets)) for each in (batch, filled)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    for _ in range(200):
+    optimizer, steps, loss = torch.optim.Adam(model.parameters(), 0.01), 0, torch.tensor(torch.inf)
+    while loss > 0.005 and steps < 800:  # ten seeds: LSTM 180 ± 60, Transformer 94 ± 5, Conformer 89 ± 7 steps
+        steps += 1
         loss = model._nats(*model(*batch.source), batch.targets) / batch.predictions
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    record_property("steps", steps)
+    assert loss <= 0.005
     model.eval()
     expected = [samples.split.target(int(sample)).tolist() for sample in ids]
     with torch.no_grad():

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.timeouts import scaled
+
 pytestmark = pytest.mark.slow
 
 CONFIG = """
@@ -27,7 +29,7 @@ tracking: {{project: p, gradients: 4}}
 def unroll(home, *arguments):
     """A verb in a process of its own."""
     command = [sys.executable, "-m", "pipeline", *arguments]
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=scaled(150))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

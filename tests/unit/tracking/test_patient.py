@@ -17,6 +17,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from pipeline import sync
 from pipeline.tracking import patient
 from pipeline.tracking.patient import PatientWandbLogger
+from tests.timeouts import scaled
 
 BLOCK = 32768  # bytes, of the LevelDB log format that the client writes
 
@@ -68,7 +69,7 @@ def live(written, mode, *steps):
 
 def until(there):
     """Wait for it."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + scaled(60)
     while not there():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -96,7 +97,7 @@ def test_the_client_s_own_reader_makes_one_run_of_the_offline_files(written, ser
     live(written.attempt(20), "offline", 30).finish()
     files = sorted(str(path) for path in written.run.path.glob("wandb/offline-run-*"))
     command = [sys.executable, "-m", "wandb", "sync", "--yes", *files]
-    subprocess.run(command, check=True, capture_output=True, timeout=120, cwd=written.run.path)
+    subprocess.run(command, check=True, capture_output=True, timeout=scaled(60), cwd=written.run.path)
     assert list(server.rows) == ["id123456"]
     assert [row["step"] for row in server.rows["id123456"]] == [10, 20, 30]
 
