@@ -14,6 +14,11 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["WANDB_SILENT"] = "true"
 
 import pytest
+from hypothesis import settings
+
+# The same examples each time, however slow the machine is: a property that fails does so for everybody.
+settings.register_profile("same", derandomize=True, deadline=None, max_examples=100)
+settings.load_profile("same")
 
 REPOSITORY = Path(__file__).parent.parent
 
