@@ -1,0 +1,118 @@
+"""Which document is in which split, and what tokenizers learn, stays the same from version to version."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from pipeline.cli import main
+from pipeline.dataset import Dataset
+
+WORDS = [
+    "the",
+    "cat",
+    "sees",
+    "rain",
+    "and",
+    "hears",
+    "a",
+    "song",
+    "of",
+    "my",
+    "aunt",
+    "who",
+    "eats",
+    "warm",
+    "bread",
+    "in",
+    "the",
+    "rain",
+]
+DOCUMENTS = [" ".join(WORDS[(n * k) % len(WORDS)] for k in range(1, 4 + n % 5)) + f", {n}." for n in range(60)]
+SHARES = ["--validation-share", "0.2", "--test-share", "0.1"]
+WRITTEN = "the cats eat, and naïve aunts see 7 songs"
+
+
+def prepare(kind: str, folder: Path, *arguments: Any) -> Dataset:
+    assert main(["prepare", kind, *map(str, arguments), "--output", str(folder / "dataset")]) == 0
+    return Dataset.open(folder / "dataset")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty documents, a line each."""
+    file = tmp_path_factory.mktemp("golden") / "corpus.txt"
+    file.write_text("\n".join(DOCUMENTS) + "\n", encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("cut", ["hash", "tail"])
+def test_a_document_is_in_the_split_that_it_was_in(golden: Any, corpus: Path, tmp_path: Path, cut: str) -> None:
+    options = ["--documents", "line", "--tokenizer", "byte", "--workers", 1, "--cut", cut]
+    dataset = prepare("text", tmp_path, corpus, *options, *SHARES)
+    reader = Tokenizer.from_file(str(dataset.target.file))
+    ids = {name: split.read(0, split.tokens) for name, split in dataset.splits.items()}
+    ends = {name: np.flatnonzero(tokens == dataset.target.eos) for name, tokens in ids.items()}
+    found = {name: [reader.decode(part) for part in np.split(ids[name], ends[name] + 1)] for name in ids}
+    golden("prepared", f"text by {cut}", {name: found[name] for name in ("validation", "test")})
+
+
+def test_a_pair_is_in_the_split_that_it_was_in(golden: Any, tmp_path: Path) -> None:
+    (tmp_path / "pairs.tsv").write_text("".join(f"{text}\t{text[::-1]}\n" for text in DOCUMENTS), encoding="utf-8")
+    dataset = prepare("pairs", tmp_path, "--train", tmp_path / "pairs.tsv", "--tokenizer", "byte", *SHARES)
+    golden("prepared", "pairs", {name: texts(dataset, name, "text") for name in ("validation", "test")})
+
+
+def texts(dataset: Dataset, split: str, column: str) -> list[str]:
+    rows = dataset.splits[split]
+    return [rows.value(column, row) for row in range(rows.rows)]
+
+
+@pytest.mark.parametrize("kind", ["audio", "labels", "pixels", "captions"])
+def test_a_record_is_in_the_split_that_it_was_in(golden: Any, request: pytest.FixtureRequest, kind: str) -> None:
+    dataset = Dataset.open(request.getfixturevalue(f"tiny_{kind}_dataset"))
+    golden("prepared", kind, {name: texts(dataset, name, "name") for name in ("validation", "test")})
+
+
+def test_no_speaker_is_in_another_split_than_before(golden: Any, tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    (tmp_path / "clips").mkdir()
+    for n in range(40):
+        soundfile.write(
+            tmp_path / "clips" / f"yes_speaker{n % 9}_{n}.wav", np.sin(np.arange(1600) * (n + 1) / 50) / 2, 8000
+        )
+    options = ["--pattern", "{label}_{speaker}_{index}", "--by-speaker", "--rate", 8000, "--workers", 1]
+    dataset = prepare("audio", tmp_path, tmp_path / "clips", *options, *SHARES)
+    golden("prepared", "speakers", {name: sorted(set(texts(dataset, name, "speaker"))) for name in dataset.splits})
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("kind", ["series", "trajectories", "recall", "text", "captions", "pixels"])
+def test_a_dataset_has_the_splits_that_it_had(golden: Any, request: pytest.FixtureRequest, kind: str) -> None:
+    """But files, their sizes and checksums, which change with the libraries that write them."""
+    manifest = json.loads((request.getfixturevalue(f"tiny_{kind}_dataset") / "dataset.json").read_text())
+    splits = {name: {**split, "shards": len(split["shards"])} for name, split in manifest["splits"].items()}
+    known = {key: manifest[key] for key in ("format", "kind", "vocab_size", "eos") if key in manifest}
+    golden("prepared", f"dataset of {kind}", {"keys": sorted(manifest), **known, **splits}, within=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["byte", "character", "word", "bpe", "unigram"])
+def test_a_tokenizer_learns_what_it_learned(golden: Any, corpus: Path, tmp_path: Path, kind: str) -> None:
+    """Whole where it is small; of bpe and unigram what comes after the bytes."""
+    size = ["--vocab-size", 300] if kind in ("bpe", "unigram") else []
+    options = ["--documents", "line", "--tokenizer", kind, "--workers", 1, *size]
+    dataset = prepare("text", tmp_path, corpus, *options, *SHARES)
+    reader = Tokenizer.from_file(str(dataset.target.file))
+    vocabulary = sorted(reader.get_vocab(), key=reader.get_vocab().__getitem__)
+    learned = vocabulary if kind in ("character", "word") else vocabulary[:3] + vocabulary[256:]
+    encoded = reader.encode(WRITTEN)
+    read = {
+        "ids": encoded.ids,
+        "text": reader.decode(encoded.ids),
+        "eos": dataset.target.eos,
+        "size": dataset.target.size,
+    }
+    golden("tokenizers", kind, {**read, "learned": learned})

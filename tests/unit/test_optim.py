@@ -1,0 +1,122 @@
+"""Learning rates against formulas of others, and which parameters are decayed."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
+
+from pipeline.optim import EpochDecay, Plateau, Schedule, WarmupCosine, gradient_norm, parameter_groups, total_steps
+
+LOSSES = [5.0, 4.0, 4.0, 3.9, 4.1, 3.95, 3.8, 4.0, 3.8, 3.9, 3.9, 3.9, 3.9, 3.9, 3.7, 3.9, 3.9, 3.9, 3.9, 3.9, 3.9]
+
+
+@pytest.mark.parametrize(("warmup", "share", "total"), [(100, 0.1, 1000), (10, 0.0, 64), (1, 0.5, 7), (0, 0.25, 40)])
+def test_warm_up_is_a_line_and_what_follows_half_a_cosine(warmup: int, share: float, total: int) -> None:
+    """(1 + cos x) / 2 = cos²(x / 2), and the closed form of torch's own schedule from the end of the warm-up on."""
+    schedule = WarmupCosine(warmup, share)
+    reference = CosineAnnealingLR(optimizer := SGD([nn.Parameter(torch.zeros(1))], 1.0), total - warmup, share)
+    for step in range(warmup):
+        assert schedule.scale(step, total, 9) == pytest.approx((step + 1) / warmup, rel=1e-12)
+    for step in range(warmup, total + 1):
+        half = math.cos(math.pi * (step - warmup) / (total - warmup) / 2) ** 2
+        assert schedule.scale(step, total, 9) == pytest.approx(share * (1 - half) + half, rel=1e-12)
+        assert schedule.scale(step, total, 9) == pytest.approx(reference.get_last_lr()[0], rel=1e-6, abs=1e-12)
+        optimizer.step()
+        reference.step()
+
+
+def test_a_cosine_begins_at_the_peak_and_ends_at_its_share() -> None:
+    schedule = WarmupCosine(100, 0.1)
+    assert [schedule.scale(step, 1000, 9) for step in (99, 100)] == [1.0, 1.0]
+    assert schedule.scale(550, 1000, 9) == pytest.approx(0.55)
+    assert [schedule.scale(step, 1000, 9) for step in (1000, 1001, 5000)] == pytest.approx([0.1] * 3)
+
+
+def test_without_a_last_step_the_peak_is_kept() -> None:
+    assert [WarmupCosine(4).scale(step, 0, 9) for step in (0, 2, 3, 4, 10_000)] == [0.25, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_a_run_that_is_shorter_than_its_warm_up_never_leaves_it() -> None:
+    assert [WarmupCosine(10, 0.1).scale(step, 5, 9) for step in (0, 4, 9)] == [0.1, 0.5, 1.0]
+    assert WarmupCosine(10, 0.1).scale(10, 10, 9) == 1.0
+    assert WarmupCosine(10, 0.1).scale(11, 10, 9) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("constant", "factor", "per_epoch"), [(6, 1 / 1.2, 13), (1, 0.5, 1), (0, 0.9, 4), (14, 0.87, 5)]
+)
+def test_a_rate_that_decays_by_epoch_is_multiplied_once_in_each(constant: int, factor: float, per_epoch: int) -> None:
+    schedule, expected = EpochDecay(constant, factor), 1.0
+    for epoch in range(1, 25):  # counted from 1
+        expected *= factor if epoch > constant else 1.0
+        for step in (per_epoch * (epoch - 1), per_epoch * epoch - 1):
+            assert schedule.scale(step, 0, per_epoch) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("factor", "patience"), [(0.25, 1), (0.5, 0), (0.1, 3)])
+def test_a_plateau_is_found_where_torch_finds_it(factor: float, patience: int) -> None:
+    schedule = Plateau(factor, patience)
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], 1.0)
+    reference = ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=0.0, eps=0.0)
+    assert schedule.scale(0, 100, 9) == 1.0
+    for loss in LOSSES:
+        schedule.observe(loss)
+        reference.step(loss)
+        assert schedule.scale(0, 100, 9) == pytest.approx(reference.get_last_lr()[0], rel=1e-12)
+        assert schedule.scale(99, 0, 1) == schedule.scale(0, 100, 9)
+    assert schedule.current < factor  # lowered more than once
+
+
+@pytest.mark.parametrize("cut", range(len(LOSSES)))
+def test_a_loaded_plateau_continues_as_the_saved_one(cut: int) -> None:
+    saved, loaded = Plateau(0.5, 2), Plateau(0.5, 2)
+    for loss in LOSSES[:cut]:
+        saved.observe(loss)
+    loaded.load_state_dict(saved.state_dict())
+    for loss in LOSSES[cut:]:
+        saved.observe(loss)
+        loaded.observe(loss)
+        assert loaded.state_dict() == saved.state_dict()
+        assert loaded.scale(0, 0, 1) == saved.scale(0, 0, 1)
+
+
+@pytest.mark.parametrize("schedule", [WarmupCosine(5), EpochDecay(2)], ids=lambda each: type(each).__name__)
+def test_other_schedules_do_not_look_at_validation(schedule: Schedule) -> None:
+    before = [schedule.scale(step, 30, 4) for step in range(30)]
+    for loss in LOSSES:
+        schedule.observe(loss)
+    assert [schedule.scale(step, 30, 4) for step in range(30)] == before
+    assert schedule.state_dict() == {}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "expected"),
+    [(None, -1, 0), (-1, -1, 0), (3, -1, 51), (None, 9, 9), (-1, 9, 9), (3, 50, 50), (3, 51, 51), (3, 52, 51)],
+)
+def test_a_run_ends_at_the_first_of_its_limits(epochs: int | None, steps: int, expected: int) -> None:
+    assert total_steps(epochs, steps, 17) == expected
+
+
+def test_matrices_are_decayed_and_vectors_are_not_each_in_the_order_of_the_module() -> None:
+    module = nn.Sequential(nn.Embedding(5, 3), nn.LayerNorm(3), nn.Conv1d(3, 3, 2), nn.Linear(3, 2), nn.Linear(2, 2))
+    module[3].requires_grad_(False)
+    matrices, vectors = parameter_groups(module)
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    assert [names[id(each)] for each in matrices["params"]] == ["0.weight", "2.weight", "4.weight"]
+    assert [names[id(each)] for each in vectors["params"]] == ["1.weight", "1.bias", "2.bias", "4.bias"]
+    assert "weight_decay" not in matrices
+    assert vectors["weight_decay"] == 0.0
+
+
+def test_a_group_without_parameters_is_left_out() -> None:
+    assert [list(group) for group in parameter_groups(nn.Linear(2, 2, bias=False))] == [["params"]]
+    assert [list(group) for group in parameter_groups(nn.LayerNorm(2))] == [["params", "weight_decay"]]
+
+
+def test_the_norm_of_a_gradient_is_over_all_parameters_that_have_one() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    module[0].weight.grad, module[0].bias.grad = torch.tensor([[1.0, 2.0], [2.0, 4.0]]), torch.tensor([8.0, 10.0])
+    assert gradient_norm(module).item() == pytest.approx(math.sqrt(1 + 4 + 4 + 16 + 64 + 100))
