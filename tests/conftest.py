@@ -27,11 +27,11 @@ os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(
 import pytest
 from hypothesis import settings
 
+from tests.timeouts import scaled
+
 # The same examples each time, however slow the machine is: a property that fails does so for everybody.
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("same")
-
-from tests.timeouts import scaled
 
 REPOSITORY = Path(__file__).parent.parent
 # Before pytest-timeout reads it: no test takes a minute on a quiet machine.
