@@ -66,7 +66,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
                 logging_batch_size_per_gpu=1,
             )
         except ImportError as error:
-            raise ConfigError(f"DeepSpeed cannot be imported ({error}): make setup-deepspeed") from error
+            raise ConfigError(f"DeepSpeed cannot be imported ({error}): pip install 'unroll[deepspeed]'") from error
         assert isinstance(self.config, dict)
         self.config["zero_force_ds_cpu_optimizer"] = False  # any optimizer of the config
         self.stage = stage

@@ -1,6 +1,8 @@
 """Runs on a tiny corpus, each in a forked process, killed where a test wants it."""
 
+import importlib.util
 import os
+import pkgutil
 import signal
 import sys
 import traceback
@@ -27,6 +29,21 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--documents", "line", "--tokenizer", "character", "--workers", "1"]
     assert data_prep.text.main([*arguments, "--output", str(folder / "data"), *options]) == 0
     return folder / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported_before_the_first_fork() -> None:
+    """Import once what every run imports: under the checks of shapes that takes five times as long as the run."""
+    import lightning.pytorch.cli  # noqa: F401
+
+    import pipeline
+
+    for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
+        if module.name != "pipeline.__main__":
+            importlib.import_module(module.name)
+    if importlib.util.find_spec("deepspeed"):
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        importlib.import_module("deepspeed.runtime.engine")
 
 
 def in_a_fork(work: Callable[[], int]) -> int:

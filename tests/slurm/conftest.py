@@ -57,17 +57,26 @@ class Training:
             **({} if self.cluster.isolated else {"MASTER_ADDR": "127.0.0.1"}),  # names of nodes do not resolve
         }
 
-    def submit(self, *overrides: str, hold: str = "", nodes: str = "2", options: Sequence[str] = ()) -> "Training":
-        """Hand the run to Slurm, two nodes with two tasks each, unless the options say otherwise.
+    def submit(
+        self, *overrides: str, hold: str = "", nodes: str = "2", tasks: int = 1, options: Sequence[str] = ()
+    ) -> "Training":
+        """Hand the run to Slurm, two nodes with one task each, unless the arguments say otherwise.
 
         Args:
             overrides: of the config.
             hold: the steps before which every process waits for `go`, or a signal.
             nodes: as sbatch takes them.
+            tasks: on each node; every one imports everything, which is most of what a test costs.
             options: of sbatch.
         """
         self.job = self.cluster.sbatch(
-            *(f"--chdir={self.folder}", f"--output={self.log}", f"--nodes={nodes}", "--ntasks-per-node=2", *options),
+            *(
+                f"--chdir={self.folder}",
+                f"--output={self.log}",
+                f"--nodes={nodes}",
+                f"--ntasks-per-node={tasks}",
+                *options,
+            ),
             *(REPOSITORY / "slurm" / "train.sbatch", self.folder / "lstm.yaml", "--run", self.name, *overrides),
             **self.environment(hold),
             **({"UNROLL_NODES": nodes} if "-" in nodes else {}),
@@ -88,7 +97,7 @@ class Training:
         file = self.path / "run.json"
         return json.loads(file.read_text()) if file.exists() else {"attempts": []}
 
-    def wait_until_held(self, processes: int = 4, attempt: int = 1) -> None:
+    def wait_until_held(self, processes: int = 2, attempt: int = 1) -> None:
         """Until all processes of that attempt stand at the step."""
 
         def stand() -> bool:

@@ -91,7 +91,7 @@ def test_a_job_of_higher_priority_takes_the_nodes(training: Runs, straight: Any)
 
 
 def test_a_task_is_killed(training: Runs, straight: Any) -> None:
-    run = training("killed").submit(hold="7")
+    run = training("killed").submit(hold="7", nodes="1", tasks=2)
     run.wait_until_held()
     os.kill(run.cluster.tasks(run.job)[-1], signal.SIGKILL)
     run.until(lambda: "queued again" in run.told())
@@ -125,7 +125,7 @@ def test_a_node_loses_its_power(training: Runs, straight: Any) -> None:
 def test_a_run_goes_on_with_fewer_nodes_and_with_more(training: Runs, straight: Any) -> None:
     from pipeline.callbacks import witness
 
-    run = training("elastic").submit(hold="4,8", nodes="1-2")
+    run = training("elastic").submit(hold="4,8", nodes="1-2", tasks=2)
     others = run.cluster.nodes[1:]
     run.wait_until_held(4)
     run.cluster.tell("scontrol", "update", f"NodeName={','.join(others)}", "State=DRAIN", "Reason=test")

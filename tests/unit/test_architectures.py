@@ -64,7 +64,7 @@ def test_a_bag_knows_the_values_and_not_whose_they_are(seed, record_property):
     bag = learned(seeded(BagOfWords), lambda _: Association(0, 4, 8), options)
     right = accuracy(bag, Association(0, 4, 8))
     record_property("result", right)
-    assert 0.19 < right < 0.36  # one in four
+    assert 0.17 < right < 0.36  # one in four; ten seeds, on the same questions: 0.203 ± 0.008
 
 
 @pytest.mark.learns
@@ -74,8 +74,8 @@ def test_what_a_small_window_cannot_see_is_chance(seed, record_property):
     seen, unseen = accuracy(near, Copy(3, 1, 4)), accuracy(near, Copy(9, 1, 4))
     record_property("seen", seen)
     record_property("unseen", unseen)
-    assert seen > 0.95
-    assert unseen < 0.5
+    assert seen > 0.95  # ten seeds: 1 ± 0
+    assert unseen < 0.5  # ten seeds: 0.19 ± 0.01
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def test_it_learns_which_key_was_pressed(
     out = capsys.readouterr().out
     [accuracy] = [float(line.split()[1]) for line in out.splitlines() if "test/accuracy" in line]
     record_property("result", accuracy)
-    assert accuracy > 80  # guessing is right in 6 of 100
+    assert accuracy > 75  # guessing gives 6; ten seeds: 97 ± 3, 98 ± 2 and 95 ± 4.3
     rows = out[out.index("true class") :].splitlines()[2:]
     counts = [[int(count) for count in row.split()[1:]] for row in rows]
     right = sum(counts[at][at] for at in range(16))
@@ -114,6 +114,6 @@ def test_it_learns_which_shape_it_reads_pixel_by_pixel(
     out = capsys.readouterr().out
     [accuracy] = [float(line.split()[1]) for line in out.splitlines() if "val/accuracy" in line]
     record_property("result", accuracy)
-    assert accuracy > 60  # guessing is right in 33 of 100
+    assert accuracy > 55  # guessing gives 33; ten seeds: 75 ± 4.8
     assert main(["generate", "shapes", "--prompt", "circle"]) == 2
     assert "writes no texts: unroll test tells how often it is right" in capsys.readouterr().err

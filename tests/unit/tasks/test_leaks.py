@@ -104,7 +104,9 @@ def test_no_model_is_better_than_the_source_of_the_text(
     data = TextDataModule(corpus.path, cut, context=32, global_batch_size=32)
     found = learned(make(vocab_size=data.dataset.target.size, width=32), data)
     record_property("excess", found - corpus.nats)
-    assert found > corpus.nats - 0.001
+    assert (
+        found > corpus.nats - 0.001
+    )  # ten seeds: from 0.0044 ± 0.0002 to 0.0161 ± 0.0018 above, BagOfWords 0.545 ± 0.002
     if make is not BagOfWordsLanguageModel:  # it cannot know which letter came last
         assert found < corpus.nats + 0.05
 
@@ -124,4 +126,4 @@ def test_the_detector_notices_a_leak(
     data = TextDataModule(corpus.path, "windows", context=32, global_batch_size=32)
     found = learned(NGramLanguageModel(vocab_size=data.dataset.target.size, width=32), data)
     record_property("share", found / corpus.nats)
-    assert found < corpus.nats / 2
+    assert found < corpus.nats / 2  # ten seeds: 0.0005 ± 0.0001 of it
