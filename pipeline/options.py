@@ -87,7 +87,7 @@ class Dropped:
         named = isinstance(default, dict) and default.get("class_path") == path
         if not named or self._key() in {key for key, _, _ in self._changes}:
             return {}
-        return _defaults(path) | default.get("init_args", {})
+        return {**_defaults(path), **default.get("init_args", {})}
 
     def _key(self) -> str:
         return ".init_args.".join(action.dest for action in self.parsing)
