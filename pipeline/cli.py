@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def flush_denormals() -> None:
-    """Replace numbers below 1e-38 by zero on the CPU, where they cost tens of times as much as others.
+    """Replace numbers below 1e-38 by zero on the CPU, where arithmetic with them is many times slower.
 
     The processor keeps this setting for each thread, and a new thread or a forked process takes that of the thread that
     makes it. So the main thread sets it before any other is made: those of OpenMP in the first parallel operation, of
