@@ -38,6 +38,9 @@ VERBS = {
     "demo": ("pipeline.demo", "all of it in five minutes, on the built-in corpus"),
 }
 
+# verbs that run a network in this process
+COMPUTING = ("fit", "validate", "test", "generate", "play", "diagnose", "architectures")
+
 HELP = """usage: unroll VERB [OPTIONS]
 
 Train sequence models; lose nothing when they are stopped.
@@ -81,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
             stop.install()  # before torch is imported: a signal in those seconds is not lost
             slurm.adopt()
             rest = [verb, *rest]
+        if verb in COMPUTING and not {"-h", "--help"} & set(rest):
+            flush_denormals()
         return int(importlib.import_module(module).main(rest))
     except UserError as error:
         return complain(str(error), error.exit_code, error.shared)
@@ -96,6 +101,18 @@ def main(argv: list[str] | None = None) -> int:
         mend = "make room" if error.errno in FULL else "choose another place, or change its rights"
         where = f"{error.filename}: " if error.filename else ""
         return complain(f"{where}{error.strerror}; {mend}, then the same command goes on", 1)
+
+
+def flush_denormals() -> None:
+    """Replace numbers below 1e-38 by zero on the CPU, where arithmetic with them is many times slower.
+
+    The processor keeps this setting for each thread, and a new thread or a forked process takes that of the thread that
+    makes it. So the main thread sets it before any other is made: those of OpenMP in the first parallel operation, of
+    gloo, of the loader's workers. The backward pass on the CPU runs in the thread that calls it.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)  # False, and nothing else happens, on a processor that has no such setting
 
 
 def complain(message: str, exit_code: int, shared: bool = True) -> int:

@@ -87,7 +87,12 @@ def tell_size(cli: Any, name: str, shape: Layout) -> tuple[float, int | None]:
     steps = total_steps(trainer.max_epochs, trainer.max_steps, len(plan)) or None
     parameters = sum(parameter.numel() for parameter in task.parameters())
     micro = "1 micro-batch" if share.accumulation == 1 else f"{share.accumulation} micro-batches"
+    optimizer = task.check_optimizer()
+    options = [
+        f"{key}={value}" for key, value in optimizer.defaults.items() if value is not None and value is not False
+    ]
     _tell("run", f"{name}: {type(task).__name__}, {parameters:,} parameters")
+    _tell("optimizer", f"{type(optimizer).__name__}: {', '.join(options)}")
     _tell("a step", f"{tokens:,.0f} tokens on {shape.processes} processes, {micro} of {rows} samples on each")
     _tell("an epoch", f"{len(plan):,} steps, {len(plan) * tokens / 1e6:,.1f} million tokens")
     end = "without end: give trainer.max_steps or max_epochs"

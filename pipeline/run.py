@@ -287,6 +287,10 @@ def build_model(config: dict[str, Any]) -> Any:
     from jsonargparse import ArgumentParser
     from lightning.pytorch import LightningModule
 
+    from pipeline import options
+
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model")
-    return parser.instantiate_classes(parser.parse_object({"model": config})).model
+    with options.of_their_class():
+        parsed = parser.parse_object({"model": config})
+    return parser.instantiate_classes(parsed).model

@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from pipeline import audience, launch, rendezvous, stop, sweep
+from pipeline import audience, launch, options, rendezvous, stop, sweep
 from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.execution import Execution
 from pipeline.callbacks.guard import Guard
@@ -83,13 +83,16 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what `main` was given: sys.argv begins with the verb."""
-        try:
-            self.config = parser.parse_args(args)
-        except UserError:
-            raise
-        except Exception as error:  # jsonargparse raises its own, argparse's and what a constructor raised
-            keys = parser.get_defaults(skip_validation=True).keys()
-            raise own(error) or ConfigError(plainly(str(error), keys)) from error
+        with options.of_their_class() as dropped:
+            try:
+                self.config = parser.parse_args(args)
+            except UserError:
+                raise
+            except Exception as error:  # jsonargparse raises its own, argparse's and what a constructor raised
+                keys = parser.get_defaults(skip_validation=True).keys()
+                raise own(error) or ConfigError(plainly(str(error), keys)) from error
+            finally:  # also where --print_config exits
+                _print_dropped(tuple(dropped.lines()))
 
     def _set_seed(self) -> None:
         """Each process seeds itself when it builds."""
@@ -258,6 +261,14 @@ def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
             print(f"  {name:24}{value:.4f}")
         for line in model.report():
             print(line)
+
+
+@cache
+def _print_dropped(lines: tuple[str, ...]) -> None:
+    """Print options that a config drops, once where it is parsed several times."""
+    if launch.rank() == 0:
+        for line in lines:
+            print(f"unroll: {line}", file=sys.stderr, flush=True)
 
 
 def _linked(name: str, data: Any) -> Any:

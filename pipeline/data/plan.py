@@ -138,6 +138,7 @@ def permute(places: Ids, size: int, key: tuple[int, ...]) -> Ids:
     A Feistel network of four rounds is a bijection on the next power of four; places that leave the range
     walk on until they are back in it (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
     """
+    assert places.max(initial=0) < size  # another place would never come back into the range
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << half) - 1)
     keys = np.random.SeedSequence([abs(part) for part in key]).generate_state(4, np.uint64).astype(np.uint64)

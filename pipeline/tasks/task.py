@@ -87,14 +87,14 @@ class Task(LightningModule):
         trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined]
         return total_steps(trainer.max_epochs, trainer.max_steps, data.steps_per_epoch)
 
-    def check_optimizer(self) -> None:
-        """Try the optimizer's settings on a parameter that is none of the model's.
+    def check_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer with its settings, of one parameter that is none of the model's.
 
         Raises:
             ConfigError: the optimizer does not take them.
         """
         try:
-            self.optimizer_of([{"params": [nn.Parameter(torch.zeros(1, device="cpu"))]}])
+            return self.optimizer_of([{"params": [nn.Parameter(torch.zeros(1, device="cpu"))]}])
         except (ValueError, TypeError, RuntimeError) as error:
             raise ConfigError(f"model.init_args.optimizer: {error}") from error
 

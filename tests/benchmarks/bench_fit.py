@@ -1,10 +1,11 @@
 """Training through the pipeline against a bare PyTorch loop over the same network and the same batches.
 
-    python tests/benchmarks/bench_fit.py [ARCHITECTURE ...] [--steps 12] [--rounds 3] [--device cpu]
+    python tests/benchmarks/bench_fit.py [ARCHITECTURE ...] [--after 0] [--steps 12] [--rounds 3] [--device cpu]
 
-Both sides train in turns in one process: same windows, same loss, AdamW and clipping. The pipeline's side has what a
-run has: monitor, journal, randomness by step, agreement on stopping. The median of the ratios of tokens per second
-is printed, at about 10 M parameters.
+Both sides train in turns in one process: same first weights, same windows, same loss, AdamW and clipping. The
+pipeline's side has what a run has: monitor, journal, randomness by step, agreement on stopping. The median of the
+ratios of tokens per second is printed, at about 10 M parameters. The speed of a step may change as weights are
+trained: `--after N` measures from the weights that N steps give. Both sides flush denormal numbers, as a run does.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import pipeline.models
 from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.randomness import Randomness
+from pipeline.cli import flush_denormals
 from pipeline.data.text import TextDataModule
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.level_model import LevelModel
@@ -90,7 +92,7 @@ def bare(model: LanguageModel, data: TextDataModule, steps: int, device: str) ->
     stream = windows.split.read(0, windows.split.tokens)
     began = 0.0
     for step in range(WARM + steps):
-        starts = np.maximum(plan.batch(0, step) * windows.context, 1)
+        starts = np.maximum(plan.batch(0, step % len(plan)) * windows.context, 1)
         rows = np.stack([stream[start - 1 : start + windows.context] for start in starts]).astype(np.int64)
         tokens = torch.from_numpy(rows).to(device)
         outputs, _ = model.network(model.embedding(tokens[:, :-1]))
@@ -112,10 +114,13 @@ def bare(model: LanguageModel, data: TextDataModule, steps: int, device: str) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("architectures", nargs="*")
+    parser.add_argument("--after", type=int, default=0, metavar="N", help="steps of training before those measured")
+    parser.add_argument("--width", type=int, help="of every architecture (default: about 10 M parameters)")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
+    flush_denormals()
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as name:
@@ -133,11 +138,16 @@ def measure(file: str, task: type[LanguageModel], folder: Path, options: argpars
     """One line of the table."""
     optimizer = partial(torch.optim.AdamW, lr=1e-3, fused=True)
     data = TextDataModule(folder / "data", context=64, global_batch_size=8)
+    model = task(vocab_size=2048, width=options.width or WIDTHS.get(file, 512), optimizer=optimizer)
+    if options.after:
+        through_pipeline(model, data, options.after - WARM, options.device, folder)
+    first = {name: value.cpu().clone() for name, value in model.state_dict().items()}
     tokens = 8 * 64 * options.steps
     rates = []
     for _ in range(options.rounds):
-        model = task(vocab_size=2048, width=WIDTHS.get(file, 512), optimizer=optimizer)
+        model.load_state_dict(first)
         seconds = through_pipeline(model, data, options.steps, options.device, folder)
+        model.load_state_dict(first)
         rates.append((tokens / seconds, tokens / bare(model, data, options.steps, options.device)))
     ratio = median(ours / theirs for ours, theirs in rates)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -109,8 +109,8 @@ def test_a_stop_at_any_step_around_the_trigger_changes_nothing(fit: Fit, state: 
 
 
 def test_two_processes_and_micro_batches_average_what_one_averages(fit: Fit, state: State) -> None:
-    gentle = ["model.init_args.dropout", 0.0, "model.init_args.optimizer.class_path", "torch.optim.SGD"]
-    options = [*gentle, "trainer.callbacks", json.dumps(EXPONENTIAL)]
+    gentle = ["model.init_args.optimizer.class_path", "torch.optim.SGD", "model.init_args.optimizer.init_args.lr", 0.01]
+    options = ["model.init_args.dropout", 0.0, *gentle, "trainer.callbacks", json.dumps(EXPONENTIAL)]
     assert fit("one", *options) == 0
     assert fit("two", *options, "trainer.devices", 2) == 0
     assert fit("four", *options, "data.init_args.per_device_batch_size", 4) == 0

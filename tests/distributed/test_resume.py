@@ -15,6 +15,8 @@ from pipeline.errors import DataError
 
 Fit = Callable[..., int]
 State = Callable[[str], dict[str, Any]]
+SGD = ["model.init_args.optimizer.class_path", "torch.optim.SGD", "model.init_args.optimizer.init_args.lr", 0.01]
+SGD += ["model.init_args.dropout", 0.0]
 
 
 def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:
@@ -97,12 +99,11 @@ def test_four_processes_sum_in_one_order_before_and_after_a_stop(fit: Fit, state
 
 
 def test_a_run_moves_from_two_processes_to_one_and_back(fit: Fit, state: State) -> None:
-    sgd = ["model.init_args.dropout", 0.0, "model.init_args.optimizer.class_path", "torch.optim.SGD"]
-    assert fit("straight", *sgd) == 0
-    assert fit("moving", *sgd, "trainer.devices", 2, die=(signal.SIGTERM, 4)) == 75
+    assert fit("straight", *SGD) == 0
+    assert fit("moving", *SGD, "trainer.devices", 2, die=(signal.SIGTERM, 4)) == 75
     micro = ["data.init_args.per_device_batch_size", 4]  # one process, four micro-batches a step
-    assert fit("moving", *sgd, *micro, die=(signal.SIGTERM, 9)) == 75
-    assert fit("moving", *sgd, "trainer.devices", 2) == 0
+    assert fit("moving", *SGD, *micro, die=(signal.SIGTERM, 9)) == 75
+    assert fit("moving", *SGD, "trainer.devices", 2) == 0
     straight, moving = state("straight"), state("moving")
     assert straight["global_step"] == moving["global_step"]
     for name, value in straight["state_dict"].items():
@@ -110,7 +111,6 @@ def test_a_run_moves_from_two_processes_to_one_and_back(fit: Fit, state: State) 
 
 
 def test_two_processes_and_micro_batches_learn_what_one_learns(fit: Fit, state: State) -> None:
-    sgd = ["model.init_args.dropout", 0.0, "model.init_args.optimizer.class_path", "torch.optim.SGD"]
     ways: dict[str, list[Any]] = {
         "one": [],
         "two": ["trainer.devices", 2],
@@ -118,7 +118,7 @@ def test_two_processes_and_micro_batches_learn_what_one_learns(fit: Fit, state: 
         "both": ["trainer.devices", 2, "data.init_args.per_device_batch_size", 2],
     }
     for name, keys in ways.items():
-        assert fit(name, *sgd, *keys) == 0
+        assert fit(name, *SGD, *keys) == 0
     for name in ways:
         for key, value in state("one")["state_dict"].items():
             torch.testing.assert_close(state(name)["state_dict"][key], value)

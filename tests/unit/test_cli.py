@@ -1,6 +1,7 @@
 """The command line tells what there is at once, and what the disk refuses in one line."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -57,3 +58,74 @@ def test_a_misspelt_option_is_one_line(verb: str, capsys: pytest.CaptureFixture[
     assert told.out == ""
     assert told.err.startswith("unroll: error: ")
     assert told.err.count("\n") == 1
+
+
+MEASURE_DENORMALS = """
+import json, os, sys, threading, types
+import torch
+from torch.utils.data import DataLoader, Dataset
+from pipeline import cli
+
+def kept(size=1):  # products below the smallest normal number that are not zero
+    return int((torch.full((size,), 1e-30) * torch.full((size,), 1e-10) != 0).sum())
+
+class Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(context, inputs):
+        return inputs.clone()
+    @staticmethod
+    def backward(context, gradient):
+        found["backward"] = kept(2**20)
+        return gradient
+
+class Workers(Dataset):
+    def __len__(self):
+        return 2
+    def __getitem__(self, index):
+        return kept()
+
+def forked(work):
+    reader, writer = os.pipe()
+    if not os.fork():
+        os.write(writer, json.dumps(work()).encode())
+        os._exit(0)
+    os.wait()
+    return json.loads(os.read(reader, 10**6))
+
+def measure():
+    torch.set_num_threads(2)
+    found.update(main=kept(), forked=forked(kept), loader=int(sum(DataLoader(Workers(), num_workers=1))))
+    found["threads"] = kept(2**20)  # divided between both
+    Backward.apply(torch.ones(1, requires_grad=True)).backward()
+    thread = threading.Thread(target=lambda: found.update(thread=kept()))
+    thread.start()
+    thread.join()
+    left = torch.full((512, 512), 1e-30, requires_grad=True)
+    right = torch.full((512, 512), 1e-13)
+    product = left @ right
+    found["product"] = int((product != 0).sum())
+    product.sum().mul(1e-30).backward()
+    found["gradient"] = int((left.grad != 0).sum())
+    return found
+
+found = {}
+plain = forked(measure)  # what is made of them in a process that does not flush
+sys.modules["verb"] = types.SimpleNamespace(main=lambda rest: verbs.update({verb: kept()}) or bool(measure()))
+verbs = {}
+for verb in cli.COMPUTING:
+    cli.VERBS[verb] = ("verb", "")
+    cli.main([verb, "RUN"])
+    torch.set_flush_denormal(False)
+print(json.dumps([plain, found, verbs]))
+"""
+
+
+def test_numbers_too_small_for_normal_ones_are_zero_in_every_thread_and_process_that_computes() -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    ran = subprocess.run([sys.executable, "-c", MEASURE_DENORMALS], capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    plain, flushed, verbs = json.loads(ran.stdout)
+    assert set(plain) == {"main", "forked", "loader", "threads", "backward", "thread", "product", "gradient"}
+    assert min(plain.values()) > 0
+    assert flushed == dict.fromkeys(plain, 0)
+    assert verbs == dict.fromkeys(cli.COMPUTING, 0)

@@ -1,0 +1,328 @@
+"""Options belong to the class that they are given for, at every key that takes a class."""
+
+import copy
+import functools
+import importlib
+import inspect
+import json
+import pkgutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_origin
+
+import jsonargparse
+import pytest
+import torch
+import yaml
+from jsonargparse import _typehints
+from lightning.pytorch import LightningDataModule, LightningModule
+
+import pipeline
+from pipeline import options, plan, training
+from pipeline.resume import kept_config
+from pipeline.run import build_model
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+LSTM = CONFIGS / "text" / "lstm.yaml"
+ZAREMBA = CONFIGS / "text" / "published" / "ptb_lstm_medium.yaml"
+DROPPED = "model.init_args.optimizer: torch.optim.SGD replaces torch.optim.AdamW, whose options are dropped: "
+# not for a model of matrices and vectors with dense gradients
+OTHER_OPTIMIZERS = {
+    "LBFGS": "one group of parameters, and a closure that is evaluated several times per step",
+    "Muon": "matrices only",
+    "SparseAdam": "sparse gradients only",
+}
+
+
+class Key(NamedTuple):
+    """A key that takes a class."""
+
+    owner: type
+    name: str
+    kind: type
+    inputs: int  # that a factory gives the class beside its options; 0 for an instance
+    many: bool  # a list of classes
+
+
+def keys() -> Iterator[Key]:
+    """The keys of every DataModule and task of the project, and of every part that one of their keys takes."""
+    for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    roots: list[type] = [LightningModule, LightningDataModule]
+    seen = set()
+    while roots:
+        for owner in _subclasses(roots.pop()):
+            if owner in seen or not owner.__module__.startswith("pipeline.") or inspect.isabstract(owner):
+                continue
+            seen.add(owner)
+            found = list(keys_of(owner))
+            roots += [key.kind for key in found]
+            yield from found
+
+
+def _subclasses(kind: type) -> Iterator[type]:
+    yield kind
+    for one in type.__subclasses__(kind):
+        yield from _subclasses(one)
+
+
+def keys_of(owner: type) -> Iterator[Key]:
+    """The keys of a class that take another class with options: not a dataclass, which takes no other, nor a type."""
+    for action in parser_of(owner)._actions:
+        hint = getattr(action, "_typehint", None)
+        if not isinstance(action, _typehints.ActionTypeHint) or get_origin(hint) is type:
+            continue
+        for kind in _typehints.get_class_types(hint):
+            if not _typehints.is_subclasses_disabled(kind):
+                yield Key(owner, action.dest, kind, _inputs(hint), _typehints.ActionTypeHint.supports_append(action))
+
+
+def _inputs(hint: Any) -> int:
+    if isinstance((given := next(iter(get_args(hint)), None)), list):
+        return len(given)
+    return max(map(_inputs, get_args(hint)), default=0)
+
+
+@functools.cache
+def parser_of(owner: type, option: str | None = None) -> Any:
+    """A parser of one option of a class, or of all, none of them required."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    others = {action.dest.split(".")[0] for action in parser_of(owner)._actions} - {option} if option else set()
+    parser.add_class_arguments(owner, skip=others)
+    for action in parser._actions:
+        action.required = False
+    return parser
+
+
+@functools.cache
+def subclass(kind: type, inputs: int, **defaults: int) -> str:
+    """The path of a new subclass with these options."""
+
+    def __init__(self: Any, *given: Any, **named: Any) -> None:
+        """Take inputs and options."""
+
+    positional, either = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("self", positional)]
+    parameters += [inspect.Parameter(f"input_{k}", positional, annotation=Any) for k in range(inputs)]
+    parameters += [inspect.Parameter(name, either, annotation=int, default=each) for name, each in defaults.items()]
+    __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    name = f"{kind.__name__}{inputs}{''.join(defaults).title()}"
+    made = type(name, (kind,), {"__init__": __init__, "__module__": __name__})
+    made.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
+    globals()[name] = made
+    return f"{__name__}.{name}"
+
+
+def parsed(key: Key, *values: dict[str, Any]) -> Any:
+    """What stands at a key after as many configs, each with a value for it."""
+    words = []
+    for value in values:
+        config: Any = [value] if key.many else value
+        for name in reversed(key.name.split(".")):
+            config = {name: config}
+        words += ["--config", json.dumps(config)]
+    config = parser_of(key.owner, key.name.split(".")[0]).parse_args(words)
+    return json.loads(json.dumps(config.get(key.name), default=lambda part: part.as_dict()))
+
+
+def told(key: Key, expected: dict[str, Any]) -> Any:
+    return [expected] if key.many else expected
+
+
+def test_another_class_has_its_own_defaults_at_every_key_and_the_same_class_keeps_its_options() -> None:
+    names = set()
+    for key in keys():
+        one, other = subclass(key.kind, key.inputs, shared=1, one=1), subclass(key.kind, key.inputs, shared=2, other=2)
+        before = {"class_path": one, "init_args": {"shared": 7, "one": 7}}
+        with options.of_their_class():
+            changed = parsed(key, before, {"class_path": other})
+        assert changed == told(key, {"class_path": other, "init_args": {"shared": 2, "other": 2}}), key
+        if (name := key.name.split(".")[-1]) not in names:
+            names.add(name)
+            with options.of_their_class():
+                merged = parsed(key, before, {"class_path": one, "init_args": {"one": 8}})
+            assert merged == told(key, {"class_path": one, "init_args": {"shared": 7, "one": 8}}), key
+            leaked = parsed(key, before, {"class_path": other})  # by jsonargparse alone
+            assert leaked == told(key, {"class_path": other, "init_args": {"shared": 7, "other": 2}}), key
+    assert names >= {"optimizer", "schedule", "network", "encoder", "decoder", "attention", "feedforward", "scores"}
+
+
+def test_no_default_of_a_signature_reaches_another_class() -> None:
+    classes = set()
+    for key in keys():
+        default = parser_of(key.owner).get_default(key.name)
+        if not isinstance(default, dict):
+            continue
+        names = parser_of(_typehints.import_object(default["class_path"])).get_defaults(skip_validation=True).keys()
+        shared = dict.fromkeys(set(names) - {"config", "params"} - {f"input_{k}" for k in range(9)}, 5)
+        other = subclass(key.kind, key.inputs, **shared)
+        with options.of_their_class():
+            assert parsed(key, {"class_path": other}) == told(key, {"class_path": other, "init_args": shared}), key
+        classes.add(default["class_path"])
+    assert "torch.optim.AdamW" in classes
+
+
+def parse(*words: str) -> training.CommandLine:
+    """The command line of text/lstm.yaml and more."""
+    training._print_dropped.cache_clear()
+    return training.parse([f"--config={LSTM}", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "expected"),
+    [
+        (
+            ["--model.init_args.optimizer=torch.optim.SGD"],
+            "model.init_args.optimizer.init_args.weight_decay",
+            0.0,
+        ),
+        (
+            ["--model.init_args.optimizer.init_args.weight_decay=0.2", "--model.init_args.optimizer.class_path=Adam"],
+            "model.init_args.optimizer.init_args.weight_decay",
+            0.0,
+        ),
+        (
+            ["--model.init_args.optimizer.init_args.weight_decay=0.2", "--model.init_args.optimizer=AdamW"],
+            "model.init_args.optimizer.init_args.weight_decay",
+            0.2,
+        ),
+        (
+            ["--model.init_args.optimizer=torch.optim.adamw.AdamW"],  # the same class by another name
+            "model.init_args.optimizer.init_args.weight_decay",
+            0.05,
+        ),
+        (["--model=pipeline.models.gru.GRULanguageModel"], "model.init_args.dropout", 0.0),
+        (
+            ["--model.init_args.schedule.final_share=0.5", "--model.init_args.schedule=pipeline.optim.Plateau"],
+            "model.init_args.schedule.init_args",
+            {"factor": 0.25, "patience": 1},
+        ),
+        (
+            [
+                f"--config={CONFIGS}/pixels/sequential_lstm.yaml",
+                "--model.init_args.encoder.init_args.network=pipeline.models.gru.GRU",
+            ],
+            "model.init_args.encoder.init_args.network.init_args.width",
+            256,
+        ),
+        (
+            [f"--config={CONFIGS}/run/zero3_offload.yaml", f"--config={CONFIGS}/run/fsdp.yaml"],
+            "trainer.strategy.init_args",
+            {"reshard_after_forward": True},
+        ),
+        (
+            [
+                '--trainer.callbacks=[{"class_path": "ExponentialAverage", "init_args": {"decay": 0.5}}]',
+                '--trainer.callbacks=[{"class_path": "pipeline.callbacks.averaging.TriggeredAverage"}]',
+            ],
+            "trainer.callbacks.0.init_args",
+            {"patience": 5},
+        ),
+    ],
+)
+def test_a_class_named_on_the_command_line_drops_the_options_before_it(
+    words: list[str], key: str, expected: Any
+) -> None:
+    found: Any = kept_config(parse(*words))
+    for name in key.split("."):
+        found = found[int(name) if name.isdigit() else name]
+    assert found == expected
+
+
+def test_what_is_dropped_is_printed_once_and_a_resolved_config_drops_nothing_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--model.init_args.optimizer.lr=2", "--model.init_args.optimizer=SGD", "--model.init_args.optimizer.lr=3"]
+    cli = parse(*words)
+    training.parse([f"--config={LSTM}", *words])  # as a tournament, which parses each entrant twice
+    printed = capsys.readouterr()
+    assert printed.err == f"unroll: {DROPPED}lr=2.0, betas=(0.9, 0.98), weight_decay=0.05, fused=True\n"
+    assert printed.out == ""
+    saved = tmp_path / "config.yaml"
+    saved.write_text(yaml.safe_dump(kept_config(cli)))
+    assert kept_config(training.parse([f"--config={saved}"])) == kept_config(cli)
+    monkeypatch.setenv("RANK", "1")
+    parse(*words)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_default_of_a_signature_is_named_where_it_would_have_mattered(capsys: pytest.CaptureFixture[str]) -> None:
+    training._print_dropped.cache_clear()
+    training.parse([f"--config={ZAREMBA}"])
+    assert capsys.readouterr().err == f"unroll: {DROPPED}weight_decay=0.01\n"
+
+
+@pytest.fixture
+def dataset(tiny_text_dataset: Path) -> list[str]:
+    sizes = [f"--model.init_args.{option}" for option in ("width=8", "depth=1", "dropout=0")]
+    return [f"--data.init_args.dataset={tiny_text_dataset}", *sizes]
+
+
+def test_the_printed_config_and_the_plan_show_the_optimizer_that_runs(
+    dataset: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"--config={LSTM}", f"--config={ZAREMBA}", *dataset]
+    task, _, _ = training.parse(words).build()
+    defaults = task.check_optimizer().defaults
+    assert (defaults["lr"], defaults["weight_decay"]) == (35.0, 0.0)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        training.parse([*words, "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["optimizer"]
+    assert printed == {"class_path": "torch.optim.SGD", "init_args": defaults}
+    plan.main([str(LSTM), str(ZAREMBA), "--", *dataset])
+    shown = "lr=35.0, momentum=0.0, dampening=0.0, weight_decay=0.0"
+    assert f"optimizer       SGD: {shown}" in capsys.readouterr().out.splitlines()
+
+
+OPTIMIZERS = [
+    name
+    for name, found in vars(torch.optim).items()
+    if inspect.isclass(found) and issubclass(found, torch.optim.Optimizer) and found is not torch.optim.Optimizer
+]
+
+
+def test_every_optimizer_of_torch_is_compared_or_left_out_for_a_reason() -> None:
+    assert set(OPTIMIZERS) > OTHER_OPTIMIZERS.keys()
+    assert len(OPTIMIZERS) - len(OTHER_OPTIMIZERS) >= 12
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in OTHER_OPTIMIZERS])
+def test_a_step_of_an_optimizer_of_torch_is_that_of_torch(name: str, dataset: list[str]) -> None:
+    before = ["=" + ("Adam" if name == "SGD" else "SGD"), ".lr=0.5", ".weight_decay=0.3", ".maximize=true"]
+    words = [f"--model.init_args.optimizer{word}" for word in (*before, f"=torch.optim.{name}")]
+    task, _, _ = parse(*dataset, *words, "--model.init_args.schedule=null").build()
+    task.configure_model()
+    bare = copy.deepcopy(task)
+    parameters = [list(model.parameters()) for model in (task, bare)]
+    vectors = {"params": [each for each in parameters[1] if each.ndim < 2], "weight_decay": 0.0}  # never decayed here
+    torch_optimizer: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, name)
+    optimizers = [
+        task.configure_optimizers(),
+        torch_optimizer([{"params": [each for each in parameters[1] if each.ndim >= 2]}, vectors]),
+    ]
+    initial = [each.clone() for each in parameters[0]]
+    for model, optimizer in zip((task, bare), optimizers, strict=True):
+        model(torch.arange(24).reshape(2, 12))[0].square().mean().backward()
+        optimizer.step()
+    assert type(optimizers[0]) is type(optimizers[1])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*parameters, strict=True))
+    assert not any(torch.equal(after, each) for after, each in zip(parameters[0], initial, strict=True))
+
+
+def test_a_rebuilt_model_has_the_optimizer_of_its_config() -> None:
+    made = {"vocab_size": 9, "width": 8, "optimizer": {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 0.1}}}
+    task = build_model({"class_path": "pipeline.models.lstm.LSTMLanguageModel", "init_args": made})
+    assert task.check_optimizer().defaults == torch.optim.RMSprop([torch.zeros(1)], lr=0.1).defaults
+
+
+def test_private_names_of_jsonargparse_are_those_of_its_version() -> None:
+    names = (_typehints, "discard_init_args_on_class_path_change"), (_typehints.ActionTypeHint, "_check_type")
+    before = [getattr(*name) for name in names]
+    with options.of_their_class():
+        assert all(getattr(*name) is not each for name, each in zip(names, before, strict=True))
+    assert [getattr(*name) for name in names] == before
+    assert version("jsonargparse").startswith("4.53."), "compare pipeline/options.py with the new version"
