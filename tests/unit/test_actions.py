@@ -1,6 +1,7 @@
 """Actions: what they cost is their likelihood, and draws follow it."""
 
 import numpy as np
+import pytest
 import torch
 from torch.distributions import Categorical, Normal
 from torch.nn import functional as F
@@ -10,12 +11,14 @@ from pipeline.actions import Choices, Numbers, actions_of
 CHOICES, NUMBERS = Choices(4), Numbers([-2.0, 0.0], [2.0, 10.0])
 
 
+@pytest.mark.numeric
 def test_what_a_choice_costs_is_its_likelihood() -> None:
     torch.manual_seed(1)
     said, done = torch.randn(3, 5, 4), torch.randint(4, (3, 5))
     torch.testing.assert_close(CHOICES.nats(said, done), -Categorical(logits=said).log_prob(done))
 
 
+@pytest.mark.numeric
 def test_choices_are_drawn_as_often_as_is_said() -> None:
     said = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(20_000, 4)
     chance = 1 - torch.from_numpy(np.random.default_rng(1).random((20_000, 2, 1), np.float32))
@@ -29,6 +32,7 @@ def test_the_ends_of_chance_are_choices_too() -> None:
     assert CHOICES.draw(said, torch.tensor([[[1.0], [0.5]], [[1e-9], [0.5]]])).tolist() == [3, 0]
 
 
+@pytest.mark.numeric
 def test_what_numbers_cost_is_their_likelihood_over_the_scaled_range() -> None:
     torch.manual_seed(1)
     said, done = torch.randn(3, 5, 4), torch.stack([torch.rand(3, 5) * 4 - 2, torch.rand(3, 5) * 10], -1)

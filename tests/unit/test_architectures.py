@@ -45,11 +45,13 @@ class Stepped(nn.Module):
         return inputs * self.scale + (inputs * self.scale).detach(), None
 
 
+@pytest.mark.numeric
 def test_a_wrong_derivative_is_found():
     assert disagreement(seeded(LSTM).double()) < 1e-6
     assert disagreement(Stepped().double()) == pytest.approx(1.0, abs=1e-6)  # twice what autograd says
 
 
+@pytest.mark.numeric
 def test_answers_are_wanted_where_end_marks_are_read():
     task = Copy(5, 2, 3)
     inputs, answers = questions(task, np.random.default_rng(1), 4)

@@ -98,6 +98,7 @@ def test_a_long_prompt_is_read_in_pieces_that_carry_the_state():
     assert whole == generate(Table(), [prompt[-2:]], Greedy(), Limits(5))  # the table looks back two tokens
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     ("choice", "kept"),
     [

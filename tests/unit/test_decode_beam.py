@@ -10,6 +10,7 @@ from pipeline.decode_beam import Beam
 from tests.unit.tables import VOCAB, Table, every_text, prompts_of_unequal_lengths, repeats
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_a_beam_that_holds_every_text_is_the_exhaustive_search(penalty):
     model, eos, longest = Table(seed=3, vocab=3), 0, 4
@@ -43,6 +44,7 @@ class Looker(Table):
         return weights[0].double().sum(0)[kept].clamp(max=1).log().sum().item()
 
 
+@pytest.mark.numeric
 def test_a_beam_that_holds_every_text_ranks_it_by_how_much_of_the_source_it_covered():
     model, eos, longest = Looker(seed=3, vocab=3), 0, 4
     prompts, kept = [[1, 2], [2]], torch.tensor([[True, True, True], [True, True, False]])
@@ -99,6 +101,7 @@ def narrow_beam(model, prompt, width, limits):
     return sorted(aside, key=lambda one: -one[1])[:width]
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("width", [2, 3, 6])
 def test_a_narrow_beam_finds_what_the_search_by_the_book_finds(width):
     limits, prompts = Limits(tokens=6, eos=0), prompts_of_unequal_lengths()

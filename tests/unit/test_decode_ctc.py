@@ -29,6 +29,7 @@ def brute_force(logs: np.ndarray) -> dict[tuple[int, ...], float]:
     return {text: math.log(total) for text, total in sums.items() if total}
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("seed", range(5))
 def test_an_unpruned_search_gives_every_text_its_probability(seed: int) -> None:
     logs = said(seed)
@@ -66,6 +67,7 @@ def languages() -> dict[str, tuple[object, object]]:
     return {"ours": (Read(model, EOS), ours), "counted": (counts, counts)}
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ["ours", "counted"])
 def test_a_language_model_joins_in_with_its_weight(name: str) -> None:
     fused, direct = languages()[name]
@@ -99,6 +101,7 @@ def test_a_width_of_nothing_is_refused() -> None:
         PrefixBeam(0)
 
 
+@pytest.mark.numeric
 def test_a_language_model_is_asked_where_it_computes() -> None:
     asked = []
 

@@ -32,6 +32,7 @@ def measured(run):
     return [row for row in rows if row["kind"] == "diagnosis"]
 
 
+@pytest.mark.numeric
 @pytest.mark.slow
 @pytest.mark.usefixtures("_here")
 def test_a_run_that_is_diagnosed_learns_the_same(tiny_text_dataset, capsys):

@@ -65,6 +65,7 @@ class Projected(nn.Module):
         return self.network(batch)[0] @ self.direction
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("radius", [0.7, 1.0, 1.2], ids=["vanishes", "stays", "explodes"])
 def test_the_gradient_of_a_linear_rnn_goes_with_the_power_of_its_radius(radius):
     task = Projected(LinearRNN(radius))
@@ -101,6 +102,7 @@ def test_the_gradient_ends_where_the_receptive_field_ends():
     assert found.gradient[16:] == [0.0] * (LENGTH - 16)
 
 
+@pytest.mark.numeric
 def test_a_model_that_has_exploded_is_diagnosed_in_strict_json():
     task = Projected(LinearRNN(1e30))
     found, _ = diagnose(task, random_inputs())
@@ -111,6 +113,7 @@ def test_a_model_that_has_exploded_is_diagnosed_in_strict_json():
     assert memory_of([0.0]) == 0
 
 
+@pytest.mark.numeric
 def test_only_what_is_predicted_is_followed_back():
     inputs = random_inputs(6).requires_grad_()
     costs = inputs.square().sum(-1).cumsum(1)  # the derivative of cost t by input s is 2 x_s
@@ -126,6 +129,7 @@ def test_effective_memory_is_the_smallest_lag_with_the_share():
     assert memory_of([0.0, 0.0, 1.0]) == 2
 
 
+@pytest.mark.numeric
 def test_gates_of_a_hand_set_lstm_are_open_and_closed():
     network = seeded(LSTM, depth=1)
     layer = network.layers[0]
@@ -139,6 +143,7 @@ def test_gates_of_a_hand_set_lstm_are_open_and_closed():
     assert found.gates["layers.0 output"] == {"mean": 0.5, "low": 0.0, "high": 0.0}
 
 
+@pytest.mark.numeric
 def test_lstm_and_gru_states_follow_from_the_gates_as_the_papers_say():
     inputs = random_inputs(7)
     lstm = RecurrentLayer(nn.LSTM(8, 8, batch_first=True), 0.0).double()
@@ -177,11 +182,13 @@ def test_a_layer_that_is_called_like_an_offer_is_none():
     assert (found.gates, found.attention, maps) == ({}, {}, {})
 
 
+@pytest.mark.numeric
 def test_saturation_counts_what_is_beyond_the_limits():
     found = saturation(torch.tensor([[[0.05, 0.5], [0.95, 0.99]]]))
     assert found == {"mean": pytest.approx(0.6225), "low": 0.25, "high": 0.5}
 
 
+@pytest.mark.numeric
 def test_the_entropy_of_uniform_attention_is_the_logarithm_of_its_places():
     attention = SelfAttention(8, 2, 0.0)
     nn.init.zeros_(attention.project.weight)
@@ -195,6 +202,7 @@ def test_the_entropy_of_uniform_attention_is_the_logarithm_of_its_places():
     assert one["entropy"] == pytest.approx([math.log(10)])
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("window", [None, 4])
 def test_attention_weights_are_those_that_the_outputs_are_made_with(window):
     network, inputs = seeded(Transformer, depth=1, heads=2, window=window), random_inputs(9)
@@ -218,6 +226,7 @@ def token_batch(ignored=0):
     return TokenBatch(tokens[:, :-1], targets, None, torch.arange(4), 0, 0, None)
 
 
+@pytest.mark.numeric
 def test_the_loss_by_position_is_that_of_the_language_model():
     task, batch = language_model(LSTM(width=8)).eval(), token_batch(ignored=3)
     found, _ = diagnose(task, batch)
@@ -227,6 +236,7 @@ def test_the_loss_by_position_is_that_of_the_language_model():
     assert found.loss[3:] == pytest.approx(nats[3:].tolist(), rel=1e-5)
 
 
+@pytest.mark.numeric
 def test_a_diagnosis_leaves_task_and_generator_as_they_were():
     task = language_model(Transformer(width=8, depth=2, heads=2, dropout=0.5)).train()
     task.network.layers[0].eval()
@@ -254,6 +264,7 @@ class Reader(nn.Module):
         return Memory(outputs, torch.ones(outputs.shape[:2], dtype=torch.bool), outputs[:, -1])
 
 
+@pytest.mark.numeric
 def test_a_classifier_costs_at_the_last_position_alone():
     task = Classifier(Reader(), 3).eval()
     vectors, labels = random_inputs(9).float(), torch.tensor([2, IGNORE, 0])

@@ -21,6 +21,7 @@ def test_a_tree_equals_itself() -> None:
     assert all(row.equal for row in rows)
 
 
+@pytest.mark.numeric
 def test_the_largest_difference_is_told() -> None:
     row = only(torch.tensor([1.0, 10.0, -4.0]), torch.tensor([1.5, 10.0, -2.0]))
     assert (row.what, row.absolute, row.relative) == ("differs", 2.0, 0.5)

@@ -46,6 +46,7 @@ def real_peak(cli: Any) -> dict[str, int]:
     return {getattr(kind, "name", str(kind)): size for kind, size in peak.items()}
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("config", ["lstm", "transformer", "conv"])
 def test_a_training_step_holds_what_was_counted(config: str, tiny_text_dataset: Path) -> None:
     model = measured(prepared(config, tiny_text_dataset))
@@ -59,6 +60,7 @@ def test_a_training_step_holds_what_was_counted(config: str, tiny_text_dataset: 
     assert found.total - found.gradients <= peak["Total"] * 1.01
 
 
+@pytest.mark.numeric
 def test_what_decides_by_values_is_measured_on_one_real_row(tiny_text_dataset: Path) -> None:
     cut = "--data.init_args.cut=documents"
     found, windows = (measured(prepared("lstm", tiny_text_dataset, *more)) for more in ([cut], []))
@@ -90,6 +92,7 @@ def test_an_optimizer_tells_what_it_keeps(make: Any, bytes_each: float) -> None:
     assert footprint.state_bytes(make) == bytes_each
 
 
+@pytest.mark.numeric
 def test_the_shares_are_those_of_the_zero_paper() -> None:
     """Figure 1 of Rajbhandari et al. 2020: 7.5 billion parameters, 64 devices, 16 bits, Adam: GB without the rest."""
     model = Model(7_500_000_000, 0, 0, state=8.0, computed=2, kept=0.0, copies=0.0)

@@ -35,6 +35,7 @@ def history(tiny_series_dataset: Path) -> Any:
     return table.set_column(table.column_names.index("value"), "value", pa.array(values, pa.float64()))
 
 
+@pytest.mark.numeric
 def test_a_history_is_forecast_as_the_same_window_of_the_dataset(
     tiny_series_dataset: Path, about: dict[str, Any], history: Any
 ) -> None:

@@ -9,6 +9,7 @@ import torch
 from pipeline.forecast_errors import ForecastErrors, crps, measured
 
 
+@pytest.mark.numeric
 def test_crps_is_the_mean_over_pairs_of_paths() -> None:
     torch.manual_seed(1)
     paths, came = torch.randn(2, 7, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
@@ -20,6 +21,7 @@ def test_crps_is_the_mean_over_pairs_of_paths() -> None:
             assert crps(paths, came)[b, h].item() == pytest.approx(miss - apart / 2)
 
 
+@pytest.mark.numeric
 def test_crps_of_many_normal_paths_is_the_closed_form() -> None:
     torch.manual_seed(1)
     paths, came = torch.randn(1, 400_000, 1, dtype=torch.float64), torch.tensor([[0.8]], dtype=torch.float64)
@@ -28,6 +30,7 @@ def test_crps_of_many_normal_paths_is_the_closed_form() -> None:
     assert crps(paths, came).item() == pytest.approx(expected, abs=2e-3)
 
 
+@pytest.mark.numeric
 def test_one_path_has_the_errors_of_a_number_and_no_coverage() -> None:
     errors = ForecastErrors()
     said, came = torch.tensor([[[1.0, 2.0, 5.0]]]), torch.tensor([[0.0, 4.0, 99.0]])
@@ -45,6 +48,7 @@ def test_coverage_is_the_share_between_the_tenth_and_the_ninetieth_percentile() 
     assert "mase" not in found  # the series has no naive error to divide by
 
 
+@pytest.mark.numeric
 def test_parts_of_a_batch_add_up_to_the_whole() -> None:
     torch.manual_seed(1)
     paths, came = torch.randn(6, 9, 4), torch.randn(6, 4)

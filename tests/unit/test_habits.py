@@ -101,3 +101,37 @@ def test_every_make_target_explains_itself() -> None:
     [phony] = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
     explained = set(re.findall(r"^([a-z-]+):.*## \S", makefile, flags=re.MULTILINE))
     assert set(phony.split()) == explained
+
+
+def comparisons_of_floats() -> Iterator[tuple[Path, ast.FunctionDef]]:
+    """Tests that compare results of torch."""
+    compares = re.compile(r"assert_close|allclose|approx\(|torch\.equal|isclose")
+    for folder in ("unit", "golden"):
+        for path in sorted((REPOSITORY / "tests" / folder).rglob("test_*.py")):
+            text = path.read_text(encoding="utf-8")
+            if not re.search(r"^\s*(import|from) torch", text, re.M) or re.search(r"^pytestmark.*numeric", text, re.M):
+                continue
+            for node in ast.parse(text).body:
+                source = ast.get_source_segment(text, node) or ""
+                if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and compares.search(source):
+                    yield path, node
+
+
+def test_tests_that_compare_floats_run_as_on_other_processors() -> None:
+    found = [
+        (path, node.name, {ast.unparse(each).removeprefix("pytest.mark.") for each in node.decorator_list})
+        for path, node in comparisons_of_floats()
+    ]
+    assert len(found) > 100
+    unmarked = [f"{path.name}: {name}" for path, name, marks in found if not marks & {"numeric", "learns"}]
+    assert not unmarked, f"mark with @pytest.mark.numeric (or learns, where it trains to a bound): {unmarked}"
+
+
+def test_tests_of_learning_record_what_they_reach() -> None:
+    """So that `--seeds 10` prints how far the bound is from it."""
+    texts = [path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests" / "unit").rglob("test_*.py")]
+    trees = [node for text in texts for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    marked = [node for node in trees if "pytest.mark.learns" in map(ast.unparse, node.decorator_list)]
+    assert len(marked) > 8
+    for node in marked:
+        assert {"seed", "record_property"} <= {argument.arg for argument in node.args.args}, node.name

@@ -47,6 +47,7 @@ def heard(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.numeric
 def test_a_file_is_classified_whatever_its_format(
     opened: Open,
     tiny_labels_dataset: Path,

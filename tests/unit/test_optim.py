@@ -13,6 +13,7 @@ from pipeline.optim import EpochDecay, Plateau, Schedule, WarmupCosine, gradient
 LOSSES = [5.0, 4.0, 4.0, 3.9, 4.1, 3.95, 3.8, 4.0, 3.8, 3.9, 3.9, 3.9, 3.9, 3.9, 3.7, 3.9, 3.9, 3.9, 3.9, 3.9, 3.9]
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(("warmup", "share", "total"), [(100, 0.1, 1000), (10, 0.0, 64), (1, 0.5, 7), (0, 0.25, 40)])
 def test_warm_up_is_a_line_and_what_follows_half_a_cosine(warmup: int, share: float, total: int) -> None:
     """(1 + cos x) / 2 = cos²(x / 2), and the closed form of torch's own schedule from the end of the warm-up on."""
@@ -28,6 +29,7 @@ def test_warm_up_is_a_line_and_what_follows_half_a_cosine(warmup: int, share: fl
         reference.step()
 
 
+@pytest.mark.numeric
 def test_a_cosine_begins_at_the_peak_and_ends_at_its_share() -> None:
     schedule = WarmupCosine(100, 0.1)
     assert [schedule.scale(step, 1000, 9) for step in (99, 100)] == [1.0, 1.0]
@@ -39,12 +41,14 @@ def test_without_a_last_step_the_peak_is_kept() -> None:
     assert [WarmupCosine(4).scale(step, 0, 9) for step in (0, 2, 3, 4, 10_000)] == [0.25, 0.75, 1.0, 1.0, 1.0]
 
 
+@pytest.mark.numeric
 def test_a_run_that_is_shorter_than_its_warm_up_never_leaves_it() -> None:
     assert [WarmupCosine(10, 0.1).scale(step, 5, 9) for step in (0, 4, 9)] == [0.1, 0.5, 1.0]
     assert WarmupCosine(10, 0.1).scale(10, 10, 9) == 1.0
     assert WarmupCosine(10, 0.1).scale(11, 10, 9) == pytest.approx(0.1)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     ("constant", "factor", "per_epoch"), [(6, 1 / 1.2, 13), (1, 0.5, 1), (0, 0.9, 4), (14, 0.87, 5)]
 )
@@ -56,6 +60,7 @@ def test_a_rate_that_decays_by_epoch_is_multiplied_once_in_each(constant: int, f
             assert schedule.scale(step, 0, per_epoch) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(("factor", "patience"), [(0.25, 1), (0.5, 0), (0.1, 3)])
 def test_a_plateau_is_found_where_torch_finds_it(factor: float, patience: int) -> None:
     schedule = Plateau(factor, patience)
@@ -116,6 +121,7 @@ def test_a_group_without_parameters_is_left_out() -> None:
     assert [list(group) for group in parameter_groups(nn.LayerNorm(2))] == [["params", "weight_decay"]]
 
 
+@pytest.mark.numeric
 def test_the_norm_of_a_gradient_is_over_all_parameters_that_have_one() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     module[0].weight.grad, module[0].bias.grad = torch.tensor([[1.0, 2.0], [2.0, 4.0]]), torch.tensor([8.0, 10.0])

@@ -290,6 +290,7 @@ def test_every_optimizer_of_torch_is_compared_or_left_out_for_a_reason() -> None
     assert len(OPTIMIZERS) - len(OTHER_OPTIMIZERS) >= 12
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in OTHER_OPTIMIZERS])
 def test_a_step_of_an_optimizer_of_torch_is_that_of_torch(name: str, dataset: list[str]) -> None:
     before = ["=" + ("Adam" if name == "SGD" else "SGD"), ".lr=0.5", ".weight_decay=0.3", ".maximize=true"]

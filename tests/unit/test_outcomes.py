@@ -22,6 +22,7 @@ def uniform(count: int, steps: int = 6) -> torch.Tensor:
     return 1 - torch.rand(2, count, steps, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
+@pytest.mark.numeric
 def test_likelihoods_are_those_of_torch() -> None:
     values = torch.linspace(-3, 3, 6, dtype=torch.float64)
     mean, deviation = said(Gaussian()).unbind(-1)
@@ -31,6 +32,7 @@ def test_likelihoods_are_those_of_torch() -> None:
     torch.testing.assert_close(StudentT().loss(said(StudentT()), values), expected)
 
 
+@pytest.mark.numeric
 def test_the_pinball_loss_of_a_quantile_is_that_of_its_definition() -> None:
     outcome = Quantiles([0.2, 0.9])
     parts = torch.tensor([[1.0, 2.0]])
@@ -44,6 +46,7 @@ def test_quantiles_never_cross() -> None:
     assert (torch.diff(said(Quantiles(), 500), dim=-1) >= 0).all()
 
 
+@pytest.mark.numeric
 @every_outcome
 def test_a_moved_outcome_costs_what_the_values_moved_back_cost(outcome: Outcome) -> None:
     parts, values = said(outcome), torch.linspace(-2, 2, 6, dtype=torch.float64)
@@ -55,6 +58,7 @@ def test_a_moved_outcome_costs_what_the_values_moved_back_cost(outcome: Outcome)
     torch.testing.assert_close(moved, factor * plain + added)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("outcome", [Gaussian(), StudentT()], ids=["Gaussian", "StudentT"])
 def test_draws_have_the_distribution_that_was_said(outcome: Outcome) -> None:
     parts, count = said(outcome), 40_000

@@ -12,6 +12,7 @@ from pipeline import pieces
 from pipeline.errors import CheckpointError
 
 
+@pytest.mark.numeric
 @settings(max_examples=40, deadline=None)
 @given(shape=st.lists(st.integers(0, 5), max_size=3), writers=st.integers(1, 5), readers=st.integers(1, 5))
 def test_pieces_of_any_processes_make_the_tensor(

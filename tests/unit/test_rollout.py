@@ -49,6 +49,7 @@ class Watched:
         return said, state
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("network", EVERY, ids=lambda network: network.__name__)
 def test_steps_through_the_state_say_what_one_call_over_the_episode_says(network: type[nn.Module]) -> None:
     watched = Watched(policy(network(width=8)))
@@ -70,6 +71,7 @@ def test_episodes_side_by_side_are_those_played_alone(network: type[nn.Module]) 
     assert len({played.steps for played in together}) > 3  # they end one after the other
 
 
+@pytest.mark.numeric
 def test_episodes_come_from_seed_and_number_and_leave_other_generators_alone() -> None:
     task = policy(seen=4, choices=2)
     torch.manual_seed(5)

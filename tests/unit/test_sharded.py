@@ -39,6 +39,7 @@ class Dividing(Sharded):
             parameter.data = parameter.data.new_empty(0)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("kind", DEEP)
 def test_layers_are_divided_one_by_one_and_start_as_undivided_ones_do(kind: type[LanguageModel]) -> None:
     with torch.device("meta"):

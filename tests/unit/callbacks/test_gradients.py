@@ -14,6 +14,7 @@ from pipeline.journal import FILE
 from pipeline.tracking.journal_logger import JournalLogger
 
 
+@pytest.mark.numeric
 def test_a_histogram_is_numpy_s():
     values = torch.randn(50, 7, generator=torch.Generator().manual_seed(1))
     found = histogram(values)

@@ -17,6 +17,7 @@ from pipeline.sound import decode
 ALL = Augmentation(shift=0.02, gain=6.0, noise=10.0, speed=0.1, time_masks=2, mel_masks=1)
 
 
+@pytest.mark.numeric
 def test_a_batch_holds_sounds_and_transcripts(tiny_audio_dataset: Path) -> None:
     samples = AudioDataModule(tiny_audio_dataset).samples("train")
     ids = np.array([3, 0, NO_SAMPLE])
@@ -48,6 +49,7 @@ def test_a_batch_holds_sounds_and_labels(tiny_labels_dataset: Path) -> None:
     assert data.linked == {"classes": 16, "rate": 8000}
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(("world", "limit"), [(1, None), (2, None), (3, 2.0)])
 def test_any_number_of_processes_hears_the_same(tiny_audio_dataset: Path, world: int, limit: float | None) -> None:
     data = AudioDataModule(tiny_audio_dataset, 8.0, limit, ALL)
@@ -71,6 +73,7 @@ def test_any_number_of_processes_hears_the_same(tiny_audio_dataset: Path, world:
             assert all(map(torch.equal, one, other))
 
 
+@pytest.mark.numeric
 def test_sounds_change_with_the_epoch_and_not_in_evaluation(tiny_audio_dataset: Path) -> None:
     data = AudioDataModule(tiny_audio_dataset, augmentation=ALL)
     train, held_out = data.samples("train"), data.samples("validation")
@@ -84,6 +87,7 @@ def test_sounds_change_with_the_epoch_and_not_in_evaluation(tiny_audio_dataset: 
     assert torch.equal(wave(held_out, 1)[0], torch.from_numpy(decode(held_out.split.value("audio", 2))))
 
 
+@pytest.mark.numeric
 def test_each_change_does_what_it_says() -> None:
     rate, chance = 8000, np.random.default_rng(1)
     tone = (0.3 * np.sin(2 * np.pi * 500 * np.arange(rate) / rate)).astype(np.float32)

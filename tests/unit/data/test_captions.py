@@ -25,6 +25,7 @@ def slice_of(ids: list[int], epoch: int = 0) -> Slice:
     return Slice(np.array(ids), 7, epoch, 3, 0)
 
 
+@pytest.mark.numeric
 def test_a_batch_holds_what_each_caption_is_said_of(tiny_captions_dataset: Path) -> None:
     data = ImageCaptionDataModule(tiny_captions_dataset, image_size=32, smallest_crop=1.0)
     samples = data.samples("validation")
@@ -51,6 +52,7 @@ def test_a_batch_holds_what_each_caption_is_said_of(tiny_captions_dataset: Path)
     assert (batch.padding, batch.positions) == (int((batch.targets == IGNORE).sum()), batch.targets.numel())
 
 
+@pytest.mark.numeric
 def test_a_view_is_decided_by_seed_epoch_and_sample_alone(tiny_captions_dataset: Path) -> None:
     def seen(ids: list[int], epoch: int = 0, seed: int = 5) -> torch.Tensor:
         data = ImageCaptionDataModule(tiny_captions_dataset, 32, 0.5, seed=seed)

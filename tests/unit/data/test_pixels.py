@@ -37,6 +37,7 @@ def test_every_image_is_predicted_once_from_what_opens_it(labels: bool, tiny_pix
     assert data.linked == {"vocab_size": 3 + 3 * labels, "levels": 2, "rows": 8, "columns": 6, "channels": 1}
 
 
+@pytest.mark.numeric
 def test_a_permutation_is_that_of_its_seed_and_of_all_images(tiny_pixels_dataset: Path) -> None:
     plain = PixelLabelDataModule(tiny_pixels_dataset, global_batch_size=5)
     same, other = (PixelLabelDataModule(tiny_pixels_dataset, seed, global_batch_size=5) for seed in (1, 2))
@@ -52,6 +53,7 @@ def test_a_permutation_is_that_of_its_seed_and_of_all_images(tiny_pixels_dataset
     assert plain.linked == {"classes": 3}
 
 
+@pytest.mark.numeric
 def test_brightnesses_are_shares_of_white(tmp_path: Path) -> None:
     output = tmp_path / "grey"
     assert pixels.main(["builtin:40", "--levels", "16", "--size", "4x4", "--output", str(output)]) == 0

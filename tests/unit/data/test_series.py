@@ -16,6 +16,7 @@ def data(tiny_series_dataset: Path) -> SeriesDataModule:
     return SeriesDataModule(tiny_series_dataset, context=12, horizon=4, global_batch_size=10, stride=3)
 
 
+@pytest.mark.numeric
 def test_a_batch_is_what_a_loop_over_the_series_finds(data: SeriesDataModule) -> None:
     samples = data.samples("train")
     split, ids = samples.split, np.array([0, 45, 170, 300, NO_SAMPLE])

@@ -48,6 +48,7 @@ def test_every_token_is_predicted_once_from_the_one_before(dataset: Path, contex
     assert inputs[inside].tolist() == [data.dataset.target.eos, *stream[:-1].tolist()]
 
 
+@pytest.mark.numeric
 def test_documents_start_where_the_end_mark_is_read(dataset: Path) -> None:
     data = TextDataModule(dataset, cut="documents", context=16, global_batch_size=4)
     windows = data.samples("train")

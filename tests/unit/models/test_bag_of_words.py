@@ -6,6 +6,7 @@ import torch
 from pipeline.models.bag_of_words import BagOfWords
 
 
+@pytest.mark.numeric
 def test_the_order_of_what_was_read_does_not_matter():
     torch.manual_seed(0)
     network, inputs = BagOfWords(width=8).double(), torch.randn(2, 6, 8, dtype=torch.float64)
@@ -14,6 +15,7 @@ def test_the_order_of_what_was_read_does_not_matter():
     assert (network(shuffled)[0][:, :2] - network(inputs)[0][:, :2]).abs().max() > 1e-3
 
 
+@pytest.mark.numeric
 def test_outputs_are_those_of_the_layers_on_the_mean():
     torch.manual_seed(0)
     network, inputs = BagOfWords(width=8).double(), torch.randn(2, 6, 8, dtype=torch.float64)
@@ -23,6 +25,7 @@ def test_outputs_are_those_of_the_layers_on_the_mean():
         torch.testing.assert_close(outputs[:, position], expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.numeric
 def test_the_state_is_the_sum_and_the_count():
     network, inputs = BagOfWords(width=8), torch.randn(2, 6, 8)
     _, (total, count) = network(inputs)

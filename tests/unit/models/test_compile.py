@@ -22,6 +22,7 @@ def _needs_a_compiler(request):
         pytest.skip("the shape checks of jaxtyping break the graph")
 
 
+@pytest.mark.numeric
 @pytest.mark.slow
 @pytest.mark.usefixtures("_needs_a_compiler")
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ def test_it_compiles_to_one_graph(network):
     torch.testing.assert_close(given, [each.grad for each in network.parameters()], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.numeric
 @pytest.mark.slow
 @pytest.mark.usefixtures("_needs_a_compiler")
 @pytest.mark.parametrize("recompute", [False, True])

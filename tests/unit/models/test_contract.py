@@ -115,6 +115,7 @@ def test_gradient_to_later_inputs_is_exactly_zero(make):
         assert gradient[:, position].abs().min() > 0.0
 
 
+@pytest.mark.numeric
 @every_network
 def test_changing_later_inputs_changes_nothing_before(make):
     network, inputs = build(make), random_inputs()
@@ -124,6 +125,7 @@ def test_changing_later_inputs_changes_nothing_before(make):
     assert (network(changed)[0][:, 6:] - network(inputs)[0][:, 6:]).abs().max() > 1e-3
 
 
+@pytest.mark.numeric
 @every_network
 def test_padding_on_the_right_changes_nothing(make):
     network, inputs = build(make), random_inputs()
@@ -131,6 +133,7 @@ def test_padding_on_the_right_changes_nothing(make):
     assert_equal_to_rounding(network(padded)[0][:, :11], network(inputs)[0])
 
 
+@pytest.mark.numeric
 @every_network
 @pytest.mark.parametrize("sizes", [[1] * 11, [5, 6], [1, 7, 3], [10, 1]], ids=str)
 def test_reading_in_pieces_equals_reading_at_once(make, sizes):
@@ -139,6 +142,7 @@ def test_reading_in_pieces_equals_reading_at_once(make, sizes):
         assert_equal_to_rounding(read_in_pieces(network, inputs, sizes), network(inputs)[0])
 
 
+@pytest.mark.numeric
 @every_network
 def test_the_state_after_pieces_is_the_state_after_the_whole(make):
     network, inputs = build(make), random_inputs()
@@ -155,6 +159,7 @@ def save_and_load(state: states.State) -> states.State:
     return torch.load(buffer, weights_only=True)
 
 
+@pytest.mark.numeric
 @every_network
 @pytest.mark.parametrize(
     "between",
@@ -172,6 +177,7 @@ def test_a_carried_state_survives(make, between):
     assert_equal_to_rounding(outputs, network(inputs)[0])
 
 
+@pytest.mark.numeric
 @every_network
 def test_selected_rows_of_the_state_go_on_as_those_sequences(make):
     network, inputs = build(make), random_inputs()
@@ -181,6 +187,7 @@ def test_selected_rows_of_the_state_go_on_as_those_sequences(make):
     assert_equal_to_rounding(outputs, network(inputs)[0][index, 5:])
 
 
+@pytest.mark.numeric
 @every_network
 def test_a_state_of_zeros_is_the_start(make):
     network, inputs = build(make), random_inputs()
@@ -189,6 +196,7 @@ def test_a_state_of_zeros_is_the_start(make):
     assert_equal_to_rounding(network(inputs, reset)[0], network(inputs)[0])
 
 
+@pytest.mark.numeric
 @every_network
 def test_rows_can_be_reset_alone(make):
     network, inputs = build(make), random_inputs()
@@ -200,6 +208,7 @@ def test_rows_can_be_reset_alone(make):
     assert_equal_to_rounding(outputs[1], network(inputs[:, 5:])[0][1])
 
 
+@pytest.mark.numeric
 @every_network
 def test_sequences_do_not_see_each_other(make):
     network, inputs = build(make), random_inputs()
@@ -216,6 +225,7 @@ def test_gradients_reach_every_parameter(make):
     assert silent == []
 
 
+@pytest.mark.numeric
 @every_network
 def test_gradients_flow_through_the_carried_state(make):
     network, inputs = build(make), random_inputs().requires_grad_()
@@ -243,6 +253,7 @@ def test_it_overfits_one_batch(make, seed, record_property):
     assert loss <= 0.02
 
 
+@pytest.mark.numeric
 @every_network
 def test_saved_and_loaded_weights_are_the_same_network(make):
     network, other = build(make), make(width=WIDTH).double().eval()
@@ -251,6 +262,7 @@ def test_saved_and_loaded_weights_are_the_same_network(make):
     assert torch.equal(other(random_inputs())[0], network(random_inputs())[0])
 
 
+@pytest.mark.numeric
 @every_network
 def test_a_copy_computes_the_same_and_learns_alone(make):
     network = build(make)
@@ -264,6 +276,7 @@ def test_a_copy_computes_the_same_and_learns_alone(make):
     assert torch.equal(network(random_inputs())[0], expected)
 
 
+@pytest.mark.numeric
 @every_network
 def test_dropout_acts_in_training_alone(make):
     network, plain, inputs = build(make, dropout=0.5), build(make), random_inputs()
@@ -332,6 +345,7 @@ def test_a_window_gives_the_features_that_it_says(make):
     assert network(random_windows()).shape == (5, network.features)
 
 
+@pytest.mark.numeric
 @every_window_network
 def test_windows_do_not_see_each_other_even_in_training(make):
     torch.manual_seed(1)
@@ -374,6 +388,7 @@ def test_it_overfits_the_horizons_of_one_batch(make, seed, record_property):
     assert loss <= 0.01
 
 
+@pytest.mark.numeric
 @every_window_network
 def test_saved_and_loaded_weights_are_the_same_window_network(make):
     network, other = (make(context=WINDOW).double().eval() for _ in range(2))

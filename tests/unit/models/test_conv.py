@@ -21,6 +21,7 @@ def test_the_receptive_field_measured_by_gradients_is_the_formula(depth, kernel,
     assert seen == list(range(26 - field, 26))
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(("kernel", "dilation"), [(2, 1), (2, 4), (3, 2)])
 def test_a_layer_is_the_gated_dilated_convolution_of_torch(kernel, dilation):
     torch.manual_seed(0)
@@ -34,6 +35,7 @@ def test_a_layer_is_the_gated_dilated_convolution_of_torch(kernel, dilation):
     torch.testing.assert_close(torch.cat([residual, skip], 2).transpose(1, 2), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.numeric
 def test_the_network_sums_residuals_and_skips():
     torch.manual_seed(0)
     network, inputs = ConvNet(width=4, depth=3).double(), torch.randn(2, 9, 4, dtype=torch.float64)

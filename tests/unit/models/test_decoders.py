@@ -61,6 +61,7 @@ def inputs(rows: int = 3, positions: int = 7) -> Tensor:
     return torch.randn(rows, positions, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
 
+@pytest.mark.numeric
 @every_decoder
 def test_writing_step_by_step_and_in_pieces_equals_all_at_once(make: Make) -> None:
     decoder = build(make)
@@ -98,6 +99,7 @@ def test_every_kept_position_or_the_summary_counts_and_no_other(make: Make) -> N
     assert ((values.abs().sum(2) > 0) == held.keep).all()
 
 
+@pytest.mark.numeric
 @every_decoder
 def test_rows_of_a_state_are_chosen_as_a_beam_does(make: Make) -> None:
     decoder = build(make)
@@ -108,6 +110,7 @@ def test_rows_of_a_state_are_chosen_as_a_beam_does(make: Make) -> None:
     torch.testing.assert_close(chosen, straight[index])
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("attention", [AdditiveAttention, MultiplicativeAttention])
 def test_attention_is_the_formula_of_its_paper(
     attention: type[AdditiveAttention] | type[MultiplicativeAttention],
@@ -133,6 +136,7 @@ def test_attention_is_the_formula_of_its_paper(
         assert weights[row, :, length:].abs().max().item() == 0 if length < 6 else True
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ["additive, GRU", "multiplicative, LSTM", "Transformer"])
 def test_looking_changes_no_output_and_its_weights_are_shares_of_what_is_kept(name: str) -> None:
     decoder, held = build(DECODERS[name]), memory([6, 3, 1])
@@ -149,6 +153,7 @@ def test_looking_changes_no_output_and_its_weights_are_shares_of_what_is_kept(na
     assert weights[0].std(0).min() > 0  # each position looks elsewhere
 
 
+@pytest.mark.numeric
 def test_a_transformer_looks_where_its_layers_take_their_values_from() -> None:
     """With values that only mark their position, the attended values are the weights."""
     decoder, held = build(lambda: Transformer(width=WIDTH, depth=1, heads=1, decodes=True)), memory([6, 3, 1])
@@ -162,6 +167,7 @@ def test_a_transformer_looks_where_its_layers_take_their_values_from() -> None:
     torch.testing.assert_close(cross.weights(read, given, held.keep).double(), attended[..., :6], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.numeric
 @every_encoder
 def test_padding_changes_nothing(make: Make) -> None:
     encoder = build(make)
@@ -186,6 +192,7 @@ def test_every_position_sees_every_other(make: Make) -> None:
         assert (gradient[:8].abs().sum(1) > 0).all()
 
 
+@pytest.mark.numeric
 def test_reversing_twice_gives_back_the_rows() -> None:
     keep = torch.arange(6) < torch.tensor([6, 4, 1])[:, None]
     rows = torch.arange(18.0).view(3, 6, 1)

@@ -35,6 +35,7 @@ def images(count: int = 3, size: int = SIZE) -> Tensor:
     return torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
 
 
+@pytest.mark.numeric
 @every_encoder
 @torch.no_grad()
 def test_regions_are_a_square_and_their_mean_is_the_summary(make: Make) -> None:
@@ -45,6 +46,7 @@ def test_regions_are_a_square_and_their_mean_is_the_summary(make: Make) -> None:
     torch.testing.assert_close(memory.summary, memory.values.mean(1))
 
 
+@pytest.mark.numeric
 @every_encoder
 @torch.no_grad()
 def test_images_do_not_see_each_other_in_training_either(make: Make) -> None:
@@ -106,6 +108,7 @@ def test_sizes_are_those_of_the_published_models(make: Callable[[], ImageEncoder
     assert len(trunk.state_dict()) == tensors
 
 
+@pytest.mark.numeric
 def test_a_frozen_norm_is_batch_normalisation_in_evaluation() -> None:
     torch.manual_seed(3)
     norm, wanted = FrozenBatchNorm(5), nn.BatchNorm2d(5)
@@ -116,6 +119,7 @@ def test_a_frozen_norm_is_batch_normalisation_in_evaluation() -> None:
     torch.testing.assert_close(norm(inputs), wanted.eval()(inputs))
 
 
+@pytest.mark.numeric
 def test_a_resnet_takes_weights_and_leaves_out_the_head(tmp_path: Path) -> None:
     make = lambda **rest: ResNet(WIDTH, SIZE, (1, 1), 8, norm=FrozenBatchNorm, **rest)  # noqa: E731
     given = build(make)
@@ -194,6 +198,7 @@ def as_transformers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("rename", [dict, as_transformers], ids=["timm", "transformers"])
 @torch.no_grad()
 def test_a_vision_transformer_computes_what_is_published(
@@ -206,6 +211,7 @@ def test_a_vision_transformer_computes_what_is_published(
     torch.testing.assert_close(encoder.trunk(pixels), vision_transformer(weights, pixels), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.numeric
 def test_positions_are_stretched_to_larger_images(tmp_path: Path) -> None:
     weights = timm_weights()
     weights["pos_embed"][:, 1:] = torch.arange(4.0).repeat_interleave(4)[None, :, None]  # by row

@@ -23,6 +23,7 @@ def draw(positions: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
     return [each.requires_grad_() for each in (decay, update, torch.randn(2, 3, dtype=dtype))]
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("positions", [1, 2, 3, 4, 5, 7, 8, 33, 100])
 def test_the_scan_and_its_gradient_are_those_of_the_loop(positions):
     inputs = draw(positions)
@@ -50,6 +51,7 @@ def test_two_thousand_steps_in_float32_stay_exact_at_any_decay(decay):
     assert error < 5e-6  # the loop itself errs by up to 1.4e-6
 
 
+@pytest.mark.numeric
 def test_the_recurrence_follows_the_equations():
     torch.manual_seed(0)
     layer = GatedRecurrence(hidden=4, kernel=3).double()

@@ -34,6 +34,7 @@ def source(lengths: list[int], longest: int | None = None, masks: int = 0) -> tu
     return waves, keep, torch.zeros(len(lengths), masks, 2), torch.zeros(len(lengths), masks, 2)
 
 
+@pytest.mark.numeric
 @every_body
 def test_a_sound_is_heard_alone_as_in_company(body: str) -> None:
     encoder = build(body)
@@ -61,6 +62,7 @@ def test_positions_are_counted_as_they_come() -> None:
     assert memory.keep.sum(1).tolist() == encoder.positions(np.array(lengths)).tolist() == [1, 1, 1, 1, 1, 2, 13]
 
 
+@pytest.mark.numeric
 def test_masks_hide_their_stretch_of_time_and_of_frequency_and_nothing_else() -> None:
     encoder = build("convolutions")
     waves, keep, _, _ = source([8000, 4000])

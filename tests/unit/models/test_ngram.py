@@ -16,6 +16,7 @@ def test_an_output_depends_on_exactly_n_minus_1_inputs(order):
     assert seen == list(range(9 - order + 2, 10))
 
 
+@pytest.mark.numeric
 def test_outputs_follow_the_equation():
     torch.manual_seed(0)
     network = NGram(width=3, order=4, hidden=5).double()
@@ -29,6 +30,7 @@ def test_outputs_follow_the_equation():
         torch.testing.assert_close(outputs[0, position], expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.numeric
 def test_the_state_is_the_last_n_minus_1_inputs():
     network, inputs = NGram(width=4, order=4), torch.randn(2, 6, 4)
     _, state = network(inputs)

@@ -10,6 +10,7 @@ from pipeline.models.gru import GRU
 from pipeline.models.pixel_reader import PixelReader
 
 
+@pytest.mark.numeric
 def test_the_summary_is_what_is_left_after_reading_pixel_by_pixel() -> None:
     torch.manual_seed(1)
     reader, pixels = PixelReader(GRU(width=16, depth=1)).double().eval(), torch.rand(3, 10, dtype=torch.float64)

@@ -30,6 +30,7 @@ def two_dimensional(convolution: MaskedConvolution, seen: list[tuple[int, int]],
     return F.conv2d(image, whole, convolution.kernel.bias, padding=kernel // 2).flatten(2).transpose(1, 2)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_mask_b_is_a_convolution_whose_later_half_is_zero(kernel: int) -> None:
     inputs, seen = pixels(), taps(kernel, 1, True)
@@ -39,6 +40,7 @@ def test_mask_b_is_a_convolution_whose_later_half_is_zero(kernel: int) -> None:
     torch.testing.assert_close(found, two_dimensional(convolution, seen, inputs, kernel))
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_mask_a_does_not_see_its_own_pixel(kernel: int) -> None:
     inputs, seen = pixels(), taps(kernel, 1, False)
@@ -57,6 +59,7 @@ def test_in_colour_a_neighbour_is_all_its_channels() -> None:
     assert taps(3, 3, True) == [(1, right) for right in range(-3, 4)] + [(0, right) for right in range(-3, 1)]
 
 
+@pytest.mark.numeric
 def test_a_row_lstm_is_its_formula_pixel_by_pixel() -> None:
     torch.manual_seed(4)
     layer, inputs = RowLayer(WIDTH, 7, 1, COLUMNS, 0.0).double().eval(), pixels()
@@ -89,6 +92,7 @@ def seen_by(network: torch.nn.Module, position: int) -> Tensor:
     return torch.cat([touched[1:], torch.tensor([False])]).view(ROWS, COLUMNS)
 
 
+@pytest.mark.numeric
 def test_a_pixel_cnn_sees_a_square_above_and_to_the_left() -> None:
     network = PixelCNN(WIDTH, depth=1, kernel=3, first_kernel=3, columns=COLUMNS).double().eval()
     expected = torch.zeros(ROWS, COLUMNS, dtype=torch.bool)

@@ -70,6 +70,7 @@ def noisy(network: nn.Module) -> nn.Module:
     return network
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_follow_the_equations(kind):
     torch.manual_seed(0)
@@ -91,6 +92,7 @@ def test_layer_sizes_are_hidden_inside_and_width_at_the_end(make):
     ]
 
 
+@pytest.mark.numeric
 @every_kind
 def test_recurrent_weights_of_each_gate_start_orthogonal(make):
     for layer in make(width=8, depth=2, hidden=12).layers:
@@ -106,6 +108,7 @@ def test_forget_gates_start_open():
         assert total.tolist() == [0.0] * 4 + [1.5] * 4 + [0.0] * 8
 
 
+@pytest.mark.numeric
 @every_kind
 def test_weight_drop_of_zero_computes_the_fused_kernel(make):
     torch.manual_seed(0)
@@ -119,6 +122,7 @@ def test_weight_drop_of_zero_computes_the_fused_kernel(make):
     torch.testing.assert_close(network(inputs, state)[1], plain[1], rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.numeric
 @every_kind
 def test_weight_drop_zeroes_its_share_of_recurrent_weights_and_leaves_the_stored_ones(make):
     torch.manual_seed(0)
@@ -136,6 +140,7 @@ def test_weight_drop_zeroes_its_share_of_recurrent_weights_and_leaves_the_stored
         assert torch.equal(tensor, stored[name])
 
 
+@pytest.mark.numeric
 @every_kind
 def test_weight_drop_acts_in_training_alone(make):
     torch.manual_seed(0)
@@ -146,6 +151,7 @@ def test_weight_drop_acts_in_training_alone(make):
     assert torch.equal(network.eval()(inputs)[0], plain.eval()(inputs)[0])
 
 
+@pytest.mark.numeric
 def test_variational_masks_are_the_same_at_all_positions_and_differ_between_sequences():
     torch.manual_seed(0)
     outputs = VariationalDropout(0.4).train()(torch.ones(50, 7, 40))
@@ -155,6 +161,7 @@ def test_variational_masks_are_the_same_at_all_positions_and_differ_between_sequ
     assert not torch.equal(outputs[0], outputs[1])
 
 
+@pytest.mark.numeric
 def test_ordinary_masks_differ_between_positions():
     torch.manual_seed(0)
     network = LSTM(width=40, output_dropout=0.5).train()

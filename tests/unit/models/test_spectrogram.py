@@ -27,6 +27,7 @@ def test_it_is_what_librosa_computes(rate: int, bands: int, window: int, hop: in
     assert np.abs(mel.numpy() - expected.transpose(0, 2, 1)).max() < 1e-4
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("sizes", [[1000, 3321], [1, 79, 80, 81, 4080], [10] * 432 + [1]], ids=["two", "five", "many"])
 def test_a_stream_gives_the_frames_of_the_whole(sizes: list[int]) -> None:
     module, sound = LogMel(8000, 64, 256, 80), waves()
@@ -40,6 +41,7 @@ def test_a_stream_gives_the_frames_of_the_whole(sizes: list[int]) -> None:
     assert state.shape[1] == 256 - 80 + 4321 % 80
 
 
+@pytest.mark.numeric
 def test_no_frame_needs_a_later_sample() -> None:
     module, sound = LogMel(8000, 64, 256, 80), waves()
     changed = sound.clone()
@@ -48,6 +50,7 @@ def test_no_frame_needs_a_later_sample() -> None:
     assert not torch.equal(module(changed)[0][:, 10], module(sound)[0][:, 10])
 
 
+@pytest.mark.numeric
 def test_mels_and_hertz_are_inverse() -> None:
     hertz = np.array([0.0, 100.0, 999.0, 1000.0, 6400.0, 22050.0])
     np.testing.assert_allclose(hertz_of(mels_of(hertz)), hertz, rtol=1e-12)

@@ -36,6 +36,7 @@ def attention_by_the_formula(layer: SelfAttention, inputs: Tensor, window: int) 
     return torch.cat(heads, 1) @ layer.output.weight.T
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("window", [None, 1, 3, 20])
 def test_the_block_is_attention_by_the_formula_then_the_positionwise_layer(window):
     torch.manual_seed(0)
@@ -51,6 +52,7 @@ def test_the_block_is_attention_by_the_formula_then_the_positionwise_layer(windo
         torch.testing.assert_close(outputs, network.norm(stream), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.numeric
 def test_rotary_matches_depend_on_the_distance_alone():
     torch.manual_seed(0)
     query, key = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
@@ -74,6 +76,7 @@ def test_a_window_sees_exactly_its_positions_a_layer(window):
     assert seen == list(range(15 - depth * (window - 1), 16))
 
 
+@pytest.mark.numeric
 def test_a_window_as_long_as_the_sequence_changes_nothing():
     torch.manual_seed(0)
     plain, window = Transformer(width=8).double(), Transformer(width=8, window=9).double()

@@ -32,6 +32,7 @@ def forecaster(network: nn.Module | None = None, covariates: int = 2, **saying: 
     return Forecaster(network or LSTM(width=8, depth=1), HORIZON, covariates, Saying(**saying)).eval()
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("network", [LSTM, ConvNet, Transformer])
 @pytest.mark.parametrize("reach", [1, 2])
 def test_paths_through_the_state_are_those_of_reading_everything_anew(network: type[nn.Module], reach: int) -> None:
@@ -47,6 +48,7 @@ def test_paths_through_the_state_are_those_of_reading_everything_anew(network: t
         torch.testing.assert_close(rolled[:, path], targets, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.numeric
 def test_paths_belong_to_the_sample_and_not_to_its_batch() -> None:
     task, given = forecaster(outcome=Gaussian(), reach=2, paths=5), batch()
     whole = task.paths(given)
@@ -66,6 +68,7 @@ def test_nothing_is_said_from_what_comes_later() -> None:
         assert not read or gradient[:, :read].abs().min() > 0
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("outcome", [None, Quantiles([0.1, 0.5, 0.9]), StudentT()])
 @pytest.mark.parametrize("kind", ["lstm", "dlinear", "patches"])
 def test_with_instance_norm_a_window_in_other_units_is_said_in_these_units(kind: str, outcome: object) -> None:
@@ -96,6 +99,7 @@ def test_a_covariate_that_is_known_ahead_reaches_its_own_step_alone() -> None:
         assert reached.tolist() == [step == 3 for step in range(HORIZON)]
 
 
+@pytest.mark.numeric
 def test_dlinear_is_the_sum_of_two_linear_maps_of_trend_and_remainder() -> None:
     torch.manual_seed(1)
     network, window = DLinear(CONTEXT, 5), torch.randn(2, CONTEXT)

@@ -14,6 +14,7 @@ from pipeline.models.transformer import Transformer
 from pipeline.tasks.language_model import TokenHead
 
 
+@pytest.mark.numeric
 def test_documents_read_together_equal_documents_read_alone() -> None:
     torch.manual_seed(0)
     inputs = torch.randn(3, 40, 16, dtype=torch.float64)
@@ -27,6 +28,7 @@ def test_documents_read_together_equal_documents_read_alone() -> None:
                 torch.testing.assert_close(together[row, first:last], alone[0])
 
 
+@pytest.mark.numeric
 def test_the_loss_is_the_cross_entropy_of_the_formula() -> None:
     torch.manual_seed(0)
     model = LSTMLanguageModel(vocab_size=11, width=16).double().eval()
@@ -43,6 +45,7 @@ def test_the_loss_is_the_cross_entropy_of_the_formula() -> None:
     assert float(model._nats(outputs, targets)) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.numeric
 def test_penalties_are_summed_where_there_is_something_to_predict() -> None:
     torch.manual_seed(0)
     head = TokenHead(activation_penalty=0.5, slowness_penalty=0.25)
@@ -59,6 +62,7 @@ def test_penalties_are_summed_where_there_is_something_to_predict() -> None:
     torch.testing.assert_close(model.training_loss(filled, ignored), expected)
 
 
+@pytest.mark.numeric
 def test_carried_state_makes_two_batches_one_text() -> None:
     torch.manual_seed(0)
     model = LSTMLanguageModel(vocab_size=11, width=16).eval()

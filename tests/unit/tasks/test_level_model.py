@@ -1,10 +1,12 @@
 """A label is heard at every position of its sequence, and nowhere else."""
 
+import pytest
 import torch
 
 from pipeline.tasks.level_model import held
 
 
+@pytest.mark.numeric
 def test_a_label_holds_until_its_clip_ends() -> None:
     read = torch.zeros(2, 40, dtype=torch.long)
     read[0, [0, 17]], read[0, 16] = torch.tensor([257, 259]), 256

@@ -132,6 +132,7 @@ def trained(tiny_pixels_dataset: Path, tmp_path: Path, monkeypatch: pytest.Monke
     return tmp_path / "runs" / "shapes"
 
 
+@pytest.mark.numeric
 def test_a_run_tells_what_an_image_costs_and_draws(
     trained: Path, tiny_pixels_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def said(task: Policy, given: TrajectoryBatch) -> torch.Tensor:
     return task(given.observations, given.before, given.returns)[0]
 
 
+@pytest.mark.numeric
 def test_the_loss_is_the_nats_of_the_actions_inside() -> None:
     task, given = policy(), batch()
     logits = said(task, given)
@@ -58,6 +59,7 @@ def test_the_loss_is_the_nats_of_the_actions_inside() -> None:
     torch.testing.assert_close(task.costs(given).nansum(1), torch.stack(rows))
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spaces", [SPACES, NUMBERS], ids=["choices", "numbers"])
 @pytest.mark.parametrize("name", policies.__all__)
 def test_what_comes_after_an_episodes_end_changes_nothing(name: str, spaces: dict[str, Any]) -> None:
@@ -100,6 +102,7 @@ def test_an_action_follows_from_what_was_seen_up_to_it_and_done_before_it() -> N
         assert gradients[2][:, step].abs().min() > 0
 
 
+@pytest.mark.numeric
 def test_cloned_behaviour_knows_no_return() -> None:
     given = batch()
     other = given._replace(returns=given.returns + 5)
@@ -108,6 +111,7 @@ def test_cloned_behaviour_knows_no_return() -> None:
     assert not torch.equal(said(conditioned, given), said(conditioned, other))
 
 
+@pytest.mark.numeric
 def test_observations_and_returns_are_read_in_units_of_the_data() -> None:
     task, given = policy(), batch()
     scaled = {**SPACES, "observation_mean": [10.0, -20.0, 0.0], "observation_deviation": [20.0, 5.0, 10.0]}

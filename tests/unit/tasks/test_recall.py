@@ -14,6 +14,7 @@ from pipeline.tasks.recall import Recaller
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
+@pytest.mark.numeric
 def test_only_answers_are_counted():
     torch.manual_seed(0)
     task = Recaller(LSTM(width=8, depth=1), 7)

@@ -78,6 +78,7 @@ def test_it_learns_to_reverse_and_every_way_of_writing_agrees(
         assert (text[:-1] if text[-1] == EOS else text) == found["beam"][row]
 
 
+@pytest.mark.numeric
 @every_model
 def test_a_row_that_only_fills_the_batch_changes_nothing(model_class: type[SequenceToSequence]) -> None:
     model = build(model_class, dropout=0.0).double()
@@ -97,6 +98,7 @@ def test_a_row_that_only_fills_the_batch_changes_nothing(model_class: type[Seque
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.numeric
 def test_label_smoothing_is_the_cross_entropy_with_the_spread_target_and_is_not_counted() -> None:
     plain, smooth = (build(AttentionTranslator, head=TokenHead(label_smoothing=share)) for share in (0.0, 0.1))
     source, inputs, targets = reversal(5, 4, 1)
@@ -115,6 +117,7 @@ def test_label_smoothing_is_the_cross_entropy_with_the_spread_target_and_is_not_
     assert results[0][0] < results[1][0]
 
 
+@pytest.mark.numeric
 def test_sampled_inputs_are_the_models_own_guesses() -> None:
     model = build(AttentionTranslator, sampled_inputs=1.0, dropout=0.0).eval()
     source, inputs, targets = reversal(5, 4, 1)

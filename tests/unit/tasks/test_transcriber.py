@@ -31,6 +31,7 @@ from pipeline.tasks.transcriber import Transcriber
 MODELS = [LSTMTranscriber, TransformerTranscriber, ConformerTranscriber]
 
 
+@pytest.mark.numeric
 def test_the_loss_is_the_sum_over_all_paths() -> None:
     torch.manual_seed(1)
     model = LSTMTranscriber(3, 8000, 8, 1)
@@ -144,6 +145,7 @@ def test_a_transcript_longer_than_its_sound_is_one_line(
         model.on_validation_start()  # a loss without end would tell nothing
 
 
+@pytest.mark.numeric
 def test_listening_and_spelling_looks_at_the_sound(tiny_audio_dataset: Path) -> None:
     data = AudioDataModule(tiny_audio_dataset)
     samples = data.samples("train")

@@ -36,6 +36,7 @@ def tokens() -> torch.Tensor:
     return rows
 
 
+@pytest.mark.numeric
 @every_model
 def test_reading_in_pieces_equals_reading_at_once(name: str) -> None:
     model, read = build(name), tokens()
@@ -56,6 +57,7 @@ def test_the_label_is_heard_long_after_the_field_of_view(name: str) -> None:
     assert (logits[0, -1] - logits[1, -1]).abs().max() > 1e-6  # a WaveNet of 4 layers sees 16 samples
 
 
+@pytest.mark.numeric
 @every_model
 def test_a_clip_that_is_read_alone_does_not_hear_the_label_before_it(name: str) -> None:
     model, read = build(name), tokens()[:1]
@@ -66,6 +68,7 @@ def test_a_clip_that_is_read_alone_does_not_hear_the_label_before_it(name: str) 
     torch.testing.assert_close(whole[:, 16:], alone, rtol=0, atol=1e-10)
 
 
+@pytest.mark.numeric
 def test_without_labels_it_is_the_language_model() -> None:
     torch.manual_seed(1)
     plain = LSTMLanguageModel(257, width=16, depth=1).double().eval()
@@ -125,6 +128,7 @@ def test_what_cannot_be_said_is_one_line(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.numeric
 def test_bits_per_sample_are_those_of_the_levels(
     tiny_labels_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
