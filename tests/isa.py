@@ -17,7 +17,7 @@ ATEN = ("default", "avx2", "native")  # native: the variable is not set, and the
 ONEDNN = ("SSE41", "AVX2", "AVX512_CORE", "native")
 THREADS = ("1", "2")
 ROWS = ["/".join(row) for row in itertools.product(ATEN, ONEDNN, THREADS)]
-CHECKS = ["--jaxtyping-packages=pipeline,shapes.check", "-m", "(learns or numeric) and not benchmark"]
+CHOSEN = ["tests/unit", "tests/golden", "-m", "learns or numeric"]
 
 
 def environment(row: str) -> dict[str, str]:
@@ -33,7 +33,7 @@ VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS")
 
 def run(row: str, arguments: list[str]) -> bool:
     """Run the tests of one row and print its line; True where nothing failed and something passed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *CHECKS, *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--durations=25", *CHOSEN, *arguments]
     began = time.monotonic()
     done = subprocess.run(
         command, env=environment(row), capture_output=True, text=True, cwd=Path(__file__).parent.parent
