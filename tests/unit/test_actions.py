@@ -58,3 +58,9 @@ def test_a_dataset_describes_choices_or_numbers() -> None:
     assert isinstance(actions_of({"choices": 2, "low": [], "high": []}), Choices)
     made = actions_of({"choices": 0, "low": [-1.0], "high": [1.0]})
     assert (made.features, made.parameters, made.draws) == (1, 2, 1)
+
+
+def test_rounding_never_draws_a_choice_beyond_the_last() -> None:
+    said = torch.tensor([[0.0, 0.0, 0.0, -200.0]])
+    assert CHOICES.draw(said, torch.tensor([[[1.1], [0.5]]])).tolist() == [3]
+    assert CHOICES.draw(torch.zeros(1, 4), torch.tensor([[[0.25], [0.5]]])).tolist() == [0]
