@@ -89,6 +89,9 @@ def test_what_was_held_back_is_what_the_next_token_is_written_after():
     assert stream.push(fox[0]) == ""
     assert stream.finish() == "\ufffd"
     assert stream.push(tokenizer.encode("a").ids[0]) == "a"
+    words = TextStream(word_tokenizer(), 0)
+    the, cat = word_tokenizer().encode("the cat").ids
+    assert [words.push(the), words.finish(), words.push(cat)] == ["the", "", " cat"]
     assert stream.push(fox[0]) == ""
     assert stream.push(0) == "\ufffd\n"
     assert stream.push(tokenizer.encode("b").ids[0]) == "b"

@@ -28,6 +28,7 @@ def test_the_loss_is_the_sum_of_nats_over_the_number_of_predictions() -> None:
 def test_a_sum_of_nats_does_not_lose_small_addends() -> None:
     metric = counted(TokenLoss(), (torch.tensor(2.0**30), torch.tensor(1)), (torch.tensor(1.0), torch.tensor(0)))
     assert metric.compute() == 2.0**30 + 1
+    assert (metric.nats.dtype, metric.predictions.dtype) == (torch.float64, torch.int64)
 
 
 def test_accuracy_is_the_share_of_right_predictions() -> None:
@@ -60,6 +61,7 @@ def test_a_row_of_confusions_is_a_label_and_a_column_what_was_found() -> None:
     found, labels = torch.tensor([0, 2, 2, 1, 1]), torch.tensor([0, 1, 1, 2, -1])
     expected = [[1, 0, 0], [0, 0, 2], [0, 1, 0]]
     assert counted(Confusion(3), (found, labels)).compute().tolist() == expected
+    assert counted(Confusion(3), (found[:2], labels[:2]), (found[2:], labels[2:])).compute().tolist() == expected
     metric = counted(Confusion(3), (found[:2], labels[:2]))
     metric.merge_state(counted(Confusion(3), (found[2:], labels[2:])))
     assert metric.compute().tolist() == expected

@@ -380,6 +380,19 @@ def test_a_run_that_went_back_too_often_ends(told: list[Any], restored: list[Pat
     assert len(restored) == 2
 
 
+def test_the_checkpoint_of_step_0_is_one_to_go_back_to(told: list[Any], restored: list[Path], tmp_path: Path) -> None:
+    save(tmp_path, 0)
+    for returns in (1, 0):
+        guard, run = Guard(patience=1, returns=returns), trainer(global_step=20)
+        guard.checkpoints.directory = tmp_path
+        if returns:
+            refuse(guard, run, Task(), 1)
+            continue
+        with pytest.raises(NonFiniteError, match="it went back 0 times"):
+            refuse(guard, run, Task(), 1)
+    assert restored == [tmp_path / "step-00000000"]
+
+
 def test_the_first_process_chooses_for_all(told: list[Any], restored: list[Path], tmp_path: Path) -> None:
     guard, run = Guard(patience=1), trainer(global_step=20, is_global_zero=False)
     guard.checkpoints.directory = tmp_path
