@@ -276,7 +276,7 @@ def test_shards_describe_what_is_in_them(dataset: Dataset) -> None:
     batches = list(record_batches(dataset.path, dataset.splits["train"].shards))
     assert [batch.num_rows for batch in batches] == [3, 1, 1, 3]
     assert batches[0].schema.names == ["tokens", "ends"]
-    assert dataset.splits["train"].starts(3, 3).dtype == dataset.splits["train"].starts(1, 1).dtype == np.int64
+    assert all(dataset.splits["train"].starts(0, stop).dtype == np.int64 for stop in range(81))
 
 
 def test_a_wrong_number_of_tokens_is_refused(dataset: Dataset) -> None:
