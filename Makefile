@@ -10,12 +10,12 @@ PINNED_TORCH := $(shell grep '^torch==' constraints.txt)
 TORCH        ?= $(or $(shell cat $(VENV)/torch.txt 2>/dev/null),$(PINNED_TORCH))
 
 # Tests: one thread a process, two processes: reproducible sums, and no fight over two cores.
-test test-fast test-gpu test-isa: export OMP_NUM_THREADS ?= 1
+test test-fast test-gpu test-isa mutants: export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 SHAPES  := --jaxtyping-packages=pipeline,shapes.check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-gpu test-isa bench bench-gpu check format lock clean
+.PHONY: help setup demo test test-fast test-gpu test-isa mutants bench bench-gpu check format lock clean
 
 help: ## Print this list
 	@echo "make TARGET [PYTHON=python3.12] [TORCH='torch==2.13.0 ...'] [ARGS='-k lstm']"
@@ -53,6 +53,9 @@ test-gpu: $(STAMP) ## Run the tests that want a CUDA device
 
 test-isa: $(STAMP) ## Run the tests marked learns or numeric as on other processors (ARGS='--rows avx2/AVX2/1')
 	$(BIN)/python tests/isa.py $(ARGS)
+
+mutants: $(STAMP) ## Change modules at one place at a time; their unit tests must fail (ARGS='decode --number 50')
+	$(BIN)/python tests/mutation/mutants.py $(ARGS)
 
 bench: $(STAMP) ## Measure this code against bare loops on the CPU
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script $(ARGS)"; $(BIN)/python $$script $(ARGS) || exit 1; done

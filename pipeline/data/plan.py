@@ -108,7 +108,7 @@ class Bucketed(Plan):
         edges = np.unique(np.ceil(1.1 ** np.arange(1, 400)).astype(np.int64))
         bucket = np.searchsorted(edges, lengths[order])
         first = np.flatnonzero(np.diff(bucket, prepend=-1))
-        after = np.append(first[1:], len(order))
+        after = np.append(first, len(order))[1:]
         rows = np.maximum(budget // np.maximum(lengths[order][after - 1], 1), 1)
         batches = -(-(after - first) // rows)
         largest = int(np.max(-(-(after - first) // batches), initial=0))

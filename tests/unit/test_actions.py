@@ -54,6 +54,7 @@ def test_numbers_are_drawn_around_the_mean_and_within_the_range() -> None:
 
 def test_no_action_reads_as_zeros() -> None:
     assert CHOICES.read(torch.tensor([int(CHOICES.nothing), 2])).tolist() == [[0, 0, 0, 0], [0, 0, 1, 0]]
+    assert CHOICES.read(torch.tensor([0, 3])).tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
     nothing = torch.from_numpy(NUMBERS.nothing)
     assert NUMBERS.read(torch.stack([nothing, torch.tensor([2.0, 0.0])])).tolist() == [[0, 0], [1, -1]]
 
@@ -62,3 +63,9 @@ def test_a_dataset_describes_choices_or_numbers() -> None:
     assert isinstance(actions_of({"choices": 2, "low": [], "high": []}), Choices)
     made = actions_of({"choices": 0, "low": [-1.0], "high": [1.0]})
     assert (made.features, made.parameters, made.draws) == (1, 2, 1)
+
+
+def test_rounding_never_draws_a_choice_beyond_the_last() -> None:
+    said = torch.tensor([[0.0, 0.0, 0.0, -200.0]])
+    assert CHOICES.draw(said, torch.tensor([[[1.1], [0.5]]])).tolist() == [3]
+    assert CHOICES.draw(torch.zeros(1, 4), torch.tensor([[[0.25], [0.5]]])).tolist() == [0]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,115 @@ def test_the_manifest_tells_step_and_files(tmp_path: Path) -> None:
     manifest = json.loads((path / checkpoint.MANIFEST).read_text())
     assert manifest["step"] == 7
     assert manifest["files"][checkpoint.STATE]["bytes"] == (path / checkpoint.STATE).stat().st_size
+
+
+def test_damaged_checkpoints_are_kept_under_other_names(tmp_path: Path) -> None:
+    for loss in (1.0, 2.0, 3.0):
+        checkpoint.put_aside(save(tmp_path, 10, loss=loss))
+    asides = [tmp_path / f"damaged-step-00000010{end}" for end in ("", "~1", "~2")]
+    assert [checkpoint.verify(aside)["metrics"]["loss"] for aside in asides] == [1.0, 2.0, 3.0]
+    assert checkpoint.newest_first(tmp_path) == []
+
+
+def test_copies_and_archives_are_no_checkpoints(tmp_path: Path) -> None:
+    numbers = [5, 99_999_999, 100_000_000, 20]
+    for number in numbers:
+        (tmp_path / checkpoint.name_of(number)).mkdir()
+    for other in ("step-00000030.tar", "step-00000030 copy", "step-123", "old-step-00000030"):
+        (tmp_path / other).mkdir()
+    assert [checkpoint.step_of(path) for path in checkpoint.newest_first(tmp_path)] == sorted(numbers, reverse=True)
+    assert [path.name for path in checkpoint.newest_first(tmp_path)][-1] == "step-00000005"
+
+
+def test_a_removed_checkpoint_is_gone_and_others_stay(tmp_path: Path) -> None:
+    kept, gone = save(tmp_path, 10), save(tmp_path, 20)
+    checkpoint.CheckpointDirectory().remove_checkpoint(gone)
+    assert list(tmp_path.iterdir()) == [kept]
+    (tmp_path / ".step-00000030.17.removed").mkdir()
+    checkpoint.clear_partial(tmp_path)
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_lightning_does_not_write_its_own_format(tmp_path: Path) -> None:
+    with pytest.raises(NotImplementedError, match=r"Checkpoints\.save"):
+        checkpoint.CheckpointDirectory().save_checkpoint({}, tmp_path / "a.ckpt")
+
+
+def test_metrics_that_are_not_numbers_or_not_there_do_not_count(tmp_path: Path) -> None:
+    save(tmp_path, 10, **{"val/loss": float("nan")})
+    save(tmp_path, 20, **{"val/loss": float("inf")})
+    save(tmp_path, 30, **{"val/loss": 0.0})
+    garble_manifest(save(tmp_path, 40, **{"val/loss": 0.5}))
+    lose_manifest(save(tmp_path, 50, **{"val/loss": 0.5}))
+    write(tmp_path / checkpoint.name_of(60), {}, step=60)
+    assert checkpoint.by_metric(tmp_path, "val/loss") == [(0.0, tmp_path / "step-00000030")]
+    assert checkpoint.by_metric(tmp_path, "val/other") == []
+
+
+def test_the_first_manifests_had_no_hash_of_their_own(tmp_path: Path) -> None:
+    path = save(tmp_path, 10)
+    manifest = json.loads((path / checkpoint.MANIFEST).read_text())
+    assert manifest.keys() == {"step", "metrics", "files", "sha256"}
+    assert checkpoint.verify(path) == {key: value for key, value in manifest.items() if key != "sha256"}
+    del manifest["sha256"]
+    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    assert checkpoint.verify(path) == manifest
+    (path / checkpoint.MANIFEST).write_text(json.dumps({**manifest, "step": 11, "sha256": "0" * 64}))
+    with pytest.raises(CheckpointError, match="manifest"):
+        checkpoint.verify(path)
+
+
+def test_where_there_is_no_checkpoint_none_is_found(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path, print) is None
+    assert checkpoint.latest(tmp_path / "missing", print) is None
+
+
+def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
+    path = save(tmp_path, 1200)
+    assert path.name == "step-00001200"
+    names = ["manifest.json", "rank-00000.safetensors", "rank-00001.safetensors", "state.pt"]
+    assert sorted(each.name for each in path.iterdir()) == names
+    assert checkpoint.verify(path)["files"].keys() == set(names[1:])
+
+
+def test_a_save_goes_on_in_the_background_until_all_is_written(tmp_path: Path) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def write(own: Path) -> None:
+        begun.set()
+        gate.wait(30)
+
+    writing = checkpoint.Writing(tmp_path / checkpoint.name_of(7), write, 0)
+    begun.wait(30)
+    assert writing.busy
+    assert [path.name for path in tmp_path.iterdir()] == [".step-00000007.partial"]
+    gate.set()
+    writing.thread.join()
+    assert not writing.busy
+    assert writing.thread.daemon  # a process that ends does not wait for it
+
+
+def test_what_an_earlier_save_of_the_step_left_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000010.partial" / "rank-00000").mkdir(parents=True)
+    checkpoint.verify(save(tmp_path, 10))
+
+
+def test_a_part_that_is_seen_late_is_waited_for(tmp_path: Path) -> None:
+    writing = checkpoint.Writing(tmp_path / checkpoint.name_of(7), lambda own: None, 0)
+    writing.thread.join()
+
+    def arrive() -> None:
+        (writing.partial / "rank-00001.files.json").write_text("{}")
+
+    late = threading.Timer(0.3, arrive)
+    late.start()
+    writing.publish({"step": 7}, 2)
+    assert checkpoint.verify(writing.directory) == {"step": 7, "files": {}}
+    assert [path.name for path in writing.directory.iterdir()] == ["manifest.json"]
+
+
+def test_only_the_first_line_of_what_torch_says_is_repeated(tmp_path: Path) -> None:
+    path = write(tmp_path / checkpoint.name_of(1), Malice(), step=1)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.read_plain(path)
+    assert len(str(caught.value).splitlines()) == 1

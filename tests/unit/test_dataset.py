@@ -12,11 +12,14 @@ from tokenizers import Tokenizer
 
 from data_prep import tokenizer
 from pipeline import tokens
-from pipeline.dataset import Dataset, publish
+from pipeline.dataset import SPLITS, Dataset, Vocabulary, publish
 from pipeline.durable import replace_directory, sha256
 from pipeline.errors import DataError
-from pipeline.shard import token_type
-from pipeline.tokens import ShardWriter
+from pipeline.records import RecordSplit
+from pipeline.series import SeriesSplit
+from pipeline.shard import record_batches, token_type
+from pipeline.tokens import ShardWriter, TokenSplit
+from pipeline.trajectories import TrajectorySplit
 
 LENGTHS = [[3, 1, 40, 2], [7], [1, 1, 25]]  # tokens of the rows of each shard
 GOES_ON = {2, 4}  # rows, counted over the shards, whose document goes on in the next row
@@ -191,3 +194,93 @@ def test_a_replaced_directory_is_the_new_one_and_nothing_is_left(tmp_path: Path)
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])
 def test_ids_are_as_narrow_as_the_vocabulary_allows(vocab_size: int, dtype: type) -> None:
     assert token_type(vocab_size) is dtype
+
+
+def test_the_names_on_disk_and_the_kinds_are_the_documented_ones(dataset: Dataset) -> None:
+    record, numbers = {"pairs", "captions", "audio", "pixels"}, {"series", "trajectories"}
+    assert SPLITS.keys() == {"tokens", *record, *numbers}
+    assert {kind for kind, split in SPLITS.items() if split is RecordSplit} == record
+    assert (SPLITS["tokens"], SPLITS["series"], SPLITS["trajectories"]) == (TokenSplit, SeriesSplit, TrajectorySplit)
+    assert sorted(path.name for path in dataset.path.iterdir()) == [
+        "dataset.json", "tokenizer.json", "train-00000.arrow", "train-00001.arrow", "train-00002.arrow"
+    ]  # fmt: skip
+    text = (dataset.path / "dataset.json").read_text()
+    assert json.loads(text)["format"] == 1
+    assert text == json.dumps(json.loads(text), indent=1) + "\n"
+
+
+@pytest.mark.parametrize("key", ["source", "audio", "pixels", "vocab_size", "eos", "splits", "tokenizer", "kind"])
+def test_the_checksum_covers_everything_that_is_read(dataset: Dataset, key: str) -> None:
+    manifest = json.loads((dataset.path / "dataset.json").read_text())
+    changed: dict[str, object] = {
+        "source": {name: manifest[name] for name in ("tokenizer", "vocab_size", "eos")},
+        "splits": manifest["splits"] | {"test": manifest["splits"]["train"]},
+        "tokenizer": manifest["tokenizer"] | {"note": "x"},
+        "kind": "pairs",
+    }
+    if key == "kind":
+        manifest["splits"] = {}
+        change(dataset, splits={})
+    before = Dataset.open(dataset.path).checksum
+    change(dataset, **{key: changed.get(key, 1)})
+    assert Dataset.open(dataset.path).checksum != before
+
+
+@pytest.mark.parametrize("key", ["series", "trajectories"])
+def test_numbers_have_no_vocabulary_and_their_description_counts(dataset: Dataset, key: str) -> None:
+    change(dataset, kind=key, splits={}, **{key: {"columns": 2}})
+    found = Dataset.open(dataset.path, kind=key)
+    assert found.vocabularies == found.linked == found.tokenizers == {}
+    assert found.source is None
+    change(dataset, **{key: {"columns": 3}})
+    assert Dataset.open(dataset.path).checksum != found.checksum
+
+
+def test_a_source_has_a_vocabulary_of_its_own(dataset: Dataset) -> None:
+    described = {"file": "source_tokenizer.json", "size": 2, "sha256": "0"}
+    (dataset.path / "source_tokenizer.json").write_text("{}")
+    change(dataset, source={"tokenizer": described, "vocab_size": 9, "eos": 3})
+    found = Dataset.open(dataset.path)
+    assert found.source == Vocabulary(dataset.path / "source_tokenizer.json", 9, 3)
+    assert found.linked == {"vocab_size": 257, "source_vocab_size": 9}
+    assert found.tokenizers == {
+        "tokenizer.json": dataset.path / "tokenizer.json",
+        "source_tokenizer.json": dataset.path / "source_tokenizer.json",
+    }
+    with pytest.raises(DataError, match=r"source_tokenizer\.json is not the file that was written"):
+        found.verify()
+
+
+def test_the_stamp_changes_with_the_time_or_the_size_of_a_file(dataset: Dataset) -> None:
+    path, before = dataset.path / "train-00001.arrow", dataset.stamp
+    assert dataset.stamp == before
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    changed = dataset.stamp
+    assert changed != before
+    path.write_bytes(path.read_bytes() + b"x")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert dataset.stamp not in (before, changed)
+    assert "manifest" not in repr(dataset)
+
+
+def test_an_overwrite_that_was_asked_for_replaces_the_dataset(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    publish(tmp_path / "other", dataset.path, {"kind": "tokens"}, overwrite=True)
+    assert [path.name for path in dataset.path.iterdir()] == ["dataset.json"]
+
+
+def test_shards_describe_what_is_in_them(dataset: Dataset) -> None:
+    found = [(shard.file, shard.rows, shard.tokens) for shard in dataset.splits["train"].shards]
+    assert found == [("train-00000.arrow", 4, 46), ("train-00001.arrow", 1, 7), ("train-00002.arrow", 3, 27)]
+    batches = list(record_batches(dataset.path, dataset.splits["train"].shards))
+    assert [batch.num_rows for batch in batches] == [3, 1, 1, 3]
+    assert batches[0].schema.names == ["tokens", "ends"]
+    assert all(dataset.splits["train"].starts(0, stop).dtype == np.int64 for stop in range(81))
+
+
+def test_a_wrong_number_of_tokens_is_refused(dataset: Dataset) -> None:
+    entry = json.loads((dataset.path / "dataset.json").read_text())["splits"]["train"]
+    change(dataset, splits={"train": entry | {"tokens": 81}})
+    with pytest.raises(DataError, match="'train' has 80 tokens, not 81"):
+        Dataset.open(dataset.path).splits["train"].read(0, 3)

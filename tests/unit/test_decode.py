@@ -213,3 +213,11 @@ def test_every_network_generates_in_a_batch_what_it_generates_alone(network):
     for choice in (Greedy(), Sample(), Beam(3)):
         together = generate(forward, prompts, choice, Limits(12, eos=0), seed=4)
         assert together == [generate(forward, [one], choice, Limits(12, eos=0), seed=4)[0] for one in prompts]
+
+
+def test_limits_and_choices_have_their_documented_defaults():
+    assert Limits() == Limits(200, 0, None, 0)
+    assert Sample() == Sample(1.0, None, None)
+    assert Beam() == Beam(4, 0.0, 0.0)
+    assert Limits(1, at_least=1).tokens == 1
+    assert Sample(1e-9, 1, 1e-9).top_k == 1

@@ -131,3 +131,8 @@ def test_a_beam_gives_its_best_in_order():
     texts = generate(Table(1), [[1]], Beam(4), Limits(5), samples=3)[0]
     assert texts == [hypothesis.tokens for hypothesis in best[:3]]
     assert [one.score for one in best] == sorted((one.score for one in best), reverse=True)
+
+
+def test_a_beam_that_is_wider_than_there_are_texts_finds_each_once():
+    [found] = Beam(width=5).search(Table(vocab=2), [[1]], Limits(1, eos=0))
+    assert sorted(one.tokens for one in found) == [[0], [1]]

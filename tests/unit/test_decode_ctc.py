@@ -111,3 +111,56 @@ def test_a_language_model_is_asked_where_it_computes() -> None:
 
     assert Read(forward, EOS, "meta")((1, 2)) == pytest.approx(np.full(TOKENS, -math.log(TOKENS)))
     assert asked == ["meta"] * 3
+
+
+def test_of_texts_with_equal_scores_the_first_in_order_comes_first() -> None:
+    logs = np.log(np.full((1, 4), 0.25))
+    assert [text for text, _ in PrefixBeam(4).ranked(logs)] == [(), (0,), (1,), (2,)]
+    assert [text for text, _ in PrefixBeam(2).ranked(logs)] == [(), (0,)]
+    assert BestPath()(np.log(np.array([[0.25, 0.25, 0.5], [0.4, 0.4, 0.2]]))) == [0]
+
+
+def test_only_twice_as_many_tokens_as_the_width_are_tried() -> None:
+    logs = np.log(np.array([[0.1, 0.2, 0.3, 0.25, 0.15]]))
+    tried: list[int] = []
+
+    class Tried(PrefixBeam):
+        def _longer(self, after: object, text: object, token: int, language: float) -> object:
+            tried.append(token)
+            return super()._longer(after, text, token, language)  # type: ignore[arg-type]
+
+    Tried(1).ranked(logs)
+    assert tried == [2, 3]
+
+
+def test_the_search_has_its_documented_defaults_and_hands_them_on() -> None:
+    search = PrefixBeam()
+    assert (search.width, search.weight, search.bonus, search.language, search.eos) == (8, 0.5, 0.0, None, None)
+    fused = PrefixBeam(3, 0.25, 1.5).fused(languages()["ours"][0], EOS)
+    assert (fused.width, fused.weight, fused.bonus, fused.eos) == (3, 0.25, 1.5, EOS)
+    assert PrefixBeam(1).width == 1
+
+
+@pytest.mark.numeric
+def test_a_language_model_that_knows_no_end_adds_nothing_there() -> None:
+    search = PrefixBeam(4)
+    search.language = lambda text: np.log(np.full(TOKENS, 1 / TOKENS))
+    found = dict(search.ranked(said(1, 1)))
+    assert found[()] == pytest.approx(said(1, 1)[0, TOKENS])
+    assert found[(1,)] == pytest.approx(said(1, 1)[0, 1] + 0.5 * math.log(1 / TOKENS))
+
+
+def test_what_a_language_model_said_is_computed_once() -> None:
+    asked: list[list[int]] = []
+
+    def forward(tokens: torch.Tensor, state: int | None) -> tuple[torch.Tensor, int]:
+        asked.append([int(tokens[0, 0]), state or 0])
+        return torch.arange(3.0).view(1, 1, 3), (state or 0) + 1
+
+    reader = Read(forward, EOS)
+    for text in ((1, 2), (1,), (1, 2), (1, 1)):
+        reader(text)
+    assert asked == [[EOS, 0], [1, 1], [2, 2], [1, 2]]
+    reader.known = dict.fromkeys(((n,) for n in range(3, (1 << 16) + 4)), (np.zeros(3), 0))
+    reader((9, 9))  # the memory is full, and everything is forgotten
+    assert set(reader.known) == {(), (9,), (9, 9)}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.decode_text import TextStream, text_of
+from pipeline.decode_text import TextStream, text_of, written
 from tests.unit import babbling
 from tests.unit.babbling import CORPUS, byte_tokenizer, word_tokenizer
 
@@ -52,3 +52,46 @@ def test_an_end_mark_breaks_the_line_and_the_next_word_follows_without_a_space()
     the, cat = tokenizer.encode("the cat").ids
     assert text_of(tokenizer, 0, [cat, 0, the, cat], prompt=[the]) == " cat\nthe cat"
     assert text_of(tokenizer, 0, [the, cat], prompt=[cat, 0]) == "the cat"
+
+
+class Spelled:
+    """A tokenizer that writes each token as its number, and how it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def decode(self, tokens, skip_special_tokens=True):
+        assert skip_special_tokens is False  # a mark in a text is written
+        self.asked.append(list(tokens))
+        return "".join(f"<{token}>" for token in tokens)
+
+
+def test_the_last_sixteen_tokens_of_a_prompt_bear_on_what_follows():
+    tokenizer = Spelled()
+    stream = TextStream(tokenizer, 99, prompt=range(30))
+    assert stream.push(50) == "<50>"
+    assert tokenizer.asked == [list(range(14, 30)), [*range(14, 30), 50]]
+    assert stream.push(51) == "<51>"
+    assert tokenizer.asked[2:] == [[50], [50, 51]]
+
+
+def test_a_mark_in_the_text_is_written_and_each_token_may_be_written_alone():
+    assert text_of(Spelled(), 99, [1, 2, 99, 3]) == "<1><2>\n<3>"
+    assert written(Spelled(), [4, 99]) == ["<4>", "<99>"]
+    tokenizer = word_tokenizer()
+    assert written(tokenizer, [0, *tokenizer.encode("the").ids]) == ["<eos>", "the"]
+
+
+def test_what_was_held_back_is_what_the_next_token_is_written_after():
+    tokenizer = byte_tokenizer()
+    fox = tokenizer.encode("\U0001f98a").ids
+    stream = TextStream(tokenizer, 0)
+    assert stream.push(fox[0]) == ""
+    assert stream.finish() == "\ufffd"
+    assert stream.push(tokenizer.encode("a").ids[0]) == "a"
+    words = TextStream(word_tokenizer(), 0)
+    the, cat = word_tokenizer().encode("the cat").ids
+    assert [words.push(the), words.finish(), words.push(cat)] == ["the", "", " cat"]
+    assert stream.push(fox[0]) == ""
+    assert stream.push(0) == "\ufffd\n"
+    assert stream.push(tokenizer.encode("b").ids[0]) == "b"

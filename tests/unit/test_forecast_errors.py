@@ -58,3 +58,34 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
     for rows in torch.arange(6).split(4):
         parts.update(paths[rows], came[rows], observed[rows], naive[rows])
     assert measured(parts) == pytest.approx(measured(whole))
+
+
+@pytest.mark.numeric
+def test_errors_of_processes_add_up_to_the_whole() -> None:
+    torch.manual_seed(1)
+    paths, came = torch.randn(6, 9, 4), torch.randn(6, 4)
+    observed, naive = torch.rand(6, 4) > 0.3, torch.tensor([0.0, 0.5, 0.7, 0.0, 1.5, 2.0], dtype=torch.float64)
+    whole, one, other = ForecastErrors(), ForecastErrors(), ForecastErrors()
+    whole.update(paths, came, observed, naive)
+    one.update(paths[:2], came[:2], observed[:2], naive[:2])
+    other.update(paths[2:], came[2:], observed[2:], naive[2:])
+    one.merge_state(other)
+    assert measured(one) == pytest.approx(measured(whole))
+    assert one.full_state_update is False
+    counts = (one.steps, one.scaled_steps, one.sampled)
+    assert [count.dtype for count in (one.sums, *counts)] == [torch.float64, *[torch.int64] * 3]
+
+
+@pytest.mark.numeric
+def test_errors_of_several_paths_are_those_of_their_definitions() -> None:
+    errors, paths = ForecastErrors(), torch.tensor([[[0.0], [1.0], [8.0]], [[2.0], [3.0], [4.0]]])
+    observed = torch.ones(2, 1, dtype=torch.bool)
+    errors.update(paths, torch.tensor([[2.0], [9.0]]), observed, torch.tensor([0.25, 0.0], dtype=torch.float64))
+    found = measured(errors)
+    assert found["mse"] == pytest.approx(((3 - 2) ** 2 + (3 - 9) ** 2) / 2)
+    assert found["mae"] == pytest.approx(((2 - 1) + (9 - 3)) / 2)
+    assert found["mase"] == pytest.approx((2 - 1) / 0.25)  # the second series has no naive error
+    assert found["coverage"] == 0.5
+    first = (2 + 1 + 6) / 3 - (1 + 8 + 7) / 3 / 2
+    second = (7 + 6 + 5) / 3 - (1 + 2 + 1) / 3 / 2
+    assert found["crps"] == pytest.approx((first + second) / 2)

@@ -87,3 +87,53 @@ def test_draws_of_quantiles_have_these_quantiles() -> None:
 def test_levels_that_are_none_are_refused(levels: list[float]) -> None:
     with pytest.raises(ValueError, match="must rise within"):
         Quantiles(levels)
+
+
+@pytest.mark.numeric
+def test_raw_numbers_become_parameters_in_their_ranges() -> None:
+    raw = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    soft = [math.log1p(math.exp(value)) for value in raw.tolist()]
+    assert Gaussian().parts(raw[:2]).tolist() == pytest.approx([1.0, soft[1] + 1e-4])
+    assert StudentT().parts(raw).tolist() == pytest.approx([1.0, soft[1] + 1e-4, 2.01 + soft[2]])
+    assert SquaredError().parts(raw[:1]).tolist() == AbsoluteError().parts(raw[:1]).tolist() == [1.0]
+    levels = Quantiles([0.1, 0.2, 0.5, 0.8, 0.9]).parts(torch.tensor([1.0, -2.0, 0.5, -1.0, 3.0], dtype=torch.float64))
+    soft = [math.log1p(math.exp(value)) for value in (1.0, -2.0, -1.0, 3.0)]
+    assert levels.tolist() == pytest.approx(
+        [0.5 - soft[1] - soft[0], 0.5 - soft[1], 0.5, 0.5 + soft[2], 0.5 + soft[2] + soft[3]]
+    )
+
+
+def test_a_number_is_drawn_as_itself_and_distributions_differ() -> None:
+    assert [outcome.draws for outcome in OUTCOMES] == [False, False, True, True, True]
+    assert [outcome.parameters for outcome in OUTCOMES] == [1, 1, 9, 2, 3]
+    parts = torch.tensor([[2.5], [-1.0]])
+    assert SquaredError().draw(parts, torch.rand(2), torch.rand(2)).tolist() == [2.5, -1.0]
+    assert AbsoluteError().loss(parts, torch.tensor([1.0, 1.0])).tolist() == [1.5, 2.0]
+    assert SquaredError().loss(parts, torch.tensor([1.0, 1.0])).tolist() == [2.25, 4.0]
+
+
+@pytest.mark.numeric
+def test_draws_outside_the_quantiles_are_the_outermost_ones() -> None:
+    outcome, parts = Quantiles([0.2, 0.4, 0.8]), torch.tensor([1.0, 2.0, 6.0])
+    one = torch.tensor([0.01, 0.2, 0.3, 0.4, 0.5, 0.8, 0.99])
+    drawn = outcome.draw(parts.expand(7, 3), one, one)
+    assert drawn.tolist() == pytest.approx([1.0, 1.0, 1.5, 2.0, 3.0, 6.0, 6.0])
+    assert Quantiles([0.3]).draw(torch.tensor([[7.0]]), torch.tensor([0.9]), torch.tensor([0.9])).tolist() == [7.0]
+
+
+@pytest.mark.numeric
+def test_draws_by_the_formulas_of_box_and_muller_and_of_bailey() -> None:
+    one, two = torch.tensor([0.3, 0.9], dtype=torch.float64), torch.tensor([0.1, 0.6], dtype=torch.float64)
+    normal = Gaussian().draw(torch.tensor([[1.0, 2.0]] * 2, dtype=torch.float64), one, two)
+    student = StudentT().draw(torch.tensor([[1.0, 2.0, 5.0]] * 2, dtype=torch.float64), one, two)
+    for place, (u, v) in enumerate(zip(one.tolist(), two.tolist(), strict=True)):
+        turn = math.cos(2 * math.pi * v)
+        assert normal[place].item() == pytest.approx(1 + 2 * math.sqrt(-2 * math.log(u)) * turn)
+        assert student[place].item() == pytest.approx(1 + 2 * math.sqrt(5 * (u ** (-2 / 5) - 1)) * turn)
+
+
+@pytest.mark.parametrize("levels", [[0.5], [0.1, 0.2], [1e-9, 1 - 1e-9]])
+def test_levels_that_rise_are_taken(levels: list[float]) -> None:
+    assert Quantiles(levels).parameters == len(levels)
+    with pytest.raises(ValueError, match="must rise within"):
+        Quantiles([0.5, 0.5])

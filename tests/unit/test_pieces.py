@@ -49,3 +49,42 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rank-0.safetensors").write_bytes(b"\x80\x04malice")
     with pytest.raises(CheckpointError, match=r"rank-0\.safetensors cannot be read"):
         pieces.Pieces(tmp_path)
+
+
+@pytest.mark.numeric
+def test_a_range_may_lie_in_any_pieces_whatever_their_files_are_called(tmp_path: Path) -> None:
+    tensor = torch.arange(12, dtype=torch.int32).view(3, 4)
+    for name, rank in (("a", 2), ("b", 0), ("c", 1)):
+        pieces.write(tmp_path / f"{name}.safetensors", {"weights/w": pieces.share(tensor, rank, 3)})
+    found = pieces.Pieces(tmp_path)
+    assert list(found) == ["weights/w"]
+    assert found.shapes == {"weights/w": (3, 4)}
+    assert found.dtype("weights/w") == torch.int32
+    for start in range(13):
+        for stop in range(start, 13):
+            assert found.read("weights/w", start, stop).tolist() == list(range(start, stop))
+            assert found.read("weights/w", start, stop).dtype == torch.int32
+    assert torch.equal(found.whole("weights/w"), tensor)
+
+
+def test_the_header_says_where_each_piece_belongs(tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    tensor = torch.arange(12.0).view(3, 4)
+    turned, empty = pieces.share(tensor.T, 1, 2), pieces.share(torch.zeros(0), 0, 1)
+    pieces.write(tmp_path / "one.safetensors", {"optimizer/w/exp_avg": turned, "empty": empty})
+    with safe_open(tmp_path / "one.safetensors", "pt") as file:
+        assert file.metadata() == {"places": '{"optimizer/w/exp_avg": [6, 4, 3]}'}
+        assert file.get_tensor("optimizer/w/exp_avg").tolist() == tensor.T.flatten()[6:].tolist()
+    assert (pieces.WEIGHTS, pieces.OPTIMIZER) == ("weights/", "optimizer/")
+
+
+def test_a_header_without_places_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="foreign"):
+        pieces.Pieces(tmp_path)
+    save_file({"w": torch.zeros(2)}, tmp_path / "foreign.safetensors", metadata={"other": "x"})
+    with pytest.raises(CheckpointError, match="foreign"):
+        pieces.Pieces(tmp_path)

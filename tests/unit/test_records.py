@@ -13,7 +13,7 @@ from pipeline import records
 from pipeline.dataset import Dataset, publish
 from pipeline.durable import sha256
 from pipeline.errors import DataError
-from pipeline.records import RecordWriter
+from pipeline.records import RecordSplit, RecordWriter
 
 ROWS = [
     ([5, 6], "five six", [[1, 2, 3], [1]], ["a b c", "a"]),
@@ -106,3 +106,19 @@ def test_an_unknown_kind_is_refused(dataset: Dataset, kind: str | None, said: st
 def test_a_dataset_of_another_kind_than_wanted_is_refused(dataset: Dataset) -> None:
     with pytest.raises(DataError, match="'tokens' is wanted"):
         Dataset.open(dataset.path, kind="tokens")
+
+
+def test_numbers_of_rows_read_as_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "BATCH_ROWS", 2)
+    writer = RecordWriter(tmp_path / "train.arrow", {"label": pa.int16()}, np.uint16)
+    for label in (7, -3, 300):
+        writer.add({"label": label}, [[1]], ["a"])
+    split = RecordSplit(tmp_path, "train", 3, 3, 6, 6, (writer.close(),))
+    assert split.numbers("label").tolist() == [7, -3, 300]
+    assert split.numbers("label").dtype == split.target_lengths.dtype == split.first_samples.dtype == np.int64
+    assert split.value("label", 1) == -3
+    with pytest.raises(DataError, match="'width'"):
+        split.numbers("width")
+    wrong = RecordSplit(tmp_path, "train", 4, 3, 6, 6, split.shards)
+    with pytest.raises(DataError, match="'train' has 3 rows, not 4"):
+        wrong.value("label", 0)

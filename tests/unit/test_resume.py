@@ -2,13 +2,25 @@
 
 import importlib
 import inspect
+import json
+import os
 import pkgutil
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
 from lightning.pytorch import LightningDataModule
 
 import pipeline.data
-from pipeline.resume import decides
+from pipeline import checkpoint
+from pipeline.dataset import Dataset
+from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.resume import Start, _describe, begin, decides, is_over
+from pipeline.run import Run
 
 
 def test_how_much_a_device_takes_at_once_may_change_for_every_kind_of_data() -> None:
@@ -29,7 +41,226 @@ def test_how_much_a_device_takes_at_once_may_change_for_every_kind_of_data() -> 
 
 @pytest.mark.parametrize(
     "key",
-    ["model.init_args.width", "data.init_args.global_batch_size", "seed_everything", "trainer.limit_train_batches"],
+    [
+        "model.init_args.width",
+        "data.init_args.global_batch_size",
+        "seed_everything",
+        "trainer.limit_train_batches",
+        "trainer.overfit_batches",
+    ],
 )
 def test_what_is_learned_and_from_what_may_not_change(key: str) -> None:
     assert decides(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["data.init_args.workers", "data.init_args.dataset", "trainer.max_steps", "checkpoints.keep_last", "models"],
+)
+def test_how_and_how_long_it_is_learned_may_change(key: str) -> None:
+    assert not decides(key)
+
+
+CONFIG: dict[str, Any] = {
+    "seed_everything": 7,
+    "model": {"class_path": "A", "init_args": {"width": 8}},
+    "data": {"class_path": "B", "init_args": {"dataset": "here", "workers": 2, "seed": 1}},
+    "trainer": {"max_steps": 10, "max_epochs": -1, "max_time": None, "limit_train_batches": 1.0},
+}
+
+
+class CLI:
+    """A parsed command line for a dataset, and the objects that it makes."""
+
+    def __init__(self, dataset: Path, resume: str = "auto", **changed: Any) -> None:
+        data = SimpleNamespace(init_args=SimpleNamespace(dataset=dataset))
+        trainer = SimpleNamespace(devices=1, num_nodes=3, accelerator="cpu")
+        self.config = SimpleNamespace(resume=resume, data=data, trainer=trainer)
+        self.kept = {**CONFIG, **changed}
+        self.parser = SimpleNamespace(dump=self.dump)
+        self.model = SimpleNamespace(check_optimizer=lambda: self.calls.append("optimizer"))
+        self.data = SimpleNamespace(steps_per_epoch=5, dataset=Dataset.open(dataset), linked={"vocab_size": 257})
+        self.data.samples = lambda split: self.calls.append(split)
+        self.calls: list[str] = []
+
+    def dump(self, config: Any, skip_none: bool) -> str:
+        assert config is self.config
+        assert skip_none is False
+        other = {"config": ["a.yaml"], "run": "one", "resume": "auto", "sweep": None}
+        return yaml.safe_dump({**self.kept, **other}, sort_keys=False)
+
+    def build(self) -> tuple[Any, Any, Any]:
+        return self.model, self.data, None
+
+
+@pytest.fixture
+def dataset(tiny_text_dataset: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_text_dataset, tmp_path / "dataset"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "runs" / "one")
+
+
+def begin_again(run: Run, cli: CLI) -> Start:
+    """Another attempt, as another process begins it."""
+    return begin(Run(run.path), cli)
+
+
+def save(run: Run, step: int) -> Path:
+    made = run.checkpoints / checkpoint.name_of(step)
+    made.mkdir(parents=True)
+    files: dict[str, Any] = {}
+    text = json.dumps({"step": step, "files": files, "sha256": checkpoint._hash({"step": step, "files": files})})
+    (made / checkpoint.MANIFEST).write_text(text)
+    return made
+
+
+def test_a_new_run_begins_at_step_0_and_records_what_it_is(
+    run: Run, dataset: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    cli = CLI(dataset)
+    assert begin(run, cli) == Start(None, 0, False)
+    assert cli.calls == ["optimizer", "validation"]
+    opened = Dataset.open(dataset)
+    record = json.loads((run.path / "run.json").read_text())
+    assert record["linked"] == {"vocab_size": 257}
+    assert record["dataset"] == {"path": str(dataset), "checksum": opened.checksum, "stamp": opened.stamp}
+    [attempt] = record["attempts"]
+    assert (attempt["number"], attempt["world_size"], attempt["start_step"]) == (1, 3, 0)
+    text = (run.path / "config.yaml").read_text()
+    assert yaml.safe_load(text) == CONFIG
+    assert list(yaml.safe_load(text)) == list(CONFIG)  # in the order of the command line's help
+    assert (run.path / "tokenizer.json").read_text() == (dataset / "tokenizer.json").read_text()
+    assert capsys.readouterr().out == "run one: starting at step 0, there is no checkpoint yet\n"
+
+
+def test_what_a_dataset_says_of_its_kind_is_recorded(dataset: Path) -> None:
+    manifest = json.loads((dataset / "dataset.json").read_text())
+    kinds = {kind: {"about": kind} for kind in ("audio", "dialogue", "series", "trajectories", "pixels")}
+    opened = replace(Dataset.open(dataset), manifest={**manifest, **kinds, "other": 1})
+    found = _describe(opened)
+    assert found.keys() == {"path", "checksum", "stamp", *kinds}
+    assert all(found[kind] == {"about": kind} for kind in kinds)
+
+
+def test_a_run_continues_from_the_newest_checkpoint_that_verifies(
+    run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(run, CLI(dataset))
+    older, newest = [save(run, step) for step in (10, 20, 30)][1:]
+    (newest / checkpoint.MANIFEST).write_text("{")
+    (run.checkpoints / ".step-00000040.partial").mkdir()
+    capsys.readouterr()
+    assert begin_again(run, CLI(dataset)) == Start(older, 20, False)
+    names = ["damaged-step-00000030", "step-00000010", "step-00000020"]
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == names
+    passed, continuing = capsys.readouterr().out.splitlines()
+    assert "step-00000030" in passed
+    assert continuing == "run one: continuing at step 20 from step-00000020, the newest that verifies"
+    attempts = json.loads((run.path / "run.json").read_text())["attempts"]
+    assert [(attempt["number"], attempt["start_step"]) for attempt in attempts] == [(1, 0), (2, 20)]
+
+
+def finished(run: Run, dataset: Path, reason: str = "finished") -> None:
+    begin(run, CLI(dataset))
+    save(run, 10)
+    run.end_attempt(reason, 0)
+
+
+def test_a_finished_run_is_left_as_it_is(run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finished(run, dataset)
+    before = (run.path / "run.json").read_text()
+    (run.path / "tokenizer.json").unlink()
+    assert begin_again(run, CLI(dataset)) == Start(run.checkpoints / "step-00000010", 10, True)
+    assert (run.path / "run.json").read_text() == before
+    assert not (run.path / "tokenizer.json").exists()
+    assert "run one: finished at step 10; raise trainer.max_steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("limit", ["max_steps", "max_epochs", "max_time"])
+def test_another_limit_continues_a_finished_run(run: Run, dataset: Path, limit: str) -> None:
+    finished(run, dataset)
+    cli = CLI(dataset, trainer={**CONFIG["trainer"], limit: 99})
+    assert begin_again(run, cli) == Start(run.checkpoints / "step-00000010", 10, False)
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["trainer"][limit] == 99
+
+
+def test_a_run_that_did_not_finish_is_not_over(run: Run, dataset: Path) -> None:
+    finished(run, dataset, reason="stopped")
+    assert not is_over(run, CONFIG)
+    assert not is_over(Run(run.path.with_name("other")), CONFIG)
+    assert begin_again(run, CLI(dataset)).finished is False
+
+
+def test_a_dataset_is_read_and_verified_only_where_its_files_changed(
+    run: Run, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified: list[Path] = []
+    monkeypatch.setattr(Dataset, "verify", lambda self: verified.append(self.path))
+    begin(run, CLI(dataset))
+    assert verified == [dataset]
+    begin_again(run, CLI(dataset))
+    assert verified == [dataset]
+    os.utime(dataset / "tokenizer.json", (1, 1))
+    begin_again(run, CLI(dataset))
+    assert verified == [dataset] * 2
+    assert json.loads((run.path / "run.json").read_text())["dataset"]["stamp"] == Dataset.open(dataset).stamp
+    begin_again(run, CLI(dataset))
+    assert verified == [dataset] * 2
+
+
+def test_another_dataset_is_refused(run: Run, dataset: Path, tmp_path: Path) -> None:
+    begin(run, CLI(dataset))
+    other = Path(shutil.copytree(dataset, tmp_path / "other"))
+    begin_again(run, CLI(other))  # the same data in another place
+    manifest = json.loads((other / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps({**manifest, "eos": 255}))
+    with pytest.raises(DataError, match=rf"dataset {other} is not the one that run one began with \({dataset}\)"):
+        begin_again(run, CLI(other))
+
+
+def test_data_that_the_model_was_not_made_for_is_refused(run: Run, dataset: Path) -> None:
+    begin(run, CLI(dataset))
+    cli = CLI(dataset)
+    cli.data.linked = {"vocab_size": 300}
+    with pytest.raises(CheckpointError, match=r"was made for vocab_size=257, .* give 300"):
+        begin_again(run, cli)
+
+
+def test_another_model_is_refused_and_named(run: Run, dataset: Path) -> None:
+    begin(run, CLI(dataset))
+    wider = {"class_path": "A", "init_args": {"width": 9, "depth": 2}}
+    message = "model.init_args.depth was None and is 2; model.init_args.width was 8 and is 9. Give"
+    with pytest.raises(ConfigError, match=message):
+        begin_again(run, CLI(dataset, model=wider))
+    data = {**CONFIG["data"], "init_args": {**CONFIG["data"]["init_args"], "workers": 9}}
+    begin_again(run, CLI(dataset, data=data, trainer={**CONFIG["trainer"], "max_steps": 20}))
+
+
+def test_checkpoints_without_a_record_are_not_taken_for_a_new_run(run: Run, dataset: Path) -> None:
+    save(run, 10)
+    with pytest.raises(CheckpointError, match=r"has checkpoints and no run\.json"):
+        begin(run, CLI(dataset))
+
+
+def test_starting_anew_keeps_the_run_aside(run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(run, CLI(dataset, resume="never"))
+    save(run, 10)
+    again = Run(run.path)
+    assert begin(again, CLI(dataset, resume="never", seed_everything=8)) == Start(None, 0, False)
+    assert (run.path.with_name("one~1") / "checkpoints" / "step-00000010").is_dir()
+    assert f"run one: starting anew; the run of that name is now {run.path}~1" in capsys.readouterr().out
+    assert len(again.record["attempts"]) == 1
+    with pytest.raises(ConfigError, match="--resume again: auto or never"):
+        begin(again, CLI(dataset, resume="again"))
+
+
+def test_a_dataset_without_a_step_of_training_is_refused_before_anything_is_written(run: Run, dataset: Path) -> None:
+    cli = CLI(dataset)
+    cli.data.steps_per_epoch = 0
+    with pytest.raises(ConfigError, match=r"the training split of .* is empty"):
+        begin(run, cli)
+    assert not run.path.exists()

@@ -62,3 +62,27 @@ def test_distinct_n_grams_are_a_share_of_all() -> None:
     assert Distinct(1)(hypotheses, [[""]] * 3) == {"distinct_1": pytest.approx(100 * 5 / 9)}
     assert Distinct(2)(hypotheses, [[""]] * 3) == {"distinct_2": pytest.approx(100 * 3 / 6)}
     assert Distinct(2)(["yes"], [[""]]) == {"distinct_2": 0}
+
+
+def test_error_rates_of_nothing_to_write_are_all_or_nothing() -> None:
+    assert ErrorRate()(["a b", ""], [[""], [""]]) == {"word_error_rate": 100.0, "wrong_texts": 50.0}
+    assert ErrorRate()(["", ""], [[""], [""]]) == {"word_error_rate": 0.0, "wrong_texts": 0.0}
+
+
+def test_of_references_with_equal_shares_of_edits_the_longer_one_counts() -> None:
+    # one edit of two symbols or two of four, then all of one or of two
+    assert ErrorRate()(["a b"], [["a x", "a b c d"]])["word_error_rate"] == 50
+    assert ErrorRate()(["a b", "x"], [["a b c d", "a x"], ["a b c d e"]])["word_error_rate"] == pytest.approx(700 / 9)
+    # an empty reference counts as one symbol long
+    assert ErrorRate()(["a"], [["", "b c"]])["word_error_rate"] == 100
+
+
+def test_texts_are_compared_as_they_are_written_and_tokenized_as_for_wmt() -> None:
+    assert BLEU()(["The cat sat on it."], [["the cat sat on it ."]])["bleu"] < 90
+    assert BLEU(lowercase=True)(["The cat sat on it."], [["the cat sat on it ."]])["bleu"] == pytest.approx(100)
+    assert BLEU(tokenize="none")(["the cat sat on it."], [["the cat sat on it ."]])["bleu"] < 90
+
+
+def test_single_n_grams_count() -> None:
+    assert Distinct()(["a b"], [[""]]) == {"distinct_2": 100}
+    assert Distinct(1)([""], [[""]]) == {"distinct_1": 0}

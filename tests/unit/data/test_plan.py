@@ -139,3 +139,117 @@ def test_a_budget_is_divided_into_the_fewest_micro_batches() -> None:
     ]
     with pytest.raises(ConfigError, match="per_device_batch_tokens=0"):
         Share.of_budget(4096, 0, 2, 0)
+
+
+def reference_permutation(size: int, key: tuple[int, ...]) -> list[int]:
+    """The documented permutation in Python's whole numbers, place by place."""
+    word = (1 << 64) - 1
+    half = 1
+    while 4**half < size:
+        half += 1
+    mask = (1 << half) - 1
+    keys = [int(each) for each in np.random.SeedSequence(key).generate_state(4, np.uint64)]
+
+    def scrambled(value: int) -> int:  # SplitMix64
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & word
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & word
+        return value ^ (value >> 31)
+
+    def network(value: int) -> int:
+        left, right = value >> half, value & mask
+        for each in keys:
+            left, right = right, left ^ (scrambled(right ^ each) & mask)
+        return (left << half) | right
+
+    found = []
+    for place in range(size):
+        value = network(place)
+        while value >= size:
+            value = network(value)
+        found.append(value)
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 15, 16, 17, 64, 65, 100, 256, 257, 1000])
+@pytest.mark.parametrize("key", [(0, 0), (5, 3), (2**40, 1, 12)])
+def test_permute_is_the_documented_network(size: int, key: tuple[int, ...]) -> None:
+    assert permute(np.arange(size), size, key).tolist() == reference_permutation(size, key)
+
+
+def test_a_negative_seed_is_read_without_its_sign() -> None:
+    assert permute(np.arange(9), 9, (-5, 3)).tolist() == permute(np.arange(9), 9, (5, 3)).tolist()
+
+
+def test_a_shuffled_epoch_is_cut_from_the_permutation_of_seed_and_epoch() -> None:
+    plan, order = Shuffled(103, 10, seed=5), permute(np.arange(103), 103, (5, 2))
+    assert len(plan) == 10
+    assert [plan.batch(2, k).tolist() for k in range(10)] == [order[10 * k : 10 * k + 10].tolist() for k in range(10)]
+
+
+def test_buckets_are_the_documented_ones() -> None:
+    lengths = np.array([30, 1, 31, 2, 33, 2, 32, 2, 64, 30, 30, 1])
+    plan = Bucketed.of(lengths, 100, seed=None)
+    # 1 and 2; 30 and 31; 32 and 33; 64: as many rows as the longest of a bucket leaves room for
+    found = [plan.batch(0, k).tolist() for k in range(len(plan))]
+    assert found == [[1, 11, 3, 5, 7], [0, 9], [10, 2], [6, 4], [8]]
+    assert plan.batch_size == 5
+    assert plan.first_batch.tolist() == [0, 1, 3, 4, 5]
+    assert plan.first_sample.tolist() == [0, 5, 9, 11, 12]
+    assert len(Bucketed.of(np.zeros(0, np.int64), 100, None)) == 0
+
+
+def test_the_parts_of_a_bucket_differ_by_one_at_most() -> None:
+    for samples in range(1, 60):
+        plan = Bucketed.of(np.full(samples, 20), 100, seed=3)
+        sizes = [len(plan.batch(4, k)) for k in range(len(plan))]
+        assert len(sizes) == -(-samples // 5)
+        assert max(sizes) - min(sizes) <= 1
+        assert plan.batch_size == max(sizes)
+        assert sorted(np.concatenate([plan.batch(4, k) for k in range(len(plan))])) == list(range(samples))
+
+
+def test_the_share_is_read_from_the_arguments_of_a_data_module() -> None:
+    of = Share.of_config
+    assert of({"global_batch_size": 24, "per_device_batch_size": 3}, 2, 1) == Share(2, 1, 4)
+    assert of({"global_batch_size": 24}, 2, 1) == Share(2, 1, 1)
+    assert of({"global_batch_tokens": 4096, "per_device_batch_tokens": 1000}, 2, 1) == Share(2, 1, 3)
+    assert of({"global_batch_seconds": 60.0, "per_device_batch_seconds": 20}, 1) == Share(1, 0, 3)
+    assert of({"global_batch_seconds": 60.0, "global_batch_tokens": None}, 4, 3) == Share(4, 3, 1)
+    assert of({"workers": 2}, 2) is None
+    with pytest.raises(ConfigError, match="per_device_batch_seconds=0 must be above 0"):
+        of({"global_batch_seconds": 60.0, "per_device_batch_seconds": 0}, 1)
+    with pytest.raises(ConfigError, match="per_device_batch_size=0 must be at least 1"):
+        of({"global_batch_size": 24, "per_device_batch_size": 0}, 2)
+
+
+def test_a_micro_batch_says_where_it_belongs() -> None:
+    plan, share = InOrder(10, 4), Share(world_size=2, rank=1, accumulation=2)
+    sampler = MicroBatches(plan, share, lambda ids: int((ids != NO_SAMPLE).sum()), position=7)
+    assert (len(sampler), sampler.batch_size, sampler.limit) == (6, 1, 6)
+    found = list(sampler)
+    assert [(part.epoch, part.step, part.slot) for part in found] == [
+        (1, 0, 1), (1, 1, 0), (1, 1, 1), (1, 2, 0), (1, 2, 1)
+    ]  # fmt: skip
+    assert [part.ids.tolist() for part in found] == [[3], [6], [7], [NO_SAMPLE], [NO_SAMPLE]]
+    assert [part.predictions for part in found] == [4, 4, 4, 2, 2]
+    assert sampler.position == 12
+    assert next(iter(sampler)).epoch == 2
+
+
+def test_a_limited_epoch_ends_early_and_the_next_one_starts_at_its_beginning() -> None:
+    sampler = MicroBatches(InOrder(10, 2), Share(), len, position=4, limit=3)
+    assert (len(sampler), sampler.limit) == (5, 3)
+    part = next(iter(sampler))
+    assert (part.epoch, part.step, sampler.position) == (1, 1, 6)
+    assert MicroBatches(InOrder(10, 2), Share(), len, limit=99).limit == 5
+
+
+def test_lanes_lie_side_by_side() -> None:
+    assert [Lanes(11, 3).batch(0, k).tolist() for k in range(3)] == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+    complete = Lanes(11, 3, complete=True)
+    assert [complete.batch(0, k).tolist() for k in range(len(complete))] == [
+        [0, 4, 8],
+        [1, 5, 9],
+        [2, 6, 10],
+        [3, 7, NO_SAMPLE],
+    ]

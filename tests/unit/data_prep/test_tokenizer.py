@@ -1,14 +1,15 @@
 """Tokenizers give the text back, know the marks once, and are made from the training text alone."""
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
 
 from data_prep import tokenizer
-from data_prep.tokenizer import bpe, character, unigram, word
+from data_prep.tokenizer import bpe, byte, character, label, unigram, word
 from pipeline.errors import ConfigError, DataError
 
 SAMPLE = ["The cat sat on the mat. " * 4, "Ein Käfig voller Narren, naïve 戦場 😀\n\ttabs  and spaces ", "the the cat"]
@@ -119,3 +120,51 @@ def test_a_missing_or_foreign_tokenizer_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "odd.json").write_text("{}")
     with pytest.raises(DataError, match="is no tokenizer file"):
         tokenizer.load(tmp_path / "odd.json")
+
+
+def test_bytes_are_marked_as_in_gpt_2() -> None:
+    # Radford et al. 2019: printable bytes stand for themselves, the others come in order from 256 on
+    marks = tokenizer._byte_marks()
+    assert [marks[byte] for byte in (0x20, 0x00, 0x0A, 0x7F, 0xAD)] == ["Ġ", "Ā", "Ċ", "ġ", "Ń"]
+    assert len(set(marks)) == 256
+    assert [marks[byte] for byte in (0x21, 0x7E, 0xA1, 0xAC, 0xAE, 0xFF)] == list("!~¡¬®ÿ")
+    assert set(pre_tokenizers.ByteLevel.alphabet()) == set(marks)
+
+
+def test_learned_tokens_do_not_cross_words_and_bytes_do_not_care() -> None:
+    made = bpe(["to be or not to be"] * 50, 400)
+    assert not any("Ġ" in token.removeprefix("Ġ") for token in made.get_vocab())
+    assert json.loads(made.to_str())["pre_tokenizer"]["use_regex"] is True
+    for kind in (made, unigram(SAMPLE, 300), byte(())):
+        described = json.loads(kind.to_str())
+        assert described["pre_tokenizer"]["add_prefix_space"] is False
+        assert described["decoder"]["type"] == "ByteLevel"
+    assert json.loads(byte(()).to_str())["pre_tokenizer"]["use_regex"] is False  # one piece, read faster
+
+
+def test_learned_vocabularies_have_8192_tokens_where_none_is_asked_for() -> None:
+    assert tokenizer._room(None) == 8192
+    assert tokenizer._room(257) == 257
+    assert bpe(SAMPLE, 257).get_vocab_size() == 257
+
+
+def test_ties_of_the_last_place_go_by_code_point() -> None:
+    assert set(word(["c b a c"], 4).get_vocab()) == {"<eos>", "<unk>", "c", "a"}
+    assert set(character(["cbac"], 3).get_vocab()) == {"<eos>", "<unk>", "c"}
+    assert word(["<unk> <unk> a a b"], 3).get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2}
+
+
+def test_each_label_is_one_token_in_the_order_of_the_alphabet() -> None:
+    made = label(["two words", "one", "two words", "<eos>"])
+    assert made.get_vocab() == {"<eos>": 0, "<unk>": 1, "one": 2, "two words": 3}
+    assert [made.encode(text).ids for text in ("two words", "one", "two")] == [[3], [2], [1]]
+
+
+def test_a_loaded_tokenizer_neither_pads_nor_cuts_and_reads_marks_as_text(tmp_path: Path) -> None:
+    made = byte(())
+    made.enable_padding(length=50)
+    made.enable_truncation(3)
+    made.save(str(tmp_path / "tokenizer.json"))
+    loaded = tokenizer.load(tmp_path / "tokenizer.json")
+    assert loaded.encode("abcde<eos>").ids == list(b"abcde<eos>")
+    assert tokenizer.TRAINED.keys() == {"byte", "character", "word", "bpe", "unigram"}
