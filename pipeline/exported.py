@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from pipeline import checkpoint
-from pipeline.callbacks.averaging import AVERAGED
+from pipeline.averaged import AVERAGED
 from pipeline.durable import sync
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.record import SERIES

@@ -244,7 +244,7 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
     Raises:
         CheckpointError: no checkpoint, a damaged one, or weights of another model.
     """
-    from pipeline.callbacks.averaging import prefer_average
+    from pipeline.averaged import prefer_average
     from pipeline.checkpoint import read_state
 
     chosen = choose_checkpoint(run, checkpoint)
