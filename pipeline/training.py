@@ -133,7 +133,7 @@ def main(argv: list[str]) -> int:
     cli = parse(chosen)
     run = Run(run_directory(cli.config))
     with audience.may_leave():
-        return fit(cli, run) if verb == "fit" else _start(cli, lambda: _evaluate(cli, run, verb))
+        return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb)
 
 
 def fit(cli: CommandLine, run: Run) -> int:
@@ -161,6 +161,17 @@ def fit(cli: CommandLine, run: Run) -> int:
             if code == TRY_AGAIN:
                 print(f"run {run.name} stopped and saved; the same command continues it", flush=True)
         return code
+
+
+def evaluate(cli: CommandLine, run: Run, verb: str) -> int:
+    """Measure the best checkpoint of a run. Returns the exit code.
+
+    Args:
+        cli: the parsed command line.
+        run: the run.
+        verb: the split to measure on, `validate` or `test`.
+    """
+    return _start(cli, lambda: _evaluate(cli, run, verb))
 
 
 def parse(arguments: list[str]) -> CommandLine:
