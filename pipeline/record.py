@@ -14,6 +14,7 @@ from pipeline.durable import write_durably
 from pipeline.errors import CheckpointError
 
 RECORD, CONFIG = "run.json", "config.yaml"
+FORMAT = 1  # of run.json
 SERIES = "series.json"  # what an exported forecaster keeps of the record: how its tables are laid out and scaled
 PARTS: dict[str, set[str]] = {RECORD: set(), CONFIG: {"trainer", "model", "data"}}  # what must be in them
 
@@ -27,9 +28,14 @@ def read_record(run: Path) -> dict[str, Any]:
     """The record of a run.
 
     Raises:
-        CheckpointError: it is gone or damaged, and so is every copy.
+        CheckpointError: it is gone or damaged, and so is every copy; or a later version of unroll wrote it.
     """
-    return _read(run, RECORD, json.loads)
+    found = _read(run, RECORD, json.loads)
+    if (number := found.get("format", FORMAT)) > FORMAT:
+        raise CheckpointError(
+            f"{run / RECORD}: format={number}, expected at most {FORMAT}: update unroll to use this run"
+        )
+    return found
 
 
 def read_config(run: Path) -> dict[str, Any]:

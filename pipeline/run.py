@@ -93,7 +93,7 @@ class Run:
     def create(self, **about: Any) -> None:
         """Begin the record of a new run."""
         self.record = {
-            "format": 1,
+            "format": record.FORMAT,
             "name": self.name,
             "wandb_id": self.sweep.get("run_id") or secrets.token_hex(4),
             "created": now(),

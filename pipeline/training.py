@@ -27,6 +27,7 @@ from pipeline.callbacks.watchdog import Watchdog
 from pipeline.complaints import check_files, own, plainly
 from pipeline.data.plan import Share
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
+from pipeline.record import read_config
 from pipeline.resume import Start, begin
 from pipeline.run import Run, build_model, choose_checkpoint, directory_of, find_run, tell
 from pipeline.tracking.patient import PatientWandbLogger
@@ -181,9 +182,9 @@ def parse(arguments: list[str]) -> CommandLine:
         ConfigError: an unknown key, a wrong type, a missing file: the message names it.
     """
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
+    check_files(arguments)
     if not any(argument in ("-c", "--config") or argument.startswith("--config=") for argument in arguments):
         arguments = _with_config_of_run(arguments)
-    check_files(arguments)
     return CommandLine(arguments)
 
 
@@ -201,7 +202,7 @@ def run_directory(config: Any) -> Path:
 def _with_config_of_run(arguments: list[str]) -> list[str]:
     names = [value for key, value in itertools.pairwise(arguments) if key == "--run"]
     names += [argument.removeprefix("--run=") for argument in arguments if argument.startswith("--run=")]
-    return [f"--config={find_run(names[0]) / 'config.yaml'}", *arguments] if names else arguments
+    return [f"--config={yaml.safe_dump(read_config(find_run(names[0])))}", *arguments] if names else arguments
 
 
 def _check_division(config: Any) -> None:
