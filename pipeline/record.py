@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,15 @@ def read_record(run: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is gone or damaged, and so is every copy; or a later version of unroll wrote it.
     """
-    found = _read(run, RECORD, json.loads)
-    if (number := found.get("format", FORMAT)) > FORMAT:
-        raise CheckpointError(
-            f"{run / RECORD}: format={number}, expected at most {FORMAT}: update unroll to use this run"
-        )
-    return found
+    check_format(run)
+    return _read(run, RECORD, json.loads)
+
+
+def check_format(run: Path) -> None:
+    """Raise CheckpointError if a later version of unroll wrote the record of a run; a damaged one passes."""
+    with suppress(OSError, ValueError):
+        if (number := _parsed(run / RECORD, json.loads).get("format", FORMAT)) > FORMAT:
+            raise CheckpointError(f"{run / RECORD}: format={number}, expected at most {FORMAT}: update unroll")
 
 
 def read_config(run: Path) -> dict[str, Any]:

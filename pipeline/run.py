@@ -41,10 +41,11 @@ def find_run(name_or_path: str) -> Path:
     """The directory of an existing run.
 
     Raises:
-        CheckpointError: there is none; the message names those that there are.
+        CheckpointError: there is none; the message names those that there are. Or a later version wrote it.
     """
     for path in (directory_of(name_or_path), Path(name_or_path)):
         if record.is_run(path):
+            record.check_format(path)
             return path
     there = sorted(path.name for path in RUNS.glob("*") if record.is_run(path))
     raise CheckpointError(f"no run {name_or_path!r}; runs here: {', '.join(there) or 'none'}")
