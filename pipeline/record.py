@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.durable import write_durably
 from pipeline.errors import CheckpointError
+from pipeline.moved import renamed
 
 RECORD, CONFIG = "run.json", "config.yaml"
 FORMAT = 1  # of run.json
@@ -43,14 +44,14 @@ def check_format(run: Path) -> None:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The resolved config of a run.
+    """The resolved config of a run, with the class paths of today.
 
     Raises:
         CheckpointError: it is gone or damaged, and so is every copy.
     """
     import yaml
 
-    return _read(run, CONFIG, yaml.safe_load)
+    return dict(renamed(_read(run, CONFIG, yaml.safe_load)))
 
 
 def write_text(run: Path, name: str, text: str) -> None:

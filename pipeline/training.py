@@ -24,10 +24,10 @@ from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.execution import Execution
 from pipeline.callbacks.guard import Guard
 from pipeline.callbacks.watchdog import Watchdog
-from pipeline.complaints import check_files, own, plainly
+from pipeline.complaints import check_class_paths, check_files, own, plainly
 from pipeline.data.plan import Share
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
-from pipeline.record import read_config
+from pipeline.record import CONFIG, is_run, read_config
 from pipeline.resume import Start, begin
 from pipeline.run import Run, build_model, choose_checkpoint, directory_of, find_run, tell
 from pipeline.tracking.patient import PatientWandbLogger
@@ -185,6 +185,9 @@ def parse(arguments: list[str]) -> CommandLine:
     check_files(arguments)
     if not any(argument in ("-c", "--config") or argument.startswith("--config=") for argument in arguments):
         arguments = _with_config_of_run(arguments)
+    if any(argument.startswith("--run") for argument in arguments):
+        arguments = [_current(argument) for argument in arguments]
+    check_class_paths(arguments)
     return CommandLine(arguments)
 
 
@@ -202,7 +205,14 @@ def run_directory(config: Any) -> Path:
 def _with_config_of_run(arguments: list[str]) -> list[str]:
     names = [value for key, value in itertools.pairwise(arguments) if key == "--run"]
     names += [argument.removeprefix("--run=") for argument in arguments if argument.startswith("--run=")]
-    return [f"--config={yaml.safe_dump(read_config(find_run(names[0])))}", *arguments] if names else arguments
+    return [f"--config={find_run(names[0]) / CONFIG}", *arguments] if names else arguments
+
+
+def _current(argument: str) -> str:
+    """An argument; where it names the file of a run's own config, what that says, with the class paths of today."""
+    option, path = "--config=" if argument.startswith("--config=") else "", Path(argument.removeprefix("--config="))
+    own = path.name == CONFIG and is_run(path.parent)
+    return option + yaml.safe_dump(read_config(path.parent)) if own else argument
 
 
 def _check_division(config: Any) -> None:
