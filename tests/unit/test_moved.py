@@ -125,7 +125,7 @@ def test_an_old_class_path_of_a_user_is_one_line_with_the_new_one(
     monkeypatch.setitem(MOVED, "pipeline.before", "pipeline.now")
     old = "pipeline.before.Thing"
     Path("mine.yaml").write_text(f"# {old}\nmodel: {{init_args: {{deep: [{{class_path: {old}}}]}}}}\n")
-    for arguments in (["--config", "mine.yaml"], ["--config", "series.yaml", f"--model.init_args.saying={old}"]):
+    for arguments in (["--config", "mine.yaml"], ["--config", "text.yaml", f"--model.init_args.head={old}"]):
         assert cli.main(["fit", *arguments, "--run", "new"]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
