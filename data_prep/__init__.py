@@ -1,12 +1,14 @@
-"""Raw sources become datasets: one file a modality with a `main`, here chosen by its name.
+"""Raw sources become datasets: a `main` for each modality, here chosen by its name.
 
-A modality is a module here with a `main`; it runs by itself too: `python -m data_prep.text --help`.
+A modality runs by itself too: `python -m data_prep.text --help`.
 """
 
 from importlib import import_module
-from pkgutil import iter_modules
+from types import ModuleType
 
 from pipeline.errors import ConfigError
+
+MODALITIES = ("audio", "captions", "pairs", "pixels", "recall", "series", "text", "trajectories")
 
 
 def main(argv: list[str]) -> int:
@@ -16,16 +18,14 @@ def main(argv: list[str]) -> int:
         ConfigError: there is no such modality.
     """
     if not argv or argv[0] in ("-h", "--help"):
-        known = "\n".join(f"  {name:10} {what}" for name, what in modalities().items())
+        known = "\n".join(f"  {name:12} {(module(name).__doc__ or '').splitlines()[0]}" for name in MODALITIES)
         print(f"usage: unroll prepare MODALITY ...\n\n{known}\n\n`unroll prepare MODALITY --help` says more.")
         return 0
-    if argv[0] not in modalities():
-        raise ConfigError(f"cannot prepare {argv[0]!r}; choose one of {', '.join(modalities())}")
-    return int(import_module(f"data_prep.{argv[0]}").main(argv[1:]))
+    if argv[0] not in MODALITIES:
+        raise ConfigError(f"cannot prepare {argv[0]!r}; choose one of {', '.join(MODALITIES)}")
+    return int(module(argv[0]).main(argv[1:]))
 
 
-def modalities() -> dict[str, str]:
-    """The modules here that have a `main`, with their first sentences."""
-    modules = {module.name: import_module(f"data_prep.{module.name}") for module in iter_modules(__path__)}
-    runnable = {name: module for name, module in modules.items() if hasattr(module, "main")}
-    return {name: (module.__doc__ or "").split("\n")[0] for name, module in runnable.items()}
+def module(name: str) -> ModuleType:
+    """Import the module of a modality."""
+    return import_module(f"data_prep.{name}")

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from data_prep.command import builtin, is_builtin
-from data_prep.pair_source import PACKINGS, lines, open_packed
+from data_prep.packed import PACKINGS, open_packed, text_lines
 from data_prep.report import Report
 from data_prep.shapes import drawn
 from pipeline.errors import DataError
@@ -150,7 +150,7 @@ def json_lines(path: Path, reading: Reading, report: Report) -> Iterator[Caption
     """Lines of JSON with an image's name and a caption, or a list of them."""
 
     def rows() -> Iterator[tuple[str, Any, Any]]:
-        for name, line in lines(path, report):
+        for name, line in text_lines(path, report):
             if line is None:
                 continue
             try:

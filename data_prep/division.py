@@ -4,11 +4,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Protocol, TypeVar
 
-from data_prep.clips import Clip
 from pipeline.errors import ConfigError, DataError
 
 HELD_OUT = ("test", "validation")
+
+
+class Named(Protocol):
+    """A sample that has a name, and fields such as its speaker."""
+
+    @property
+    def name(self) -> str:
+        """What the sample is called."""
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """What is known of the sample."""
+
+
+Clip = TypeVar("Clip", bound=Named)
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ class Where:
                 values.add(value)
         return cls(field, frozenset(values))
 
-    def holds(self, clip: Clip) -> bool:
+    def holds(self, clip: Named) -> bool:
         """Whether the clip is meant."""
         return clip.fields.get(self.field) in self.values
 
@@ -99,7 +114,7 @@ def by_name(names: Sequence[str], shares: Mapping[str, float]) -> list[str]:
     return places
 
 
-def _by_speaker(clips: Sequence[Clip], shares: Mapping[str, float]) -> list[str]:
+def _by_speaker(clips: Sequence[Named], shares: Mapping[str, float]) -> list[str]:
     """Speakers in the order of their hashes go to each split until it has its share."""
     counts = Counter(_speaker(clip) for clip in clips)
     order = sorted(counts, key=_at)
@@ -117,13 +132,13 @@ def _by_speaker(clips: Sequence[Clip], shares: Mapping[str, float]) -> list[str]
     return [home[_speaker(clip)] for clip in clips]
 
 
-def _speaker(clip: Clip) -> str:
+def _speaker(clip: Named) -> str:
     if not clip.fields.get("speaker"):
         raise DataError(f"{clip.name} has no speaker, which --by-speaker needs: name the field with --speaker-field")
     return clip.fields["speaker"]
 
 
-def _check_speakers(splits: Mapping[str, Sequence[Clip]]) -> None:
+def _check_speakers(splits: Mapping[str, Sequence[Named]]) -> None:
     home: dict[str, str] = {}
     for name, clips in splits.items():
         for clip in clips:

@@ -1,21 +1,23 @@
-"""Text to tokens on all cores: pieces go to worker processes in chunks and come back in order.
+"""Text to tokens on all cores: pieces go to worker processes in chunks and come back in order, to be written in shards.
 
 Legend: N tokens of a chunk in one split, R rows of them.
 """
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt
 
+from data_prep.prepare import SPLITS, Workplace
 from data_prep.split import Assigned
 from data_prep.workers import in_order
-from pipeline.shard import token_type
+from pipeline.shard import Shard, token_type
+from pipeline.tokens import ShardWriter
 
 CHUNK = 1 << 19  # characters: half a second of work or less, so that the last chunk is not waited for
 
@@ -99,6 +101,87 @@ def encoded(assigned: Assigned, tokenizer_file: Path, workers: int) -> Iterator[
         DataError: a worker process was killed.
     """
     return in_order(_encode, chunks(assigned), workers, _start, (tokenizer_file,))
+
+
+@dataclass
+class Total:
+    """What has been written of one split."""
+
+    documents: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    unknown: int = 0
+    shards: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, part: Encoded) -> None:
+        """Count a chunk."""
+        self.documents += int(part.ends.sum())
+        self.tokens += len(part.ids)
+        self.bytes += part.bytes
+        self.unknown += part.unknown
+
+
+class TextWriter:
+    """The token shards of all splits, from where an earlier start of the same preparation left them.
+
+    Args:
+        place: where they are written, with the tokenizer and what is noted of an earlier start.
+    """
+
+    def __init__(self, place: Workplace) -> None:
+        noted = place.state.records
+        self.place, self.encoder = place, Encoder(place.tokenizer)
+        self.totals = {name: Total(**total) for name, total in noted.get("totals", {}).items()}
+        self.generation: int = noted.get("generation", 0)
+        self._open: dict[str, ShardWriter] = {}
+
+    @property
+    def tokens(self) -> int:
+        """Tokens encoded so far, of all splits."""
+        return sum(total.tokens for total in self.totals.values())
+
+    def write(self, assigned: Assigned, workers: int, shard_bytes: int) -> Iterator[int]:
+        """Encode what is not yet done, yielding the tokens so far.
+
+        Args:
+            assigned: all pieces with their splits, from the first on.
+            workers: processes that encode.
+            shard_bytes: bytes of text after which shards are closed.
+        """
+        held, state = 0, self.place.state
+        for pieces, done in encoded(islice(assigned, state.pieces, None), self.place.tokenizer, workers):
+            self._add(done)
+            state.pieces += pieces
+            held += sum(part.bytes for part in done.values())
+            if held >= shard_bytes:
+                self._close()
+                held = 0
+            yield self.tokens
+        self._close()
+
+    def _add(self, done: Done) -> None:
+        for name, part in done.items():
+            self.totals.setdefault(name, Total()).add(part)
+            if not len(part.ids):
+                continue
+            if name not in self._open:
+                path = self.place.path / f"{name}-{self.generation:05d}.arrow"
+                self._open[name] = ShardWriter(path, self.encoder.dtype)
+            self._open[name].add(part.ids, part.lengths, part.ends)
+
+    def _close(self) -> None:
+        for name, writer in self._open.items():
+            shard: Shard = writer.close()
+            self.totals[name].shards.append(shard._asdict())
+        self._open = {}
+        self.generation += 1
+        totals = {name: asdict(total) for name, total in self.totals.items()}
+        self.place.state.records = {"generation": self.generation, "totals": totals}
+        self.place.remember()
+
+    def splits(self) -> dict[str, Total]:
+        """The splits in their usual order."""
+        return {name: self.totals[name] for name in SPLITS if name in self.totals}
 
 
 # ---------------------------------------------------------------- inside a worker process

@@ -3,22 +3,18 @@
 Legend: a unit is what is kept or dropped as a whole: a pair, or a conversation with all its pairs.
 """
 
-import gzip
 import json
-import lzma
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import zip_longest
 from operator import getitem
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from data_prep.collect import of_hub
+from data_prep.packed import PACKINGS, text_lines
 from data_prep.report import Report
-from data_prep.source import DAMAGE
 from pipeline.errors import ConfigError, DataError
-
-PACKINGS: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
 
 
 class Pair(NamedTuple):
@@ -38,36 +34,6 @@ class Unit(NamedTuple):
 Read = Callable[[list[Path], Report], Iterator[Unit]]
 
 
-def open_packed(path: Path) -> IO[bytes]:
-    """The bytes of a file, plain or packed.
-
-    Raises:
-        DataError: it cannot be opened.
-    """
-    try:
-        opened: IO[bytes] = PACKINGS.get(path.suffix, open)(path, "rb")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    return opened
-
-
-def lines(path: Path, report: Report) -> Iterator[tuple[str, str | None]]:
-    """The name of each line and the line; None where it is not UTF-8, which is counted."""
-    with open_packed(path) as file:
-        try:
-            for number, line in enumerate(file, 1):
-                name = f"{path}:{number}"
-                try:
-                    yield name, line.decode().rstrip("\r\n")
-                except UnicodeDecodeError:
-                    report.reject(name, "not UTF-8")
-                    yield name, None
-        except DAMAGE as error:
-            raise DataError(f"{path} is damaged ({error}); fetch it again") from error
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
 def pair(name: str, source: str, target: str, report: Report) -> Iterator[Unit]:
     """The pair as a unit; nothing, but counted, where a side is empty."""
     source, target = source.strip(), target.strip()
@@ -85,7 +51,7 @@ def parallel(paths: list[Path], report: Report) -> Iterator[Unit]:
         DataError: the files have unequal numbers of lines.
     """
     one, other = paths
-    both = zip_longest(lines(one, report), lines(other, report))
+    both = zip_longest(text_lines(one, report), text_lines(other, report))
     for number, (left, right) in enumerate(both):
         if left is None or right is None:
             longer = number + 1 + sum(1 for _ in both)
@@ -99,7 +65,7 @@ def delimited(delimiter: str) -> Read:
     """Lines with a source, the delimiter and a target."""
 
     def read(paths: list[Path], report: Report) -> Iterator[Unit]:
-        for name, line in lines(paths[0], report):
+        for name, line in text_lines(paths[0], report):
             if line is None:
                 continue
             source, found, target = line.partition(delimiter)
@@ -115,7 +81,7 @@ def records(source_field: str, target_field: str) -> Read:
     """Lines of JSON with both texts in fields; a list of targets makes a pair of each."""
 
     def read(paths: list[Path], report: Report) -> Iterator[Unit]:
-        for name, line in lines(paths[0], report):
+        for name, line in text_lines(paths[0], report):
             if line is None:
                 continue
             try:
@@ -161,7 +127,7 @@ def conversations(mark: str, history: int) -> Read:
     """
 
     def read(paths: list[Path], report: Report) -> Iterator[Unit]:
-        for name, line in lines(paths[0], report):
+        for name, line in text_lines(paths[0], report):
             if line is None:
                 continue
             turns = [turn.strip() for turn in line.split(mark)]

@@ -1,6 +1,6 @@
 """The life of a preparation: it works in a hidden directory, keeps what is done, and publishes all at once.
 
-Whenever a stretch of the text is encoded, the shards of all splits are closed and noted in a state file. A
+Whenever a stretch of the work is done, the shards of all splits are closed and noted in a state file. A
 preparation that was killed drops what is not noted, reads over the pieces that are done, and goes on: the
 result is the same.
 """
@@ -12,37 +12,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_prep.encode import Done, Encoded, Encoder, encoded
-from data_prep.split import Assigned
 from pipeline.dataset import TOKENIZER, publish
 from pipeline.durable import write_durably
 from pipeline.errors import DataError, UserError
-from pipeline.shard import Shard
-from pipeline.tokens import ShardWriter
 
 SPLITS = ("train", "validation", "test")
-
-
-@dataclass
-class Total:
-    """What has been written of one split."""
-
-    documents: int = 0
-    tokens: int = 0
-    bytes: int = 0
-    unknown: int = 0
-    shards: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, part: Encoded) -> None:
-        """Count a chunk."""
-        self.documents += int(part.ends.sum())
-        self.tokens += len(part.ids)
-        self.bytes += part.bytes
-        self.unknown += part.unknown
 
 
 @dataclass
@@ -52,10 +29,8 @@ class State:
     command: dict[str, Any]
     sources: list[Any] = field(default_factory=list)
     pieces: int = 0
-    generation: int = 0
-    totals: dict[str, Total] = field(default_factory=dict)
     records: dict[str, Any] = field(default_factory=dict)
-    """Of rows: what the manifest will say of each split, and the report so far."""
+    """What is written of each split; each modality has a form of its own."""
 
 
 class Workplace:
@@ -98,9 +73,8 @@ class Workplace:
         """Load the state of an earlier start of this command; else clean up."""
         try:
             kept = json.loads((self.work / "state.json").read_text())
-            totals = {name: Total(**total) for name, total in kept.pop("totals").items()}
-            state = State(**kept, totals=totals)
-        except (OSError, ValueError, KeyError, TypeError):
+            state = State(**kept)
+        except (OSError, ValueError, TypeError):
             state = State({})
         if state.command == self.state.command:
             self.state = state
@@ -133,54 +107,6 @@ class Workplace:
         """Note what is finished."""
         text = json.dumps(asdict(self.state))
         write_durably(self.work / "state.json", lambda path: path.write_text(text))
-
-    def write(self, assigned: Assigned, workers: int, shard_bytes: int) -> Iterator[int]:
-        """Encode what is not yet done, yielding the tokens so far.
-
-        Args:
-            assigned: all pieces with their splits, from the first on.
-            workers: processes that encode.
-            shard_bytes: bytes of text after which shards are closed.
-        """
-        encoder = Encoder(self.tokenizer)
-        writers: dict[str, ShardWriter] = {}
-        held = 0
-        for pieces, done in encoded(islice(assigned, self.state.pieces, None), self.tokenizer, workers):
-            self._add(done, writers, encoder)
-            self.state.pieces += pieces
-            held += sum(part.bytes for part in done.values())
-            if held >= shard_bytes:
-                self._close(writers)
-                held = 0
-            yield self.tokens
-        self._close(writers)
-
-    def _add(self, done: Done, writers: dict[str, ShardWriter], encoder: Encoder) -> None:
-        for name, part in done.items():
-            self.state.totals.setdefault(name, Total()).add(part)
-            if not len(part.ids):
-                continue
-            if name not in writers:
-                path = self.path / f"{name}-{self.state.generation:05d}.arrow"
-                writers[name] = ShardWriter(path, encoder.dtype)
-            writers[name].add(part.ids, part.lengths, part.ends)
-
-    def _close(self, writers: dict[str, ShardWriter]) -> None:
-        for name, writer in writers.items():
-            shard: Shard = writer.close()
-            self.state.totals[name].shards.append(shard._asdict())
-        writers.clear()
-        self.state.generation += 1
-        self.remember()
-
-    @property
-    def tokens(self) -> int:
-        """Tokens encoded so far, of all splits."""
-        return sum(total.tokens for total in self.state.totals.values())
-
-    def splits(self) -> dict[str, Total]:
-        """The splits in their usual order."""
-        return {name: self.state.totals[name] for name in SPLITS if name in self.state.totals}
 
     def publish(self, manifest: dict[str, Any], report: dict[str, Any], overwrite: bool) -> None:
         """Give the finished dataset its name; nothing of the work is left."""

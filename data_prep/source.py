@@ -6,11 +6,8 @@ preparation.
 """
 
 import codecs
-import gzip
 import json
-import lzma
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,12 +15,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from data_prep.packed import DAMAGE, PACKINGS
 from data_prep.report import Report
 from pipeline.errors import DataError
 
 PIECE = 1 << 14  # characters: tokenizers slow down on longer texts
-PACKINGS: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
-DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
 class Piece(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Any
 
 from data_prep.command import check_output
 from data_prep.corpus import CUTS, Corpus
+from data_prep.encode import TextWriter
 from data_prep.prepare import SPLITS, Workplace, train_once
 from data_prep.report import Report, progress
 from data_prep.source import DOCUMENTS
@@ -122,10 +123,10 @@ def main(argv: list[str]) -> int:
     began = time.monotonic()
     place = Workplace(options.output.resolve(), _shaping(options))
     with place.entered():
-        report, encoded = _prepare(place, options, argv)
+        report, writer, encoded = _prepare(place, options, argv)
     seconds = time.monotonic() - began
     print("\n".join(report.lines()))
-    for name, total in place.splits().items():
+    for name, total in writer.splits().items():
         unknown = f", {total.unknown:,} of them <unk>" if total.unknown else ""
         print(f"{name}: {total.documents:,} documents, {total.tokens:,} tokens{unknown}, {total.bytes:,} bytes")
     speed = f"{encoded / seconds:,.0f} tokens/s with {options.workers} workers"
@@ -156,18 +157,19 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("unroll", "tokenizers", "pyarrow")}
 
 
-def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, int]:
-    """Make the dataset and publish it; returns the report and the tokens that this start encoded."""
+def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, TextWriter, int]:
+    """Make the dataset and publish it; returns the report, what was written and the tokens that this start encoded."""
     place.recall()
     corpus = Corpus(options, place.work)
     place.begin(corpus.fingerprint())
     train_once(place, lambda: _tokenizer(corpus, options))
-    if before := place.tokens:
+    writer = TextWriter(place)
+    if before := writer.tokens:
         print(f"continuing after {before:,} tokens", file=sys.stderr)
     report = Report()
     with ThreadPoolExecutor(1) as beside:  # hashing leaves the interpreter to the others
         hashed = [beside.submit(sha256, name.path) for name in corpus.names]
-        steps = place.write(corpus.pieces(report), options.workers, options.shard_bytes)
+        steps = writer.write(corpus.pieces(report), options.workers, options.shard_bytes)
         for _ in progress(steps, "encoding", corpus.total, lambda: corpus.done):
             pass
     report.check(options.max_bad_share)
@@ -176,13 +178,13 @@ def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> 
         raise DataError(
             f"there is no text in the sources ({report.empty} empty documents); see --documents and --field"
         )
-    _check_splits(place, options)
+    _check_splits(writer, options)
     sources = [
         {"name": name.shown, "size": name.path.stat().st_size, "sha256": digest.result()}
         for name, digest in zip(corpus.names, hashed, strict=True)
     ]
-    _publish(place, options, report, {"sources": sources, "command": [*PROGRAM.split(), *argv]})
-    return report, place.tokens - before
+    _publish(writer, options, report, {"sources": sources, "command": [*PROGRAM.split(), *argv]})
+    return report, writer, writer.tokens - before
 
 
 def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> Any:
@@ -204,20 +206,18 @@ def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> Any:
     return tokenizer.TRAINED[options.tokenizer](texts(), options.vocab_size)
 
 
-def _check_splits(place: Workplace, options: argparse.Namespace) -> None:
+def _check_splits(writer: TextWriter, options: argparse.Namespace) -> None:
     shares = {"train": 1.0, "validation": options.validation_share, "test": options.test_share}
     for name in SPLITS:
         wanted = getattr(options, name) or (options.sources and shares[name])
-        if wanted and name not in place.state.totals:
-            place.forget()  # the same command would end the same way
+        if wanted and name not in writer.totals:
+            writer.place.forget()  # the same command would end the same way
             cut = "for few documents use --cut tail" if options.sources else "see --documents and --field"
             raise DataError(f"no document fell to the {name} split; {cut}")
 
 
-def _publish(place: Workplace, options: argparse.Namespace, report: Report, origin: dict[str, Any]) -> None:
-    from data_prep.encode import Encoder
-
-    encoder, totals = Encoder(place.tokenizer), place.splits()
+def _publish(writer: TextWriter, options: argparse.Namespace, report: Report, origin: dict[str, Any]) -> None:
+    place, encoder, totals = writer.place, writer.encoder, writer.splits()
     file = {
         "file": place.tokenizer.name,
         "size": place.tokenizer.stat().st_size,

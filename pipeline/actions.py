@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.outcomes import Gaussian
+from pipeline.trajectories import no_action
 
 
 class Actions(ABC):
@@ -56,7 +57,7 @@ class Choices(Actions):
         choices: C.
     """
 
-    draws, nothing = 1, np.array(-1)
+    draws, nothing = 1, no_action(0)
 
     def __init__(self, choices: int) -> None:
         self.parameters = self.features = choices
@@ -88,7 +89,7 @@ class Numbers(Actions):
         self.low, self.high = list(low), list(high)
         self.features = self.draws = len(self.low)
         self.parameters = 2 * self.features
-        self.nothing = np.full(self.features, np.nan, np.float32)
+        self.nothing = no_action(self.features)
         self.outcome = Gaussian()
 
     def read(self, done: Float[Tensor, "*S A"]) -> Float[Tensor, "*S A"]:

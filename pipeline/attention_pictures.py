@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-MARGIN = 4  # pixels around a text and between panels
+from pipeline.images import MARGIN, montage
+
 PANELS = 8  # in a row
 PANEL = 112  # pixels of a side
 CELL = 24  # pixels of a word against a word
@@ -96,7 +97,7 @@ def panels(image: Image.Image, words: Sequence[str], looks: Float[np.ndarray, "T
         columns: how many stand in a row.
     """
     shown = [image, *(heat(image, each) for each in looks)]
-    return grid([captioned(panel, word) for panel, word in zip(shown, ["", *words], strict=True)], columns)
+    return montage([captioned(panel, word) for panel, word in zip(shown, ["", *words], strict=True)], columns)
 
 
 def captioned(image: Image.Image, text: str) -> Image.Image:
@@ -106,13 +107,3 @@ def captioned(image: Image.Image, text: str) -> Image.Image:
     both.paste(image, (0, 0))
     both.paste(below, (max(0, (image.width - below.width) // 2), image.height))
     return both
-
-
-def grid(panels: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Panels side by side, so many in a row, each with the room of the largest."""
-    width, height = (MARGIN + max(sizes) for sizes in zip(*(panel.size for panel in panels), strict=True))
-    rows = -(-len(panels) // columns)
-    whole = Image.new("RGB", (width * min(columns, len(panels)) - MARGIN, height * rows - MARGIN), "white")
-    for number, panel in enumerate(panels):
-        whole.paste(panel, (width * (number % columns), height * (number // columns)))
-    return whole

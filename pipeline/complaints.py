@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from pipeline.errors import ConfigError, UserError
+from pipeline.moved import complaint
 
 LISTED = 16  # keys of a class that a line may list
 CLASS = r"class_path(?:=| )'([\w.]+)'"
@@ -40,6 +41,19 @@ def check_files(arguments: list[str]) -> None:
             read_mapping(Path(arguments[index + 1]), "--config ")
         elif argument.startswith("--config="):
             read_mapping(Path(argument.removeprefix("--config=")), "--config ")
+
+
+def check_class_paths(arguments: list[str]) -> None:
+    """Look for class paths of an earlier layout in arguments and in the config files that they name.
+
+    Raises:
+        ConfigError: a class has moved; the message names its new path.
+    """
+    for argument in arguments:
+        path = Path(argument.removeprefix("--config="))
+        is_file = path.suffix in (".yaml", ".yml") and path.is_file()
+        if line := complaint(yaml.safe_dump(read_mapping(path)) if is_file else argument):
+            raise ConfigError(f"{path}: {line}" if is_file else line)
 
 
 def read_mapping(

@@ -67,7 +67,7 @@ def _diagnose(run: Path, options: argparse.Namespace) -> Any:
 
     quieten()
     more = [] if options.context is None else [f"--data.init_args.context={options.context}"]
-    _, data, _ = parse([f"--config={run / 'config.yaml'}", *more]).build()
+    _, data, _ = parse(["--run", str(run), *more]).build()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = load_model(run, options.checkpoint).to(device)
     try:

@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 
-from pipeline.attention_pictures import captioned, colours, grid, label, lettering
+from pipeline.attention_pictures import captioned, colours, label, lettering
 from pipeline.curves import Axis, is_drawn, ticks
 from pipeline.curves import label as number
 from pipeline.diagnosis import HIGH, LOW, Diagnosis, Maps
+from pipeline.images import montage
 
 WIDTH, HEIGHT = 560, 300  # of a chart, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 30, 40  # its margins
@@ -59,7 +60,7 @@ def looked(maps: Maps) -> list[Image.Image]:
         for head, weights in enumerate(each[:, -SHOWN:, -SHOWN:].numpy())
     ]
     title = "where each position (row) looks, by layer and head"
-    return [label(title), grid(heads, WIDTH // MAP)] if heads else []
+    return [label(title), montage(heads, WIDTH // MAP)] if heads else []
 
 
 def chart(title: str, under: str, curves: Mapping[str, Points], logarithmic: bool = False) -> Image.Image:

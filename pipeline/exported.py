@@ -21,9 +21,10 @@ from typing import Any
 import yaml
 
 from pipeline import checkpoint
-from pipeline.callbacks.averaging import AVERAGED
+from pipeline.averaged import AVERAGED
 from pipeline.durable import sync
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.moved import renamed
 from pipeline.record import SERIES
 from pipeline.run import Run, build_model, choose_checkpoint, load_model, model_config
 
@@ -101,7 +102,7 @@ def load(directory: Path) -> Any:
 
     file = directory / CONFIG
     try:
-        config = yaml.safe_load(file.read_text())["model"]
+        config = renamed(yaml.safe_load(file.read_text())["model"])
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file} is not the config of an exported model: {error}") from error
     _refuse_foreign(config, file)

@@ -6,6 +6,7 @@ Legend: S pixels of a side of the square.
 """
 
 import io
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 MAX_PIXELS = 1 << 26  # of an image before it is scaled: 67 megapixels are 200 MB
+MARGIN = 4  # pixels between panels, and around a text
 QUALITY = 92  # of JPEG, where an image is written anew
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is asked first, before anything is decoded
@@ -109,3 +111,13 @@ def square(image: Image.Image, view: View, size: int) -> Image.Image:
 def pixels(image: Image.Image) -> UInt8[np.ndarray, "3 _ _"]:
     """Red, green and blue from 0 to 255."""
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def montage(panels: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Panels side by side, so many in a row, each with the room of the largest."""
+    width, height = (MARGIN + max(sizes) for sizes in zip(*(panel.size for panel in panels), strict=True))
+    rows = -(-len(panels) // columns)
+    whole = Image.new("RGB", (width * min(columns, len(panels)) - MARGIN, height * rows - MARGIN), "white")
+    for number, panel in enumerate(panels):
+        whole.paste(panel, (width * (number % columns), height * (number // columns)))
+    return whole

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from pipeline.attention_pictures import grid
+from pipeline.images import montage
 
 WHITE = 255
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by channels
@@ -58,4 +58,4 @@ def album(images: list[Image.Image], columns: int) -> Image.Image:
     """Images side by side, so many in a row, large enough to be looked at."""
     times = max(1, round(SHOWN / min(images[0].size)))
     large = [image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST) for image in images]
-    return grid(large, columns)
+    return montage(large, columns)

@@ -7,13 +7,16 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.durable import write_durably
 from pipeline.errors import CheckpointError
+from pipeline.moved import renamed
 
 RECORD, CONFIG = "run.json", "config.yaml"
+FORMAT = 1  # of run.json
 SERIES = "series.json"  # what an exported forecaster keeps of the record: how its tables are laid out and scaled
 PARTS: dict[str, set[str]] = {RECORD: set(), CONFIG: {"trainer", "model", "data"}}  # what must be in them
 
@@ -27,20 +30,28 @@ def read_record(run: Path) -> dict[str, Any]:
     """The record of a run.
 
     Raises:
-        CheckpointError: it is gone or damaged, and so is every copy.
+        CheckpointError: it is gone or damaged, and so is every copy; or a later version of unroll wrote it.
     """
+    check_format(run)
     return _read(run, RECORD, json.loads)
 
 
+def check_format(run: Path) -> None:
+    """Raise CheckpointError if a later version of unroll wrote the record of a run; a damaged one passes."""
+    with suppress(OSError, ValueError):
+        if (number := _parsed(run / RECORD, json.loads).get("format", FORMAT)) > FORMAT:
+            raise CheckpointError(f"{run / RECORD}: format={number}, expected at most {FORMAT}: update unroll")
+
+
 def read_config(run: Path) -> dict[str, Any]:
-    """The resolved config of a run.
+    """The resolved config of a run, with the class paths of today.
 
     Raises:
         CheckpointError: it is gone or damaged, and so is every copy.
     """
     import yaml
 
-    return _read(run, CONFIG, yaml.safe_load)
+    return dict(renamed(_read(run, CONFIG, yaml.safe_load)))
 
 
 def write_text(run: Path, name: str, text: str) -> None:

@@ -41,10 +41,11 @@ def find_run(name_or_path: str) -> Path:
     """The directory of an existing run.
 
     Raises:
-        CheckpointError: there is none; the message names those that there are.
+        CheckpointError: there is none; the message names those that there are. Or a later version wrote it.
     """
     for path in (directory_of(name_or_path), Path(name_or_path)):
         if record.is_run(path):
+            record.check_format(path)
             return path
     there = sorted(path.name for path in RUNS.glob("*") if record.is_run(path))
     raise CheckpointError(f"no run {name_or_path!r}; runs here: {', '.join(there) or 'none'}")
@@ -93,7 +94,7 @@ class Run:
     def create(self, **about: Any) -> None:
         """Begin the record of a new run."""
         self.record = {
-            "format": 1,
+            "format": record.FORMAT,
             "name": self.name,
             "wandb_id": self.sweep.get("run_id") or secrets.token_hex(4),
             "created": now(),
@@ -244,7 +245,7 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
     Raises:
         CheckpointError: no checkpoint, a damaged one, or weights of another model.
     """
-    from pipeline.callbacks.averaging import prefer_average
+    from pipeline.averaged import prefer_average
     from pipeline.checkpoint import read_state
 
     chosen = choose_checkpoint(run, checkpoint)

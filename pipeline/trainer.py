@@ -28,7 +28,7 @@ from pipeline.resume import Start
 from pipeline.run import Run
 from pipeline.strategies.data_parallel import DataParallel
 from pipeline.tracking.journal_logger import JournalLogger
-from pipeline.tracking.weights_and_biases import wandb_logger
+from pipeline.tracking.patient import wandb_logger
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 

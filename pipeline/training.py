@@ -24,9 +24,10 @@ from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.execution import Execution
 from pipeline.callbacks.guard import Guard
 from pipeline.callbacks.watchdog import Watchdog
-from pipeline.complaints import check_files, own, plainly
+from pipeline.complaints import check_class_paths, check_files, own, plainly
 from pipeline.data.plan import Share
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
+from pipeline.record import CONFIG, is_run, read_config
 from pipeline.resume import Start, begin
 from pipeline.run import Run, build_model, choose_checkpoint, directory_of, find_run, tell
 from pipeline.tracking.patient import PatientWandbLogger
@@ -136,7 +137,7 @@ def main(argv: list[str]) -> int:
     cli = parse(chosen)
     run = Run(run_directory(cli.config))
     with audience.may_leave():
-        return fit(cli, run) if verb == "fit" else _start(cli, lambda: _evaluate(cli, run, verb))
+        return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb)
 
 
 def fit(cli: CommandLine, run: Run) -> int:
@@ -166,6 +167,17 @@ def fit(cli: CommandLine, run: Run) -> int:
         return code
 
 
+def evaluate(cli: CommandLine, run: Run, verb: str) -> int:
+    """Measure the best checkpoint of a run. Returns the exit code.
+
+    Args:
+        cli: the parsed command line.
+        run: the run.
+        verb: the split to measure on, `validate` or `test`.
+    """
+    return _start(cli, lambda: _evaluate(cli, run, verb))
+
+
 def parse(arguments: list[str]) -> CommandLine:
     """The command line, checked against the signatures of the classes that it names.
 
@@ -173,9 +185,12 @@ def parse(arguments: list[str]) -> CommandLine:
         ConfigError: an unknown key, a wrong type, a missing file: the message names it.
     """
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
+    check_files(arguments)
     if not any(argument in ("-c", "--config") or argument.startswith("--config=") for argument in arguments):
         arguments = _with_config_of_run(arguments)
-    check_files(arguments)
+    if any(argument.startswith("--run") for argument in arguments):
+        arguments = [_current(argument) for argument in arguments]
+    check_class_paths(arguments)
     return CommandLine(arguments)
 
 
@@ -193,7 +208,14 @@ def run_directory(config: Any) -> Path:
 def _with_config_of_run(arguments: list[str]) -> list[str]:
     names = [value for key, value in itertools.pairwise(arguments) if key == "--run"]
     names += [argument.removeprefix("--run=") for argument in arguments if argument.startswith("--run=")]
-    return [f"--config={find_run(names[0]) / 'config.yaml'}", *arguments] if names else arguments
+    return [f"--config={find_run(names[0]) / CONFIG}", *arguments] if names else arguments
+
+
+def _current(argument: str) -> str:
+    """An argument; where it names the file of a run's own config, what that says, with the class paths of today."""
+    option, path = "--config=" if argument.startswith("--config=") else "", Path(argument.removeprefix("--config="))
+    own = path.name == CONFIG and is_run(path.parent)
+    return option + yaml.safe_dump(read_config(path.parent)) if own else argument
 
 
 def _check_division(config: Any) -> None:

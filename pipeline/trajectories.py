@@ -44,6 +44,15 @@ def returns_to_go(rewards: Float32[np.ndarray, " L"]) -> Float32[np.ndarray, " L
     return summed
 
 
+def no_action(numbers: int) -> Shaped[np.ndarray, "*A"]:
+    """Return what stands for the action before the first: -1 among choices, NaN for each number.
+
+    Args:
+        numbers: A, numbers of an action; 0 where it is one of several choices.
+    """
+    return np.full(numbers, np.nan, np.float32) if numbers else np.array(-1)
+
+
 def write_episodes(path: Path, episodes: Sequence[Episode]) -> Shard:
     """Write a shard of episodes and describe it."""
     action = pa.int64() if episodes[0].actions.ndim == 1 else pa.float32()

@@ -14,12 +14,12 @@ from PIL.Image import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pipeline.attention_pictures import against, grid, photograph
+from pipeline.attention_pictures import against, photograph
 from pipeline.data.pairs import padded
 from pipeline.decode import Choice, Greedy, Limits, Sample, stream
 from pipeline.decode_text import TextStream, text_of, written
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.images import ImageError, View, load, pixels, square
+from pipeline.images import ImageError, View, load, montage, pixels, square
 from pipeline.models.image_encoders import ImageEncoder
 from pipeline.record import is_run, read_record
 from pipeline.state import State
@@ -171,7 +171,7 @@ class SourceWriter(Writer):
             looks = self.forward.alignment(source, text["tokens"], self.eos)
             pictures.append(self.picture(source, written(self.tokenizer, text["tokens"]), looks))
         try:
-            grid(pictures, 1).save(file)
+            montage(pictures, 1).save(file)
         except (OSError, ValueError) as error:
             raise ConfigError(f"--attention {file} cannot be written as a picture: {error}") from error
 

@@ -4,20 +4,17 @@ Training goes on with its own weights; validation, samples and whoever loads the
 w_i the weights after step i, and s the share of the newest:  average <- average + s (w_i - average).
 """
 
-import sys
 from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
+from pipeline.averaged import AVERAGED
 from pipeline.errors import ConfigError
 from pipeline.strategies.sharded import Sharded
-
-AVERAGED = "averaged"  # where a checkpoint keeps the average, by the names of the parameters
 
 
 class WeightAverage(Callback, ABC):
@@ -162,24 +159,3 @@ class TriggeredAverage(WeightAverage):
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "losses": self.losses}
-
-
-def prefer_average(state: dict[str, Any], module: nn.Module, name: str) -> None:
-    """Put the average of the weights, where a checkpoint has one, in the place of its weights, and say so.
-
-    Args:
-        state: the checkpoint; its `state_dict` is changed.
-        module: whose weights they are.
-        name: what the checkpoint is called in the message.
-    """
-    if AVERAGED not in state:
-        return
-    average = {parameter: state[AVERAGED][name] for name, parameter in module.named_parameters()}
-    every_name = module.named_parameters(remove_duplicate=False)  # tied parameters have several
-    state["state_dict"] |= {name: average[parameter] for name, parameter in every_name}
-    _say(f"{name}: the averaged weights are used")
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.actions import actions_of
 from pipeline.data.batch import TrajectoryBatch
 from pipeline.data.module import PlannedDataModule
 from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
-from pipeline.trajectories import TrajectorySplit
+from pipeline.trajectories import TrajectorySplit, no_action
 
 
 class Stretches:
@@ -129,8 +128,8 @@ class TrajectoriesDataModule(PlannedDataModule):
         """
         if name not in self._samples:
             every = 1 if name == "train" else self.context or 1
-            nothing = actions_of(self.linked["spaces"]).nothing
-            self._samples[name] = Stretches(self.split(name), nothing, self.context, every)
+            split = self.split(name)
+            self._samples[name] = Stretches(split, no_action(split.action), self.context, every)
         return self._samples[name]
 
     def plan(self, samples: Stretches) -> Plan:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from pipeline import state as states
-from pipeline.callbacks.averaging import prefer_average
+from pipeline.averaged import prefer_average
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups, total_steps, whole
 from pipeline.state import State
@@ -47,10 +47,11 @@ class Task(LightningModule):
         Raises:
             CheckpointError: there is none, it is damaged, names foreign code, or is another kind of task.
         """
-        from pipeline import exported, run
+        from pipeline import exported
+        from pipeline.run import find_run, load_model
 
         where = Path(path)
-        task = exported.load(where) if exported.is_exported(where) else run.load_model(run.find_run(str(path)))
+        task = exported.load(where) if exported.is_exported(where) else load_model(find_run(str(path)))
         if not isinstance(task, cls):
             raise CheckpointError(f"{path} is of {type(task).__name__}, not of {cls.__name__}")
         return task

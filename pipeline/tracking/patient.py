@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from lightning.pytorch.loggers.logger import Logger
 
 from pipeline.launch import started_elsewhere
 from pipeline.run import Run
+from pipeline.tracking import artifacts
 from pipeline.tracking.messages import Messages
 from pipeline.tracking.mirror import Mirror
 from pipeline.tracking.secrets import describe
 from pipeline.tracking.session import FINISH, session
-from pipeline.tracking.weights_and_biases import ONLINE, tracking_of
+from pipeline.tracking.weights_and_biases import DISABLED, ONLINE, tracking_of, wanted_mode
 
 PACE = 1.0  # seconds from one look at the journal to the next
 WAIT, LONGEST = 60.0, 960.0  # seconds of silence after a failure, doubled with each further one
@@ -123,6 +125,19 @@ class PatientWandbLogger(Logger):
                 stacklevel=2,
             )
         self._warned = True
+
+
+def wandb_logger(run: Run) -> PatientWandbLogger | None:
+    """The Lightning logger of a run; None where WANDB_MODE=disabled or the client is not installed."""
+    mode = wanted_mode(os.environ)
+    if mode == DISABLED:
+        return None
+    if find_spec("wandb") is None:
+        warnings.warn("wandb is not installed: this run is recorded in its journal alone", stacklevel=2)
+        return None
+    if tracking_of(run).code:
+        artifacts.keep_patch(run)
+    return PatientWandbLogger(run, mode)
 
 
 def end_client() -> None:

@@ -4,21 +4,14 @@ Everything it keeps lies under `wandb/` of the run directory.
 """
 
 import netrc
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.record import read_config
 from pipeline.run import Run
-from pipeline.tracking import artifacts
-
-if TYPE_CHECKING:
-    from pipeline.tracking.patient import PatientWandbLogger
 
 ONLINE, OFFLINE, DISABLED = "online", "offline", "disabled"  # the client's own words
 
@@ -46,21 +39,6 @@ class Tracking:
     diagnosis: int | None = None
     upload: bool = False
     code: bool = True
-
-
-def wandb_logger(run: Run) -> "PatientWandbLogger | None":
-    """The Lightning logger of a run; None where WANDB_MODE=disabled or the client is not installed."""
-    mode = wanted_mode(os.environ)
-    if mode == DISABLED:
-        return None
-    if find_spec("wandb") is None:
-        warnings.warn("wandb is not installed: this run is recorded in its journal alone", stacklevel=2)
-        return None
-    from pipeline.tracking.patient import PatientWandbLogger
-
-    if tracking_of(run).code:
-        artifacts.keep_patch(run)
-    return PatientWandbLogger(run, mode)
 
 
 def tracking_of(run: Run) -> Tracking:

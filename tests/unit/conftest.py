@@ -1,8 +1,6 @@
 """Runs that were never trained, for the tests of the verb `generate`."""
 
-import importlib
-import sys
-import types
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,9 +15,7 @@ def babbler(tmp_path, monkeypatch):
     directory.mkdir()
     tokenizer = word_tokenizer()
     tokenizer.save(str(directory / "tokenizer.json"))
-    loading = types.ModuleType("pipeline.run")
-    loading.model = Babbler(tokenizer.get_vocab_size()).eval()
-    loading.asked = []
+    loading = SimpleNamespace(path=directory, model=Babbler(tokenizer.get_vocab_size()).eval(), asked=[])
 
     def find_run(name):
         if name != "babble":
@@ -30,8 +26,7 @@ def babbler(tmp_path, monkeypatch):
         loading.asked.append((path, checkpoint))
         return loading.model
 
-    loading.find_run, loading.load_model, loading.path = find_run, load_model, directory
-    importlib.import_module("pipeline.exported")  # before, as it wants the real one
-    monkeypatch.setitem(sys.modules, "pipeline.run", loading)
+    monkeypatch.setattr("pipeline.run.find_run", find_run)
+    monkeypatch.setattr("pipeline.run.load_model", load_model)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     return loading

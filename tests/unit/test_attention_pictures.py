@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from pipeline.attention_pictures import CELL, MARGIN, PANEL, against, colours, grid, heat, label, lettering, photograph
+from pipeline.attention_pictures import CELL, PANEL, against, colours, heat, label, lettering, photograph
+from pipeline.images import MARGIN, montage
 
 
 def test_the_largest_share_is_white_and_nothing_is_black() -> None:
@@ -66,7 +67,7 @@ def test_a_letter_that_the_only_font_lacks_loses_its_accent(monkeypatch: pytest.
 
 def test_panels_fill_rows() -> None:
     panels = [Image.new("RGB", (10, 10), colour) for colour in ("red", "green", "blue")]
-    whole = grid(panels, 2)
+    whole = montage(panels, 2)
     assert whole.size == (20 + MARGIN, 20 + MARGIN)
     assert whole.getpixel((5, 15 + MARGIN)) == (0, 0, 255)
     assert whole.getpixel((15 + MARGIN, 15 + MARGIN)) == (255, 255, 255)

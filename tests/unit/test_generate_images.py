@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from data_prep import tokenizer
-from pipeline import run as runs
 from pipeline.attention_pictures import PANEL
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.generate import main
@@ -33,8 +32,8 @@ def captioner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tokenizer.word(["a red square on a grey street"]).save(str(run / "tokenizer.json"))
     torch.manual_seed(2)
     model = ShowAttendTell(8, 32, lambda width, size: ResNet(width, size, (1, 1), 8), width=16).eval()
-    monkeypatch.setattr(runs, "find_run", lambda name: run)
-    monkeypatch.setattr(runs, "load_model", lambda *_: model)
+    monkeypatch.setattr("pipeline.run.find_run", lambda name: run)
+    monkeypatch.setattr("pipeline.run.load_model", lambda *_: model)
     return run
 
 
@@ -72,6 +71,6 @@ def test_what_cannot_be_is_told(
         with pytest.raises(error, match=said):
             main(["seen", *arguments])
     blind = ShowAndTell(8, 32, lambda width, size: ResNet(width, size, (1, 1), 8), width=16).eval()
-    monkeypatch.setattr(runs, "load_model", lambda *_: blind)
+    monkeypatch.setattr("pipeline.run.load_model", lambda *_: blind)
     with pytest.raises(CheckpointError, match="reads its source once"):
         main(["seen", "--image", photographs[0], "--attention", str(tmp_path / "heat.png")])

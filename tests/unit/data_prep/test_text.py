@@ -157,7 +157,7 @@ def test_sigkill_leaves_nothing_that_opens_and_the_same_command_finishes(tmp_pat
     killed = subprocess.Popen([*command, str(tmp_path / "out")], stderr=subprocess.DEVNULL)
     state, deadline = tmp_path / ".out.partial" / "work" / "state.json", time.monotonic() + scaled(60)
     while time.monotonic() < deadline and killed.poll() is None:
-        if state.exists() and json.loads(state.read_text())["generation"] >= 2:
+        if state.exists() and json.loads(state.read_text())["records"].get("generation", 0) >= 2:
             break
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)

@@ -97,7 +97,7 @@ def test_all_processes_are_told_what_the_first_was(server, tmp_path, monkeypatch
 
 
 def test_the_batch_script_takes_values_from_a_line_of_a_file_or_from_a_sweep(tmp_path):
-    script = Path(sweep.__file__).parent.parent / "slurm" / "sweep.sbatch"
+    script = Path(__file__).parents[3] / "slurm" / "sweep.sbatch"
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "train.sbatch").write_text('echo "$@"\n')
     (tmp_path / "widths.txt").write_text("--model.init_args.width 32\n--model.init_args.width 64\n")

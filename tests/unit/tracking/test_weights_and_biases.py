@@ -2,8 +2,9 @@
 
 import pytest
 
+from pipeline.tracking.patient import wandb_logger
 from pipeline.tracking.secrets import describe, without_keys
-from pipeline.tracking.weights_and_biases import has_key, wandb_logger, wanted_mode
+from pipeline.tracking.weights_and_biases import has_key, wanted_mode
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+"""Class paths of version 0.1 and where their modules are now: runs, checkpoints and exports of that layout still open.
+
+A config that a user gives is not changed: the error for its class path names the new one.
+"""
+
+import re
+from typing import Any
+
+MOVED: dict[str, str] = {}
+"""New modules by old ones."""
+DOTTED = re.compile(r"\bpipeline(?:\.\w+)+")
+
+
+def new_path(name: str) -> str | None:
+    """Return the class path of today for one whose module was moved; None where nothing moved."""
+    module, _, attribute = name.rpartition(".")
+    return f"{MOVED[module]}.{attribute}" if module in MOVED else None
+
+
+def renamed(config: Any) -> Any:
+    """Return a config with the class paths of today."""
+    if isinstance(config, dict):
+        return {key: renamed(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [renamed(value) for value in config]
+    return (new_path(config) or config) if isinstance(config, str) else config
+
+
+def complaint(text: str) -> str | None:
+    """Return one line for the first class path in a text whose module was moved; None where there is none."""
+    for name in DOTTED.findall(text):
+        if path := new_path(name):
+            return f"{name} has moved: use {path}"
+    return None
