@@ -120,6 +120,15 @@ def test_of_texts_with_equal_scores_the_first_in_order_comes_first() -> None:
     assert BestPath()(np.log(np.array([[0.25, 0.25, 0.5], [0.4, 0.4, 0.2]]))) == [0]
 
 
+def test_texts_that_their_endings_make_equal_come_in_order() -> None:
+    def language(text: tuple[int, ...]) -> np.ndarray:
+        return np.array([math.log(0.5) if text else 0.0, 0.0])
+
+    search = PrefixBeam(4, weight=1.0).fused(language, EOS)
+    found = search.ranked(np.array([[-np.inf, math.log(0.5), math.log(0.25)]]))
+    assert found == [((), math.log(0.25)), ((1,), math.log(0.25))]
+
+
 def test_only_twice_as_many_tokens_as_the_width_are_tried() -> None:
     logs = np.log(np.array([[0.1, 0.2, 0.3, 0.25, 0.15]]))
     tried: list[int] = []
@@ -161,6 +170,8 @@ def test_what_a_language_model_said_is_computed_once() -> None:
     for text in ((1, 2), (1,), (1, 2), (1, 1)):
         reader(text)
     assert asked == [[EOS, 0], [1, 1], [2, 2], [1, 2]]
-    reader.known = dict.fromkeys(((n,) for n in range(3, (1 << 16) + 4)), (np.zeros(3), 0))
+    reader.known = dict.fromkeys(((n,) for n in range(3, (1 << 16) + 3)), (np.zeros(3), 0))
+    reader((1, 1))
+    assert len(reader.known) == (1 << 16) + 3
     reader((9, 9))  # the memory is full, and everything is forgotten
     assert set(reader.known) == {(), (9,), (9, 9)}
