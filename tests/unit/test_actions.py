@@ -55,6 +55,7 @@ def test_numbers_are_drawn_around_the_mean_and_within_the_range() -> None:
 def test_no_action_reads_as_zeros() -> None:
     assert CHOICES.read(torch.tensor([int(CHOICES.nothing), 2])).tolist() == [[0, 0, 0, 0], [0, 0, 1, 0]]
     assert CHOICES.read(torch.tensor([0, 3])).tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
+    assert NUMBERS.nothing.dtype == np.float32
     nothing = torch.from_numpy(NUMBERS.nothing)
     assert NUMBERS.read(torch.stack([nothing, torch.tensor([2.0, 0.0])])).tolist() == [[0, 0], [1, -1]]
 

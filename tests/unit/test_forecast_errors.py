@@ -6,7 +6,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from pipeline.forecast_errors import ForecastErrors, crps, measured
+from pipeline.forecast_errors import ForecastErrors, crps, measured, summary
 
 
 @pytest.mark.numeric
@@ -89,3 +89,9 @@ def test_errors_of_several_paths_are_those_of_their_definitions() -> None:
     first = (2 + 1 + 6) / 3 - (1 + 8 + 7) / 3 / 2
     second = (7 + 6 + 5) / 3 - (1 + 2 + 1) / 3 / 2
     assert found["crps"] == pytest.approx((first + second) / 2)
+
+
+def test_two_paths_are_several() -> None:
+    paths, came = torch.tensor([[[0.0], [10.0]]]), torch.tensor([[4.0]])
+    assert crps(paths, came).item() == pytest.approx((4 + 6) / 2 - 10 / 2)
+    assert [each.item() for each in summary(paths)] == pytest.approx([5.0, 1.0, 5.0, 9.0])
