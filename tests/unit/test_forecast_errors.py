@@ -91,6 +91,7 @@ def test_errors_of_several_paths_are_those_of_their_definitions() -> None:
     assert found["crps"] == pytest.approx((first + second) / 2)
 
 
+@pytest.mark.numeric
 def test_two_paths_are_several() -> None:
     paths, came = torch.tensor([[[0.0], [10.0]]]), torch.tensor([[4.0]])
     assert crps(paths, came).item() == pytest.approx((4 + 6) / 2 - 10 / 2)

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.data.module import count_in_steps
 from pipeline.errors import ConfigError
+from tests.timeouts import scaled
 
 
 def trainer(**settings: Any) -> Any:
@@ -39,7 +40,6 @@ def test_a_validation_after_more_steps_than_an_epoch_has_counts_over_epochs_or_i
 
 FAILING = """
 from pipeline.data.text import TextDataModule
-from tests.timeouts import scaled
 
 data = TextDataModule({dataset!r}, cut="windows", context=8, global_batch_size=4, workers=1)
 data.share = data.divide(1, 0)
