@@ -29,6 +29,7 @@ from pipeline.data.plan import Share
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
 from pipeline.resume import Start, begin
 from pipeline.run import Run, build_model, choose_checkpoint, directory_of, find_run, tell
+from pipeline.shipped import CONFIGS
 from pipeline.tracking.patient import PatientWandbLogger
 from pipeline.tracking.secrets import describe
 from pipeline.tracking.weights_and_biases import Tracking
@@ -40,7 +41,6 @@ LINKED = (
     *("vocab_size", "source_vocab_size", "image_size", "covariates", "context", "horizon", "classes", "rate"),
     *("levels", "rows", "columns", "channels", "spaces"),
 )
-CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 class CommandLine(LightningCLI):
