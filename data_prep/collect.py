@@ -13,6 +13,8 @@ from data_prep.source import Name, find
 from pipeline.durable import write_durably
 from pipeline.errors import DataError
 
+QUOTED = 40  # characters; a shorter passage may stand in several topics, such as a heading
+
 
 def collect(source: str, work: Path, field: str, streaming: bool) -> list[Name]:
     """The files of a source; what is no file is written below `work`.
@@ -55,10 +57,22 @@ def _records(path: Path, texts: Iterator[Any], field: str) -> None:
 
 
 def _topics() -> Iterator[str]:
-    """Python's own language reference, which comes with every CPython: a topic a document."""
+    """Python's own language reference, which comes with every CPython: a topic a document.
+
+    Topics quote each other at length. Each passage stays where it comes first, so that a held-out topic does not
+    repeat the training text.
+    """
     from pydoc_data.topics import topics
 
-    return (topics[name] for name in sorted(topics))
+    seen: set[str] = set()
+    for name in sorted(topics):
+        kept = []
+        for passage in topics[name].split("\n\n"):
+            words = " ".join(passage.split())
+            if len(words) < QUOTED or words not in seen:
+                kept.append(passage)
+                seen.add(words)
+        yield "\n\n".join(kept)
 
 
 def of_hub(source: str, streaming: bool) -> Iterator[dict[str, Any]]:

@@ -35,7 +35,7 @@ VERBS = {
         "every architecture, one dataset, one budget: `unroll tournament configs/tournament/builtin.yaml`",
     ),
     "by-length": ("pipeline.by_length", "scores of what was written from short sources and from long ones"),
-    "demo": ("pipeline.demo", "all of it in five minutes, on the built-in corpus"),
+    "demo": ("pipeline.demo", "all of it in four minutes, on the built-in corpus"),
 }
 
 # verbs that run a network in this process

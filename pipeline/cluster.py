@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.shipped import CONFIGS
 
-PROFILES = Path(__file__).parent.parent / "configs" / "cluster"
+PROFILES = CONFIGS / "cluster"
 SECRET = re.compile("(key|token)s?$|secret|password", re.IGNORECASE)  # TOKENIZERS_PARALLELISM is none
 OF_ONE_NODE = ("tmpfs", "ramfs", "devtmpfs")  # file systems in memory are no other node's
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")

@@ -1,10 +1,11 @@
-"""`unroll demo`: texts, drawings and sounds, four models, a stop in mid-training and a table, by a user's commands.
+"""`unroll demo`: texts, drawings and sounds, four models, an interrupted training and a table, by a user's commands.
 
 Each command is shown before it runs in a process of its own; the first that fails ends the demo with its exit
 code. The corpus is Python's own language reference, which every Python has, so nothing is downloaded.
 """
 
 import argparse
+import json
 import shlex
 import signal
 import subprocess
@@ -17,19 +18,18 @@ from typing import Any
 from pipeline import journal
 from pipeline.arguments import Parser
 from pipeline.dataset import Dataset
-from pipeline.errors import TRY_AGAIN, ConfigError
+from pipeline.errors import TRY_AGAIN
 from pipeline.run import Run, directory_of
+from pipeline.shipped import shipped
 
-DATASET = Path("data/pydoc")
-PREPARE = f"prepare text builtin --output {DATASET} --tokenizer bpe --vocab-size 2048 --validation-share 0.1"
-CONFIGS = {"demo-lstm": Path("configs/demo/lstm.yaml"), "demo-transformer": Path("configs/demo/transformer.yaml")}
+TEXT = Path("data/pydoc-characters")
+PREPARE = f"prepare text builtin --output {TEXT} --tokenizer character --validation-share 0.1"
+LSTM, TRANSFORMER, CAPTIONER, TRANSCRIBER = "demo-lstm", "demo-transformer", "demo-captions", "demo-audio"
 DRAWINGS, DRAWN = Path("data/drawings"), Path("data/drawings.jpg")
 DRAW = f"prepare captions builtin:1500 --output {DRAWINGS} --tokenizer word --size 64"
-CAPTIONS = Path("configs/demo/captions.yaml")
 KEYS, DIALLED = Path("data/keys"), Path("data/dialled.flac")
 DIAL = f"prepare audio builtin:1000 --output {KEYS} --rate 8000 --tokenizer word"
-SOUNDS = Path("configs/demo/audio.yaml")
-SAMPLE = ["--prompt", "The for statement is used to", "--tokens", "60", "--temperature", "0.7", "--seed", "1"]
+SAMPLE = ["--prompt", "The for statement is used to", "--tokens", "400", "--temperature", "0.5", "--seed", "1"]
 
 
 class Failed(Exception):
@@ -41,21 +41,16 @@ class Failed(Exception):
 
 
 def main(argv: list[str]) -> int:
-    """Run the demo in the root of the repository; the exit code is that of the first command that fails.
-
-    Raises:
-        ConfigError: the demo's configs are not below the working directory.
-    """
+    """Run the demo in the working directory; the exit code is that of the first command that fails."""
     options = parse(argv)
-    if missing := [str(config) for config in (*CONFIGS.values(), CAPTIONS, SOUNDS) if not config.is_file()]:
-        raise ConfigError(f"no {missing[0]} here: run the demo in the root of the repository")
     began = time.monotonic()
     try:
         show(options.steps, options.stop_after)
     except Failed as failure:
-        print(f"\nThe demo ends here: that command left with exit code {failure.exit_code}.", flush=True)
+        print(f"\nThe demo ends here: the last command returned exit code {failure.exit_code}.", flush=True)
         return failure.exit_code
-    print(f"\nThe demo took {time.monotonic() - began:.0f} seconds.")
+    say(f"Shown in {time.monotonic() - began:.0f} seconds:")
+    print("\n".join(closing()))
     return 0
 
 
@@ -64,81 +59,140 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="unroll demo", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("--steps", type=int, metavar="N", help="optimizer steps of each model (default: as in configs/demo)")
-    add("--stop-after", type=int, default=150, metavar="STEP", help="when the LSTM is stopped (default: 150)")
+    add("--stop-after", type=int, default=150, metavar="STEP", help="step at which the LSTM is stopped (default: 150)")
     return parser.parse_args(argv)
 
 
 def show(steps: int | None, stop_after: int) -> None:
-    """The whole demo, command by command.
+    """Run the demo command by command.
 
     Raises:
-        Failed: a command failed, or the stopped run did not continue where it stood.
+        Failed: a command failed, or the stopped run did not continue at its last step.
     """
     limit = [] if steps is None else [f"--trainer.max_steps={steps}"]
-    lstm, transformer = (["fit", "--config", str(path), "--run", name] for name, path in CONFIGS.items())
-    say("1. Text becomes a dataset.")
-    if DATASET.exists():
-        print(f"{DATASET} is there already.")
-    else:
-        run(shlex.split(PREPARE))
-    say("2. An LSTM is trained by two processes, and asked to stop in the middle (SIGTERM).")
-    stopped = train_and_stop([*lstm, *limit, "--resume", "never"], directory_of("demo-lstm"), stop_after)
+    say("1. Text becomes a dataset of characters.")
+    prepare(TEXT, PREPARE)
+    say("2. Two processes train an LSTM; SIGTERM stops them in the middle.")
+    stopped = train_and_stop([*fit(LSTM), *limit, "--resume", "never"], directory_of(LSTM), stop_after)
     if stopped:
-        say("3. Started again, the run continues where it stood.")
-        before = last_step(directory_of("demo-lstm"))
-        run([*lstm, *limit])
-        confirm_continued(directory_of("demo-lstm"), before)
+        say("3. The same command continues the run at its last step.")
+        before = last_step(directory_of(LSTM))
+        run([*fit(LSTM), *limit])
+        confirm_continued(directory_of(LSTM), before)
     say("4. A Transformer is trained on the same text.")
-    run([*transformer, *limit, "--resume", "never"])
+    run([*fit(TRANSFORMER), *limit, "--resume", "never"])
     say("5. Both write.")
-    for name in CONFIGS:
+    for name in (LSTM, TRANSFORMER):
         run(["generate", name, *SAMPLE])
-    say("6. Side by side, with a counted 5-gram as the honest baseline.")
-    run(["compare", *CONFIGS])
-    print("Python's topics repeat one another: whole passages of the validation text stand in the training text too,")
-    print("and counting recalls them.")
-    say("7. Another network looks at drawings and learns to say what is on them.")
+    say("6. Side by side, with a counted 5-gram as the baseline.")
+    run(["compare", LSTM, TRANSFORMER])
+    say("7. A captioner learns to describe drawings.")
     describe(limit)
-    say("8. A fourth one hears telephone keys in noise and learns to write down which were pressed.")
+    say("8. A transcriber learns which telephone keys a recording contains.")
     transcribe(limit)
 
 
 def describe(limit: list[str]) -> None:
-    """Images with captions, made on the spot; a captioner, and where it looks.
+    """Train a captioner on generated drawings, and draw where it attends for each word.
 
     Raises:
         Failed: a command failed.
     """
-    held_out = learn(DRAWINGS, DRAW, CAPTIONS, "demo-captions", limit)
+    held_out = learn(DRAWINGS, DRAW, CAPTIONER, limit)
     DRAWN.write_bytes(held_out.value("image", 0))
-    picture = directory_of("demo-captions") / "attention.png"
-    run(["generate", "demo-captions", "--image", str(DRAWN), "--attention", str(picture)])
-    print(f"People said: {held_out.references(0)[0]}. Where the network looked for each word: {picture}", flush=True)
+    picture = directory_of(CAPTIONER) / "attention.png"
+    run(["generate", CAPTIONER, "--image", str(DRAWN), "--attention", str(picture)])
+    print(f"A reference caption: {held_out.references(0)[0]}. The attention of each word: {picture}", flush=True)
 
 
 def transcribe(limit: list[str]) -> None:
-    """Key tones, made on the spot; a transcriber, and what it hears.
+    """Train a transcriber on generated key tones.
 
     Raises:
         Failed: a command failed.
     """
-    held_out = learn(KEYS, DIAL, SOUNDS, "demo-audio", limit)
+    held_out = learn(KEYS, DIAL, TRANSCRIBER, limit)
     DIALLED.write_bytes(held_out.value("audio", 0))
-    run(["generate", "demo-audio", "--audio", str(DIALLED)])
-    print(f"The keys that were pressed: {held_out.references(0)[0]}. To be heard: {DIALLED}", flush=True)
+    run(["generate", TRANSCRIBER, "--audio", str(DIALLED)])
+    print(f"The keys that were pressed: {held_out.references(0)[0]}. The recording: {DIALLED}", flush=True)
 
 
-def learn(dataset: Path, prepare: str, config: Path, name: str, limit: list[str]) -> Any:
-    """Prepare a dataset unless it is there, train and test a model; the split that it was tested on.
+def prepare(dataset: Path, command: str) -> None:
+    """Prepare a dataset unless it exists.
+
+    Raises:
+        Failed: the command failed.
+    """
+    if dataset.exists():
+        print(f"{dataset} exists already.", flush=True)
+    else:
+        run(shlex.split(command))
+
+
+def learn(dataset: Path, command: str, name: str, limit: list[str]) -> Any:
+    """Prepare a dataset, train and test a model; return the split on which it was tested.
 
     Raises:
         Failed: a command failed.
     """
-    if not dataset.exists():
-        run(shlex.split(prepare))
-    run(["fit", "--config", str(config), "--run", name, *limit, "--resume", "never"])
+    prepare(dataset, command)
+    run([*fit(name), *limit, "--resume", "never"])
     run(["test", "--run", name])
     return Dataset.open(dataset).splits["test"]
+
+
+def config(name: str) -> str:
+    """The config of a run of the demo, below the working directory if it is there."""
+    path = shipped(f"{name.replace('-', '/')}.yaml")
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def fit(name: str) -> list[str]:
+    """The command that trains a run of the demo."""
+    return ["fit", "--config", config(name), "--run", name]
+
+
+def closing() -> list[str]:
+    """What the runs measured, and the commands for a text of the user's own."""
+    lstm, transformer, counted = bits_per_byte()
+    attempts = Run(directory_of(LSTM)).record["attempts"]
+    stopped = f"stopped, and continued at step {attempts[-1]['start_step']}" if attempts[1:] else "not stopped"
+    described, drawings = correct(CAPTIONER)
+    transcribed, recordings = correct(TRANSCRIBER)
+    return [
+        f"- The LSTM was {stopped}.",
+        f"- Bits per byte of held-out text: LSTM {lstm:.3f}, Transformer {transformer:.3f}, 5-gram {counted:.3f}.",
+        f"  The LSTM {standing(lstm, counted)}; the Transformer {standing(transformer, counted)}.",
+        f"- The captioner describes {described} of {drawings} held-out drawings correctly.",
+        f"- The transcriber reads {transcribed} of {recordings} held-out recordings without an error.",
+        "",
+        "The same with a text of your own:",
+        "  unroll prepare text my.txt --tokenizer character --cut tail --output data/my",
+        f"  unroll fit --config {config(LSTM)} --data.init_args.dataset data/my --run my-lstm",
+        "  unroll generate my-lstm --temperature 0.5",
+        "  unroll compare my-lstm",
+    ]
+
+
+def bits_per_byte() -> tuple[float, float, float]:
+    """The best validation of the LSTM and of the Transformer, and that of the counted 5-gram."""
+    command = [sys.executable, "-m", "pipeline", "compare", LSTM, TRANSFORMER, "--json"]
+    compared = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    [table] = compared["datasets"]
+    found = {row["name"]: row["bits_per_byte"] for row in table["runs"]}
+    return found[LSTM], found[TRANSFORMER], table["baseline"]["bits_per_byte"]
+
+
+def standing(bits: float, counted: float) -> str:
+    """How a network stands beside the counted n-gram."""
+    return "is ahead of the 5-gram" if bits < counted else "is not ahead of the 5-gram"
+
+
+def correct(name: str) -> tuple[int, int]:
+    """How many texts that a run wrote for its test split equal one of their references, and how many it wrote."""
+    file = directory_of(name) / "written-test.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return sum(row["text"] in row["references"] for row in rows), len(rows)
 
 
 def say(text: str) -> None:

@@ -169,7 +169,7 @@ def own_strategy(strategy: Any) -> str | None:
     import yaml
 
     from pipeline.footprint import STRATEGIES
-    from pipeline.training import CONFIGS
+    from pipeline.shipped import CONFIGS
 
     if not hasattr(strategy, "class_path"):
         return "ddp" if strategy in ("auto", "ddp") else None

@@ -30,6 +30,7 @@ from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
 from pipeline.record import CONFIG, is_run, read_config
 from pipeline.resume import Start, begin
 from pipeline.run import Run, build_model, choose_checkpoint, directory_of, find_run, tell
+from pipeline.shipped import CONFIGS
 from pipeline.tracking.patient import PatientWandbLogger
 from pipeline.tracking.secrets import describe
 from pipeline.tracking.weights_and_biases import Tracking
@@ -41,7 +42,6 @@ LINKED = (
     *("vocab_size", "source_vocab_size", "image_size", "covariates", "context", "horizon", "classes", "rate"),
     *("levels", "rows", "columns", "channels", "spaces"),
 )
-CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 class CommandLine(LightningCLI):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -175,12 +176,23 @@ def test_too_many_bad_records_fail_and_the_report_names_the_first_few() -> None:
     assert report.as_json()["bad"]["not JSON"] == {"count": 40, "first": [f"a:{index}" for index in range(NAMED)]}
 
 
-def test_the_built_in_corpus_is_every_topic_by_name(tmp_path: Path) -> None:
+def test_the_built_in_corpus_holds_every_passage_of_the_topics_once(tmp_path: Path) -> None:
     from pydoc_data.topics import topics
 
     [(shown, path)] = collect("builtin", tmp_path, "text", False)
     assert shown == "builtin"
-    assert read(path)[0] == [topics[name] for name in sorted(topics)]
+    texts, given = read(path)[0], [topics[name] for name in sorted(topics)]
+    assert len(texts) == len(given)
+    assert texts[0] == given[0]  # nothing stands before it that it could repeat
+    kept, all_passages = (Counter(words(each) for text in one for each in text.split("\n\n")) for one in (texts, given))
+    assert set(kept) == set(all_passages)
+    assert max(count for passage, count in all_passages.items() if len(passage) >= 40) > 1
+    assert max(count for passage, count in kept.items() if len(passage) >= 40) == 1
+
+
+def words(passage: str) -> str:
+    """A passage without its indentation and line breaks."""
+    return " ".join(passage.split())
 
 
 @pytest.mark.parametrize("streaming", [False, True])

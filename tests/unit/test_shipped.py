@@ -1,0 +1,59 @@
+"""The configs are shipped: in a source archive, and inside the package that is built from it."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.shipped import CONFIGS, shipped
+
+ROOT = Path(__file__).parent.parent.parent
+TREE = ("configs", "data_prep", "docs", "pipeline", "slurm", "tests", ".ci", ".github")  # and the files beside them
+
+
+def build(what: str, source: Path, target: Path) -> Path:
+    """Build an sdist or a wheel of the tree in `source`."""
+    command = f"import sys; from setuptools import build_meta; print(build_meta.build_{what}(sys.argv[1]))"
+    ran = subprocess.run([sys.executable, "-c", command, str(target)], cwd=source, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return target / ran.stdout.split()[-1]
+
+
+def test_a_shipped_config_is_found_by_its_name() -> None:
+    assert shipped("demo/lstm.yaml") == CONFIGS / "demo" / "lstm.yaml"
+    with pytest.raises(ConfigError, match=r"no shipped config demo/nothing\.yaml"):
+        shipped("demo/nothing.yaml")
+
+
+def test_the_wheel_of_an_unpacked_source_archive_runs_the_demo(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for part in ROOT.iterdir():
+        if part.name in TREE:
+            shutil.copytree(part, tree / part.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif part.is_file() and part.name != ".git":  # a file in a second worktree
+            shutil.copy(part, tree)
+    with tarfile.open(build("sdist", tree, tmp_path)) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    [source] = (tmp_path / "unpacked").iterdir()
+    files = {path.relative_to(tree) for path in tree.rglob("*") if path.is_file()}
+    assert {path for path in files if not (source / path).is_file()} == set()
+    wheel = build("wheel", source, tmp_path)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    names = {path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml")}
+    installed = tmp_path / "installed" / "pipeline" / "configs"
+    assert {path.relative_to(installed) for path in installed.rglob("*.yaml")} == names
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code = "from pipeline import demo; print(demo.config('demo-lstm'))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=empty, env={"PYTHONPATH": str(tmp_path / "installed")}, capture_output=True
+    )
+    assert found.stdout.decode().strip() == str(installed / "demo" / "lstm.yaml"), found.stderr
