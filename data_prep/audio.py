@@ -28,8 +28,8 @@ from data_prep.rows import Rows
 from data_prep.workers import in_order
 from pipeline.arguments import Parser, count, share
 from pipeline.dataset import TOKENIZER
-from pipeline.durable import write_durably
 from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.files import write_durably
 
 PROGRAM = "unroll prepare audio"
 COLUMNS = {"audio": pa.binary(), "samples": pa.int64(), "name": pa.string(), "speaker": pa.string()}

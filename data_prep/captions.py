@@ -24,8 +24,8 @@ from data_prep.report import Report, progress
 from data_prep.rows import Rows
 from data_prep.workers import in_order
 from pipeline.arguments import Parser, count, share
-from pipeline.durable import sha256
 from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.files import sha256
 from pipeline.images import MAX_PIXELS, ImageError, shrink
 
 PROGRAM = "unroll prepare captions"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.source import Name, find
-from pipeline.durable import write_durably
 from pipeline.errors import DataError
+from pipeline.files import write_durably
 
 QUOTED = 40  # characters; a shorter passage may stand in several topics, such as a heading
 

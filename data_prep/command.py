@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.durable import sha256
 from pipeline.errors import DataError
+from pipeline.files import sha256
 
 
 def check_output(output: Path, overwrite: bool) -> None:

@@ -24,8 +24,8 @@ from data_prep.report import Report
 from data_prep.shards import Shards
 from pipeline.arguments import Parser
 from pipeline.dataset import TOKENIZER
-from pipeline.durable import sha256, write_durably
 from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.files import sha256, write_durably
 from pipeline.shard import token_type
 
 PROGRAM = "unroll prepare pairs"

@@ -30,8 +30,8 @@ from data_prep.shards import Shards
 from data_prep.workers import in_order
 from pipeline.arguments import Parser, count, share
 from pipeline.dataset import TOKENIZER
-from pipeline.durable import write_durably
 from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.files import write_durably
 from pipeline.images import ImageError, load
 from pipeline.pixels import MODES, quantise, values
 

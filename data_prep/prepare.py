@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dataset import TOKENIZER, publish
-from pipeline.durable import write_durably
 from pipeline.errors import DataError, UserError
+from pipeline.files import write_durably
 
 SPLITS = ("train", "validation", "test")
 

@@ -23,8 +23,8 @@ from data_prep.prepare import SPLITS, Workplace
 from data_prep.shards import Shards
 from pipeline.arguments import Parser, count, seed
 from pipeline.dataset import TOKENIZER
-from pipeline.durable import write_durably
 from pipeline.errors import ConfigError, UserError
+from pipeline.files import write_durably
 from pipeline.frames import Layout
 from pipeline.grid import COUNT
 from pipeline.recall import ADDING_CHANCE, Association, Copy, Recall, SelectiveCopy, adding

@@ -27,8 +27,8 @@ from data_prep.series_checks import (
     trimmed,
 )
 from pipeline.arguments import Parser, count, share
-from pipeline.durable import sha256
 from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.files import sha256
 from pipeline.frames import MISSING, Findings, Frame, Layout, filled, frames_of
 from pipeline.grid import Grid, cycles
 from pipeline.series import PARTS, Series, write_series

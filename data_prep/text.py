@@ -20,8 +20,8 @@ from data_prep.prepare import SPLITS, Workplace, train_once
 from data_prep.report import Report, progress
 from data_prep.source import DOCUMENTS
 from pipeline.arguments import Parser, count, share
-from pipeline.durable import sha256
 from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.files import sha256
 
 PROGRAM = "unroll prepare text"
 LEARNED = ("bpe", "unigram")  # tokenizers whose training wants memory that grows with the text

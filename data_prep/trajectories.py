@@ -22,8 +22,8 @@ from data_prep.episode_source import Bounds, Unfit, episode, read
 from data_prep.prepare import SPLITS, Workplace
 from data_prep.report import Report
 from pipeline.arguments import Parser, count, seed, share
-from pipeline.durable import sha256
 from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.files import sha256
 from pipeline.trajectories import Episode, returns_to_go, write_episodes
 
 PROGRAM = "unroll prepare trajectories"

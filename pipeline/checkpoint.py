@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from pipeline.durable import replace_directory, sha256, sync
 from pipeline.errors import CheckpointError
+from pipeline.files import replace_directory, sha256, sync
 from pipeline.pieces import OPTIMIZER, WEIGHTS, Pieces
 
 STATE, MANIFEST = "state.pt", "manifest.json"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline import page
 from pipeline.arguments import Parser
 from pipeline.comparison import MISSING, Column, Entry, Group, gather, is_best, shown
-from pipeline.durable import write_durably
 from pipeline.errors import CheckpointError, DataError, UserError
+from pipeline.files import write_durably
 from pipeline.run import RUNS, find_run
 from pipeline.seeds import together
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.durable import replace_directory, sha256, write_durably
 from pipeline.errors import DataError
+from pipeline.files import replace_directory, sha256, write_durably
 from pipeline.records import RecordSplit
 from pipeline.series import SeriesSplit
 from pipeline.shard import PREPARE

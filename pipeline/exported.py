@@ -22,8 +22,8 @@ import yaml
 
 from pipeline import checkpoint
 from pipeline.averaged import AVERAGED
-from pipeline.durable import sync
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.files import sync
 from pipeline.moved import renamed
 from pipeline.record import SERIES
 from pipeline.run import Run, build_model, choose_checkpoint, load_model, model_config

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.durable import write_durably
 from pipeline.errors import CheckpointError
+from pipeline.files import write_durably
 from pipeline.moved import renamed
 
 RECORD, CONFIG = "run.json", "config.yaml"

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
-from pipeline.durable import sha256
 from pipeline.errors import DataError
+from pipeline.files import sha256
 
 PIECE_STEPS = 1 << 24  # of a record batch
 PREPARE = "prepare it again with `unroll prepare`"

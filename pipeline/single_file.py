@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline import checkpoint
-from pipeline.durable import write_durably
 from pipeline.errors import ConfigError
+from pipeline.files import write_durably
 
 WHOLE, WEIGHTS = (".ckpt", ".pt"), ".safetensors"
 

@@ -125,7 +125,7 @@ def tiny_pairs_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from data_prep import tokenizer
     from pipeline.dataset import publish
-    from pipeline.durable import sha256
+    from pipeline.files import sha256
     from pipeline.records import RecordWriter
 
     folder = tmp_path_factory.mktemp("tiny_pairs")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pipeline.decode_text import text_of
-from pipeline.durable import write_durably
+from pipeline.files import write_durably
 from pipeline.metrics import Score
 
 NOTHING: Mapping[str, str] = {}

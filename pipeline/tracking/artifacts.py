@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.durable import write_durably
+from pipeline.files import write_durably
 from pipeline.run import Run
 from pipeline.tracking.secrets import without_keys
 

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.cli import main
+from pipeline.moved import new_path
 from tests.golden import recorded
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -150,4 +151,4 @@ def test_classes_that_configs_of_earlier_runs_name_are_where_they_were(golden: A
     if "class_paths" in request.config.getoption("regenerate", default=[]):
         configs = [yaml.safe_load(path.read_text()) for path in CONFIGS.rglob("*.yaml")]
         golden("class_paths", "configs", sorted({*kept} | class_paths(configs)))
-    assert [path for path in kept if not callable(locate(path))] == []
+    assert [path for path in kept if not callable(locate(new_path(path) or path))] == []

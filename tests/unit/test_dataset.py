@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from data_prep import tokenizer
 from pipeline import tokens
 from pipeline.dataset import SPLITS, Dataset, Vocabulary, publish
-from pipeline.durable import replace_directory, sha256
 from pipeline.errors import DataError
+from pipeline.files import replace_directory, sha256
 from pipeline.records import RecordSplit
 from pipeline.series import SeriesSplit
 from pipeline.shard import record_batches, token_type

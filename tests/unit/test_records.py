@@ -11,8 +11,8 @@ import pytest
 from data_prep import tokenizer
 from pipeline import records
 from pipeline.dataset import Dataset, publish
-from pipeline.durable import sha256
 from pipeline.errors import DataError
+from pipeline.files import sha256
 from pipeline.records import RecordSplit, RecordWriter
 
 ROWS = [

@@ -12,8 +12,8 @@ from pipeline.data.batch import IGNORE
 from pipeline.data.pairs import PairsDataModule
 from pipeline.data.plan import NO_SAMPLE, MicroBatches, Share, Slice
 from pipeline.dataset import publish
-from pipeline.durable import sha256
 from pipeline.errors import ConfigError, DataError
+from pipeline.files import sha256
 from pipeline.records import RecordWriter
 
 Write = Callable[[list[tuple[list[int], list[list[int]]]]], Path]
