@@ -27,7 +27,7 @@ from data_prep.report import Report, progress
 from data_prep.rows import Rows
 from data_prep.workers import in_order
 from pipeline.arguments import Parser, count, share
-from pipeline.dataset import TOKENIZER
+from pipeline.dataset.manifest import TOKENIZER
 from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.files import write_durably
 

@@ -9,7 +9,7 @@ from typing import Any
 from data_prep.caption_source import Captioned, Reading, Stored, read, table_of
 from data_prep.command import is_builtin
 from data_prep.report import Report
-from pipeline.plain import plain_words
+from pipeline.dataset.text_normalization import plain_words
 
 
 class Corpus:

@@ -24,9 +24,9 @@ from data_prep.report import Report, progress
 from data_prep.rows import Rows
 from data_prep.workers import in_order
 from pipeline.arguments import Parser, count, share
+from pipeline.dataset.codecs.image import MAX_PIXELS, ImageError, shrink
 from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.files import sha256
-from pipeline.images import MAX_PIXELS, ImageError, shrink
 
 PROGRAM = "unroll prepare captions"
 BATCH = 32  # images that a worker scales at a time

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from pipeline.trajectories import Episode
+from pipeline.dataset.trajectories import Episode
 
 Seen = Float32[np.ndarray, " O"]
 Player = Callable[[Seen], Any]  # what to do, given what is seen
@@ -65,7 +65,7 @@ def at_the_door(keys: int, chance: np.random.Generator) -> Player:
 
 def play(name: str, settings: dict[str, Any], count: int, seed: int) -> Iterator[Episode]:
     """So many episodes of an environment, the same ones for the same seed."""
-    from pipeline.environments import KEY_TO_DOOR, make  # Gymnasium: only once there is something to play
+    from pipeline.dataset.environments import KEY_TO_DOOR, make  # Gymnasium: only once there is something to play
 
     game = make(name, settings)
     for number in range(count):

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Int64, UInt
 from data_prep.prepare import SPLITS, Workplace
 from data_prep.split import Assigned
 from data_prep.workers import in_order
-from pipeline.shard import Shard, token_type
-from pipeline.tokens import ShardWriter
+from pipeline.dataset.shard import Shard, token_type
+from pipeline.dataset.tokens import ShardWriter
 
 CHUNK = 1 << 19  # characters: half a second of work or less, so that the last chunk is not waited for
 

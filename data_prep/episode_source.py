@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
 
+from pipeline.dataset.trajectories import Episode
 from pipeline.errors import ConfigError, DataError
-from pipeline.trajectories import Episode
 
 FIELDS = ("observations", "actions", "rewards")
 MARKS = ("terminated", "truncated")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.clips import Clip
-from pipeline import sound
+from pipeline.dataset.codecs import audio
 
 CLIPPED = 0.001  # share of samples at full scale from which a clip is called clipped
 PAUSE = (0.02, 0.2)  # seconds between joined clips
@@ -47,10 +47,10 @@ class Hearing:
     def __call__(self, clip: Clip) -> Heard | str:
         """The clip, or why it is bad."""
         try:
-            found = sound.load(clip.read())
+            found = audio.load(clip.read())
         except OSError as error:
             return f"cannot be read: {error.strerror or 'no such file'}"
-        except sound.SoundError as error:
+        except audio.SoundError as error:
             return str(error)
         seconds = len(found.samples) / found.rate
         notes = tuple(self._notes(clip.name, found))
@@ -58,15 +58,15 @@ class Hearing:
             return Heard(clip.name, b"", 0, (*notes, f"shorter than {self.shortest:g} s: dropped"))
         if seconds > self.longest:
             return Heard(clip.name, b"", 0, (*notes, f"longer than {self.longest:g} s: dropped"))
-        samples = sound.at_rate(found, self.rate)
-        return Heard(clip.name, sound.encode(samples, self.rate, found.bits), len(samples), notes)
+        samples = audio.at_rate(found, self.rate)
+        return Heard(clip.name, audio.encode(samples, self.rate, found.bits), len(samples), notes)
 
-    def _notes(self, name: str, found: sound.Sound) -> Iterator[str]:
+    def _notes(self, name: str, found: audio.Sound) -> Iterator[str]:
         """What is strange, but no reason to leave the clip out."""
         suffix = Path(name).suffix.lower()
         if found.container not in CONTAINERS.get(suffix, (found.container,)):
             yield f"{found.container} by content, {suffix} by name"
-        if sound.clipped_share(found.samples) > CLIPPED:
+        if audio.clipped_share(found.samples) > CLIPPED:
             yield "clipped: samples at full scale"
         if found.samples.shape[1] > 2:
             yield f"{found.samples.shape[1]} channels, mixed into one"
@@ -92,8 +92,8 @@ def joined(clips: Sequence[Heard], length: tuple[int, int], times: float, rate: 
         drawn = [known[int(at)] for at in chance.integers(len(known), size=chance.integers(fewest, most + 1))]
         parts = []
         for clip in drawn:
-            parts += [sound.decode(clip.data), np.zeros(int(chance.uniform(*PAUSE) * rate), np.float32)]
+            parts += [audio.decode(clip.data), np.zeros(int(chance.uniform(*PAUSE) * rate), np.float32)]
         samples = np.concatenate(parts)
         text = " ".join(clip.target for clip in drawn)
-        data = sound.encode(samples, rate)
+        data = audio.encode(samples, rate)
         yield Heard(f"string-{number:05d}", data, len(samples), (), text, drawn[0].speaker)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from data_prep.clips import Clip
-from pipeline.sound import encode
+from pipeline.dataset.codecs.audio import encode
 
 LOW, HIGH = (697, 770, 852, 941), (1209, 1336, 1477, 1633)
 KEYS = ("123A", "456B", "789C", "*0#D")

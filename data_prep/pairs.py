@@ -23,10 +23,10 @@ from data_prep.prepare import SPLITS, Workplace
 from data_prep.report import Report
 from data_prep.shards import Shards
 from pipeline.arguments import Parser
-from pipeline.dataset import TOKENIZER
+from pipeline.dataset.manifest import TOKENIZER
+from pipeline.dataset.shard import token_type
 from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.files import sha256, write_durably
-from pipeline.shard import token_type
 
 PROGRAM = "unroll prepare pairs"
 SOURCE_TOKENIZER = "source_tokenizer.json"

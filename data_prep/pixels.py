@@ -29,11 +29,11 @@ from data_prep.report import Report, progress
 from data_prep.shards import Shards
 from data_prep.workers import in_order
 from pipeline.arguments import Parser, count, share
-from pipeline.dataset import TOKENIZER
+from pipeline.dataset.codecs.image import ImageError, load
+from pipeline.dataset.codecs.pixel_levels import MODES, quantise, values
+from pipeline.dataset.manifest import TOKENIZER
 from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.files import write_durably
-from pipeline.images import ImageError, load
-from pipeline.pixels import MODES, quantise, values
 
 PROGRAM = "unroll prepare pixels"
 COLUMNS = {"image": pa.binary(), "label": pa.int64(), "name": pa.string()}

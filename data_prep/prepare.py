@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset import TOKENIZER, publish
+from pipeline.dataset.manifest import TOKENIZER, publish
 from pipeline.errors import DataError, UserError
 from pipeline.files import write_durably
 

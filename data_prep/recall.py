@@ -22,14 +22,14 @@ from data_prep.command import check_output, vocabulary
 from data_prep.prepare import SPLITS, Workplace
 from data_prep.shards import Shards
 from pipeline.arguments import Parser, count, seed
-from pipeline.dataset import TOKENIZER
+from pipeline.dataset.codecs.time_grid import COUNT
+from pipeline.dataset.codecs.time_series import Layout
+from pipeline.dataset.manifest import TOKENIZER
+from pipeline.dataset.recall import ADDING_CHANCE, Association, Copy, Recall, SelectiveCopy, adding
+from pipeline.dataset.series import Series, write_series
+from pipeline.dataset.shard import token_type
 from pipeline.errors import ConfigError, UserError
 from pipeline.files import write_durably
-from pipeline.frames import Layout
-from pipeline.grid import COUNT
-from pipeline.recall import ADDING_CHANCE, Association, Copy, Recall, SelectiveCopy, adding
-from pipeline.series import Series, write_series
-from pipeline.shard import token_type
 
 PROGRAM = "unroll prepare recall"
 SYMBOLS: dict[str, type[Recall]] = {"copy": Copy, "selective-copy": SelectiveCopy, "association": Association}

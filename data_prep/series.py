@@ -27,12 +27,12 @@ from data_prep.series_checks import (
     trimmed,
 )
 from pipeline.arguments import Parser, count, share
+from pipeline.dataset.codecs.table import is_number, read_table
+from pipeline.dataset.codecs.time_grid import Grid, cycles
+from pipeline.dataset.codecs.time_series import MISSING, Findings, Frame, Layout, filled, frames_of
+from pipeline.dataset.series import PARTS, Series, write_series
 from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.files import sha256
-from pipeline.frames import MISSING, Findings, Frame, Layout, filled, frames_of
-from pipeline.grid import Grid, cycles
-from pipeline.series import PARTS, Series, write_series
-from pipeline.table import is_number, read_table
 
 PROGRAM = "unroll prepare series"
 Covariates = tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]  # mean and deviation

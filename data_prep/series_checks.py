@@ -6,8 +6,8 @@ Legend: L steps, K known covariates.
 import numpy as np
 from jaxtyping import Float64
 
-from pipeline.frames import INFINITE, MISSING, UNKNOWN, Findings, Frame, stretches
-from pipeline.grid import Grid
+from pipeline.dataset.codecs.time_grid import Grid
+from pipeline.dataset.codecs.time_series import INFINITE, MISSING, UNKNOWN, Findings, Frame, stretches
 
 EMPTY = "series without any value", "--drop it"
 CONSTANT = "series that is constant in its training part", "--drop it: there is nothing to learn and no scale"

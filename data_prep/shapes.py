@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from pipeline.images import encode
+from pipeline.dataset.codecs.image import encode
 
 SIDE = 64  # pixels of a drawing
 SMALL = 32  # of one that is to be drawn pixel by pixel

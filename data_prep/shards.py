@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.records import RecordWriter
-from pipeline.shard import token_type
+from pipeline.dataset.records import RecordWriter
+from pipeline.dataset.shard import token_type
 
 SHARD_BYTES = 1 << 28
 

@@ -22,9 +22,9 @@ from data_prep.episode_source import Bounds, Unfit, episode, read
 from data_prep.prepare import SPLITS, Workplace
 from data_prep.report import Report
 from pipeline.arguments import Parser, count, seed, share
+from pipeline.dataset.trajectories import Episode, returns_to_go, write_episodes
 from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.files import sha256
-from pipeline.trajectories import Episode, returns_to_go, write_episodes
 
 PROGRAM = "unroll prepare trajectories"
 BUILTIN, GYMNASIUM = "builtin:key-to-door", "gymnasium:"
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
 def _played(options: argparse.Namespace) -> tuple[str, dict[str, Any], int] | None:
     """The environment that is to be played, its settings, and how many episodes; None where there are files."""
     from data_prep.controllers import SCRIPTED
-    from pipeline.environments import KEY_TO_DOOR
+    from pipeline.dataset.environments import KEY_TO_DOOR
 
     check_output(options.output, options.overwrite)
     if options.validation_share + options.test_share >= 1:
@@ -130,7 +130,7 @@ def _prepare(
     argv: Sequence[str],
 ) -> tuple[dict[str, Any], dict[str, float]]:
     from data_prep import controllers
-    from pipeline.environments import make
+    from pipeline.dataset.environments import make
 
     name, settings = played[:2] if played else (options.environment, {})
     game = make(name, settings) if name else None

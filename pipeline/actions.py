@@ -14,8 +14,8 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.dataset.trajectories import no_action
 from pipeline.outcomes import Gaussian
-from pipeline.trajectories import no_action
 
 
 class Actions(ABC):

@@ -25,8 +25,8 @@ from torch.nn import functional
 
 import pipeline.models
 from pipeline.arguments import Parser, count, seed
+from pipeline.dataset.recall import Association, Copy, Recall
 from pipeline.errors import ConfigError
-from pipeline.recall import Association, Copy, Recall
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.task import Task
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.images import MARGIN, montage
+from pipeline.dataset.codecs.image import MARGIN, montage
 
 PANELS = 8  # in a row
 PANEL = 112  # pixels of a side

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.dataset.text_normalization import plain_words
 from pipeline.metrics import Score
-from pipeline.plain import plain_words
 
 Gram = tuple[str, ...]
 

@@ -121,7 +121,7 @@ def baseline(path: Path, checksum: str, cache: Path) -> dict[str, Any]:
             return figures
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not counted yet, or not readable: count
-    from pipeline.dataset import Dataset
+    from pipeline.dataset.manifest import Dataset
     from pipeline.models import kneser_ney
 
     dataset = Dataset.open(path)

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline import journal
 from pipeline.arguments import Parser
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 from pipeline.errors import TRY_AGAIN
 from pipeline.run import Run, directory_of
 from pipeline.shipped import shipped

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from pipeline.attention_pictures import captioned, colours, label, lettering
 from pipeline.curves import Axis, is_drawn, ticks
 from pipeline.curves import label as number
+from pipeline.dataset.codecs.image import montage
 from pipeline.diagnosis import HIGH, LOW, Diagnosis, Maps
-from pipeline.images import montage
 
 WIDTH, HEIGHT = 560, 300  # of a chart, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 30, 40  # its margins

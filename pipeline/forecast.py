@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from pipeline.arguments import Parser
+from pipeline.dataset.codecs.table import read_table
+from pipeline.dataset.codecs.time_grid import Grid, cycles
+from pipeline.dataset.codecs.time_series import Findings, Frame, Layout, filled, frames_of
 from pipeline.errors import ConfigError, DataError
-from pipeline.frames import Findings, Frame, Layout, filled, frames_of
-from pipeline.grid import Grid, cycles
-from pipeline.table import read_table
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
     from pipeline.chart import Panel

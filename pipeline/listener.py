@@ -13,9 +13,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pipeline import sound
 from pipeline.arguments import refuse
-from pipeline.dataset import MANIFEST, Dataset
+from pipeline.dataset.codecs import audio
+from pipeline.dataset.manifest import MANIFEST, Dataset
 from pipeline.decode import Choice, Greedy, Limits, generate
 from pipeline.decode_ctc import BestPath, Language, PrefixBeam, Read, Search
 from pipeline.decode_text import text_of
@@ -88,12 +88,12 @@ class Listener:
         """What an encoder is given of a file."""
         shown = "standard input" if name == "-" else name
         try:
-            found = sound.load(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
+            found = audio.load(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
         except OSError as error:
             raise DataError(f"--audio {shown}: {error.strerror}; give a sound file") from error
-        except sound.SoundError as error:
+        except audio.SoundError as error:
             raise DataError(f"--audio {shown}: {error}; give a WAV, FLAC, OGG or MP3 file") from error
-        wave = torch.from_numpy(sound.at_rate(found, self.model.encoder.mel.rate))[None].to(self.device)
+        wave = torch.from_numpy(audio.at_rate(found, self.model.encoder.mel.rate))[None].to(self.device)
         nothing = wave.new_zeros(1, 0, 2)
         return wave, torch.ones_like(wave, dtype=torch.bool), nothing, nothing
 

@@ -13,10 +13,10 @@ from jaxtyping import UInt8
 from PIL.Image import Image
 
 from pipeline.arguments import refuse
+from pipeline.dataset.codecs.image import ImageError, load
+from pipeline.dataset.codecs.pixel_levels import quantise, values
 from pipeline.decode import Sample, Stepwise
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.images import ImageError, load
-from pipeline.pixels import quantise, values
 from pipeline.tasks.pixel_model import PixelModel
 from pipeline.writer import EOS, UNK, open_model, vocabulary
 

@@ -95,7 +95,7 @@ def reached(
     name: str, about: dict[str, Any], settings: Sequence[Setting], arguments: argparse.Namespace
 ) -> Iterator[tuple[float, float]]:
     """The mean return of a run for each setting, and the standard error of that mean."""
-    from pipeline.environments import make
+    from pipeline.dataset.environments import make
     from pipeline.rollout import play
     from pipeline.run import load_model
 

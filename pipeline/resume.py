@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from pipeline import checkpoint, record
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.launch import world_size
 from pipeline.run import Run

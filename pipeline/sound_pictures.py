@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from pipeline.attention_pictures import colours
-from pipeline.sound import encode
+from pipeline.dataset.codecs.audio import encode
 
 SECONDS, HOP = 0.032, 0.01  # of a window, and from one to the next
 DECIBELS = 60.0

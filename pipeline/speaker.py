@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import sound
 from pipeline.arguments import refuse
+from pipeline.dataset.codecs import audio
+from pipeline.dataset.codecs.audio import END, LEVELS
 from pipeline.decode import Greedy, Limits, Sample, Stepwise, stream
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.sound import END, LEVELS
 from pipeline.tasks.wave_model import WaveModel
 from pipeline.writer import EOS, UNK, open_model, vocabulary
 
@@ -75,7 +75,7 @@ class Speaker:
             levels = self.levels(opening, choice or Sample(), limits, arguments.seed)
         except ValueError as error:
             raise CheckpointError(f"cannot generate with {self.run}: {error}") from error
-        data = sound.encode(sound.expand(levels), self.model.rate, 16, CONTAINERS[file.suffix.lower()])
+        data = audio.encode(audio.expand(levels), self.model.rate, 16, CONTAINERS[file.suffix.lower()])
         try:
             file.write_bytes(data)
         except OSError as error:

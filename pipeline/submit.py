@@ -181,7 +181,7 @@ def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     """The run's directory, once config, layout and dataset are known to fit together."""
     from pipeline import training
     from pipeline.data.plan import Share
-    from pipeline.dataset import Dataset
+    from pipeline.dataset.manifest import Dataset
 
     config = training.parse(["--config", *arguments]).config
     shape = Layout.of(options)

@@ -124,9 +124,9 @@ def tiny_pairs_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pyarrow as pa
 
     from data_prep import tokenizer
-    from pipeline.dataset import publish
+    from pipeline.dataset.manifest import publish
+    from pipeline.dataset.records import RecordWriter
     from pipeline.files import sha256
-    from pipeline.records import RecordWriter
 
     folder = tmp_path_factory.mktemp("tiny_pairs")
     (prepared := folder / ".dataset.partial").mkdir()

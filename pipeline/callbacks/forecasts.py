@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from pipeline.chart import Panel, drawing
+from pipeline.dataset.codecs.time_grid import Grid
 from pipeline.forecast_errors import summary
-from pipeline.grid import Grid
 from pipeline.strategies import Sharded
 
 

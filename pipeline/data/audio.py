@@ -18,11 +18,11 @@ from pipeline.data.augment import Augmentation
 from pipeline.data.batch import IGNORE, LabelBatch, PairBatch
 from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
 from pipeline.data.plan import NO_SAMPLE, Ids, Slice
-from pipeline.dataset import Dataset
+from pipeline.dataset.codecs.audio import decode
+from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.records import RecordSplit
 from pipeline.decode_text import written
 from pipeline.errors import ConfigError
-from pipeline.records import RecordSplit
-from pipeline.sound import decode
 from pipeline.sound_pictures import shown
 
 COLUMNS = 3  # spectrograms in a row of a picture

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
+from pipeline.dataset.codecs.audio import resample
 from pipeline.errors import ConfigError
-from pipeline.sound import resample
 
 Masks = Float32[np.ndarray, "_ 2"]
 

@@ -20,11 +20,11 @@ from pipeline.attention_pictures import photograph
 from pipeline.data.batch import IGNORE, PairBatch
 from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
 from pipeline.data.plan import NO_SAMPLE, Ids, Slice
-from pipeline.dataset import Dataset
+from pipeline.dataset.codecs.image import ImageError, View, load, pixels, square
+from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.records import RecordSplit
 from pipeline.decode_text import written
 from pipeline.errors import ConfigError, SampleError
-from pipeline.images import ImageError, View, load, pixels, square
-from pipeline.records import RecordSplit
 
 
 class Views:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipeline.data.plan import Ids, MicroBatches, Plan, Share, Slice
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 from pipeline.errors import ConfigError
 from pipeline.stop import end_workers_at_exit, ignore_signals
 

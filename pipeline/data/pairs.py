@@ -16,10 +16,10 @@ from pipeline.attention_pictures import against
 from pipeline.data.batch import IGNORE, PairBatch
 from pipeline.data.module import PlannedDataModule
 from pipeline.data.plan import NO_SAMPLE, Bucketed, Ids, Plan, Share, Slice
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.records import RecordSplit
 from pipeline.decode_text import written
 from pipeline.errors import ConfigError
-from pipeline.records import RecordSplit
 
 
 class Pairs:

@@ -15,9 +15,9 @@ from torch import Tensor
 from pipeline.data.batch import IGNORE, LabelBatch, TokenBatch
 from pipeline.data.module import PlannedDataModule
 from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError, DataError
-from pipeline.records import RecordSplit
 
 
 class Images:

@@ -13,9 +13,9 @@ import torch
 from pipeline.data.batch import IGNORE, TokenBatch
 from pipeline.data.module import PlannedDataModule
 from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError
-from pipeline.records import RecordSplit
 
 
 class Questions:

@@ -13,9 +13,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pipeline.data.batch import SeriesBatch
 from pipeline.data.module import PlannedDataModule
 from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.series import SeriesSplit
 from pipeline.errors import ConfigError
-from pipeline.series import SeriesSplit
 
 
 class SeriesWindows:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch.utils.data import Dataset
 
-import pipeline.dataset
+import pipeline.dataset.manifest
 from pipeline.data.batch import IGNORE, TokenBatch
 from pipeline.data.module import PlannedDataModule
 from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Lanes, Plan, Share, Shuffled, Slice
@@ -156,7 +156,7 @@ class TextDataModule(PlannedDataModule):
     ) -> None:
         if context < 1 or global_batch_size < 1:
             raise ConfigError(f"context={context} and global_batch_size={global_batch_size} must be at least 1")
-        super().__init__(pipeline.dataset.Dataset.open(dataset, kind=self.kind), workers)
+        super().__init__(pipeline.dataset.manifest.Dataset.open(dataset, kind=self.kind), workers)
         self.cut, self.context, self.seed = CUTS[cut], context, seed
         self.global_batch_size, self.limit = global_batch_size, per_device_batch_size
 

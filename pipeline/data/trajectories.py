@@ -13,9 +13,9 @@ import torch
 from pipeline.data.batch import TrajectoryBatch
 from pipeline.data.module import PlannedDataModule
 from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.trajectories import TrajectorySplit, no_action
 from pipeline.errors import ConfigError
-from pipeline.trajectories import TrajectorySplit, no_action
 
 
 class Stretches:

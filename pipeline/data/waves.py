@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from pipeline.data.text import TextDataModule
+from pipeline.dataset.codecs.audio import END, FIRST_LABEL, compress, decode
+from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError
-from pipeline.records import RecordSplit
-from pipeline.sound import END, FIRST_LABEL, compress, decode
 
 HELD = 64  # decoded clips that are kept at hand
 

@@ -26,8 +26,8 @@ import numpy as np
 from jaxtyping import Float64, Int64, Integer
 
 if TYPE_CHECKING:
-    from pipeline.dataset import Dataset
-    from pipeline.tokens import TokenSplit
+    from pipeline.dataset.manifest import Dataset
+    from pipeline.dataset.tokens import TokenSplit
 
 __all__ = ["KneserNey", "baseline"]
 

@@ -19,9 +19,9 @@ from PIL import Image
 from torch import nn
 
 from pipeline.callbacks.paintings import Paintings
+from pipeline.dataset.codecs.pixel_levels import album, picture
 from pipeline.decode import Limits, Stepwise, stream
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.pixels import album, picture
 from pipeline.tasks.level_model import LevelModel
 from pipeline.tasks.token_prediction import TokenHead
 

@@ -172,7 +172,7 @@ class Policy(Task):
 
     def _play(self, place: Mapping[str, Any], seed: int) -> float:
         """The mean return of the episodes, which the processes share."""
-        from pipeline.environments import make
+        from pipeline.dataset.environments import make
         from pipeline.rollout import play
 
         numbers = range(self.playing.episodes)

@@ -5,8 +5,8 @@ Van den Oord et al. (2016), "WaveNet: A Generative Model for Raw Audio".
 
 from torch import nn
 
+from pipeline.dataset.codecs.audio import LEVELS
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.sound import LEVELS
 from pipeline.tasks.level_model import LevelModel
 from pipeline.tasks.token_prediction import TokenHead
 

@@ -25,12 +25,12 @@ import data_prep.audio
 from pipeline.data.audio import AudioDataModule
 from pipeline.data.plan import MicroBatches, Share
 from pipeline.data.waves import WaveDataModule
+from pipeline.dataset.codecs.audio import END
 from pipeline.decode import Greedy, Limits, stream
 from pipeline.models.kneser_ney import KneserNey, measure
 from pipeline.models.spectrogram import LogMel
 from pipeline.models.transcribers import LSTMTranscriber
 from pipeline.models.waves import WaveNet
-from pipeline.sound import END
 
 RATE, DRAWN = 8000, 300
 

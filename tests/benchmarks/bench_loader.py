@@ -23,7 +23,7 @@ import torch
 import data_prep.text
 from pipeline.data.plan import MicroBatches, Share
 from pipeline.data.text import TextDataModule
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 
 CONTEXT, ROWS, BATCHES = 256, 32, 400
 WANTED = 0.8  # of the bare reader's speed

@@ -20,8 +20,8 @@ from tokenizers import Tokenizer
 
 import data_prep.text
 from data_prep import tokenizer
-from pipeline.dataset import Dataset
-from pipeline.tokens import TokenSplit
+from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.tokens import TokenSplit
 
 ROUNDS = 3
 WANTED = 0.9  # of the bare encoder's speed

@@ -19,7 +19,7 @@ import torch
 import data_prep.trajectories
 from pipeline.data.plan import MicroBatches, Share
 from pipeline.data.trajectories import TrajectoriesDataModule
-from pipeline.environments import make
+from pipeline.dataset.environments import make
 from pipeline.models.policies import LSTMPolicy
 from pipeline.rollout import play
 

@@ -79,7 +79,7 @@ def test_a_damaged_image_in_the_middle_ends_all_processes_with_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    from pipeline.dataset import Dataset
+    from pipeline.dataset.manifest import Dataset
 
     dataset, name = damaged(tiny_captions_dataset, tmp_path / "damaged")
     monkeypatch.setattr(Dataset, "verify", lambda self: None)  # it was whole when the run began

@@ -11,7 +11,7 @@ import torch
 from pipeline import journal
 from pipeline.checkpoint import name_of, read_state
 from pipeline.data.plan import Lanes
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 from pipeline.tasks.language_model import LanguageModel
 
 Fit = Callable[..., int]

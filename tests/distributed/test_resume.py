@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 from pipeline.errors import DataError
 
 Fit = Callable[..., int]

@@ -79,7 +79,7 @@ def test_a_test_stands_beside_the_baselines_and_a_table_is_forecast(
     forecast: Fit, tiny_series_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from pipeline.cli import main
-    from pipeline.dataset import Dataset
+    from pipeline.dataset.manifest import Dataset
 
     assert forecast("run", "trainer.max_steps", 4, exact=True, model="dlinear.DLinearForecaster") == 0
     assert list((tmp_path / "runs" / "run" / "pictures").glob("*-forecasts.svg"))

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from pipeline.cli import main
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 
 WORDS = [
     "the",

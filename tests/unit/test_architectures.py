@@ -9,11 +9,11 @@ from torch import nn
 
 from pipeline import architectures, cli
 from pipeline.architectures import Answers, accuracy, disagreement, learned, networks, order, questions, table
+from pipeline.dataset.recall import Association, Copy
 from pipeline.models.bag_of_words import BagOfWords
 from pipeline.models.lstm import LSTM
 from pipeline.models.ngram import NGram
 from pipeline.models.transformer import Transformer
-from pipeline.recall import Association, Copy
 
 
 def seeded(make, **options):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from pipeline.attention_pictures import CELL, PANEL, against, colours, heat, label, lettering, photograph
-from pipeline.images import MARGIN, montage
+from pipeline.dataset.codecs.image import MARGIN, montage
 
 
 def test_the_largest_share_is_white_and_nothing_is_black() -> None:

@@ -10,7 +10,7 @@ import pytest
 from data_prep import text
 from pipeline import compare
 from pipeline.comparison import COLUMNS, Entry, Group, amount, duration, gather, is_best
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 from pipeline.errors import CheckpointError, DataError, UserError
 from pipeline.journal import FILE, JournalWriter
 from pipeline.models import kneser_ney

@@ -17,7 +17,7 @@ from lightning.pytorch import LightningDataModule
 
 import pipeline.data
 from pipeline import checkpoint
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.resume import Start, _describe, begin, decides, is_over
 from pipeline.run import Run

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.environments import KEY_TO_DOOR, make
+from pipeline.dataset.environments import KEY_TO_DOOR, make
 from pipeline.errors import ConfigError
 from pipeline.models.bag_of_words import BagOfWords
 from pipeline.models.conv import ConvNet

@@ -10,9 +10,9 @@ from pipeline.data.audio import AudioDataModule
 from pipeline.data.augment import Augmentation
 from pipeline.data.batch import IGNORE, LabelBatch, PairBatch
 from pipeline.data.plan import NO_SAMPLE, MicroBatches, Share, Slice
+from pipeline.dataset.codecs.audio import decode
+from pipeline.dataset.codecs.image import MARGIN
 from pipeline.errors import ConfigError, DataError
-from pipeline.images import MARGIN
-from pipeline.sound import decode
 
 ALL = Augmentation(shift=0.02, gain=6.0, noise=10.0, speed=0.1, time_masks=2, mel_masks=1)
 

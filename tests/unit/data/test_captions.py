@@ -13,10 +13,10 @@ from data_prep.shapes import drawn
 from pipeline.data.batch import IGNORE
 from pipeline.data.captions import ImageCaptionDataModule, Views
 from pipeline.data.plan import NO_SAMPLE, MicroBatches, Share, Slice
-from pipeline.dataset import Dataset
+from pipeline.dataset.codecs.image import View, load, pixels, square
+from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError, DataError, SampleError
-from pipeline.images import View, load, pixels, square
-from pipeline.records import RecordSplit
 
 EOS = 256
 

@@ -11,10 +11,10 @@ from data_prep import tokenizer
 from pipeline.data.batch import IGNORE
 from pipeline.data.pairs import PairsDataModule
 from pipeline.data.plan import NO_SAMPLE, MicroBatches, Share, Slice
-from pipeline.dataset import publish
+from pipeline.dataset.manifest import publish
+from pipeline.dataset.records import RecordWriter
 from pipeline.errors import ConfigError, DataError
 from pipeline.files import sha256
-from pipeline.records import RecordWriter
 
 Write = Callable[[list[tuple[list[int], list[list[int]]]]], Path]
 EOS, SOURCE_EOS = 256, 255

@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.data.plan import MicroBatches, Share
 from pipeline.data.waves import END, FIRST_LABEL, WaveDataModule
+from pipeline.dataset.codecs.audio import compress, decode
 from pipeline.errors import ConfigError
-from pipeline.sound import compress, decode
 
 
 def whole(data: WaveDataModule, name: str, labels: list[str]) -> np.ndarray:

@@ -11,9 +11,9 @@ import soundfile
 from data_prep import audio, key_tones
 from data_prep.clips import Clip
 from data_prep.hearing import Heard, Hearing
-from pipeline.dataset import Dataset
+from pipeline.dataset.codecs.audio import decode
+from pipeline.dataset.manifest import Dataset
 from pipeline.errors import ConfigError, DataError
-from pipeline.sound import decode
 
 RATE = 8000
 

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 
 from data_prep import captions
 from data_prep.shapes import drawn
-from pipeline.dataset import Dataset
+from pipeline.dataset.codecs.image import load
+from pipeline.dataset.manifest import Dataset
 from pipeline.errors import ConfigError, DataError
-from pipeline.images import load
 
 WHOLE = ["--validation-share", 0, "--test-share", 0, "--tokenizer", "byte", "--workers", 1]
 COUNT = 24

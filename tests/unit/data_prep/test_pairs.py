@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from data_prep import pairs
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 from pipeline.errors import ConfigError, DataError
 
 SOURCES = [f"wort {n} und noch {n % 3}" for n in range(60)]

@@ -14,7 +14,7 @@ from PIL import Image
 from data_prep import pixels
 from data_prep.shapes import figures
 from pipeline.cli import main
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 
 Prepare = Callable[..., Dataset]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import text
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 
 DATA = Path(os.environ.get("PIPELINE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 wants_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}; set PIPELINE_DATA")

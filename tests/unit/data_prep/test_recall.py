@@ -8,7 +8,7 @@ import pytest
 from data_prep import recall
 from pipeline.data.recall import RecallDataModule
 from pipeline.data.series import SeriesDataModule
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
 from pipeline.errors import ConfigError
 
 FEW = ["--train", "12", "--validation", "4", "--test", "4"]

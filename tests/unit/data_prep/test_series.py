@@ -13,9 +13,9 @@ from pyarrow import parquet
 
 from data_prep import series
 from data_prep.series_checks import leak
-from pipeline.dataset import Dataset
+from pipeline.dataset.codecs.time_grid import Grid, cycles, stamps_of
+from pipeline.dataset.manifest import Dataset
 from pipeline.errors import ConfigError, DataError
-from pipeline.grid import Grid, cycles, stamps_of
 
 Prepare = Callable[..., Dataset]
 

@@ -18,9 +18,9 @@ from tokenizers import Tokenizer
 
 import data_prep
 from data_prep import encode, prepare, text
-from pipeline.dataset import Dataset
+from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.tokens import ShardWriter
 from pipeline.errors import ConfigError, DataError, UserError
-from pipeline.tokens import ShardWriter
 from tests.timeouts import scaled
 
 CUT = ["--validation-share", "0.2", "--test-share", "0.1", "--shard-bytes", "2000"]

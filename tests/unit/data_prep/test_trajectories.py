@@ -11,10 +11,10 @@ import pytest
 from pyarrow import parquet
 
 from data_prep import controllers, trajectories
-from pipeline.dataset import Dataset
-from pipeline.environments import KEY_TO_DOOR, KeyToDoor
+from pipeline.dataset.environments import KEY_TO_DOOR, KeyToDoor
+from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.trajectories import returns_to_go
 from pipeline.errors import ConfigError, DataError
-from pipeline.trajectories import returns_to_go
 
 Prepare = Callable[..., Dataset]
 

@@ -8,9 +8,9 @@ import pytest
 import soundfile
 import torch
 
-from pipeline import sound
 from pipeline.cli import main
 from pipeline.data.waves import WaveDataModule
+from pipeline.dataset.codecs import audio
 from pipeline.decode import Greedy, Limits
 from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.models.waves import WaveLSTM, WaveNet
@@ -99,7 +99,7 @@ def test_a_sound_is_written_as_it_was_drawn(
     with torch.no_grad():
         for _ in range(100):  # without a cache: all is read again for every sample
             read.append(int(spoken(torch.tensor([read]))[0][0, -1, :256].argmax()))
-    expected = sound.expand(np.array(read[2:], np.uint8))
+    expected = audio.expand(np.array(read[2:], np.uint8))
     assert len(samples) == 400
     assert np.abs(samples[: len(expected)] - expected).max() < 1e-4
 

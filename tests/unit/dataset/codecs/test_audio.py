@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline import sound
+from pipeline.dataset.codecs import audio
 
 
 def noise(samples: int, seed: int = 1) -> np.ndarray:
@@ -27,7 +27,7 @@ def test_integers_come_back_exactly(bits: int, container: str) -> None:
     whole = np.random.default_rng(1).integers(-top, top, 5000)
     whole[:2] = -top, top - 1
     samples = (whole / top).astype(np.float32)
-    assert np.array_equal(sound.decode(sound.encode(samples, 8000, bits, container)), samples)
+    assert np.array_equal(audio.decode(audio.encode(samples, 8000, bits, container)), samples)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_integers_come_back_exactly(bits: int, container: str) -> None:
     ],
 )
 def test_files_of_all_kinds_are_read(subtype: str, container: str, bits: int) -> None:
-    found = sound.load(file(0.5 * noise(8000), subtype, container))
+    found = audio.load(file(0.5 * noise(8000), subtype, container))
     assert found.samples.shape[1] == 1
     assert len(found.samples) == pytest.approx(8000, abs=1200)  # MP3 pads
     assert (found.rate, found.container, found.bits) == (8000, container, bits)
@@ -64,15 +64,15 @@ def test_files_of_all_kinds_are_read(subtype: str, container: str, bits: int) ->
     ids=["empty", "text", "no samples", "NaN", "infinity", "stump of WAV", "stump of FLAC", "head of FLAC"],
 )
 def test_what_cannot_be_used_is_refused_in_a_few_words(data: bytes, reason: str) -> None:
-    with pytest.raises(sound.SoundError, match=reason):
-        sound.load(data)
+    with pytest.raises(audio.SoundError, match=reason):
+        audio.load(data)
 
 
 def test_channels_are_averaged_and_the_rate_changed() -> None:
     time = np.arange(44100) / 44100
     tone = np.sin(2 * np.pi * 440 * time)
     eight = np.stack([tone * share for share in np.linspace(0.1, 0.8, 8)], 1)
-    heard = sound.at_rate(sound.load(file(eight, "FLOAT", rate=44100)), 8000)
+    heard = audio.at_rate(audio.load(file(eight, "FLOAT", rate=44100)), 8000)
     assert len(heard) == 8000
     expected = 0.45 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
     assert np.abs(heard - expected)[200:-200].max() < 1e-3
@@ -82,13 +82,13 @@ def test_mu_law_levels_are_those_of_the_formula() -> None:
     samples = np.linspace(-1, 1, 4001)
     loud = [math.copysign(math.log(1 + 255 * abs(x)) / math.log(256), x) for x in samples]
     expected = [min(255, math.floor((y + 1) / 2 * 255 + 0.5)) for y in loud]
-    assert sound.compress(samples).tolist() == expected
-    assert sound.compress(np.array([-7.0, 0.0, 7.0])).tolist() == [0, 128, 255]
+    assert audio.compress(samples).tolist() == expected
+    assert audio.compress(np.array([-7.0, 0.0, 7.0])).tolist() == [0, 128, 255]
 
 
 def test_expanding_levels_is_the_inverse_of_compressing() -> None:
     levels = np.arange(256, dtype=np.uint8)
-    assert np.array_equal(sound.compress(sound.expand(levels)), levels)
+    assert np.array_equal(audio.compress(audio.expand(levels)), levels)
     samples = noise(10_000)
-    near = sound.expand(sound.compress(samples))
+    near = audio.expand(audio.compress(samples))
     assert (np.abs(near - samples) <= 0.0221 * (np.abs(samples) + 1 / 255)).all()  # half a level: 256^(1/255) = 1.022

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, UInt
 
+from pipeline.dataset.shard import PREPARE, Shard, ShardFile, column, record_batches
 from pipeline.errors import DataError
-from pipeline.shard import PREPARE, Shard, ShardFile, column, record_batches
 
 BATCH_ROWS = 4096  # of a record batch, unless its bytes are many
 BATCH_BYTES = 1 << 26

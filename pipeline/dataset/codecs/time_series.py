@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
+from pipeline.dataset.codecs.table import column, is_number
+from pipeline.dataset.codecs.time_grid import Grid, cycles, stamps_of
 from pipeline.errors import DataError
-from pipeline.grid import Grid, cycles, stamps_of
-from pipeline.table import column, is_number
 
 NAMED = 5  # places that are named for each finding
 # what can be wrong, and how it is mended

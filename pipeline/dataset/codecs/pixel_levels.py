@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from pipeline.images import montage
+from pipeline.dataset.codecs.image import montage
 
 WHITE = 255
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by channels

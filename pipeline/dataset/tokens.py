@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64, UInt
 
+from pipeline.dataset.shard import PREPARE, Shard, ShardFile, column, record_batches
 from pipeline.errors import DataError
-from pipeline.shard import PREPARE, Shard, ShardFile, column, record_batches
 
 BATCH_TOKENS = 1 << 22  # a record batch: large, so that few windows cross an edge; far below the 2**31 of its offsets
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.images import ImageError, View, encode, load, pixels, shrink, square
+from pipeline.dataset.codecs.image import ImageError, View, encode, load, pixels, shrink, square
 
 RED = (255, 0, 0)
 

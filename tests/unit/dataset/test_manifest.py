@@ -11,15 +11,15 @@ import pytest
 from tokenizers import Tokenizer
 
 from data_prep import tokenizer
-from pipeline import tokens
-from pipeline.dataset import SPLITS, Dataset, Vocabulary, publish
+from pipeline.dataset import tokens
+from pipeline.dataset.manifest import SPLITS, Dataset, Vocabulary, publish
+from pipeline.dataset.records import RecordSplit
+from pipeline.dataset.series import SeriesSplit
+from pipeline.dataset.shard import record_batches, token_type
+from pipeline.dataset.tokens import ShardWriter, TokenSplit
+from pipeline.dataset.trajectories import TrajectorySplit
 from pipeline.errors import DataError
 from pipeline.files import replace_directory, sha256
-from pipeline.records import RecordSplit
-from pipeline.series import SeriesSplit
-from pipeline.shard import record_batches, token_type
-from pipeline.tokens import ShardWriter, TokenSplit
-from pipeline.trajectories import TrajectorySplit
 
 LENGTHS = [[3, 1, 40, 2], [7], [1, 1, 25]]  # tokens of the rows of each shard
 GOES_ON = {2, 4}  # rows, counted over the shards, whose document goes on in the next row

@@ -61,7 +61,7 @@ class KeyToDoor(gymnasium.Env[np.ndarray, int]):
         return seen
 
 
-gymnasium.register(KEY_TO_DOOR, entry_point="pipeline.environments:KeyToDoor")
+gymnasium.register(KEY_TO_DOOR, entry_point="pipeline.dataset.environments:KeyToDoor")
 
 
 def make(name: str, settings: Mapping[str, Any]) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import shard
+from pipeline.dataset import shard
+from pipeline.dataset.series import PARTS, Series, SeriesSplit, write_series
 from pipeline.errors import DataError
-from pipeline.series import PARTS, Series, SeriesSplit, write_series
 
 Splits = Callable[..., dict[str, SeriesSplit]]
 

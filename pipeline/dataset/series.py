@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from pipeline.shard import Shard, edges, flat, joined, whole, write_rows
+from pipeline.dataset.shard import Shard, edges, flat, joined, whole, write_rows
 
 PARTS = ("train", "validation", "test")
 SCHEMA = pa.schema(

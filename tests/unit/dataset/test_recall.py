@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.recall import ADDING_CHANCE, Association, Copy, SelectiveCopy, adding
+from pipeline.dataset.recall import ADDING_CHANCE, Association, Copy, SelectiveCopy, adding
 
 
 def drawn(task, count=200):

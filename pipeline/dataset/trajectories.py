@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int64, Shaped
 
-from pipeline.shard import Shard, edges, flat, whole, write_rows
+from pipeline.dataset.shard import Shard, edges, flat, whole, write_rows
 
 Actions = Shaped[np.ndarray, "L *A"]  # Int64[np.ndarray, " L"] of choices, or Float32[np.ndarray, "L A"]
 

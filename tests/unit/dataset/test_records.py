@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 
 from data_prep import tokenizer
-from pipeline import records
-from pipeline.dataset import Dataset, publish
+from pipeline.dataset import records
+from pipeline.dataset.manifest import Dataset, publish
+from pipeline.dataset.records import RecordSplit, RecordWriter
 from pipeline.errors import DataError
 from pipeline.files import sha256
-from pipeline.records import RecordSplit, RecordWriter
 
 ROWS = [
     ([5, 6], "five six", [[1, 2, 3], [1]], ["a b c", "a"]),

@@ -1,9 +1,10 @@
 """A dataset on disk: a directory of memory-mapped Arrow shards and a `dataset.json`, written once.
 
 Shards are Arrow stream files (`datasets.Dataset.from_file` reads them). What their rows hold depends on the
-kind of the dataset: `tokens` is a stream of text (`pipeline.tokens`), `series` are numbers in time
-(`pipeline.series`), `trajectories` what was seen, done and rewarded (`pipeline.trajectories`); of every other kind
-a row is a source with its targets (`pipeline.records`).
+kind of the dataset: `tokens` is a stream of text (`pipeline.dataset.tokens`), `series` are numbers in time
+(`pipeline.dataset.series`), `trajectories` what was seen, done and rewarded
+(`pipeline.dataset.trajectories`); of every other kind
+a row is a source with its targets (`pipeline.dataset.records`).
 """
 
 import hashlib
@@ -14,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.dataset.records import RecordSplit
+from pipeline.dataset.series import SeriesSplit
+from pipeline.dataset.shard import PREPARE
+from pipeline.dataset.tokens import TokenSplit
+from pipeline.dataset.trajectories import TrajectorySplit
 from pipeline.errors import DataError
 from pipeline.files import replace_directory, sha256, write_durably
-from pipeline.records import RecordSplit
-from pipeline.series import SeriesSplit
-from pipeline.shard import PREPARE
-from pipeline.tokens import TokenSplit
-from pipeline.trajectories import TrajectorySplit
 
 FORMAT = 1
 MANIFEST = "dataset.json"
