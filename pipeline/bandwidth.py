@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
-from pipeline import launch
+from pipeline.distributed import launch
 
 PATIENCE = timedelta(seconds=90)
 SIZE, ROUNDS = 16, 5  # MiB of float32 that are summed, and how often

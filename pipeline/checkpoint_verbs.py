@@ -18,7 +18,7 @@ from pipeline.journal import JournalWriter, plain
 from pipeline.run import Run, choose_checkpoint, find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
-    from pipeline.difference import Difference
+    from pipeline.distributed.checkpoint.diff import Difference
 
 
 def main(argv: list[str]) -> int:
@@ -71,7 +71,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def examine(directory: Path) -> dict[str, Any]:
     """Step, size, metrics and damage (None for a whole one) of a checkpoint, every byte of which is read."""
-    from pipeline import checkpoint
+    from pipeline.distributed.checkpoint import directory as checkpoint
 
     found: dict[str, Any] = {"checkpoint": str(directory), "damage": None}
     try:
@@ -92,8 +92,8 @@ def _line(found: dict[str, Any]) -> str:
 
 def diff(arguments: argparse.Namespace) -> int:
     """Compare two checkpoints; 1 if they differ, as diff(1) does."""
-    from pipeline import checkpoint
-    from pipeline.difference import compare
+    from pipeline.distributed.checkpoint import directory as checkpoint
+    from pipeline.distributed.checkpoint.diff import compare
 
     places = [last_of(name) for name in (arguments.one, arguments.two)]
     one, two = (checkpoint.read_state(place) for place in places)
@@ -126,7 +126,8 @@ def _show(rows: "list[Difference]", places: list[Path]) -> None:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write an exported model."""
-    from pipeline import checkpoint, exported
+    from pipeline import exported
+    from pipeline.distributed.checkpoint import directory as checkpoint
 
     run, which = _run_and_checkpoint(arguments.target, arguments.which)
     chosen = exported.write(arguments.output, run, which)
@@ -156,7 +157,7 @@ def _run_and_checkpoint(target: str, which: str) -> tuple[Path, str]:
 
 def convert(arguments: argparse.Namespace) -> int:
     """Write a checkpoint to one file."""
-    from pipeline import single_file
+    from pipeline.distributed.checkpoint import single_file
 
     place = last_of(arguments.target)
     single_file.write(place, arguments.output)
@@ -179,7 +180,7 @@ def checkpoints_of(name: str) -> list[Path]:
     Raises:
         CheckpointError: there is no such run, or it has no checkpoint yet.
     """
-    from pipeline import checkpoint
+    from pipeline.distributed.checkpoint import directory as checkpoint
 
     if _is_checkpoint(name):
         return [Path(name)]

@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-from pipeline import slurm, stop
+from pipeline.distributed import signals, slurm_environment
 from pipeline.errors import TRY_AGAIN, UserError
 
 VERBS = {
@@ -81,15 +81,15 @@ def main(argv: list[str] | None = None) -> int:
             if not rest or {"-h", "--help"} & set(rest):
                 print(TRAINING_HELP.format(verb=verb))
                 return 0 if rest else 2
-            stop.install()  # before torch is imported: a signal in those seconds is not lost
-            slurm.adopt()
+            signals.install()  # before torch is imported: a signal in those seconds is not lost
+            slurm_environment.adopt()
             rest = [verb, *rest]
         if verb in COMPUTING and not {"-h", "--help"} & set(rest):
             flush_denormals()
         return int(importlib.import_module(module).main(rest))
     except UserError as error:
         return complain(str(error), error.exit_code, error.shared)
-    except stop.Stopped:
+    except signals.Stopped:
         return TRY_AGAIN
     except KeyboardInterrupt:
         return 130

@@ -10,9 +10,10 @@ import socket
 import sys
 from pathlib import Path
 
-from pipeline import bandwidth, checks, launch, slurm
+from pipeline import bandwidth, checks
 from pipeline.arguments import Parser
 from pipeline.checks import FAIL, OK, WARN, Finding
+from pipeline.distributed import launch, slurm_environment
 from pipeline.run import RUNS
 
 SLOW = {"nccl": 5.0, "gloo": 0.1}  # GB/s below which the exchange of gradients is likely to be what a step waits for
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where runs are to be (default: runs)")
     parser.add_argument("--json", action="store_true", help="a JSON object for each line")
     options = parser.parse_args(argv)
-    slurm.adopt()
+    slurm_environment.adopt()
     first_here = os.environ.get("LOCAL_RANK", "0") == "0"
     rows, port = checks.ask_driver(), os.environ.get("MASTER_PORT")
     gpus = len(rows.splitlines())

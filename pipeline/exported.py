@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from pipeline import checkpoint
-from pipeline.averaged import AVERAGED
+from pipeline.distributed.checkpoint import directory as checkpoint
+from pipeline.distributed.checkpoint.averaged import AVERAGED
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.files import sync
 from pipeline.moved import renamed

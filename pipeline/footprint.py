@@ -18,7 +18,7 @@ from torch._subclasses import fake_tensor
 from torch.utils._pytree import tree_map
 
 from pipeline.callbacks.execution import Execution
-from pipeline.strategies.sharded import DTYPES, layers
+from pipeline.distributed.strategies.sharded import DTYPES, layers
 
 Build = Callable[[], Any]
 Batches = Callable[[int | None], tuple[Any, Any]]  # rows; None for those that a process has

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import launch
+from pipeline.distributed import launch
 from pipeline.errors import ConfigError
 
 

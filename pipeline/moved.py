@@ -6,7 +6,13 @@ A config that a user gives is not changed: the error for its class path names th
 import re
 from typing import Any
 
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "pipeline.strategies": "pipeline.distributed.strategies",
+    "pipeline.strategies.data_parallel": "pipeline.distributed.strategies.data_parallel",
+    "pipeline.strategies.fully_sharded": "pipeline.distributed.strategies.fully_sharded",
+    "pipeline.strategies.sharded": "pipeline.distributed.strategies.sharded",
+    "pipeline.strategies.zero": "pipeline.distributed.strategies.zero",
+}
 """New modules by old ones."""
 DOTTED = re.compile(r"\bpipeline(?:\.\w+)+")
 

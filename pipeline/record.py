@@ -89,7 +89,7 @@ def _read(run: Path, name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
 
 def _copy(run: Path, name: str, parse: Callable[[str], Any]) -> dict[str, Any] | None:
     """The copy in the newest checkpoint that verifies."""
-    from pipeline import checkpoint
+    from pipeline.distributed.checkpoint import directory as checkpoint
 
     for directory in checkpoint.newest_first(run / "checkpoints"):
         try:

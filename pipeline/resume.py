@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline import checkpoint, record
+from pipeline import record
 from pipeline.dataset.manifest import Dataset
+from pipeline.distributed.checkpoint import directory as checkpoint
+from pipeline.distributed.launch import world_size
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.launch import world_size
 from pipeline.run import Run
 
 # what decides which run this is: what it learns, from what, and where its epochs end

@@ -218,7 +218,7 @@ def choose_checkpoint(run: Path, which: str) -> Path:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    from pipeline import checkpoint
+    from pipeline.distributed.checkpoint import directory as checkpoint
 
     if which not in ("best", "last"):
         checkpoint.verify(Path(which))
@@ -245,8 +245,8 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
     Raises:
         CheckpointError: no checkpoint, a damaged one, or weights of another model.
     """
-    from pipeline.averaged import prefer_average
-    from pipeline.checkpoint import read_state
+    from pipeline.distributed.checkpoint.averaged import prefer_average
+    from pipeline.distributed.checkpoint.directory import read_state
 
     chosen = choose_checkpoint(run, checkpoint)
     model = build_model(model_config(run))

@@ -16,7 +16,8 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline import launch, record, rendezvous
+from pipeline import record
+from pipeline.distributed import launch, rendezvous
 from pipeline.errors import ConfigError
 from pipeline.run import SWEEP, Run, directory_of
 from pipeline.tracking.secrets import describe

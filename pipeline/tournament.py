@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import compare, record, resume, stop, submit, training
+from pipeline import compare, record, resume, submit, training
 from pipeline.arguments import Parser
 from pipeline.comparison import ENTRANT, amount
+from pipeline.distributed import signals
 from pipeline.entrants import Entrant, Tournament, entrants_of, read
 from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.job_script import Element
@@ -123,7 +124,7 @@ def hand_over(matches: list[Match], options: argparse.Namespace) -> None:
 
 def play(matches: list[Match]) -> int:
     """Run what is not over, then compare; the exit code."""
-    stop.install()
+    signals.install()
     code = 0
     for number, match in enumerate(matches, 1):
         if not wait_for(match):
@@ -135,12 +136,12 @@ def play(matches: list[Match]) -> int:
             continue
         print(f"\n{match.run}, {number} of {len(matches)}", flush=True)
         ended = run(["fit", "--config", *match.arguments])
-        if ended == TRY_AGAIN or stop.requested():
+        if ended == TRY_AGAIN or signals.requested():
             return leave(matches)
         if ended:
             print(f"{match.run} left with exit code {ended}; the others go on", flush=True)
         code = code or ended
-    stop.forget()
+    signals.forget()
     compared = compare.main([str(match.run) for match in matches])
     return code or compared
 
@@ -173,7 +174,7 @@ def is_over(match: Match) -> bool:
 def wait_for(match: Match) -> bool:
     """Wait until no other process trains the run, such as one whose tournament was killed; False after a signal."""
     told = False
-    while not stop.requested():
+    while not signals.requested():
         try:
             with Run(match.run).lock():
                 return True
@@ -189,7 +190,7 @@ def run(arguments: list[str]) -> int:
     """Give a command of `unroll`, and stop it where this process is asked to stop; its exit code."""
     child, told = subprocess.Popen([sys.executable, "-m", "pipeline", *arguments]), False
     while child.poll() is None:
-        if stop.requested() and not told:
+        if signals.requested() and not told:
             child.send_signal(signal.SIGTERM)
             told = True
         time.sleep(LOOK)

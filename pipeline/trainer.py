@@ -20,13 +20,13 @@ from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.randomness import Randomness
 from pipeline.callbacks.system import System
 from pipeline.callbacks.time_limit import TimeLimit
-from pipeline.checkpoint import CheckpointDirectory
+from pipeline.distributed.checkpoint.directory import CheckpointDirectory
+from pipeline.distributed.launch import count_processes, rank, started_elsewhere, world_size
+from pipeline.distributed.strategies.data_parallel import DataParallel
 from pipeline.errors import ConfigError
-from pipeline.launch import count_processes, rank, started_elsewhere, world_size
 from pipeline.optim import total_steps
 from pipeline.resume import Start
 from pipeline.run import Run
-from pipeline.strategies.data_parallel import DataParallel
 from pipeline.tracking.journal_logger import JournalLogger
 from pipeline.tracking.patient import wandb_logger
 

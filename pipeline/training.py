@@ -19,13 +19,14 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from pipeline import audience, launch, options, rendezvous, stop, sweep
+from pipeline import audience, options, sweep
 from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.execution import Execution
 from pipeline.callbacks.guard import Guard
 from pipeline.callbacks.watchdog import Watchdog
 from pipeline.complaints import check_class_paths, check_files, own, plainly
 from pipeline.data.plan import Share
+from pipeline.distributed import launch, rendezvous, signals
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
 from pipeline.record import CONFIG, is_run, read_config
 from pipeline.resume import Start, begin
@@ -152,7 +153,7 @@ def fit(cli: CommandLine, run: Run) -> int:
             return _start(cli, lambda: _fit(cli, run, start))
         try:
             code = _start(cli, lambda: _fit(cli, run, start))
-        except stop.Stopped:
+        except signals.Stopped:
             code = TRY_AGAIN
         except BaseException as error:
             if run.attempt["pid"] == os.getpid():
@@ -260,7 +261,7 @@ def _fit(cli: CommandLine, run: Run, start: Start) -> None:
     try:
         trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
         code = 0
-    except stop.Stopped:
+    except signals.Stopped:
         code = TRY_AGAIN
         raise
     except Exception as error:
@@ -303,7 +304,9 @@ def quieten() -> None:
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(package).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric)\..*", category=UserWarning)
-    warnings.filterwarnings("ignore", module=r"(lightning|torch|pipeline\.strategies)\..*", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", module=r"(lightning|torch|pipeline\.distributed\.strategies)\..*", category=FutureWarning
+    )
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import checkpoint, difference
 from pipeline.callbacks import witness
 from pipeline.callbacks.interrupts import Interrupt
+from pipeline.distributed.checkpoint import diff as difference
+from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.errors import TRY_AGAIN, ConfigError
 
 # starts `unroll ARGUMENTS`, adds what it says to a file, and returns the exit code: 128 + n if signal n killed it

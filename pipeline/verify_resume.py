@@ -83,8 +83,9 @@ def divisions(given: list[str], sizes: list[int] | None) -> dict[int, int | None
     Raises:
         ConfigError: the config cannot be, or the processes cannot share a global batch.
     """
-    from pipeline import launch, training
+    from pipeline import training
     from pipeline.data.plan import Share
+    from pipeline.distributed import launch
 
     found: dict[int, int | None] = {}
     for keys in [[f"--trainer.devices={size}"] for size in sizes] if sizes else [[]]:

@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from pipeline.averaged import AVERAGED
+from pipeline.distributed.checkpoint.averaged import AVERAGED
+from pipeline.distributed.strategies.sharded import Sharded
 from pipeline.errors import ConfigError
-from pipeline.strategies.sharded import Sharded
 
 
 class WeightAverage(Callback, ABC):

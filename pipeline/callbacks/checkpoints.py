@@ -14,9 +14,12 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from pipeline import checkpoint, pieces, record, snapshot, stop
-from pipeline.agreement import Agreement
+from pipeline import record
 from pipeline.callbacks.averaging import WeightAverage
+from pipeline.distributed import signals, snapshot
+from pipeline.distributed.checkpoint import directory as checkpoint
+from pipeline.distributed.checkpoint import shards
+from pipeline.distributed.collectives import Agreement
 from pipeline.errors import CheckpointError
 from pipeline.journal import plain
 from pipeline.loops import count_validation, rescale, turn_page
@@ -66,7 +69,7 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to signals, after Lightning put its own handlers; do what a stop at a step's end left undone."""
-        stop.install()
+        signals.install()
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         if self.validation_due:
             self.validation_due = False
@@ -93,21 +96,21 @@ class Checkpoints(Callback):
         self.save(trainer)
         if leave:
             self.finish_last(trainer)
-            raise stop.Stopped
+            raise signals.Stopped
         self.validation_due = False
 
     def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
         """Where a process was asked to stop: break the validation off, save and leave; it begins anew after that."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        if self.agreement.largest(int(stop.requested() is not None)) == [0]:
+        if self.agreement.largest(int(signals.requested() is not None)) == [0]:
             return
         for callback in (each for each in trainer.callbacks if isinstance(each, WeightAverage)):  # type: ignore[attr-defined]
             callback.put_own_back(pl_module)
         self.validation_due = True
         count_validation(trainer)
         self.finish_last(trainer)
-        raise stop.Stopped
+        raise signals.Stopped
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save with the metrics just measured."""
@@ -155,7 +158,7 @@ class Checkpoints(Callback):
         waited = time.monotonic() - self.saved_at
         by_time = self.every_minutes is not None and waited > 60 * self.every_minutes
         writes = self.writing is not None and self.writing.busy
-        return float(by_steps or by_time), float(stop.requested() is not None), float(writes)
+        return float(by_steps or by_time), float(signals.requested() is not None), float(writes)
 
     def save(self, trainer: pl.Trainer) -> None:
         """Take the checkpoint of this step; called on every process."""
@@ -175,7 +178,7 @@ class Checkpoints(Callback):
         taken, rank = snapshot.take(trainer), trainer.global_rank
 
         def write(own: Path) -> None:
-            pieces.write(own / f"rank-{rank:05d}.safetensors", taken.pieces)
+            shards.write(own / f"rank-{rank:05d}.safetensors", taken.pieces)
             if rank == 0:
                 torch.save(taken.plain, own / checkpoint.STATE)
                 record.copy_into(self.directory.parent, own)

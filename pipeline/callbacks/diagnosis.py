@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import Callback
 
 from pipeline.diagnosis import check, chosen, diagnose
 from pipeline.diagnosis_pictures import picture
+from pipeline.distributed.strategies import Sharded
 from pipeline.errors import ConfigError
-from pipeline.strategies import Sharded
 from pipeline.tracking.journal_logger import JournalLogger
 
 SEQUENCES = 8

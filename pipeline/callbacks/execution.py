@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.distributed.strategies.sharded import layers
 from pipeline.errors import ConfigError
-from pipeline.strategies.sharded import layers
 
 
 class Execution(Callback):

@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import Callback
 
 from pipeline.chart import Panel, drawing
 from pipeline.dataset.codecs.time_grid import Grid
+from pipeline.distributed.strategies import Sharded
 from pipeline.forecast_errors import summary
-from pipeline.strategies import Sharded
 
 
 class Forecasts(Callback):

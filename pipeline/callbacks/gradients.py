@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from pipeline.distributed.strategies.zero import ZeRO
 from pipeline.errors import ConfigError
-from pipeline.strategies.zero import ZeRO
 from pipeline.tracking.journal_logger import JournalLogger
 
 BINS = 64

@@ -15,11 +15,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from pipeline import checkpoint, snapshot
 from pipeline.callbacks.averaging import WeightAverage
 from pipeline.callbacks.checkpoints import Checkpoints
+from pipeline.distributed import snapshot
+from pipeline.distributed.checkpoint import directory as checkpoint
+from pipeline.distributed.strategies.zero import ZeRO
 from pipeline.errors import CheckpointError, NonFiniteError
-from pipeline.strategies.zero import ZeRO
 from pipeline.tracking.journal_logger import tell
 
 NORMAL = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation

@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from pipeline.checkpoint import name_of
+from pipeline.distributed.checkpoint.directory import name_of
 
 
 class Interrupt(Callback):

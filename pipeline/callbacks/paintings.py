@@ -8,7 +8,7 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 
 from pipeline.decode import Sample
-from pipeline.strategies import Sharded
+from pipeline.distributed.strategies import Sharded
 
 
 class Paintings(Callback):

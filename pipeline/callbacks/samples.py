@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from pipeline.strategies import Sharded
+from pipeline.distributed.strategies import Sharded
 
 
 class Samples(Callback):

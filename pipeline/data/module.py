@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 
 from pipeline.data.plan import Ids, MicroBatches, Plan, Share, Slice
 from pipeline.dataset.manifest import Dataset
+from pipeline.distributed.signals import end_workers_at_exit, ignore_signals
 from pipeline.errors import ConfigError
-from pipeline.stop import end_workers_at_exit, ignore_signals
 
 STAGES = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
 

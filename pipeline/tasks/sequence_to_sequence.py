@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from pipeline.data.batch import PairBatch
 from pipeline.decode import Choice, Greedy, Limits, Sample, generate
 from pipeline.decode_beam import Beam
+from pipeline.distributed.strategies import Sharded
 from pipeline.metrics import Score
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
-from pipeline.strategies import Sharded
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
 from pipeline.tasks.written import Written
 

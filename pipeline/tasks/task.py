@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from pipeline import state as states
-from pipeline.averaged import prefer_average
+from pipeline.distributed.checkpoint.averaged import prefer_average
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups, total_steps, whole
 from pipeline.state import State

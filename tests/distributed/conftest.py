@@ -120,9 +120,9 @@ def _main(home: Path, arguments: list[str], die: tuple[int, int] | None) -> int:
     os.chdir(home)
     os.environ |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
-    from pipeline import stop
     from pipeline.callbacks.randomness import Randomness
     from pipeline.cli import main
+    from pipeline.distributed import signals
 
     torch.set_num_threads(1)
     start = Randomness.on_train_batch_start
@@ -133,7 +133,7 @@ def _main(home: Path, arguments: list[str], die: tuple[int, int] | None) -> int:
         start(self, trainer, *rest)
 
     Randomness.on_train_batch_start = dying  # type: ignore[method-assign]
-    stop.forget()
+    signals.forget()
     return main(arguments)
 
 
@@ -181,7 +181,7 @@ def try_out(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 def state_of(run: Path) -> dict[str, Any]:
     """The newest checkpoint of a run."""
-    from pipeline.checkpoint import newest_first, read_state
+    from pipeline.distributed.checkpoint.directory import newest_first, read_state
 
     return read_state(newest_first(run / "checkpoints")[0])
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline import checkpoint
 from pipeline.callbacks.averaging import ExponentialAverage, TriggeredAverage
+from pipeline.distributed.checkpoint import directory as checkpoint
 
 Fit = Callable[..., int]
 State = Callable[[str], dict[str, Any]]
@@ -155,6 +155,6 @@ def test_settings_that_cannot_be_are_refused() -> None:
 def test_under_a_strategy_that_divides_the_weights_the_average_is_refused(
     fit: Fit, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sharded = ["trainer.strategy", '{"class_path": "pipeline.strategies.FullySharded"}']
+    sharded = ["trainer.strategy", '{"class_path": "pipeline.distributed.strategies.FullySharded"}']
     assert fit("run", *sharded, "trainer.callbacks", json.dumps(EXPONENTIAL)) == 2
     assert "FullySharded divides the weights that ExponentialAverage averages: train with ddp" in capfd.readouterr().err

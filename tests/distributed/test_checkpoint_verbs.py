@@ -12,8 +12,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from pipeline import checkpoint
 from pipeline.cli import main
+from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.exported import load
 from pipeline.models.gru import GRULanguageModel
 from pipeline.models.lstm import LSTMLanguageModel
@@ -172,7 +172,7 @@ def test_a_task_of_another_kind_is_refused(home: Path) -> None:
 
 
 def test_one_file_holds_what_the_checkpoint_holds(home: Path) -> None:
-    from pipeline.difference import compare
+    from pipeline.distributed.checkpoint.diff import compare
 
     assert main(["checkpoint", "convert", "a", "--output", "a.ckpt"]) == 0
     whole = torch.load("a.ckpt", weights_only=True)

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from pipeline.checkpoint import newest_first
+from pipeline.distributed.checkpoint.directory import newest_first
 from pipeline.footprint import STRATEGIES, Model
 
 Fit = Callable[..., int]
-ZERO = '{{"class_path": "pipeline.strategies.ZeRO", "init_args": {{"stage": {}}}}}'
+ZERO = '{{"class_path": "pipeline.distributed.strategies.ZeRO", "init_args": {{"stage": {}}}}}'
 STRATEGY = {
-    "fsdp": '{"class_path": "pipeline.strategies.FullySharded"}',
+    "fsdp": '{"class_path": "pipeline.distributed.strategies.FullySharded"}',
     "deepspeed_zero1": ZERO.format(1),
     "deepspeed_zero2": ZERO.format(2),
     "deepspeed_zero3": ZERO.format(3),

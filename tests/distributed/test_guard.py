@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from pipeline import journal
-from pipeline.checkpoint import name_of, read_state
 from pipeline.data.plan import Lanes
 from pipeline.dataset.manifest import Dataset
+from pipeline.distributed.checkpoint.directory import name_of, read_state
 from pipeline.tasks.language_model import LanguageModel
 
 Fit = Callable[..., int]
-CLASS = '{{"class_path": "pipeline.strategies.{}"}}'
+CLASS = '{{"class_path": "pipeline.distributed.strategies.{}"}}'
 STRATEGIES = {"one": "auto", "ddp": "ddp", "fsdp": CLASS.format("FullySharded")}
 STRATEGIES |= {
-    f"zero{stage}": f'{{"class_path": "pipeline.strategies.ZeRO", "init_args": {{"stage": {stage}}}}}'
+    f"zero{stage}": f'{{"class_path": "pipeline.distributed.strategies.ZeRO", "init_args": {{"stage": {stage}}}}}'
     for stage in (1, 2, 3)
 }
 EVERY = ["checkpoints.every_steps", 1, "checkpoints.keep_last", 20, "checkpoints.background", "false"]

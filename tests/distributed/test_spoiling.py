@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import checkpoint, journal
+from pipeline import journal
 from pipeline.callbacks.interrupts import BeforeBatch, WhileSaving
+from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.run import Run
 from pipeline.tasks.language_model import LanguageModel
 

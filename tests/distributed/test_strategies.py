@@ -12,10 +12,10 @@ Fit = Callable[..., int]
 State = Callable[[str], dict[str, Any]]
 STRATEGIES = {
     "ddp": "ddp",
-    "fsdp": '{"class_path": "pipeline.strategies.FullySharded"}',
-    "zero1": '{"class_path": "pipeline.strategies.ZeRO", "init_args": {"stage": 1}}',
-    "zero2": '{"class_path": "pipeline.strategies.ZeRO", "init_args": {"stage": 2}}',
-    "zero3": '{"class_path": "pipeline.strategies.ZeRO", "init_args": {"stage": 3}}',
+    "fsdp": '{"class_path": "pipeline.distributed.strategies.FullySharded"}',
+    "zero1": '{"class_path": "pipeline.distributed.strategies.ZeRO", "init_args": {"stage": 1}}',
+    "zero2": '{"class_path": "pipeline.distributed.strategies.ZeRO", "init_args": {"stage": 2}}',
+    "zero3": '{"class_path": "pipeline.distributed.strategies.ZeRO", "init_args": {"stage": 3}}',
 }
 LSTM, TRANSFORMER = (f"pipeline.models.{name}LanguageModel" for name in ("lstm.LSTM", "transformer.Transformer"))
 SGD = ["model.init_args.optimizer.class_path", "torch.optim.SGD", "model.init_args.optimizer.init_args.lr", 0.1]

@@ -24,7 +24,10 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 STRATEGIES = {
     "one process": ["--trainer.devices=1"],
     "two processes": ["--trainer.devices=2", "--trainer.strategy=ddp"],
-    "sharded": ["--trainer.devices=2", '--trainer.strategy={"class_path": "pipeline.strategies.FullySharded"}'],
+    "sharded": [
+        "--trainer.devices=2",
+        '--trainer.strategy={"class_path": "pipeline.distributed.strategies.FullySharded"}',
+    ],
 }
 OURS = (
     "callbacks",

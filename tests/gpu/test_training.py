@@ -55,7 +55,7 @@ def fit(folder: Path, dataset: Path, run: str, name: str, *keys: Any, stop_at: i
 
 def weights(folder: Path, run: str) -> dict[str, torch.Tensor]:
     """Of the newest checkpoint."""
-    from pipeline.checkpoint import newest_first, read_state
+    from pipeline.distributed.checkpoint.directory import newest_first, read_state
 
     found: dict[str, torch.Tensor] = read_state(newest_first(folder / "runs" / run / "checkpoints")[0])["state_dict"]
     return found

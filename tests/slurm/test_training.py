@@ -20,7 +20,7 @@ PREPARE = "text --train train.txt --validation validation.txt --documents line -
 
 def state_of(run: Path) -> dict[str, Any]:
     """The newest checkpoint of a run."""
-    from pipeline.checkpoint import newest_first, read_state
+    from pipeline.distributed.checkpoint.directory import newest_first, read_state
 
     return read_state(newest_first(run / "checkpoints")[0])
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pipeline import cli
-from pipeline.checkpoint import read_state
+from pipeline.distributed.checkpoint.directory import read_state
 from pipeline.moved import MOVED, complaint, new_path, renamed
 from pipeline.tasks.task import Task
 

@@ -16,8 +16,8 @@ import yaml
 from lightning.pytorch import LightningDataModule
 
 import pipeline.data
-from pipeline import checkpoint
 from pipeline.dataset.manifest import Dataset
+from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.resume import Start, _describe, begin, decides, is_over
 from pipeline.run import Run

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import cli, compare, resume, stop, tournament, training
+from pipeline import cli, compare, resume, tournament, training
+from pipeline.distributed import signals
 from pipeline.entrants import entrants_of, read, words
 from pipeline.errors import ConfigError
 from pipeline.run import Run
@@ -64,7 +65,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(tournament, "run", finish)
     monkeypatch.setattr(compare, "main", lambda runs: names.append("compared") or 0)
-    monkeypatch.setattr(stop, "install", lambda: None)
+    monkeypatch.setattr(signals, "install", lambda: None)
     return names
 
 
@@ -139,7 +140,7 @@ def test_a_run_that_another_process_trains_is_waited_for(
 ) -> None:
     [lstm, _] = entrants_of(read(write()))
     match = tournament.Match("small", lstm, 1)
-    monkeypatch.setattr(stop, "requested", iter([None, None, None, signal.SIGTERM]).__next__)
+    monkeypatch.setattr(signals, "requested", iter([None, None, None, signal.SIGTERM]).__next__)
     monkeypatch.setattr("pipeline.run.locked", lambda held: False)
     assert not tournament.wait_for(match)
     assert capsys.readouterr().out.count("waiting") == 1

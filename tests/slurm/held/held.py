@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
-from pipeline import stop
+from pipeline.distributed import signals
 
 
 class Held(Callback):
@@ -18,6 +18,6 @@ class Held(Callback):
             return
         mark = Path(trainer.default_root_dir) / f"held-{trainer.global_rank}"
         mark.touch()
-        while not Path(os.environ["GO"]).exists() and stop.requested() is None:
+        while not Path(os.environ["GO"]).exists() and signals.requested() is None:
             time.sleep(0.02)
         mark.unlink()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from pipeline import checkpoint
 from pipeline.callbacks.checkpoints import Checkpoints
+from pipeline.distributed.checkpoint import directory as checkpoint
 
 
 def finished(callback: Checkpoints, step: int) -> Path:

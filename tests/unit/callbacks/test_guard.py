@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import checkpoint, snapshot
 from pipeline.callbacks import guard as guards
 from pipeline.callbacks.averaging import WeightAverage
 from pipeline.callbacks.guard import Guard
+from pipeline.distributed import snapshot
+from pipeline.distributed.checkpoint import directory as checkpoint
+from pipeline.distributed.strategies.zero import ZeRO
 from pipeline.errors import NonFiniteError
-from pipeline.strategies.zero import ZeRO
 
 
 class Seen:

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from pipeline.callbacks.execution import Execution
+from pipeline.distributed.strategies.sharded import layers
 from pipeline.errors import ConfigError
 from pipeline.models.conv import ConvNet
 from pipeline.models.linear_recurrence import LinearRecurrence
 from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.models.transformer import Transformer, TransformerLanguageModel
-from pipeline.strategies.sharded import layers
 
 
 @pytest.fixture

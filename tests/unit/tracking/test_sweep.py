@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import rendezvous, sweep
+from pipeline import sweep
+from pipeline.distributed import rendezvous
 from pipeline.errors import ConfigError
 from pipeline.run import Run
 

@@ -13,10 +13,10 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
-from pipeline import held
-from pipeline.held import Held
-from pipeline.pieces import Pieces
-from pipeline.strategies.sharded import DTYPES, Sharded
+from pipeline.distributed.checkpoint import local_state as held
+from pipeline.distributed.checkpoint.local_state import Held
+from pipeline.distributed.checkpoint.shards import Pieces
+from pipeline.distributed.strategies.sharded import DTYPES, Sharded
 
 STEPS = ("training_step", "validation_step", "test_step")  # what runs the module besides its forward
 

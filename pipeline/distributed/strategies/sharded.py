@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline import checkpoint
-from pipeline.held import Held
-from pipeline.pieces import Pieces
+from pipeline.distributed.checkpoint import directory as checkpoint
+from pipeline.distributed.checkpoint.local_state import Held
+from pipeline.distributed.checkpoint.shards import Pieces
 
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # what weights are computed with, by precision
 

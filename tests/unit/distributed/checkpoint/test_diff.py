@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.difference import compare, same_bits
+from pipeline.distributed.checkpoint.diff import compare, same_bits
 
 
 def only(one: Any, two: Any) -> Any:

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
+from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, Pieces
 from pipeline.errors import CheckpointError
 from pipeline.files import replace_directory, sha256, sync
-from pipeline.pieces import OPTIMIZER, WEIGHTS, Pieces
 
 STATE, MANIFEST = "state.pt", "manifest.json"
 OWN = "sha256"  # the manifest's own hash, in itself

@@ -15,11 +15,11 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 
-from pipeline import held
+from pipeline.distributed.checkpoint import local_state as held
+from pipeline.distributed.checkpoint.local_state import Held
+from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, Piece, Pieces, share
+from pipeline.distributed.strategies.sharded import DTYPES, Sharded, layers
 from pipeline.errors import ConfigError
-from pipeline.held import Held
-from pipeline.pieces import OPTIMIZER, WEIGHTS, Piece, Pieces, share
-from pipeline.strategies.sharded import DTYPES, Sharded, layers
 
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # DeepSpeed's dynamic loss scale
 INFINITE = torch.tensor(torch.inf)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from pipeline.distributed.launch import rank
 from pipeline.errors import LostPeerError, UserError
-from pipeline.launch import rank
 
 PATIENCE = timedelta(hours=1)  # the first may have a large dataset to verify
 ERRAND = timedelta(seconds=30)  # for the others to hear why the first leaves

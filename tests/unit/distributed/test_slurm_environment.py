@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipeline.distributed.slurm_environment import adopt, first_host
 from pipeline.errors import ConfigError
-from pipeline.slurm import adopt, first_host
 
 STEP = {
     "SLURM_JOB_ID": "41",

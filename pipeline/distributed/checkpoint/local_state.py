@@ -12,8 +12,8 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.optim import Optimizer
 
+from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, Piece, Pieces, share
 from pipeline.errors import CheckpointError
-from pipeline.pieces import OPTIMIZER, WEIGHTS, Piece, Pieces, share
 
 
 class Held(NamedTuple):

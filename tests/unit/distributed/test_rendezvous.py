@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from pipeline import rendezvous
+from pipeline.distributed import rendezvous
 from pipeline.errors import LostPeerError
 
 

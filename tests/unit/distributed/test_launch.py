@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.launch import _supervise
+from pipeline.distributed.launch import _supervise
 from tests.timeouts import scaled
 
 LOST, HANG, MEMORY = 7, 8, 5
@@ -52,7 +52,7 @@ def test_the_cause_decides(works: list[Callable[[], None]], code: int) -> None:
 
 
 def test_who_waits_for_a_killed_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.launch.GRACE", 0.2)
+    monkeypatch.setattr("pipeline.distributed.launch.GRACE", 0.2)
     children = {}
     for rank, work in enumerate([die(), leave(0, 60.0)]):
         child = os.fork()

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import pieces
+from pipeline.distributed.checkpoint import shards
 from pipeline.errors import CheckpointError
 
 
@@ -22,9 +22,9 @@ def test_pieces_of_any_processes_make_the_tensor(
     tensor = torch.randn(shape, dtype=torch.float64)
     whole = torch.tensor(3.0)
     for rank in range(writers):
-        shares = {"w/a": pieces.share(tensor, rank, writers), "step": pieces.share(whole, rank, writers)}
-        pieces.write(folder / f"rank-{rank}.safetensors", shares)
-    found = pieces.Pieces(folder)
+        shares = {"w/a": shards.share(tensor, rank, writers), "step": shards.share(whole, rank, writers)}
+        shards.write(folder / f"rank-{rank}.safetensors", shares)
+    found = shards.Pieces(folder)
     if tensor.numel():
         assert torch.equal(found.whole("w/a"), tensor)
         edges = [tensor.numel() * rank // readers for rank in range(readers + 1)]
@@ -35,9 +35,9 @@ def test_pieces_of_any_processes_make_the_tensor(
 
 def test_a_missing_file_is_noticed(tmp_path: Path) -> None:
     for rank in range(3):
-        pieces.write(tmp_path / f"rank-{rank}.safetensors", {"w": pieces.share(torch.arange(9.0), rank, 3)})
+        shards.write(tmp_path / f"rank-{rank}.safetensors", {"w": shards.share(torch.arange(9.0), rank, 3)})
     (tmp_path / "rank-1.safetensors").unlink()
-    found = pieces.Pieces(tmp_path)
+    found = shards.Pieces(tmp_path)
     assert found.read("w", 0, 3).tolist() == [0.0, 1.0, 2.0]
     with pytest.raises(CheckpointError, match="only parts of w"):
         found.whole("w")
@@ -48,15 +48,15 @@ def test_a_missing_file_is_noticed(tmp_path: Path) -> None:
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rank-0.safetensors").write_bytes(b"\x80\x04malice")
     with pytest.raises(CheckpointError, match=r"rank-0\.safetensors cannot be read"):
-        pieces.Pieces(tmp_path)
+        shards.Pieces(tmp_path)
 
 
 @pytest.mark.numeric
 def test_a_range_may_lie_in_any_pieces_whatever_their_files_are_called(tmp_path: Path) -> None:
     tensor = torch.arange(12, dtype=torch.int32).view(3, 4)
     for name, rank in (("a", 2), ("b", 0), ("c", 1)):
-        pieces.write(tmp_path / f"{name}.safetensors", {"weights/w": pieces.share(tensor, rank, 3)})
-    found = pieces.Pieces(tmp_path)
+        shards.write(tmp_path / f"{name}.safetensors", {"weights/w": shards.share(tensor, rank, 3)})
+    found = shards.Pieces(tmp_path)
     assert list(found) == ["weights/w"]
     assert found.shapes == {"weights/w": (3, 4)}
     assert found.dtype("weights/w") == torch.int32
@@ -71,12 +71,12 @@ def test_the_header_says_where_each_piece_belongs(tmp_path: Path) -> None:
     from safetensors import safe_open
 
     tensor = torch.arange(12.0).view(3, 4)
-    turned, empty = pieces.share(tensor.T, 1, 2), pieces.share(torch.zeros(0), 0, 1)
-    pieces.write(tmp_path / "one.safetensors", {"optimizer/w/exp_avg": turned, "empty": empty})
+    turned, empty = shards.share(tensor.T, 1, 2), shards.share(torch.zeros(0), 0, 1)
+    shards.write(tmp_path / "one.safetensors", {"optimizer/w/exp_avg": turned, "empty": empty})
     with safe_open(tmp_path / "one.safetensors", "pt") as file:
         assert file.metadata() == {"places": '{"optimizer/w/exp_avg": [6, 4, 3]}'}
         assert file.get_tensor("optimizer/w/exp_avg").tolist() == tensor.T.flatten()[6:].tolist()
-    assert (pieces.WEIGHTS, pieces.OPTIMIZER) == ("weights/", "optimizer/")
+    assert (shards.WEIGHTS, shards.OPTIMIZER) == ("weights/", "optimizer/")
 
 
 def test_a_header_without_places_is_refused(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_header_without_places_is_refused(tmp_path: Path) -> None:
 
     save_file({"w": torch.zeros(2)}, tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match="foreign"):
-        pieces.Pieces(tmp_path)
+        shards.Pieces(tmp_path)
     save_file({"w": torch.zeros(2)}, tmp_path / "foreign.safetensors", metadata={"other": "x"})
     with pytest.raises(CheckpointError, match="foreign"):
-        pieces.Pieces(tmp_path)
+        shards.Pieces(tmp_path)

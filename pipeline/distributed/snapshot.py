@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pipeline import held
-from pipeline.pieces import Piece
-from pipeline.strategies.sharded import Sharded
+from pipeline.distributed.checkpoint import local_state
+from pipeline.distributed.checkpoint.shards import Piece
+from pipeline.distributed.strategies.sharded import Sharded
 
 
 class Snapshot(NamedTuple):
@@ -36,9 +36,9 @@ def take(trainer: pl.Trainer) -> Snapshot:
     if isinstance(strategy, Sharded):
         mine = strategy.held()
     else:
-        mine = held.hold(module, trainer.optimizers[0], trainer.global_rank, trainer.world_size)
+        mine = local_state.hold(module, trainer.optimizers[0], trainer.global_rank, trainer.world_size)
     plain["optimizer"] = {name: value for name, value in mine._asdict().items() if name != "pieces"}
-    plain["aliases"] = held.aliases(module)
+    plain["aliases"] = local_state.aliases(module)
     snapshot = Snapshot(
         pytree.tree_map(lambda leaf: _to_host(leaf) if isinstance(leaf, Tensor) else copy.deepcopy(leaf), plain),
         {name: piece._replace(values=_to_host(piece.values)) for name, piece in mine.pieces.items()},

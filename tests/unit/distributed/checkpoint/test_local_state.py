@@ -11,7 +11,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from pipeline import checkpoint, held, pieces, single_file
+from pipeline.distributed.checkpoint import directory as checkpoint
+from pipeline.distributed.checkpoint import local_state, shards, single_file
 from pipeline.errors import CheckpointError, ConfigError
 
 
@@ -43,11 +44,11 @@ def save(directory: Path, module: nn.Module, optimizer: torch.optim.Optimizer, p
     made = directory / checkpoint.name_of(30)
 
     def write(rank: int, own: Path) -> None:
-        mine = held.hold(module, optimizer, rank, processes)
-        pieces.write(own / f"rank-{rank:05d}.safetensors", mine.pieces)
+        mine = local_state.hold(module, optimizer, rank, processes)
+        shards.write(own / f"rank-{rank:05d}.safetensors", mine.pieces)
         if rank == 0:
             plain = {name: value for name, value in mine._asdict().items() if name != "pieces"}
-            state = {"optimizer": plain, "aliases": held.aliases(module), "global_step": 30}
+            state = {"optimizer": plain, "aliases": local_state.aliases(module), "global_step": 30}
             torch.save(state, own / checkpoint.STATE)
 
     writings = [checkpoint.Writing(made, lambda own, rank=rank: write(rank, own), rank) for rank in range(processes)]
@@ -89,12 +90,12 @@ def test_one_process_reads_what_torch_would_have_saved(tmp_path: Path, processes
 def test_training_continues_as_if_it_had_not_been_interrupted(tmp_path: Path) -> None:
     module, optimizer = trained(1)
     optimizer.state[module.first.bias]["note"] = 7.5
-    read = pieces.Pieces(path := save(tmp_path, module, optimizer))
+    read = shards.Pieces(path := save(tmp_path, module, optimizer))
     other, other_optimizer = trained(2, steps=1)
     mask = other.mask.clone()
-    held.take_weights(other, read)
+    local_state.take_weights(other, read)
     kept = checkpoint.read_plain(path)["optimizer"]
-    held.take_optimizer(other, other_optimizer, read, kept)
+    local_state.take_optimizer(other, other_optimizer, read, kept)
     assert equal(other.state_dict(), module.state_dict())
     assert torch.equal(other.mask, mask)
     assert other_optimizer.state[other.first.bias].pop("note") == 7.5
@@ -109,7 +110,7 @@ def test_training_continues_as_if_it_had_not_been_interrupted(tmp_path: Path) ->
 
 def test_tensors_have_the_names_of_the_layout() -> None:
     module, optimizer = trained(1)
-    mine = held.hold(module, optimizer, 0, 1)
+    mine = local_state.hold(module, optimizer, 0, 1)
     parameters = ("first.weight", "first.bias", "second.bias")
     weights = {f"weights/{name}" for name in (*parameters, "mean")}
     keys = ("step", "exp_avg", "exp_avg_sq")
@@ -117,26 +118,26 @@ def test_tensors_have_the_names_of_the_layout() -> None:
     assert [group["params"] for group in mine.groups] == [["first.weight"], ["first.bias", "second.bias"]]
     assert [group["lr"] for group in mine.groups] == [0.1, 0.5]
     assert mine.values == mine.loss_scale == {}
-    assert held.aliases(module) == {"second.weight": "first.weight"}
-    assert held.hold(module, None, 0, 1)[1:] == ({}, [], {})
+    assert local_state.aliases(module) == {"second.weight": "first.weight"}
+    assert local_state.hold(module, None, 0, 1)[1:] == ({}, [], {})
 
 
 @pytest.mark.numeric
 def test_each_process_writes_its_share() -> None:
     module, optimizer = trained(1)
-    shares = [held.hold(module, optimizer, rank, 2).pieces["weights/first.weight"] for rank in range(2)]
+    shares = [local_state.hold(module, optimizer, rank, 2).pieces["weights/first.weight"] for rank in range(2)]
     assert [(share.start, len(share.values), share.shape) for share in shares] == [(0, 4, (3, 3)), (4, 5, (3, 3))]
     assert torch.equal(torch.cat([share.values for share in shares]), module.first.weight.flatten())
 
 
 def test_a_tensor_of_another_shape_or_none_is_refused(tmp_path: Path) -> None:
     module, optimizer = trained(1)
-    read = pieces.Pieces(save(tmp_path, module, optimizer))
+    read = shards.Pieces(save(tmp_path, module, optimizer))
     with pytest.raises(CheckpointError, match=r"weights/first.weight is \(3, 3\), the model's is \(9,\)"):
-        held.fill(torch.zeros(9), read, "weights/first.weight")
+        local_state.fill(torch.zeros(9), read, "weights/first.weight")
     with pytest.raises(CheckpointError, match=r"weights/third is missing, the model's is \(2,\)"):
-        held.fill(torch.zeros(2), read, "weights/third")
-    held.check(read, "weights/mean", torch.Size([2]))
+        local_state.fill(torch.zeros(2), read, "weights/third")
+    local_state.check(read, "weights/mean", torch.Size([2]))
 
 
 @pytest.fixture(params=[0, 1, 2])
@@ -163,13 +164,13 @@ def sharded(whole: torch.Tensor, rank: int) -> DTensor:
 @pytest.mark.numeric
 def test_a_shard_of_rows_is_a_range_of_the_whole(rank: int, tmp_path: Path) -> None:
     whole = torch.arange(20.0).view(5, 4)
-    piece = held.piece_of(sharded(whole, rank), rank, 3)
+    piece = local_state.piece_of(sharded(whole, rank), rank, 3)
     assert piece.start == 4 * ROWS[rank].start
     assert piece.shape == (5, 4)
     assert torch.equal(piece.values, whole[ROWS[rank]].flatten())
-    pieces.write(tmp_path / "rank-0.safetensors", {"weights/w": pieces.share(whole, 0, 1)})
+    shards.write(tmp_path / "rank-0.safetensors", {"weights/w": shards.share(whole, 0, 1)})
     empty = sharded(torch.zeros(5, 4), rank)
-    held.fill(empty, pieces.Pieces(tmp_path), "weights/w")
+    local_state.fill(empty, shards.Pieces(tmp_path), "weights/w")
     assert torch.equal(empty.to_local(), whole[ROWS[rank]])
 
 
@@ -177,28 +178,28 @@ def test_a_shard_of_columns_is_refused(rank: int) -> None:
     mesh = mesh_of(rank)
     columns = DTensor.from_local(torch.zeros(5, 1), mesh, [Shard(1)], run_check=False, shape=(5, 3), stride=(3, 1))
     with pytest.raises(NotImplementedError, match="only shards along the first axis"):
-        held.piece_of(columns, rank, 3)
+        local_state.piece_of(columns, rank, 3)
     same = DTensor.from_local(torch.arange(4.0), mesh, [Replicate()], run_check=False)
-    assert held.piece_of(same, rank, 3).values.tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert local_state.piece_of(same, rank, 3).values.tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 @pytest.mark.numeric
 def test_the_state_of_a_shard_is_divided_as_its_parameter_is(rank: int, tmp_path: Path) -> None:
     whole = torch.arange(20.0).view(5, 4)
     shares = {"weights/w": whole, "optimizer/w/exp_avg": whole.double() + 1, "optimizer/w/step": torch.tensor(3.0)}
-    written = {name: pieces.share(value, 0, 1) for name, value in shares.items()}
-    pieces.write(tmp_path / "rank-0.safetensors", written)
+    written = {name: shards.share(value, 0, 1) for name, value in shares.items()}
+    shards.write(tmp_path / "rank-0.safetensors", written)
     module = nn.Module()
     module.w = nn.Parameter(sharded(torch.zeros(5, 4), rank))
     optimizer = torch.optim.Adam(module.parameters())
     kept = {"values": {}, "groups": [{**optimizer.param_groups[0], "params": ["w"], "lr": 0.25}]}
-    read = pieces.Pieces(tmp_path)
-    assert held.keys_of(read, "w") == [("exp_avg", "optimizer/w/exp_avg"), ("step", "optimizer/w/step")]
-    like = held._like(module.w, read, "optimizer/w/exp_avg")
+    read = shards.Pieces(tmp_path)
+    assert local_state.keys_of(read, "w") == [("exp_avg", "optimizer/w/exp_avg"), ("step", "optimizer/w/step")]
+    like = local_state._like(module.w, read, "optimizer/w/exp_avg")
     assert isinstance(like, DTensor)
     assert like.dtype == torch.float64
     assert torch.equal(like.to_local(), whole[ROWS[rank]].double() + 1)
-    held.take_optimizer(module, optimizer, read, kept)
+    local_state.take_optimizer(module, optimizer, read, kept)
     state = optimizer.state[module.w]
     assert torch.equal(state["exp_avg"].to_local(), whole[ROWS[rank]] + 1)
     assert state["step"] == 3.0

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline import checkpoint
+from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.errors import ConfigError
 from pipeline.files import write_durably
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline import stop
+from pipeline.distributed import signals
 from pipeline.errors import TRY_AGAIN, ConfigError, HangError, LostPeerError
 
 PATIENCE = 30.0  # seconds the others are given when one process has failed
@@ -75,7 +75,7 @@ def fork(processes: int) -> int | None:
         if child == 0:
             _die_with(parent)
             os.environ["LOCAL_RANK"] = str(rank)
-            stop.install()
+            signals.install()
             return None
         children[child] = rank
     return _supervise(children)
@@ -86,7 +86,7 @@ def _supervise(children: dict[int, int]) -> int:
     codes: list[int] = []
     alive = set(children)
     while alive:
-        if stop.requested() is not None and not forwarded:
+        if signals.requested() is not None and not forwarded:
             forwarded = True
             _signal(alive, signal.SIGTERM)
         ended = _ended(alive)

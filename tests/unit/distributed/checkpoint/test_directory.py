@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import checkpoint, pieces
+from pipeline.distributed.checkpoint import directory as checkpoint
+from pipeline.distributed.checkpoint import shards
 from pipeline.errors import CheckpointError
 
 WEIGHT = torch.arange(7.0)
@@ -22,7 +23,7 @@ def write(path: Path, state: Any, processes: int = 2, **about: Any) -> Path:
     """Write a checkpoint as that many processes would, each a share of one tensor."""
 
     def one(rank: int, own: Path) -> None:
-        pieces.write(own / f"rank-{rank:05d}.safetensors", {"weights/w": pieces.share(WEIGHT, rank, processes)})
+        shards.write(own / f"rank-{rank:05d}.safetensors", {"weights/w": shards.share(WEIGHT, rank, processes)})
         if rank == 0:
             torch.save(state, own / checkpoint.STATE)
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.distributed.strategies.sharded import Sharded, layers
 from pipeline.models.conv import ConvNetLanguageModel
 from pipeline.models.gru import GRULanguageModel
 from pipeline.models.linear_recurrence import LinearRecurrenceLanguageModel
 from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.models.transformer import TransformerLanguageModel
 from pipeline.optim import parameter_groups
-from pipeline.strategies.sharded import Sharded, layers
 from pipeline.tasks.language_model import LanguageModel
 
 DEEP = [

@@ -1,0 +1,8 @@
+"""Lightning's strategies, so that a run is continued exactly and its checkpoints are in the project's own format."""
+
+from pipeline.distributed.strategies.data_parallel import DataParallel
+from pipeline.distributed.strategies.fully_sharded import FullySharded
+from pipeline.distributed.strategies.sharded import Sharded
+from pipeline.distributed.strategies.zero import ZeRO
+
+__all__ = ["DataParallel", "FullySharded", "Sharded", "ZeRO"]
