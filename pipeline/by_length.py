@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.arguments import Parser
 from pipeline.errors import ConfigError, DataError
-from pipeline.run import find_run
+from pipeline.runs.run import find_run
 
 
 def main(argv: list[str]) -> int:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import Parser
 from pipeline.errors import CheckpointError
-from pipeline.journal import JournalWriter, plain
-from pipeline.run import Run, choose_checkpoint, find_run
+from pipeline.runs.journal import JournalWriter, plain
+from pipeline.runs.load import choose_checkpoint
+from pipeline.runs.run import Run, find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
     from pipeline.distributed.checkpoint.diff import Difference
@@ -126,8 +127,8 @@ def _show(rows: "list[Difference]", places: list[Path]) -> None:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write an exported model."""
-    from pipeline import exported
     from pipeline.distributed.checkpoint import directory as checkpoint
+    from pipeline.runs import export as exported
 
     run, which = _run_and_checkpoint(arguments.target, arguments.which)
     chosen = exported.write(arguments.output, run, which)

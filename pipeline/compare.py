@@ -13,7 +13,7 @@ from pipeline.arguments import Parser
 from pipeline.comparison import MISSING, Column, Entry, Group, gather, is_best, shown
 from pipeline.errors import CheckpointError, DataError, UserError
 from pipeline.files import write_durably
-from pipeline.run import RUNS, find_run
+from pipeline.runs.run import RUNS, find_run
 from pipeline.seeds import together
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from pipeline.errors import CheckpointError
-from pipeline.journal import Journal, read
-from pipeline.record import read_record
-from pipeline.run import find_run
+from pipeline.runs.journal import Journal, read
+from pipeline.runs.record import read_record
+from pipeline.runs.run import find_run
 
 ENTRANT = "entrant.json"  # of a run in a tournament: whose run it is, and what a token costs
 MISSING = "-"

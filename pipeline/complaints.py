@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from pipeline.errors import ConfigError, UserError
-from pipeline.moved import complaint
+from pipeline.runs.moved import complaint
 
 LISTED = 16  # keys of a class that a line may list
 CLASS = r"class_path(?:=| )'([\w.]+)'"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any, NamedTuple
 
-from pipeline.journal import Series
+from pipeline.runs.journal import Series
 
 WIDTH, HEIGHT = 720, 320  # units of the drawing
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 40  # margins for the labels

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import journal
 from pipeline.arguments import Parser
 from pipeline.dataset.manifest import Dataset
 from pipeline.errors import TRY_AGAIN
-from pipeline.run import Run, directory_of
+from pipeline.runs import journal
+from pipeline.runs.run import Run, directory_of
 from pipeline.shipped import shipped
 
 TEXT = Path("data/pydoc-characters")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import Parser, count
 from pipeline.errors import ConfigError
-from pipeline.run import find_run
+from pipeline.runs.run import find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
     from pipeline.diagnosis import Diagnosis
@@ -62,7 +62,7 @@ def _diagnose(run: Path, options: argparse.Namespace) -> Any:
     import torch
 
     from pipeline.diagnosis import chosen, diagnose
-    from pipeline.run import load_model
+    from pipeline.runs.load import load_model
     from pipeline.training import parse, quieten
 
     quieten()

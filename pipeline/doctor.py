@@ -14,7 +14,7 @@ from pipeline import bandwidth, checks
 from pipeline.arguments import Parser
 from pipeline.checks import FAIL, OK, WARN, Finding
 from pipeline.distributed import launch, slurm_environment
-from pipeline.run import RUNS
+from pipeline.runs.run import RUNS
 
 SLOW = {"nccl": 5.0, "gloo": 0.1}  # GB/s below which the exchange of gradients is likely to be what a step waits for
 

@@ -25,7 +25,7 @@ from pipeline.budgets import BUDGETS, Cost, steps_within
 from pipeline.complaints import meant, own, plainly, read_mapping
 from pipeline.data.plan import MicroBatches
 from pipeline.errors import ConfigError, UserError
-from pipeline.run import build_model, tell
+from pipeline.runs.load import build_model, tell
 from pipeline.widths import nearest_width
 
 WIDTH = "model.init_args.width"

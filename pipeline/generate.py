@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import Parser, refuse
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.record import SERIES, read_record
-from pipeline.run import find_run
+from pipeline.runs.record import SERIES, read_record
+from pipeline.runs.run import find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
     from pipeline.decode import Choice, Limits

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cluster import Profile
-from pipeline.journal import FILE, read
 from pipeline.layout import Layout
+from pipeline.runs.journal import FILE, read
 
 TRAIN = Path(__file__).parent.parent / "slurm" / "train.sbatch"
 LEAD = 120  # seconds before the time limit at which a run is told to save and leave, or more

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.run import Run, directory_of, find_run, now
+from pipeline.runs.run import Run, directory_of, find_run, now
 
 FILE = "jobs.jsonl"
 WORDS = "%i|%T|%r|%L|%N"  # of squeue: id, state, reason, time left, nodes

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline import costs, seeds
 from pipeline.comparison import Column, Entry, Group, is_best, shown
 from pipeline.curves import COLOURS, DASHES, Chart, Curve, svg, thinned
-from pipeline.journal import Series
+from pipeline.runs.journal import Series
 
 HERE = Path(__file__).parent
 QUANTITIES = (  # key, title, unit, whether its axis is logarithmic at first

@@ -11,11 +11,12 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from pipeline import cluster, journal, layout
+from pipeline import cluster, layout
 from pipeline.arguments import Parser
 from pipeline.errors import CheckpointError, OutOfMemoryError
 from pipeline.layout import Layout
-from pipeline.run import Run, find_run
+from pipeline.runs import journal
+from pipeline.runs.run import Run, find_run
 
 GB = 1e9
 ASSUMED = 80.0  # GB, where no device is here to ask

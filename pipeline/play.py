@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.arguments import Parser, count, seed
 from pipeline.errors import ConfigError, DataError
-from pipeline.run import find_run
+from pipeline.runs.run import find_run
 
 if TYPE_CHECKING:
     from pipeline.diagnosis_pictures import Points
@@ -97,7 +97,7 @@ def reached(
     """The mean return of a run for each setting, and the standard error of that mean."""
     from pipeline.dataset.environments import make
     from pipeline.rollout import play
-    from pipeline.run import load_model
+    from pipeline.runs.load import load_model
 
     policy = load_model(find_run(name), arguments.checkpoint)
     place = about["environment"]

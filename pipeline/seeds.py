@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.comparison import QUALITY, Entry, Group, grouped
 from pipeline.curves import Band
-from pipeline.journal import Series
+from pipeline.runs.journal import Series
 
 QUANTILES = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),

@@ -8,9 +8,9 @@ from pipeline import jobs
 from pipeline.arguments import Parser
 from pipeline.cluster import clock
 from pipeline.errors import ConfigError
-from pipeline.journal import FILE, Journal, read
-from pipeline.record import RECORD
-from pipeline.run import RUNS, Run
+from pipeline.runs.journal import FILE, Journal, read
+from pipeline.runs.record import RECORD
+from pipeline.runs.run import RUNS, Run
 
 COLUMNS = ("run", "queue", "step", "loss", "tokens/s", "time left", "attempts", "productive")
 NONE = "-"

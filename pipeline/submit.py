@@ -18,7 +18,7 @@ from pipeline.cluster import Profile
 from pipeline.errors import ConfigError
 from pipeline.job_script import TRAIN, Element, Job, lead
 from pipeline.layout import Layout
-from pipeline.run import Run, find_run
+from pipeline.runs.run import Run, find_run
 
 STARTUP = 60  # seconds that a start may take before there is anything to save
 MOUNTS = Path("/proc/mounts")

@@ -16,10 +16,10 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline import record
 from pipeline.distributed import launch, rendezvous
 from pipeline.errors import ConfigError
-from pipeline.run import SWEEP, Run, directory_of
+from pipeline.runs import record
+from pipeline.runs.run import SWEEP, Run, directory_of
 from pipeline.tracking.secrets import describe
 from pipeline.tracking.weights_and_biases import api_key, server
 

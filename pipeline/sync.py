@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
-from pipeline.run import Run, find_run
+from pipeline.runs.run import Run, find_run
 
 if TYPE_CHECKING:
     from pipeline.tracking.messages import Messages

@@ -14,14 +14,15 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import compare, record, resume, submit, training
+from pipeline import compare, submit, training
 from pipeline.arguments import Parser
 from pipeline.comparison import ENTRANT, amount
 from pipeline.distributed import signals
 from pipeline.entrants import Entrant, Tournament, entrants_of, read
 from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.job_script import Element
-from pipeline.run import RUNS, Run
+from pipeline.runs import record, resume
+from pipeline.runs.run import RUNS, Run
 
 LOOK = 0.2  # seconds from one look at a run to the next
 

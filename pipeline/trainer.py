@@ -25,8 +25,8 @@ from pipeline.distributed.launch import count_processes, rank, started_elsewhere
 from pipeline.distributed.strategies.data_parallel import DataParallel
 from pipeline.errors import ConfigError
 from pipeline.optim import total_steps
-from pipeline.resume import Start
-from pipeline.run import Run
+from pipeline.runs.resume import Start
+from pipeline.runs.run import Run
 from pipeline.tracking.journal_logger import JournalLogger
 from pipeline.tracking.patient import wandb_logger
 

@@ -19,7 +19,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from pipeline import audience, options, sweep
+from pipeline import audience, sweep
 from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.execution import Execution
 from pipeline.callbacks.guard import Guard
@@ -28,9 +28,11 @@ from pipeline.complaints import check_class_paths, check_files, own, plainly
 from pipeline.data.plan import Share
 from pipeline.distributed import launch, rendezvous, signals
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
-from pipeline.record import CONFIG, is_run, read_config
-from pipeline.resume import Start, begin
-from pipeline.run import Run, build_model, choose_checkpoint, directory_of, find_run, tell
+from pipeline.runs import options
+from pipeline.runs.load import build_model, choose_checkpoint, tell
+from pipeline.runs.record import CONFIG, is_run, read_config
+from pipeline.runs.resume import Start, begin
+from pipeline.runs.run import Run, directory_of, find_run
 from pipeline.shipped import CONFIGS
 from pipeline.tracking.patient import PatientWandbLogger
 from pipeline.tracking.secrets import describe

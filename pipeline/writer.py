@@ -21,7 +21,7 @@ from pipeline.decode import Choice, Greedy, Limits, Sample, stream
 from pipeline.decode_text import TextStream, text_of, written
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.models.image_encoders import ImageEncoder
-from pipeline.record import is_run, read_record
+from pipeline.runs.record import is_run, read_record
 from pipeline.state import State
 from pipeline.tasks.classifier import Classifier
 from pipeline.tasks.level_model import LevelModel
@@ -258,15 +258,16 @@ def open_model(name: str, checkpoint: str) -> tuple[Path, Any, str]:
         CheckpointError: no such run or checkpoint.
         ConfigError: a checkpoint is asked for where there is none to choose.
     """
-    from pipeline import exported
-    from pipeline.run import find_run, load_model
+    from pipeline.runs import export
+    from pipeline.runs.load import load_model
+    from pipeline.runs.run import find_run
 
-    whole = exported.is_exported(Path(name))
+    whole = export.is_exported(Path(name))
     if whole and checkpoint != "best":
         raise ConfigError(f"--checkpoint {checkpoint}: the exported model {name} has one set of weights")
     run = Path(name) if whole else find_run(name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return run, (exported.load(run) if whole else load_model(run, checkpoint)).to(device), device
+    return run, (export.load(run) if whole else load_model(run, checkpoint)).to(device), device
 
 
 def vocabulary(file: Path) -> tuple[Tokenizer, int]:

@@ -14,15 +14,15 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from pipeline import record
 from pipeline.callbacks.averaging import WeightAverage
 from pipeline.distributed import signals, snapshot
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.checkpoint import shards
 from pipeline.distributed.collectives import Agreement
 from pipeline.errors import CheckpointError
-from pipeline.journal import plain
 from pipeline.loops import count_validation, rescale, turn_page
+from pipeline.runs import record
+from pipeline.runs.journal import plain
 from pipeline.tracking.journal_logger import JournalLogger, tell
 
 

@@ -47,11 +47,12 @@ class Task(LightningModule):
         Raises:
             CheckpointError: there is none, it is damaged, names foreign code, or is another kind of task.
         """
-        from pipeline import exported
-        from pipeline.run import find_run, load_model
+        from pipeline.runs import export
+        from pipeline.runs.load import load_model
+        from pipeline.runs.run import find_run
 
         where = Path(path)
-        task = exported.load(where) if exported.is_exported(where) else load_model(find_run(str(path)))
+        task = export.load(where) if export.is_exported(where) else load_model(find_run(str(path)))
         if not isinstance(task, cls):
             raise CheckpointError(f"{path} is of {type(task).__name__}, not of {cls.__name__}")
         return task

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import write_durably
-from pipeline.run import Run
+from pipeline.runs.run import Run
 from pipeline.tracking.secrets import without_keys
 
 PATCH = "code.patch"

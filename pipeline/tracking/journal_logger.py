@@ -11,7 +11,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 
-from pipeline.journal import JournalWriter
+from pipeline.runs.journal import JournalWriter
 from pipeline.sound_pictures import Shown
 
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.journal import CLOCK, FILE, parse
-from pipeline.run import Run
+from pipeline.runs.journal import CLOCK, FILE, parse
+from pipeline.runs.run import Run
 from pipeline.tracking import artifacts
 from pipeline.tracking.secrets import describe
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.journal import horizon, parse
+from pipeline.runs.journal import horizon, parse
 
 Record = dict[str, Any]
 TRIES = 2  # of a line that the client refuses, before it is passed over: it must not hold up the others

@@ -18,7 +18,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 
 from pipeline.distributed.launch import started_elsewhere
-from pipeline.run import Run
+from pipeline.runs.run import Run
 from pipeline.tracking import artifacts
 from pipeline.tracking.messages import Messages
 from pipeline.tracking.mirror import Mirror

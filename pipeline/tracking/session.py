@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.journal import FILE
-from pipeline.record import read_config
-from pipeline.run import Run, locked
+from pipeline.runs.journal import FILE
+from pipeline.runs.record import read_config
+from pipeline.runs.run import Run, locked
 from pipeline.tracking.messages import Messages
 from pipeline.tracking.mirror import Mirror
 from pipeline.tracking.weights_and_biases import ONLINE, tracking_of

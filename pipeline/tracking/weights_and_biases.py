@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.record import read_config
-from pipeline.run import Run
+from pipeline.runs.record import read_config
+from pipeline.runs.run import Run
 
 ONLINE, OFFLINE, DISABLED = "online", "offline", "disabled"  # the client's own words
 

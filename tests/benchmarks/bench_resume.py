@@ -24,10 +24,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 import data_prep.text
-from pipeline import journal
 from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.guard import Guard
 from pipeline.distributed.checkpoint import directory as checkpoint
+from pipeline.runs import journal
 
 ROOT = Path(__file__).parents[2]
 WARM = 3  # steps before the clock starts

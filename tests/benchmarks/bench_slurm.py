@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import data_prep.text
-from pipeline import journal
+from pipeline.runs import journal
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # tests are not installed

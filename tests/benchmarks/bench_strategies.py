@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 import data_prep.text
-from pipeline import journal
+from pipeline.runs import journal
 
 ROOT = Path(__file__).parents[2]
 SHARDED = ("fsdp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3")

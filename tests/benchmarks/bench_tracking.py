@@ -20,7 +20,7 @@ import torch
 import yaml
 from torch import nn
 
-from pipeline.run import Run
+from pipeline.runs.run import Run
 from pipeline.tracking.journal_logger import JournalLogger
 from pipeline.tracking.patient import PatientWandbLogger
 

@@ -195,7 +195,7 @@ def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
 @pytest.fixture
 def rows(tmp_path: Path) -> Callable[[str], list[dict[str, Any]]]:
     """`rows(NAME)` is what the journal of run NAME tells of the whole run."""
-    from pipeline import journal
+    from pipeline.runs import journal
 
     return lambda name: journal.read(tmp_path / "runs" / name).rows
 

@@ -123,7 +123,7 @@ def test_whoever_loads_the_run_gets_what_validation_measured(
     fit: Fit, state: State, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from pipeline.cli import main
-    from pipeline.run import choose_checkpoint, load_model
+    from pipeline.runs.load import choose_checkpoint, load_model
 
     assert fit("run", *keys(EXPONENTIAL)) == 0
     run = tmp_path / "runs" / "run"

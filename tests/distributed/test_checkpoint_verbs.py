@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 from pipeline.cli import main
 from pipeline.distributed.checkpoint import directory as checkpoint
-from pipeline.exported import load
 from pipeline.models.gru import GRULanguageModel
 from pipeline.models.lstm import LSTMLanguageModel
-from pipeline.run import load_model
+from pipeline.runs.export import load
+from pipeline.runs.load import load_model
 from pipeline.tasks.language_model import LanguageModel
 
 Fit = Callable[..., int]

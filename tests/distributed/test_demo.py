@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import demo
 from pipeline.cli import main
-from pipeline.journal import JournalWriter
+from pipeline.runs.journal import JournalWriter
 from tests.timeouts import scaled
 
 ROOT = Path(__file__).parent.parent.parent

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import journal
 from pipeline.data.plan import Lanes
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint.directory import name_of, read_state
+from pipeline.runs import journal
 from pipeline.tasks.language_model import LanguageModel
 
 Fit = Callable[..., int]

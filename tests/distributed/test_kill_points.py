@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pipeline.models
-from pipeline import journal
 from pipeline.callbacks import witness
 from pipeline.callbacks.interrupts import BeforeBatch, Interrupt, WhileSaving, WhileValidating
 from pipeline.moments import KILL, SAVING, TERM, Lengths
+from pipeline.runs import journal
 from pipeline.trial import Trial, end_of
 
 TryOut = Callable[..., Trial]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import journal
+from pipeline.runs import journal
 from pipeline.tasks.language_model import LanguageModel
 
 Fit = Callable[..., int]

@@ -50,7 +50,7 @@ def test_any_step_can_be_the_last_before_a_kill_or_a_stop(fit: Fit, state: State
 
 
 def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(fit: Fit, state: State, tmp_path: Path) -> None:
-    from pipeline.journal import read
+    from pipeline.runs.journal import read
 
     keys = ["checkpoints.background", "false"]  # so that it is known which checkpoint a kill leaves
     assert fit("straight", *keys) == 0
@@ -69,7 +69,7 @@ def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(fit: Fit,
 
 
 def test_the_validation_that_a_stop_left_undone_is_whole(fit: Fit, state: State, tmp_path: Path) -> None:
-    from pipeline.journal import read
+    from pipeline.runs.journal import read
 
     assert fit("straight") == 0
     assert fit("cut", die=(signal.SIGTERM, 9)) == 75  # the second validation is due at step 10

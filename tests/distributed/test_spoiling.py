@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import journal
 from pipeline.callbacks.interrupts import BeforeBatch, WhileSaving
 from pipeline.distributed.checkpoint import directory as checkpoint
-from pipeline.run import Run
+from pipeline.runs import journal
+from pipeline.runs.run import Run
 from pipeline.tasks.language_model import LanguageModel
 
 Fit = Callable[..., int]

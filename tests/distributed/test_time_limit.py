@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.callbacks.monitor import Monitor
-from pipeline.journal import read
+from pipeline.runs.journal import read
 
 Fit = Callable[..., int]
 

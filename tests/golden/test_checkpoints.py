@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.cli import main
-from pipeline.moved import new_path
+from pipeline.runs.moved import new_path
 from tests.golden import recorded
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -27,7 +27,7 @@ def state_of(run: Path) -> dict[str, Any]:
 
 def assert_whole(run: Any) -> None:
     """Every step is in the journal, once; every attempt in the record; and all of them are one run of W&B's."""
-    from pipeline.journal import read
+    from pipeline.runs.journal import read
 
     journal, record = read(run.path), run.record
     assert [row["step"] for row in journal.rows if "train/loss" in row] == [2, 4, 6, 8, 10, 12, 14]
@@ -42,7 +42,7 @@ def assert_whole(run: Any) -> None:
 
 def assert_equal(one: Any, two: Any) -> None:
     """Step, weights, optimizer, carried state and the journal's rows are the same numbers."""
-    from pipeline.journal import read
+    from pipeline.runs.journal import read
 
     assert_whole(one)
     left, right = state_of(one.path), state_of(two.path)

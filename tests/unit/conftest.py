@@ -26,7 +26,7 @@ def babbler(tmp_path, monkeypatch):
         loading.asked.append((path, checkpoint))
         return loading.model
 
-    monkeypatch.setattr("pipeline.run.find_run", find_run)
-    monkeypatch.setattr("pipeline.run.load_model", load_model)
+    monkeypatch.setattr("pipeline.runs.run.find_run", find_run)
+    monkeypatch.setattr("pipeline.runs.load.load_model", load_model)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     return loading

@@ -12,8 +12,8 @@ from pipeline import compare
 from pipeline.comparison import COLUMNS, Entry, Group, amount, duration, gather, is_best
 from pipeline.dataset.manifest import Dataset
 from pipeline.errors import CheckpointError, DataError, UserError
-from pipeline.journal import FILE, JournalWriter
 from pipeline.models import kneser_ney
+from pipeline.runs.journal import FILE, JournalWriter
 
 TOPICS, OTHER = "a" * 64, "b" * 64
 

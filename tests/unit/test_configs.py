@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import exported
+from pipeline.runs import export
 from pipeline.training import parse
 
 ROOT = Path(__file__).parents[2] / "configs"
@@ -76,7 +76,7 @@ def test_an_experiment_builds(name: str, dataset_for: Callable[[str], Path]) -> 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "model" in read(name)])
 def test_a_model_can_be_loaded_where_it_was_exported(name: str) -> None:
-    exported._refuse_foreign(read(name)["model"], ROOT / name)
+    export._refuse_foreign(read(name)["model"], ROOT / name)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

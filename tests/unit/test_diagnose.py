@@ -8,7 +8,7 @@ import torch
 
 from pipeline import cli
 from pipeline.diagnose import by_quarter
-from pipeline.run import load_model
+from pipeline.runs.load import load_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUICK = ["--config", str(CONFIGS / "run/cpu.yaml"), "--trainer.max_steps", "4", "--trainer.val_check_interval", "4"]

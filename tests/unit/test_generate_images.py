@@ -32,8 +32,8 @@ def captioner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tokenizer.word(["a red square on a grey street"]).save(str(run / "tokenizer.json"))
     torch.manual_seed(2)
     model = ShowAttendTell(8, 32, lambda width, size: ResNet(width, size, (1, 1), 8), width=16).eval()
-    monkeypatch.setattr("pipeline.run.find_run", lambda name: run)
-    monkeypatch.setattr("pipeline.run.load_model", lambda *_: model)
+    monkeypatch.setattr("pipeline.runs.run.find_run", lambda name: run)
+    monkeypatch.setattr("pipeline.runs.load.load_model", lambda *_: model)
     return run
 
 
@@ -71,6 +71,6 @@ def test_what_cannot_be_is_told(
         with pytest.raises(error, match=said):
             main(["seen", *arguments])
     blind = ShowAndTell(8, 32, lambda width, size: ResNet(width, size, (1, 1), 8), width=16).eval()
-    monkeypatch.setattr("pipeline.run.load_model", lambda *_: blind)
+    monkeypatch.setattr("pipeline.runs.load.load_model", lambda *_: blind)
     with pytest.raises(CheckpointError, match="reads its source once"):
         main(["seen", "--image", photographs[0], "--attention", str(tmp_path / "heat.png")])

@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.comparison import Entry, Group
 from pipeline.curves import Axis, Chart, Curve, axes, path, svg, thinned, ticks
-from pipeline.journal import JournalWriter, Series, read
 from pipeline.page import render
+from pipeline.runs.journal import JournalWriter, Series, read
 from pipeline.seeds import together
 from tests.timeouts import scaled
 

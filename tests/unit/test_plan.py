@@ -7,8 +7,8 @@ import pytest
 
 from pipeline import plan, training
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.journal import JournalWriter
-from pipeline.run import Run
+from pipeline.runs.journal import JournalWriter
+from pipeline.runs.run import Run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.comparison import RANK, Entry, Group, gather, shown
 from pipeline.curves import Axis, Curve, area
-from pipeline.journal import Journal, JournalWriter, Series, read
+from pipeline.runs.journal import Journal, JournalWriter, Series, read
 from pipeline.seeds import QUANTILES, curve, interval, merged, together, with_ranks
 
 

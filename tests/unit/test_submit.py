@@ -10,8 +10,8 @@ import yaml
 from pipeline import cancel, cli, jobs, logs, status
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.job_script import LEAD, lead
-from pipeline.journal import JournalWriter
-from pipeline.run import Run
+from pipeline.runs.journal import JournalWriter
+from pipeline.runs.run import Run
 from pipeline.submit import main
 
 COMMANDS = {

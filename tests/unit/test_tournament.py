@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import cli, compare, resume, tournament, training
+from pipeline import cli, compare, tournament, training
 from pipeline.distributed import signals
 from pipeline.entrants import entrants_of, read, words
 from pipeline.errors import ConfigError
-from pipeline.run import Run
+from pipeline.runs import resume
+from pipeline.runs.run import Run
 
 REPOSITORY = Path(__file__).parents[2]
 SHIPPED = sorted((REPOSITORY / "configs" / "tournament").glob("*.yaml"))
@@ -141,7 +142,7 @@ def test_a_run_that_another_process_trains_is_waited_for(
     [lstm, _] = entrants_of(read(write()))
     match = tournament.Match("small", lstm, 1)
     monkeypatch.setattr(signals, "requested", iter([None, None, None, signal.SIGTERM]).__next__)
-    monkeypatch.setattr("pipeline.run.locked", lambda held: False)
+    monkeypatch.setattr("pipeline.runs.run.locked", lambda held: False)
     assert not tournament.wait_for(match)
     assert capsys.readouterr().out.count("waiting") == 1
 

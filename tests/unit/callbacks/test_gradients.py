@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pipeline.callbacks.gradients import BINS, Gradients, histogram
-from pipeline.journal import FILE
+from pipeline.runs.journal import FILE
 from pipeline.tracking.journal_logger import JournalLogger
 
 

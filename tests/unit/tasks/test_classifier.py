@@ -7,10 +7,11 @@ import pytest
 import torch
 import yaml
 
-from pipeline import run, training
+from pipeline import training
 from pipeline.cli import main
 from pipeline.metrics import Confusion
 from pipeline.models.keywords import ConvKeywords, LSTMKeywords, TransformerKeywords
+from pipeline.runs.run import Run
 from pipeline.tasks.classifier import Classifier
 
 MODELS = {"ConvKeywords": ConvKeywords, "LSTMKeywords": LSTMKeywords, "TransformerKeywords": TransformerKeywords}
@@ -58,7 +59,7 @@ def test_it_learns_which_key_was_pressed(
     right = sum(counts[at][at] for at in range(16))
     assert 100 * right / sum(map(sum, counts)) == pytest.approx(accuracy, abs=1e-3)
     assert isinstance(Classifier.from_pretrained(Path("runs/keys")), MODELS[model])
-    assert run.Run(Path("runs/keys")).record["linked"] == {"classes": 16, "rate": 8000}
+    assert Run(Path("runs/keys")).record["linked"] == {"classes": 16, "rate": 8000}
     assert main(["checkpoint", "export", "keys", "--output", "out"]) == 0
     assert isinstance(Classifier.from_pretrained(Path("out")), MODELS[model])
     assert "unroll generate out --audio FILE" in Path("out/README.md").read_text()

@@ -11,8 +11,8 @@ import pytest
 import wandb
 import yaml
 
-from pipeline.journal import JournalWriter
-from pipeline.run import Run
+from pipeline.runs.journal import JournalWriter
+from pipeline.runs.run import Run
 from tests.unit.tracking.server import Server, handler
 
 KEY = "5ecre7" * 7  # of the form that an account's key has

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from pipeline.journal import FILE
+from pipeline.runs.journal import FILE
 from pipeline.tracking.mirror import Mirror
 
 

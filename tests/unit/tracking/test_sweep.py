@@ -12,7 +12,7 @@ import pytest
 from pipeline import sweep
 from pipeline.distributed import rendezvous
 from pipeline.errors import ConfigError
-from pipeline.run import Run
+from pipeline.runs.run import Run
 
 ARGUMENTS = ["--config", "a.yaml", "--run", "swept", "--sweep", "me/p/abc"]
 

@@ -8,9 +8,9 @@ import pytest
 
 from pipeline import cli
 from pipeline.errors import CheckpointError
-from pipeline.record import read_record
+from pipeline.runs.record import read_record
 
-RUNS = Path(__file__).parents[2] / "tests" / "fixtures" / "runs_0_1"
+RUNS = Path(__file__).parents[3] / "tests" / "fixtures" / "runs_0_1"
 
 
 def test_a_run_of_a_later_format_is_refused_in_one_line(

@@ -19,8 +19,8 @@ import pipeline.data
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.resume import Start, _describe, begin, decides, is_over
-from pipeline.run import Run
+from pipeline.runs.resume import Start, _describe, begin, decides, is_over
+from pipeline.runs.run import Run
 
 
 def test_how_much_a_device_takes_at_once_may_change_for_every_kind_of_data() -> None:

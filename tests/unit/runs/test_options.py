@@ -19,11 +19,12 @@ from jsonargparse import _typehints
 from lightning.pytorch import LightningDataModule, LightningModule
 
 import pipeline
-from pipeline import options, plan, training
-from pipeline.resume import kept_config
-from pipeline.run import build_model
+from pipeline import plan, training
+from pipeline.runs import options
+from pipeline.runs.load import build_model
+from pipeline.runs.resume import kept_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 LSTM = CONFIGS / "text" / "lstm.yaml"
 ZAREMBA = CONFIGS / "text" / "published" / "ptb_lstm_medium.yaml"
 DROPPED = "model.init_args.optimizer: torch.optim.SGD replaces torch.optim.AdamW, whose options are dropped: "
@@ -326,4 +327,4 @@ def test_private_names_of_jsonargparse_are_those_of_its_version() -> None:
     with options.of_their_class():
         assert all(getattr(*name) is not each for name, each in zip(names, before, strict=True))
     assert [getattr(*name) for name in names] == before
-    assert version("jsonargparse").startswith("4.53."), "compare pipeline/options.py with the new version"
+    assert version("jsonargparse").startswith("4.53."), "compare pipeline/runs/options.py with the new version"

@@ -10,8 +10,6 @@ runs/NAME/config.yaml     the resolved config
 
 import datetime
 import fcntl
-import importlib
-import inspect
 import json
 import os
 import secrets
@@ -19,14 +17,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline import record
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.runs import record
 
 RUNS = Path("runs")
 SWEEP = "sweep.json"
@@ -206,92 +204,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None
-
-
-def choose_checkpoint(run: Path, which: str) -> Path:
-    """The checkpoint that `which` names, verified.
-
-    Args:
-        run: the run's directory.
-        which: `best` (by the run's `checkpoints.metric`, the last where none was validated), `last`, or a path.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    from pipeline.distributed.checkpoint import directory as checkpoint
-
-    if which not in ("best", "last"):
-        checkpoint.verify(Path(which))
-        return Path(which)
-    best = []
-    if which == "best":
-        best = checkpoint.by_metric(run / "checkpoints", record.read_config(run)["checkpoints"]["metric"])
-    if best:
-        checkpoint.verify(best[0][1])
-        return best[0][1]
-    found = checkpoint.latest(run / "checkpoints", lambda line: print(line, file=sys.stderr))
-    if found is None:
-        raise CheckpointError(f"run {run.name} has no checkpoint yet")
-    return found[0]
-
-
-def load_model(run: Path, checkpoint: str = "best") -> Any:
-    """The task of a run with the weights of one of its checkpoints, in evaluation mode, on the CPU.
-
-    Args:
-        run: the run's directory.
-        checkpoint: `best`, `last` or a path, as `choose_checkpoint` takes it.
-
-    Raises:
-        CheckpointError: no checkpoint, a damaged one, or weights of another model.
-    """
-    from pipeline.distributed.checkpoint.averaged import prefer_average
-    from pipeline.distributed.checkpoint.directory import read_state
-
-    chosen = choose_checkpoint(run, checkpoint)
-    model = build_model(model_config(run))
-    state = read_state(chosen)
-    try:
-        prefer_average(state, model, chosen.name)
-        model.load_state_dict(state["state_dict"])
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{chosen} does not fit the model of {run / 'config.yaml'}: {error}") from error
-    return model.eval()
-
-
-def model_config(run: Path) -> dict[str, Any]:
-    """Class and arguments of a run's model, with those that its data decided, without files that it began with."""
-    config: dict[str, Any] = _without_weights(record.read_config(run)["model"])
-    return tell(config, record.read_record(run)["linked"])
-
-
-def tell(config: dict[str, Any], linked: Mapping[str, Any]) -> dict[str, Any]:
-    """Class and arguments of a model, with what its data decided where the class takes it."""
-    module, _, name = config["class_path"].rpartition(".")
-    bases = getattr(importlib.import_module(module), name).__mro__
-    takes = {parameter for base in bases for parameter in inspect.signature(base.__init__).parameters}
-    told = {name: value for name, value in linked.items() if name in takes}
-    return {**config, "init_args": {**(config.get("init_args") or {}), **told}}
-
-
-def _without_weights(config: Any) -> Any:
-    """The config of a model that is trained: its weights are in its checkpoints."""
-    if isinstance(config, list):
-        return [_without_weights(part) for part in config]
-    if not isinstance(config, dict):
-        return config
-    return {name: None if name == "weights" else _without_weights(part) for name, part in config.items()}
-
-
-def build_model(config: dict[str, Any]) -> Any:
-    """The task that a config names, with new weights."""
-    from jsonargparse import ArgumentParser
-    from lightning.pytorch import LightningModule
-
-    from pipeline import options
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningModule, "model")
-    with options.of_their_class():
-        parsed = parser.parse_object({"model": config})
-    return parser.instantiate_classes(parsed).model

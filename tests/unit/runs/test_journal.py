@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from pipeline import journal
-from pipeline.journal import JournalWriter, read
+from pipeline.runs import journal
+from pipeline.runs.journal import JournalWriter, read
 
 
 def write_steps(writer, attempt, steps, key="train/loss"):
@@ -145,7 +145,7 @@ def test_a_full_disk_raises_and_the_next_record_starts_on_a_line_of_its_own(tmp_
 
 def test_a_killed_writer_leaves_every_line_that_it_finished(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from pipeline.journal import JournalWriter\n"
+        "import sys; from pathlib import Path; from pipeline.runs.journal import JournalWriter\n"
         f"writer = JournalWriter(Path({str(tmp_path)!r}))\n"
         "for step in range(10**9):\n"
         "    writer.metrics(1, step, step, 0.0, {'train/loss': 1.0})\n"
@@ -162,7 +162,7 @@ def test_a_killed_writer_leaves_every_line_that_it_finished(tmp_path):
 
 
 def test_the_journal_needs_neither_torch_nor_lightning():
-    program = "import sys, pipeline.journal; print(sorted({'torch', 'lightning', 'wandb'} & set(sys.modules)))"
+    program = "import sys, pipeline.runs.journal; print(sorted({'torch', 'lightning', 'wandb'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.errors import CheckpointError
 from pipeline.files import write_durably
-from pipeline.moved import renamed
+from pipeline.runs.moved import renamed
 
 RECORD, CONFIG = "run.json", "config.yaml"
 FORMAT = 1  # of run.json

@@ -24,9 +24,10 @@ from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.checkpoint.averaged import AVERAGED
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.files import sync
-from pipeline.moved import renamed
-from pipeline.record import SERIES
-from pipeline.run import Run, build_model, choose_checkpoint, load_model, model_config
+from pipeline.runs.load import build_model, choose_checkpoint, load_model, model_config
+from pipeline.runs.moved import renamed
+from pipeline.runs.record import SERIES
+from pipeline.runs.run import Run
 
 WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.yaml", "tokenizer.json", "README.md"
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")

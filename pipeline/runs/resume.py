@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline import record
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.launch import world_size
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.run import Run
+from pipeline.runs import record
+from pipeline.runs.run import Run
 
 # what decides which run this is: what it learns, from what, and where its epochs end
 DECIDING = ("model.", "data.", "seed_everything", "trainer.limit_train_batches", "trainer.overfit_batches")

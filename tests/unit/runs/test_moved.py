@@ -12,10 +12,10 @@ import yaml
 
 from pipeline import cli
 from pipeline.distributed.checkpoint.directory import read_state
-from pipeline.moved import MOVED, complaint, new_path, renamed
+from pipeline.runs.moved import MOVED, complaint, new_path, renamed
 from pipeline.tasks.task import Task
 
-LAYOUT = Path(__file__).parents[2] / "tests" / "fixtures" / "runs_0_1"
+LAYOUT = Path(__file__).parents[3] / "tests" / "fixtures" / "runs_0_1"
 EXPECTED = json.loads((LAYOUT / "expected.json").read_text())
 RUNS = sorted(EXPECTED)
 
