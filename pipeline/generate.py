@@ -16,7 +16,7 @@ from pipeline.runs.record import SERIES, read_record
 from pipeline.runs.run import find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
-    from pipeline.decode import Choice, Limits
+    from pipeline.generation.sampling import Choice, Limits
 
 BEAM = ("n_best", "length_penalty", "coverage_penalty")
 GOES_WITH = {**dict.fromkeys(BEAM, "beam"), "lm": "audio", "lm_weight": "lm", "lm_bonus": "lm", "seconds": "out"}
@@ -151,7 +151,7 @@ def settings(arguments: argparse.Namespace) -> "tuple[Choice | None, Limits]":
     Raises:
         ConfigError: settings that cannot be, or that contradict each other.
     """
-    from pipeline.decode import Limits
+    from pipeline.generation.sampling import Limits
 
     for name, other in GOES_WITH.items():
         if name in arguments.given and other not in arguments.given:
@@ -177,8 +177,8 @@ def settings(arguments: argparse.Namespace) -> "tuple[Choice | None, Limits]":
 
 def chosen(arguments: argparse.Namespace) -> "Choice | None":
     """The way of choosing that the options name; options of another way are refused."""
-    from pipeline.decode import Greedy, Sample
-    from pipeline.decode_beam import Beam
+    from pipeline.generation.beam import Beam
+    from pipeline.generation.sampling import Greedy, Sample
 
     cuts = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p")}
     cuts = {name: value for name, value in cuts.items() if value is not None}

@@ -16,10 +16,10 @@ from torch import Tensor
 from pipeline.arguments import refuse
 from pipeline.dataset.codecs import audio
 from pipeline.dataset.manifest import MANIFEST, Dataset
-from pipeline.decode import Choice, Greedy, Limits, generate
-from pipeline.decode_ctc import BestPath, Language, PrefixBeam, Read, Search
-from pipeline.decode_text import text_of
 from pipeline.errors import ConfigError, DataError
+from pipeline.generation.ctc import BestPath, Language, PrefixBeam, Read, Search
+from pipeline.generation.sampling import Choice, Greedy, Limits, generate
+from pipeline.generation.text_stream import text_of
 from pipeline.models.kneser_ney import KneserNey
 from pipeline.tasks.classifier import Classifier
 from pipeline.tasks.language_model import LanguageModel

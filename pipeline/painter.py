@@ -15,8 +15,8 @@ from PIL.Image import Image
 from pipeline.arguments import refuse
 from pipeline.dataset.codecs.image import ImageError, load
 from pipeline.dataset.codecs.pixel_levels import quantise, values
-from pipeline.decode import Sample, Stepwise
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.generation.sampling import Sample, Stepwise
 from pipeline.tasks.pixel_model import PixelModel
 from pipeline.writer import EOS, UNK, open_model, vocabulary
 

@@ -96,7 +96,7 @@ def reached(
 ) -> Iterator[tuple[float, float]]:
     """The mean return of a run for each setting, and the standard error of that mean."""
     from pipeline.dataset.environments import make
-    from pipeline.rollout import play
+    from pipeline.generation.rollout import play
     from pipeline.runs.load import load_model
 
     policy = load_model(find_run(name), arguments.checkpoint)

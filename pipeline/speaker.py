@@ -15,8 +15,8 @@ import numpy as np
 from pipeline.arguments import refuse
 from pipeline.dataset.codecs import audio
 from pipeline.dataset.codecs.audio import END, LEVELS
-from pipeline.decode import Greedy, Limits, Sample, Stepwise, stream
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.generation.sampling import Greedy, Limits, Sample, Stepwise, stream
 from pipeline.tasks.wave_model import WaveModel
 from pipeline.writer import EOS, UNK, open_model, vocabulary
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from pipeline.attention_pictures import against, photograph
 from pipeline.data.pairs import padded
 from pipeline.dataset.codecs.image import ImageError, View, load, montage, pixels, square
-from pipeline.decode import Choice, Greedy, Limits, Sample, stream
-from pipeline.decode_text import TextStream, text_of, written
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, stream
+from pipeline.generation.text_stream import TextStream, text_of, written
 from pipeline.models.image_encoders import ImageEncoder
 from pipeline.runs.record import is_run, read_record
 from pipeline.state import State

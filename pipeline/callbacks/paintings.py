@@ -7,8 +7,8 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from pipeline.decode import Sample
 from pipeline.distributed.strategies import Sharded
+from pipeline.generation.sampling import Sample
 
 
 class Paintings(Callback):

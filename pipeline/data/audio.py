@@ -21,8 +21,8 @@ from pipeline.data.plan import NO_SAMPLE, Ids, Slice
 from pipeline.dataset.codecs.audio import decode
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
-from pipeline.decode_text import written
 from pipeline.errors import ConfigError
+from pipeline.generation.text_stream import written
 from pipeline.sound_pictures import shown
 
 COLUMNS = 3  # spectrograms in a row of a picture

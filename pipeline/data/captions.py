@@ -23,8 +23,8 @@ from pipeline.data.plan import NO_SAMPLE, Ids, Slice
 from pipeline.dataset.codecs.image import ImageError, View, load, pixels, square
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
-from pipeline.decode_text import written
 from pipeline.errors import ConfigError, SampleError
+from pipeline.generation.text_stream import written
 
 
 class Views:

@@ -18,8 +18,8 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.data.plan import NO_SAMPLE, Bucketed, Ids, Plan, Share, Slice
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
-from pipeline.decode_text import written
 from pipeline.errors import ConfigError
+from pipeline.generation.text_stream import written
 
 
 class Pairs:

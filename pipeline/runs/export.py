@@ -39,7 +39,7 @@ TRUSTED = tuple(
         "pipeline.optim",
         "pipeline.scores",
         "pipeline.caption_scores",
-        "pipeline.decode_ctc",
+        "pipeline.generation.ctc",
         "pipeline.outcomes",
         "torch.nn",
         "torch.optim",

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 MOVED: dict[str, str] = {
+    "pipeline.decode_ctc": "pipeline.generation.ctc",
     "pipeline.strategies": "pipeline.distributed.strategies",
     "pipeline.strategies.data_parallel": "pipeline.distributed.strategies.data_parallel",
     "pipeline.strategies.fully_sharded": "pipeline.distributed.strategies.fully_sharded",

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from pipeline import state as states
 from pipeline.data.batch import IGNORE, TokenBatch
-from pipeline.decode import Limits, Sample, generate
 from pipeline.documents import read_documents
+from pipeline.generation.sampling import Limits, Sample, generate
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction

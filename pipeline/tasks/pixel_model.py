@@ -20,7 +20,7 @@ from torch import nn
 
 from pipeline.callbacks.paintings import Paintings
 from pipeline.dataset.codecs.pixel_levels import album, picture
-from pipeline.decode import Limits, Stepwise, stream
+from pipeline.generation.sampling import Limits, Stepwise, stream
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.level_model import LevelModel
 from pipeline.tasks.token_prediction import TokenHead

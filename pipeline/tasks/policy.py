@@ -173,7 +173,7 @@ class Policy(Task):
     def _play(self, place: Mapping[str, Any], seed: int) -> float:
         """The mean return of the episodes, which the processes share."""
         from pipeline.dataset.environments import make
-        from pipeline.rollout import play
+        from pipeline.generation.rollout import play
 
         numbers = range(self.playing.episodes)
         if not isinstance(self.trainer.strategy, Sharded):  # else no process can compute without the others

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from pipeline.data.batch import PairBatch
-from pipeline.decode import Choice, Greedy, Limits, Sample, generate
-from pipeline.decode_beam import Beam
 from pipeline.distributed.strategies import Sharded
+from pipeline.generation.beam import Beam
+from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, generate
 from pipeline.metrics import Score
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State

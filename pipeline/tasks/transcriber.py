@@ -20,9 +20,9 @@ from torch.nn import functional
 
 from pipeline.callbacks.samples import Samples
 from pipeline.data.batch import IGNORE, PairBatch
-from pipeline.decode_ctc import BestPath, Search
 from pipeline.distributed.strategies import Sharded
 from pipeline.errors import DataError
+from pipeline.generation.ctc import BestPath, Search
 from pipeline.metrics import Score, TokenLoss
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.task import Task

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from pipeline.decode_text import text_of
 from pipeline.files import write_durably
+from pipeline.generation.text_stream import text_of
 from pipeline.metrics import Score
 
 NOTHING: Mapping[str, str] = {}

@@ -26,7 +26,7 @@ from pipeline.data.audio import AudioDataModule
 from pipeline.data.plan import MicroBatches, Share
 from pipeline.data.waves import WaveDataModule
 from pipeline.dataset.codecs.audio import END
-from pipeline.decode import Greedy, Limits, stream
+from pipeline.generation.sampling import Greedy, Limits, stream
 from pipeline.models.kneser_ney import KneserNey, measure
 from pipeline.models.spectrogram import LogMel
 from pipeline.models.transcribers import LSTMTranscriber

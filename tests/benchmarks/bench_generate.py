@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pipeline.architectures import networks
-from pipeline.decode import Greedy, Limits, stream
+from pipeline.generation.sampling import Greedy, Limits, stream
 from pipeline.state import State, size_in_bytes
 from pipeline.tasks.language_model import LanguageModel
 

@@ -27,8 +27,8 @@ from data_prep import pairs
 from pipeline import state as states
 from pipeline.data.batch import IGNORE
 from pipeline.data.pairs import PairsDataModule, padded
-from pipeline.decode import Limits
-from pipeline.decode_beam import Beam
+from pipeline.generation.beam import Beam
+from pipeline.generation.sampling import Limits
 from pipeline.models.translators import AttentionTranslator, LSTMTranslator, TransformerTranslator
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence
 

@@ -20,8 +20,8 @@ import data_prep.trajectories
 from pipeline.data.plan import MicroBatches, Share
 from pipeline.data.trajectories import TrajectoriesDataModule
 from pipeline.dataset.environments import make
+from pipeline.generation.rollout import play
 from pipeline.models.policies import LSTMPolicy
-from pipeline.rollout import play
 
 CONTEXT, ROWS, BATCHES = 32, 64, 300
 

@@ -102,7 +102,7 @@ def test_other_precisions_and_compiled_layers_train(precision: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["lstm", "transformer"])
 def test_it_writes_what_it_writes_on_the_cpu(name: str, tmp_path: Path, tiny_text_dataset: Path) -> None:
-    from pipeline.decode import Greedy, Limits, generate
+    from pipeline.generation.sampling import Greedy, Limits, generate
     from pipeline.runs.load import load_model
 
     assert fit(tmp_path, tiny_text_dataset, "writes", name, "trainer.precision", "32-true") == 0

@@ -8,10 +8,10 @@ import sys
 import pytest
 from tokenizers import Tokenizer, models
 
-from pipeline.decode import Greedy, Limits, generate
-from pipeline.decode_text import text_of
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.generate import main
+from pipeline.generation.sampling import Greedy, Limits, generate
+from pipeline.generation.text_stream import text_of
 from tests.unit.babbling import Babbler, character_tokenizer, word_tokenizer
 
 

@@ -15,7 +15,7 @@ import torch
 from pipeline.cli import main
 from pipeline.data.audio import AudioDataModule
 from pipeline.dataset.codecs.audio import decode
-from pipeline.decode_ctc import BestPath, PrefixBeam
+from pipeline.generation.ctc import BestPath, PrefixBeam
 from pipeline.listener import Listener, counted
 from pipeline.models.keywords import ConvKeywords
 from pipeline.models.transcribers import ListenAttendSpell, LSTMTranscriber

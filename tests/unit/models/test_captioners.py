@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pipeline.data.batch import IGNORE
-from pipeline.decode import Greedy, Limits, generate
-from pipeline.decode_beam import Beam
+from pipeline.generation.beam import Beam
+from pipeline.generation.sampling import Greedy, Limits, generate
 from pipeline.models.captioners import ShowAndTell, ShowAttendTell, TransformerCaptioner
 from pipeline.models.image_encoders import PatchTransformer, ResNet
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence

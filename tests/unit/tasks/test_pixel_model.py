@@ -14,8 +14,8 @@ from PIL import Image
 from pipeline.cli import main
 from pipeline.data.pixels import PixelDataModule
 from pipeline.dataset.codecs.pixel_levels import picture, quantise
-from pipeline.decode import Greedy, Sample
 from pipeline.errors import ConfigError
+from pipeline.generation.sampling import Greedy, Sample
 from pipeline.models.lstm import LSTM
 from pipeline.models.pixel_cnn import PixelCNN, PixelCNNModel
 from pipeline.models.row_lstm import RowLSTMModel

@@ -11,9 +11,9 @@ from torch import Tensor
 from pipeline.attention_pictures import CELL, label
 from pipeline.data.batch import IGNORE
 from pipeline.data.pairs import PairsDataModule
-from pipeline.decode import Greedy, Limits, generate
-from pipeline.decode_beam import Beam
-from pipeline.decode_text import written
+from pipeline.generation.beam import Beam
+from pipeline.generation.sampling import Greedy, Limits, generate
+from pipeline.generation.text_stream import written
 from pipeline.models.translators import AttentionTranslator, LSTMTranslator, TransformerTranslator
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence
 from pipeline.tasks.token_prediction import TokenHead

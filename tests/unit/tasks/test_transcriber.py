@@ -17,8 +17,8 @@ from pipeline.cli import main
 from pipeline.data.audio import AudioDataModule
 from pipeline.data.batch import IGNORE
 from pipeline.data.plan import NO_SAMPLE, Slice
-from pipeline.decode_ctc import PrefixBeam, collapsed
 from pipeline.errors import DataError
+from pipeline.generation.ctc import PrefixBeam, collapsed
 from pipeline.models.listening import Ear
 from pipeline.models.transcribers import (
     ConformerTranscriber,

@@ -11,7 +11,7 @@ import torch
 from pipeline.cli import main
 from pipeline.data.waves import WaveDataModule
 from pipeline.dataset.codecs import audio
-from pipeline.decode import Greedy, Limits
+from pipeline.generation.sampling import Greedy, Limits
 from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.models.waves import WaveLSTM, WaveNet
 from pipeline.speaker import Speaker

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from pipeline.decode_prompts import Device, Forward, Prompts, read, repeat, step
+from pipeline.generation.prompts import Device, Forward, Prompts, read, repeat, step
 from pipeline.state import State
 
 

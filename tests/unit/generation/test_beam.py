@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from pipeline.decode import Greedy, Limits, generate
-from pipeline.decode_beam import Beam
+from pipeline.generation.beam import Beam
+from pipeline.generation.sampling import Greedy, Limits, generate
 from tests.unit.tables import VOCAB, Table, every_text, prompts_of_unequal_lengths, repeats
 
 

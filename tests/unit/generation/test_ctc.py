@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.decode_ctc import BestPath, PrefixBeam, Read, collapsed
+from pipeline.generation.ctc import BestPath, PrefixBeam, Read, collapsed
 from pipeline.models.kneser_ney import KneserNey
 from pipeline.models.lstm import LSTMLanguageModel
 

@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from pipeline.decode import Hypothesis, Limits, allowed
-from pipeline.decode_prompts import Device, Forward, Prompts, read, step
+from pipeline.generation.prompts import Device, Forward, Prompts, read, step
+from pipeline.generation.sampling import Hypothesis, Limits, allowed
 from pipeline.state import State, select
 
 

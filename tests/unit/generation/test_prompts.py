@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.decode_prompts import Prompts, read, repeat, step
+from pipeline.generation.prompts import Prompts, read, repeat, step
 
 
 def test_prompts_are_filled_up_and_share_their_first_positions() -> None:

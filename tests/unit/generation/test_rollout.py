@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.dataset.environments import KEY_TO_DOOR, make
 from pipeline.errors import ConfigError
+from pipeline.generation.rollout import play
 from pipeline.models.bag_of_words import BagOfWords
 from pipeline.models.conv import ConvNet
 from pipeline.models.gru import GRU
@@ -18,7 +19,6 @@ from pipeline.models.lstm import LSTM
 from pipeline.models.ngram import NGram
 from pipeline.models.rnn import RNN
 from pipeline.models.transformer import Transformer
-from pipeline.rollout import play
 from pipeline.tasks.policy import Policy
 
 DOOR = partial(make, KEY_TO_DOOR, {"keys": 3, "delay": [1, 6]})

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import pipeline.models
-from pipeline.decode import Greedy, Limits, Sample, generate, stream
-from pipeline.decode_beam import Beam
+from pipeline.generation.beam import Beam
+from pipeline.generation.sampling import Greedy, Limits, Sample, generate, stream
 from pipeline.tasks.task import Task
 from tests.unit.tables import VOCAB, Table, prompts_of_unequal_lengths, repeats
 

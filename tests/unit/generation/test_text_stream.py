@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.decode_text import TextStream, text_of, written
+from pipeline.generation.text_stream import TextStream, text_of, written
 from tests.unit import babbling
 from tests.unit.babbling import CORPUS, byte_tokenizer, word_tokenizer
 
