@@ -21,10 +21,12 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: no such run, or one that has no written texts.
     """
-    from pipeline import scores
-    from pipeline.metrics import Score
+    from pipeline.evaluation import text_scores
+    from pipeline.evaluation.metrics import Score
 
-    known = {name: kind for name, kind in vars(scores).items() if isinstance(kind, type) and issubclass(kind, Score)}
+    known = {
+        name: kind for name, kind in vars(text_scores).items() if isinstance(kind, type) and issubclass(kind, Score)
+    }
     known.pop("Score")
     parser = Parser(prog="unroll by-length", description=__doc__.split("\n")[0])
     add = parser.add_argument

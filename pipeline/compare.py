@@ -150,8 +150,8 @@ def linear(group: Group, path: Path, cache: Path) -> Entry:
         return Entry(**json.loads(kept.read_text()))
     except (OSError, ValueError, TypeError):
         pass  # not fitted yet, or not readable: fit
-    from pipeline.baselines import linear_errors
     from pipeline.data.series import SeriesDataModule
+    from pipeline.evaluation.forecast_baselines import linear_errors
 
     data = SeriesDataModule(path, context, group.horizon or 1)
     if data.dataset.checksum != group.checksum:

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from pipeline.comparison import Entry, Group, amount, duration
-from pipeline.curves import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, label, ticks
+from pipeline.evaluation.plots.curves import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, label, ticks
 
 LINE = 24  # least distance of two names, one above the other
 APART = 1.1  # times the least cost that the greatest must be for a chart to tell anything

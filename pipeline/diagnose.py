@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.runs.run import find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
-    from pipeline.diagnosis import Diagnosis
+    from pipeline.evaluation.diagnosis import Diagnosis
 
 FILES = "diagnosis.json", "diagnosis.png"  # in the directory of a run
 
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     """
     options = _parser().parse_args(argv)
     runs = {name: find_run(name) for name in options.runs}
-    from pipeline.diagnosis_pictures import picture
+    from pipeline.evaluation.plots.diagnosis import picture
 
     found: dict[str, Diagnosis] = {}
     for name, run in runs.items():
@@ -61,7 +61,7 @@ def _diagnose(run: Path, options: argparse.Namespace) -> Any:
     """The diagnosis of a run, and the attention to draw."""
     import torch
 
-    from pipeline.diagnosis import chosen, diagnose
+    from pipeline.evaluation.diagnosis import chosen, diagnose
     from pipeline.runs.load import load_model
     from pipeline.training import parse, quieten
 

@@ -20,8 +20,8 @@ from pipeline.dataset.codecs.time_series import Findings, Frame, Layout, filled,
 from pipeline.errors import ConfigError, DataError
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
-    from pipeline.chart import Panel
-    from pipeline.forecast_errors import Forecast
+    from pipeline.evaluation.forecast_errors import Forecast
+    from pipeline.evaluation.plots.forecast import Panel
 
 
 class Window(NamedTuple):
@@ -58,7 +58,7 @@ def main(argv: list[str], record: Mapping[str, Any]) -> int:
     try:
         _write(rows, arguments.output)
         if arguments.picture:
-            from pipeline.chart import drawing
+            from pipeline.evaluation.plots.forecast import drawing
 
             arguments.picture.write_text(drawing(list(panels(windows, said, about["scaling"], horizon))))
     except OSError as error:
@@ -129,7 +129,7 @@ def say(
     import torch
 
     from pipeline.data.batch import SeriesBatch
-    from pipeline.forecast_errors import Forecast, summary
+    from pipeline.evaluation.forecast_errors import Forecast, summary
 
     context, known = (
         torch.from_numpy(np.stack([getattr(window, name) for window in windows])) for name in ("context", "known")
@@ -159,7 +159,7 @@ def panels(
     windows: Sequence[Window], said: "Forecast", scaling: Mapping[str, Sequence[float]], horizon: int
 ) -> "Iterator[Panel]":
     """What is drawn: the last steps of each history, and the forecast."""
-    from pipeline.chart import Panel
+    from pipeline.evaluation.plots.forecast import Panel
 
     for row, window in enumerate(windows):
         mean, deviation = scaling[window.name]

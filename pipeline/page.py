@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline import costs, seeds
 from pipeline.comparison import Column, Entry, Group, is_best, shown
-from pipeline.curves import COLOURS, DASHES, Chart, Curve, svg, thinned
+from pipeline.evaluation.plots.curves import COLOURS, DASHES, Chart, Curve, svg, thinned
 from pipeline.runs.journal import Series
 
 HERE = Path(__file__).parent

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.runs.run import find_run
 
 if TYPE_CHECKING:
-    from pipeline.diagnosis_pictures import Points
+    from pipeline.evaluation.plots.diagnosis import Points
 
 
 class Setting(NamedTuple):
@@ -131,7 +131,7 @@ def table(settings: Sequence[Setting], cells: dict[str, list[tuple[float, float]
 
 def _draw(settings: Sequence[Setting], cells: dict[str, list[tuple[float, float]]], file: Path) -> None:
     """The mean returns as lines, a line a run."""
-    from pipeline.diagnosis_pictures import chart
+    from pipeline.evaluation.plots.diagnosis import chart
 
     place, under = (0, "return asked for") if settings[0].asked != settings[-1].asked else (1, "delay")
     lines: dict[str, Points] = {

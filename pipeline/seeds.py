@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from pipeline.comparison import QUALITY, Entry, Group, grouped
-from pipeline.curves import Band
+from pipeline.evaluation.plots.curves import Band
 from pipeline.runs.journal import Series
 
 QUANTILES = (

@@ -14,10 +14,10 @@ from PIL.Image import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pipeline.attention_pictures import against, photograph
 from pipeline.data.pairs import padded
 from pipeline.dataset.codecs.image import ImageError, View, load, montage, pixels, square
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.evaluation.plots.attention import against, photograph
 from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, stream
 from pipeline.generation.text_stream import TextStream, text_of, written
 from pipeline.models.image_encoders import ImageEncoder

@@ -9,10 +9,10 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from pipeline.diagnosis import check, chosen, diagnose
-from pipeline.diagnosis_pictures import picture
 from pipeline.distributed.strategies import Sharded
 from pipeline.errors import ConfigError
+from pipeline.evaluation.diagnosis import check, chosen, diagnose
+from pipeline.evaluation.plots.diagnosis import picture
 from pipeline.tracking.journal_logger import JournalLogger
 
 SEQUENCES = 8

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from pipeline.chart import Panel, drawing
 from pipeline.dataset.codecs.time_grid import Grid
 from pipeline.distributed.strategies import Sharded
-from pipeline.forecast_errors import summary
+from pipeline.evaluation.forecast_errors import summary
+from pipeline.evaluation.plots.forecast import Panel, drawing
 
 
 class Forecasts(Callback):

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.attention_pictures import panels
 from pipeline.data.augment import Augmentation
 from pipeline.data.batch import IGNORE, LabelBatch, PairBatch
 from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
@@ -22,8 +21,9 @@ from pipeline.dataset.codecs.audio import decode
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError
+from pipeline.evaluation.plots.attention import panels
+from pipeline.evaluation.plots.spectrogram import shown
 from pipeline.generation.text_stream import written
-from pipeline.sound_pictures import shown
 
 COLUMNS = 3  # spectrograms in a row of a picture
 NOTHING = np.zeros((0, 2), np.float32)

@@ -16,7 +16,6 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from pipeline.attention_pictures import photograph
 from pipeline.data.batch import IGNORE, PairBatch
 from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
 from pipeline.data.plan import NO_SAMPLE, Ids, Slice
@@ -24,6 +23,7 @@ from pipeline.dataset.codecs.image import ImageError, View, load, pixels, square
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError, SampleError
+from pipeline.evaluation.plots.attention import photograph
 from pipeline.generation.text_stream import written
 
 

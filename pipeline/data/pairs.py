@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.attention_pictures import against
 from pipeline.data.batch import IGNORE, PairBatch
 from pipeline.data.module import PlannedDataModule
 from pipeline.data.plan import NO_SAMPLE, Bucketed, Ids, Plan, Share, Slice
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError
+from pipeline.evaluation.plots.attention import against
 from pipeline.generation.text_stream import written
 
 

@@ -7,7 +7,9 @@ import re
 from typing import Any
 
 MOVED: dict[str, str] = {
+    "pipeline.caption_scores": "pipeline.evaluation.caption_scores",
     "pipeline.decode_ctc": "pipeline.generation.ctc",
+    "pipeline.scores": "pipeline.evaluation.text_scores",
     "pipeline.strategies": "pipeline.distributed.strategies",
     "pipeline.strategies.data_parallel": "pipeline.distributed.strategies.data_parallel",
     "pipeline.strategies.fully_sharded": "pipeline.distributed.strategies.fully_sharded",

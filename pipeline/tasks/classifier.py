@@ -16,7 +16,7 @@ from pipeline.callbacks.confusions import Confusions
 from pipeline.callbacks.samples import Samples
 from pipeline.data.batch import IGNORE, LabelBatch
 from pipeline.errors import DataError
-from pipeline.metrics import Confusion, TokenLoss
+from pipeline.evaluation.metrics import Confusion, TokenLoss
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.task import Task
 

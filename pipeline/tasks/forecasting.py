@@ -16,11 +16,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.baselines import Baseline, fitted
 from pipeline.callbacks.forecasts import Forecasts
 from pipeline.data.batch import SeriesBatch
-from pipeline.forecast_errors import ForecastErrors, measured
-from pipeline.metrics import TokenLoss
+from pipeline.evaluation.forecast_baselines import Baseline, fitted
+from pipeline.evaluation.forecast_errors import ForecastErrors, measured
+from pipeline.evaluation.metrics import TokenLoss
 from pipeline.optim import OptimizerCallable, Schedule
 from pipeline.outcomes import Outcome, SquaredError
 from pipeline.tasks.task import Task

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.actions import actions_of
 from pipeline.data.batch import TrajectoryBatch
 from pipeline.distributed.strategies import Sharded
-from pipeline.metrics import Returns, TokenLoss
+from pipeline.evaluation.metrics import Returns, TokenLoss
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.task import Task

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from pipeline.data.batch import IGNORE
-from pipeline.metrics import Accuracy
+from pipeline.evaluation.metrics import Accuracy
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.token_prediction import TokenHead

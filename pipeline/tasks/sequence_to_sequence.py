@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from pipeline.data.batch import PairBatch
 from pipeline.distributed.strategies import Sharded
+from pipeline.evaluation.metrics import Score
 from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, generate
-from pipeline.metrics import Score
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from pipeline.callbacks.samples import Samples
 from pipeline.data.batch import IGNORE
-from pipeline.metrics import TokenLoss, bits_per_byte, perplexity
+from pipeline.evaluation.metrics import TokenLoss, bits_per_byte, perplexity
 from pipeline.optim import OptimizerCallable, Schedule
 from pipeline.tasks.task import Task
 

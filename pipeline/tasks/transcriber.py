@@ -22,8 +22,8 @@ from pipeline.callbacks.samples import Samples
 from pipeline.data.batch import IGNORE, PairBatch
 from pipeline.distributed.strategies import Sharded
 from pipeline.errors import DataError
+from pipeline.evaluation.metrics import Score, TokenLoss
 from pipeline.generation.ctc import BestPath, Search
-from pipeline.metrics import Score, TokenLoss
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.task import Task
 from pipeline.tasks.written import Written

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from pipeline.evaluation.metrics import Score
 from pipeline.files import write_durably
 from pipeline.generation.text_stream import text_of
-from pipeline.metrics import Score
 
 NOTHING: Mapping[str, str] = {}
 

@@ -11,8 +11,8 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 
+from pipeline.evaluation.plots.spectrogram import Shown
 from pipeline.runs.journal import JournalWriter
-from pipeline.sound_pictures import Shown
 
 
 def tell(trainer: Any, fault: Mapping[str, Any]) -> None:

@@ -16,8 +16,8 @@ import yaml
 
 from pipeline.callbacks.diagnosis import SEQUENCES
 from pipeline.data.batch import TokenBatch
-from pipeline.diagnosis import diagnose
-from pipeline.diagnosis_pictures import picture
+from pipeline.evaluation.diagnosis import diagnose
+from pipeline.evaluation.plots.diagnosis import picture
 from pipeline.training import CONFIGS
 
 VOCABULARY = 2048

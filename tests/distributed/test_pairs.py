@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.cli import main
-from pipeline.metrics import Score
+from pipeline.evaluation.metrics import Score
 
 Fit = Callable[..., int]
 State = Callable[[str], dict[str, Any]]
@@ -103,7 +103,7 @@ def test_every_source_is_written_from_once(
 def test_what_a_test_wrote_is_kept_signed_grouped_and_written_again_by_the_exported_model(
     translate: Fit, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    scores = "[pipeline.scores.BLEU, pipeline.scores.ExactMatch]"
+    scores = "[pipeline.evaluation.text_scores.BLEU, pipeline.evaluation.text_scores.ExactMatch]"
     assert translate("a", "model.init_args.evaluation.scores", scores) == 0
     assert main(["test", "--run", "a"]) == 0
     said = capfd.readouterr().out

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.chart import Panel, drawing
 from pipeline.data.series import SeriesDataModule
 from pipeline.dataset.codecs.table import read_table
 from pipeline.errors import DataError
+from pipeline.evaluation.plots.forecast import Panel, drawing
 from pipeline.forecast import rows_of, say, windows_of
 from pipeline.models.forecasters import GRUForecaster
 from pipeline.outcomes import Quantiles

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from data_prep import tokenizer
-from pipeline.attention_pictures import PANEL
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.evaluation.plots.attention import PANEL
 from pipeline.generate import main
 from pipeline.models.captioners import ShowAndTell, ShowAttendTell
 from pipeline.models.image_encoders import ResNet

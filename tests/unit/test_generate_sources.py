@@ -57,7 +57,7 @@ def test_nothing_is_written_twice_and_what_was_not_looked_at_counts(translator, 
 def test_attention_is_drawn_token_against_token(translator, capsys, tmp_path):
     from PIL import Image
 
-    from pipeline.attention_pictures import CELL, label
+    from pipeline.evaluation.plots.attention import CELL, label
 
     words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())[:3]
     options = ["babble", "--prompt", " ".join(words), "--tokens", "5", "--min-tokens", "5", "--beam", "2"]

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline.comparison import Entry, Group
-from pipeline.curves import Axis, Chart, Curve, axes, path, svg, thinned, ticks
+from pipeline.evaluation.plots.curves import Axis, Chart, Curve, axes, path, svg, thinned, ticks
 from pipeline.page import render
 from pipeline.runs.journal import JournalWriter, Series, read
 from pipeline.seeds import together

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.comparison import RANK, Entry, Group, gather, shown
-from pipeline.curves import Axis, Curve, area
+from pipeline.evaluation.plots.curves import Axis, Curve, area
 from pipeline.runs.journal import Journal, JournalWriter, Series, read
 from pipeline.seeds import QUANTILES, curve, interval, merged, together, with_ranks
 
@@ -139,7 +139,7 @@ def test_a_curve_of_one_run_has_no_band(journal: Any) -> None:
 
 
 def test_the_outline_of_a_band_goes_there_above_and_back_below(journal: Any) -> None:
-    from pipeline.curves import Band
+    from pipeline.evaluation.plots.curves import Band
 
     series = Series([1, 2, 3], [0] * 3, [0.0] * 3, [2.0] * 3)
     band = Band([1.0, math.nan, -5.0], [3.0, 3.0, 4.0])

@@ -9,7 +9,7 @@ import yaml
 
 from pipeline import training
 from pipeline.cli import main
-from pipeline.metrics import Confusion
+from pipeline.evaluation.metrics import Confusion
 from pipeline.models.keywords import ConvKeywords, LSTMKeywords, TransformerKeywords
 from pipeline.runs.run import Run
 from pipeline.tasks.classifier import Classifier

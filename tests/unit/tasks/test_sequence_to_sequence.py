@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.attention_pictures import CELL, label
 from pipeline.data.batch import IGNORE
 from pipeline.data.pairs import PairsDataModule
+from pipeline.evaluation.plots.attention import CELL, label
 from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Greedy, Limits, generate
 from pipeline.generation.text_stream import written

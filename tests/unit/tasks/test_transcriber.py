@@ -85,7 +85,7 @@ def test_a_run_is_trained_and_scored(
     model: str, tiny_audio_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    scores = [{"class_path": "pipeline.scores.ErrorRate", "init_args": {"name": "word"}}]
+    scores = [{"class_path": "pipeline.evaluation.text_scores.ErrorRate", "init_args": {"name": "word"}}]
     said = "evaluation" if model == "ListenAttendSpell" else "transcription"
     arguments = {
         "model.class_path": f"pipeline.models.transcribers.{model}",

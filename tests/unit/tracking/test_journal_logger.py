@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from pipeline.evaluation.plots.spectrogram import shown
 from pipeline.runs.journal import FILE, read
-from pipeline.sound_pictures import shown
 from pipeline.tracking.journal_logger import JournalLogger
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from pipeline import sync
 from pipeline.errors import ConfigError
+from pipeline.evaluation.plots.spectrogram import shown
 from pipeline.runs.journal import FILE
-from pipeline.sound_pictures import shown
 from pipeline.tracking.artifacts import PATCH
 from pipeline.tracking.journal_logger import JournalLogger
 

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 
-from pipeline.attention_pictures import captioned, colours, label, lettering
-from pipeline.curves import Axis, is_drawn, ticks
-from pipeline.curves import label as number
 from pipeline.dataset.codecs.image import montage
-from pipeline.diagnosis import HIGH, LOW, Diagnosis, Maps
+from pipeline.evaluation.diagnosis import HIGH, LOW, Diagnosis, Maps
+from pipeline.evaluation.plots.attention import captioned, colours, label, lettering
+from pipeline.evaluation.plots.curves import Axis, is_drawn, ticks
+from pipeline.evaluation.plots.curves import label as number
 
 WIDTH, HEIGHT = 560, 300  # of a chart, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 30, 40  # its margins

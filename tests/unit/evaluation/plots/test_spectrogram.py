@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.sound_pictures import SCALE, spectrogram
+from pipeline.evaluation.plots.spectrogram import SCALE, spectrogram
 
 
 def test_a_tone_is_a_bright_line_at_its_frequency() -> None:

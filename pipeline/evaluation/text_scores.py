@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from pipeline.metrics import Score
+from pipeline.evaluation.metrics import Score
 
 
 class BLEU(Score):

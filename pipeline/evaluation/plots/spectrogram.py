@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from pipeline.attention_pictures import colours
 from pipeline.dataset.codecs.audio import encode
+from pipeline.evaluation.plots.attention import colours
 
 SECONDS, HOP = 0.032, 0.01  # of a window, and from one to the next
 DECIBELS = 60.0

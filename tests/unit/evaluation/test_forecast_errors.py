@@ -6,7 +6,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from pipeline.forecast_errors import ForecastErrors, crps, measured, summary
+from pipeline.evaluation.forecast_errors import ForecastErrors, crps, measured, summary
 
 
 @pytest.mark.numeric

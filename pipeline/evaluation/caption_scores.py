@@ -4,7 +4,7 @@ CIDEr-D: Vedantam, Zitnick and Parikh (2015), "CIDEr: Consensus-based Image Desc
 ROUGE-L: Lin (2004), "ROUGE: A Package for Automatic Evaluation of Summaries", equations 2 to 4, with the best recall
 and the best precision of all references and beta = 1.2, as for captions (Chen et al. 2015).
 METEOR: Banerjee and Lavie (2005), by NLTK, of equal words and equal stems: without synonyms, which want a download.
-BLEU is `pipeline.scores.BLEU`.
+BLEU is `pipeline.evaluation.text_scores.BLEU`.
 """
 
 import math
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.dataset.text_normalization import plain_words
-from pipeline.metrics import Score
+from pipeline.evaluation.metrics import Score
 
 Gram = tuple[str, ...]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.metrics import Accuracy, Confusion, Returns, TokenLoss, bits_per_byte, perplexity
+from pipeline.evaluation.metrics import Accuracy, Confusion, Returns, TokenLoss, bits_per_byte, perplexity
 
 
 def counted(metric: Any, *batches: tuple[Any, ...]) -> Any:

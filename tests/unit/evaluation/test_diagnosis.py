@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from pipeline.data.batch import IGNORE, LabelBatch, TokenBatch
-from pipeline.diagnosis import by_lag, diagnose, looks, memory_of, receptive_field, saturation
-from pipeline.diagnosis_pictures import chart, picture, pieces
 from pipeline.errors import ConfigError
+from pipeline.evaluation.diagnosis import by_lag, diagnose, looks, memory_of, receptive_field, saturation
+from pipeline.evaluation.plots.diagnosis import chart, picture, pieces
 from pipeline.models.attention import SelfAttention
 from pipeline.models.bag_of_words import BagOfWords
 from pipeline.models.conv import ConvNet

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.caption_scores import METEOR, ROUGEL, CIDErD
-from pipeline.metrics import Score
+from pipeline.evaluation.caption_scores import METEOR, ROUGEL, CIDErD
+from pipeline.evaluation.metrics import Score
 
 WRITTEN = [
     "a dog runs on the grass",

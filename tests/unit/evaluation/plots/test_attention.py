@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from pipeline.attention_pictures import CELL, PANEL, against, colours, heat, label, lettering, photograph
 from pipeline.dataset.codecs.image import MARGIN, montage
+from pipeline.evaluation.plots.attention import CELL, PANEL, against, colours, heat, label, lettering, photograph
 
 
 def test_the_largest_share_is_white_and_nothing_is_black() -> None:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from pipeline.scores import BLEU, ChrF, Distinct, ErrorRate, ExactMatch
+from pipeline.evaluation.text_scores import BLEU, ChrF, Distinct, ErrorRate, ExactMatch
 
 
 def test_bleu_is_the_geometric_mean_of_precisions_with_the_brevity_penalty() -> None:
