@@ -49,7 +49,7 @@ def examine(runs: Path, gpu_rows: str, port: int | None) -> list[Finding]:
     """Everything that concerns this node alone."""
     import torch
 
-    from pipeline.tracking.weights_and_biases import has_key
+    from pipeline.tracking.settings import has_key
 
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [

@@ -16,8 +16,8 @@ from pipeline.errors import ConfigError
 from pipeline.runs.run import Run, find_run
 
 if TYPE_CHECKING:
-    from pipeline.tracking.messages import Messages
-    from pipeline.tracking.mirror import Mirror
+    from pipeline.tracking.journal_sync import Mirror
+    from pipeline.tracking.wandb_payloads import Messages
 
 PATIENCE = 120.0  # seconds that the client may take to begin
 # the client would describe the machine that sends, not the one that trained
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
 def _check_key() -> None:
     from importlib.util import find_spec
 
-    from pipeline.tracking.weights_and_biases import has_key
+    from pipeline.tracking.settings import has_key
 
     if find_spec("wandb") is None:
         raise ConfigError("wandb is not installed: pip install wandb")
@@ -66,7 +66,7 @@ def _check_key() -> None:
 
 
 def _send(run: Run, options: argparse.Namespace) -> int:
-    from pipeline.tracking.secrets import describe
+    from pipeline.tracking.redact import describe
 
     refused: Counter[int] = Counter()
     while True:
@@ -83,8 +83,8 @@ def _send(run: Run, options: argparse.Namespace) -> int:
 
 def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> int:
     """Lines sent until there is no more; with `--watch`, until the run has finished."""
-    from pipeline.tracking.session import session
-    from pipeline.tracking.weights_and_biases import ONLINE
+    from pipeline.tracking.settings import ONLINE
+    from pipeline.tracking.wandb_session import session
 
     ends = options.watch or _finished(run)  # else the run is not over, and must not be shown so
     settings: dict[str, Any] = {

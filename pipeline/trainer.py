@@ -28,7 +28,7 @@ from pipeline.optim import total_steps
 from pipeline.runs.resume import Start
 from pipeline.runs.run import Run
 from pipeline.tracking.journal_logger import JournalLogger
-from pipeline.tracking.patient import wandb_logger
+from pipeline.tracking.wandb_logger import wandb_logger
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 

@@ -19,7 +19,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from pipeline import audience, sweep
+from pipeline import audience
 from pipeline.callbacks.checkpoints import Checkpoints
 from pipeline.callbacks.execution import Execution
 from pipeline.callbacks.guard import Guard
@@ -34,9 +34,10 @@ from pipeline.runs.record import CONFIG, is_run, read_config
 from pipeline.runs.resume import Start, begin
 from pipeline.runs.run import Run, directory_of, find_run
 from pipeline.shipped import CONFIGS
-from pipeline.tracking.patient import PatientWandbLogger
-from pipeline.tracking.secrets import describe
-from pipeline.tracking.weights_and_biases import Tracking
+from pipeline.tracking import sweep
+from pipeline.tracking.redact import describe
+from pipeline.tracking.settings import Tracking
+from pipeline.tracking.wandb_logger import PatientWandbLogger
 from pipeline.trainer import check_precision, make_trainer
 
 LOCK_PATIENCE = 60.0  # seconds that a requeued attempt gives the one before it to leave

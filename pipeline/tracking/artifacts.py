@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.files import write_durably
 from pipeline.runs.run import Run
-from pipeline.tracking.secrets import without_keys
+from pipeline.tracking.redact import without_keys
 
 PATCH = "code.patch"
 LARGEST = 1_000_000  # bytes: a longer difference is no state of code that anybody reads

@@ -22,7 +22,7 @@ from torch import nn
 
 from pipeline.runs.run import Run
 from pipeline.tracking.journal_logger import JournalLogger
-from pipeline.tracking.patient import PatientWandbLogger
+from pipeline.tracking.wandb_logger import PatientWandbLogger
 
 ROW = dict.fromkeys(("loss", "perplexity", "learning_rate", "tokens_per_second", "memory_gb", "data_wait", "norm"), 1.5)
 

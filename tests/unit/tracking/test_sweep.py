@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import sweep
 from pipeline.distributed import rendezvous
 from pipeline.errors import ConfigError
 from pipeline.runs.run import Run
+from pipeline.tracking import sweep
 
 ARGUMENTS = ["--config", "a.yaml", "--run", "swept", "--sweep", "me/p/abc"]
 

@@ -67,7 +67,7 @@ def test_rows_stand_at_the_time_at_which_they_were_measured(written, server):
 
 
 def test_the_table_of_samples_holds_the_latest_of_all_steps(written, server, monkeypatch):
-    monkeypatch.setattr("pipeline.tracking.messages.SAMPLES_SHOWN", 3)
+    monkeypatch.setattr("pipeline.tracking.wandb_payloads.SAMPLES_SHOWN", 3)
     written.attempt(0)
     for step in range(1, 6):
         written.samples(step)

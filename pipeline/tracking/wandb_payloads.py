@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.runs.journal import CLOCK, FILE, parse
 from pipeline.runs.run import Run
 from pipeline.tracking import artifacts
-from pipeline.tracking.secrets import describe
+from pipeline.tracking.redact import describe
 
 SAMPLES_SHOWN = 64  # rows of the table of samples: each logging sends the whole table
 

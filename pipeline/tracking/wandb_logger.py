@@ -20,11 +20,11 @@ from lightning.pytorch.loggers.logger import Logger
 from pipeline.distributed.launch import started_elsewhere
 from pipeline.runs.run import Run
 from pipeline.tracking import artifacts
-from pipeline.tracking.messages import Messages
-from pipeline.tracking.mirror import Mirror
-from pipeline.tracking.secrets import describe
-from pipeline.tracking.session import FINISH, session
-from pipeline.tracking.weights_and_biases import DISABLED, ONLINE, tracking_of, wanted_mode
+from pipeline.tracking.journal_sync import Mirror
+from pipeline.tracking.redact import describe
+from pipeline.tracking.settings import DISABLED, ONLINE, tracking_of, wanted_mode
+from pipeline.tracking.wandb_payloads import Messages
+from pipeline.tracking.wandb_session import FINISH, session
 
 PACE = 1.0  # seconds from one look at the journal to the next
 WAIT, LONGEST = 60.0, 960.0  # seconds of silence after a failure, doubled with each further one

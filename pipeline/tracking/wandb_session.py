@@ -15,9 +15,9 @@ from typing import Any
 from pipeline.runs.journal import FILE
 from pipeline.runs.record import read_config
 from pipeline.runs.run import Run, locked
-from pipeline.tracking.messages import Messages
-from pipeline.tracking.mirror import Mirror
-from pipeline.tracking.weights_and_biases import ONLINE, tracking_of
+from pipeline.tracking.journal_sync import Mirror
+from pipeline.tracking.settings import ONLINE, tracking_of
+from pipeline.tracking.wandb_payloads import Messages
 
 SENT = "sent"  # in wandb/ of a run: numbers of the journal's lines that the server was sent
 INIT, FINISH = 30, 15  # seconds that the client may take to begin, and to end within a grace period

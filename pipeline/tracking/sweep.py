@@ -20,8 +20,8 @@ from pipeline.distributed import launch, rendezvous
 from pipeline.errors import ConfigError
 from pipeline.runs import record
 from pipeline.runs.run import SWEEP, Run, directory_of
-from pipeline.tracking.secrets import describe
-from pipeline.tracking.weights_and_biases import api_key, server
+from pipeline.tracking.redact import describe
+from pipeline.tracking.settings import api_key, server
 
 PATIENCE = 120.0  # seconds that the sweep may take to choose
 REGISTER = """mutation CreateAgent($host: String!, $projectName: String, $entityName: String, $sweep: String!) {

@@ -15,8 +15,8 @@ import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 from pipeline import sync
-from pipeline.tracking import patient
-from pipeline.tracking.patient import PatientWandbLogger
+from pipeline.tracking import wandb_logger
+from pipeline.tracking.wandb_logger import PatientWandbLogger
 from tests.timeouts import scaled
 
 BLOCK = 32768  # bytes, of the LevelDB log format that the client writes
@@ -148,7 +148,7 @@ def clients():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks up children in /proc")
 def test_training_does_not_wait_for_a_server_that_hangs_and_leaves_no_client_behind(written, server, monkeypatch):
-    monkeypatch.setattr(patient, "LEAVING", 2.0)
+    monkeypatch.setattr(wandb_logger, "LEAVING", 2.0)
     server.hang = True
     logger = live(written.attempt(0), "online", *range(100))
     until(lambda: server.bodies)
@@ -160,12 +160,12 @@ def test_training_does_not_wait_for_a_server_that_hangs_and_leaves_no_client_beh
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks up children in /proc")
 def test_training_outlives_the_death_of_the_client_s_own_process(written, monkeypatch):
-    monkeypatch.setattr(patient, "LEAVING", 3.0)
+    monkeypatch.setattr(wandb_logger, "LEAVING", 3.0)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         logger = live(written.attempt(0), "offline", 10)
         until(clients)
-        patient.end_client()
+        wandb_logger.end_client()
         for step in range(20, 30):
             written.rows(step)
             logger.log_metrics({}, step)
@@ -190,8 +190,8 @@ def test_a_disk_that_is_full_for_the_client_costs_no_row(written, server):
 
 @pytest.mark.parametrize("status", [401, 500])
 def test_a_server_that_refuses_is_told_once_and_asked_again(written, server, monkeypatch, status):
-    monkeypatch.setattr(patient, "WAIT", 0.2)
-    monkeypatch.setattr("pipeline.tracking.session.INIT", 2)
+    monkeypatch.setattr(wandb_logger, "WAIT", 0.2)
+    monkeypatch.setattr("pipeline.tracking.wandb_session.INIT", 2)
     server.refuse = status
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

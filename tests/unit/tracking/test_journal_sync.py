@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from pipeline.runs.journal import FILE
-from pipeline.tracking.mirror import Mirror
+from pipeline.tracking.journal_sync import Mirror
 
 
 def follower(written, first, sent=True, refused=None):

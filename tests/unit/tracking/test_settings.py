@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.tracking.patient import wandb_logger
-from pipeline.tracking.secrets import describe, without_keys
-from pipeline.tracking.weights_and_biases import has_key, wanted_mode
+from pipeline.tracking.redact import describe, without_keys
+from pipeline.tracking.settings import has_key, wanted_mode
+from pipeline.tracking.wandb_logger import wandb_logger
 
 
 @pytest.mark.parametrize(
