@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 from torch.utils._pytree import tree_map
 
-from pipeline.callbacks.execution import Execution
+from pipeline.callbacks.layer_execution import Execution
 from pipeline.distributed.strategies.sharded import DTYPES, layers
 
 Build = Callable[[], Any]

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipeline.callbacks.interrupts import BeforeBatch, Interrupt, WhileSaving, WhileValidating
+from pipeline.callbacks.fault_injection import BeforeBatch, Interrupt, WhileSaving, WhileValidating
 from pipeline.errors import ConfigError
 
 TERM, KILL = int(signal.SIGTERM), int(signal.SIGKILL)

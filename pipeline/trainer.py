@@ -12,14 +12,14 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from rich.console import Console
 
-from pipeline.callbacks.bar import Bar
 from pipeline.callbacks.diagnosis import Diagnoses
 from pipeline.callbacks.gradients import Gradients
-from pipeline.callbacks.lines import Lines
-from pipeline.callbacks.monitor import Monitor
-from pipeline.callbacks.randomness import Randomness
+from pipeline.callbacks.per_step_seed import Randomness
+from pipeline.callbacks.progress_bar import Bar
+from pipeline.callbacks.progress_lines import Lines
 from pipeline.callbacks.system import System
 from pipeline.callbacks.time_limit import TimeLimit
+from pipeline.callbacks.train_metrics import Monitor
 from pipeline.distributed.checkpoint.directory import CheckpointDirectory
 from pipeline.distributed.launch import count_processes, rank, started_elsewhere, world_size
 from pipeline.distributed.strategies.data_parallel import DataParallel

@@ -20,9 +20,9 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from pipeline import audience
-from pipeline.callbacks.checkpoints import Checkpoints
-from pipeline.callbacks.execution import Execution
-from pipeline.callbacks.guard import Guard
+from pipeline.callbacks.checkpointing import Checkpoints
+from pipeline.callbacks.layer_execution import Execution
+from pipeline.callbacks.nonfinite_guard import Guard
 from pipeline.callbacks.watchdog import Watchdog
 from pipeline.complaints import check_class_paths, check_files, own, plainly
 from pipeline.data.plan import Share

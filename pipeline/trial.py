@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.callbacks import witness
-from pipeline.callbacks.interrupts import Interrupt
+from pipeline.callbacks import step_trace
+from pipeline.callbacks.fault_injection import Interrupt
 from pipeline.distributed.checkpoint import diff as difference
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.errors import TRY_AGAIN, ConfigError
@@ -81,13 +81,13 @@ class Trial:
         """
         if wrong := self._relay(name, trials, stops):
             return Outcome(_resumed(self.home / name), wrong), 0.0
-        rows = (witness.read(self.home / each) for each in (STRAIGHT, name))
-        found, apart = witness.compare_steps(*rows)
+        rows = (step_trace.read(self.home / each) for each in (STRAIGHT, name))
+        found, apart = step_trace.compare_steps(*rows)
         return Outcome(_resumed(self.home / name), found), apart
 
     def attempt(self, name: str, stop: Interrupt | None = None) -> int:
         """Start or continue a run, until it ends or is stopped; returns the exit code."""
-        callbacks = [{"class_path": f"{witness.__name__}.{witness.Witness.__name__}"}]
+        callbacks = [{"class_path": f"{step_trace.__name__}.{step_trace.Witness.__name__}"}]
         callbacks += [] if stop is None else [stop.config()]
         more = [f"--trainer.callbacks+={json.dumps(each)}" for each in callbacks]
         self.home.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def first_difference(one: Path, two: Path) -> str | None:
 
     In the end: weights, optimizer, schedule, carried state, averages, counters, and what was measured.
     """
-    if found := witness.first_difference(witness.read(one), witness.read(two)):
+    if found := step_trace.first_difference(step_trace.read(one), step_trace.read(two)):
         return found
     everything = difference.compare(end_of(one), end_of(two))
     rows = [row for row in everything if not row.equal and not row.name.startswith(SHOWN)]

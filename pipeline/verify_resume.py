@@ -17,7 +17,7 @@ from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
-    from pipeline.callbacks.interrupts import Interrupt
+    from pipeline.callbacks.fault_injection import Interrupt
     from pipeline.moments import Lengths
     from pipeline.trial import Start, Trial
 
@@ -131,7 +131,7 @@ def move(trials: "dict[int, Trial]", lengths: "Lengths") -> bool:
 
     Its sums are made in another order, and each process draws its own dropout: the losses are told, not judged.
     """
-    from pipeline.callbacks.interrupts import BeforeBatch
+    from pipeline.callbacks.fault_injection import BeforeBatch
     from pipeline.moments import TERM
 
     first, *_, last = trials

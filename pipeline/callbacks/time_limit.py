@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Timer
 
-from pipeline.callbacks.monitor import Monitor
+from pipeline.callbacks.train_metrics import Monitor
 
 
 class TimeLimit(Timer):

@@ -7,6 +7,19 @@ import re
 from typing import Any
 
 MOVED: dict[str, str] = {
+    "pipeline.callbacks.bar": "pipeline.callbacks.progress_bar",
+    "pipeline.callbacks.checkpoints": "pipeline.callbacks.checkpointing",
+    "pipeline.callbacks.confusions": "pipeline.callbacks.previews.confusion_matrix",
+    "pipeline.callbacks.execution": "pipeline.callbacks.layer_execution",
+    "pipeline.callbacks.forecasts": "pipeline.callbacks.previews.forecasts",
+    "pipeline.callbacks.guard": "pipeline.callbacks.nonfinite_guard",
+    "pipeline.callbacks.interrupts": "pipeline.callbacks.fault_injection",
+    "pipeline.callbacks.lines": "pipeline.callbacks.progress_lines",
+    "pipeline.callbacks.monitor": "pipeline.callbacks.train_metrics",
+    "pipeline.callbacks.paintings": "pipeline.callbacks.previews.images",
+    "pipeline.callbacks.randomness": "pipeline.callbacks.per_step_seed",
+    "pipeline.callbacks.samples": "pipeline.callbacks.previews.samples",
+    "pipeline.callbacks.witness": "pipeline.callbacks.step_trace",
     "pipeline.caption_scores": "pipeline.evaluation.caption_scores",
     "pipeline.decode_ctc": "pipeline.generation.ctc",
     "pipeline.scores": "pipeline.evaluation.text_scores",

@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.callbacks.confusions import Confusions
-from pipeline.callbacks.samples import Samples
+from pipeline.callbacks.previews.confusion_matrix import Confusions
+from pipeline.callbacks.previews.samples import Samples
 from pipeline.data.batch import IGNORE, LabelBatch
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Confusion, TokenLoss

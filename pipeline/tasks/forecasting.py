@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.callbacks.forecasts import Forecasts
+from pipeline.callbacks.previews.forecasts import Forecasts
 from pipeline.data.batch import SeriesBatch
 from pipeline.evaluation.forecast_baselines import Baseline, fitted
 from pipeline.evaluation.forecast_errors import ForecastErrors, measured

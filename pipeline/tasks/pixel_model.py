@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import nn
 
-from pipeline.callbacks.paintings import Paintings
+from pipeline.callbacks.previews.images import Paintings
 from pipeline.dataset.codecs.pixel_levels import album, picture
 from pipeline.generation.sampling import Limits, Stepwise, stream
 from pipeline.optim import AdamW, OptimizerCallable, Schedule

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.callbacks.samples import Samples
+from pipeline.callbacks.previews.samples import Samples
 from pipeline.data.batch import IGNORE
 from pipeline.evaluation.metrics import TokenLoss, bits_per_byte, perplexity
 from pipeline.optim import OptimizerCallable, Schedule

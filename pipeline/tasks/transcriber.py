@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.callbacks.samples import Samples
+from pipeline.callbacks.previews.samples import Samples
 from pipeline.data.batch import IGNORE, PairBatch
 from pipeline.distributed.strategies import Sharded
 from pipeline.errors import DataError

@@ -26,9 +26,9 @@ from lightning.pytorch import Callback, Trainer
 
 import data_prep.text
 import pipeline.models
-from pipeline.callbacks.checkpoints import Checkpoints
-from pipeline.callbacks.monitor import Monitor
-from pipeline.callbacks.randomness import Randomness
+from pipeline.callbacks.checkpointing import Checkpoints
+from pipeline.callbacks.per_step_seed import Randomness
+from pipeline.callbacks.train_metrics import Monitor
 from pipeline.cli import flush_denormals
 from pipeline.data.text import TextDataModule
 from pipeline.tasks.language_model import LanguageModel

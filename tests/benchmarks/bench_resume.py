@@ -24,8 +24,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 import data_prep.text
-from pipeline.callbacks.checkpoints import Checkpoints
-from pipeline.callbacks.guard import Guard
+from pipeline.callbacks.checkpointing import Checkpoints
+from pipeline.callbacks.nonfinite_guard import Guard
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.runs import journal
 

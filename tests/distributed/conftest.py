@@ -120,7 +120,7 @@ def _main(home: Path, arguments: list[str], die: tuple[int, int] | None) -> int:
     os.chdir(home)
     os.environ |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
-    from pipeline.callbacks.randomness import Randomness
+    from pipeline.callbacks.per_step_seed import Randomness
     from pipeline.cli import main
     from pipeline.distributed import signals
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pipeline.models
-from pipeline.callbacks import witness
-from pipeline.callbacks.interrupts import BeforeBatch, Interrupt, WhileSaving, WhileValidating
+from pipeline.callbacks import step_trace
+from pipeline.callbacks.fault_injection import BeforeBatch, Interrupt, WhileSaving, WhileValidating
 from pipeline.moments import KILL, SAVING, TERM, Lengths
 from pipeline.runs import journal
 from pipeline.trial import Trial, end_of
@@ -99,7 +99,7 @@ def test_a_finished_run_goes_on_as_if_its_limit_had_always_been_the_higher_one(t
     name = f"raised-{first}"
     assert shorter.attempt(name) == 0
     assert trial.attempt(name) == 0
-    samples, _ = witness.compare_steps(*(witness.read(trial.home / run) for run in ("straight", name)))
+    samples, _ = step_trace.compare_steps(*(step_trace.read(trial.home / run) for run in ("straight", name)))
     assert samples is None
     straight, raised = (end_of(trial.home / run) for run in ("straight", name))
     for key, value in straight["state_dict"].items():

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.callbacks.interrupts import BeforeBatch, WhileSaving
+from pipeline.callbacks.fault_injection import BeforeBatch, WhileSaving
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.runs import journal
 from pipeline.runs.run import Run

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.callbacks.monitor import Monitor
+from pipeline.callbacks.train_metrics import Monitor
 from pipeline.runs.journal import read
 
 Fit = Callable[..., int]
@@ -25,7 +25,7 @@ def _quarters(monkeypatch: pytest.MonkeyPatch) -> None:
         begin(self, *given)
 
     monkeypatch.setattr(Monitor, "on_train_batch_start", tick)
-    monkeypatch.setattr("pipeline.callbacks.monitor.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr("pipeline.callbacks.train_metrics.time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
 
 @pytest.mark.usefixtures("_quarters")

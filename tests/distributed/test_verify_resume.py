@@ -99,7 +99,7 @@ def test_an_experiment_that_is_never_the_same_is_told_so(
 
 
 def test_a_stop_that_did_not_happen_is_no_proof(config: str, try_out: Callable[..., Any]) -> None:
-    from pipeline.callbacks.interrupts import WhileSaving
+    from pipeline.callbacks.fault_injection import WhileSaving
     from pipeline.moments import KILL, Lengths
 
     trial = try_out(Lengths.of(8))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from pipeline.callbacks.randomness import Randomness, seed_of
+from pipeline.callbacks.per_step_seed import Randomness, seed_of
 
 
 def test_numbers_give_the_seed_that_they_gave(golden: Any) -> None:

@@ -123,7 +123,7 @@ def test_a_node_loses_its_power(training: Runs, straight: Any) -> None:
 
 
 def test_a_run_goes_on_with_fewer_nodes_and_with_more(training: Runs, straight: Any) -> None:
-    from pipeline.callbacks import witness
+    from pipeline.callbacks import step_trace
 
     run = training("elastic").submit(hold="4,8", nodes="1-2", tasks=2)
     others = run.cluster.nodes[1:]
@@ -137,7 +137,7 @@ def test_a_run_goes_on_with_fewer_nodes_and_with_more(training: Runs, straight: 
     assert [attempt["world_size"] for attempt in run.record["attempts"]] == [4, 2, 4]
     assert run.ended() == [(0, 75), (5, 75), (9, 0)]
     assert_whole(run)
-    assert witness.compare_steps(witness.read(straight.path), witness.read(run.path))[0] is None
+    assert step_trace.compare_steps(step_trace.read(straight.path), step_trace.read(run.path))[0] is None
 
 
 def test_an_array_waits_for_its_dataset_and_one_element_is_preempted(training: Runs) -> None:

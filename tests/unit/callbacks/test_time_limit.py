@@ -7,8 +7,8 @@ from unittest.mock import Mock
 import lightning.pytorch as pl
 import pytest
 
-from pipeline.callbacks.monitor import Monitor
 from pipeline.callbacks.time_limit import TimeLimit
+from pipeline.callbacks.train_metrics import Monitor
 from pipeline.errors import ConfigError
 from pipeline.optim import WarmupCosine
 from pipeline.trainer import _time_limit

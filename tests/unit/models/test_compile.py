@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from pipeline.callbacks.execution import Execution
+from pipeline.callbacks.layer_execution import Execution
 from pipeline.distributed.strategies.sharded import layers
 from pipeline.errors import ConfigError
 from pipeline.models.conv import ConvNet

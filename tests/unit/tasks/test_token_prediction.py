@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.callbacks.samples import Samples
+from pipeline.callbacks.previews.samples import Samples
 from pipeline.data.batch import IGNORE
 from pipeline.optim import AdamW, Plateau
 from pipeline.tasks.token_prediction import TokenEmbedding, TokenHead, TokenPrediction

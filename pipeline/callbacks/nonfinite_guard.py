@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from pipeline.callbacks.averaging import WeightAverage
-from pipeline.callbacks.checkpoints import Checkpoints
+from pipeline.callbacks.checkpointing import Checkpoints
 from pipeline.distributed import snapshot
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.strategies.zero import ZeRO

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.callbacks import guard as guards
+from pipeline.callbacks import nonfinite_guard as guards
 from pipeline.callbacks.averaging import WeightAverage
-from pipeline.callbacks.guard import Guard
+from pipeline.callbacks.nonfinite_guard import Guard
 from pipeline.distributed import snapshot
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.strategies.zero import ZeRO

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from pipeline.callbacks.checkpoints import Checkpoints
+from pipeline.callbacks.checkpointing import Checkpoints
 from pipeline.distributed.checkpoint import directory as checkpoint
 
 

@@ -15,12 +15,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from pipeline.callbacks.averaging import WeightAverage
+from pipeline.callbacks.lightning_loops import count_validation, rescale, turn_page
 from pipeline.distributed import signals, snapshot
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.checkpoint import shards
 from pipeline.distributed.collectives import Agreement
 from pipeline.errors import CheckpointError
-from pipeline.loops import count_validation, rescale, turn_page
 from pipeline.runs import record
 from pipeline.runs.journal import plain
 from pipeline.tracking.journal_logger import JournalLogger, tell

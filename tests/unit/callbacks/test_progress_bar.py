@@ -9,8 +9,8 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 
 from pipeline import cli, trainer
-from pipeline.callbacks.bar import Bar
-from pipeline.callbacks.monitor import Monitor
+from pipeline.callbacks.progress_bar import Bar
+from pipeline.callbacks.train_metrics import Monitor
 
 
 @pytest.fixture

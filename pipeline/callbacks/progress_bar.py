@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from pipeline.callbacks.lines import told
-from pipeline.callbacks.monitor import Monitor
+from pipeline.callbacks.progress_lines import told
+from pipeline.callbacks.train_metrics import Monitor
 
 LOOKS = 4  # times a second that the bar is drawn
 

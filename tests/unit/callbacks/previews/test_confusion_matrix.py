@@ -2,7 +2,7 @@
 
 import re
 
-from pipeline.callbacks.confusions import matrix
+from pipeline.callbacks.previews.confusion_matrix import matrix
 
 
 def test_every_count_has_its_cell() -> None:
