@@ -23,7 +23,7 @@ import yaml
 from pipeline import flops, plan, training
 from pipeline.budgets import BUDGETS, Cost, steps_within
 from pipeline.complaints import meant, own, plainly, read_mapping
-from pipeline.data.plan import MicroBatches
+from pipeline.data.batch_plan import MicroBatches
 from pipeline.errors import ConfigError, UserError
 from pipeline.runs.load import build_model, tell
 from pipeline.widths import nearest_width

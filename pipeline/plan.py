@@ -201,7 +201,7 @@ def largest(cli: Any, shape: Layout, rows: int | None) -> tuple[Any, Any]:
     import numpy as np
     from torch.utils._pytree import tree_leaves
 
-    from pipeline.data.plan import MicroBatches
+    from pipeline.data.batch_plan import MicroBatches
 
     _, data, _ = cli.build()
     samples = data.samples("train")

@@ -180,7 +180,7 @@ def _text(value: Any) -> str:
 def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     """The run's directory, once config, layout and dataset are known to fit together."""
     from pipeline import training
-    from pipeline.data.plan import Share
+    from pipeline.data.batch_plan import Share
     from pipeline.dataset.manifest import Dataset
 
     config = training.parse(["--config", *arguments]).config

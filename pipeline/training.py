@@ -25,7 +25,7 @@ from pipeline.callbacks.layer_execution import Execution
 from pipeline.callbacks.nonfinite_guard import Guard
 from pipeline.callbacks.watchdog import Watchdog
 from pipeline.complaints import check_class_paths, check_files, own, plainly
-from pipeline.data.plan import Share
+from pipeline.data.batch_plan import Share
 from pipeline.distributed import launch, rendezvous, signals
 from pipeline.errors import TRY_AGAIN, ConfigError, UserError, classify
 from pipeline.runs import options

@@ -84,7 +84,7 @@ def divisions(given: list[str], sizes: list[int] | None) -> dict[int, int | None
         ConfigError: the config cannot be, or the processes cannot share a global batch.
     """
     from pipeline import training
-    from pipeline.data.plan import Share
+    from pipeline.data.batch_plan import Share
     from pipeline.distributed import launch
 
     found: dict[int, int | None] = {}

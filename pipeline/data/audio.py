@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.data.augment import Augmentation
+from pipeline.data.augmentation import Augmentation
 from pipeline.data.batch import IGNORE, LabelBatch, PairBatch
+from pipeline.data.batch_plan import NO_SAMPLE, Ids, Slice
 from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
-from pipeline.data.plan import NO_SAMPLE, Ids, Slice
 from pipeline.dataset.codecs.audio import decode
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit

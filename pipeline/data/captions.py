@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.batch import IGNORE, PairBatch
+from pipeline.data.batch_plan import NO_SAMPLE, Ids, Slice
 from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
-from pipeline.data.plan import NO_SAMPLE, Ids, Slice
 from pipeline.dataset.codecs.image import ImageError, View, load, pixels, square
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit

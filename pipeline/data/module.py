@@ -8,7 +8,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from pipeline.data.plan import Ids, MicroBatches, Plan, Share, Slice
+from pipeline.data.batch_plan import Ids, MicroBatches, Plan, Share, Slice
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.signals import end_workers_at_exit, ignore_signals
 from pipeline.errors import ConfigError

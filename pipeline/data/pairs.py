@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.data.batch import IGNORE, PairBatch
+from pipeline.data.batch_plan import NO_SAMPLE, Bucketed, Ids, Plan, Share, Slice
 from pipeline.data.module import PlannedDataModule
-from pipeline.data.plan import NO_SAMPLE, Bucketed, Ids, Plan, Share, Slice
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError

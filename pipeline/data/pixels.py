@@ -13,8 +13,8 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from pipeline.data.batch import IGNORE, LabelBatch, TokenBatch
+from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
 from pipeline.data.module import PlannedDataModule
-from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError, DataError

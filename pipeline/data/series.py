@@ -11,8 +11,8 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.data.batch import SeriesBatch
+from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
 from pipeline.data.module import PlannedDataModule
-from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.series import SeriesSplit
 from pipeline.errors import ConfigError

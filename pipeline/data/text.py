@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 
 import pipeline.dataset.manifest
 from pipeline.data.batch import IGNORE, TokenBatch
+from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Lanes, Plan, Share, Shuffled, Slice
 from pipeline.data.module import PlannedDataModule
-from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Lanes, Plan, Share, Shuffled, Slice
 from pipeline.errors import ConfigError
 
 

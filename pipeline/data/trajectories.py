@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from pipeline.data.batch import TrajectoryBatch
+from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
 from pipeline.data.module import PlannedDataModule
-from pipeline.data.plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.trajectories import TrajectorySplit, no_action
 from pipeline.errors import ConfigError

@@ -21,6 +21,8 @@ MOVED: dict[str, str] = {
     "pipeline.callbacks.samples": "pipeline.callbacks.previews.samples",
     "pipeline.callbacks.witness": "pipeline.callbacks.step_trace",
     "pipeline.caption_scores": "pipeline.evaluation.caption_scores",
+    "pipeline.data.augment": "pipeline.data.augmentation",
+    "pipeline.data.waves": "pipeline.data.raw_audio",
     "pipeline.decode_ctc": "pipeline.generation.ctc",
     "pipeline.scores": "pipeline.evaluation.text_scores",
     "pipeline.strategies": "pipeline.distributed.strategies",

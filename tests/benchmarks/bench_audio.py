@@ -23,8 +23,8 @@ import torch
 
 import data_prep.audio
 from pipeline.data.audio import AudioDataModule
-from pipeline.data.plan import MicroBatches, Share
-from pipeline.data.waves import WaveDataModule
+from pipeline.data.batch_plan import MicroBatches, Share
+from pipeline.data.raw_audio import WaveDataModule
 from pipeline.dataset.codecs.audio import END
 from pipeline.generation.sampling import Greedy, Limits, stream
 from pipeline.models.kneser_ney import KneserNey, measure

@@ -22,8 +22,8 @@ from PIL import Image
 
 import data_prep.captions
 from pipeline.data.batch import PairBatch
+from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.captions import ImageCaptionDataModule
-from pipeline.data.plan import MicroBatches, Share
 from pipeline.models.captioners import ShowAttendTell
 from pipeline.models.image_encoders import ResNet
 

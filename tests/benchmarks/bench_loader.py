@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import data_prep.text
-from pipeline.data.plan import MicroBatches, Share
+from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.text import TextDataModule
 from pipeline.dataset.manifest import Dataset
 

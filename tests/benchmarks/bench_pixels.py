@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 import data_prep.pixels
+from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.pixels import PixelDataModule
-from pipeline.data.plan import MicroBatches, Share
 
 ROWS, BATCHES = 32, 500
 

@@ -17,7 +17,7 @@ import torch
 from pyarrow import parquet
 
 import data_prep.series
-from pipeline.data.plan import MicroBatches, Share
+from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.series import SeriesDataModule
 
 CONTEXT, HORIZON, ROWS, BATCHES = 336, 96, 256, 300

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import data_prep.trajectories
-from pipeline.data.plan import MicroBatches, Share
+from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.trajectories import TrajectoriesDataModule
 from pipeline.dataset.environments import make
 from pipeline.generation.rollout import play

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.data.plan import Lanes
+from pipeline.data.batch_plan import Lanes
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint.directory import name_of, read_state
 from pipeline.runs import journal

@@ -10,16 +10,16 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.data.audio import AudioDataModule
-from pipeline.data.augment import Augmentation
+from pipeline.data.augmentation import Augmentation
+from pipeline.data.batch_plan import NO_SAMPLE, MicroBatches, Slice
 from pipeline.data.captions import ImageCaptionDataModule, Views
 from pipeline.data.pairs import PairsDataModule
 from pipeline.data.pixels import PixelDataModule, PixelLabelDataModule
-from pipeline.data.plan import NO_SAMPLE, MicroBatches, Slice
+from pipeline.data.raw_audio import WaveDataModule
 from pipeline.data.recall import RecallDataModule
 from pipeline.data.series import SeriesDataModule
 from pipeline.data.text import TextDataModule
 from pipeline.data.trajectories import TrajectoriesDataModule
-from pipeline.data.waves import WaveDataModule
 from tests.golden import recorded
 
 CHANGED = Augmentation(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.data.plan import Bucketed, InOrder, Lanes, MicroBatches, Plan, Share, Shuffled, permute
+from pipeline.data.batch_plan import Bucketed, InOrder, Lanes, MicroBatches, Plan, Share, Shuffled, permute
 
 LENGTHS = np.array([i * i * 7919 % 97 + 1 for i in range(400)] + [40] * 700 + [3] * 500)
 LARGE = 3_000_000_019

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pipeline.data.audio import AudioDataModule
-from pipeline.data.augment import Augmentation
+from pipeline.data.augmentation import Augmentation
 from pipeline.data.batch import IGNORE, LabelBatch, PairBatch
-from pipeline.data.plan import NO_SAMPLE, MicroBatches, Share, Slice
+from pipeline.data.batch_plan import NO_SAMPLE, MicroBatches, Share, Slice
 from pipeline.dataset.codecs.audio import decode
 from pipeline.dataset.codecs.image import MARGIN
 from pipeline.errors import ConfigError, DataError

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 
 from data_prep.shapes import drawn
 from pipeline.data.batch import IGNORE
+from pipeline.data.batch_plan import NO_SAMPLE, MicroBatches, Share, Slice
 from pipeline.data.captions import ImageCaptionDataModule, Views
-from pipeline.data.plan import NO_SAMPLE, MicroBatches, Share, Slice
 from pipeline.dataset.codecs.image import View, load, pixels, square
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit

@@ -9,8 +9,8 @@ import pytest
 
 from data_prep import tokenizer
 from pipeline.data.batch import IGNORE
+from pipeline.data.batch_plan import NO_SAMPLE, MicroBatches, Share, Slice
 from pipeline.data.pairs import PairsDataModule
-from pipeline.data.plan import NO_SAMPLE, MicroBatches, Share, Slice
 from pipeline.dataset.manifest import publish
 from pipeline.dataset.records import RecordWriter
 from pipeline.errors import ConfigError, DataError

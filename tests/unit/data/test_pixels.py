@@ -8,8 +8,8 @@ import torch
 
 from data_prep import pixels
 from pipeline.data.batch import IGNORE
+from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.pixels import PixelDataModule, PixelLabelDataModule
-from pipeline.data.plan import MicroBatches, Share
 from pipeline.errors import ConfigError, DataError
 
 

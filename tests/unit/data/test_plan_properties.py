@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.plan import NO_SAMPLE, Bucketed, InOrder, Lanes, MicroBatches, Plan, Share, Shuffled, permute
+from pipeline.data.batch_plan import NO_SAMPLE, Bucketed, InOrder, Lanes, MicroBatches, Plan, Share, Shuffled, permute
 
 SEEDS, EPOCHS = st.integers(0, 2**40), st.integers(0, 100)
 WORLDS = range(1, 9)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.batch import IGNORE
-from pipeline.data.plan import NO_SAMPLE
+from pipeline.data.batch_plan import NO_SAMPLE
 from pipeline.data.recall import RecallDataModule
 from pipeline.errors import ConfigError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.plan import NO_SAMPLE, MicroBatches, Share, Slice
+from pipeline.data.batch_plan import NO_SAMPLE, MicroBatches, Share, Slice
 from pipeline.data.series import SeriesDataModule
 from pipeline.errors import ConfigError, DataError
 

@@ -8,7 +8,7 @@ import torch
 
 import data_prep.text
 from pipeline.data.batch import IGNORE
-from pipeline.data.plan import InOrder, MicroBatches, Share
+from pipeline.data.batch_plan import InOrder, MicroBatches, Share
 from pipeline.data.text import TextDataModule, Windows
 from pipeline.errors import ConfigError, DataError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.plan import NO_SAMPLE, MicroBatches, Share, Slice
+from pipeline.data.batch_plan import NO_SAMPLE, MicroBatches, Share, Slice
 from pipeline.data.trajectories import TrajectoriesDataModule
 from pipeline.errors import ConfigError, DataError
 

@@ -16,7 +16,7 @@ import torch
 
 import data_prep.text
 import pipeline.models
-from pipeline.data.plan import MicroBatches, Share
+from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.text import TextDataModule
 from pipeline.models.bag_of_words import BagOfWordsLanguageModel
 from pipeline.models.lstm import LSTMLanguageModel

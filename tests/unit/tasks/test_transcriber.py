@@ -16,7 +16,7 @@ from data_prep import audio
 from pipeline.cli import main
 from pipeline.data.audio import AudioDataModule
 from pipeline.data.batch import IGNORE
-from pipeline.data.plan import NO_SAMPLE, Slice
+from pipeline.data.batch_plan import NO_SAMPLE, Slice
 from pipeline.errors import DataError
 from pipeline.generation.ctc import PrefixBeam, collapsed
 from pipeline.models.listening import Ear

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from pipeline.cli import main
-from pipeline.data.waves import WaveDataModule
+from pipeline.data.raw_audio import WaveDataModule
 from pipeline.dataset.codecs import audio
 from pipeline.generation.sampling import Greedy, Limits
 from pipeline.models.lstm import LSTMLanguageModel
@@ -138,7 +138,7 @@ def test_bits_per_sample_are_those_of_the_levels(
         "model": "pipeline.models.waves.WaveLSTM",
         "model.init_args.width": "16",
         "model.init_args.depth": "1",
-        "data": "pipeline.data.waves.WaveDataModule",
+        "data": "pipeline.data.raw_audio.WaveDataModule",
         "data.init_args.dataset": str(tiny_labels_dataset),
         "data.init_args.labels": "true",
         "data.init_args.cut": "lanes",

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.plan import MicroBatches, Share
-from pipeline.data.waves import END, FIRST_LABEL, WaveDataModule
+from pipeline.data.batch_plan import MicroBatches, Share
+from pipeline.data.raw_audio import END, FIRST_LABEL, WaveDataModule
 from pipeline.dataset.codecs.audio import compress, decode
 from pipeline.errors import ConfigError
 

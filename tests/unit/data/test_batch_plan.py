@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.plan import NO_SAMPLE, Bucketed, InOrder, Lanes, MicroBatches, Share, Shuffled, permute
+from pipeline.data.batch_plan import NO_SAMPLE, Bucketed, InOrder, Lanes, MicroBatches, Share, Shuffled, permute
 from pipeline.errors import ConfigError
 
 
