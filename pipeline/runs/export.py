@@ -40,7 +40,7 @@ TRUSTED = tuple(
         "pipeline.evaluation.text_scores",
         "pipeline.evaluation.caption_scores",
         "pipeline.generation.ctc",
-        "pipeline.outcomes",
+        "pipeline.tasks.likelihoods",
         "torch.nn",
         "torch.optim",
     )

@@ -24,12 +24,15 @@ MOVED: dict[str, str] = {
     "pipeline.data.augment": "pipeline.data.augmentation",
     "pipeline.data.waves": "pipeline.data.raw_audio",
     "pipeline.decode_ctc": "pipeline.generation.ctc",
+    "pipeline.outcomes": "pipeline.tasks.likelihoods",
     "pipeline.scores": "pipeline.evaluation.text_scores",
     "pipeline.strategies": "pipeline.distributed.strategies",
     "pipeline.strategies.data_parallel": "pipeline.distributed.strategies.data_parallel",
     "pipeline.strategies.fully_sharded": "pipeline.distributed.strategies.fully_sharded",
     "pipeline.strategies.sharded": "pipeline.distributed.strategies.sharded",
     "pipeline.strategies.zero": "pipeline.distributed.strategies.zero",
+    "pipeline.tasks.forecasting": "pipeline.tasks.forecast_base",
+    "pipeline.tasks.written": "pipeline.tasks.generated_texts",
 }
 """New modules by old ones."""
 DOTTED = re.compile(r"\bpipeline(?:\.\w+)+")

@@ -13,7 +13,7 @@ from pipeline import state as states
 from pipeline.data.batch import SeriesBatch
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
-from pipeline.tasks.forecasting import Forecasting, Saying
+from pipeline.tasks.forecast_base import Forecasting, Saying
 
 __all__ = ["Forecaster", "Saying", "WindowForecaster"]
 

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from pipeline import state as states
 from pipeline.data.batch import IGNORE, TokenBatch
-from pipeline.documents import read_documents
 from pipeline.generation.sampling import Limits, Sample, generate
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
+from pipeline.tasks.document_resets import read_documents
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
 
 __all__ = ["LanguageModel", "TokenHead"]

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from pipeline.actions import actions_of
 from pipeline.data.batch import TrajectoryBatch
 from pipeline.distributed.strategies import Sharded
 from pipeline.evaluation.metrics import Returns, TokenLoss
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
+from pipeline.tasks.action_distributions import actions_of
 from pipeline.tasks.task import Task
 
 __all__ = ["Playing", "Policy"]

@@ -21,8 +21,8 @@ from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, generate
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
+from pipeline.tasks.generated_texts import Written
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
-from pipeline.tasks.written import Written
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Score, TokenLoss
 from pipeline.generation.ctc import BestPath, Search
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.tasks.generated_texts import Written
 from pipeline.tasks.task import Task
-from pipeline.tasks.written import Written
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ data:
   class_path: pipeline.data.series.SeriesDataModule
   init_args: {{dataset: {dataset}, context: 24, horizon: 6, global_batch_size: 16, stride: 5}}
 """
-STUDENT = "{outcome: {class_path: pipeline.outcomes.StudentT}, reach: 2, instance_norm: true, paths: 10}"
+STUDENT = "{outcome: {class_path: pipeline.tasks.likelihoods.StudentT}, reach: 2, instance_norm: true, paths: 10}"
 NETWORKS = {
     "forecasters.LSTMForecaster": f"width: 8, depth: 1, dropout: {{dropout}}, saying: {STUDENT}",
     "forecasters.ConvForecaster": "width: 8, depth: 3, dropout: {dropout}",

@@ -16,8 +16,8 @@ from pipeline.errors import DataError
 from pipeline.evaluation.plots.forecast import Panel, drawing
 from pipeline.forecast import rows_of, say, windows_of
 from pipeline.models.forecasters import GRUForecaster
-from pipeline.outcomes import Quantiles
 from pipeline.tasks.forecaster import Saying
+from pipeline.tasks.likelihoods import Quantiles
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from pipeline.models.dlinear import DLinear, DLinearForecaster
 from pipeline.models.lstm import LSTM
 from pipeline.models.patch_transformer import PatchTransformerForecaster
 from pipeline.models.transformer import Transformer
-from pipeline.outcomes import Gaussian, Quantiles, StudentT
+from pipeline.tasks.forecast_base import Forecasting
 from pipeline.tasks.forecaster import Forecaster, Saying, WindowForecaster
-from pipeline.tasks.forecasting import Forecasting
+from pipeline.tasks.likelihoods import Gaussian, Quantiles, StudentT
 
 CONTEXT, HORIZON = 20, 6
 

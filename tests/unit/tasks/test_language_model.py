@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pipeline.data.batch import IGNORE, TokenBatch
-from pipeline.documents import read_documents
 from pipeline.models.lstm import LSTM, LSTMLanguageModel
 from pipeline.models.transformer import Transformer
+from pipeline.tasks.document_resets import read_documents
 from pipeline.tasks.language_model import TokenHead
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.dataset.trajectories import no_action
-from pipeline.outcomes import Gaussian
+from pipeline.tasks.likelihoods import Gaussian
 
 
 class Actions(ABC):

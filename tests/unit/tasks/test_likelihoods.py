@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal
 from torch.distributions import StudentT as TorchStudentT
 
-from pipeline.outcomes import AbsoluteError, Gaussian, Outcome, Quantiles, SquaredError, StudentT
+from pipeline.tasks.likelihoods import AbsoluteError, Gaussian, Outcome, Quantiles, SquaredError, StudentT
 
 OUTCOMES = [SquaredError(), AbsoluteError(), Quantiles(), Gaussian(), StudentT()]
 every_outcome = pytest.mark.parametrize("outcome", OUTCOMES, ids=lambda outcome: type(outcome).__name__)

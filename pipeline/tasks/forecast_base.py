@@ -22,7 +22,7 @@ from pipeline.evaluation.forecast_baselines import Baseline, fitted
 from pipeline.evaluation.forecast_errors import ForecastErrors, measured
 from pipeline.evaluation.metrics import TokenLoss
 from pipeline.optim import OptimizerCallable, Schedule
-from pipeline.outcomes import Outcome, SquaredError
+from pipeline.tasks.likelihoods import Outcome, SquaredError
 from pipeline.tasks.task import Task
 
 MIXED = 32  # features in which a covariate meets what was read

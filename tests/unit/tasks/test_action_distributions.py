@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Categorical, Normal
 from torch.nn import functional as F
 
-from pipeline.actions import Choices, Numbers, actions_of
+from pipeline.tasks.action_distributions import Choices, Numbers, actions_of
 
 CHOICES, NUMBERS = Choices(4), Numbers([-2.0, 0.0], [2.0, 10.0])
 
