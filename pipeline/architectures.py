@@ -97,8 +97,8 @@ def main(argv: list[str]) -> int:
 def networks() -> dict[str, type[nn.Module]]:
     """The networks of language models: where a module of pipeline.models names a network and its language model."""
     found: dict[str, type[nn.Module]] = {}
-    for module in pkgutil.iter_modules(pipeline.models.__path__):
-        file = importlib.import_module(f"pipeline.models.{module.name}")
+    for module in pkgutil.walk_packages(pipeline.models.__path__, "pipeline.models."):
+        file = importlib.import_module(module.name)
         classes = [each for name in getattr(file, "__all__", ()) if inspect.isclass(each := getattr(file, name))]
         if any(LanguageModel in each.__bases__ for each in classes):
             made = [each for each in classes if issubclass(each, nn.Module) and not issubclass(each, Task)]

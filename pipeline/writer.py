@@ -20,7 +20,7 @@ from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.evaluation.plots.attention import against, photograph
 from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, stream
 from pipeline.generation.text_stream import TextStream, text_of, written
-from pipeline.models.image_encoders import ImageEncoder
+from pipeline.models.encoders.image import ImageEncoder
 from pipeline.runs.record import is_run, read_record
 from pipeline.state import State
 from pipeline.tasks.classifier import Classifier

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.models.feedforward import initialise
+from pipeline.models.layers.feedforward import initialise
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.language_model import LanguageModel, TokenHead

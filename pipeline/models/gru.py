@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.models.recurrent import RecurrentStack
+from pipeline.models.layers.recurrent import RecurrentStack
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.language_model import LanguageModel, TokenHead
 

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.models.feedforward import SwiGLU, initialise
-from pipeline.models.past import prepend
-from pipeline.models.scan import scan
+from pipeline.models.layers.causal_history import prepend
+from pipeline.models.layers.feedforward import SwiGLU, initialise
+from pipeline.models.layers.scan import scan
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.language_model import LanguageModel, TokenHead

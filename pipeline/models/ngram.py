@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.models.feedforward import initialise
-from pipeline.models.past import prepend, windows
+from pipeline.models.layers.causal_history import prepend, windows
+from pipeline.models.layers.feedforward import initialise
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.language_model import LanguageModel, TokenHead

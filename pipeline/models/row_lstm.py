@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pipeline.models.feedforward import initialise
-from pipeline.models.raster import MaskedConvolution, RasterStack, gathered, half_of, inside
+from pipeline.models.layers.feedforward import initialise
+from pipeline.models.layers.raster import MaskedConvolution, RasterStack, gathered, half_of, inside
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.pixel_model import PixelModel
 from pipeline.tasks.token_prediction import TokenHead

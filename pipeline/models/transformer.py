@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import TooLongError
-from pipeline.models.attention import Cache, Rotation, SelfAttention, rotation, visible
-from pipeline.models.feedforward import SwiGLU, initialise
-from pipeline.models.memory import CrossAttention, Memory
+from pipeline.models.layers.attention import Cache, Rotation, SelfAttention, rotation, visible
+from pipeline.models.layers.cross_attention import CrossAttention, Memory
+from pipeline.models.layers.feedforward import SwiGLU, initialise
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.language_model import LanguageModel, TokenHead

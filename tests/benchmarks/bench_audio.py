@@ -27,9 +27,9 @@ from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.raw_audio import WaveDataModule
 from pipeline.dataset.codecs.audio import END
 from pipeline.generation.sampling import Greedy, Limits, stream
+from pipeline.models.assemblies.transcribers import LSTMTranscriber
 from pipeline.models.kneser_ney import KneserNey, measure
-from pipeline.models.spectrogram import LogMel
-from pipeline.models.transcribers import LSTMTranscriber
+from pipeline.models.layers.log_mel import LogMel
 from pipeline.models.waves import WaveNet
 
 RATE, DRAWN = 8000, 300

@@ -24,8 +24,8 @@ import data_prep.captions
 from pipeline.data.batch import PairBatch
 from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.captions import ImageCaptionDataModule
-from pipeline.models.captioners import ShowAttendTell
-from pipeline.models.image_encoders import ResNet
+from pipeline.models.assemblies.captioners import ShowAttendTell
+from pipeline.models.encoders.image import ResNet
 
 SIZE = 96
 

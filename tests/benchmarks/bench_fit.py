@@ -42,12 +42,12 @@ WIDTHS = {"bag_of_words": 1024, "ngram": 640, "rnn": 1152, "lstm": 736, "gru": 8
 
 def architectures() -> Iterator[tuple[str, type[LanguageModel]]]:
     """Every thin LightningModule of texts of pipeline.models, by file."""
-    for module in pkgutil.iter_modules(pipeline.models.__path__):
-        found = importlib.import_module(f"pipeline.models.{module.name}")
+    for module in pkgutil.walk_packages(pipeline.models.__path__, "pipeline.models."):
+        found = importlib.import_module(module.name)
         for name in getattr(found, "__all__", ()):
             thing = getattr(found, name)
             if isinstance(thing, type) and issubclass(thing, LanguageModel) and not issubclass(thing, LevelModel):
-                yield module.name, thing
+                yield module.name.rpartition(".")[2], thing
 
 
 class Clock(Callback):

@@ -29,7 +29,7 @@ from pipeline.data.batch import IGNORE
 from pipeline.data.pairs import PairsDataModule, padded
 from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Limits
-from pipeline.models.translators import AttentionTranslator, LSTMTranslator, TransformerTranslator
+from pipeline.models.assemblies.translators import AttentionTranslator, LSTMTranslator, TransformerTranslator
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence
 
 MODELS = (LSTMTranslator, AttentionTranslator, TransformerTranslator)

@@ -48,7 +48,11 @@ def hear(fit: Fit, tiny_audio_dataset: Path, tiny_labels_dataset: Path, tmp_path
 
 @pytest.mark.parametrize(
     ("model", "processes", "workers"),
-    [("transcribers.LSTMTranscriber", 1, 0), ("keywords.ConvKeywords", 2, 1), ("waves.WaveNet", 1, 0)],
+    [
+        ("assemblies.transcribers.LSTMTranscriber", 1, 0),
+        ("assemblies.keyword_spotters.ConvKeywords", 2, 1),
+        ("waves.WaveNet", 1, 0),
+    ],
 )
 def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(
     hear: Fit, state: State, model: str, processes: int, workers: int
@@ -60,7 +64,9 @@ def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(
     assert_equal(state("straight"), state("killed"))
 
 
-@pytest.mark.parametrize("model", ["transcribers.LSTMTranscriber", "keywords.ConvKeywords"])
+@pytest.mark.parametrize(
+    "model", ["assemblies.transcribers.LSTMTranscriber", "assemblies.keyword_spotters.ConvKeywords"]
+)
 def test_two_processes_learn_and_measure_what_one_does(
     hear: Fit, state: State, rows: Callable[[str], list[dict[str, Any]]], model: str
 ) -> None:

@@ -15,14 +15,14 @@ from tests.unit.data.test_captions import damaged
 
 Fit = Callable[..., int]
 State = Callable[[str], dict[str, Any]]
-RESNET = "{class_path: pipeline.models.image_encoders.ResNet, init_args: {blocks: [1, 1], channels: 8}}"
+RESNET = "{class_path: pipeline.models.encoders.image.ResNet, init_args: {blocks: [1, 1], channels: 8}}"
 PATCHES = (
-    "{class_path: pipeline.models.image_encoders.PatchTransformer, init_args: {patch: 8, features: 16, depth: 1, "
+    "{class_path: pipeline.models.encoders.image.PatchTransformer, init_args: {patch: 8, features: 16, depth: 1, "
     "dropout: 0.1}}"
 )
 CONFIG = """
 model:
-  class_path: pipeline.models.captioners.{name}
+  class_path: pipeline.models.assemblies.captioners.{name}
   init_args:
     {{width: 16, depth: 1, dropout: {dropout}, optimizer: {{class_path: {optimizer}, init_args: {{lr: 0.01}}}},
       encoder: {encoder},
@@ -42,7 +42,7 @@ def describe(fit: Fit, tiny_captions_dataset: Path, tmp_path: Path) -> Fit:
         told = {"name": model, "dropout": dropout, "optimizer": optimizer, "dataset": tiny_captions_dataset}
         told["encoder"] = PATCHES if model == "TransformerCaptioner" else RESNET
         (tmp_path / f"{model}.yaml").write_text(CONFIG.format(**told))
-        return fit(run, *overrides, model=f"captioners.{model}", **rest)
+        return fit(run, *overrides, model=f"assemblies.captioners.{model}", **rest)
 
     return describe
 

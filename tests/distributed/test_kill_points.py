@@ -26,7 +26,7 @@ CUTS = ["lanes", "windows", "documents"]
 
 def families() -> list[str]:
     """The class paths of the language models of every file of pipeline.models."""
-    modules = [f"pipeline.models.{each.name}" for each in pkgutil.iter_modules(pipeline.models.__path__)]
+    modules = [each.name for each in pkgutil.walk_packages(pipeline.models.__path__, "pipeline.models.")]
     found = [(name, getattr(importlib.import_module(name), "__all__", ())) for name in modules]
     return [f"{name}.{each}" for name, names in found for each in names if each.endswith("LanguageModel")]
 

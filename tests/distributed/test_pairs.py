@@ -17,7 +17,7 @@ State = Callable[[str], dict[str, Any]]
 
 CONFIG = """
 model:
-  class_path: pipeline.models.translators.{name}
+  class_path: pipeline.models.assemblies.translators.{name}
   init_args:
     {{width: 16, depth: 1, dropout: {dropout}, optimizer: {{class_path: {optimizer}, init_args: {{lr: 0.01}}}},
       evaluation: {{scores: [{{class_path: tests.distributed.test_pairs.Exact}}], tokens: 12, validation_rows: 20}}}}
@@ -46,7 +46,7 @@ def translate(fit: Fit, tiny_pairs_dataset: Path, tmp_path: Path) -> Fit:
         dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
         told = {"name": model, "dropout": dropout, "optimizer": optimizer, "dataset": tiny_pairs_dataset}
         (tmp_path / f"{model}.yaml").write_text(CONFIG.format(**told))
-        return fit(run, *overrides, model=f"translators.{model}", **rest)
+        return fit(run, *overrides, model=f"assemblies.translators.{model}", **rest)
 
     return translate
 

@@ -26,7 +26,9 @@ NETWORKS = {
     "forecasters.LSTMForecaster": f"width: 8, depth: 1, dropout: {{dropout}}, saying: {STUDENT}",
     "forecasters.ConvForecaster": "width: 8, depth: 3, dropout: {dropout}",
     "dlinear.DLinearForecaster": "kernel: 5, saying: {dropout: {dropout}}",
-    "patch_transformer.PatchTransformerForecaster": "width: 8, heads: 2, patch: 6, stride: 3, dropout: {dropout}",
+    "assemblies.patch_transformer.PatchTransformerForecaster": (
+        "width: 8, heads: 2, patch: 6, stride: 3, dropout: {dropout}"
+    ),
 }
 
 

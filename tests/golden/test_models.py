@@ -43,7 +43,7 @@ def modules() -> tuple[dict[str, type[nn.Module]], set[str]]:
         file = import_module(entry.name)
         classes = [each for each in vars(file).values() if isinstance(each, type) and issubclass(each, nn.Module)]
         own = {each.__name__: each for each in classes if each.__module__ == entry.name}
-        found |= own
+        found = own | found
         exported |= own.keys() & getattr(file, "__all__", ())
     return found, exported
 

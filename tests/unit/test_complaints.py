@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.models.keywords import ConvKeywords
-from pipeline.models.transcribers import LSTMTranscriber
+from pipeline.models.assemblies.keyword_spotters import ConvKeywords
+from pipeline.models.assemblies.transcribers import LSTMTranscriber
 from pipeline.training import parse
 
 LSTM = str(Path(__file__).parents[2] / "configs" / "text" / "lstm.yaml")

@@ -11,8 +11,8 @@ from data_prep import tokenizer
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.evaluation.plots.attention import PANEL
 from pipeline.generate import main
-from pipeline.models.captioners import ShowAndTell, ShowAttendTell
-from pipeline.models.image_encoders import ResNet
+from pipeline.models.assemblies.captioners import ShowAndTell, ShowAttendTell
+from pipeline.models.encoders.image import ResNet
 
 
 @pytest.fixture

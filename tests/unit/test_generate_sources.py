@@ -15,7 +15,7 @@ from tests.unit.babbling import Babbler, word_tokenizer
 @pytest.fixture
 def translator(babbler):
     """The run, with a model that reads sources and their tokenizer."""
-    from pipeline.models.translators import AttentionTranslator
+    from pipeline.models.assemblies.translators import AttentionTranslator
 
     tokenizer = word_tokenizer()
     tokenizer.save(str(babbler.path / "source_tokenizer.json"))
@@ -72,7 +72,7 @@ def test_attention_is_drawn_token_against_token(translator, capsys, tmp_path):
 
 
 def test_what_looks_at_no_source_or_once_draws_no_attention(translator, tmp_path):
-    from pipeline.models.translators import LSTMTranslator
+    from pipeline.models.assemblies.translators import LSTMTranslator
 
     size = word_tokenizer().get_vocab_size()
     translator.model = LSTMTranslator(vocab_size=size, source_vocab_size=size, width=16, depth=1).eval()

@@ -17,8 +17,8 @@ from pipeline.data.audio import AudioDataModule
 from pipeline.dataset.codecs.audio import decode
 from pipeline.generation.ctc import BestPath, PrefixBeam
 from pipeline.listener import Listener, counted
-from pipeline.models.keywords import ConvKeywords
-from pipeline.models.transcribers import ListenAttendSpell, LSTMTranscriber
+from pipeline.models.assemblies.keyword_spotters import ConvKeywords
+from pipeline.models.assemblies.transcribers import ListenAttendSpell, LSTMTranscriber
 
 Open = Callable[[Any, Path], tuple[AudioDataModule, Any]]
 

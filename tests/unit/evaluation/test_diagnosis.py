@@ -11,15 +11,15 @@ from pipeline.data.batch import IGNORE, LabelBatch, TokenBatch
 from pipeline.errors import ConfigError
 from pipeline.evaluation.diagnosis import by_lag, diagnose, looks, memory_of, receptive_field, saturation
 from pipeline.evaluation.plots.diagnosis import chart, picture, pieces
-from pipeline.models.attention import SelfAttention
 from pipeline.models.bag_of_words import BagOfWords
 from pipeline.models.conv import ConvNet
 from pipeline.models.gru import GRU
+from pipeline.models.layers.attention import SelfAttention
+from pipeline.models.layers.cross_attention import Memory
+from pipeline.models.layers.recurrent import RecurrentLayer
 from pipeline.models.linear_recurrence import LinearRecurrence
 from pipeline.models.lstm import LSTM
-from pipeline.models.memory import Memory
 from pipeline.models.ngram import NGram
-from pipeline.models.recurrent import RecurrentLayer
 from pipeline.models.rnn import RNN
 from pipeline.models.transformer import Transformer
 from pipeline.tasks.classifier import Classifier

@@ -190,8 +190,8 @@ def test_what_cannot_be_is_refused_in_words(make, message):
 
 def networks():
     """Every network class with a carried state that a module of pipeline.models names in __all__."""
-    for module in pkgutil.iter_modules(pipeline.models.__path__):
-        found = importlib.import_module(f"pipeline.models.{module.name}")
+    for module in pkgutil.walk_packages(pipeline.models.__path__, "pipeline.models."):
+        found = importlib.import_module(module.name)
         for name in getattr(found, "__all__", []):
             member = getattr(found, name)
             network = inspect.isclass(member) and issubclass(member, torch.nn.Module) and not issubclass(member, Task)

@@ -23,9 +23,9 @@ from torch.utils import _pytree as pytree
 
 import pipeline.models
 from pipeline import state as states
-from pipeline.models.attention import SelfAttention
 from pipeline.models.conv import ConvNet
-from pipeline.models.feedforward import GELU
+from pipeline.models.layers.attention import SelfAttention
+from pipeline.models.layers.feedforward import GELU
 from pipeline.models.lstm import LSTM
 from pipeline.models.ngram import NGram
 from pipeline.models.pixel_cnn import PixelCNN
@@ -40,8 +40,8 @@ Make = Callable[..., nn.Module]
 def exported_networks(causal: bool = True) -> list[type[nn.Module]]:
     """Networks that carry a state; else those that read a window at once."""
     found = []
-    for entry in pkgutil.iter_modules(pipeline.models.__path__):
-        module = import_module(f"pipeline.models.{entry.name}")
+    for entry in pkgutil.walk_packages(pipeline.models.__path__, "pipeline.models."):
+        module = import_module(entry.name)
         exported = [getattr(module, name) for name in getattr(module, "__all__", ())]
         classes = [each for each in exported if isinstance(each, type) and issubclass(each, nn.Module)]
         networks = [each for each in classes if not issubclass(each, LightningModule)]

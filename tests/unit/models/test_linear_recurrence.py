@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.models.layers.scan import scan
 from pipeline.models.linear_recurrence import GatedRecurrence, LinearRecurrence
-from pipeline.models.scan import scan
 
 
 def one_after_the_other(decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pipeline import state as states
 from pipeline import training
-from pipeline.models.attention import SelfAttention, rotate, rotation
-from pipeline.models.feedforward import GELU, SwiGLU
+from pipeline.models.layers.attention import SelfAttention, rotate, rotation
+from pipeline.models.layers.feedforward import GELU, SwiGLU
 from pipeline.models.transformer import Transformer
 
 

@@ -10,7 +10,7 @@ import yaml
 from pipeline import training
 from pipeline.cli import main
 from pipeline.evaluation.metrics import Confusion
-from pipeline.models.keywords import ConvKeywords, LSTMKeywords, TransformerKeywords
+from pipeline.models.assemblies.keyword_spotters import ConvKeywords, LSTMKeywords, TransformerKeywords
 from pipeline.runs.run import Run
 from pipeline.tasks.classifier import Classifier
 
@@ -21,7 +21,7 @@ def config(folder: Path, model: str, dataset: Path, steps: int) -> Path:
     adamw = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.004}}
     settings = {
         "model": {
-            "class_path": f"pipeline.models.keywords.{model}",
+            "class_path": f"pipeline.models.assemblies.keyword_spotters.{model}",
             "init_args": {"width": 32, "depth": 1, "dropout": 0.0, "optimizer": adamw},
         },
         "data": {
@@ -97,7 +97,7 @@ def test_it_learns_which_shape_it_reads_pixel_by_pixel(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     network = {"class_path": "pipeline.models.gru.GRU", "init_args": {"width": 24, "depth": 1}}
-    encoder = {"class_path": "pipeline.models.pixel_reader.PixelReader", "init_args": {"network": network}}
+    encoder = {"class_path": "pipeline.models.encoders.pixel_reader.PixelReader", "init_args": {"network": network}}
     data = {"dataset": str(tiny_pixels_dataset), "permutation": 1, "global_batch_size": 32}
     adamw = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
     settings = {

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from pipeline.data.batch import SeriesBatch
+from pipeline.models.assemblies.patch_transformer import PatchTransformerForecaster
 from pipeline.models.conv import ConvNet
 from pipeline.models.dlinear import DLinear, DLinearForecaster
 from pipeline.models.lstm import LSTM
-from pipeline.models.patch_transformer import PatchTransformerForecaster
 from pipeline.models.transformer import Transformer
 from pipeline.tasks.forecast_base import Forecasting
 from pipeline.tasks.forecaster import Forecaster, Saying, WindowForecaster

@@ -52,8 +52,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 def language_models() -> Iterator[type[LanguageModel]]:
     """Those of texts that `pipeline.models` exports."""
-    for module in pkgutil.iter_modules(pipeline.models.__path__):
-        found = importlib.import_module(f"pipeline.models.{module.name}")
+    for module in pkgutil.walk_packages(pipeline.models.__path__, "pipeline.models."):
+        found = importlib.import_module(module.name)
         for name in getattr(found, "__all__", ()):
             thing = getattr(found, name)
             if isinstance(thing, type) and issubclass(thing, LanguageModel) and not issubclass(thing, LevelModel):

@@ -14,7 +14,7 @@ from pipeline.evaluation.plots.attention import CELL, label
 from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Greedy, Limits, generate
 from pipeline.generation.text_stream import written
-from pipeline.models.translators import AttentionTranslator, LSTMTranslator, TransformerTranslator
+from pipeline.models.assemblies.translators import AttentionTranslator, LSTMTranslator, TransformerTranslator
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence
 from pipeline.tasks.token_prediction import TokenHead
 

@@ -19,13 +19,13 @@ from pipeline.data.batch import IGNORE
 from pipeline.data.batch_plan import NO_SAMPLE, Slice
 from pipeline.errors import DataError
 from pipeline.generation.ctc import PrefixBeam, collapsed
-from pipeline.models.listening import Ear
-from pipeline.models.transcribers import (
+from pipeline.models.assemblies.transcribers import (
     ConformerTranscriber,
     ListenAttendSpell,
     LSTMTranscriber,
     TransformerTranscriber,
 )
+from pipeline.models.encoders.audio import Ear
 from pipeline.tasks.transcriber import Transcriber
 
 MODELS = [LSTMTranscriber, TransformerTranscriber, ConformerTranscriber]
@@ -88,7 +88,7 @@ def test_a_run_is_trained_and_scored(
     scores = [{"class_path": "pipeline.evaluation.text_scores.ErrorRate", "init_args": {"name": "word"}}]
     said = "evaluation" if model == "ListenAttendSpell" else "transcription"
     arguments = {
-        "model.class_path": f"pipeline.models.transcribers.{model}",
+        "model.class_path": f"pipeline.models.assemblies.transcribers.{model}",
         "model.init_args.width": 16,
         "model.init_args.depth": 1,
         f"model.init_args.{said}": {"scores": scores, **({"tokens": 20} if said == "evaluation" else {})},
@@ -126,7 +126,7 @@ def test_a_transcript_longer_than_its_sound_is_one_line(
     assert audio.main(["m.jsonl", *shares]) == 0
     capsys.readouterr()
     options = {
-        "model": "pipeline.models.transcribers.LSTMTranscriber",
+        "model": "pipeline.models.assemblies.transcribers.LSTMTranscriber",
         "data": "pipeline.data.audio.AudioDataModule",
         "data.init_args.dataset": "data",
         "trainer.max_steps": "1",

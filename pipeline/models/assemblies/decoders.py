@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pipeline.models.memory import AdditiveAttention, Attention, Memory
+from pipeline.models.layers.cross_attention import AdditiveAttention, Attention, Memory
 from pipeline.state import State
 
 

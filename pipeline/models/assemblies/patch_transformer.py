@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.models.encoders import TransformerStack
-from pipeline.models.feedforward import GELU, initialise
+from pipeline.models.encoders.text import TransformerStack
+from pipeline.models.layers.feedforward import GELU, initialise
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.forecaster import Saying, WindowForecaster
 

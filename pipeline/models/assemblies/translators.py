@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from torch import nn
 
-from pipeline.models.decoders import AttentionDecoder, VectorDecoder
-from pipeline.models.encoders import BidirectionalEncoder, TransformerEncoder
+from pipeline.models.assemblies.decoders import AttentionDecoder, VectorDecoder
+from pipeline.models.encoders.text import BidirectionalEncoder, TransformerEncoder
 from pipeline.models.gru import GRU
+from pipeline.models.layers.cross_attention import AdditiveAttention, Attention
 from pipeline.models.lstm import LSTM
-from pipeline.models.memory import AdditiveAttention, Attention
 from pipeline.models.transformer import Transformer
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.sequence_to_sequence import Evaluation, SequenceToSequence

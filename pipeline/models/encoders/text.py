@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from pipeline.models.attention import SelfAttention, rotation
-from pipeline.models.feedforward import SwiGLU
+from pipeline.models.layers.attention import SelfAttention, rotation
+from pipeline.models.layers.cross_attention import Memory
+from pipeline.models.layers.feedforward import SwiGLU
 from pipeline.models.lstm import LSTM
-from pipeline.models.memory import Memory
 from pipeline.models.transformer import Block
 from pipeline.tasks.token_prediction import TokenEmbedding
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.models.spectrogram import LogMel, hertz_of, mels_of
+from pipeline.models.layers.log_mel import LogMel, hertz_of, mels_of
 
 SETTINGS = [(16000, 80, 400, 160), (8000, 64, 256, 80), (22050, 40, 1024, 256)]
 

@@ -3,7 +3,8 @@
 A network of pixels reads at position t the pixel before (at position 0 what opens the image) and says the pixel at t,
 in row t // W and column t % W. A tap (i, j) of a convolution looks at the pixel i rows up and j columns to the right;
 on the sequence that is i W - j positions back, and nothing where the row has no such column. So a masked convolution,
-its carried state and its single step are a few products on a sequence (`past.py`); the mask is which taps there are.
+its carried state and its single step are a few products on a sequence (`causal_history.py`); the mask is which taps
+there are.
 
 Legend: B images, T positions, P positions of the past, S positions with the past, K taps, D features, E features out.
 """
@@ -15,8 +16,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.models.feedforward import initialise
-from pipeline.models.past import prepend
+from pipeline.models.layers.causal_history import prepend
+from pipeline.models.layers.feedforward import initialise
 from pipeline.state import State
 
 Tap = tuple[int, int]  # rows up, columns to the right

@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 from torch import nn
 
-from pipeline.models.decoders import AttentionDecoder, VectorDecoder
-from pipeline.models.image_encoders import ImageEncoder, PatchTransformer, ResNet
+from pipeline.models.assemblies.decoders import AttentionDecoder, VectorDecoder
+from pipeline.models.encoders.image import ImageEncoder, PatchTransformer, ResNet
+from pipeline.models.layers.cross_attention import AdditiveAttention, Attention
 from pipeline.models.lstm import LSTM
-from pipeline.models.memory import AdditiveAttention, Attention
 from pipeline.models.transformer import Transformer
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.sequence_to_sequence import Evaluation, SequenceToSequence

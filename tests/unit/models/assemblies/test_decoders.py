@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import state as states
+from pipeline.models.assemblies.decoders import AttentionDecoder, VectorDecoder
 from pipeline.models.conv import ConvNet
-from pipeline.models.decoders import AttentionDecoder, VectorDecoder
-from pipeline.models.encoders import BidirectionalEncoder, TransformerEncoder, reverse
+from pipeline.models.encoders.text import BidirectionalEncoder, TransformerEncoder, reverse
 from pipeline.models.gru import GRU
+from pipeline.models.layers.cross_attention import AdditiveAttention, Memory, MultiplicativeAttention
 from pipeline.models.linear_recurrence import LinearRecurrence
 from pipeline.models.lstm import LSTM
-from pipeline.models.memory import AdditiveAttention, Memory, MultiplicativeAttention
 from pipeline.models.rnn import RNN
 from pipeline.models.transformer import Transformer
 

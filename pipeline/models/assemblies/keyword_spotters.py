@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from pipeline.models.encoders import BidirectionalStack, TransformerStack
-from pipeline.models.listening import ConvStack, Ear, SoundEncoder
+from pipeline.models.encoders.audio import ConvStack, Ear, SoundEncoder
+from pipeline.models.encoders.text import BidirectionalStack, TransformerStack
 from pipeline.models.lstm import LSTM
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.classifier import Classifier

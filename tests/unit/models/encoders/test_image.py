@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
-from pipeline.models.image_encoders import ImageEncoder, PatchTransformer, ResNet
-from pipeline.models.residual import Bottleneck, FrozenBatchNorm
+from pipeline.models.encoders.image import ImageEncoder, PatchTransformer, ResNet
+from pipeline.models.layers.residual import Bottleneck, FrozenBatchNorm
 
 SIZE, WIDTH = 32, 16
 ENCODERS: dict[str, Callable[..., ImageEncoder]] = {

@@ -5,12 +5,12 @@ The same networks as for keywords, read at every position instead of once for al
 
 from torch import nn
 
-from pipeline.models.conformer import ConformerStack
-from pipeline.models.decoders import AttentionDecoder
-from pipeline.models.encoders import BidirectionalStack, TransformerStack
-from pipeline.models.listening import Ear, SoundEncoder
+from pipeline.models.assemblies.decoders import AttentionDecoder
+from pipeline.models.encoders.audio import Ear, SoundEncoder
+from pipeline.models.encoders.text import BidirectionalStack, TransformerStack
+from pipeline.models.layers.conformer import ConformerStack
+from pipeline.models.layers.cross_attention import AdditiveAttention, Attention
 from pipeline.models.lstm import LSTM
-from pipeline.models.memory import AdditiveAttention, Attention
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.sequence_to_sequence import Evaluation, SequenceToSequence
 from pipeline.tasks.token_prediction import TokenHead

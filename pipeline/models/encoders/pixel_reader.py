@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.models.memory import Memory
+from pipeline.models.layers.cross_attention import Memory
 
 
 class PixelReader(nn.Module):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.conformer import ConformerStack
-from pipeline.models.encoders import BidirectionalStack, TransformerStack
-from pipeline.models.listening import ConvStack, Ear, SoundEncoder
+from pipeline.models.encoders.audio import ConvStack, Ear, SoundEncoder
+from pipeline.models.encoders.text import BidirectionalStack, TransformerStack
+from pipeline.models.layers.conformer import ConformerStack
 from pipeline.models.lstm import LSTM
 
 RATE, WIDTH = 8000, 16

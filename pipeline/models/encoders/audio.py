@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.models.feedforward import GELU, initialise
-from pipeline.models.memory import Memory
-from pipeline.models.spectrogram import LogMel
+from pipeline.models.layers.cross_attention import Memory
+from pipeline.models.layers.feedforward import GELU, initialise
+from pipeline.models.layers.log_mel import LogMel
 
 FLOOR = 1e-5  # of power: about the noise of 16 bits, so that digital silence is not endlessly far away
 

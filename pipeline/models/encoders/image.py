@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from pipeline.models.memory import Memory
-from pipeline.models.pretrained_images import fill
-from pipeline.models.residual import BasicBlock, GroupNorm, ResidualBlock, ResidualTrunk
+from pipeline.models.encoders.pretrained_images import fill
+from pipeline.models.layers.cross_attention import Memory
+from pipeline.models.layers.residual import BasicBlock, GroupNorm, ResidualBlock, ResidualTrunk
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, as pretrained models expect
 

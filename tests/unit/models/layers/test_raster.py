@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.models.layers.raster import MaskedConvolution, column_of, taps
 from pipeline.models.pixel_cnn import PixelCNN
-from pipeline.models.raster import MaskedConvolution, column_of, taps
 from pipeline.models.row_lstm import RowLayer, RowLSTM
 
 ROWS, COLUMNS, WIDTH = 5, 6, 8

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.models.attention import Rotation, SelfAttention, rotation
-from pipeline.models.feedforward import GELU, initialise
+from pipeline.models.layers.attention import Rotation, SelfAttention, rotation
+from pipeline.models.layers.feedforward import GELU, initialise
 
 
 class ConformerConvolution(nn.Module):

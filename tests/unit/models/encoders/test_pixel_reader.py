@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from pipeline.models.encoders.pixel_reader import PixelReader
 from pipeline.models.gru import GRU
-from pipeline.models.pixel_reader import PixelReader
 
 
 @pytest.mark.numeric

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pipeline import state as states
 from pipeline.models.gru import GRU
+from pipeline.models.layers.recurrent import RecurrentStack, VariationalDropout
 from pipeline.models.lstm import LSTM
-from pipeline.models.recurrent import RecurrentStack, VariationalDropout
 from pipeline.models.rnn import RNN
 
 KINDS = {

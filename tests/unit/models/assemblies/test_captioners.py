@@ -9,8 +9,8 @@ from torch import Tensor
 from pipeline.data.batch import IGNORE
 from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Greedy, Limits, generate
-from pipeline.models.captioners import ShowAndTell, ShowAttendTell, TransformerCaptioner
-from pipeline.models.image_encoders import PatchTransformer, ResNet
+from pipeline.models.assemblies.captioners import ShowAndTell, ShowAttendTell, TransformerCaptioner
+from pipeline.models.encoders.image import PatchTransformer, ResNet
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence
 
 EOS, RED, BLUE, TOP, BOTTOM = range(5)
