@@ -10,7 +10,7 @@ from pipeline.errors import TRY_AGAIN, UserError
 
 VERBS = {
     "prepare": ("data_prep", "raw text -> dataset: `unroll prepare text SOURCE... --output data/NAME`"),
-    "fit": ("pipeline.training", "train, or continue, a run: `unroll fit --config configs/text/lstm.yaml`"),
+    "fit": ("pipeline.commands.fit", "train, or continue, a run: `unroll fit --config configs/text/lstm.yaml`"),
     "plan": ("pipeline.plan", "what a run will take: memory by strategy, time: `unroll plan CONFIG --nodes 2`"),
     "submit": ("pipeline.submit", "check a run and hand it to Slurm: `unroll submit CONFIG --nodes 2 --time 24:00:00`"),
     "status": ("pipeline.status", "queue, step, loss, rate and attempts of runs"),
@@ -18,8 +18,8 @@ VERBS = {
     "cancel": ("pipeline.cancel", "take a run's job out of the queue"),
     "doctor": ("pipeline.doctor", "what on this node or cluster would make a run fail, and the mend"),
     "sync": ("pipeline.sync", "send runs to Weights & Biases from a machine that reaches it: `unroll sync RUN`"),
-    "validate": ("pipeline.training", "measure a run's best checkpoint on the validation split"),
-    "test": ("pipeline.training", "measure a run's best checkpoint on the test split"),
+    "validate": ("pipeline.commands.fit", "measure a run's best checkpoint on the validation split"),
+    "test": ("pipeline.commands.fit", "measure a run's best checkpoint on the test split"),
     "generate": ("pipeline.generate", "write text with a run: `unroll generate RUN --prompt TEXT`"),
     "play": ("pipeline.play", "play trained policies in their environment: `unroll play RUN... --return R`"),
     "checkpoint": ("pipeline.checkpoint_verbs", "verify, compare, export or convert checkpoints"),
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         return complain(f"no verb {verb!r}: one of {', '.join(VERBS)}", 2)
     module = VERBS[verb][0]
     try:
-        if module == "pipeline.training":
+        if module == "pipeline.commands.fit":
             if not rest or {"-h", "--help"} & set(rest):
                 print(TRAINING_HELP.format(verb=verb))
                 return 0 if rest else 2

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.shipped import CONFIGS
+from pipeline.training.shipped_configs import CONFIGS
 
 PROFILES = CONFIGS / "cluster"
 SECRET = re.compile("(key|token)s?$|secret|password", re.IGNORECASE)  # TOKENIZERS_PARALLELISM is none

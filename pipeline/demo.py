@@ -20,7 +20,7 @@ from pipeline.dataset.manifest import Dataset
 from pipeline.errors import TRY_AGAIN
 from pipeline.runs import journal
 from pipeline.runs.run import Run, directory_of
-from pipeline.shipped import shipped
+from pipeline.training.shipped_configs import shipped
 
 TEXT = Path("data/pydoc-characters")
 PREPARE = f"prepare text builtin --output {TEXT} --tokenizer character --validation-share 0.1"

@@ -61,9 +61,10 @@ def _diagnose(run: Path, options: argparse.Namespace) -> Any:
     """The diagnosis of a run, and the attention to draw."""
     import torch
 
+    from pipeline.commands.fit import quieten
     from pipeline.evaluation.diagnosis import chosen, diagnose
     from pipeline.runs.load import load_model
-    from pipeline.training import parse, quieten
+    from pipeline.training.config import parse
 
     quieten()
     more = [] if options.context is None else [f"--data.init_args.context={options.context}"]

@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from pipeline import flops, plan, training
+from pipeline import flops, plan
 from pipeline.budgets import BUDGETS, Cost, steps_within
-from pipeline.complaints import meant, own, plainly, read_mapping
 from pipeline.data.batch_plan import MicroBatches
 from pipeline.errors import ConfigError, UserError
 from pipeline.runs.load import build_model, tell
+from pipeline.training.config import parse
+from pipeline.training.config_errors import meant, own, plainly, read_mapping
 from pipeline.widths import nearest_width
 
 WIDTH = "model.init_args.width"
@@ -144,12 +145,12 @@ def _entrant(tournament: Tournament, name: str, configs: list[str]) -> Entrant:
     first, *others = [*configs, *tournament.overlays]
     files = [first, *(word for other in others for word in ("--config", other))]
     settings = dict(tournament.settings)
-    cli = training.parse(["--config", *files, *words(settings)])
+    cli = parse(["--config", *files, *words(settings)])
     data: Any = cli.build()[1]
     model = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))["model"]
     if tournament.parameters is not None:
         settings[WIDTH] = _width(tournament, tell(model, data.linked))
-    cli = training.parse(["--config", *files, *words(settings)])
+    cli = parse(["--config", *files, *words(settings)])
     cost = _cost(cli, data)
     [(unit, amount)] = tournament.budget.items()
     settings |= BUDGETS[unit](amount, cost)

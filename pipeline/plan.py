@@ -42,16 +42,17 @@ def main(argv: list[str]) -> int:
     """
     own, overrides = layout.divided(argv)
     options = parser().parse_args(own)
-    from pipeline import training
+    from pipeline.commands.fit import quieten
+    from pipeline.training.config import parse, run_directory
 
-    training.quieten()
+    quieten()
     warnings.filterwarnings("ignore", category=UserWarning)
     given = [f"--config={config}" for config in options.configs]
     named = ["--run", options.run] if options.run else []
-    cli = training.parse([*given, *named, *overrides])
+    cli = parse([*given, *named, *overrides])
     shape = Layout.of(options)
     shape.check(vars(cli.config.trainer))
-    run = training.run_directory(cli.config)
+    run = run_directory(cli.config)
     tokens, steps = tell_size(cli, run.name, shape)
     code = tell_memory(cli, shape, options.memory)
     tell_time(None if steps is None else tokens * steps, find_rate(options, run, shape), shape)
@@ -170,7 +171,7 @@ def own_strategy(strategy: Any) -> str | None:
     import yaml
 
     from pipeline.footprint import STRATEGIES
-    from pipeline.shipped import CONFIGS
+    from pipeline.training.shipped_configs import CONFIGS
 
     if not hasattr(strategy, "class_path"):
         return "ddp" if strategy in ("auto", "ddp") else None

@@ -179,11 +179,11 @@ def _text(value: Any) -> str:
 
 def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     """The run's directory, once config, layout and dataset are known to fit together."""
-    from pipeline import training
     from pipeline.data.batch_plan import Share
     from pipeline.dataset.manifest import Dataset
+    from pipeline.training.config import parse, run_directory
 
-    config = training.parse(["--config", *arguments]).config
+    config = parse(["--config", *arguments]).config
     shape = Layout.of(options)
     shape.check(vars(config.trainer))
     settings = vars(config.data.init_args)
@@ -193,7 +193,7 @@ def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
         Share.of_config(settings, nodes * shape.tasks)
     if not (options.after or "").isdigit() and not options.prepare:  # a job may have to make it first
         Dataset.open(Path(str(settings["dataset"])))
-    run = training.run_directory(config)
+    run = run_directory(config)
     profile = cluster.read(options.profile) if options.profile else Profile()
     mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
     cluster.check_shared([Path(str(settings["dataset"])), run], profile, mounts)

@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import compare, submit, training
+from pipeline import compare, submit
 from pipeline.arguments import Parser
+from pipeline.commands.fit import quieten
 from pipeline.comparison import ENTRANT, amount
 from pipeline.distributed import signals
 from pipeline.entrants import Entrant, Tournament, entrants_of, read
@@ -23,6 +24,7 @@ from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.job_script import Element
 from pipeline.runs import record, resume
 from pipeline.runs.run import RUNS, Run
+from pipeline.training.config import parse
 
 LOOK = 0.2  # seconds from one look at a run to the next
 
@@ -63,7 +65,7 @@ def main(argv: list[str]) -> int:
         DataError: the dataset is missing or damaged.
     """
     options = parser().parse_args(argv)
-    training.quieten()
+    quieten()
     tournaments = [read(file) for file in options.files]
     if len({tournament.name for tournament in tournaments}) < len(tournaments):
         raise ConfigError("two tournaments of one name would share their runs: give their files different names")
@@ -162,7 +164,7 @@ def is_over(match: Match) -> bool:
     run = Run(match.run)
     if not run.record.get("attempts"):
         return False
-    cli = training.parse(["--config", *match.arguments])
+    cli = parse(["--config", *match.arguments])
     config = resume.kept_config(cli)
     if changed := resume.changes(run, config):
         raise ConfigError(

@@ -83,13 +83,13 @@ def divisions(given: list[str], sizes: list[int] | None) -> dict[int, int | None
     Raises:
         ConfigError: the config cannot be, or the processes cannot share a global batch.
     """
-    from pipeline import training
     from pipeline.data.batch_plan import Share
     from pipeline.distributed import launch
+    from pipeline.training.config import parse
 
     found: dict[int, int | None] = {}
     for keys in [[f"--trainer.devices={size}"] for size in sizes] if sizes else [[]]:
-        config = training.parse([*given, *keys]).config
+        config = parse([*given, *keys]).config
         size, data = launch.world_size(vars(config.trainer)), vars(config.data.init_args)
         share = Share.of_config(data, size)
         found[size] = None if share is None else share.accumulation

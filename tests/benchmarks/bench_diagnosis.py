@@ -18,7 +18,7 @@ from pipeline.callbacks.diagnosis import SEQUENCES
 from pipeline.data.batch import TokenBatch
 from pipeline.evaluation.diagnosis import diagnose
 from pipeline.evaluation.plots.diagnosis import picture
-from pipeline.training import CONFIGS
+from pipeline.training.config import CONFIGS
 
 VOCABULARY = 2048
 

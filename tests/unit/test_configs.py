@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline.runs import export
-from pipeline.training import parse
+from pipeline.training.config import parse
 
 ROOT = Path(__file__).parents[2] / "configs"
 FOR_OTHERS = ("cluster", "tournament")  # what is there for other verbs, and tested with them

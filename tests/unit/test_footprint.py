@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from pipeline import footprint, plan, training
+from pipeline import footprint, plan
 from pipeline.footprint import STRATEGIES, Footprint, Model
 from pipeline.layout import Layout
+from pipeline.training.config import parse
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "text"
 ONE = Layout(1, 1, 1, 0)
@@ -19,7 +20,7 @@ ONE = Layout(1, 1, 1, 0)
 def prepared(config: str, dataset: Path, *more: str) -> Any:
     """The parsed experiment on the tiny dataset."""
     given = [f"--config={CONFIGS / config}.yaml", f"--data.init_args.dataset={dataset}"]
-    return training.parse([*given, "--data.init_args.global_batch_size=8", *more])
+    return parse([*given, "--data.init_args.global_batch_size=8", *more])
 
 
 def measured(cli: Any) -> Model:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import cli, compare, tournament, training
+from pipeline import cli, compare, tournament
 from pipeline.distributed import signals
 from pipeline.entrants import entrants_of, read, words
 from pipeline.errors import ConfigError
 from pipeline.runs import resume
 from pipeline.runs.run import Run
+from pipeline.training.config import parse, run_directory
 
 REPOSITORY = Path(__file__).parents[2]
 SHIPPED = sorted((REPOSITORY / "configs" / "tournament").glob("*.yaml"))
@@ -55,8 +56,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     def finish(arguments: list[str]) -> int:
-        parsed = training.parse(arguments[1:])
-        run = Run(training.run_directory(parsed.config))
+        parsed = parse(arguments[1:])
+        run = Run(run_directory(parsed.config))
         names.append(run.name)
         run.create(linked={}, dataset={})
         run.begin_attempt(1, 0)
@@ -73,7 +74,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_budget_of_tokens_gives_exactly_the_steps_and_beats_what_the_config_says() -> None:
     [lstm, rnn] = entrants_of(read(write(budget={"tokens": 170})))
     assert (lstm.steps, rnn.steps) == (4, 4)  # 40 tokens each
-    config = training.parse(["--config", *lstm.arguments]).config.trainer
+    config = parse(["--config", *lstm.arguments]).config.trainer
     assert (config.max_steps, config.max_epochs, config.max_time) == (4, -1, None)
 
 
@@ -87,7 +88,7 @@ def test_widths_are_matched_to_within_the_tolerance() -> None:
     entrants = entrants_of(read(write(parameters=12_000, tolerance=0.05)))
     for each in entrants:
         assert abs(each.parameters - 12_000) < 0.05 * 12_000
-        assert training.parse(["--config", *each.arguments]).config.model.init_args.width == each.width
+        assert parse(["--config", *each.arguments]).config.model.init_args.width == each.width
     assert (entrants[0].width or 0) < (entrants[1].width or 0)
 
 
@@ -245,4 +246,4 @@ def test_a_shipped_tournament_is_whole(
     settings = words({**found.settings, "data.init_args.dataset": str(tiny_text_dataset)})
     for configs in found.entrants.values():
         first, *others = [*configs, *found.overlays]
-        training.parse(["--config", first, *(word for other in others for word in ("--config", other)), *settings])
+        parse(["--config", first, *(word for other in others for word in ("--config", other)), *settings])

@@ -8,9 +8,10 @@ import pytest
 from lightning.pytorch import Trainer
 from rich.console import Console
 
-from pipeline import cli, trainer
+from pipeline import cli
 from pipeline.callbacks.progress_bar import Bar
 from pipeline.callbacks.train_metrics import Monitor
+from pipeline.training import trainer
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pipeline.callbacks.time_limit import TimeLimit
 from pipeline.callbacks.train_metrics import Monitor
 from pipeline.errors import ConfigError
 from pipeline.optim import WarmupCosine
-from pipeline.trainer import _time_limit
+from pipeline.training.trainer import _time_limit
 
 
 def trainer(accumulate_grad_batches: int = 1) -> Any:

@@ -19,10 +19,12 @@ from jsonargparse import _typehints
 from lightning.pytorch import LightningDataModule, LightningModule
 
 import pipeline
-from pipeline import plan, training
+from pipeline import plan
 from pipeline.runs import options
 from pipeline.runs.load import build_model
 from pipeline.runs.resume import kept_config
+from pipeline.training import config as training
+from pipeline.training.config import CommandLine, _print_dropped
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 LSTM = CONFIGS / "text" / "lstm.yaml"
@@ -166,9 +168,9 @@ def test_no_default_of_a_signature_reaches_another_class() -> None:
     assert "torch.optim.AdamW" in classes
 
 
-def parse(*words: str) -> training.CommandLine:
+def parse(*words: str) -> CommandLine:
     """The command line of text/lstm.yaml and more."""
-    training._print_dropped.cache_clear()
+    _print_dropped.cache_clear()
     return training.parse([f"--config={LSTM}", *words])
 
 
@@ -251,7 +253,7 @@ def test_what_is_dropped_is_printed_once_and_a_resolved_config_drops_nothing_mor
 
 
 def test_the_default_of_a_signature_is_named_where_it_would_have_mattered(capsys: pytest.CaptureFixture[str]) -> None:
-    training._print_dropped.cache_clear()
+    _print_dropped.cache_clear()
     training.parse([f"--config={ZAREMBA}"])
     assert capsys.readouterr().err == f"unroll: {DROPPED}weight_decay=0.01\n"
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 import yaml
 
-from pipeline import training
 from pipeline.cli import main
 from pipeline.evaluation.metrics import Confusion
 from pipeline.models.assemblies.keyword_spotters import ConvKeywords, LSTMKeywords, TransformerKeywords
 from pipeline.runs.run import Run
 from pipeline.tasks.classifier import Classifier
+from pipeline.training.config import LINKED
 
 MODELS = {"ConvKeywords": ConvKeywords, "LSTMKeywords": LSTMKeywords, "TransformerKeywords": TransformerKeywords}
 
@@ -83,7 +83,7 @@ def test_confusions_are_counted_where_there_is_a_label() -> None:
 
 
 def test_the_command_line_knows_what_the_data_tells() -> None:
-    assert {"classes", "rate"} <= set(training.LINKED)
+    assert {"classes", "rate"} <= set(LINKED)
 
 
 @pytest.mark.learns

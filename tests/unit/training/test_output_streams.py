@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pipeline.audience import Stream, may_leave
+from pipeline.training.output_streams import Stream, may_leave
 
 
 def test_a_pipe_that_was_cut_is_borne() -> None:

@@ -7,9 +7,9 @@ import pytest
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.assemblies.keyword_spotters import ConvKeywords
 from pipeline.models.assemblies.transcribers import LSTMTranscriber
-from pipeline.training import parse
+from pipeline.training.config import parse
 
-LSTM = str(Path(__file__).parents[2] / "configs" / "text" / "lstm.yaml")
+LSTM = str(Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml")
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.shipped import CONFIGS, shipped
+from pipeline.training.shipped_configs import CONFIGS, shipped
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 TREE = ("configs", "data_prep", "docs", "pipeline", "slurm", "tests", ".ci", ".github")  # and the files beside them
 
 

@@ -1,0 +1,39 @@
+"""The verbs fit, validate and test."""
+
+import logging
+import sys
+import warnings
+
+from pipeline.runs.run import Run
+from pipeline.tracking import sweep
+from pipeline.training import output_streams
+from pipeline.training.config import parse, run_directory
+from pipeline.training.fit import evaluate, fit
+
+
+def main(argv: list[str]) -> int:
+    """Run one of the verbs; `argv` opens with its name. Returns the exit code."""
+    verb, arguments = argv[0], argv[1:]
+    quieten()
+    chosen = sweep.adopt(arguments) if verb == "fit" else arguments
+    if chosen is None:
+        return 0
+    cli = parse(chosen)
+    run = Run(run_directory(cli.config))
+    with output_streams.may_leave():
+        return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb)
+
+
+def quieten() -> None:
+    """Leave out what Lightning says of things that are so by design here; a warning is one line."""
+    warnings.formatwarning = lambda message, *_, **__: f"unroll: warning: {message}\n"
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric)\..*", category=UserWarning)
+    warnings.filterwarnings(
+        "ignore", module=r"(lightning|torch|pipeline\.distributed\.strategies)\..*", category=FutureWarning
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""An attempt of a run: check everything that can be checked, then start the processes.
+
+Nothing is built and no file of a run is touched before the config, the dataset and the checkpoint are known
+to fit together.
+"""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from pipeline.data.batch_plan import Share
+from pipeline.distributed import launch, rendezvous, signals
+from pipeline.errors import TRY_AGAIN, UserError, classify
+from pipeline.runs.load import choose_checkpoint
+from pipeline.runs.resume import Start, begin
+from pipeline.runs.run import Run, find_run
+from pipeline.tracking.redact import describe
+from pipeline.tracking.wandb_logger import PatientWandbLogger
+from pipeline.training.config import CommandLine
+from pipeline.training.trainer import check_precision, make_trainer
+
+LOCK_PATIENCE = 60.0  # seconds that a requeued attempt gives the one before it to leave
+
+
+def fit(cli: CommandLine, run: Run) -> int:
+    """Begin or continue a run; the first process keeps its record. Returns the exit code."""
+    check_precision(vars(cli.config.trainer))
+    _check_division(cli.config)
+    with ExitStack() as held:
+        start = _begin(cli, run, held)
+        if start.finished:
+            return 0
+        if launch.rank():
+            return _start(cli, lambda: _fit(cli, run, start))
+        try:
+            code = _start(cli, lambda: _fit(cli, run, start))
+        except signals.Stopped:
+            code = TRY_AGAIN
+        except BaseException as error:
+            if run.attempt["pid"] == os.getpid():
+                code = error.exit_code if isinstance(error, UserError) else 1
+                run.end_attempt(f"failed: {describe(error)}", code)
+            raise
+        if run.attempt["pid"] == os.getpid():
+            reason = {0: "finished", TRY_AGAIN: "stopped"}.get(code, f"failed: exit code {code}")
+            run.end_attempt(reason, code)
+            if code == TRY_AGAIN:
+                print(f"run {run.name} stopped and saved; the same command continues it", flush=True)
+        return code
+
+
+def evaluate(cli: CommandLine, run: Run, verb: str) -> int:
+    """Measure the best checkpoint of a run. Returns the exit code.
+
+    Args:
+        cli: the parsed command line.
+        run: the run.
+        verb: the split to measure on, `validate` or `test`.
+    """
+    return _start(cli, lambda: _evaluate(cli, run, verb))
+
+
+def _check_division(config: Any) -> None:
+    """Raise ConfigError, before anything is written, if the processes cannot share the global batch."""
+    Share.of_config(vars(config.data.init_args), launch.world_size(vars(config.trainer)))
+
+
+def _begin(cli: CommandLine, run: Run, held: ExitStack) -> Start:
+    """How the attempt begins, found by the first process and told to those that a launcher started beside it."""
+    if not launch.started_elsewhere():
+        held.enter_context(run.lock())
+        return begin(run, cli)
+
+    def first() -> dict[str, Any]:
+        held.enter_context(run.lock(patience=LOCK_PATIENCE))
+        start = begin(run, cli)
+        return {"start": (str(start.checkpoint or ""), start.step, start.finished), "record": run.record}
+
+    said = rendezvous.share(first, launch.world_size(vars(cli.config.trainer)))
+    run.record = said["record"]
+    checkpoint, step, finished = said["start"]
+    return Start(Path(checkpoint) if checkpoint else None, step, finished)
+
+
+def _start(cli: CommandLine, work: Any) -> int:
+    """Do the work in this process, or in as many forks as the config has devices."""
+    processes = launch.count_processes(vars(cli.config.trainer))
+    if processes > 1 and not launch.started_elsewhere():
+        code = launch.fork(processes)
+        if code is not None:
+            return code
+    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    work()
+    return 0
+
+
+def _fit(cli: CommandLine, run: Run, start: Start) -> None:
+    model, data, config = cli.build()
+    trainer = make_trainer(config, run, model, data, start)
+    code = 1
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+        code = 0
+    except signals.Stopped:
+        code = TRY_AGAIN
+        raise
+    except Exception as error:
+        raise classify(error, trainer.world_size) from error
+    finally:
+        for logger in trainer.loggers:
+            if isinstance(logger, PatientWandbLogger):
+                logger.finish(code)
+
+
+def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
+    chosen = choose_checkpoint(find_run(str(run.path)), "best")
+    model, data, config = cli.build()
+    trainer: Trainer = make_trainer(config, run, model, data, None)
+    evaluate = {"validate": trainer.validate, "test": trainer.test}[verb]
+    evaluate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
+    if trainer.is_global_zero:
+        print(f"{run.name}, {chosen.name}, on {data.dataset.path}:")  # type: ignore[attr-defined]
+        for name, value in trainer.callback_metrics.items():
+            print(f"  {name:24}{value:.4f}")
+        for line in model.report():
+            print(line)
