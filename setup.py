@@ -5,5 +5,5 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["pipeline*", "data_prep*"]), "pipeline.configs"],
     package_dir={"pipeline.configs": "configs"},
-    package_data={"pipeline": ["page.html", "page.css", "page.js"], "pipeline.configs": ["*.yaml", "**/*.yaml"]},
+    package_data={"pipeline": ["commands/compare/page.*"], "pipeline.configs": ["*.yaml", "**/*.yaml"]},
 )

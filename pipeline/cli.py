@@ -11,31 +11,49 @@ from pipeline.errors import TRY_AGAIN, UserError
 VERBS = {
     "prepare": ("data_prep", "raw text -> dataset: `unroll prepare text SOURCE... --output data/NAME`"),
     "fit": ("pipeline.commands.fit", "train, or continue, a run: `unroll fit --config configs/text/lstm.yaml`"),
-    "plan": ("pipeline.plan", "what a run will take: memory by strategy, time: `unroll plan CONFIG --nodes 2`"),
-    "submit": ("pipeline.submit", "check a run and hand it to Slurm: `unroll submit CONFIG --nodes 2 --time 24:00:00`"),
-    "status": ("pipeline.status", "queue, step, loss, rate and attempts of runs"),
-    "logs": ("pipeline.logs", "what a run's job said: `unroll logs -f RUN`"),
-    "cancel": ("pipeline.cancel", "take a run's job out of the queue"),
-    "doctor": ("pipeline.doctor", "what on this node or cluster would make a run fail, and the mend"),
-    "sync": ("pipeline.sync", "send runs to Weights & Biases from a machine that reaches it: `unroll sync RUN`"),
+    "plan": (
+        "pipeline.commands.plan.command",
+        "what a run will take: memory by strategy, time: `unroll plan CONFIG --nodes 2`",
+    ),
+    "submit": (
+        "pipeline.commands.slurm.submit",
+        "check a run and hand it to Slurm: `unroll submit CONFIG --nodes 2 --time 24:00:00`",
+    ),
+    "status": ("pipeline.commands.slurm.status", "queue, step, loss, rate and attempts of runs"),
+    "logs": ("pipeline.commands.slurm.logs", "what a run's job said: `unroll logs -f RUN`"),
+    "cancel": ("pipeline.commands.slurm.cancel", "take a run's job out of the queue"),
+    "doctor": ("pipeline.commands.doctor.command", "what on this node or cluster would make a run fail, and the mend"),
+    "sync": (
+        "pipeline.commands.sync",
+        "send runs to Weights & Biases from a machine that reaches it: `unroll sync RUN`",
+    ),
     "validate": ("pipeline.commands.fit", "measure a run's best checkpoint on the validation split"),
     "test": ("pipeline.commands.fit", "measure a run's best checkpoint on the test split"),
-    "generate": ("pipeline.generate", "write text with a run: `unroll generate RUN --prompt TEXT`"),
-    "play": ("pipeline.play", "play trained policies in their environment: `unroll play RUN... --return R`"),
-    "checkpoint": ("pipeline.checkpoint_verbs", "verify, compare, export or convert checkpoints"),
+    "generate": ("pipeline.commands.generate.command", "write text with a run: `unroll generate RUN --prompt TEXT`"),
+    "play": ("pipeline.commands.play", "play trained policies in their environment: `unroll play RUN... --return R`"),
+    "checkpoint": ("pipeline.commands.checkpoint", "verify, compare, export or convert checkpoints"),
     "verify-resume": (
-        "pipeline.verify_resume",
+        "pipeline.commands.verify_resume.command",
         "does an experiment, stopped and continued, end like the straight one?",
     ),
-    "compare": ("pipeline.compare", "runs side by side, as a table and a page: `unroll compare RUN...`"),
-    "diagnose": ("pipeline.diagnose", "what runs remember: gradient by lag, receptive field, gates, attention"),
-    "architectures": ("pipeline.architectures", "what a lecture asks of every architecture, measured, as a table"),
+    "compare": (
+        "pipeline.commands.compare.command",
+        "runs side by side, as a table and a page: `unroll compare RUN...`",
+    ),
+    "diagnose": (
+        "pipeline.commands.diagnose",
+        "what runs remember: gradient by lag, receptive field, gates, attention",
+    ),
+    "architectures": (
+        "pipeline.commands.architectures",
+        "what a lecture asks of every architecture, measured, as a table",
+    ),
     "tournament": (
-        "pipeline.tournament",
+        "pipeline.commands.tournament.command",
         "every architecture, one dataset, one budget: `unroll tournament configs/tournament/builtin.yaml`",
     ),
-    "by-length": ("pipeline.by_length", "scores of what was written from short sources and from long ones"),
-    "demo": ("pipeline.demo", "all of it in four minutes, on the built-in corpus"),
+    "by-length": ("pipeline.commands.by_length", "scores of what was written from short sources and from long ones"),
+    "demo": ("pipeline.commands.demo", "all of it in four minutes, on the built-in corpus"),
 }
 
 # verbs that run a network in this process

@@ -158,8 +158,8 @@ def fork() -> Callable[[list[str], Path], int]:
 @pytest.fixture(scope="session")
 def try_out(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """`try_out(LENGTHS, KEY, VALUE, ..., processes=1, model=LSTM)` is a trial whose straight run is done, made once."""
-    from pipeline.moments import Lengths
-    from pipeline.trial import Trial
+    from pipeline.commands.verify_resume.interruption_points import Lengths
+    from pipeline.commands.verify_resume.trial import Trial
 
     made: dict[str, Trial] = {}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import demo
 from pipeline.cli import main
+from pipeline.commands import demo
 from pipeline.runs.journal import JournalWriter
 from tests.timeouts import scaled
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+from pipeline.commands.plan.memory import STRATEGIES, Model
 from pipeline.distributed.checkpoint.directory import newest_first
-from pipeline.footprint import STRATEGIES, Model
 
 Fit = Callable[..., int]
 ZERO = '{{"class_path": "pipeline.distributed.strategies.ZeRO", "init_args": {{"stage": {}}}}}'

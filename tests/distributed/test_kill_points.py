@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import pipeline.models
 from pipeline.callbacks import step_trace
 from pipeline.callbacks.fault_injection import BeforeBatch, Interrupt, WhileSaving, WhileValidating
-from pipeline.moments import KILL, SAVING, TERM, Lengths
+from pipeline.commands.verify_resume.interruption_points import KILL, SAVING, TERM, Lengths
+from pipeline.commands.verify_resume.trial import Trial, end_of
 from pipeline.runs import journal
-from pipeline.trial import Trial, end_of
 
 TryOut = Callable[..., Trial]
 LENGTHS = Lengths(run=13, epoch=5, validation=4, checkpoint=3)

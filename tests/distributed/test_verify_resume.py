@@ -11,9 +11,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from pipeline.commands.verify_resume.command import main
+from pipeline.commands.verify_resume.trial import Start, start_process
 from pipeline.errors import ConfigError
-from pipeline.trial import Start, start_process
-from pipeline.verify_resume import main
 
 
 class Forgetful(Callback):
@@ -100,7 +100,7 @@ def test_an_experiment_that_is_never_the_same_is_told_so(
 
 def test_a_stop_that_did_not_happen_is_no_proof(config: str, try_out: Callable[..., Any]) -> None:
     from pipeline.callbacks.fault_injection import WhileSaving
-    from pipeline.moments import KILL, Lengths
+    from pipeline.commands.verify_resume.interruption_points import KILL, Lengths
 
     trial = try_out(Lengths.of(8))
     outcome = trial.stopped("unstopped", [WhileSaving(KILL, 0, step=5)])  # there is no checkpoint of step 5

@@ -19,7 +19,7 @@ from jsonargparse import _typehints
 from lightning.pytorch import LightningDataModule, LightningModule
 
 import pipeline
-from pipeline import plan
+from pipeline.commands.plan import command as plan
 from pipeline.runs import options
 from pipeline.runs.load import build_model
 from pipeline.runs.resume import kept_config

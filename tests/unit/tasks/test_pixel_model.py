@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from pipeline.cli import main
+from pipeline.commands.generate.images import Painter
 from pipeline.data.pixels import PixelDataModule
 from pipeline.dataset.codecs.pixel_levels import picture, quantise
 from pipeline.errors import ConfigError
@@ -19,7 +20,6 @@ from pipeline.generation.sampling import Greedy, Sample
 from pipeline.models.lstm import LSTM
 from pipeline.models.pixel_cnn import PixelCNN, PixelCNNModel
 from pipeline.models.row_lstm import RowLSTMModel
-from pipeline.painter import Painter
 from pipeline.tasks.pixel_model import HIDDEN, PixelModel
 
 SHAPE = {"levels": 2, "rows": 8, "columns": 6, "channels": 1}

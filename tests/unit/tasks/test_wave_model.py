@@ -9,12 +9,12 @@ import soundfile
 import torch
 
 from pipeline.cli import main
+from pipeline.commands.generate.sound import Speaker
 from pipeline.data.raw_audio import WaveDataModule
 from pipeline.dataset.codecs import audio
 from pipeline.generation.sampling import Greedy, Limits
 from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.models.waves import WaveLSTM, WaveNet
-from pipeline.speaker import Speaker
 from pipeline.tasks.wave_model import WaveModel
 
 MODELS = {"WaveNet": (WaveNet, {"depth": 4, "cycle": 4}), "WaveLSTM": (WaveLSTM, {"depth": 1})}
@@ -81,7 +81,9 @@ def spoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_labels_dataset:
     torch.manual_seed(1)
     model = WaveNet(273, 8000, width=16, depth=4, cycle=4).eval()
     (tmp_path / "tokenizer.json").write_bytes((tiny_labels_dataset / "tokenizer.json").read_bytes())
-    monkeypatch.setattr("pipeline.speaker.open_model", lambda name, checkpoint: (tmp_path, model, "cpu"))
+    monkeypatch.setattr(
+        "pipeline.commands.generate.sound.open_model", lambda name, checkpoint: (tmp_path, model, "cpu")
+    )
     return model
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import sync
+from pipeline.commands import sync
 from pipeline.errors import ConfigError
 from pipeline.evaluation.plots.spectrogram import shown
 from pipeline.runs.journal import FILE

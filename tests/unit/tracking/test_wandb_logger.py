@@ -14,7 +14,7 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
-from pipeline import sync
+from pipeline.commands import sync
 from pipeline.tracking import wandb_logger
 from pipeline.tracking.wandb_logger import PatientWandbLogger
 from tests.timeouts import scaled

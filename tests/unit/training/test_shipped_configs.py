@@ -52,7 +52,7 @@ def test_the_wheel_of_an_unpacked_source_archive_runs_the_demo(tmp_path: Path) -
     assert {path.relative_to(installed) for path in installed.rglob("*.yaml")} == names
     empty = tmp_path / "empty"
     empty.mkdir()
-    code = "from pipeline import demo; print(demo.config('demo-lstm'))"
+    code = "from pipeline.commands import demo; print(demo.config('demo-lstm'))"
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=empty, env={"PYTHONPATH": str(tmp_path / "installed")}, capture_output=True
     )

@@ -1,0 +1,147 @@
+"""The batch script of a job: its options, its environment, then slurm/train.sbatch."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.commands.slurm.layout import Layout
+from pipeline.commands.slurm.profile import Profile
+from pipeline.runs.journal import FILE, read
+
+TRAIN = Path(__file__).parents[3] / "slurm" / "train.sbatch"
+LEAD = 120  # seconds before the time limit at which a run is told to save and leave, or more
+LATENESS, MARGIN = 60, 3  # seconds that an exit may take besides; steps and saves that may come before it
+
+
+@dataclass(frozen=True)
+class Element:
+    """One run of a job.
+
+    Args:
+        run: its directory.
+        arguments: of `unroll fit`, the first one a config.
+    """
+
+    run: Path
+    arguments: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What sbatch is asked for.
+
+    Args:
+        name: the job's.
+        elements: the runs; several are an array.
+        layout: nodes and processes of each.
+        time: limit, as sbatch takes it.
+        lead: seconds before the limit at which the run is told.
+        command: that starts unroll on every node.
+        home: directory that the job works in.
+        more: further options of sbatch.
+    """
+
+    name: str
+    elements: Sequence[Element]
+    layout: Layout
+    time: str
+    lead: int
+    command: str
+    home: Path
+    more: Sequence[str] = ()
+
+    def script(self, profile: Profile) -> str:
+        """The whole text."""
+        lines = [*self._head(self._options(profile)), *self._surroundings(profile)]
+        lines += [f"export UNROLL_NODES={self.layout.span}"] if self.layout.fewest < self.layout.nodes else []
+        if len(self.elements) == 1:
+            lines += [f"set -- {shlex.join(self.elements[0].arguments)}"]
+        else:
+            lines += ["case $SLURM_ARRAY_TASK_ID in"]
+            lines += [f"  {k}) set -- {shlex.join(each.arguments)} ;;" for k, each in enumerate(self.elements, 1)]
+            lines += ["esac"]
+        return _sourced(lines, TRAIN)
+
+    def preparation(self, profile: Profile, arguments: Sequence[str]) -> str:
+        """The text of a job that makes the dataset, with the processors of one node, before this one starts.
+
+        Args:
+            profile: of the cluster.
+            arguments: of `unroll prepare`; its `--workers N` are the processors that the job asks for.
+        """
+        words, workers = [part for word in arguments for part in _parts(word)], "1"
+        if "--workers" in words[:-1]:
+            place = words.index("--workers")
+            workers, words = words[place + 1], words[:place] + words[place + 2 :]
+        named = ("job-name", "nodes", "ntasks-per-node", "cpus-per-task", "gpus-per-node", "signal", "output", "array")
+        kept = [option for option in self._options(profile) if option.split("=")[0].removeprefix("--") not in named]
+        options = [f"--job-name=prepare-{self.name}", "--nodes=1", "--ntasks-per-node=1", f"--cpus-per-task={workers}"]
+        options += ["--signal=B:USR1@60", *kept]
+        options.append(f"--output={self.elements[0].run.parent / f'prepare-{self.name}-%j.out'}")
+        lines = [*self._head(options), *self._surroundings(profile), f"set -- {shlex.join(words)}"]
+        return _sourced(lines, TRAIN.with_name("prepare.sbatch"))
+
+    def _head(self, options: Sequence[str]) -> list[str]:
+        return ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), ""]
+
+    def _surroundings(self, profile: Profile) -> list[str]:
+        """What the profile and this machine say of every job."""
+        return [
+            *([f"module load {shlex.join(profile.modules)}"] if profile.modules else []),
+            *(f"export {name}={shlex.quote(str(value))}" for name, value in profile.environment.items()),
+            f"export UNROLL={shlex.quote(self.command)}",
+        ]
+
+    def _options(self, profile: Profile) -> list[str]:
+        array = len(self.elements) > 1
+        given = {"partition": profile.partition, "account": profile.account, "qos": profile.qos}
+        return [
+            f"--job-name={self.name}",
+            f"--nodes={self.layout.span}",
+            f"--ntasks-per-node={self.layout.tasks}",
+            *([f"--gpus-per-node={self.layout.gpus}"] if self.layout.gpus else []),
+            f"--time={self.time}",
+            f"--signal=USR1@{self.lead}",
+            "--requeue",
+            "--open-mode=append",
+            f"--chdir={self.home}",
+            f"--output={self._output()}",
+            *([f"--array=1-{len(self.elements)}"] if array else []),
+            *(f"--{option}={value}" for option, value in given.items() if value),
+            *profile.directives,
+            *self.more,
+        ]
+
+    def _output(self) -> Path:
+        """What each run says: in its directory, or, where sbatch cannot tell that from its number, beside it."""
+        first = self.elements[0].run
+        if len(self.elements) == 1:
+            return first / "slurm-%j.out"
+        numbered = [element.run.name for element in self.elements] == [
+            f"{self.name}-{k}" for k in range(1, len(self.elements) + 1)
+        ]
+        return first.parent / (f"{self.name}-%a/slurm-%A_%a.out" if numbered else "slurm-%A_%a.out")
+
+
+def _parts(word: str) -> list[str]:
+    """`--workers=8` as two words."""
+    return word.split("=", 1) if word.startswith("--workers=") else [word]
+
+
+def _sourced(lines: Sequence[str], script: Path) -> str:
+    """A script that ends with another one."""
+    return "\n".join([*lines, "# shellcheck source=/dev/null", f". {shlex.quote(str(script))}", ""])
+
+
+def lead(run: Path) -> int:
+    """Seconds that a run needs from the signal until it has left, from what its steps and saves took."""
+    if not (run / FILE).exists():
+        return LEAD
+    journal = read(run)
+    series = journal.series("train/loss")
+    spans = zip(series.steps, series.seconds, series.steps[1:], series.seconds[1:], strict=False)
+    step = max(((after - before) / (last - first) for first, before, last, after in spans), default=0.0)
+    stall = max(journal.series("train/checkpoint_stall").values, default=0.0)
+    return max(LEAD, math.ceil(LATENESS + MARGIN * (step + stall)))

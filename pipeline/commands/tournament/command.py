@@ -1,0 +1,202 @@
+"""`unroll tournament FILE...`: every architecture on one dataset under one budget, several seeds, then side by side.
+
+Each entrant and seed is a normal run, `runs/TOURNAMENT/ENTRANT-SEED`: stopped in whatever way, the same command goes on
+where it stood, and finished runs are not run again. The page is that of `unroll compare`.
+"""
+
+import argparse
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.arguments import Parser
+from pipeline.commands.compare import command as compare
+from pipeline.commands.compare.rows import ENTRANT, amount
+from pipeline.commands.fit import quieten
+from pipeline.commands.slurm import submit
+from pipeline.commands.slurm.batch_script import Element
+from pipeline.commands.tournament.entrants import Entrant, Tournament, entrants_of, read
+from pipeline.distributed import signals
+from pipeline.errors import TRY_AGAIN, ConfigError
+from pipeline.runs import record, resume
+from pipeline.runs.run import RUNS, Run
+from pipeline.training.config import parse
+
+LOOK = 0.2  # seconds from one look at a run to the next
+
+
+class Match(NamedTuple):
+    """One run of a tournament."""
+
+    tournament: str
+    entrant: Entrant
+    seed: int
+
+    @property
+    def run(self) -> Path:
+        """Its directory."""
+        return RUNS / self.tournament / f"{self.entrant.name}-{self.seed}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of `unroll fit`, the first one a config."""
+        group = [] if any("tracking.group" in word for word in self.entrant.arguments) else ["--tracking.group"]
+        named = ["--run", str(self.run), "--seed_everything", str(self.seed)]
+        return [*self.entrant.arguments, *named, *group, *([self.tournament] if group else [])]
+
+    def announce(self) -> None:
+        """Write into the run whom it belongs to, for those who compare."""
+        known = {"entrant": self.entrant.name, "seed": self.seed, "flops_per_token": self.entrant.flops_per_token}
+        record.write_text(self.run, ENTRANT, json.dumps({"tournament": self.tournament, **known}))
+
+
+def main(argv: list[str]) -> int:
+    """Run the tournaments one after the other, or hand each to Slurm as an array.
+
+    Returns:
+        0, or the first exit code of a run that failed (the others were run all the same), or 75 after a stop.
+
+    Raises:
+        ConfigError: a tournament cannot be; nothing was started.
+        DataError: the dataset is missing or damaged.
+    """
+    options = parser().parse_args(argv)
+    quieten()
+    tournaments = [read(file) for file in options.files]
+    if len({tournament.name for tournament in tournaments}) < len(tournaments):
+        raise ConfigError("two tournaments of one name would share their runs: give their files different names")
+    plans = [(tournament, entrants_of(tournament)) for tournament in tournaments]
+    code = 0
+    for tournament, entrants in plans:
+        matches = [Match(tournament.name, entrant, seed) for seed in tournament.seeds for entrant in entrants]
+        if options.submit:
+            hand_over(matches, options)
+            continue
+        tell(tournament, entrants)
+        if options.dry_run:
+            print(*(f"unroll fit --config {shlex.join(match.arguments)}" for match in matches), sep="\n")
+            continue
+        ended = play(matches)
+        if ended == TRY_AGAIN:
+            return TRY_AGAIN
+        code = code or ended
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = Parser(prog="unroll tournament", description=__doc__)
+    add = result.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="such as configs/tournament/builtin.yaml")
+    add("--submit", action="store_true", help="as a job array of Slurm, an element for each run; wants --time")
+    submit.add_options(result)
+    result.set_defaults(prepare=None)  # steps and widths are found on a dataset that is there
+    return result
+
+
+def tell(tournament: Tournament, entrants: list[Entrant]) -> None:
+    """Print what each entrant is."""
+    runs = len(entrants) * len(tournament.seeds)
+    budget = ", ".join(f"{value:,.0f} {unit}" for unit, value in tournament.budget.items())
+    print(f"tournament {tournament.name}: {len(entrants)} entrants, {runs} runs, {budget} each")
+    for each in entrants:
+        width = "" if each.width is None else f"width {each.width}, "
+        steps = "until the time is up" if each.steps is None else f"{each.steps:,} steps"
+        cost = f"{amount(each.flops_per_token)} FLOPs a token"
+        print(f"  {each.name:20}{width}{each.parameters:,} parameters, {cost}, {steps}", flush=True)
+
+
+def hand_over(matches: list[Match], options: argparse.Namespace) -> None:
+    """Submit the runs that are not over as one array."""
+    waiting = [match for match in matches if not is_over(match)]
+    if not waiting:
+        print(f"tournament {matches[0].tournament}: every run has finished")
+        return
+    elements = [Element(submit.checked(match.arguments, options), match.arguments) for match in waiting]
+    if not options.dry_run:
+        for match in waiting:
+            match.announce()
+    submit.hand_in(elements, options, matches[0].tournament)
+    if not options.dry_run:
+        print(f"when they have finished: unroll compare {RUNS / matches[0].tournament}/*-*")
+
+
+def play(matches: list[Match]) -> int:
+    """Run what is not over, then compare; the exit code."""
+    signals.install()
+    code = 0
+    for number, match in enumerate(matches, 1):
+        if not wait_for(match):
+            return leave(matches)
+        over = is_over(match)
+        match.announce()  # only now: it may have been a run of something else
+        if over:
+            print(f"{match.run} has finished", flush=True)
+            continue
+        print(f"\n{match.run}, {number} of {len(matches)}", flush=True)
+        ended = run(["fit", "--config", *match.arguments])
+        if ended == TRY_AGAIN or signals.requested():
+            return leave(matches)
+        if ended:
+            print(f"{match.run} left with exit code {ended}; the others go on", flush=True)
+        code = code or ended
+    signals.forget()
+    compared = compare.main([str(match.run) for match in matches])
+    return code or compared
+
+
+def leave(matches: list[Match]) -> int:
+    """Say how it goes on."""
+    print(f"tournament {matches[0].tournament} stopped; the same command continues it", flush=True)
+    return TRY_AGAIN
+
+
+def is_over(match: Match) -> bool:
+    """Whether this very run has finished already.
+
+    Raises:
+        ConfigError: there is a run of that name that learns something else.
+    """
+    run = Run(match.run)
+    if not run.record.get("attempts"):
+        return False
+    cli = parse(["--config", *match.arguments])
+    config = resume.kept_config(cli)
+    if changed := resume.changes(run, config):
+        raise ConfigError(
+            f"{match.run} was begun with another config ({'; '.join(changed)}): move {match.run.parent} away, or give "
+            "the tournament's file another name"
+        )
+    return resume.is_over(run, config)
+
+
+def wait_for(match: Match) -> bool:
+    """Wait until no other process trains the run, such as one whose tournament was killed; False after a signal."""
+    told = False
+    while not signals.requested():
+        try:
+            with Run(match.run).lock():
+                return True
+        except ConfigError:
+            if not told:
+                print(f"{match.run} is being trained by another process: waiting for it", flush=True)
+            told = True
+            time.sleep(LOOK)
+    return False
+
+
+def run(arguments: list[str]) -> int:
+    """Give a command of `unroll`, and stop it where this process is asked to stop; its exit code."""
+    child, told = subprocess.Popen([sys.executable, "-m", "pipeline", *arguments]), False
+    while child.poll() is None:
+        if signals.requested() and not told:
+            child.send_signal(signal.SIGTERM)
+            told = True
+        time.sleep(LOOK)
+    code = child.returncode
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,131 @@
+"""A doctor names what would make a run fail, with the mend, and leaves with 1 if there is such a thing."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.commands.doctor import bandwidth, checks
+from pipeline.commands.doctor import command as doctor
+from pipeline.commands.doctor.checks import FAIL, OK, WARN, Finding
+
+GOOD = dict.fromkeys(checks.PACKAGES, "1.0")
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    """A socket that listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def test_a_healthy_machine_is_told_line_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "collective", lambda gpus: Finding("collective", OK, f"{gpus} GPUs"))
+    monkeypatch.setattr(checks, "ask_scheduler", lambda: None)
+    monkeypatch.setattr(checks, "ask_driver", lambda: "")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert doctor.main(["--runs", str(tmp_path / "runs"), "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    names = ["packages", "devices", "shared memory", "open files", "file system", "ports", "W&B", "Slurm", "collective"]
+    assert [each["name"] for each in found] == names
+    assert {each["host"] for each in found} == {socket.gethostname()}
+    assert FAIL not in {each["verdict"] for each in found}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_would_make_a_run_fail_makes_the_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(gpus: int) -> float:
+        raise RuntimeError("nobody answers\nat all")
+
+    monkeypatch.setattr(bandwidth, "measure", refuse)
+    assert doctor.main(["--runs", str(tmp_path)]) == 1
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "collective" in line]
+    assert line.startswith("FAIL  collective     gloo: nobody answers -> NCCL_DEBUG=INFO")
+
+
+def test_processes_really_add_up_numbers(capfd: pytest.CaptureFixture[str]) -> None:
+    assert bandwidth.measure(0) > 0
+
+
+@pytest.mark.parametrize("version", ["2.6.2", "2.6.3"])
+def test_a_malicious_upload_is_named(version: str) -> None:
+    assert checks.versions(GOOD).verdict == OK
+    found = checks.versions({**GOOD, "lightning": version})
+    assert (found.verdict, found.said) == (FAIL, f"lightning {version} was a malicious upload")
+
+
+def test_a_missing_package_is_named() -> None:
+    found = checks.versions({**GOOD, "wandb": None})
+    assert (found.verdict, found.said, found.mend) == (FAIL, "not installed: wandb", "make setup")
+
+
+def test_gpus_that_torch_does_not_see_are_a_failure() -> None:
+    assert checks.device_libraries(4, 4, "12.4").verdict == OK
+    assert checks.device_libraries(0, 0, None).verdict == OK
+    assert "make setup TORCH" in checks.device_libraries(0, 4, None).mend
+    assert checks.device_libraries(2, 4, "12.4").verdict == FAIL
+
+
+def test_each_gpu_is_judged_by_what_its_driver_says() -> None:
+    rows = "0, H100, 80000, 4, 31, 0\n1, H100, 80000, 4, 31, 3\n2, H100, 80000, 9000, 60, [N/A]\n"
+    found = checks.health(f"{rows}3, GB10, [N/A], [N/A], 40, 0\n")
+    verdicts = [("GPU 0", OK), ("GPU 1", FAIL), ("GPU 2", WARN), ("GPU 3", OK)]
+    assert [(each.name, each.verdict) for each in found] == verdicts
+    assert "3 uncorrected memory errors" in found[1].said
+
+
+def test_a_file_system_without_room_or_leave_to_write_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "SLOW", 0)
+    monkeypatch.setattr(checks, "PROBE", 2**20)
+    monkeypatch.setattr(checks, "ROOM", 1e30)
+    assert checks.file_system(tmp_path).verdict == FAIL
+    monkeypatch.setattr(checks, "ROOM", 0)
+    monkeypatch.setattr(checks, "SHORT", 0)
+    assert checks.file_system(tmp_path / "not" / "there").verdict == OK
+    monkeypatch.setattr(checks, "SLOW", 1e30)
+    assert checks.file_system(tmp_path).verdict == WARN
+    (file := tmp_path / "file").touch()
+    assert checks.file_system(file).verdict == FAIL
+
+
+def test_little_shared_memory_and_few_files_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "SHARED", 1e30)
+    assert checks.shared_memory(tmp_path).verdict == WARN
+    monkeypatch.setattr(checks, "FILES", 10**9)
+    monkeypatch.setattr(checks.resource, "getrlimit", lambda _: (1024, 4096))
+    assert checks.open_files() == Finding("open files", WARN, "limit 1024", "ulimit -n 4096")
+
+
+def test_a_port_that_is_taken_is_a_failure(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.socket, "gethostbyname", lambda _: "10.0.0.1")
+    assert checks.network(None).verdict == OK
+    taken = checks.network(server.getsockname()[1])
+    assert taken.verdict == FAIL
+    assert "MASTER_PORT" in taken.mend
+    monkeypatch.setattr(checks.socket, "gethostbyname", lambda _: "127.0.1.1")
+    assert checks.network(None).verdict == WARN
+
+
+def test_a_server_of_wandb_that_does_not_answer_is_only_a_warning(server: socket.socket) -> None:
+    where = {"WANDB_MODE": "online", "WANDB_BASE_URL": f"http://127.0.0.1:{server.getsockname()[1]}"}
+    assert checks.tracking({}, key=False).verdict == OK
+    assert checks.tracking(where, key=False).mend == "wandb login"
+    assert checks.tracking(where, key=True).verdict == OK
+    server.close()
+    assert "cannot be reached" in checks.tracking(where, key=True).said
+
+
+def test_a_cluster_that_gives_no_time_to_save_is_warned_of() -> None:
+    config = "ClusterName             = big\nKillWait                = {} sec\nSLURM_VERSION           = 23.11.4\n"
+    assert [each.verdict for each in checks.scheduler(config.format(30))] == [OK]
+    slow = checks.scheduler(config.format(5))
+    assert [each.verdict for each in slow] == [OK, WARN]
+    assert slow[0].said == "23.11.4, cluster big"

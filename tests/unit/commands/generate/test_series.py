@@ -1,0 +1,91 @@
+"""`unroll generate RUN --history FILE` says what comes after a table, in its units."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from pipeline.commands.generate.series import rows_of, say, windows_of
+from pipeline.data.series import SeriesDataModule
+from pipeline.dataset.codecs.table import read_table
+from pipeline.errors import DataError
+from pipeline.evaluation.plots.forecast import Panel, drawing
+from pipeline.models.forecasters import GRUForecaster
+from pipeline.tasks.forecaster import Saying
+from pipeline.tasks.likelihoods import Quantiles
+
+
+@pytest.fixture
+def about(tiny_series_dataset: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tiny_series_dataset / "dataset.json").read_text())["series"]
+    return found
+
+
+@pytest.fixture
+def history(tiny_series_dataset: Path) -> Any:
+    """The source of the tiny dataset; the last four hours of it are without values."""
+    table = read_table([tiny_series_dataset.parent / "table.csv"])
+    values = table.column("value").to_pylist()
+    values[-12:] = [None] * 12
+    return table.set_column(table.column_names.index("value"), "value", pa.array(values, pa.float64()))
+
+
+@pytest.mark.numeric
+def test_a_history_is_forecast_as_the_same_window_of_the_dataset(
+    tiny_series_dataset: Path, about: dict[str, Any], history: Any
+) -> None:
+    torch.manual_seed(1)
+    task = GRUForecaster(4, 1, Saying(outcome=Quantiles([0.1, 0.5, 0.9])), width=8, depth=1).eval()
+    windows = windows_of(history, about, 12, 4, "history")
+    assert [window.name for window in windows] == ["north", "south", "west"]
+    samples = SeriesDataModule(tiny_series_dataset, 12, 4).samples("test")
+    ends = np.flatnonzero(samples.places[:, 1] - samples.split.first_steps[samples.places[:, 0]] == 236)
+    batch = samples.batch(ends)
+    for row, window in enumerate(windows):
+        np.testing.assert_allclose(window.context, batch.context[row], atol=1e-5)
+        np.testing.assert_allclose(window.known, batch.known[row], atol=1e-5)
+    said = say(task, windows, about["scaling"])
+    parts = task(batch)
+    mean, deviation = about["scaling"]["south"]
+    drawn = torch.quantile(task.paths(batch._replace(ids=torch.arange(3))), 0.5, dim=1)
+    torch.testing.assert_close(said.median[1], mean + deviation * drawn[1], rtol=1e-4, atol=1e-4)
+    assert parts.shape == (3, 4, 3)
+    rows = list(rows_of(windows, said, "time", 4))
+    assert rows[0] == ["time", "series", "mean", "p10", "p50", "p90"]
+    assert [row[:2] for row in rows[5:7]] == [["2020-01-10 20:00", "south"], ["2020-01-10 21:00", "south"]]
+    assert all(float(row[3]) <= float(row[4]) <= float(row[5]) for row in rows[1:])
+
+
+def test_what_is_not_known_ahead_too_short_or_strange_is_named(about: dict[str, Any], history: Any) -> None:
+    with pytest.raises(DataError, match=r"price of north is not given at 2020-01-11 00:00"):
+        windows_of(history, about, 12, 5, "history")
+    with pytest.raises(DataError, match=r"north has fewer than the 300 steps"):
+        windows_of(history, about, 300, 4, "history")
+    names = pa.array([f"new {name}" for name in history.column("name").to_pylist()])
+    strange = history.set_column(history.column_names.index("name"), "name", names)
+    with pytest.raises(DataError, match=r"does not know the scale of new north, new south, new west"):
+        windows_of(strange, about, 12, 4, "history")
+
+
+def test_a_drawing_holds_every_line_and_escapes_names() -> None:
+    from xml.etree import ElementTree
+
+    flat, rising = np.zeros(5), np.arange(3.0)
+    panel = Panel("a <b>", ["1", "2", "3"], flat, rising, rising - 1, rising + 1, np.array([1.0, np.nan, 2.0]))
+    tree = ElementTree.fromstring(drawing([panel, panel]))
+    names = [element.tag.rsplit("}", 1)[1] for element in tree.iter()]
+    assert (names.count("polyline"), names.count("polygon")) == (6, 2)
+    came = [line for line in tree.iter() if line.tag.endswith("polyline")][1]
+    assert len(came.attrib["points"].split()) == 2  # the step that was not observed is left out
+
+
+def test_the_forecast_goes_to_a_file(tmp_path: Path) -> None:
+    from pipeline.commands.generate.series import _write
+
+    _write(iter([["time", "series"], ["1", "a"]]), tmp_path / "out.csv")
+    assert list(csv.reader((tmp_path / "out.csv").open())) == [["time", "series"], ["1", "a"]]

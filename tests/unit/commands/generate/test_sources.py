@@ -1,0 +1,132 @@
+"""The verb `generate` with models that write from sources: translations, where they looked, and conversations."""
+
+import io
+import json
+import sys
+
+import pytest
+import torch
+
+from pipeline.commands.generate.command import main
+from pipeline.errors import CheckpointError, ConfigError
+from tests.unit.babbling import Babbler, word_tokenizer
+
+
+@pytest.fixture
+def translator(babbler):
+    """The run, with a model that reads sources and their tokenizer."""
+    from pipeline.models.assemblies.translators import AttentionTranslator
+
+    tokenizer = word_tokenizer()
+    tokenizer.save(str(babbler.path / "source_tokenizer.json"))
+    size = tokenizer.get_vocab_size()
+    torch.manual_seed(3)
+    babbler.model = AttentionTranslator(vocab_size=size, source_vocab_size=size, width=16).eval()
+    return babbler
+
+
+def test_a_source_is_written_from_and_not_repeated(translator, capsys):
+    """Alone, in company, as JSON and by a beam of one: the same most probable text."""
+    words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())[:3]
+    sources = [words[0], " ".join(words), f"{words[2]} {words[1]}"]
+    alone = []
+    for source in sources:
+        assert main(["babble", "--prompt", source, "--tokens", "5"]) == 0
+        alone.append(capsys.readouterr().out.removesuffix("\n"))
+    assert main(["babble", "--prompt", *sources, "--tokens", "5", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["text"] for row in rows] == alone
+    assert main(["babble", "--prompt", *sources, "--tokens", "5", "--beam", "1", "--json"]) == 0
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == alone
+
+
+def test_nothing_is_written_twice_and_what_was_not_looked_at_counts(translator, capsys):
+    words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())
+    options = ["babble", "--prompt", " ".join(words[:4]), "--tokens", "9", "--beam", "4", "--n-best", "4", "--json"]
+    found = []
+    short = ["--tokens", "2"]
+    for more in ([], ["--no-repeat", "1"], short, [*short, "--coverage-penalty", "2"]):
+        assert main([*options, *more]) == 0
+        found.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    free, once, brief, covered = found
+    assert any(len(set(row["tokens"])) < len(row["tokens"]) for row in free)
+    assert all(len(set(row["tokens"])) == len(row["tokens"]) for row in once)
+    assert max(row["score"] for row in covered) < max(row["score"] for row in brief)
+
+
+def test_attention_is_drawn_token_against_token(translator, capsys, tmp_path):
+    from PIL import Image
+
+    from pipeline.evaluation.plots.attention import CELL, label
+
+    words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())[:3]
+    options = ["babble", "--prompt", " ".join(words), "--tokens", "5", "--min-tokens", "5", "--beam", "2"]
+    main(options)
+    text = capsys.readouterr().out
+    main([*options, "--attention", str(tmp_path / "a.png")])
+    assert capsys.readouterr().out == text
+    left, top = (max(label(word).width for word in side) for side in (text.split(), [*words, "<eos>"]))
+    assert Image.open(tmp_path / "a.png").size == (left + 4 * CELL, top + 5 * CELL)
+    with pytest.raises(ConfigError, match=r"--attention .*a\.none cannot be written as a picture"):
+        main([*options, "--attention", str(tmp_path / "a.none")])
+
+
+def test_what_looks_at_no_source_or_once_draws_no_attention(translator, tmp_path):
+    from pipeline.models.assemblies.translators import LSTMTranslator
+
+    size = word_tokenizer().get_vocab_size()
+    translator.model = LSTMTranslator(vocab_size=size, source_vocab_size=size, width=16, depth=1).eval()
+    options = ["babble", "--prompt", "the", "--attention", str(tmp_path / "a.png")]
+    for settings in (options, [*options[:3], "--beam", "2", "--coverage-penalty", "1"]):
+        with pytest.raises(CheckpointError, match="a VectorDecoder reads its source once"):
+            main(settings)
+    translator.model = Babbler(size).eval()
+    with pytest.raises(ConfigError, match=r"--attention: .* continues texts"):
+        main(options)
+
+
+def test_coverage_is_of_a_source(babbler):
+    with pytest.raises(CheckpointError, match="coverage_penalty wants a model that writes from a source"):
+        main(["babble", "--prompt", "the", "--beam", "2", "--coverage-penalty", "1"])
+
+
+def test_a_run_without_its_sources_tokenizer_is_refused(translator):
+    (translator.path / "source_tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"source_tokenizer\.json cannot be read"):
+        main(["babble", "--prompt", "a"])
+
+
+def test_a_chat_gives_each_reply_the_last_turns(translator, capsys, monkeypatch):
+    heard = []
+    begin = translator.model.begin
+    monkeypatch.setattr(translator.model, "begin", lambda source: heard.append(source[0][0].tolist()) or begin(source))
+    words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())[:2]
+    (translator.path / "run.json").write_text(json.dumps({"dataset": {"dialogue": {"mark": words[0], "history": 2}}}))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{words[0]}\n\n{words[1]}\n"))
+    assert main(["babble", "--chat", "--greedy", "--tokens", "3"]) == 0
+    replies = capsys.readouterr().out.splitlines()
+    assert len(replies) == len(heard) == 2
+    encode = lambda text: word_tokenizer().encode(text).ids  # noqa: E731
+    eos = word_tokenizer().token_to_id("<eos>")
+    assert heard == [[*encode(words[0]), eos], [*encode(f"{replies[0]} {words[0]} {words[1]}"), eos]]
+
+
+@pytest.mark.parametrize("record", [None, {"dataset": {}}])
+def test_who_was_not_trained_to_talk_says_so(translator, record):
+    if record is not None:
+        (translator.path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="no run on dialogues"):
+        main(["babble", "--chat"])
+
+
+def test_a_model_that_continues_texts_does_not_talk(babbler):
+    with pytest.raises(ConfigError, match="continues texts"):
+        main(["babble", "--chat"])
+
+
+def test_a_conversation_has_one_reply_a_line(babbler):
+    for options in (["--samples", "2"], ["--json"], ["--beam", "2", "--n-best", "2"]):
+        with pytest.raises(
+            ConfigError, match=rf"^{options[-2 if options[-1] == '2' else -1]}: --chat does not take it"
+        ):
+            main(["babble", "--chat", *options])

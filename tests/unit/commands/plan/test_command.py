@@ -1,0 +1,83 @@
+"""A plan says what a run will take: processes, tokens, memory by strategy, hours."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.commands.plan import command as plan
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.runs.journal import JournalWriter
+from pipeline.runs.run import Run
+from pipeline.training.config import parse
+
+CONFIGS = Path(__file__).parents[4] / "configs"
+
+
+@pytest.fixture
+def tell(tiny_text_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Any:
+    """`tell(OPTION..., keys=[KEY=VALUE...])`: exit code and lines of a plan, by first word."""
+    monkeypatch.chdir(tmp_path)
+
+    def tell(*options: str, keys: tuple[str, ...] = ()) -> tuple[int, dict[str, str]]:
+        given = [f"--data.init_args.dataset={tiny_text_dataset}", "--data.init_args.global_batch_size=16", *keys]
+        code = plan.main([str(CONFIGS / "text" / "lstm.yaml"), *options, "--", *given])
+        lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.strip()]
+        return code, {line[0]: line[-1] for line in lines}
+
+    return tell
+
+
+def test_a_plan_names_tokens_micro_batches_hours_and_what_fits(tell: Any) -> None:
+    code, lines = tell(
+        *("--nodes", "2", "--gpus-per-node", "4", "--rate", "1000"),
+        keys=("--data.init_args.per_device_batch_size=1", "--trainer.max_steps=7200", "--trainer.max_epochs=-1"),
+    )
+    assert code == 0
+    assert lines["run"] == "text-lstm: LSTMLanguageModel, 1,118,721 parameters"
+    assert lines["a"].startswith("step          1,024 tokens on 8 processes, 2 micro-batches of 1 samples")
+    assert lines["the"] == "run         7,200 steps, 7.4 million tokens"
+    assert lines["memory"] == "ddp, which the config takes, fits in 80 GB (assumed: --memory says otherwise), less 10%"
+    assert lines["time"] == "2:02:53 at 1,000 tokens/s (given)"
+    assert float(lines["device-hours"]) == 16.4
+
+
+def test_where_memory_is_short_a_plan_names_the_strategies_that_fit(tell: Any) -> None:
+    code, lines = tell("--tasks-per-node", "16", "--memory", "0.014")
+    assert code == 5
+    assert "ddp, which the config takes, does NOT fit in 0.014 GB, less 10%" in lines["memory"]
+    assert "configs/run/fsdp.yaml" in lines["memory"]
+    assert "deepspeed_zero1" not in lines["memory"]
+    code, lines = tell("--memory", "0.001")
+    assert code == 5
+    assert "nor does another; try a smaller per_device_batch_size" in lines["memory"]
+
+
+def test_the_rate_is_that_of_a_run_for_as_many_processes(tell: Any) -> None:
+    _, lines = tell()
+    assert lines["time"].startswith("unknown: give --rate")
+    run = Run(Path("runs/probe"))
+    run.create()
+    run.begin_attempt(2, 0)
+    with pytest.raises(CheckpointError, match="run probe has not measured its rate yet"):
+        tell("--measured", "probe")
+    journal = JournalWriter(run.path)
+    for step, rate in ((10, 100.0), (20, 500.0), (30, 520.0)):
+        journal.metrics(1, step, 0, float(step), {"train/tokens_per_second": rate})
+    journal.close()
+    _, lines = tell("--tasks-per-node", "4", "--measured", "probe")
+    assert "at 1,000 tokens/s (measured by run probe on 2 processes, times 2 for the processes)" in lines["time"]
+
+
+@pytest.mark.parametrize(
+    "name", ["ddp", "fsdp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3", "zero3_offload"]
+)
+def test_the_strategy_of_an_overlay_is_found_in_the_config(name: str, tiny_text_dataset: Path) -> None:
+    files = [CONFIGS / "text" / "lstm.yaml", CONFIGS / "run" / f"{name}.yaml"]
+    config = parse([f"--config={file}" for file in files]).config
+    assert plan.own_strategy(config.trainer.strategy) == name
+
+
+def test_a_layout_that_cannot_be_is_refused(tell: Any) -> None:
+    with pytest.raises(ConfigError, match="cannot be divided among 3 processes"):
+        tell("--nodes", "3")

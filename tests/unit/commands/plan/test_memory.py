@@ -1,0 +1,111 @@
+"""What a device needs is what tensors of a real training step measure, and what the strategies really divide."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed._tools.mem_tracker import MemTracker
+
+from pipeline.commands.plan import command as plan
+from pipeline.commands.plan import memory
+from pipeline.commands.plan.memory import STRATEGIES, Footprint, Model
+from pipeline.commands.slurm.layout import Layout
+from pipeline.training.config import parse
+
+CONFIGS = Path(__file__).parents[4] / "configs" / "text"
+ONE = Layout(1, 1, 1, 0)
+
+
+def prepared(config: str, dataset: Path, *more: str) -> Any:
+    """The parsed experiment on the tiny dataset."""
+    given = [f"--config={CONFIGS / config}.yaml", f"--data.init_args.dataset={dataset}"]
+    return parse([*given, "--data.init_args.global_batch_size=8", *more])
+
+
+def measured(cli: Any) -> Model:
+    """What is counted of it, for one process."""
+    precision = str(cli.config.trainer.precision)
+    batches = partial(plan.largest, cli, ONE)
+    return memory.measure(partial(plan.make_task, cli), batches, precision, cli.config.execution.recompute)
+
+
+def real_peak(cli: Any) -> dict[str, int]:
+    """The most bytes that two real steps held, as torch's own tracker of tensors saw it."""
+    task, (batch, _) = plan.make_task(cli), plan.largest(cli, ONE, None)
+    task.configure_model()
+    optimizer = task.optimizer_of(list(task.parameters()))
+    tracker = MemTracker()
+    tracker.track_external(task, optimizer)
+    with tracker, torch.backends.mkldnn.flags(enabled=False):
+        for _ in range(2):
+            task.training_step(batch, 0).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            tracker.reset_mod_stats()
+    [peak] = tracker.get_tracker_snapshot("peak").values()
+    return {getattr(kind, "name", str(kind)): size for kind, size in peak.items()}
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("config", ["lstm", "transformer", "conv"])
+def test_a_training_step_holds_what_was_counted(config: str, tiny_text_dataset: Path) -> None:
+    model = measured(prepared(config, tiny_text_dataset))
+    peak = real_peak(prepared(config, tiny_text_dataset))
+    found = STRATEGIES["ddp"](model, 1)
+    assert found.weights == peak["PARAM"]
+    assert found.optimizer == pytest.approx(peak["OPT"], rel=1e-4)  # Adam counts its steps besides
+    assert found.activations == pytest.approx(peak["ACT"] + peak["TEMP"], rel=0.12)
+    # gradients are there when activations have gone, or never all of both: the sum is the most that it can be
+    assert peak["Total"] <= found.total * 1.01
+    assert found.total - found.gradients <= peak["Total"] * 1.01
+
+
+@pytest.mark.numeric
+def test_what_decides_by_values_is_measured_on_one_real_row(tiny_text_dataset: Path) -> None:
+    cut = "--data.init_args.cut=documents"
+    found, windows = (measured(prepared("lstm", tiny_text_dataset, *more)) for more in ([cut], []))
+    assert found.parameters == windows.parameters
+    assert found.kept == pytest.approx(windows.kept, rel=0.25)
+
+
+def test_layers_that_are_computed_again_keep_less(tiny_text_dataset: Path) -> None:
+    plain = measured(prepared("transformer", tiny_text_dataset))
+    again = measured(prepared("transformer", tiny_text_dataset, "--execution.recompute=true"))
+    assert again.kept < 0.7 * plain.kept
+    assert (again.parameters, again.layer, again.outside) == (plain.parameters, plain.layer, plain.outside)
+
+
+def test_half_precision_halves_what_is_computed_with_and_keeps_copies_of_the_weights(tiny_text_dataset: Path) -> None:
+    full = measured(prepared("transformer", tiny_text_dataset))
+    half = measured(prepared("transformer", tiny_text_dataset, "--trainer.precision=bf16-mixed"))
+    assert (full.computed, half.computed) == (4, 2)
+    assert half.kept < full.kept
+    layers = full.parameters - full.outside
+    assert 0.9 * 2 * layers < half.copies < 2.2 * full.parameters
+
+
+@pytest.mark.parametrize(
+    ("make", "bytes_each"),
+    [(torch.optim.AdamW, 8), (partial(torch.optim.SGD, lr=1), 0), (partial(torch.optim.SGD, lr=1, momentum=0.9), 4)],
+)
+def test_an_optimizer_tells_what_it_keeps(make: Any, bytes_each: float) -> None:
+    assert memory.state_bytes(make) == bytes_each
+
+
+@pytest.mark.numeric
+def test_the_shares_are_those_of_the_zero_paper() -> None:
+    """Figure 1 of Rajbhandari et al. 2020: 7.5 billion parameters, 64 devices, 16 bits, Adam: GB without the rest."""
+    model = Model(7_500_000_000, 0, 0, state=8.0, computed=2, kept=0.0, copies=0.0)
+    states = {name: (each := STRATEGIES[name](model, 64)).total - each.buffers for name in STRATEGIES}
+    assert states["deepspeed_zero1"] / 1e9 == pytest.approx(31.4, abs=0.05)
+    assert states["deepspeed_zero2"] / 1e9 == pytest.approx(16.6, abs=0.05)
+    assert states["deepspeed_zero3"] / 1e9 == pytest.approx(1.9, abs=0.05)
+    assert states["ddp"] == 16 * 7_500_000_000  # float32: 4 + 4 + 8
+    assert states["fsdp"] == 16 * 7_500_000_000 / 64
+
+
+def test_one_device_has_nothing_to_divide() -> None:
+    model = Model(100, 10, 20, state=8.0, computed=4, kept=5.0, copies=1.0)
+    assert STRATEGIES["ddp"](model, 1) == Footprint(400, 400, 800, 0, 6)

@@ -1,0 +1,292 @@
+"""A run is checked, then handed to Slurm: here sbatch, squeue and scancel write down what they are told."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import cli
+from pipeline.commands.slurm import cancel, logs, queue, status
+from pipeline.commands.slurm.batch_script import LEAD, lead
+from pipeline.commands.slurm.submit import main
+from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.runs.journal import JournalWriter
+from pipeline.runs.run import Run
+
+COMMANDS = {
+    "sbatch": 'echo "$@" >> sbatch.told; cat > sbatch.script; echo "42;cluster"',
+    "squeue": "cat queue 2> /dev/null || true",
+    "scancel": 'echo "$@" >> scancel.told',
+}
+REPOSITORY = Path(__file__).parents[4]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_text_dataset: Path) -> Path:
+    """A working directory with an experiment, a profile, and Slurm's commands first on PATH."""
+    (tmp_path / "bin").mkdir()
+    for name, script in COMMANDS.items():
+        command = tmp_path / "bin" / name
+        command.write_text(f"#!/bin/sh\n{script}\n")
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    text = yaml.safe_load((REPOSITORY / "configs" / "text" / "lstm.yaml").read_text())
+    text["data"]["init_args"] |= {"dataset": str(tiny_text_dataset), "global_batch_size": 16}
+    Path("lstm.yaml").write_text(yaml.safe_dump(text))
+    profile = {"partition": "gpu", "modules": ["cuda/12"], "environment": {"A": "b c"}, "directives": ["--exclusive"]}
+    Path("mine.yaml").write_text(yaml.safe_dump({**profile, "shared": [str(tmp_path), str(tiny_text_dataset)]}))
+    return tmp_path
+
+
+def submit(*arguments: str) -> int:
+    """`unroll submit lstm.yaml --time 1:00:00 --profile mine.yaml ...`."""
+    return main(["lstm.yaml", "--time", "1:00:00", "--profile", "mine.yaml", *arguments])
+
+
+def wait_in_queue(job: str, number: str, state: str) -> None:
+    """Put a job into what squeue says."""
+    Path("queue").write_text(f"{job}|{state}|Priority|59:00|node1|{number}\n")
+
+
+def test_a_dry_run_prints_the_script_and_does_nothing(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    assert submit("--nodes", "2", "--gpus-per-node", "4", "--dry-run", "--", "--model.init_args.width", "64") == 0
+    script = capsys.readouterr().out
+    options = [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH ")]
+    assert options == [
+        "--job-name=lstm",
+        "--nodes=2",
+        "--ntasks-per-node=4",
+        "--gpus-per-node=4",
+        "--time=1:00:00",
+        f"--signal=USR1@{LEAD}",
+        "--requeue",
+        "--open-mode=append",
+        f"--chdir={home}",
+        "--output=runs/lstm/slurm-%j.out",
+        "--partition=gpu",
+        "--exclusive",
+    ]
+    assert "\nmodule load cuda/12\nexport A='b c'\n" in script
+    assert "\nset -- lstm.yaml --run lstm --model.init_args.width 64\n" in script
+    assert script.endswith("slurm/train.sbatch\n")
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+    assert not Path("runs").exists()
+    assert not Path("sbatch.told").exists()
+
+
+def test_a_job_is_recorded_in_its_run_with_the_script(capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit("--tasks-per-node", "2", "--run", "wide") == 0
+    assert "job 42: wide, 1 nodes of 2 tasks" in capsys.readouterr().out
+    assert Path("sbatch.script").read_text() == Path("runs/wide/job.sbatch").read_text()
+    [line] = Path("runs/wide/jobs.jsonl").read_text().splitlines()
+    assert {key: json.loads(line)[key] for key in ("job", "attempt")} == {"job": "42", "attempt": 1}
+
+
+def test_an_array_has_a_run_for_each_element_in_one_group(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("sweep.yaml").write_text("- {model.init_args.width: 32}\n- {model.init_args.width: 64}\n")
+    assert submit("--run", "sweep", "--array", "sweep.yaml", "--grid", "model.init_args.dropout=0.1,0.2") == 0
+    script = Path("sbatch.script").read_text()
+    assert "#SBATCH --array=1-4\n" in script
+    assert "#SBATCH --output=runs/sweep-%a/slurm-%A_%a.out\n" in script
+    given = "--tracking.group sweep --model.init_args.width 64 --model.init_args.dropout 0.1"
+    assert f"  3) set -- lstm.yaml --run sweep-3 {given} ;;\n" in script
+    assert [queue.noted(Path(f"runs/sweep-{k}")) for k in (1, 2, 3, 4)] == [["42_1"], ["42_2"], ["42_3"], ["42_4"]]
+    assert "sweep-1 to sweep-4" in capsys.readouterr().out
+
+
+def test_what_an_element_of_a_named_array_says_lies_beside_its_run() -> None:
+    for run in (first := Path("runs/small/lstm-1"), second := Path("runs/small/rnn-1")):
+        run.mkdir(parents=True)
+        queue.note(run, f"42_{1 if run == first else 2}")
+    log = Path("runs/small/slurm-42_2.out")
+    log.write_text("I am the rnn")
+    assert queue.log_of(second) == log
+    with pytest.raises(CheckpointError, match="lstm-1 has no log"):
+        queue.log_of(first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--", "--model.init_args.widht", "3"], "widht"),
+        (["--nodes", "3", "--tasks-per-node", "2"], "global_batch_size"),
+        (["--tasks-per-node", "2", "--", "--trainer.devices", "4"], "devices=4, but 2 tasks"),
+        (["--nodes", "2", "--", "--trainer.num_nodes", "4"], "num_nodes=4, but --nodes 2"),
+        (["--gpus-per-node", "2", "--", "--trainer.accelerator", "cpu"], "2 GPUs a node idle"),
+        (["--", "--trainer.accelerator", "gpu"], "give --gpus-per-node"),
+        (["--gpus-per-node", "2", "--tasks-per-node", "4"], "one task for each GPU"),
+        (["--time", "2:30"], "no room to train"),
+        (["--", "--resume", "never"], "--resume cannot be submitted"),
+        (["--grid", "width"], "KEY=VALUE"),
+        (["--array", "none.yaml"], "none.yaml"),
+        (["--run", "/proc/run"], "none of the paths that the nodes share"),
+        (["--grid", "model.init_args.width=8,x"], "width"),
+    ],
+)
+def test_what_would_fail_on_the_nodes_is_refused_here(arguments: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        submit(*arguments)
+    assert not Path("sbatch.told").exists()
+    assert not Path("runs").exists()
+
+
+def test_a_dataset_must_be_there_unless_a_job_is_to_make_it() -> None:
+    missing = ["--", "--data.init_args.dataset", "later"]
+    with pytest.raises(DataError):
+        submit(*missing)
+    assert submit("--after", "17", *missing) == 0
+    assert "--dependency=afterok:17\n#SBATCH --kill-on-invalid-dep=yes\n" in Path("sbatch.script").read_text()
+
+
+@pytest.mark.parametrize("workers", ["--workers 8", "--workers=8"])
+def test_a_training_waits_for_the_preparation_of_its_dataset(workers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    later = ["--", "--data.init_args.dataset", "later"]
+    prepare = f"text 'my corpus' {workers} --output later"
+    assert submit("--gpus-per-node", "4", "--prepare", prepare, *later) == 0
+    assert "job 42: unroll prepare text 'my corpus'" in capsys.readouterr().out
+    assert "--dependency=afterok:42\n#SBATCH --kill-on-invalid-dep=yes\n" in Path("sbatch.script").read_text()
+    submit("--gpus-per-node", "4", "--prepare", prepare, "--dry-run", *later)
+    preparation, training = capsys.readouterr().out.split("prepare.sbatch\n")
+    assert "set -- text 'my corpus' --output later\n" in preparation
+    assert {"#SBATCH --cpus-per-task=8", "#SBATCH --partition=gpu"} < set(preparation.splitlines())
+    assert "gpus-per-node" not in preparation
+    assert "#SBATCH --gpus-per-node=4\n" in training
+
+
+def test_where_the_training_is_refused_its_preparation_is_taken_back(home: Path) -> None:
+    refusing = '#!/bin/sh\nn=$(cat calls 2> /dev/null); echo "x$n" > calls; cat > /dev/null\n'
+    (home / "bin" / "sbatch").write_text(
+        refusing + '[ -z "$n" ] && echo 42 || { echo "no such partition" >&2; exit 1; }\n'
+    )
+    later = ["--", "--data.init_args.dataset", "later"]
+    with pytest.raises(ConfigError, match="sbatch refused: no such partition"):
+        submit("--gpus-per-node", "4", "--prepare", "text corpus --output later", *later)
+    assert Path("scancel.told").read_text() == "42\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--prepare", "text a.txt --output other"], "--prepare makes other, but the config trains on"),
+        (["--prepare", "text a.txt", "--after", "17"], "--prepare and --after"),
+    ],
+)
+def test_a_preparation_that_the_training_could_not_use_is_refused(options: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        submit(*options)
+    assert not Path("sbatch.told").exists()
+
+
+def test_a_job_may_take_what_nodes_there_are() -> None:
+    with pytest.raises(ConfigError, match="cannot be divided among 3 processes"):
+        submit("--nodes", "1-3", "--tasks-per-node", "1")
+    assert submit("--nodes", "1-2", "--tasks-per-node", "2") == 0
+    script = Path("sbatch.script").read_text()
+    assert "#SBATCH --nodes=1-2\n" in script
+    assert "\nexport UNROLL_NODES=1-2\n" in script
+
+
+def test_a_run_waits_for_another_one_that_is_in_the_queue() -> None:
+    assert submit("--run", "first") == 0
+    with pytest.raises(ConfigError, match="no job in the queue, and has not finished"):
+        submit("--run", "second", "--after", "first")
+    wait_in_queue("42", "42", "RUNNING")
+    assert submit("--run", "second", "--after", "first") == 0
+    assert "--dependency=afterok:42\n" in Path("sbatch.script").read_text()
+
+
+def test_a_run_that_is_in_the_queue_is_not_submitted_again() -> None:
+    assert submit() == 0
+    wait_in_queue("42", "42", "PENDING")
+    with pytest.raises(ConfigError, match=r"run lstm is job 42 already \(PENDING\)"):
+        submit()
+
+
+def test_without_slurm_the_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigError, match=r"no squeue here"):
+        submit()
+
+
+def test_the_run_is_told_earlier_where_steps_are_long(tmp_path: Path) -> None:
+    run = tmp_path / "slow"
+    assert lead(run) == LEAD
+    journal = JournalWriter(run)
+    for step in (10, 20, 30):  # 40 s a step, 9 s for the longest save
+        journal.metrics(1, step, 0, step * 40.0, {"train/loss": 1.0, "train/checkpoint_stall": step / 10 * 3})
+    journal.metrics(1, 30, 0, 1200.0, {"val/seconds": 500.0})  # which a stop breaks off
+    journal.close()
+    assert lead(run) == 60 + 3 * (40 + 9)
+
+
+def test_cancel_takes_the_job_of_a_run_out_of_the_queue(capsys: pytest.CaptureFixture[str]) -> None:
+    submit("--run", "sweep", "--grid", "model.init_args.width=8,16")
+    with pytest.raises(ConfigError, match="run sweep-2 has no job"):
+        cancel.main(["sweep-2"])
+    wait_in_queue("42_2", "44", "RUNNING")
+    assert cancel.main(["sweep-2"]) == 0
+    assert Path("scancel.told").read_text() == "42_2\n"
+    assert capsys.readouterr().out.endswith("run sweep-2: job 42_2, running, cancelled\n")
+    with pytest.raises(CheckpointError, match="no run 'other'"):
+        cancel.main(["other"])
+
+
+def test_logs_are_those_of_the_newest_job_and_are_followed_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    submit()
+    with pytest.raises(CheckpointError, match="no log"):
+        logs.main(["lstm"])
+    Path("runs/lstm/slurm-42.out").write_text("step 1\nstep 2\n")
+    capsys.readouterr()
+    assert logs.main(["lstm"]) == 0
+    assert capsys.readouterr().out == "step 1\nstep 2\n"
+    assert logs.main(["-f", "lstm"]) == 0
+    assert capsys.readouterr().out == "step 1\nstep 2\n"
+
+
+def trained(home: Path) -> Run:
+    """A run of two attempts: 100 steps, of which the last 20 were lost and repeated."""
+    run = Run(home / "runs" / "lstm")
+    run.create()
+    times = ("2026-01-01T00:00:00+00:00", "2026-01-01T00:02:00+00:00", "2026-01-01T00:03:20+00:00")
+    about = {"host": "node1", "pid": 1, "world_size": 2, "slurm_job": "42", "exit_code": None}
+    first = {"number": 1, "started": times[0], "ended": None, "reason": None, "start_step": 0}
+    second = {"number": 2, "started": times[1], "ended": times[2], "reason": "stopped", "start_step": 80}
+    run.write(attempts=[about | first, about | second], steps=200)
+    journal = JournalWriter(run.path)
+    for attempt, begin, end in ((1, 0, 100), (2, 80, 100)):
+        journal.attempt(attempt, begin)
+        for step in range(begin + 10, end + 1, 10):
+            journal.metrics(attempt, step, 0, float(step), {"train/loss": 2.0, "train/tokens_per_second": 5000.0})
+    journal.close()
+    return run
+
+
+def test_status_tells_queue_step_rate_time_left_and_what_the_attempts_were_worth(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(home)
+    submit("--run", "next")
+    wait_in_queue("42", "42", "RUNNING")
+    capsys.readouterr()
+    assert status.main(["lstm"]) == 0
+    heads, row, *attempts = capsys.readouterr().out.splitlines()
+    assert " ".join(heads.split()) == "run queue step loss tokens/s time left attempts productive"
+    left = "lstm  42 running on node1, 59:00 to the limit  100   2.0000  5,000     0:01:40    2         50%"
+    assert row == left  # 100 s of training that count, in 120 + 80 s
+    assert [line.split(": ")[-1] for line in attempts] == ["running or killed", "stopped"]
+    Path("queue").unlink()
+    assert status.main([]) == 0
+    told = [line.split("  ")[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert told == [["lstm", "stopped"], ["next", "not in the queue"]]
+
+
+def test_status_works_where_there_is_no_slurm(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(home)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert cli.main(["status", "lstm"]) == 0
+    assert "stopped" in capsys.readouterr().out

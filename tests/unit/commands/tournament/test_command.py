@@ -1,0 +1,251 @@
+"""A tournament checks everything first, runs what is not over, goes on where it was stopped, and compares."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import cli
+from pipeline.commands.compare import command as compare
+from pipeline.commands.tournament import command as tournament
+from pipeline.commands.tournament.entrants import entrants_of, read, words
+from pipeline.distributed import signals
+from pipeline.errors import ConfigError
+from pipeline.runs import resume
+from pipeline.runs.run import Run
+from pipeline.training.config import parse, run_directory
+
+REPOSITORY = Path(__file__).parents[4]
+SHIPPED = sorted((REPOSITORY / "configs" / "tournament").glob("*.yaml"))
+MODELS = {"lstm": "pipeline.models.lstm.LSTMLanguageModel", "rnn": "pipeline.models.rnn.RNNLanguageModel"}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_text_dataset: Path) -> Path:
+    """A working directory with two small experiments and a tournament of them, two seeds each."""
+    monkeypatch.chdir(tmp_path)
+    for name, model in MODELS.items():
+        settings = {"dataset": str(tiny_text_dataset), "context": 10, "global_batch_size": 4, "cut": "lanes"}
+        data = {"class_path": "pipeline.data.text.TextDataModule", "init_args": settings}
+        optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.003}}
+        made = {"class_path": model, "init_args": {"width": 8, "depth": 1, "optimizer": optimizer}}
+        Path(f"{name}.yaml").write_text(yaml.safe_dump({"model": made, "data": data, "trainer": {"max_epochs": 3}}))
+    Path("cpu.yaml").write_text("trainer: {accelerator: cpu, devices: 1}\n")
+    write()
+    return tmp_path
+
+
+def write(**changes: Any) -> Path:
+    """The tournament's file; a key that is None is left out."""
+    known = {
+        "entrants": {name: f"{name}.yaml" for name in MODELS},
+        "overlays": ["cpu.yaml"],
+        "budget": {"tokens": 170},
+        "seeds": [1, 2],
+    }
+    file = Path("small.yaml")
+    file.write_text(yaml.safe_dump({key: value for key, value in (known | changes).items() if value is not None}))
+    return file
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runs that were started; each ends at once as one that was trained, and nothing is compared."""
+    names: list[str] = []
+
+    def finish(arguments: list[str]) -> int:
+        parsed = parse(arguments[1:])
+        run = Run(run_directory(parsed.config))
+        names.append(run.name)
+        run.create(linked={}, dataset={})
+        run.begin_attempt(1, 0)
+        run.end_attempt("finished", 0)
+        (run.path / "config.yaml").write_text(yaml.safe_dump(resume.kept_config(parsed)))
+        return 0
+
+    monkeypatch.setattr(tournament, "run", finish)
+    monkeypatch.setattr(compare, "main", lambda runs: names.append("compared") or 0)
+    monkeypatch.setattr(signals, "install", lambda: None)
+    return names
+
+
+def test_a_budget_of_tokens_gives_exactly_the_steps_and_beats_what_the_config_says() -> None:
+    [lstm, rnn] = entrants_of(read(write(budget={"tokens": 170})))
+    assert (lstm.steps, rnn.steps) == (4, 4)  # 40 tokens each
+    config = parse(["--config", *lstm.arguments]).config.trainer
+    assert (config.max_steps, config.max_epochs, config.max_time) == (4, -1, None)
+
+
+def test_a_budget_of_flops_gives_the_cheaper_entrant_more_steps() -> None:
+    entrants = entrants_of(read(write(budget={"flops": 10_000_000})))
+    assert [each.steps for each in entrants] == [int(10_000_000 / each.flops_per_token) // 40 for each in entrants]
+    assert (entrants[0].steps or 0) < (entrants[1].steps or 0)
+
+
+def test_widths_are_matched_to_within_the_tolerance() -> None:
+    entrants = entrants_of(read(write(parameters=12_000, tolerance=0.05)))
+    for each in entrants:
+        assert abs(each.parameters - 12_000) < 0.05 * 12_000
+        assert parse(["--config", *each.arguments]).config.model.init_args.width == each.width
+    assert (entrants[0].width or 0) < (entrants[1].width or 0)
+
+
+def test_runs_are_played_seed_by_seed_and_finished_ones_not_again(started: list[str]) -> None:
+    assert tournament.main(["small.yaml"]) == 0
+    assert started == ["lstm-1", "rnn-1", "lstm-2", "rnn-2", "compared"]
+    assert json.loads(Path("runs/small/rnn-2/entrant.json").read_text())["entrant"] == "rnn"
+    started.clear()
+    write(seeds=[1, 2, 3])
+    assert tournament.main(["small.yaml"]) == 0
+    assert started == ["lstm-3", "rnn-3", "compared"]
+
+
+def test_a_raised_budget_trains_further(started: list[str]) -> None:
+    write(seeds=[1])
+    assert tournament.main(["small.yaml"]) == 0
+    started.clear()
+    write(seeds=[1], budget={"tokens": 400})
+    assert tournament.main(["small.yaml"]) == 0
+    assert started == ["lstm-1", "rnn-1", "compared"]
+
+
+def test_a_run_that_failed_does_not_keep_the_others_from_running(
+    started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish: Callable[[list[str]], int] = tournament.run
+    monkeypatch.setattr(tournament, "run", lambda words: 6 if "runs/small/lstm-1" in words else finish(words))
+    write(seeds=[1])
+    assert tournament.main(["small.yaml"]) == 6
+    assert started == ["rnn-1", "compared"]
+
+
+def test_a_run_that_was_stopped_stops_the_tournament(started: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tournament, "run", lambda words: 75)
+    assert tournament.main(["small.yaml"]) == 75
+    assert started == []
+
+
+def test_a_run_of_that_name_that_learns_something_else_is_no_match(started: list[str]) -> None:
+    write(seeds=[1])
+    assert tournament.main(["small.yaml"]) == 0
+    announced = Path("runs/small/lstm-1/entrant.json").read_text()
+    write(parameters=12_000)
+    with pytest.raises(ConfigError, match=r"lstm-1 was begun with another config.*width was 8.*move runs/small away"):
+        tournament.main(["small.yaml"])
+    assert Path("runs/small/lstm-1/entrant.json").read_text() == announced
+
+
+def test_a_run_that_another_process_trains_is_waited_for(
+    started: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [lstm, _] = entrants_of(read(write()))
+    match = tournament.Match("small", lstm, 1)
+    monkeypatch.setattr(signals, "requested", iter([None, None, None, signal.SIGTERM]).__next__)
+    monkeypatch.setattr("pipeline.runs.run.locked", lambda held: False)
+    assert not tournament.wait_for(match)
+    assert capsys.readouterr().out.count("waiting") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"entrant": {}}, "no key 'entrant'; did you mean entrants"),
+        ({"entrants": None}, "names no entrants"),
+        ({"budget": None}, "names no budget"),
+        ({"entrants": ["lstm.yaml"]}, "entrants must be names"),
+        ({"entrants": {"a/b": "lstm.yaml"}}, "entrants must be names"),
+        ({"entrants": {"lstm": []}}, "entrants must be names"),
+        ({"budget": {"tokens": 1, "flops": 1}}, "budget must be one of"),
+        ({"budget": {"hours": 1}}, "budget must be one of"),
+        ({"budget": {"tokens": -1}}, "budget must be one of"),
+        ({"budget": {"tokens": float("inf")}}, "budget must be one of"),
+        ({"budget": {"seconds": 1.5}}, "budget must be one of"),
+        ({"budget": {"tokens": 39}}, "entrant lstm: a budget of 39 tokens is less than one step"),
+        ({"seeds": [1, 1]}, "seeds must be a list of different whole numbers"),
+        ({"seeds": []}, "seeds must be a list of different whole numbers"),
+        ({"tolerance": 2}, "tolerance must be a share"),
+        ({"parameters": 0}, "parameters must be a number above 0"),
+        ({"parameters": 3000, "tolerance": 0.0001}, "entrant lstm: no width comes within 0.0% of 3,000 parameters"),
+        ({"entrants": {"lstm": "lstn.yaml"}}, "entrant lstm: --config lstn.yaml.*did you mean lstm.yaml"),
+        ({"settings": {"model.init_args.widht": 3}}, "entrant lstm: .*widht.*did you mean"),
+        ({"overlays": "cpu.yaml"}, "overlays must be a list"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_starts(
+    changes: dict[str, Any], said: str, started: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    write(**changes)
+    assert cli.main(["tournament", "small.yaml"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("unroll: error: small")
+    assert re.search(said, line)
+    assert started == []
+
+
+def test_entrants_that_read_different_datasets_are_no_tournament(tiny_text_dataset: Path) -> None:
+    other = Path("other")
+    other.mkdir()
+    for file in tiny_text_dataset.iterdir():
+        (other / file.name).symlink_to(file)
+    Path("other.yaml").write_text("data: {init_args: {dataset: other}}\n")
+    with pytest.raises(ConfigError, match=r"small: all must read one dataset, but lstm .*, rnn other"):
+        entrants_of(read(write(entrants={"lstm": "lstm.yaml", "rnn": ["rnn.yaml", "other.yaml"]})))
+
+
+def test_a_dry_run_prints_the_commands(started: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert tournament.main(["small.yaml", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "tournament small: 2 entrants, 4 runs, 170 tokens each" in lines
+    commands = [line for line in lines if line.startswith("unroll fit --config ")]
+    assert [line.split("--run ")[1] for line in commands][::3] == [
+        "runs/small/lstm-1 --seed_everything 1 --tracking.group small",
+        "runs/small/rnn-2 --seed_everything 2 --tracking.group small",
+    ]
+    assert started == []
+
+
+def test_submitted_it_is_one_array_of_what_is_not_over(started: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    write(seeds=[1])
+    assert tournament.main(["small.yaml"]) == 0
+    write()
+    capsys.readouterr()
+    assert tournament.main(["small.yaml", "--submit", "--time", "1:00:00", "--dry-run"]) == 0
+    script = capsys.readouterr().out
+    assert "#SBATCH --job-name=small\n" in script
+    assert "#SBATCH --array=1-2\n" in script
+    assert "#SBATCH --output=runs/small/slurm-%A_%a.out\n" in script
+    elements = [line for line in script.splitlines() if ") set -- " in line]
+    assert [line.split("--run ")[1].split(" --tracking")[0] for line in elements] == [
+        "runs/small/lstm-2 --seed_everything 2",
+        "runs/small/rnn-2 --seed_everything 2",
+    ]
+    assert not Path("runs/small/lstm-2").exists()
+
+
+def test_two_tournaments_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two tournaments of one name"):
+        tournament.main(["small.yaml", "small.yaml"])
+
+
+def test_a_submission_wants_a_time_limit() -> None:
+    with pytest.raises(ConfigError, match="no --time"):
+        tournament.main(["small.yaml", "--submit"])
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_shipped_tournament_is_whole(
+    file: Path, tiny_text_dataset: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    found = read(file)
+    assert len(found.entrants) >= 3
+    settings = words({**found.settings, "data.init_args.dataset": str(tiny_text_dataset)})
+    for configs in found.entrants.values():
+        first, *others = [*configs, *found.overlays]
+        parse(["--config", first, *(word for other in others for word in ("--config", other)), *settings])
