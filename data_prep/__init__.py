@@ -1,6 +1,6 @@
 """Raw sources become datasets: a `main` for each modality, here chosen by its name.
 
-A modality runs by itself too: `python -m data_prep.text --help`.
+A modality runs by itself too: `python -m data_prep.text.command --help`.
 """
 
 from importlib import import_module
@@ -28,4 +28,4 @@ def main(argv: list[str]) -> int:
 
 def module(name: str) -> ModuleType:
     """Import the module of a modality."""
-    return import_module(f"data_prep.{name}")
+    return import_module(f"data_prep.{name}.command")

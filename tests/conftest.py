@@ -104,7 +104,7 @@ def tiny_text_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared dataset by bytes: 200 short documents of made-up sentences, with all three splits."""
     if importlib.util.find_spec("tokenizers") is None:
         pytest.skip("wants the tokenizers package")
-    from data_prep import text
+    from data_prep.text import command as text
 
     folder = tmp_path_factory.mktemp("tiny_text")
     source, output = folder / "source.txt", folder / "dataset"
@@ -123,7 +123,7 @@ def tiny_pairs_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import numpy as np
     import pyarrow as pa
 
-    from data_prep import tokenizer
+    from data_prep.workspace import tokenizer
     from pipeline.dataset.manifest import publish
     from pipeline.dataset.records import RecordWriter
     from pipeline.files import sha256
@@ -169,7 +169,7 @@ def _tones(folder: Path, *options: str) -> Path:
     for package in ("tokenizers", "soundfile"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"wants the {package} package")
-    from data_prep import audio
+    from data_prep.audio import command as audio
 
     output = ["--output", str(folder / "dataset"), "--rate", "8000", "--workers", "1"]
     assert audio.main([*options, *output, "--validation-share", "0.2", "--test-share", "0.1"]) == 0
@@ -181,7 +181,7 @@ def tiny_pixels_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of 160 drawn shapes of 8 x 6 pixels in two levels, of three classes; with all three splits."""
     if importlib.util.find_spec("tokenizers") is None:
         pytest.skip("wants the tokenizers package")
-    from data_prep import pixels
+    from data_prep.pixels import command as pixels
 
     output = tmp_path_factory.mktemp("tiny_pixels") / "dataset"
     shares = ["--validation-share", "0.2", "--test-share", "0.1"]
@@ -192,7 +192,7 @@ def tiny_pixels_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_series_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three noisy waves of 240 hours with a covariate that is known ahead; one has a gap."""
-    from data_prep import series
+    from data_prep.series import command as series
 
     folder = tmp_path_factory.mktemp("tiny_series")
     chance, rows = random.Random(3), ["time,name,value,price"]
@@ -213,7 +213,7 @@ def tiny_captions_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of 80 drawings with what is said of them: by bytes, with all three splits."""
     if importlib.util.find_spec("tokenizers") is None:
         pytest.skip("wants the tokenizers package")
-    from data_prep import captions
+    from data_prep.captions import command as captions
 
     output = tmp_path_factory.mktemp("tiny_captions") / "dataset"
     shares = ["--validation-share", "0.1", "--test-share", "0.1", "--workers", "1"]
@@ -224,7 +224,7 @@ def tiny_captions_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_recall_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of 64 questions: three values of four, five blanks, the values again; with all three splits."""
-    from data_prep import recall
+    from data_prep.recall import command as recall
 
     output = tmp_path_factory.mktemp("tiny_recall") / "dataset"
     sizes = ["--length", "5", "--items", "3", "--symbols", "4", "--train", "64", "--validation", "20", "--test", "20"]
@@ -235,7 +235,7 @@ def tiny_recall_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_trajectories_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """160 scripted episodes of key to door, of two to five steps between; with all three splits."""
-    from data_prep import trajectories
+    from data_prep.trajectories import command as trajectories
 
     output = tmp_path_factory.mktemp("tiny_trajectories") / "dataset"
     options = ["--delay", "2", "5", "--validation-share", "0.2", "--test-share", "0.1"]

@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 import torch
 
-import data_prep.audio
+import data_prep.audio.command
 from pipeline.data.audio import AudioDataModule
 from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.raw_audio import WaveDataModule
@@ -129,7 +129,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         output = ["--output", f"{folder}/keys", "--tokenizer", "word", "--workers", "1"]
-        assert data_prep.audio.main(["builtin:400", *output, "--rate", str(RATE)]) == 0
+        assert data_prep.audio.command.main(["builtin:400", *output, "--rate", str(RATE)]) == 0
         data = AudioDataModule(Path(folder) / "keys", global_batch_seconds=30.0)
         pairs = {
             "loader against soundfile alone, s of audio a second": lambda: loading(data),

@@ -20,7 +20,7 @@ import torch
 from bench_fit import WARM, through_pipeline
 from PIL import Image
 
-import data_prep.captions
+import data_prep.captions.command
 from pipeline.data.batch import PairBatch
 from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.captions import ImageCaptionDataModule
@@ -89,7 +89,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         where = options.dataset or Path(name) / "data"
         if options.dataset is None:
-            data_prep.captions.main(["builtin:600", "--tokenizer", "word", "--workers", "1", "--output", str(where)])
+            data_prep.captions.command.main(
+                ["builtin:600", "--tokenizer", "word", "--workers", "1", "--output", str(where)]
+            )
         data = ImageCaptionDataModule(where, SIZE, global_batch_tokens=2048)
         readings = []
         for _ in range(options.rounds):

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
 
-import data_prep.text
+import data_prep.text.command
 import pipeline.models
 from pipeline.callbacks.checkpointing import Checkpoints
 from pipeline.callbacks.per_step_seed import Randomness
@@ -126,7 +126,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         arguments = ["builtin", "--output", str(folder / "data"), "--vocab-size", "2048", "--workers", "1"]
-        data_prep.text.main(arguments)
+        data_prep.text.command.main(arguments)
         print(f"{'architecture':20}{'parameters':>12}{'tokens/s':>10}{'bare':>10}{'ratio':>8}")
         for file, task in architectures():
             if options.architectures and file not in options.architectures:

@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 import torch
 
-import data_prep.text
+import data_prep.text.command
 from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.text import TextDataModule
 from pipeline.dataset.manifest import Dataset
@@ -93,7 +93,7 @@ def main() -> None:
         letters[::500] = 10
         (folder / "text.txt").write_bytes(letters.tobytes())
         source = [str(folder / "text.txt"), "--documents", "line", "--tokenizer", "byte"]
-        data_prep.text.main([*source, "--output", str(folder / "data")])
+        data_prep.text.command.main([*source, "--output", str(folder / "data")])
         split = Dataset.open(folder / "data").splits["train"]
         split.read(0, split.tokens).tofile(folder / "flat")
         for cut in ("windows", "lanes", "documents"):

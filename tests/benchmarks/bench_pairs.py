@@ -23,7 +23,7 @@ from bench_fit import WARM, through_pipeline
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from data_prep import pairs
+from data_prep.pairs import command as pairs
 from pipeline import state as states
 from pipeline.data.batch import IGNORE
 from pipeline.data.pairs import PairsDataModule, padded

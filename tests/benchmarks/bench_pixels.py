@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 import torch
 
-import data_prep.pixels
+import data_prep.pixels.command
 from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.pixels import PixelDataModule
 
@@ -85,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         output, began = Path(folder) / "data", time.perf_counter()
         source = [f"builtin:{options.images}", "--size", "14x14", "--levels", "2", "--workers", "1"]
-        assert data_prep.pixels.main([*source, "--output", str(output)]) == 0
+        assert data_prep.pixels.command.main([*source, "--output", str(output)]) == 0
         print(f"preparation, drawing among it: {options.images / (time.perf_counter() - began):,.0f} images/s")
         data = PixelDataModule(output, labels=True)
         pairs = [(ours(data), bare(data)) for _ in range(options.rounds)]

@@ -18,8 +18,8 @@ from statistics import median
 import numpy as np
 from tokenizers import Tokenizer
 
-import data_prep.text
-from data_prep import tokenizer
+import data_prep.text.command
+from data_prep.workspace import tokenizer
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.tokens import TokenSplit
 
@@ -62,7 +62,7 @@ def encode_bare(text: Path, tokenizer_file: Path, out: Path) -> None:
 def prepare(text: Path, tokenizer_file: Path, out: Path, workers: int) -> None:
     """The same through `unroll prepare text`."""
     options = ["--documents", "line", "--tokenizer", str(tokenizer_file), "--workers", str(workers)]
-    data_prep.text.main([str(text), *options, "--output", str(out), "--overwrite"])
+    data_prep.text.command.main([str(text), *options, "--output", str(out), "--overwrite"])
 
 
 def read_windows(read: Callable[[int, int], np.ndarray], starts: list[int]) -> int:

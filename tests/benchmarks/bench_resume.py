@@ -23,7 +23,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-import data_prep.text
+import data_prep.text.command
 from pipeline.callbacks.checkpointing import Checkpoints
 from pipeline.callbacks.nonfinite_guard import Guard
 from pipeline.distributed.checkpoint import directory as checkpoint
@@ -129,7 +129,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data_prep.text.main(["builtin", "--output", str(folder / "data"), "--vocab-size", "2048", "--workers", "1"])
+        data_prep.text.command.main(
+            ["builtin", "--output", str(folder / "data"), "--vocab-size", "2048", "--workers", "1"]
+        )
         measure(folder, options)
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 from pyarrow import parquet
 
-import data_prep.series
+import data_prep.series.command
 from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.series import SeriesDataModule
 
@@ -60,7 +60,7 @@ def main() -> None:
         columns = {f"series {n}": draw.normal(size=length).cumsum() for n in range(10)}
         parquet.write_table(pa.table({"step": np.arange(length), **columns}), folder / "table.parquet")
         began = time.perf_counter()
-        assert data_prep.series.main([str(folder / "table.parquet"), "--output", str(folder / "data")]) == 0
+        assert data_prep.series.command.main([str(folder / "table.parquet"), "--output", str(folder / "data")]) == 0
         print(f"preparation: {options.steps / (time.perf_counter() - began):,.0f} steps/s")
         data = SeriesDataModule(folder / "data", CONTEXT, HORIZON, ROWS)
         pairs = [(ours(data), bare(data)) for _ in range(options.rounds)]

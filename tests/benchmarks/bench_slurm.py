@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import data_prep.text
+import data_prep.text.command
 from pipeline.runs import journal
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +105,9 @@ def main() -> None:
     folder.chmod(0o755)  # munge wants a directory that everybody may enter
     cluster = Cluster(folder, "bench")
     try:
-        data_prep.text.main(["builtin", "--output", str(folder / "data"), "--vocab-size", "2048", "--workers", "1"])
+        data_prep.text.command.main(
+            ["builtin", "--output", str(folder / "data"), "--vocab-size", "2048", "--workers", "1"]
+        )
         cluster.start()
         bench = Bench(cluster, folder, options)
         lives = [bench.life(number, options.seconds) for number in range(1, options.preemptions + 1)]

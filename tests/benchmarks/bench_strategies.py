@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-import data_prep.text
+import data_prep.text.command
 from pipeline.runs import journal
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,9 @@ def main() -> None:
     rates: dict[str, list[float]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data_prep.text.main(["builtin", "--output", str(folder / "data"), "--vocab-size", "2048", "--workers", "1"])
+        data_prep.text.command.main(
+            ["builtin", "--output", str(folder / "data"), "--vocab-size", "2048", "--workers", "1"]
+        )
         for turn in range(options.rounds):
             for way, overlays in WAYS.items():
                 run = folder / f"{way.replace(', ', '-').replace(' ', '-')}-{turn}"

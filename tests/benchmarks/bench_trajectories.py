@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 import torch
 
-import data_prep.trajectories
+import data_prep.trajectories.command
 from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.trajectories import TrajectoriesDataModule
 from pipeline.dataset.environments import make
@@ -78,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         source = f"gymnasium:CartPole-v1:{options.episodes}"
-        assert data_prep.trajectories.main([source, "--output", f"{name}/data"]) == 0
+        assert data_prep.trajectories.command.main([source, "--output", f"{name}/data"]) == 0
         data = TrajectoriesDataModule(Path(name) / "data", CONTEXT, ROWS)
         pairs = [(ours(data), bare(data)) for _ in range(options.rounds)]
         ratio = median(theirs / mine for mine, theirs in pairs)

@@ -19,7 +19,7 @@ LSTM = "pipeline.models.lstm.LSTMLanguageModel"
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared dataset of forty short documents, by characters."""
-    import data_prep.text
+    import data_prep.text.command
 
     folder = tmp_path_factory.mktemp("corpus")
     lines = [f"{i} bottles of milk on wall {i % 7}, take {i % 3} down and pass them round" for i in range(60)]
@@ -27,7 +27,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.txt").write_text("\n".join(part))
     arguments = ["--train", str(folder / "train.txt"), "--validation", str(folder / "validation.txt")]
     options = ["--documents", "line", "--tokenizer", "character", "--workers", "1"]
-    assert data_prep.text.main([*arguments, "--output", str(folder / "data"), *options]) == 0
+    assert data_prep.text.command.main([*arguments, "--output", str(folder / "data"), *options]) == 0
     return folder / "data"
 
 

@@ -112,7 +112,7 @@ def test_a_policy_is_tested_and_played(decide: Fit, capfd: pytest.CaptureFixture
 def test_a_run_without_an_environment_learns_and_is_not_played(
     fit: Fit, tmp_path: Path, rows: Rows, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from data_prep import trajectories
+    from data_prep.trajectories import command as trajectories
     from pipeline.cli import main
 
     episode = {"observations": [[0.1, 0.2]] * 4, "actions": [[0.5], [0.1], [-1.0], [1.0]], "rewards": [1, 0, 0, 2]}

@@ -130,7 +130,7 @@ class Training:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that the nodes share, with a small dataset and the config of the runs."""
-    import data_prep.text
+    import data_prep.text.command
 
     made = tmp_path_factory.mktemp("shared")
     (made / "runs").mkdir()
@@ -139,7 +139,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (made / f"{name}.txt").write_text("\n".join(part))
     arguments = ["--train", str(made / "train.txt"), "--validation", str(made / "validation.txt")]
     options = ["--documents", "line", "--tokenizer", "character", "--workers", "1"]
-    assert data_prep.text.main([*arguments, "--output", str(made / "data"), *options]) == 0
+    assert data_prep.text.command.main([*arguments, "--output", str(made / "data"), *options]) == 0
     (made / "lstm.yaml").write_text(CONFIG.format(dataset=made / "data"))
     return made
 

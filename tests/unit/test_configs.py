@@ -21,12 +21,12 @@ OVERLAYS = [name for name in FILES if name not in EXPERIMENTS]
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import data_prep.text
+    import data_prep.text.command
 
     folder = tmp_path_factory.mktemp("configs")
     (folder / "a.txt").write_text("\n\n".join(f"paragraph {i} of the text" * 30 for i in range(300)))
     arguments = [str(folder / "a.txt"), "--documents", "paragraph", "--tokenizer", "byte", "--workers", "1"]
-    assert data_prep.text.main([*arguments, "--output", str(folder / "data")]) == 0
+    assert data_prep.text.command.main([*arguments, "--output", str(folder / "data")]) == 0
     return folder / "data"
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from data_prep.shapes import drawn
+from data_prep.sources.shapes import drawn
 from pipeline.data.batch import IGNORE
 from pipeline.data.batch_plan import NO_SAMPLE, MicroBatches, Share, Slice
 from pipeline.data.captions import ImageCaptionDataModule, Views

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_prep import tokenizer
+from data_prep.workspace import tokenizer
 from pipeline.data.batch import IGNORE
 from pipeline.data.batch_plan import NO_SAMPLE, MicroBatches, Share, Slice
 from pipeline.data.pairs import PairsDataModule

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep import pixels
+from data_prep.pixels import command as pixels
 from pipeline.data.batch import IGNORE
 from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.pixels import PixelDataModule, PixelLabelDataModule

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import data_prep.text
+import data_prep.text.command
 from pipeline.data.batch import IGNORE
 from pipeline.data.batch_plan import InOrder, MicroBatches, Share
 from pipeline.data.text import TextDataModule, Windows
@@ -25,7 +25,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--documents",
         "line",
     ]
-    data_prep.text.main([*arguments, "--tokenizer", "byte", "--output", str(folder / "data"), "--workers", "1"])
+    data_prep.text.command.main([*arguments, "--tokenizer", "byte", "--output", str(folder / "data"), "--workers", "1"])
     return folder / "data"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import text
+from data_prep.text import command as text
 from pipeline.dataset.manifest import Dataset
 
 DATA = Path(os.environ.get("PIPELINE_DATA", Path(__file__).parents[4] / "shared" / "data"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from data_prep import tokenizer
+from data_prep.workspace import tokenizer
 from pipeline.dataset import tokens
 from pipeline.dataset.manifest import SPLITS, Dataset, Vocabulary, publish
 from pipeline.dataset.records import RecordSplit

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_prep import tokenizer
+from data_prep.workspace import tokenizer
 from pipeline.dataset import records
 from pipeline.dataset.manifest import Dataset, publish
 from pipeline.dataset.records import RecordSplit, RecordWriter

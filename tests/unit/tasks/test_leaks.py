@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-import data_prep.text
+import data_prep.text.command
 import pipeline.models
 from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.text import TextDataModule
@@ -45,7 +45,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         states.append(min(int(np.searchsorted(edges[states[-1]], uniform)), len(LETTERS) - 1))
     (folder / "a.txt").write_text("".join(LETTERS[state] for state in states))
     cut = ["--cut", "tail", "--validation-share", "0.2", "--test-share", "0", "--tokenizer", "character"]
-    data_prep.text.main([str(folder / "a.txt"), *cut, "--workers", "1", "--output", str(folder / "data")])
+    data_prep.text.command.main([str(folder / "a.txt"), *cut, "--workers", "1", "--output", str(folder / "data")])
     held_out = np.array(states[-12_000:])
     return Corpus(folder / "data", float(-np.log(table[held_out[:-1], held_out[1:]]).mean()))
 

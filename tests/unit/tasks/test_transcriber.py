@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from data_prep import audio
+from data_prep.audio import command as audio
 from pipeline.cli import main
 from pipeline.data.audio import AudioDataModule
 from pipeline.data.batch import IGNORE

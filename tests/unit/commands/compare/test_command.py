@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from data_prep import text
+from data_prep.text import command as text
 from pipeline.commands.compare import command as compare
 from pipeline.commands.compare.rows import COLUMNS, Entry, Group, amount, duration, gather, is_best
 from pipeline.dataset.manifest import Dataset

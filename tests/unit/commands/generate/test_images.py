@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data_prep import tokenizer
+from data_prep.workspace import tokenizer
 from pipeline.commands.generate.command import main
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.evaluation.plots.attention import PANEL

@@ -1,0 +1,299 @@
+"""Pairs of texts become a dataset: translations, words and their sounds, conversations and their replies.
+
+`unroll prepare pairs --train a.en a.de --output data/NAME`. Each source becomes a
+row with its target, or with `--group` with all its targets.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep.pairs.sources import Read, Unit, is_hub, reader
+from data_prep.workspace.options import check_output, vocabulary
+from data_prep.workspace.report import Report
+from data_prep.workspace.shards import Shards
+from data_prep.workspace.workspace import SPLITS, Workplace
+from pipeline.arguments import Parser
+from pipeline.dataset.manifest import TOKENIZER
+from pipeline.dataset.shard import token_type
+from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.files import sha256, write_durably
+
+PROGRAM = "unroll prepare pairs"
+SOURCE_TOKENIZER = "source_tokenizer.json"
+BATCH = 2048  # rows encoded together, on all cores
+EXAMPLES = """examples:
+  unroll prepare pairs --train train.en train.de --validation val.en val.de --test test.en test.de \\
+      --vocab-size 8000 --output data/en-de
+  unroll prepare pairs --train words.txt --delimiter '  ' --group --source-tokenizer character \\
+      --target-tokenizer word --output data/sounds
+  unroll prepare pairs --train hub:opus_books:de-en --source-field translation.en --target-field translation.de \\
+      --output data/books
+  unroll prepare pairs --train dialogues.txt --dialogue __eou__ --history 3 --output data/talk"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
+    add = parser.add_argument
+    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
+    add("--overwrite", action="store_true", help="replace a dataset that is there")
+    files = parser.add_argument_group(
+        "sources: two parallel files, one with both sides (plain, .gz or .xz), or hub:NAME[:CONFIG[:SPLIT]]"
+    )
+    for name in SPLITS:
+        files.add_argument(f"--{name}", nargs="+", type=Path, default=[], metavar="FILE", help=f"the {name} split")
+    add = files.add_argument
+    add("--validation-share", type=float, default=0.05, metavar="SHARE", help="cut from --train without --validation")
+    add("--test-share", type=float, default=0.05, metavar="SHARE", help="the same without --test (both 0.05)")
+    add("--delimiter", default="\t", help="between source and target of a line (default: a tab)")
+    add("--source-field", default="source", help="of .jsonl and hub records (default: source)")
+    add("--target-field", default="target", help="the same: a text or a list of texts (default: target)")
+    add("--dialogue", metavar="MARK", help="each line is a conversation whose turns end in MARK")
+    add("--history", type=int, default=3, metavar="N", help="most turns before a reply (default: 3)")
+    add = parser.add_argument_group("what is kept").add_argument
+    add("--group", action="store_true", help="equal sources become one row; any of its targets counts as right")
+    add(
+        "--deduplicate",
+        action=argparse.BooleanOptionalAction,
+        help="drop from training what it holds twice or another split holds (default: for --dialogue)",
+    )
+    add("--lowercase", action="store_true", help="lower-case both sides")
+    add("--max-length", type=int, metavar="N", help="drop longer pairs from training: tokens of either side")
+    add("--max-bad-share", type=float, default=0.01, metavar="SHARE", help="fail above this share of unreadable pairs")
+    add = parser.add_argument_group("tokens").add_argument
+    add("--tokenizer", default="bpe", metavar="KIND", help="of both: byte, character, word, bpe, unigram or a file")
+    add("--source-tokenizer", metavar="KIND", help="of sources, apart from that of targets")
+    add("--target-tokenizer", metavar="KIND", help="of targets, apart from that of sources")
+    add("--vocab-size", type=int, metavar="N", help="most tokens (default: 8192 for bpe and unigram, else all)")
+    add("--source-vocab-size", type=int, metavar="N", help="of sources (default: --vocab-size)")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Prepare a dataset of pairs as the command line asks.
+
+    Raises:
+        ConfigError: the options contradict each other.
+        DataError: a source or the output cannot be used; the message names it.
+    """
+    options = _parser().parse_args(argv)
+    _check(options)
+    began = time.monotonic()
+    place = Workplace(options.output.resolve(), {key: str(value) for key, value in vars(options).items()})
+    with place.entered():
+        place.recall()
+        place.forget()  # pairs are few enough to begin anew
+        corpus = Corpus(options)
+        splits = _prepare(place, corpus, options, argv)
+    print("\n".join(corpus.report.lines()))
+    for reason, count in corpus.dropped.items():
+        print(f"  {count:,} x {reason}")
+    for name, entry in splits.items():
+        unknown = ", ".join(f"{count:,} unknown in {side}" for side, count in corpus.unknown[name].items() if count)
+        counts = f"{entry['rows']:,} sources, {entry['samples']:,} targets, {entry['tokens']:,} tokens"
+        print(f"{name}: {counts}{', ' * bool(unknown)}{unknown}")
+    print(f"{options.output} in {time.monotonic() - began:.1f} s")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not options.train:
+        raise ConfigError("name the training pairs: --train FILE, or --train SOURCES TARGETS")
+    if options.history < 1:
+        raise ConfigError(f"--history {options.history} must be at least 1")
+    for name in ("validation_share", "test_share", "max_bad_share"):
+        if not 0 <= getattr(options, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)} is no share: from 0 to below 1")
+    if bool(options.source_tokenizer) != bool(options.target_tokenizer):
+        raise ConfigError("--source-tokenizer and --target-tokenizer come together; --tokenizer is for both sides")
+    check_output(options.output, options.overwrite)
+
+
+class Corpus:
+    """The pairs of all splits, without what is dropped.
+
+    Args:
+        options: the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.report, self.dropped = Report(), Counter[str]()
+        self.unknown: dict[str, Counter[str]] = {}  # tokens that a vocabulary lacks, by split and side
+        self.shares: dict[str, float] = {}
+        for name in ("test", "validation"):
+            self.shares[name] = 0.0 if getattr(options, name) else getattr(options, f"{name}_share")
+        self.files = {name: files for name in SPLITS if (files := getattr(options, name))}
+        dialogue = (options.dialogue, options.history) if options.dialogue else None
+        fields = (options.source_field, options.target_field)
+        self.readers: dict[str, Read] = {
+            name: reader(files, options.delimiter, fields, dialogue) for name, files in self.files.items()
+        }
+        self.deduplicate = bool(options.dialogue) if options.deduplicate is None else options.deduplicate
+        self.held_out: set[bytes] = set()
+
+    @property
+    def splits(self) -> list[str]:
+        """Held-out ones first: training is compared with them."""
+        return [name for name in ("test", "validation") if name in self.files or self.shares[name]] + ["train"]
+
+    def units(self, split: str, count: bool) -> Iterator[Unit]:
+        """What a split holds; `count` what is bad and what is dropped, once."""
+        report = self.report if count else Report()
+        dropped = self.dropped if count else Counter[str]()
+        name = split if split in self.files else "train"
+        seen: set[bytes] = set()
+        for unit in self.readers[name](self.files[name], report if split == name else Report()):
+            if name == "train" and self._part(unit) != split:
+                continue
+            key = blake2b(unit.text.encode(), digest_size=12).digest()
+            if self.deduplicate and split == "train" and key in self.held_out:
+                dropped["in another split too: dropped from training"] += 1
+            elif self.deduplicate and split == "train" and key in seen:
+                dropped["twice in training: dropped"] += 1
+            else:
+                seen.add(key)
+                yield self._cased(unit)
+        if split != "train":
+            self.held_out |= seen
+
+    def _part(self, unit: Unit) -> str:
+        """Where a unit of the training files goes: by a hash of its source."""
+        if not any(self.shares.values()):
+            return "train"
+        said = (self.options.dialogue and unit.text) or unit.pairs[0].source
+        at = int.from_bytes(blake2b(said.encode(), digest_size=8).digest(), "big") / 2**64
+        if at < self.shares["test"]:
+            return "test"
+        return "validation" if at < self.shares["test"] + self.shares["validation"] else "train"
+
+    def _cased(self, unit: Unit) -> Unit:
+        if not self.options.lowercase:
+            return unit
+        return Unit(unit.text, tuple(type(pair)(pair.source.lower(), pair.target.lower()) for pair in unit.pairs))
+
+
+def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
+    for name in corpus.splits[:-1]:  # so that training is compared with them
+        for _ in corpus.units(name, False):
+            pass
+    source, target = _tokenizers(corpus, options)
+    write_durably(place.path / TOKENIZER, lambda path: target.save(str(path)))
+    if source is not target:
+        write_durably(place.path / SOURCE_TOKENIZER, lambda path: source.save(str(path)))
+    splits = {}
+    for name in corpus.splits:
+        splits[name] = _write(place.path, name, corpus, options, source, target)
+        if not splits[name]["samples"]:
+            corpus.report.check(options.max_bad_share)
+            given = name if name in corpus.files else "train"
+            if next(corpus.units(given, False), None) is None:
+                raise DataError(f"there is no pair in {', '.join(map(str, corpus.files[given]))}")
+            raise DataError(f"no pair fell to the {name} split: give it files, or other shares")
+    corpus.report.check(options.max_bad_share)
+    vocabularies = [
+        vocabulary(place.path / (SOURCE_TOKENIZER if apart else TOKENIZER), tokenizer)
+        for apart, tokenizer in ((False, target), (source is not target, source))
+    ]
+    files = [path for named in corpus.files.values() for path in named if not is_hub(path)]
+    sources = [{"name": str(path), "size": path.stat().st_size, "sha256": sha256(path)} for path in files]
+    versions = {name: version(name) for name in ("unroll", "tokenizers", "pyarrow")}
+    manifest = {
+        "kind": "pairs",
+        "splits": {name: splits[name] for name in SPLITS if name in splits},
+        **vocabularies[0],
+        "source": vocabularies[1],
+        "sources": sources,
+        "command": [*PROGRAM.split(), *argv],
+        "versions": versions,
+    }
+    if options.dialogue:
+        manifest["dialogue"] = {"mark": options.dialogue, "history": options.history}
+    place.publish(manifest, _told(corpus), options.overwrite)
+    return splits
+
+
+def _told(corpus: Corpus) -> dict[str, Any]:
+    """What report.json holds."""
+    unknown = {split: dict(counts) for split, counts in corpus.unknown.items()}
+    return corpus.report.as_json() | {"dropped": dict(corpus.dropped), "unknown_tokens": unknown}
+
+
+def _tokenizers(corpus: Corpus, options: argparse.Namespace) -> tuple[Any, Any]:
+    """Of sources and of targets; the same one twice where they share it."""
+    from data_prep.workspace import tokenizer
+
+    def make(kind: str, side: slice, size: int | None) -> Any:
+        if kind not in tokenizer.TRAINED:
+            return tokenizer.load(Path(kind))
+        texts = (text for unit in corpus.units("train", False) for pair in unit.pairs for text in pair[side])
+        made = tokenizer.TRAINED[kind](texts, size)
+        if options.dialogue:
+            made.add_tokens([options.dialogue])  # one token, whatever the kind
+        return made
+
+    if not options.source_tokenizer:
+        both = make(options.tokenizer, slice(0, 2), options.vocab_size)
+        return both, both
+    source_size = options.source_vocab_size or options.vocab_size
+    source = make(options.source_tokenizer, slice(0, 1), source_size)
+    return source, make(options.target_tokenizer, slice(1, 2), options.vocab_size)
+
+
+def _rows(units: Iterable[Unit], group: bool) -> Iterator[tuple[str, list[str]]]:
+    """A source with its targets; grouped, equal sources come together where the first stood."""
+    if not group:
+        yield from ((pair.source, [pair.target]) for unit in units for pair in unit.pairs)
+        return
+    found: dict[str, list[str]] = {}
+    for unit in units:
+        for pair in unit.pairs:
+            targets = found.setdefault(pair.source, [])
+            if pair.target not in targets:
+                targets.append(pair.target)
+    yield from found.items()
+
+
+def _write(
+    folder: Path, split: str, corpus: Corpus, options: argparse.Namespace, source: Any, target: Any
+) -> dict[str, Any]:
+    """Encode a split and write its shards; what the manifest says of it."""
+    from data_prep.workspace import tokenizer
+
+    rows = _rows(corpus.units(split, True), options.group)
+    numbers = pa.list_(pa.from_numpy_dtype(token_type(tokenizer.size(source))))
+    shards = Shards(folder, split, {"source": numbers, "text": pa.string()}, tokenizer.size(target))
+    limit = options.max_length if split == "train" else None
+    corpus.unknown[split] = unknown = Counter(sources=0, targets=0)
+    lacking = {"sources": source.token_to_id(tokenizer.UNK), "targets": target.token_to_id(tokenizer.UNK)}
+    while batch := list(islice(rows, BATCH)):
+        sources = [encoding.ids for encoding in source.encode_batch_fast([text for text, _ in batch])]
+        flat = target.encode_batch_fast([text for _, texts in batch for text in texts])
+        targets = iter(encoding.ids for encoding in flat)
+        for (text, texts), ids in zip(batch, sources, strict=True):
+            made = [(next(targets), each) for each in texts]
+            kept = [each for each in made if limit is None or max(len(ids), len(each[0])) <= limit]
+            corpus.dropped.update({f"longer than {limit} tokens: dropped from training": len(made) - len(kept)})
+            if kept:
+                shards.add({"source": ids, "text": text}, kept)
+                unknown["sources"] += ids.count(lacking["sources"])
+                unknown["targets"] += sum(tokens.count(lacking["targets"]) for tokens, _ in kept)
+    corpus.dropped += Counter()  # without the zeros
+    return shards.close()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"unroll: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

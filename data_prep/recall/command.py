@@ -1,0 +1,164 @@
+"""Questions whose answers lie far back become a dataset: copying, selective copying, association, adding.
+
+`unroll prepare recall copy --length 1000 --output data/copy`. Everything is drawn
+from the seed: nothing is downloaded, and sample n of a split is the same however many there are. Symbols become
+pairs of a question and its answer, read by `pipeline.data.recall`; numbers to be added become series whose last
+step is the sum, read by `pipeline.data.series`.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_prep.workspace.options import check_output, vocabulary
+from data_prep.workspace.shards import Shards
+from data_prep.workspace.workspace import SPLITS, Workplace
+from pipeline.arguments import Parser, count, seed
+from pipeline.dataset.codecs.time_grid import COUNT
+from pipeline.dataset.codecs.time_series import Layout
+from pipeline.dataset.manifest import TOKENIZER
+from pipeline.dataset.recall import ADDING_CHANCE, Association, Copy, Recall, SelectiveCopy, adding
+from pipeline.dataset.series import Series, write_series
+from pipeline.dataset.shard import token_type
+from pipeline.errors import ConfigError, UserError
+from pipeline.files import write_durably
+
+PROGRAM = "unroll prepare recall"
+SYMBOLS: dict[str, type[Recall]] = {"copy": Copy, "selective-copy": SelectiveCopy, "association": Association}
+ADDING, ADDING_LENGTH = "adding", 600
+EXAMPLES = """examples (sizes are by default those of Bai, Kolter and Koltun 2018, where the task is theirs):
+  unroll prepare recall copy --length 100 --output data/copy
+  unroll prepare recall adding --length 200 --train 20000 --output data/adding"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
+    add = parser.add_argument
+    add("task", choices=[*SYMBOLS, ADDING], help="what is to be remembered")
+    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
+    add("--overwrite", action="store_true", help="replace a dataset that is there")
+    add("--length", type=int, metavar="N", help="blanks (default: 1000, 256, 0), or numbers to be added (600)")
+    add("--items", type=int, metavar="N", help="values that are shown (default: 10, 10, 8)")
+    add("--symbols", type=int, metavar="N", help="different values that there are (default: 8, 8, 16)")
+    for name, default in zip(SPLITS, (10_000, 1_000, 1_000), strict=True):
+        add(f"--{name}", type=count, default=default, metavar="N", help=f"samples (default: {default})")
+    add("--seed", type=seed, default=1, help="what everything is drawn from (default: 1)")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Prepare a dataset as the command line asks, and print what is reached on it without memory.
+
+    Raises:
+        ConfigError: sizes that contradict each other.
+        DataError: the output is there already.
+    """
+    options = _parser().parse_args(argv)
+    check_output(options.output, options.overwrite)
+    sizes = {name: value for name in ("length", "items", "symbols") if (value := getattr(options, name)) is not None}
+    make = _Adding(options, sizes) if options.task == ADDING else _Symbols(options, sizes)
+    began = time.monotonic()
+    place = Workplace(options.output.resolve(), {key: str(value) for key, value in vars(options).items()})
+    with place.entered():
+        place.recall()
+        place.forget()  # it is drawn in seconds
+        manifest = {
+            **make.write(place),
+            "recall": {"task": options.task, **make.sizes, "chance": make.chance},
+            "sources": [],
+            "command": [*PROGRAM.split(), *argv],
+            "versions": {name: version(name) for name in ("unroll", "numpy", "pyarrow")},
+        }
+        place.publish(manifest, {"chance": make.chance}, options.overwrite)
+    print(f"{options.output} in {time.monotonic() - began:.1f} s: {make.about}")
+    for name, value in make.chance.items():
+        print(f"  without memory, {name.replace('_', ' ')}: {value:.4f}")
+    return 0
+
+
+class _Symbols:
+    """Questions about symbols, as pairs."""
+
+    def __init__(self, options: argparse.Namespace, sizes: dict[str, int]) -> None:
+        try:
+            self.task = SYMBOLS[options.task](**sizes)
+        except ValueError as error:
+            raise ConfigError(f"{options.task}: {error}") from error
+        self.options, self.sizes, self.chance = options, asdict(self.task), self.task.chance
+        shape = ", ".join(f"{field.name} {getattr(self.task, field.name)}" for field in fields(self.task))
+        self.about = f"{options.task} with {shape}"
+
+    def write(self, place: Workplace) -> dict[str, Any]:
+        """Write shards and tokenizer; what the manifest says of them."""
+        from data_prep.workspace import tokenizer
+
+        made = tokenizer.word([" ".join(self.task.words)])
+        write_durably(place.path / TOKENIZER, lambda path: made.save(str(path)))
+        ids = np.array([made.token_to_id(word) for word in self.task.words])
+        described = vocabulary(place.path / TOKENIZER, made)
+        columns = {"source": pa.list_(pa.from_numpy_dtype(token_type(len(ids)))), "text": pa.string()}
+        splits = {}
+        for name in SPLITS:
+            shards = Shards(place.path, name, columns, len(ids))
+            for chance in _chances(self.options, name):
+                question, answer = self.task.draw(chance)
+                texts = [" ".join(self.task.words[one] for one in part) for part in (question, answer)]
+                shards.add({"source": ids[question].tolist(), "text": texts[0]}, [(ids[answer].tolist(), texts[1])])
+            splits[name] = shards.close()
+        return {"kind": "pairs", "splits": splits, **described, "source": described}
+
+
+class _Adding:
+    """Numbers to be added, as series of one more step each: the last is the sum, and is all that is predicted."""
+
+    def __init__(self, options: argparse.Namespace, sizes: dict[str, int]) -> None:
+        self.length = sizes.pop("length", ADDING_LENGTH)
+        if sizes or self.length < 2:
+            raise ConfigError(f"adding takes --length, of at least 2, and no other size; got {self.length}, {sizes}")
+        self.options, self.sizes, self.chance = options, {"length": self.length}, {"mse": ADDING_CHANCE}
+        self.about = f"two of {self.length} numbers; train with --data.init_args.context {self.length}"
+
+    def write(self, place: Workplace) -> dict[str, Any]:
+        """Write the shard that all splits share; what the manifest says of it."""
+        shard = write_series(place.path / "series.arrow", list(self._series()))
+        splits = {}
+        for name in SPLITS:
+            counts = {"series": shard.rows, "steps": getattr(self.options, name) * (self.length + 1), "covariates": 1}
+            splits[name] = {**counts, "shards": [shard._asdict()]}
+        about = {
+            **Layout("step", (), (ADDING,), ("mark",), False).as_json(),
+            **{"unit": COUNT, "step": 1, "season": 1, "covariates": ["mark"]},
+            **{"covariate_mean": [0.0], "covariate_deviation": [1.0], "scaling": {ADDING: (0.0, 1.0)}},
+        }
+        return {"kind": "series", "splits": splits, "series": about}
+
+    def _series(self) -> Iterator[Series]:
+        steps = self.length + 1
+        for part, name in enumerate(SPLITS):
+            edges = tuple(steps if border > part else 0 for border in range(len(SPLITS) + 1))
+            for chance in _chances(self.options, name):
+                numbers, marks, total = adding(self.length, chance)
+                values, known = np.append(numbers, np.float32(total)), np.append(marks, np.float32(0))
+                yield Series(ADDING, 0, edges, 0.0, values, np.ones(steps, bool), known[:, None])
+
+
+def _chances(options: argparse.Namespace, split: str) -> Iterator[np.random.Generator]:
+    """What each sample of a split is drawn from."""
+    for number in range(getattr(options, split)):
+        yield np.random.default_rng((options.seed, SPLITS.index(split), number))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"unroll: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,240 @@
+"""Tables of measurements become a dataset of series: CSV or Parquet, a column or an identity each.
+
+`unroll prepare series FILE --output data/NAME`. Every series is standardised with
+the mean and the deviation of its own training part; the dataset keeps both, so that forecasts come in the units
+of the file.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from data_prep.series.checks import (
+    CONSTANT,
+    SAYS_NOTHING,
+    check_values,
+    observed_mean,
+    seasonal_error,
+    trimmed,
+)
+from data_prep.workspace.options import check_output
+from data_prep.workspace.workspace import Workplace
+from pipeline.arguments import Parser, count, share
+from pipeline.dataset.codecs.table import is_number, read_table
+from pipeline.dataset.codecs.time_grid import Grid, cycles
+from pipeline.dataset.codecs.time_series import MISSING, Findings, Frame, Layout, filled, frames_of
+from pipeline.dataset.series import PARTS, Series, write_series
+from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.files import sha256
+
+PROGRAM = "unroll prepare series"
+Covariates = tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]  # mean and deviation
+EXAMPLES = """examples:
+  unroll prepare series ETTh1.csv --lengths 8640 2880 2880 --output data/etth1
+  unroll prepare series sales.parquet --time day --id shop item --target sold --known price --calendar \\
+      --output data/sales"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
+    add = parser.add_argument
+    add("sources", nargs="+", type=Path, metavar="FILE", help=".csv (plain, .gz or .xz) or .parquet, of one layout")
+    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
+    add("--overwrite", action="store_true", help="replace a dataset that is there")
+    add = parser.add_argument_group("what the columns mean").add_argument
+    add("--time", metavar="COLUMN", help="stamps (default: the first column)")
+    add("--id", nargs="+", default=[], metavar="COLUMN", help="long table: what together names a series")
+    add("--target", nargs="+", default=[], metavar="COLUMN", help="what is predicted (default: all other numbers)")
+    add("--known", nargs="+", default=[], metavar="COLUMN", help="covariates that are known ahead: prices, holidays")
+    add("--drop", nargs="+", default=[], metavar="NAME", help="columns, or series of a long table, to leave out")
+    add("--calendar", action="store_true", help="add the place in the day, the week and the year as known covariates")
+    add("--season", type=count, metavar="STEPS", help="of MASE and the seasonal naive forecast (default: by the step)")
+    add = parser.add_argument_group("splits, in time, at the same stamps for all series").add_argument
+    add("--lengths", nargs=3, type=int, metavar="STEPS", help="of training, validation and test; what follows is cut")
+    add("--validation-share", type=share, default=0.2, metavar="SHARE", help="of the time (default: 0.2)")
+    add("--test-share", type=share, default=0.2, metavar="SHARE", help="of the time, the last (default: 0.2)")
+    add = parser.add_argument_group("what is forgiven").add_argument
+    add("--fill-gaps", action="store_true", help="missing steps repeat the value before them and are never predicted")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Prepare a dataset of series as the command line asks.
+
+    Raises:
+        ConfigError: the options contradict each other.
+        DataError: a source cannot be used, or the series are not fit to learn from; the message names all that is.
+    """
+    options = _parser().parse_args(argv)
+    _check(options)
+    began = time.monotonic()
+    findings = Findings()
+    table = read_table(options.sources)
+    layout = layout_of(table, options)
+    grid, frames = frames_of(table, layout, findings)
+    frames = [trimmed(frame) for frame in frames if frame.name not in options.drop]
+    place = Workplace(options.output.resolve(), {key: str(value) for key, value in vars(options).items()})
+    with place.entered():
+        place.recall()
+        place.forget()  # tables are small enough to begin anew
+        entries = _prepare(place, grid, frames, layout, options, findings, argv)
+    print(f"{len(frames):,} series, a step is {grid}, season {options.season or grid.season}")
+    for finding, times in findings.counts.items():
+        print(f"  {times:,} x {finding[0]}: {', '.join(findings.places[finding])}")
+    for name, entry in entries.items():
+        print(f"{name}: {entry['steps']:,} steps")
+    print(f"{options.output} in {time.monotonic() - began:.1f} s")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.validation_share + options.test_share >= 1:
+        raise ConfigError("--validation-share and --test-share leave nothing to train on")
+    if options.lengths and min(options.lengths) < 0:
+        raise ConfigError(f"--lengths {' '.join(map(str, options.lengths))}: from 0 up")
+    check_output(options.output, options.overwrite)
+
+
+def layout_of(table: Any, options: argparse.Namespace) -> Layout:
+    """What the columns mean: what the options say, and all other numbers are predicted.
+
+    Raises:
+        DataError: nothing is left to predict, or a column has two meanings.
+    """
+    stamps = options.time or table.column_names[0]
+    given = [stamps, *options.id, *options.known]
+    rest = [name for name in table.column_names if name not in (*given, *options.drop) and is_number(table, name)]
+    targets = [name for name in options.target or rest if name not in options.drop]
+    known = [name for name in options.known if name not in options.drop]
+    if twice := [name for name in targets if name in given]:
+        raise DataError(f"column {twice[0]} has two meanings: a target is no time, identity or known covariate")
+    if not targets:
+        raise DataError(f"no column of numbers is left to predict; there are {', '.join(table.column_names)}")
+    return Layout(stamps, tuple(options.id), tuple(targets), tuple(known), options.calendar)
+
+
+def _prepare(
+    place: Workplace,
+    grid: Grid,
+    frames: list[Frame],
+    layout: Layout,
+    options: argparse.Namespace,
+    findings: Findings,
+    argv: Sequence[str],
+) -> dict[str, Any]:
+    source, accepted = ", ".join(map(str, options.sources)), (MISSING,) if options.fill_gaps else ()
+    for frame in frames:
+        check_values(frame, grid, list(layout.known), findings)
+    findings.refuse(source, accepted)
+    ends = _ends(grid, frames, options)
+    edges = [_edges(frame, grid, ends) for frame in frames]
+    known = [*layout.known, *(cycles(grid, np.zeros(1, np.int64))[0] if layout.calendar else [])]
+    scaling, ahead = _scaling(frames, edges, len(layout.known), known, findings)
+    findings.refuse(source, accepted)
+    season = options.season or grid.season
+    made = [_series(frame, own, scaling[frame.name], ahead, season) for frame, own in zip(frames, edges, strict=True)]
+    shard = write_series(place.path / "series.arrow", made)
+    entries = {}
+    for part, name in enumerate(PARTS):
+        steps = sum(int(one.observed[one.edges[part] : one.edges[part + 1]].sum()) for one in made)
+        if steps:
+            counts = {"series": len(made), "steps": steps, "covariates": len(known)}
+            entries[name] = {**counts, "shards": [shard._asdict()]}
+    about = {
+        **layout.as_json(),
+        "unit": grid.unit,
+        "step": grid.step,
+        "season": season,
+        "covariates": known,
+        "covariate_mean": ahead[0].tolist(),
+        "covariate_deviation": ahead[1].tolist(),
+        "scaling": scaling,
+    }
+    place.publish(
+        {
+            "kind": "series",
+            "splits": entries,
+            "series": about,
+            "sources": [{"name": str(p), "size": p.stat().st_size, "sha256": sha256(p)} for p in options.sources],
+            "command": [*PROGRAM.split(), *argv],
+            "versions": {name: version(name) for name in ("unroll", "pyarrow")},
+        },
+        {"series": len(made), "found": findings.as_json()},
+        options.overwrite,
+    )
+    return entries
+
+
+def _ends(grid: Grid, frames: list[Frame], options: argparse.Namespace) -> list[int]:
+    """The stamps at which training, validation and test begin, and where the last of them ends."""
+    first = min(frame.start for frame in frames)
+    after = max(frame.start + len(frame.values) * grid.step for frame in frames)
+    steps = (after - first) // grid.step
+    if options.lengths:
+        if sum(options.lengths) > steps:
+            raise DataError(f"--lengths add up to {sum(options.lengths)} steps, there are {steps}")
+        counts = np.cumsum([0, *options.lengths])
+    else:
+        train = round(steps * (1 - options.validation_share - options.test_share))
+        counts = np.array([0, train, round(steps * (1 - options.test_share)), steps])
+    return [first + int(count) * grid.step for count in counts]
+
+
+def _edges(frame: Frame, grid: Grid, ends: list[int]) -> tuple[int, ...]:
+    """The same as steps of one series."""
+    return tuple(min(max((end - frame.start) // grid.step, 0), len(frame.values)) for end in ends)
+
+
+def _scaling(
+    frames: list[Frame], edges: list[tuple[int, ...]], given: int, known: list[str], findings: Findings
+) -> tuple[dict[str, tuple[float, float]], Covariates]:
+    """Mean and deviation in the training part: of each series, and of each known covariate over all of them.
+
+    The calendar's covariates, those after the `given` first, are left as they are.
+    """
+    training = [
+        frame._replace(values=frame.values[: own[1]], known=frame.known[: own[1]])
+        for frame, own in zip(frames, edges, strict=True)
+    ]
+    scaling = {frame.name: observed_mean(frame.values) for frame in training}
+    for name, (_, deviation) in scaling.items():
+        if not deviation > 0:
+            findings.add(CONSTANT, name)
+    mean, deviations = np.zeros(len(known)), np.ones(len(known))
+    if given:
+        seen = np.concatenate([frame.known[:, :given] for frame in training])
+        mean[:given], deviations[:given] = seen.mean(0), seen.std(0)
+    for name, deviation in zip(known, deviations, strict=True):
+        if not deviation > 0:
+            findings.add(SAYS_NOTHING, name)
+    return scaling, (mean, deviations)
+
+
+def _series(
+    frame: Frame,
+    edges: tuple[int, ...],
+    scaling: tuple[float, float],
+    ahead: Covariates,
+    season: int,
+) -> Series:
+    mean, deviation = scaling
+    standard = (frame.values[: edges[-1]] - mean) / deviation
+    values, observed = filled(standard)
+    known = (frame.known[: edges[-1]] - ahead[0]) / ahead[1]
+    error = seasonal_error(standard[: edges[1]], season)
+    return Series(frame.name, frame.start, edges, error, values.astype(np.float32), observed, known.astype(np.float32))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"unroll: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,270 @@
+"""Sources of text and the documents in them: files, plain or packed, read in pieces and constant memory.
+
+A document longer than a piece comes in several, cut after a newline or before a space where there is one. A
+record that cannot be read is counted in the report and named; a file that cannot be read at all stops the
+preparation.
+"""
+
+import codecs
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from data_prep.sources.packed import DAMAGE, PACKINGS
+from data_prep.workspace.report import Report
+from pipeline.errors import DataError
+
+PIECE = 1 << 14  # characters: tokenizers slow down on longer texts
+
+
+class Piece(NamedTuple):
+    """A document or a part of one."""
+
+    text: str
+    starts: bool
+    """It is the first part of its document."""
+    ends: bool
+    """It is the last part of its document."""
+    dropped: int = 0
+    """Bytes of the line ending after it, for which `<eos>` stands."""
+
+
+class Name(NamedTuple):
+    """How a source is called in reports and where it lies."""
+
+    shown: str
+    path: Path
+
+
+TextCut = Callable[[IO[bytes], str, "Reading", Report], Iterator[Piece]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How documents are found in a file.
+
+    Args:
+        text_documents: how a text file is cut: `whole`, `lines` or `paragraphs`.
+        field: the field of a JSON or Parquet record that holds the text.
+        keep_empty: empty documents are documents too.
+    """
+
+    text_documents: TextCut
+    field: str = "text"
+    keep_empty: bool = False
+
+    def document(self, text: str, report: Report, dropped: int = 0) -> Iterable[Piece]:
+        """One document in pieces, or nothing where it is empty."""
+        if not self.keep_empty and (not text or text.isspace()):
+            report.empty += 1
+            return ()
+        report.documents += 1
+        if len(text) <= PIECE:
+            return (Piece(text, True, True, dropped),)
+        return in_pieces(text[at : at + PIECE] for at in range(0, len(text), PIECE))
+
+
+@dataclass
+class Sources:
+    """Files read one after another; `done` of `total` bytes lie behind."""
+
+    names: list[Name]
+    reading: Reading
+    done: int = 0
+    total: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.total = sum(name.path.stat().st_size for name in self.names)
+
+    def pieces(self, report: Report) -> Iterator[Piece]:
+        """All documents in order.
+
+        Raises:
+            DataError: a file cannot be read or is damaged.
+        """
+        self.done = 0
+        for shown, path in self.names:
+            read, opener = _format(path)
+            before = self.done
+            with _readable(shown), path.open("rb") as raw, opener(raw, "rb") as file:
+                for piece in read(file, shown, self.reading, report):
+                    self.done = before + raw.tell()
+                    yield piece
+            self.done = before + path.stat().st_size
+
+
+def find(source: str) -> list[Name]:
+    """The files of a source: itself, or the readable ones below a directory, sorted.
+
+    Raises:
+        DataError: there is none, or the file's name does not tell what it is.
+    """
+    path = Path(source)
+    with _readable(source):
+        if path.is_file():
+            _format(path)
+            return [Name(source, path)]
+        if not path.exists():
+            raise DataError(f"there is no source {source}; name a file, a directory, '-', hub:NAME or builtin")
+        below = [Path(root) / file for root, _, files in os.walk(path, onerror=_throw) for file in files]
+    found = sorted(file for file in below if not file.name.startswith(".") and _known(file))
+    if not found:
+        raise DataError(f"no file below {source} ends in {_endings()}; it holds {len(below)} others")
+    return [Name(str(file), file) for file in found]
+
+
+def _throw(error: OSError) -> None:
+    raise error
+
+
+def _endings() -> str:
+    return f"{', '.join(FORMATS)} (or these with .gz or .xz)"
+
+
+def _known(path: Path) -> bool:
+    inner = path.with_suffix("") if path.suffix in PACKINGS else path
+    return inner.suffix in FORMATS
+
+
+def _format(path: Path) -> tuple[Any, Any]:
+    if not _known(path):
+        raise DataError(f"{path}: '{path.suffix}' is no known ending; readable are {_endings()}")
+    inner = path.with_suffix("") if path.suffix in PACKINGS else path
+    return FORMATS[inner.suffix], PACKINGS.get(path.suffix, _plain)
+
+
+@contextmanager
+def _plain(raw: IO[bytes], mode: str) -> Iterator[IO[bytes]]:
+    yield raw
+
+
+@contextmanager
+def _readable(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise DataError(f"{shown} is damaged ({error}); fetch it again") from error
+    except OSError as error:
+        raise DataError(f"{shown} cannot be read: {error.strerror or error}") from error
+
+
+def in_pieces(blocks: Iterable[str]) -> Iterator[Piece]:
+    """One document, given in blocks of any size, in pieces of at most PIECE characters."""
+    held, starts = "", True
+    for block in blocks:
+        held += block
+        while len(held) > PIECE:
+            at = held.rfind("\n", 0, PIECE) + 1 or max(held.rfind(" ", 0, PIECE), 0) or PIECE
+            yield Piece(held[:at], starts, False)
+            held, starts = held[at:], False
+    yield Piece(held, starts, True)
+
+
+# ---------------------------------------------------------------------- text files, cut in three ways
+
+
+def whole(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
+    """A text file is one document."""
+    try:
+        blank = all(not block or block.isspace() for block in _decoded(file))  # stops at the first that is not
+        for _ in _decoded(file):
+            pass
+    except UnicodeDecodeError as error:
+        return report.reject(name, _undecodable(error))
+    if blank and not reading.keep_empty:
+        report.empty += 1
+        return
+    report.documents += 1
+    yield from in_pieces(_decoded(file))
+
+
+def _decoded(file: IO[bytes]) -> Iterator[str]:
+    file.seek(0)
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    while block := file.read(PIECE):
+        yield decoder.decode(block)
+    yield decoder.decode(b"", final=True)
+
+
+def lines(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
+    """Each line of a text file is a document; `<eos>` takes the place of its newline."""
+    for number, line in enumerate(file, 1):
+        bare = line.removesuffix(b"\n").removesuffix(b"\r")
+        try:
+            text = bare.decode()
+        except UnicodeDecodeError as error:
+            report.reject(f"{name}:{number}", _undecodable(error))
+            continue
+        yield from reading.document(text, report, len(line) - len(bare))
+
+
+def paragraphs(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
+    """Lines between empty lines of a text file are a document."""
+    number = 1
+    for blank, group in groupby(file, key=bytes.isspace):
+        block = list(group)
+        if not blank:
+            try:
+                yield from reading.document(b"".join(block).decode().rstrip("\r\n"), report, 2)
+            except UnicodeDecodeError as error:
+                report.reject(f"{name}:{number}", _undecodable(error))
+        number += len(block)
+
+
+def _undecodable(error: UnicodeDecodeError) -> str:
+    return f"not UTF-8 ({error.reason})"
+
+
+# ---------------------------------------------------------------------- files of records
+
+
+def json_lines(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
+    """Each line is a JSON object with the document in one field."""
+    for number, line in enumerate(file, 1):
+        if line.isspace():
+            report.empty += 1
+            continue
+        try:
+            text = json.loads(line)[reading.field]
+            text.encode()
+        except UnicodeError:
+            report.reject(f"{name}:{number}", "not UTF-8")
+        except ValueError:
+            report.reject(f"{name}:{number}", "not JSON")
+        except (KeyError, TypeError, AttributeError, IndexError):
+            report.reject(f"{name}:{number}", f"no text in field {reading.field!r}")
+        else:
+            yield from reading.document(text, report)
+
+
+def parquet(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
+    """Each row has the document in one column."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(file)
+        if reading.field not in (columns := table.schema_arrow.names):
+            raise DataError(f"{name} has no column {reading.field!r} but {', '.join(columns)}; choose one with --field")
+        batches = table.iter_batches(batch_size=256, columns=[reading.field])
+        for number, text in enumerate((text for batch in batches for text in batch.column(0).to_pylist()), 1):
+            if isinstance(text, str):
+                yield from reading.document(text, report)
+            else:
+                report.reject(f"{name}:{number}", f"no text in column {reading.field!r}")
+    except pa.ArrowException as error:
+        raise DataError(f"{name} is damaged ({str(error).splitlines()[0]}); fetch it again") from error
+
+
+DOCUMENTS: dict[str, TextCut] = {"file": whole, "line": lines, "paragraph": paragraphs}
+FORMATS: dict[str, Any] = {
+    ".txt": lambda file, name, reading, report: reading.text_documents(file, name, reading, report),
+    ".tokens": lambda file, name, reading, report: reading.text_documents(file, name, reading, report),
+    ".jsonl": json_lines,
+    ".parquet": parquet,
+}

@@ -1,0 +1,255 @@
+"""Episodes of observations, actions and rewards become a dataset: of files, or played on the spot.
+
+`unroll prepare trajectories SOURCE... --output data/NAME`. What ends early,
+holds NaN, acts outside the range or has fields of different lengths is counted and named in the dataset's report.
+
+Legend: O numbers of an observation, A of an action.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.trajectories.episodes import Bounds, Unfit, episode, read
+from data_prep.workspace.options import check_output
+from data_prep.workspace.report import Report
+from data_prep.workspace.splits import by_name
+from data_prep.workspace.workspace import SPLITS, Workplace
+from pipeline.arguments import Parser, count, seed, share
+from pipeline.dataset.trajectories import Episode, returns_to_go, write_episodes
+from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.files import sha256
+
+PROGRAM = "unroll prepare trajectories"
+BUILTIN, GYMNASIUM = "builtin:key-to-door", "gymnasium:"
+EPISODES = 2000  # of an environment, where the command does not say
+LEAST = 1e-3  # deviation below which a number of an observation counts as constant
+EXAMPLES = """examples:
+  unroll prepare trajectories builtin:key-to-door:4000 --delay 2 60 --output data/key-to-door
+  unroll prepare trajectories gymnasium:CartPole-v1:1000 --output data/cartpole
+  unroll prepare trajectories mine.npz --environment Acrobot-v1 --output data/acrobot"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
+    add = parser.add_argument
+    sources = f"files (.jsonl .parquet .npz), or {BUILTIN}[:N], or {GYMNASIUM}ENVIRONMENT[:N] ({EPISODES} episodes)"
+    add("sources", nargs="+", metavar="SOURCE", help=sources)
+    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
+    add("--overwrite", action="store_true", help="replace a dataset that is there")
+    add("--validation-share", type=share, default=0.1, metavar="SHARE", help="of the episodes (0.1)")
+    add("--test-share", type=share, default=0.1, metavar="SHARE", help="of the episodes (0.1)")
+    add(
+        "--max-bad-share",
+        type=share,
+        default=0.01,
+        metavar="SHARE",
+        help="fail above this share of bad episodes (0.01)",
+    )
+    add = parser.add_argument_group("of files").add_argument
+    add("--environment", metavar="ID", help="of Gymnasium, where they were played: policies are played there")
+    add("--choices", type=count, metavar="N", help="an action is one of N (default: the environment's, or what is met)")
+    add("--action-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="or numbers in this range")
+    add = parser.add_argument_group("of what is played").add_argument
+    add(
+        "--delay",
+        nargs=2,
+        type=count,
+        default=[2, 30],
+        metavar=("FEWEST", "MOST"),
+        help="steps from key to door (2 30)",
+    )
+    add("--keys", type=count, default=4, metavar="K", help="colours of keys (4): chance is 1 in K")
+    add("--seed", type=seed, default=0, help="of the episodes (0)")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Prepare a dataset of trajectories as the command line asks.
+
+    Raises:
+        ConfigError: the options contradict each other, or there is no such environment.
+        DataError: a source cannot be used, or too many episodes are bad.
+    """
+    options = _parser().parse_args(argv)
+    began = time.monotonic()
+    report = Report("episodes")
+    played = _played(options)
+    place = Workplace(options.output.resolve(), {key: str(value) for key, value in vars(options).items()})
+    with place.entered():
+        place.recall()
+        place.forget()  # episodes are read anew
+        entries, returns = _prepare(place, report, played, options, argv)
+    print("\n".join(report.lines()))
+    for name, entry in entries.items():
+        print(f"{name}: {entry['episodes']:,} episodes, {entry['steps']:,} steps")
+    print(f"returns of training: mean {returns['mean']:.4g}, from {returns['worst']:.4g} to {returns['best']:.4g}")
+    print(f"{options.output} in {time.monotonic() - began:.1f} s")
+    return 0
+
+
+def _played(options: argparse.Namespace) -> tuple[str, dict[str, Any], int] | None:
+    """The environment that is to be played, its settings, and how many episodes; None where there are files."""
+    from data_prep.trajectories.controllers import SCRIPTED
+    from pipeline.dataset.environments import KEY_TO_DOOR
+
+    check_output(options.output, options.overwrite)
+    if options.validation_share + options.test_share >= 1:
+        raise ConfigError("--validation-share and --test-share leave nothing to train on")
+    if options.delay[0] > options.delay[1]:
+        raise ConfigError(f"--delay {options.delay[0]} {options.delay[1]} wants the fewest steps first")
+    asked = [source for source in options.sources if source.startswith((BUILTIN.split(":")[0] + ":", GYMNASIUM))]
+    if not asked:
+        return None
+    if given := [name for name in ("environment", "choices", "action_range") if getattr(options, name)]:
+        raise ConfigError(f"--{given[0].replace('_', '-')} is of files: {asked[0]} knows its own")
+    if len(options.sources) > 1:
+        raise ConfigError(f"{asked[0]} is played for a dataset of its own: name no other source")
+    kind, name, number = [*asked[0].split(":"), ""][:3]
+    if not (number or str(EPISODES)).isdigit() or number == "0":
+        raise ConfigError(f"{asked[0]}: {number!r} is no number of episodes")
+    known = {KEY_TO_DOOR: f"{kind}:{name}" == BUILTIN, name: kind == GYMNASIUM[:-1] and name in SCRIPTED}
+    if not any(known.values()):
+        there = ", ".join([BUILTIN, *(GYMNASIUM + each for each in SCRIPTED)])
+        raise ConfigError(f"nobody here can play {asked[0]}: choose one of {there}, or give files of episodes")
+    settings = {"keys": options.keys, "delay": options.delay} if known[KEY_TO_DOOR] else {}
+    return (KEY_TO_DOOR if known[KEY_TO_DOOR] else name), settings, int(number or EPISODES)
+
+
+def _prepare(
+    place: Workplace,
+    report: Report,
+    played: tuple[str, dict[str, Any], int] | None,
+    options: argparse.Namespace,
+    argv: Sequence[str],
+) -> tuple[dict[str, Any], dict[str, float]]:
+    from data_prep.trajectories import controllers
+    from pipeline.dataset.environments import make
+
+    name, settings = played[:2] if played else (options.environment, {})
+    game = make(name, settings) if name else None
+    bounds = _bounds(options) if game is None else Bounds.of_space(game.action_space)
+    found = controllers.play(*played, options.seed) if played else _read(options.sources, report)
+    episodes = list(_fitting(found, bounds, report))
+    report.check(options.max_bad_share)
+    if not episodes:
+        raise DataError(f"{', '.join(options.sources)} holds no episode")
+    size = episodes[0].observations.shape[1]
+    if game is not None and (shown := _shown(game.observation_space)) != size:
+        raise DataError(f"{name} shows {shown} numbers and the episodes hold {size}: name where they were played")
+    shares = {"test": options.test_share, "validation": options.validation_share}
+    places = by_name([one.name for one in episodes], shares)
+    splits = {split: [one for one, its in zip(episodes, places, strict=True) if its == split] for split in SPLITS}
+    for split, share_of in {"train": 1.0, **shares}.items():
+        if share_of and not splits[split]:
+            raise DataError(f"no episode fell to the {split} split: prepare more, or give other shares")
+    entries = {split: _write(place.path, split, members) for split, members in splits.items() if members}
+    spaces, returns = _spaces(splits["train"], episodes, bounds)
+    about = {"environment": {"name": name, "settings": settings} if name else None, "spaces": spaces}
+    files = [] if played else [Path(source) for source in options.sources]
+    manifest = {
+        "kind": "trajectories",
+        "splits": entries,
+        "trajectories": {**about, "returns": returns},
+        "sources": [{"name": str(p), "size": p.stat().st_size, "sha256": sha256(p)} for p in files] or options.sources,
+        "command": [*PROGRAM.split(), *argv],
+        "versions": {package: version(package) for package in ("unroll", "gymnasium", "numpy", "pyarrow")},
+    }
+    place.publish(manifest, report.as_json(), options.overwrite)
+    return entries, returns
+
+
+def _bounds(options: argparse.Namespace) -> Bounds:
+    if options.choices and options.action_range:
+        raise ConfigError("an action is one of --choices or lies in --action-range: give one of them")
+    low, high = (np.array(end) for end in options.action_range) if options.action_range else (None, None)
+    return Bounds(options.choices, low, high)
+
+
+def _read(sources: Sequence[str], report: Report) -> Iterator[Episode]:
+    """The episodes of files; those that are no episodes are counted and named."""
+    for source in sources:
+        for name, fields in read(Path(source)):
+            try:
+                one = episode(name, fields)
+            except Unfit as why:
+                report.reject(name, str(why))
+                continue
+            if one is None:
+                report.empty += 1
+            else:
+                yield one
+
+
+def _fitting(found: Iterator[Episode], bounds: Bounds, report: Report) -> Iterator[Episode]:
+    """The episodes that are like the first one and within the bounds; the others are counted and named."""
+    first: Episode | None = None
+    for one in found:
+        first = first or one
+        try:
+            fitted = bounds.fitted(one, first)
+        except Unfit as why:
+            report.reject(one.name, str(why))
+            continue
+        report.documents += 1
+        yield fitted
+
+
+def _shown(space: Any) -> int:
+    """Numbers of an observation.
+
+    Raises:
+        ConfigError: it is something else than an array of numbers.
+    """
+    if space.shape is None:
+        raise ConfigError(f"observations of the kind {space} cannot be learned: only arrays of numbers")
+    return int(np.prod(space.shape))
+
+
+def _write(folder: Path, split: str, episodes: list[Episode]) -> dict[str, Any]:
+    shard = write_episodes(folder / f"{split}.arrow", episodes)
+    actions = episodes[0].actions
+    return {
+        "episodes": len(episodes),
+        "steps": sum(len(one.rewards) for one in episodes),
+        "observation": episodes[0].observations.shape[1],
+        "action": 0 if actions.ndim == 1 else actions.shape[1],
+        "shards": [shard._asdict()],
+    }
+
+
+def _spaces(train: list[Episode], episodes: list[Episode], bounds: Bounds) -> tuple[dict[str, Any], dict[str, float]]:
+    """What a policy has to know of observations, actions and returns, and how good the players of training were."""
+    seen = np.concatenate([one.observations for one in train])
+    done = np.concatenate([one.actions for one in episodes])
+    deviation = seen.std(0, dtype=np.float64)
+    spaces: dict[str, Any] = {
+        "observation_mean": seen.mean(0, dtype=np.float64).tolist(),
+        "observation_deviation": np.where(deviation < LEAST, 1.0, deviation).tolist(),
+        "choices": 0,
+        "low": [],
+        "high": [],
+    }
+    if done.ndim == 1:
+        spaces["choices"] = bounds.choices or int(done.max()) + 1
+    else:
+        ends = (done.min(0), done.max(0)) if bounds.low is None else (bounds.low, bounds.high)
+        low, high = (np.broadcast_to(np.array(end, np.float64), done.shape[1]) for end in ends)
+        spaces |= {"low": low.tolist(), "high": np.maximum(high, low + LEAST).tolist()}
+    totals = np.array([returns_to_go(one.rewards)[0] for one in train], np.float64)
+    returns = {"mean": float(totals.mean()), "worst": float(totals.min()), "best": float(totals.max())}
+    return {**spaces, "best_return": returns["best"], "return_scale": float(np.abs(totals).max()) or 1.0}, returns
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"unroll: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,269 @@
+"""Episodes become datasets of trajectories, and what makes them unfit to learn from is counted and named."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from data_prep.trajectories import command as trajectories
+from data_prep.trajectories import controllers
+from pipeline.dataset.environments import KEY_TO_DOOR, KeyToDoor
+from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.trajectories import returns_to_go
+from pipeline.errors import ConfigError, DataError
+
+Prepare = Callable[..., Dataset]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Prepare:
+    """`prepare(SOURCE, OPTION, ...)` makes a dataset of it."""
+
+    def prepare(source: Any, *options: Any) -> Dataset:
+        arguments = [str(source), "--output", str(tmp_path / "data"), "--overwrite", *map(str, options)]
+        assert trajectories.main(arguments) == 0
+        return Dataset.open(tmp_path / "data", kind="trajectories")
+
+    return prepare
+
+
+def episodes(count: int = 40, steps: int = 5) -> list[dict[str, Any]]:
+    draw = np.random.default_rng(1)
+    lengths = [steps + number % 3 for number in range(count)]
+    return [
+        {
+            "observations": draw.normal(size=(length, 2)).round(3).tolist(),
+            "actions": draw.integers(3, size=length).tolist(),
+            "rewards": draw.normal(size=length).round(3).tolist(),
+        }
+        for length in lengths
+    ]
+
+
+def lines(folder: Path, rows: list[Any]) -> Path:
+    path = folder / "episodes.jsonl"
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return path
+
+
+def whole(dataset: Dataset) -> dict[bytes, tuple[list[Any], list[Any]]]:
+    """Actions and returns-to-go of the episodes of all splits, by their observations."""
+    found = {}
+    for split in dataset.splits.values():
+        for first, after in zip(split.first_steps[:-1], split.first_steps[1:], strict=True):
+            part = slice(first, after)
+            found[split.observations[part].tobytes()] = split.actions[part].tolist(), split.returns[part].tolist()
+    return found
+
+
+def test_a_return_to_go_is_the_sum_of_the_rewards_from_its_step_on(prepare: Prepare, tmp_path: Path) -> None:
+    rows = episodes()
+    found = whole(prepare(lines(tmp_path, rows)))
+    assert len(found) == len(rows)
+    for row in rows:
+        actions, returns = found[np.array(row["observations"], np.float32).tobytes()]
+        assert actions == row["actions"]
+        assert returns == pytest.approx([sum(row["rewards"][step:]) for step in range(len(actions))], abs=1e-6)
+
+
+def test_a_return_to_go_of_many_small_rewards_is_exact() -> None:
+    assert returns_to_go(np.full(100_000, 0.1, np.float32))[0] == pytest.approx(
+        100_000 * float(np.float32(0.1)), rel=1e-7
+    )
+
+
+def test_all_layouts_give_the_same_episodes(prepare: Prepare, tmp_path: Path) -> None:
+    rows = episodes()
+    expected = whole(prepare(lines(tmp_path, rows)))
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "episodes.parquet")
+    assert whole(prepare(tmp_path / "episodes.parquet")) == expected
+    ends = np.cumsum([len(row["rewards"]) for row in rows]) - 1
+    marks = np.zeros((2, ends[-1] + 1), bool)
+    marks[0, ends[::2]] = marks[1, ends[1::2]] = True
+    arrays = {name: np.concatenate([row[name] for row in rows]) for name in ("observations", "actions", "rewards")}
+    np.savez(tmp_path / "episodes.npz", **arrays, terminals=marks[0], timeouts=marks[1])
+    assert whole(prepare(tmp_path / "episodes.npz")) == expected
+
+
+def test_what_a_policy_has_to_know_is_measured_on_training_alone(prepare: Prepare, tmp_path: Path) -> None:
+    dataset = prepare(lines(tmp_path, episodes()), "--validation-share", 0.3)
+    about, split = dataset.manifest["trajectories"], dataset.splits["train"]
+    np.testing.assert_allclose(about["spaces"]["observation_mean"], split.observations.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(about["spaces"]["observation_deviation"], split.observations.std(0), rtol=1e-5)
+    totals = split.returns[split.first_steps[:-1]]
+    assert about["spaces"]["best_return"] == about["returns"]["best"] == totals.max()
+    assert about["spaces"]["return_scale"] == np.abs(totals).max()
+    assert about["spaces"]["choices"] == 3
+    assert about["environment"] is None
+
+
+def test_all_that_makes_episodes_unfit_is_counted_and_named(prepare: Prepare, tmp_path: Path) -> None:
+    rows: list[Any] = episodes()
+    rows[1]["rewards"].pop()
+    rows[2]["observations"][3][1] = float("nan")
+    rows[3]["actions"][0] = 3
+    rows[4] |= {"terminated": False, "truncated": False}
+    rows[5]["observations"] = [[1.0, 2.0, 3.0] for _ in rows[5]["rewards"]]
+    del rows[6]["actions"]
+    rows[7]["observations"][0] = [1.0]
+    rows[8] = '{"observations": [[1, 2'
+    rows[9] = {"observations": [], "actions": [], "rewards": []}
+    rows[10]["rewards"][0] = float("inf")
+    rows[11]["terminated"] = True
+    path = lines(tmp_path, rows)
+    with pytest.raises(DataError, match=r"9 of 40 records are bad .*first episodes.jsonl:2.*--max-bad-share 0.01"):
+        prepare(path, "--choices", 3)
+    dataset = prepare(path, "--choices", 3, "--max-bad-share", 0.3)
+    report = json.loads((dataset.path / "report.json").read_text())
+    assert {why: found["first"] for why, found in report["bad"].items()} == {
+        "fields of different lengths (6 observations, 6 actions, 5 rewards)": ["episodes.jsonl:2"],
+        "NaN or infinite observations": ["episodes.jsonl:3"],
+        "actions outside the range": ["episodes.jsonl:4"],
+        "ends early: its last step is neither terminated nor truncated": ["episodes.jsonl:5"],
+        "observations of 3 numbers, not 2": ["episodes.jsonl:6"],
+        "without actions": ["episodes.jsonl:7"],
+        "observations of different sizes": ["episodes.jsonl:8"],
+        "no JSON object": ["episodes.jsonl:9"],
+        "NaN or infinite rewards": ["episodes.jsonl:11"],
+    }
+    assert (report["episodes_read"], report["empty_skipped"]) == (30, 1)
+    assert sum(split.episodes for split in dataset.splits.values()) == 30
+
+
+def test_steps_after_the_last_end_mark_are_an_episode_that_ends_early(prepare: Prepare, tmp_path: Path) -> None:
+    marks = np.arange(100) % 5 == 4
+    marks[-1] = False
+    arrays = {"observations": np.zeros((100, 2)), "actions": np.zeros((100, 1)), "rewards": np.ones(100)}
+    np.savez(tmp_path / "a.npz", **arrays, terminals=marks)
+    with pytest.raises(DataError, match=r"1 of 20 records are bad \(ends early.*first a.npz: steps 95 to 99"):
+        prepare(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", **arrays, terminals=marks[:-1])
+    with pytest.raises(DataError, match=r"different lengths \(100 observations, .*99 terminals\)"):
+        prepare(tmp_path / "a.npz")
+
+
+def test_actions_of_numbers_have_the_range_that_is_given_or_met(prepare: Prepare, tmp_path: Path) -> None:
+    rows = episodes()
+    for row in rows:
+        row["actions"] = [[step / 10 - 0.2, 0.3] for step in range(len(row["actions"]))]
+    path = lines(tmp_path, rows)
+    spaces = prepare(path).manifest["trajectories"]["spaces"]
+    assert (spaces["choices"], spaces["low"]) == (0, pytest.approx([-0.2, 0.3]))
+    spaces = prepare(path, "--action-range", -1, 1).manifest["trajectories"]["spaces"]
+    assert (spaces["low"], spaces["high"]) == ([-1, -1], [1, 1])
+    with pytest.raises(DataError, match="40 of 40 records are bad"):
+        prepare(path, "--action-range", -0.1, 0.1)
+    with pytest.raises(DataError, match="actions of 2 numbers, not 1"):
+        prepare(path, "--environment", "Pendulum-v1")
+    path = lines(tmp_path, [{**row, "actions": [[0.5]] * len(row["actions"])} for row in rows])
+    with pytest.raises(DataError, match="Pendulum-v1 shows 3 numbers and the episodes hold 2"):
+        prepare(path, "--environment", "Pendulum-v1")
+
+
+def test_the_key_is_seen_at_the_start_alone_and_counts_at_the_door() -> None:
+    game = KeyToDoor(keys=3, delay=(2, 5))
+    lengths = set()
+    for seed in range(50):
+        seen, _ = game.reset(seed=seed)
+        assert seen[3:].tolist() == [1, 0]
+        key, steps, over, reward = int(seen[:3].argmax()), 0, False, 0.0
+        while not over:
+            assert seen[4] == 0 or not seen[:4].any()
+            at_door = bool(seen[4])
+            seen, reward, over, _, _ = game.step(1 + (key + seed % 2) % 3)
+            steps += 1
+            assert over == at_door
+            assert over or (reward == 0 and seen[3] == 0)
+        assert reward == 1 - seed % 2
+        lengths.add(steps)
+    assert lengths == {4, 5, 6, 7}
+
+
+def test_scripted_data_is_of_mixed_quality_and_the_same_each_time(prepare: Prepare) -> None:
+    options = ["--delay", 2, 9, "--keys", 4]
+    dataset = prepare("builtin:key-to-door:1000", *options)
+    found = dataset.manifest["trajectories"]
+    # who remembers, and a quarter of the others
+    assert found["returns"] == {"mean": pytest.approx(0.35 + 0.65 / 4, abs=0.04), "worst": 0, "best": 1}
+    assert found["environment"] == {"name": KEY_TO_DOOR, "settings": {"keys": 4, "delay": [2, 9]}}
+    assert found["spaces"]["choices"] == 5
+    split = dataset.splits["train"]
+    assert set(np.diff(split.first_steps).tolist()) == set(range(4, 12))
+    assert prepare("builtin:key-to-door:1000", *options).checksum == dataset.checksum
+    assert prepare("builtin:key-to-door:1000", *options, "--seed", 1).checksum != dataset.checksum
+
+
+@pytest.mark.parametrize(("name", "good", "bad"), [("CartPole-v1", 400, 60), ("Pendulum-v1", -400, -800)])
+def test_controllers_are_good_with_skill_and_bad_without(name: str, good: float, bad: float) -> None:
+    played = list(controllers.play(name, {}, 24, seed=0))
+    skills = [np.random.default_rng((0, number)).uniform() for number in range(24)]
+    totals = [float(one.rewards.sum()) for one in played]
+    assert np.mean([total for total, skill in zip(totals, skills, strict=True) if skill > 0.75]) > good
+    assert np.mean([total for total, skill in zip(totals, skills, strict=True) if skill < 0.2]) < bad
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "said"),
+    [
+        ("gymnasium:Nothing-v0", [], "nobody here can play gymnasium:Nothing-v0: choose one of builtin:key-to-door"),
+        ("builtin:key-to-door:many", [], "'many' is no number of episodes"),
+        ("builtin:key-to-door", ["--delay", 5, 2], "wants the fewest steps first"),
+        ("builtin:key-to-door", ["--choices", 3], "--choices is of files"),
+        ("a.jsonl", ["--choices", 3, "--action-range", 0, 1], "give one of them"),
+        ("a.jsonl", ["--environment", "Nothing-v0"], "the environment Nothing-v0 cannot be made"),
+        ("a.jsonl", ["--validation-share", 0.6, "--test-share", 0.5], "leave nothing to train on"),
+    ],
+)
+def test_what_cannot_be_is_one_line(prepare: Prepare, source: str, options: list[Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        prepare(source, *options)
+
+
+def test_sources_that_are_no_episodes_are_named(prepare: Prepare, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"missing.jsonl cannot be read: No such file"):
+        prepare(tmp_path / "missing.jsonl")
+    with pytest.raises(DataError, match=r"'.csv' is no known ending"):
+        prepare(tmp_path / "a.csv")
+    for name in ("a.parquet", "a.npz"):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+        with pytest.raises(DataError, match=f"{name} is damaged or no"):
+            prepare(tmp_path / name)
+    with pytest.raises(DataError, match="holds no episode"):
+        prepare(lines(tmp_path, []))
+
+
+def test_an_episode_whose_actions_have_another_size_is_named(prepare: Prepare, tmp_path: Path) -> None:
+    rows = [{**row, "actions": [[0.5, 0.1]] * len(row["actions"])} for row in episodes()]
+    rows[3]["actions"] = [[0.5]] * len(rows[3]["actions"])
+    found = prepare(lines(tmp_path, rows), "--max-bad-share", 0.1)
+    assert sum(split.episodes for split in found.splits.values()) == 39
+    told = json.loads((found.path / "report.json").read_text())
+    assert "actions of 1 numbers, not 2" in json.dumps(told)
+
+
+def test_marks_of_each_step_count_by_the_last(prepare: Prepare, tmp_path: Path) -> None:
+    def marked(row: dict[str, Any], last: bool) -> dict[str, Any]:
+        return {**row, "terminated": [*[False] * (len(row["rewards"]) - 1), last], "truncated": [False]}
+
+    rows = [marked(row, last=number != 3) for number, row in enumerate(episodes())]
+    found = prepare(lines(tmp_path, rows), "--max-bad-share", 0.1)
+    assert sum(split.episodes for split in found.splits.values()) == 39
+
+
+def test_arrays_that_are_none_and_observations_that_are_no_numbers_are_named(prepare: Prepare, tmp_path: Path) -> None:
+    one = tmp_path / "one.npz"
+    with one.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match=r"one.npz is one array \(.npy\)"):
+        prepare(one)
+    np.savez(tmp_path / "numbers.npz", observations=1.0, actions=1, rewards=1.0, terminals=True)
+    with pytest.raises(DataError, match="has observations that are one number"):
+        prepare(tmp_path / "numbers.npz")
+    rows = [{**row, "actions": [1] * len(row["actions"])} for row in episodes()]
+    with pytest.raises(ConfigError, match="only arrays of numbers"):
+        prepare(lines(tmp_path, rows), "--environment", "Blackjack-v1")

@@ -1,0 +1,170 @@
+"""Tokenizers give the text back, know the marks once, and are made from the training text alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, pre_tokenizers
+
+from data_prep.workspace import tokenizer
+from data_prep.workspace.tokenizer import bpe, byte, character, label, unigram, word
+from pipeline.errors import ConfigError, DataError
+
+SAMPLE = ["The cat sat on the mat. " * 4, "Ein Käfig voller Narren, naïve 戦場 😀\n\ttabs  and spaces ", "the the cat"]
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
+    ["<eos>", "a<eos>b <unk>", "Ġ▁<0x41>\ufeff", "\r\n \u2028\x00", "e\u0301 é"]
+)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
+    """Each kind, trained, saved and loaded as preparation does it."""
+    folder = tmp_path_factory.mktemp("tokenizers")
+    found = {}
+    for kind, size in {"byte": None, "character": None, "word": None, "bpe": 300, "unigram": 300}.items():
+        tokenizer.TRAINED[kind](iter(SAMPLE), size).save(str(folder / kind))
+        found[kind] = tokenizer.load(folder / kind)
+    return found
+
+
+def round_trip(made: Tokenizer, text: str) -> str:
+    return made.decode(made.encode(text, add_special_tokens=False).ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe", "unigram"])
+@given(text=ANY_TEXT)
+@settings(max_examples=60, deadline=None)
+def test_any_text_comes_back(loaded: dict[str, Tokenizer], kind: str, text: str) -> None:
+    assert round_trip(loaded[kind], text) == text
+
+
+@given(text=st.text(st.sampled_from(sorted(set("".join(SAMPLE)) | set("<eos>")))))
+@settings(max_examples=60, deadline=None)
+def test_text_of_known_characters_comes_back(text: str) -> None:
+    made = character([*SAMPLE, "<eos>"])
+    made.encode_special_tokens = True
+    assert round_trip(made, text) == text
+
+
+def test_bytes_are_their_own_ids(loaded: dict[str, Tokenizer]) -> None:
+    text = "aé\n😀\x00 <eos>"
+    assert loaded["byte"].encode(text).ids == list(text.encode())
+    assert loaded["byte"].token_to_id("<eos>") == 256
+
+
+def test_characters_come_by_code_point_after_the_marks() -> None:
+    made = character(["hello", "abc"])
+    assert made.get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2, "b": 3, "c": 4, "e": 5, "h": 6, "l": 7, "o": 8}
+    assert made.encode("oh!").ids == [8, 6, 1]
+
+
+def test_words_come_by_count_and_marks_in_the_text_are_the_marks(loaded: dict[str, Tokenizer]) -> None:
+    made = word(["b a <unk> b", "c <unk> b a"])
+    assert made.get_vocab() == {"<eos>": 0, "<unk>": 1, "b": 2, "a": 3, "c": 4}
+    assert made.encode("c  <unk> z\tb").ids == [4, 1, 1, 2]
+    assert made.decode([4, 1, 2, 0], skip_special_tokens=True) == "c <unk> b"
+
+
+def test_the_vocabulary_limit_counts_the_marks() -> None:
+    assert word(["a a a b b c"], 4).get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2, "b": 3}
+    assert character(["aaabbc"], 4).get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2, "b": 3}
+    assert tokenizer.size(bpe(SAMPLE, 270)) == 270
+
+
+@pytest.mark.parametrize("kind", tokenizer.TRAINED)
+def test_every_kind_has_the_end_mark_and_dense_ids(loaded: dict[str, Tokenizer], kind: str) -> None:
+    vocab = loaded[kind].get_vocab(with_added_tokens=True)
+    assert sorted(vocab.values()) == list(range(tokenizer.size(loaded[kind])))
+    assert loaded[kind].decode([vocab["<eos>"]], skip_special_tokens=True) == ""
+
+
+def test_learned_tokens_are_longer_than_bytes() -> None:
+    texts = [f"{first}{second}" for first in ("walk", "talk", "jump", "lift") for second in ("ing", "ed", "er", "s")]
+    for train in (bpe, unigram):
+        assert len(train(texts * 9, 290).encode("jumping lifted").ids) <= 14 / 2
+
+
+@pytest.mark.parametrize("train", [bpe, unigram])
+def test_the_end_mark_is_one_token_and_the_first(train: tokenizer.Train) -> None:
+    made = train(SAMPLE, 300)
+    tokens = [made.id_to_token(index) for index in range(tokenizer.size(made))]
+    assert tokens[0] == "<eos>"
+    assert len(set(tokens)) == len(tokens)
+
+
+def test_bpe_is_the_same_each_time() -> None:
+    assert bpe(SAMPLE, 300).to_str() == bpe(SAMPLE, 300).to_str()
+
+
+def test_an_existing_tokenizer_is_given_an_end_mark(tmp_path: Path) -> None:
+    from tokenizers import models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.save(str(tmp_path / "tokenizer.json"))
+    loaded = tokenizer.load(tmp_path / "tokenizer.json")
+    assert (loaded.token_to_id("<eos>"), tokenizer.size(loaded)) == (2, 3)
+
+
+@pytest.mark.parametrize(("train", "size"), [(bpe, 256), (unigram, 100), (word, 2), (character, 1)])
+def test_a_vocabulary_without_room_is_refused(train: tokenizer.Train, size: int) -> None:
+    with pytest.raises(ConfigError, match=f"--vocab-size {size} leaves no room"):
+        train(SAMPLE, size)
+
+
+def test_a_missing_or_foreign_tokenizer_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no tokenizer file"):
+        tokenizer.load(tmp_path / "none.json")
+    (tmp_path / "odd.json").write_text("{}")
+    with pytest.raises(DataError, match="is no tokenizer file"):
+        tokenizer.load(tmp_path / "odd.json")
+
+
+def test_bytes_are_marked_as_in_gpt_2() -> None:
+    # Radford et al. 2019: printable bytes stand for themselves, the others come in order from 256 on
+    marks = tokenizer._byte_marks()
+    assert [marks[byte] for byte in (0x20, 0x00, 0x0A, 0x7F, 0xAD)] == ["Ġ", "Ā", "Ċ", "ġ", "Ń"]
+    assert len(set(marks)) == 256
+    assert [marks[byte] for byte in (0x21, 0x7E, 0xA1, 0xAC, 0xAE, 0xFF)] == list("!~¡¬®ÿ")
+    assert set(pre_tokenizers.ByteLevel.alphabet()) == set(marks)
+
+
+def test_learned_tokens_do_not_cross_words_and_bytes_do_not_care() -> None:
+    made = bpe(["to be or not to be"] * 50, 400)
+    assert not any("Ġ" in token.removeprefix("Ġ") for token in made.get_vocab())
+    assert json.loads(made.to_str())["pre_tokenizer"]["use_regex"] is True
+    for kind in (made, unigram(SAMPLE, 300), byte(())):
+        described = json.loads(kind.to_str())
+        assert described["pre_tokenizer"]["add_prefix_space"] is False
+        assert described["decoder"]["type"] == "ByteLevel"
+    assert json.loads(byte(()).to_str())["pre_tokenizer"]["use_regex"] is False  # one piece, read faster
+
+
+def test_learned_vocabularies_have_8192_tokens_where_none_is_asked_for() -> None:
+    assert tokenizer._room(None) == 8192
+    assert tokenizer._room(257) == 257
+    assert bpe(SAMPLE, 257).get_vocab_size() == 257
+
+
+def test_ties_of_the_last_place_go_by_code_point() -> None:
+    assert set(word(["c b a c"], 4).get_vocab()) == {"<eos>", "<unk>", "c", "a"}
+    assert set(character(["cbac"], 3).get_vocab()) == {"<eos>", "<unk>", "c"}
+    assert word(["<unk> <unk> a a b"], 3).get_vocab() == {"<eos>": 0, "<unk>": 1, "a": 2}
+
+
+def test_each_label_is_one_token_in_the_order_of_the_alphabet() -> None:
+    made = label(["two words", "one", "two words", "<eos>"])
+    assert made.get_vocab() == {"<eos>": 0, "<unk>": 1, "one": 2, "two words": 3}
+    assert [made.encode(text).ids for text in ("two words", "one", "two")] == [[3], [2], [1]]
+
+
+def test_a_loaded_tokenizer_neither_pads_nor_cuts_and_reads_marks_as_text(tmp_path: Path) -> None:
+    made = byte(())
+    made.enable_padding(length=50)
+    made.enable_truncation(3)
+    made.save(str(tmp_path / "tokenizer.json"))
+    loaded = tokenizer.load(tmp_path / "tokenizer.json")
+    assert loaded.encode("abcde<eos>").ids == list(b"abcde<eos>")
+    assert tokenizer.TRAINED.keys() == {"byte", "character", "word", "bpe", "unigram"}
