@@ -36,11 +36,9 @@ TRUSTED = tuple(
     for place in (
         "pipeline.models",
         "pipeline.tasks",
+        "pipeline.evaluation",
+        "pipeline.generation",
         "pipeline.optim",
-        "pipeline.evaluation.text_scores",
-        "pipeline.evaluation.caption_scores",
-        "pipeline.generation.ctc",
-        "pipeline.tasks.likelihoods",
         "torch.nn",
         "torch.optim",
     )
