@@ -23,7 +23,7 @@ SOUNDS = """audio.AudioDataModule
   init_args: {{dataset: {dataset}, global_batch_seconds: 8,
     augmentation: {{shift: 0.05, gain: 6, noise: 15, speed: 0.2, time_masks: 1, mel_masks: 1}}}}
 """
-WAVES = """waves.WaveDataModule
+WAVES = """raw_audio.WaveDataModule
   init_args: {{dataset: {dataset}, cut: lanes, context: 64, global_batch_size: 8, labels: true}}
 """
 
@@ -34,7 +34,7 @@ def hear(fit: Fit, tiny_audio_dataset: Path, tiny_labels_dataset: Path, tmp_path
 
     def hear(run: str, *overrides: Any, model: str, exact: bool = False, **rest: Any) -> int:
         dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
-        dataset = tiny_audio_dataset if model.startswith("transcribers") else tiny_labels_dataset
+        dataset = tiny_audio_dataset if "transcribers" in model else tiny_labels_dataset
         waves = model.startswith("waves")
         data = (WAVES if waves else SOUNDS).format(dataset=dataset)
         more = "" if waves else f", dropout: {dropout}"
