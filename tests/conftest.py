@@ -5,8 +5,10 @@ import math
 import os
 import random
 import re
+import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -61,6 +63,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for (test, name), values in sorted(results.items()):
         spread = f"mean {fmean(values):.4g}, sd {stdev(values):.2g}, worst {min(values):.4g} or {max(values):.4g}"
         terminalreporter.write_line(f"{spread} of {len(values)}: {name}, {test}")
+
+
+@pytest.fixture(autouse=True)
+def _denormal_numbers_after_each_test() -> Iterator[None]:
+    """Commands flush denormal numbers in the process that they run in, where hypothesis then draws no floats."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session", autouse=True)
