@@ -53,7 +53,7 @@ VERBS = {
         "every architecture, one dataset, one budget: `unroll tournament configs/tournament/builtin.yaml`",
     ),
     "by-length": ("pipeline.commands.by_length", "scores of what was written from short sources and from long ones"),
-    "demo": ("pipeline.commands.demo", "all of it in four minutes, on the built-in corpus"),
+    "demo": ("pipeline.commands.demo", "all of it in minutes, on the built-in corpus"),
 }
 
 # verbs that run a network in this process
