@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml constraints.txt
 	DS_BUILD_OPS=0 $(BIN)/pip install -q -c $(VENV)/constraints.txt --no-build-isolation -e '.[deepspeed]'
 	@touch $@
 
-demo: $(STAMP) ## Prepare a corpus, train, interrupt, resume, sample and compare
+demo: $(STAMP) ## Prepare a corpus, train, interrupt, resume, sample and compare (6 minutes)
 	$(BIN)/unroll demo
 
 test: $(STAMP) ## Run every test that can run on this machine
