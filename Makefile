@@ -12,7 +12,9 @@ TORCH        ?= $(or $(shell cat $(VENV)/torch.txt 2>/dev/null),$(PINNED_TORCH))
 # Tests: one thread a process, two processes: reproducible sums, and no fight over two cores.
 test test-fast test-gpu test-isa mutants: export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
-SHAPES  := --jaxtyping-packages=pipeline,shapes.check
+PYTEST     = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+CHECKED   := --jaxtyping-packages=pipeline,shapes.check $(patsubst %,--ignore=tests/%,distributed slurm compile gpu)
+UNCHECKED := $(patsubst %,--ignore=tests/%,unit golden)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-gpu test-isa mutants bench bench-gpu check format lock clean
@@ -41,12 +43,13 @@ demo: $(STAMP) ## Prepare a corpus, train, interrupt, resume, sample and compare
 	$(BIN)/unroll demo
 
 test: $(STAMP) ## Run every test that can run on this machine
-	@# The checks of shapes break torch.compile's graph: its tests run without them, the others with them.
-	$(BIN)/python -m pytest -q -W ignore -n $(WORKERS) tests/unit/models/test_compile.py
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(SHAPES) -m 'not benchmark' $(ARGS)
+	@# The checks of shapes slow down what starts processes, and what is compiled cannot pass them: two parts of the suite.
+	@# With ARGS='-k lstm' one part may be empty (exit code 5), and not both.
+	@$(PYTEST) -q $(UNCHECKED) -m 'not benchmark' $(ARGS); first=$$?; [ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
+	$(PYTEST) $(CHECKED) -m 'not benchmark' $(ARGS); second=$$?; [ $$first$$second = 05 ] || exit $$second
 
 test-fast: $(STAMP) ## Run the tests that take no more than a few seconds each
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(SHAPES) -m 'not benchmark and not slow and not gpu' $(ARGS)
+	$(PYTEST) $(CHECKED) -m 'not benchmark and not slow' $(ARGS)
 
 test-gpu: $(STAMP) ## Run the tests that want a CUDA device
 	$(BIN)/python -m pytest -m 'gpu and not benchmark' $(ARGS)

@@ -17,7 +17,7 @@ ATEN = ("default", "avx2", "native")  # native: the variable is not set, and the
 ONEDNN = ("SSE41", "AVX2", "AVX512_CORE", "native")
 THREADS = ("1", "2")
 ROWS = ["/".join(row) for row in itertools.product(ATEN, ONEDNN, THREADS)]
-CHOSEN = ["tests/unit", "tests/golden", "-m", "learns or numeric"]
+CHOSEN = ["tests/unit", "tests/golden", "tests/compile", "-m", "learns or numeric"]
 
 
 def environment(row: str) -> dict[str, str]:

@@ -5,17 +5,20 @@ code. The corpus is Python's own language reference, which every Python has, so 
 """
 
 import argparse
+import contextlib
+import io
 import json
 import shlex
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from pipeline.arguments import Parser
+from pipeline.commands import subcommands
+from pipeline.commands.compare import command as compare
 from pipeline.dataset.manifest import Dataset
 from pipeline.errors import TRY_AGAIN
 from pipeline.runs import journal
@@ -44,6 +47,7 @@ def main(argv: list[str]) -> int:
     """Run the demo in the working directory; the exit code is that of the first command that fails."""
     options = parse(argv)
     began = time.monotonic()
+    subcommands.import_once()
     try:
         show(options.steps, options.stop_after)
     except Failed as failure:
@@ -176,9 +180,9 @@ def closing() -> list[str]:
 
 def bits_per_byte() -> tuple[float, float, float]:
     """The best validation of the LSTM and of the Transformer, and that of the counted 5-gram."""
-    command = [sys.executable, "-m", "pipeline", "compare", LSTM, TRANSFORMER, "--json"]
-    compared = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    [table] = compared["datasets"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        compare.main([LSTM, TRANSFORMER, "--json"])
+    [table] = json.loads(printed.getvalue())["datasets"]
     found = {row["name"]: row["bits_per_byte"] for row in table["runs"]}
     return found[LSTM], found[TRANSFORMER], table["baseline"]["bits_per_byte"]
 
@@ -200,10 +204,10 @@ def say(text: str) -> None:
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
 
 
-def start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+def start(arguments: Sequence[str]) -> BaseProcess:
     """Show a command and start it."""
     print(f"$ unroll {shlex.join(arguments)}", flush=True)
-    return subprocess.Popen([sys.executable, "-m", "pipeline", *arguments])
+    return subcommands.start(arguments)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -212,10 +216,8 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         Failed: its exit code is not 0.
     """
-    with start(arguments) as process:
-        code = process.wait()
-    if code:
-        raise Failed(code if code > 0 else 128 - code)
+    if code := subcommands.wait(start(arguments)):
+        raise Failed(code)
 
 
 def train_and_stop(arguments: Sequence[str], directory: Path, stop_after: int) -> bool:
@@ -225,18 +227,18 @@ def train_and_stop(arguments: Sequence[str], directory: Path, stop_after: int) -
         Failed: it failed, or did not leave with the exit code that asks to be started again.
     """
     older = created(directory)
-    with start(arguments) as process:
-        while process.poll() is None:
-            if created(directory) != older and last_step(directory) >= stop_after:
-                process.send_signal(signal.SIGTERM)
-                break
-            time.sleep(0.1)
-        code = process.wait()
+    process = start(arguments)
+    while process.is_alive():
+        if created(directory) != older and last_step(directory) >= stop_after:
+            process.terminate()
+            break
+        time.sleep(0.1)
+    code = subcommands.wait(process)
     if code == 0:
         print(f"It finished before step {stop_after} was seen: there is nothing to continue.")
         return False
     if code != TRY_AGAIN:
-        raise Failed(code if code > 0 else 128 - code)
+        raise Failed(code)
     print(f"SIGTERM after step {stop_after}: exit code {code}, stopped and saved.", flush=True)
     return True
 

@@ -37,13 +37,17 @@ def _imported_before_the_first_fork() -> None:
     import lightning.pytorch.cli  # noqa: F401
 
     import pipeline
+    from pipeline.callbacks.previews.samples import Samples
 
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
         if module.name != "pipeline.__main__":
             importlib.import_module(module.name)
     if importlib.util.find_spec("deepspeed"):
         os.environ["DS_ACCELERATOR"] = "cpu"
-        importlib.import_module("deepspeed.runtime.engine")
+        for name in ("engine", "zero.muon.muon_optimizer"):  # the second: all of torch's compiler
+            importlib.import_module(f"deepspeed.runtime.{name}")
+    # At each validation 80 tokens are written, most of what so short a run computes.
+    Samples.__init__.__defaults__ = (2, 8)  # type: ignore[attr-defined]
 
 
 def in_a_fork(work: Callable[[], int]) -> int:
