@@ -74,18 +74,21 @@ class ROUGEL(Score):
         return {"rouge_l": 100 * total / len(hypotheses)}
 
 
-class METEOR(Score):
-    """Words matched with those of the likest reference, in percent; less where they are scattered."""
+class METEORWithoutSynonyms(Score):
+    """METEOR without its synonyms: equal words and equal stems are matched with the likest reference, in percent.
+
+    Published figures also match synonyms of WordNet, and are higher.
+    """
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """`meteor`, the mean over images."""
+        """`meteor_without_synonyms`, the mean over images."""
         from nltk.translate.meteor_score import meteor_score
 
         scores = [
             meteor_score([plain_words(text) for text in each], plain_words(hypothesis), wordnet=_NoSynonyms())
             for hypothesis, each in zip(hypotheses, references, strict=True)
         ]
-        return {"meteor": 100 * sum(scores) / len(scores)}
+        return {"meteor_without_synonyms": 100 * sum(scores) / len(scores)}
 
 
 class _NoSynonyms:

@@ -56,13 +56,18 @@ MOVED: dict[str, str] = {
     "pipeline.tasks.written": "pipeline.tasks.generated_texts",
 }
 """New modules by old ones."""
+RENAMED = {
+    "pipeline.evaluation.caption_scores.METEOR": "pipeline.evaluation.caption_scores.METEORWithoutSynonyms",
+}
+"""New classes by old ones, both in the modules of today."""
 DOTTED = re.compile(r"\bpipeline(?:\.\w+)+")
 
 
 def new_path(name: str) -> str | None:
-    """Return the class path of today for one whose module was moved; None where nothing moved."""
+    """Return the class path of today for one that was moved or renamed; None where nothing changed."""
     module, _, attribute = name.rpartition(".")
-    return f"{MOVED[module]}.{attribute}" if module in MOVED else None
+    path = f"{MOVED[module]}.{attribute}" if module in MOVED else name
+    return None if (path := RENAMED.get(path, path)) == name else path
 
 
 def renamed(config: Any) -> Any:
@@ -75,7 +80,7 @@ def renamed(config: Any) -> Any:
 
 
 def complaint(text: str) -> str | None:
-    """Return one line for the first class path in a text whose module was moved; None where there is none."""
+    """Return one line for the first class path in a text that was moved or renamed; None where there is none."""
     for name in DOTTED.findall(text):
         if path := new_path(name):
             return f"{name} has moved: use {path}"

@@ -12,7 +12,7 @@ import yaml
 
 from pipeline import cli
 from pipeline.distributed.checkpoint.directory import read_state
-from pipeline.runs.moved import MOVED, complaint, new_path, renamed
+from pipeline.runs.moved import MOVED, RENAMED, complaint, new_path, renamed
 from pipeline.tasks.task import Task
 
 LAYOUT = Path(__file__).parents[3] / "tests" / "fixtures" / "runs_0_1"
@@ -44,6 +44,22 @@ def metrics(run: str, step: int) -> dict[str, float]:
 
 def test_every_module_is_where_the_table_says() -> None:
     assert [new for new in MOVED.values() if find_spec(new) is None] == []
+
+
+def test_every_class_has_the_name_that_the_table_says() -> None:
+    for old, new in RENAMED.items():
+        module, _, name = new.rpartition(".")
+        assert isinstance(getattr(import_module(module), name), type)
+        assert not hasattr(import_module(module), old.rpartition(".")[2])
+
+
+def test_a_class_that_was_renamed_in_a_module_that_was_moved() -> None:
+    new = "pipeline.evaluation.caption_scores.METEORWithoutSynonyms"
+    assert renamed(["pipeline.caption_scores.METEOR"]) == [new]
+    assert complaint("no class pipeline.evaluation.caption_scores.METEOR") == (
+        f"pipeline.evaluation.caption_scores.METEOR has moved: use {new}"
+    )
+    assert new_path(new) is None
 
 
 @pytest.mark.parametrize("file", sorted(path.relative_to(LAYOUT) for path in LAYOUT.rglob("config.yaml")), ids=str)
