@@ -1,6 +1,6 @@
 """One page, one file: the tables, curves and samples of several runs, readable anywhere without a network.
 
-Its parts lie beside this file: `page.html` the frame, `page.css` the looks, `page.js` what moves. All names
+Its parts lie beside this file: `page.html` the template, `page.css` the looks, `page.js` what moves. All names
 and texts come from outside and are escaped; a content policy forbids any script but ours and any connection.
 """
 
@@ -10,12 +10,14 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
 from pipeline.commands.compare import cost_quality, seeds
-from pipeline.commands.compare.rows import Column, Entry, Group, is_best, shown
+from pipeline.commands.compare.rows import Entry, Group, is_best, shown
 from pipeline.evaluation.plots.curves import COLOURS, DASHES, Chart, Curve, svg, thinned
 from pipeline.runs.journal import Series
 
@@ -33,79 +35,52 @@ SAMPLES = 12  # at most, of a run: spread evenly over its training
 
 def render(groups: Sequence[Group]) -> str:
     """The page as HTML."""
-    script = (HERE / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    parts = {
-        "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
-        "style": (HERE / "page.css").read_text(encoding="utf-8"),
-        "groups": "\n".join(section(group, number) for number, group in enumerate(groups)),
-        "script": script,
-    }
-    frame = (HERE / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"{{(\w+)}}", lambda match: parts[match[1]], frame)
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    made = Environment(
+        autoescape=True, finalize=printable, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    ).from_string((HERE / "page.html").read_text(encoding="utf-8"))
+    return made.render(
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=Markup(style),
+        script=Markup(script),
+        groups=[section(group, number) for number, group in enumerate(groups)],
+    )
 
 
-def text(value: str) -> str:
-    """Any text as it may stand in HTML: escaped, and without the characters that HTML does not know."""
-    return escape(re.sub(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", value))
+def printable(value: Any) -> Any:
+    """A text without the characters that HTML does not know; what is no text, or HTML already, as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return re.sub(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", value)
 
 
-def section(group: Group, number: int) -> str:
-    """Everything about the runs on one dataset."""
+def section(group: Group, number: int) -> dict[str, Any]:
+    """Everything about the runs on one dataset, as the template names it."""
     charts = charts_of(group)
-    return "\n".join(
-        [
-            f'<section class="group" aria-labelledby="group-{number}">',
-            f'<h2 id="group-{number}">{text(group.title)}</h2>',
-            table(group),
-            *([legend(group), '<div class="charts">'] if charts else []),
-            *(figure(chart, f"{number}-{place}") for place, chart in enumerate(charts)),
-            *(cost_quality.charts(group, number) if charts else []),
-            *(["</div>"] if charts else ["<p>No curves yet.</p>"]),
-            samples(group),
-            memories(group),
-            "</section>",
-        ]
-    )
-
-
-def table(group: Group) -> str:
-    """The figures of all runs, the baseline among them."""
-    heads = "".join(f'<th scope="col"{aligned(column)}>{column.title}</th>' for column in group.columns)
-    body = []
-    for entry in group.rows():
-        first, *others = group.columns
-        cells = [f'<th scope="row">{text(shown(first, entry))}</th>']
-        for column in others:
-            value = text(shown(column, entry))
-            if is_best(column, entry, group):
-                value = f'<strong>{value}<span class="unseen"> (best)</span></strong>'
-            cells.append(f"<td{aligned(column)}>{value}</td>")
-        mark = ' class="baseline"' if entry is group.baseline else ""
-        body.append(f"<tr{mark}>{''.join(cells)}</tr>")
-    return (
-        '<p class="note">Quality: the best on the validation split. '
-        f"Speed: the median. Memory: the most of one process. Bold: the best of its column.{said(group)}</p>\n"
-        f'<div class="wide" role="region" tabindex="0" aria-label="Table of {text(group.title)}"><table>\n'
-        f'<caption class="unseen">Figures of the runs on {text(group.title)}</caption>\n'
-        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table></div>"
-    )
-
-
-def said(group: Group) -> str:
-    """What rows of several seeds are, in words."""
-    if not any(entry.members for entry in group.entries):
-        return ""
-    several = (
-        " Rows are means over seeds; ± and bands: the 95 % t interval of the mean; curves: at steps that all have."
-    )
-    shared = " A rank is shared where the interval overlaps that of the first with this rank."
-    return (several if any(entry.spread for entry in group.entries) else " One seed each.") + shared
-
-
-def aligned(column: Column) -> str:
-    """Attribute of the cells of a column: numbers stand on the right."""
-    return ' class="number"' if column.is_number else ""
+    return {
+        "title": group.title,
+        "columns": group.columns,
+        "has_seeds": any(entry.members for entry in group.entries),
+        "has_intervals": any(entry.spread for entry in group.entries),
+        "rows": [
+            {
+                "is_baseline": entry is group.baseline,
+                "cells": [
+                    {"column": column, "text": shown(column, entry), "best": is_best(column, entry, group)}
+                    for column in group.columns
+                ],
+            }
+            for entry in group.rows()
+        ],
+        "legend": [
+            (entry.name, f"curve k{style % COLOURS} d{style % DASHES}") for style, entry in enumerate(group.entries)
+        ],
+        "baseline": group.baseline and group.baseline.name,
+        "charts": [figure(chart, f"{number}-{place}") for place, chart in enumerate(charts)],
+        "costs": Markup("\n".join(cost_quality.charts(group, number))),
+        "samples": [found for entry in group.entries if (found := samples(entry))],
+        "memories": [found for entry in group.entries for one in entry.members or (entry,) if (found := memory(one))],
+    }
 
 
 def charts_of(group: Group) -> list[Chart]:
@@ -127,35 +102,16 @@ def drawable(series: Series) -> bool:
     return any(math.isfinite(value) and value > 0 for value in series.values)
 
 
-def legend(group: Group) -> str:
-    """A button for each run that shows or hides its curves; without scripts it only names them."""
-    items = [
-        f'<li><button type="button" disabled aria-pressed="true" data-style="{style}">'
-        f"{swatch(f'curve k{style % COLOURS} d{style % DASHES}')}{text(entry.name)}</button></li>"
-        for style, entry in enumerate(group.entries)
-    ]
-    if group.baseline is not None:
-        items.append(f"<li><span>{swatch('reference')}{text(group.baseline.name)} (baseline)</span></li>")
-    return f'<ul class="legend" aria-label="Curves">{"".join(items)}</ul>'
-
-
-def swatch(classes: str) -> str:
-    """A short piece of line in the style of a curve."""
-    line = f'<path class="{classes}" d="M2 6H38"/>'
-    return f'<svg class="swatch" viewBox="0 0 40 12" aria-hidden="true">{line}</svg>'
-
-
-def figure(chart: Chart, number: str) -> str:
-    """A chart with its caption, its switch and the points behind it."""
-    checked = " checked" if chart.logarithmic else ""
-    packed = for_script(points(chart))
-    return (
-        f'<figure class="chart" data-points="points-{number}">\n'
-        f"<figcaption><b>{chart.title}</b> <span>{chart.unit}</span>"
-        f'<label hidden><input type="checkbox"{checked}> logarithmic</label></figcaption>\n'
-        f'{svg(chart, number)}\n<p class="readout" aria-live="polite" hidden></p>\n'
-        f'<script type="application/json" id="points-{number}">{packed}</script>\n</figure>'
-    )
+def figure(chart: Chart, number: str) -> dict[str, Any]:
+    """A chart and the points behind it."""
+    return {
+        "number": number,
+        "title": chart.title,
+        "unit": chart.unit,
+        "logarithmic": chart.logarithmic,
+        "svg": Markup(svg(chart, number)),
+        "points": Markup(for_script(points(chart))),
+    }
 
 
 def points(chart: Chart) -> dict[str, Any]:
@@ -184,43 +140,30 @@ def for_script(data: Any) -> str:
     return packed.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def samples(group: Group) -> str:
-    """What each run wrote as its training went on, the runs side by side."""
-    columns = [column for entry in group.entries if (column := column_of(entry))]
-    if not columns:
-        return ""
-    return f'<h3>Samples as training goes</h3>\n<div class="samples">\n{"".join(columns)}</div>'
-
-
-def column_of(entry: Entry) -> str:
-    """The samples of one run, the last ones open."""
+def samples(entry: Entry) -> dict[str, Any] | None:
+    """What a run wrote as its training went on; None where it wrote nothing."""
     records = entry.journal.samples()
     if not records:
-        return ""
+        return None
     stride = max(1, math.ceil((len(records) - 1) / (SAMPLES - 1)))
+    first = f" ({entry.members[0].name})" if len(entry.members) > 1 else ""
     chosen = [*records[:-1:stride], records[-1]]
-    first = f" ({text(entry.members[0].name)})" if len(entry.members) > 1 else ""
-    parts = [f"<article><h4>{text(entry.name)}{first}</h4>"]
-    for record in chosen:
-        opened = " open" if record is chosen[-1] else ""
-        parts.append(f"<details{opened}><summary>after {record['step']:,} steps</summary>")
-        parts += [sample(one) for one in record["samples"]]
-        parts.append("</details>")
-    return "\n".join([*parts, "</article>\n"])
+    return {
+        "title": f"{entry.name}{first}",
+        "records": [{"step": each["step"], "texts": [sample(one) for one in each["samples"]]} for each in chosen],
+    }
 
 
-def memories(group: Group) -> str:
-    """What the runs remember, of those that `unroll diagnose` has looked at: its picture, and its numbers in words."""
-    figures = [figure for entry in group.entries for one in entry.members or (entry,) if (figure := remembered(one))]
-    if not figures:
-        return ""
-    return f'<h3>What they remember</h3>\n<div class="charts">\n{"".join(figures)}</div>'
+def sample(one: dict[str, str]) -> dict[str, str]:
+    """A generated text and, apart, its prompt."""
+    prompt = str(one.get("prompt", ""))
+    return {"prompt": prompt, "text": str(one.get("text", "")).removeprefix(prompt)}
 
 
-def remembered(entry: Entry) -> str:
-    """The diagnosis in the run's directory; nothing where there is none that can be read."""
+def memory(entry: Entry) -> dict[str, str] | None:
+    """What `unroll diagnose` left in the run's directory; None where there is nothing that can be read."""
     if entry.directory is None:
-        return ""
+        return None
     try:
         told, drawn = ((entry.directory / name).read_bytes() for name in DIAGNOSIS)
         found = json.loads(told)
@@ -229,16 +172,5 @@ def remembered(entry: Entry) -> str:
             f"gradient comes from the last {found['memory']}"
         )
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
-    picture = base64.b64encode(drawn).decode()
-    return (
-        f'<figure class="memory"><img alt="{text(words)}" src="data:image/png;base64,{picture}">'
-        f"<figcaption>{text(words)}.</figcaption></figure>\n"
-    )
-
-
-def sample(one: dict[str, str]) -> str:
-    """A generated text, its prompt in front and set apart."""
-    prompt, written = str(one.get("prompt", "")), str(one.get("text", ""))
-    written = written.removeprefix(prompt)
-    return f'<p class="sample" dir="auto"><b>{text(prompt)}</b>{text(written)}</p>'
+        return None
+    return {"words": words, "picture": base64.b64encode(drawn).decode()}
