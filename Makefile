@@ -12,7 +12,7 @@ TORCH        ?= $(or $(shell cat $(VENV)/torch.txt 2>/dev/null),$(PINNED_TORCH))
 # Tests: one thread a process, two processes: reproducible sums, and no fight over two cores.
 test test-fast test-gpu test-isa mutants: export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
-PYTEST     = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+PYTEST     = $(BIN)/python -m pytest --dist worksteal
 CHECKED   := --jaxtyping-packages=pipeline,shapes.check $(patsubst %,--ignore=tests/%,distributed slurm compile gpu)
 UNCHECKED := $(patsubst %,--ignore=tests/%,unit golden)
 
@@ -39,17 +39,17 @@ $(STAMP): pyproject.toml constraints.txt
 	DS_BUILD_OPS=0 $(BIN)/pip install -q -c $(VENV)/constraints.txt --no-build-isolation -e '.[deepspeed]'
 	@touch $@
 
-demo: $(STAMP) ## Prepare a corpus, train, interrupt, resume, sample and compare (6 minutes)
+demo: $(STAMP) ## Prepare a corpus, train, interrupt, resume, sample and compare (4 minutes)
 	$(BIN)/unroll demo
 
 test: $(STAMP) ## Run every test that can run on this machine
-	@# The checks of shapes slow down what starts processes, and what is compiled cannot pass them: two parts of the suite.
+	@# Processes wait for each other, and for Slurm: twice as many workers. The checks of shapes slow down what starts processes, and what is compiled cannot pass them: two parts of the suite.
 	@# With ARGS='-k lstm' one part may be empty (exit code 5), and not both.
-	@$(PYTEST) -q $(UNCHECKED) -m 'not benchmark' $(ARGS); first=$$?; [ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
-	$(PYTEST) $(CHECKED) -m 'not benchmark' $(ARGS); second=$$?; [ $$first$$second = 05 ] || exit $$second
+	@$(PYTEST) -q -n $$((2 * $(WORKERS))) $(UNCHECKED) -m 'not benchmark' $(ARGS); first=$$?; [ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
+	$(PYTEST) -n $(WORKERS) $(CHECKED) -m 'not benchmark' $(ARGS); second=$$?; [ $$first$$second = 05 ] || exit $$second
 
 test-fast: $(STAMP) ## Run the tests that take no more than a few seconds each
-	$(PYTEST) $(CHECKED) -m 'not benchmark and not slow' $(ARGS)
+	$(PYTEST) -n $(WORKERS) $(CHECKED) -m 'not benchmark and not slow' $(ARGS)
 
 test-gpu: $(STAMP) ## Run the tests that want a CUDA device
 	$(BIN)/python -m pytest -m 'gpu and not benchmark' $(ARGS)

@@ -81,7 +81,8 @@ def _wandb_writes_to_a_temporary_directory(tmp_path_factory: pytest.TempPathFact
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked `gpu`, with the reason, where they cannot run."""
+    """Skip the tests marked `gpu`, with the reason, where they cannot run; those that wait for Slurm begin first."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not _has_a_gpu():
         for item in marked:

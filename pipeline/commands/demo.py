@@ -8,8 +8,10 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
@@ -48,11 +50,15 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     began = time.monotonic()
     subcommands.import_once()
-    try:
-        show(options.steps, options.stop_after)
-    except Failed as failure:
-        print(f"\nThe demo ends here: the last command returned exit code {failure.exit_code}.", flush=True)
-        return failure.exit_code
+    with tempfile.TemporaryDirectory(prefix="unroll-demo-") as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = folder  # a forked process leaves what Python removes at its exit
+        try:
+            show(options.steps, options.stop_after)
+        except Failed as failure:
+            print(f"\nThe demo ends here: the last command returned exit code {failure.exit_code}.", flush=True)
+            return failure.exit_code
+        finally:
+            tempfile.tempdir = None
     say(f"Shown in {time.monotonic() - began:.0f} seconds:")
     print("\n".join(closing()))
     return 0

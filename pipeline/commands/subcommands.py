@@ -1,4 +1,7 @@
-"""A command that gives other commands: each runs in a process of its own, forked from one that has made the imports."""
+"""A command that gives other commands: each runs in a process of its own, forked from one that has made the imports.
+
+Such a process does not run what Python runs at its exit, so what it keeps in the directory of temporary files stays.
+"""
 
 import importlib
 import multiprocessing

@@ -7,12 +7,14 @@ where it stood, and finished runs are not run again. The page is that of `unroll
 import argparse
 import json
 import shlex
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.arguments import Parser
-from pipeline.commands import subcommands
 from pipeline.commands.compare import command as compare
 from pipeline.commands.compare.rows import ENTRANT, amount
 from pipeline.commands.fit import quieten
@@ -190,10 +192,11 @@ def wait_for(match: Match) -> bool:
 
 def run(arguments: list[str]) -> int:
     """Give a command of `unroll`, and stop it where this process is asked to stop; its exit code."""
-    child, told = subcommands.start(arguments), False
-    while child.is_alive():
+    child, told = subprocess.Popen([sys.executable, "-m", "pipeline", *arguments]), False
+    while child.poll() is None:
         if signals.requested() and not told:
-            child.terminate()
+            child.send_signal(signal.SIGTERM)
             told = True
         time.sleep(LOOK)
-    return subcommands.wait(child)
+    code = child.returncode
+    return code if code >= 0 else 128 - code
