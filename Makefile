@@ -43,7 +43,8 @@ demo: $(STAMP) ## Prepare a corpus, train, interrupt, resume, sample and compare
 	$(BIN)/unroll demo
 
 test: $(STAMP) ## Run every test that can run on this machine
-	@# Processes wait for each other, and for Slurm: twice as many workers. The checks of shapes slow down what starts processes, and what is compiled cannot pass them: two parts of the suite.
+	@# Two parts: the checks of shapes slow down what starts processes, and what is compiled cannot pass them. Processes
+	@# wait for each other and for Slurm: the first part has twice as many workers.
 	@# With ARGS='-k lstm' one part may be empty (exit code 5), and not both.
 	@$(PYTEST) -q -n $$((2 * $(WORKERS))) $(UNCHECKED) -m 'not benchmark' $(ARGS); first=$$?; [ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
 	$(PYTEST) -n $(WORKERS) $(CHECKED) -m 'not benchmark' $(ARGS); second=$$?; [ $$first$$second = 05 ] || exit $$second

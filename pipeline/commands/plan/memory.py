@@ -199,13 +199,14 @@ def _kept(task: Any, batch: Any) -> int:
 def _counting(task: nn.Module) -> Iterator[dict[int, int]]:
     """Bytes of each storage that autograd keeps meanwhile, those of weights left out."""
     weights = {each.untyped_storage()._cdata for each in [*task.parameters(), *task.buffers()]}
-    kept: dict[int, tuple[int, Any]] = {}
+    kept: dict[int, tuple[int, Tensor]] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
+        alone = tensor.detach()  # a node that keeps its own output would be a cycle, left to the garbage collector
+        storage = alone.untyped_storage()
         if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes(), storage  # held, so that no other gets its number
-        return tensor
+            kept[storage._cdata] = storage.nbytes(), alone  # held, so that no other gets its number
+        return alone
 
     sizes: dict[int, int] = {}
     # torch's own recurrent kernel keeps what a GPU's does, oneDNN's keeps more

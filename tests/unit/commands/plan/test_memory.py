@@ -1,16 +1,18 @@
 """What a device needs is what tensors of a real training step measure, and what the strategies really divide."""
 
+import gc
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from pipeline.commands.plan import command as plan
 from pipeline.commands.plan import memory
-from pipeline.commands.plan.memory import STRATEGIES, Footprint, Model
+from pipeline.commands.plan.memory import STRATEGIES, Footprint, Model, _counting
 from pipeline.commands.slurm.layout import Layout
 from pipeline.training.config import parse
 
@@ -63,6 +65,20 @@ def test_a_training_step_holds_what_was_counted(config: str, tiny_text_dataset: 
 
 
 @pytest.mark.numeric
+def test_what_is_counted_is_let_go_without_the_garbage_collector() -> None:
+    network = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Softmax(-1))
+    gc.collect()
+    gc.disable()
+    try:
+        with _counting(network) as kept:
+            network(torch.randn(2, 8)).sum()
+        left = [type(each) for each in gc.get_objects() if isinstance(each, Tensor) and each.grad_fn is not None]
+    finally:
+        gc.enable()
+    assert list(kept.values()) == [2 * 8 * 4] * 3
+    assert left == []
+
+
 def test_what_decides_by_values_is_measured_on_one_real_row(tiny_text_dataset: Path) -> None:
     cut = "--data.init_args.cut=documents"
     found, windows = (measured(prepared("lstm", tiny_text_dataset, *more)) for more in ([cut], []))
