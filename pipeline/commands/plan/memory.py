@@ -7,10 +7,11 @@ the task's own training step is run on tensors that have shapes and no memory, a
 Legend: N parameters, W devices, c bytes of a number that is computed with, k bytes of optimizer state a parameter.
 """
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -138,15 +139,46 @@ def measure(build: Build, batches: Batches, precision: str, recompute: bool = Fa
         precision: the trainer's.
         recompute: the backward pass computes again what is inside a layer.
     """
+
+    def without_memory() -> Model:
+        mode = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True)
+        return _measured(build(), batches(None), mode, precision, recompute)
+
+    if (found := _in_a_process(without_memory)) is not None:
+        return found
+    rows = len(batches(None)[0].ids)
+    one = _measured(build(), batches(1), nullcontext(), precision, recompute)
+    return replace(one, kept=one.kept * rows)
+
+
+def _in_a_process(count: Callable[[], Model]) -> Model | None:
+    """What `count` returns; None where it needs values of tensors without memory.
+
+    In a process of its own, because what torch 2.13 leaves after such an exception ends the process that collects it.
+    """
     unknown = (fake_tensor.DataDependentOutputException, fake_tensor.DynamicOutputShapeException)
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+
+    def send() -> None:
+        try:
+            sender.send(count())
+        except unknown:
+            sender.send(None)
+        except Exception as error:
+            sender.send(error)
+
+    process = fork.Process(target=send)
+    process.start()
+    sender.close()
     try:
-        return _measured(
-            build(), batches(None), fake_tensor.FakeTensorMode(allow_non_fake_inputs=True), precision, recompute
-        )
-    except unknown:
-        rows = len(batches(None)[0].ids)
-        one = _measured(build(), batches(1), nullcontext(), precision, recompute)
-        return replace(one, kept=one.kept * rows)
+        found = receiver.recv()
+    except EOFError:
+        raise RuntimeError("the process that counts what autograd keeps ended without a result") from None
+    process.join()
+    if isinstance(found, Exception):
+        raise found
+    return cast("Model | None", found)
 
 
 def _measured(task: Any, batches: tuple[Any, Any], mode: Any, precision: str, recompute: bool) -> Model:
