@@ -79,6 +79,7 @@ def test_what_is_counted_is_let_go_without_the_garbage_collector() -> None:
     assert left == []
 
 
+@pytest.mark.numeric
 def test_what_decides_by_values_is_measured_on_one_real_row(tiny_text_dataset: Path) -> None:
     cut = "--data.init_args.cut=documents"
     found, windows = (measured(prepared("lstm", tiny_text_dataset, *more)) for more in ([cut], []))
