@@ -262,13 +262,13 @@ def confirm_continued(directory: Path, before: int) -> None:
 
 
 def created(directory: Path) -> str | None:
-    """The identity of the run in `directory`, so that a new run of the same name is told from an old one."""
+    """The identity of the run in `directory`, which distinguishes a new run from an old one of the same name."""
     record = Run(directory).record
     return f"{record['created']} {record['wandb_id']}" if record else None
 
 
 def last_step(directory: Path) -> int:
-    """The last optimizer step in the journal; 0 while there is no journal."""
+    """The last optimizer step in the journal; 0 if there is no journal yet."""
     try:
         return max((int(row["step"]) for row in journal.read(directory).rows), default=0)
     except FileNotFoundError:

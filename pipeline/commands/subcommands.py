@@ -1,6 +1,6 @@
-"""A command that gives other commands: each runs in a process of its own, forked from one that has made the imports.
+"""Run `unroll` commands in forked processes, so that the imports are made only once.
 
-Such a process does not run what Python runs at its exit, so what it keeps in the directory of temporary files stays.
+A forked process does not run Python's exit handlers, so its temporary files are not removed.
 """
 
 import importlib
@@ -30,7 +30,7 @@ def start(arguments: Sequence[str]) -> BaseProcess:
 
 
 def wait(process: BaseProcess) -> int:
-    """Wait for its end; the exit code as a shell tells it: 128 + n for a process that signal n killed."""
+    """Wait until the process ends and return its exit code; 128 + n if signal n killed it, as in a shell."""
     process.join()
     code = int(process.exitcode or 0)
     return code if code >= 0 else 128 - code

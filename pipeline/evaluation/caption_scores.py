@@ -3,7 +3,7 @@
 CIDEr-D: Vedantam, Zitnick and Parikh (2015), "CIDEr: Consensus-based Image Description Evaluation", section 6.
 ROUGE-L: Lin (2004), "ROUGE: A Package for Automatic Evaluation of Summaries", equations 2 to 4, with the best recall
 and the best precision of all references and beta = 1.2, as for captions (Chen et al. 2015).
-METEOR: Banerjee and Lavie (2005), by NLTK, of equal words and equal stems: without synonyms, which want a download.
+METEOR: Banerjee and Lavie (2005), computed by NLTK from equal words and stems, without synonyms, which need a download.
 BLEU is `pipeline.evaluation.text_scores.BLEU`.
 """
 

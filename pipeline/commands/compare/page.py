@@ -48,7 +48,7 @@ def render(groups: Sequence[Group]) -> str:
 
 
 def printable(value: Any) -> Any:
-    """A text without the characters that HTML does not know; what is no text, or HTML already, as it is."""
+    """Replace characters that are not allowed in HTML; values that are not plain text are returned unchanged."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return re.sub(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", value)
@@ -165,12 +165,12 @@ def memory(entry: Entry) -> dict[str, str] | None:
     if entry.directory is None:
         return None
     try:
-        told, drawn = ((entry.directory / name).read_bytes() for name in DIAGNOSIS)
-        found = json.loads(told)
+        report, image = ((entry.directory / name).read_bytes() for name in DIAGNOSIS)
+        found = json.loads(report)
         words = (
             f"{entry.name}: of {found['positions']} inputs up to {found['field']} change the last output; 95 % of the "
             f"gradient comes from the last {found['memory']}"
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return {"words": words, "picture": base64.b64encode(drawn).decode()}
+    return {"words": words, "picture": base64.b64encode(image).decode()}

@@ -135,7 +135,7 @@ def measure(build: Build, batches: Batches, precision: str, recompute: bool = Fa
 
     Args:
         build: makes the task as the trainer gets it: its shapes, and `configure_model` for the rest.
-        batches: a micro-batch and one of twice the rows, to tell what does not depend on them.
+        batches: a micro-batch and one of twice the rows, to separate what does not depend on the number of rows.
         precision: the trainer's.
         recompute: the backward pass computes again what is inside a layer.
     """
