@@ -161,6 +161,7 @@ def _in_a_process(count: Callable[[], Model]) -> Model | None:
     receiver, sender = fork.Pipe(duplex=False)
 
     def send() -> None:
+        torch.set_num_threads(1)  # the threads of OpenMP were not forked: what waits for them waits for ever
         try:
             sender.send(count())
         except unknown:

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from pipeline.distributed.checkpoint import local_state as held
 from pipeline.distributed.checkpoint.local_state import Held
@@ -106,6 +107,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
             module = self.module()
             set_z3_leaf_modules(module, [type(layer) for layer in layers(module)], raise_if_not_found=False)
             self._cast(module)
+            self._move(module)
         super().setup(trainer)
 
     def divide(self, layer: nn.Module) -> None:
@@ -121,6 +123,14 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         if dtype := DTYPES.get(str(self.precision_plugin.precision)):
             for parameter in module.parameters():
                 parameter.data = parameter.data.to(dtype)
+
+    def _move(self, module: nn.Module) -> None:
+        """Move what is not divided to the device: DeepSpeed moves nothing of a module whose weights are."""
+        for part in module.modules():
+            if isinstance(part, Metric):
+                part.to(self.root_device)
+            for name, buffer in part.named_buffers(recurse=False):
+                part.register_buffer(name, buffer.to(self.root_device), name not in part._non_persistent_buffers_set)
 
     def backward(self, closure_loss: Tensor, optimizer: Any, *arguments: Any, **named: Any) -> Tensor:
         """Differentiate; Lightning has divided the loss by the micro-batches of a step, so DeepSpeed must not."""

@@ -80,6 +80,19 @@ def test_what_is_counted_is_let_go_without_the_garbage_collector() -> None:
 
 
 @pytest.mark.numeric
+@pytest.mark.timeout(120)
+def test_it_counts_after_this_process_computed_with_several_threads() -> None:
+    """Threads of OpenMP are not forked; a child that waits for them waits for ever."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        ones = torch.ones(1000, 1000)
+        assert float((ones + ones).sum()) == 2e6
+        assert memory._in_a_process(lambda: int((ones + ones).sum())) == 2_000_000
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_what_decides_by_values_is_measured_on_one_real_row(tiny_text_dataset: Path) -> None:
     cut = "--data.init_args.cut=documents"
     found, windows = (measured(prepared("lstm", tiny_text_dataset, *more)) for more in ([cut], []))
