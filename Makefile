@@ -13,11 +13,11 @@ TORCH        ?= $(or $(shell cat $(VENV)/torch.txt 2>/dev/null),$(PINNED_TORCH))
 test test-fast test-gpu test-isa mutants: export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 PYTEST     = $(BIN)/python -m pytest --dist worksteal
-CHECKED   := --jaxtyping-packages=pipeline,shapes.check $(patsubst %,--ignore=tests/%,distributed slurm compile gpu)
+CHECKED   := --jaxtyping-packages=pipeline,shapes.check $(patsubst %,--ignore=tests/%,distributed slurm compile gpu benchmarks)
 UNCHECKED := $(patsubst %,--ignore=tests/%,unit golden)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-gpu test-isa mutants bench bench-gpu check format lock clean
+.PHONY: help setup demo test test-fast test-gpu test-isa mutants bench gpu-report check format lock clean
 
 help: ## Print this list
 	@echo "make TARGET [PYTHON=python3.12] [TORCH='torch==2.13.0 ...'] [ARGS='-k lstm']"
@@ -64,9 +64,8 @@ mutants: $(STAMP) ## Change modules at one place at a time; their unit tests mus
 bench: $(STAMP) ## Measure this code against bare loops on the CPU
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script $(ARGS)"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
-bench-gpu: $(STAMP) ## Measure this code against bare loops on a CUDA device
-	@for script in $$(grep -l -e '--device' tests/benchmarks/bench_*.py); do \
-	  echo "== $$script --device cuda $(ARGS)"; $(BIN)/python $$script --device cuda $(ARGS) || exit 1; done
+gpu-report: $(STAMP) ## Test and measure on a CUDA device (under 10 minutes; ARGS='--rows gpt lstm'); writes docs/benchmarks
+	$(BIN)/python tests/benchmarks/gpu_report.py $(ARGS)
 
 check: $(STAMP) ## Lint, formatting, types, the direction of imports, shell scripts
 	$(BIN)/ruff check .

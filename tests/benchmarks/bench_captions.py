@@ -17,7 +17,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from bench_fit import WARM, through_pipeline
+from bench_fit import WARM, Setting, through_pipeline
 from PIL import Image
 
 import data_prep.captions.command
@@ -107,7 +107,7 @@ def main() -> None:
                 data.dataset.target.size, SIZE, partial(ResNet, blocks=(1, 1, 1, 1), channels=32),
                 optimizer=partial(torch.optim.AdamW, lr=1e-3, fused=True),
             )  # fmt: skip
-            rates.append((through_pipeline(model, data, options.steps, "cpu", Path(name)),
+            rates.append((through_pipeline(model, data, Setting(steps=options.steps), Path(name)),
                           bare(model, found, options.steps)))  # fmt: skip
         ours, theirs = (median(column) for column in zip(*rates, strict=True))
         ratio = median(theirs / mine for mine, theirs in rates)

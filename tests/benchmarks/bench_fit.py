@@ -1,10 +1,11 @@
 """Training through the pipeline against a bare PyTorch loop over the same network and the same batches.
 
     python tests/benchmarks/bench_fit.py [ARCHITECTURE ...] [--after 0] [--steps 12] [--rounds 3] [--device cpu]
+        [--context 64] [--batch 8] [--precision 32-true]
 
 Both sides train in turns in one process: same first weights, same windows, same loss, AdamW and clipping. The
-pipeline's side has what a run has: monitor, journal, randomness by step, agreement on stopping. The median of the
-ratios of tokens per second is printed, at about 10 M parameters. The speed of a step may change as weights are
+pipeline's side has what a run has: guard, monitor, journal, randomness by step, agreement on stopping. The median of
+the ratios of tokens per second is printed, at about 10 M parameters. The speed of a step may change as weights are
 trained: `--after N` measures from the weights that N steps give. Both sides flush denormal numbers, as a run does.
 """
 
@@ -15,6 +16,8 @@ import pkgutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -27,6 +30,8 @@ from lightning.pytorch import Callback, Trainer
 import data_prep.text.command
 import pipeline.models
 from pipeline.callbacks.checkpointing import Checkpoints
+from pipeline.callbacks.layer_execution import Execution
+from pipeline.callbacks.nonfinite_guard import Guard
 from pipeline.callbacks.per_step_seed import Randomness
 from pipeline.callbacks.train_metrics import Monitor
 from pipeline.cli import flush_denormals
@@ -37,6 +42,7 @@ from pipeline.tracking.journal_logger import JournalLogger
 
 WANTED = 0.97  # of the bare loop's speed
 WARM = 3  # steps before the clock starts
+OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3, fused=True)
 WIDTHS = {"bag_of_words": 1024, "ngram": 640, "rnn": 1152, "lstm": 736, "gru": 832, "transformer": 448}
 
 
@@ -50,29 +56,69 @@ def architectures() -> Iterator[tuple[str, type[LanguageModel]]]:
                 yield module.name.rpartition(".")[2], thing
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What both sides train.
+
+    Args:
+        context: tokens of a window.
+        batch: windows per step.
+        steps: optimizer steps that are timed, after WARM others.
+        device: cpu or cuda.
+        precision: of the Trainer: 32-true, bf16-mixed or 16-mixed.
+        compile: the pipeline compiles each layer, the bare loop all that leads to the loss.
+    """
+
+    context: int = 64
+    batch: int = 8
+    steps: int = 12
+    device: str = "cpu"
+    precision: str = "32-true"
+    compile: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the steps that are timed."""
+        return self.steps * self.batch * self.context
+
+    def now(self) -> float:
+        """Seconds on a clock, once the device has done what it was given."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
 class Clock(Callback):
     """Seconds from the end of step WARM to the end of the last."""
 
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == WARM:
-            self.began = time.perf_counter()
-        self.seconds = time.perf_counter() - self.began if trainer.global_step >= WARM else 0.0
+            self.began = self.setting.now()
+
+    def on_train_end(self, *_: Any) -> None:
+        self.seconds = self.setting.now() - self.began
 
 
-def through_pipeline(model: LanguageModel, data: TextDataModule, steps: int, device: str, folder: Path) -> float:
-    """Seconds of `steps` steps by the Trainer of a run."""
-    clock, monitor, checkpoints = Clock(), Monitor(), Checkpoints(every_minutes=None)
+def through_pipeline(model: LanguageModel, data: TextDataModule, setting: Setting, folder: Path) -> float:
+    """Seconds of the steps by the Trainer of a run."""
+    clock, guard, monitor, checkpoints = Clock(setting), Guard(), Monitor(), Checkpoints(every_minutes=None)
+    guard.checkpoints = checkpoints
     checkpoints.save = lambda trainer: None  # type: ignore[method-assign]  # not what is measured
     checkpoints.on_train_end = lambda trainer, module: None  # type: ignore[method-assign]
+    execution = Execution(compile=setting.compile)
     trainer = Trainer(
-        accelerator="gpu" if device == "cuda" else "cpu",
+        accelerator="gpu" if setting.device == "cuda" else "cpu",
         devices=1,
-        max_steps=WARM + steps,
+        precision=setting.precision,  # type: ignore[arg-type]
+        max_steps=WARM + setting.steps,
         gradient_clip_val=1.0,
         limit_val_batches=0,
         log_every_n_steps=20,
         logger=JournalLogger(folder),
-        callbacks=[Randomness(1), monitor, checkpoints, clock, monitor.leave],
+        callbacks=[Randomness(1), guard, monitor, execution, checkpoints, clock, monitor.leave],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -83,32 +129,37 @@ def through_pipeline(model: LanguageModel, data: TextDataModule, steps: int, dev
     return clock.seconds
 
 
-def bare(model: LanguageModel, data: TextDataModule, steps: int, device: str) -> float:
-    """Seconds of `steps` steps by a loop that does nothing else."""
+def bare(model: LanguageModel, data: TextDataModule, setting: Setting) -> float:
+    """Seconds of the steps by a loop that does nothing else."""
     windows = data.samples("train")
     plan = data.plan(windows)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    model.to(device).train()
+    model.to(setting.device).train()
+    half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(setting.precision)
+    scaler = torch.amp.GradScaler(setting.device, enabled=half is torch.float16)
     stream = windows.split.read(0, windows.split.tokens)
+
+    def loss_of(tokens: torch.Tensor) -> torch.Tensor:
+        outputs, _ = model.network(model.embedding(tokens[:, :-1]))
+        return torch.nn.functional.cross_entropy(model.output(outputs).flatten(0, 1), tokens[:, 1:].flatten())
+
+    loss_of = torch.compile(loss_of) if setting.compile else loss_of
     began = 0.0
-    for step in range(WARM + steps):
+    for step in range(WARM + setting.steps):
         starts = np.maximum(plan.batch(0, step % len(plan)) * windows.context, 1)
         rows = np.stack([stream[start - 1 : start + windows.context] for start in starts]).astype(np.int64)
-        tokens = torch.from_numpy(rows).to(device)
-        outputs, _ = model.network(model.embedding(tokens[:, :-1]))
-        logits = model.output(outputs).flatten(0, 1)
-        loss = torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten())
+        tokens = torch.from_numpy(rows).to(setting.device)
+        with torch.autocast(setting.device, half) if half else nullcontext():
+            loss = loss_of(tokens)
         optimizer.zero_grad()
-        loss.backward()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         if step + 1 == WARM:
-            if device == "cuda":
-                torch.cuda.synchronize()
-            began = time.perf_counter()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+            began = setting.now()
+    return setting.now() - began
 
 
 def main() -> None:
@@ -119,41 +170,74 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--context", type=int, default=64, help="tokens of a window")
+    parser.add_argument("--batch", type=int, default=8, help="windows per step")
+    parser.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
     options = parser.parse_args()
+    setting = Setting(options.context, options.batch, options.steps, options.device, options.precision)
     flush_denormals()
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        arguments = ["builtin", "--output", str(folder / "data"), "--vocab-size", "2048", "--workers", "1"]
-        data_prep.text.command.main(arguments)
+        data = corpus(folder, setting)
         print(f"{'architecture':20}{'parameters':>12}{'tokens/s':>10}{'bare':>10}{'ratio':>8}")
         for file, task in architectures():
             if options.architectures and file not in options.architectures:
                 continue
-            measure(file, task, folder, options)
+            width = options.width or WIDTHS.get(file, 512)
+            found = compare(
+                task(vocab_size=2048, width=width, optimizer=OPTIMIZER),
+                data,
+                setting,
+                options.rounds,
+                folder,
+                options.after,
+            )
+            below = "" if found["ratio"] >= WANTED else f"  below {WANTED}"
+            print(
+                f"{file:20}{found['parameters'] / 1e6:10.1f} M{found['tokens_per_second']:10,.0f}"
+                f"{found['bare_tokens_per_second']:10,.0f}{found['ratio']:8.2f}{below}",
+                flush=True,
+            )
 
 
-def measure(file: str, task: type[LanguageModel], folder: Path, options: argparse.Namespace) -> None:
-    """One line of the table."""
-    optimizer = partial(torch.optim.AdamW, lr=1e-3, fused=True)
-    data = TextDataModule(folder / "data", context=64, global_batch_size=8)
-    model = task(vocab_size=2048, width=options.width or WIDTHS.get(file, 512), optimizer=optimizer)
-    if options.after:
-        through_pipeline(model, data, options.after - WARM, options.device, folder)
+def corpus(folder: Path, setting: Setting) -> TextDataModule:
+    """The built-in corpus, prepared with a vocabulary of 2,048."""
+    arguments = ["builtin", "--output", str(folder / "data"), "--vocab-size", "2048", "--workers", "1"]
+    data_prep.text.command.main(arguments)
+    return TextDataModule(folder / "data", context=setting.context, global_batch_size=setting.batch)
+
+
+def compare(
+    model: LanguageModel, data: TextDataModule, setting: Setting, rounds: int, folder: Path, after: int = 0
+) -> dict[str, float]:
+    """Tokens per second of both sides, and the median of their ratios.
+
+    Args:
+        model: the network, with the optimizer OPTIMIZER.
+        data: the windows.
+        setting: what both sides train.
+        rounds: turns of each side.
+        folder: for the journal.
+        after: steps of training before those measured.
+    """
+    if after:
+        through_pipeline(model, data, replace(setting, steps=after - WARM), folder)
     first = {name: value.cpu().clone() for name, value in model.state_dict().items()}
-    tokens = 8 * 64 * options.steps
-    rates = []
-    for _ in range(options.rounds):
+    seconds = []
+    for _ in range(rounds):
         model.load_state_dict(first)
-        seconds = through_pipeline(model, data, options.steps, options.device, folder)
+        ours = through_pipeline(model, data, setting, folder)
         model.load_state_dict(first)
-        rates.append((tokens / seconds, tokens / bare(model, data, options.steps, options.device)))
-    ratio = median(ours / theirs for ours, theirs in rates)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    below = "" if ratio >= WANTED else f"  below {WANTED}"
-    ours, theirs = (median(column) for column in zip(*rates, strict=True))
-    print(f"{file:20}{parameters / 1e6:10.1f} M{ours:10,.0f}{theirs:10,.0f}{ratio:8.2f}{below}", flush=True)
+        seconds.append((ours, bare(model, data, setting)))
+    ours, theirs = (median(column) for column in zip(*seconds, strict=True))
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tokens_per_second": setting.tokens / ours,
+        "bare_tokens_per_second": setting.tokens / theirs,
+        "ratio": median(theirs / ours for ours, theirs in seconds),
+    }
 
 
 if __name__ == "__main__":

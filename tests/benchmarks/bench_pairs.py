@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_fit import WARM, through_pipeline
+from bench_fit import WARM, Setting, through_pipeline
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
@@ -98,7 +98,7 @@ def fit(dataset: Path, folder: Path, options: argparse.Namespace) -> None:
         rates = []
         for _ in range(options.rounds):
             model = task(**data.linked, width=256, optimizer=partial(torch.optim.AdamW, lr=1e-3, fused=True))
-            seconds = through_pipeline(model, data, options.steps, options.device, folder)
+            seconds = through_pipeline(model, data, Setting(steps=options.steps, device=options.device), folder)
             rates.append((tokens / seconds, tokens / bare(model, data, options.steps, options.device)))
         ratio = median(ours / theirs for ours, theirs in rates)
         parameters = sum(parameter.numel() for parameter in model.parameters())
