@@ -33,7 +33,8 @@ VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS")
 
 def run(row: str, arguments: list[str]) -> bool:
     """Run the tests of one row and print its line; True where nothing failed and something passed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--durations=25", *CHOSEN, *arguments]
+    workers = max(1, (os.cpu_count() or 1) // int(row.rpartition("/")[2]))
+    command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--durations=25", *CHOSEN, *arguments]
     began = time.monotonic()
     done = subprocess.run(
         command, env=environment(row), capture_output=True, text=True, cwd=Path(__file__).parent.parent

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from pipeline.distributed.checkpoint.averaged import AVERAGED
-from pipeline.distributed.strategies.sharded import Sharded
+from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import ConfigError
 
 
@@ -42,7 +42,7 @@ class WeightAverage(Callback, ABC):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raise ConfigError under a strategy in which no process has the weights."""
-        if isinstance(trainer.strategy, Sharded):
+        if traits(trainer).divides_model:
             name = type(trainer.strategy).__name__
             raise ConfigError(f"{name} divides the weights that {type(self).__name__} averages: train with ddp")
 

@@ -7,27 +7,35 @@ the background and published between two later steps. The last few and the best 
 
 import copy
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Checkpoint
 
 from pipeline.callbacks.averaging import WeightAverage
-from pipeline.callbacks.lightning_loops import count_validation, rescale, turn_page
+from pipeline.callbacks.step_vote import Requests, StepVote
 from pipeline.distributed import signals, snapshot
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.checkpoint import shards
-from pipeline.distributed.collectives import Agreement
+from pipeline.distributed.lightning_internals import (
+    count_validation,
+    rescale,
+    turn_page,
+    validate,
+    validation_comes,
+)
 from pipeline.errors import CheckpointError
 from pipeline.runs import record
 from pipeline.runs.journal import plain
 from pipeline.tracking.journal_logger import JournalLogger, tell
 
 
-class Checkpoints(Callback):
-    """Saves the run.
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """When a run is saved, and what is kept.
 
     Args:
         every_steps: optimizer steps from one checkpoint to the next; None for none by steps.
@@ -36,28 +44,39 @@ class Checkpoints(Callback):
         keep_best: checkpoints with the lowest metric kept.
         metric: what `best` means; lower is better.
         background: write while training goes on; False waits for the disk.
+
+    Raises:
+        ValueError: no checkpoint would be kept.
     """
 
-    def __init__(
-        self,
-        every_steps: int | None = None,
-        every_minutes: float | None = 10.0,
-        keep_last: int = 2,
-        keep_best: int = 1,
-        metric: str = "val/loss",
-        background: bool = True,
-    ) -> None:
-        if keep_last < 1:
-            raise ValueError(f"keep_last={keep_last} must be at least 1: a run without a checkpoint cannot continue")
-        self.every_steps, self.every_minutes = every_steps, every_minutes
-        self.keep_last, self.keep_best, self.metric = keep_last, keep_best, metric
-        self.background = background
-        self.directory = Path("checkpoints")
-        self.agreement = Agreement()
-        self.heard = (0.0, 0.0, 0.0)  # how many processes want to save, want to leave, and still write
+    every_steps: int | None = None
+    every_minutes: float | None = 10.0
+    keep_last: int = 2
+    keep_best: int = 1
+    metric: str = "val/loss"
+    background: bool = True
+
+    def __post_init__(self) -> None:
+        if self.keep_last < 1:
+            raise ValueError(
+                f"keep_last={self.keep_last} must be at least 1: a run without a checkpoint cannot continue"
+            )
+
+
+class Checkpoints(Checkpoint):
+    """Saves the run; Lightning calls a `Checkpoint` after all other callbacks, so it saves what they did in a step.
+
+    Args:
+        settings: when, and what is kept.
+        vote: where the processes agree.
+        directory: where they are written.
+    """
+
+    def __init__(self, settings: CheckpointSettings, vote: StepVote, directory: Path) -> None:
+        self.settings, self.vote, self.directory = settings, vote, directory
+        self.agreement = vote.agreement
         self.writing: checkpoint.Writing | None = None
         self.about: checkpoint.Manifest = {}
-        self.forgets = True  # False while older checkpoints may be gone back to
         self.stalled = 0.0  # seconds that training stood still for checkpoints, since somebody last asked
         self.saved_at, self.saved_step, self.validated_step = time.monotonic(), -1, -1
         self.validation_due = False
@@ -73,7 +92,7 @@ class Checkpoints(Callback):
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         if self.validation_due:
             self.validation_due = False
-            self._validate(trainer)
+            validate(trainer)
         turn_page(trainer)
         self.loops = None
 
@@ -83,18 +102,17 @@ class Checkpoints(Callback):
         """At the end of an optimizer step: save or leave, as was agreed before it."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        save, leave, writes = self.heard
-        if self.writing is not None and not writes:
+        verdict = self.vote.verdict
+        if self.writing is not None and not verdict.writing:
             self.finish(trainer)
-        if not save and not leave:
+        if not verdict.save and not verdict.stop:
             return
-        loop = trainer.fit_loop.epoch_loop
-        validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
-        if validates and not leave:
+        validates = validation_comes(trainer)
+        if validates and not verdict.stop:
             return  # the validation that comes now ends with a checkpoint
         self.validation_due = validates
         self.save(trainer)
-        if leave:
+        if verdict.stop:
             self.finish_last(trainer)
             raise signals.Stopped
         self.validation_due = False
@@ -122,7 +140,7 @@ class Checkpoints(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validate and save the end, unless the last step is validated and saved already."""
         if self.validated_step != trainer.global_step:
-            self._validate(trainer)
+            validate(trainer)
         self.finish_last(trainer)
 
     def on_save_checkpoint(
@@ -149,16 +167,13 @@ class Checkpoints(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.validation_due, self.validated_step = state_dict["validation_due"], state_dict["validated_step"]
 
-    def wishes(self, trainer: pl.Trainer) -> tuple[float, float, float]:
-        """Whether this process wants to save after the step that comes, wants to leave, and still writes.
-
-        `Guard` adds them up over the processes in the agreement that each step needs anyway: they cost nothing.
-        """
-        by_steps = bool(self.every_steps) and (trainer.global_step + 1) % int(self.every_steps or 1) == 0
-        waited = time.monotonic() - self.saved_at
-        by_time = self.every_minutes is not None and waited > 60 * self.every_minutes
-        writes = self.writing is not None and self.writing.busy
-        return float(by_steps or by_time), float(signals.requested() is not None), float(writes)
+    def requests(self, trainer: pl.Trainer) -> Requests:
+        """What this process asks for after the step that comes."""
+        every_steps, every_minutes = self.settings.every_steps, self.settings.every_minutes
+        by_steps = bool(every_steps) and (trainer.global_step + 1) % int(every_steps or 1) == 0
+        by_time = every_minutes is not None and time.monotonic() - self.saved_at > 60 * every_minutes
+        writing = self.writing is not None and self.writing.busy
+        return Requests(by_steps or by_time, signals.requested() is not None, writing)
 
     def save(self, trainer: pl.Trainer) -> None:
         """Take the checkpoint of this step; called on every process."""
@@ -185,7 +200,7 @@ class Checkpoints(Callback):
 
         self.writing = checkpoint.Writing(self.directory / checkpoint.name_of(trainer.global_step), write, rank)
         self.stalled += time.monotonic() - began
-        if not self.background:
+        if not self.settings.background:
             self.finish(trainer)
 
     def finish(self, trainer: pl.Trainer) -> None:
@@ -244,7 +259,7 @@ class Checkpoints(Callback):
 
     def _tell_of(self, trainer: pl.Trainer, place: Path) -> None:
         """Have the journal say which checkpoint is there, and what it is: the last, and perhaps the best."""
-        best = checkpoint.by_metric(self.directory, self.metric)[:1]
+        best = checkpoint.by_metric(self.directory, self.settings.metric)[:1]
         aliases = ["last", *(["best"] if [path for _, path in best] == [place] else [])]
         where = str(place.relative_to(self.directory.parent))
         fields = {"path": where, "aliases": aliases, "metrics": _plain(self.about["metrics"])}
@@ -252,19 +267,13 @@ class Checkpoints(Callback):
             if isinstance(logger, JournalLogger):
                 logger.log_event("checkpoint", fields, self.about["step"])
 
-    def _validate(self, trainer: pl.Trainer) -> None:
-        loop = trainer.fit_loop.epoch_loop.val_loop
-        loop.restarting = False  # a loaded loop would count the batches of an earlier validation as read
-        trainer.validating = True
-        loop.run()
-        loop._has_run = False  # or an epoch that is taken up at its end would wait for ever for another one
-        trainer.training = True
-
     def _forget_old(self) -> None:
-        if not self.forgets:
+        if self.vote.keeps_all:
             return
-        kept = set(checkpoint.newest_first(self.directory)[: self.keep_last])
-        kept |= {path for _, path in checkpoint.by_metric(self.directory, self.metric)[: self.keep_best]}
+        kept = set(checkpoint.newest_first(self.directory)[: self.settings.keep_last])
+        kept |= {
+            path for _, path in checkpoint.by_metric(self.directory, self.settings.metric)[: self.settings.keep_best]
+        }
         for path in checkpoint.newest_first(self.directory):
             if path not in kept:
                 checkpoint.remove(path)

@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from pipeline.distributed.strategies import Sharded
+from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import ConfigError
 from pipeline.evaluation.diagnosis import check, chosen, diagnose
 from pipeline.evaluation.plots.diagnosis import picture
@@ -37,7 +37,7 @@ class Diagnoses(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a strategy under which no process has the weights."""
-        if isinstance(trainer.strategy, Sharded):
+        if traits(trainer).divides_model:
             name = type(trainer.strategy).__name__
             raise ConfigError(f"tracking.diagnosis: {name} divides the weights; leave it out, or train with ddp")
 

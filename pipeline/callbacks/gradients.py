@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from pipeline.distributed.strategies.zero import ZeRO
+from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import ConfigError
 from pipeline.tracking.journal_logger import JournalLogger
 
@@ -33,7 +33,7 @@ class Gradients(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a strategy that keeps gradients to itself."""
-        if isinstance(trainer.strategy, ZeRO):
+        if traits(trainer).owns_gradients:
             raise ConfigError("tracking.gradients: ZeRO keeps gradients to itself; leave it out, or train under FSDP")
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:

@@ -7,6 +7,7 @@ batches read, and the batches in between are passed over.
 """
 
 import math
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch import Tensor
 
 from pipeline.callbacks.averaging import WeightAverage
 from pipeline.callbacks.checkpointing import Checkpoints
+from pipeline.callbacks.step_vote import StepVote
 from pipeline.distributed import snapshot
 from pipeline.distributed.checkpoint import directory as checkpoint
-from pipeline.distributed.strategies.zero import ZeRO
+from pipeline.distributed.lightning_internals import accumulates
+from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, NonFiniteError
 from pipeline.tracking.journal_logger import tell
 
@@ -27,8 +30,9 @@ NORMAL = 1.4826  # the standard deviation of a normal distribution over its medi
 FLOOR = 1e-3  # of the median: losses that hardly move have no spikes smaller than this
 
 
-class Guard(Callback):
-    """Refuses steps that would spoil the weights.
+@dataclass(frozen=True)
+class GuardSettings:
+    """When a step is refused, and when a run goes back.
 
     Args:
         patience: refused steps in a row after which the run goes back to its last good checkpoint.
@@ -41,19 +45,34 @@ class Guard(Callback):
         ValueError: a number is too small.
     """
 
-    def __init__(self, patience: int = 5, returns: int = 3, spike: float | None = None, window: int = 100) -> None:
+    patience: int = 5
+    returns: int = 3
+    spike: float | None = None
+    window: int = 100
+
+    def __post_init__(self) -> None:
+        patience, returns, window, spike = self.patience, self.returns, self.window, self.spike
         if patience < 1 or returns < 0 or window < 3 or (spike is not None and spike <= 0):
             raise ValueError(
                 f"patience={patience} must be at least 1, returns={returns} at least 0, window={window} at least 3, "
                 f"spike={spike} above 0"
             )
-        self.patience, self.returns, self.spike, self.window = patience, returns, spike, window
-        self.checkpoints = Checkpoints()
-        self.recent: list[float] = []  # finite losses, nats a token over all processes
+
+
+class Guard(Callback):
+    """Refuses steps that would spoil the weights.
+
+    Args:
+        settings: when it does.
+        vote: where the processes agree.
+        checkpoints: what the run goes back to.
+    """
+
+    def __init__(self, settings: GuardSettings, vote: StepVote, checkpoints: Checkpoints) -> None:
+        self.settings, self.vote, self.checkpoints = settings, vote, checkpoints
+        self.recent: list[float] = []  # finite losses, nats per token over all processes
         self.refused, self.in_a_row, self.returned = 0, 0, 0
         self.good = -1  # a checkpoint to go back to is older than this step
-        self.reason = ""
-        self.loss, self.norm = 0.0, 0.0  # of this step, over all processes
         self._begin_step({}, {})
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -69,42 +88,31 @@ class Guard(Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Agree, on saving and leaving too, and drop the gradient of a step that is not to be taken."""
-        if trainer.fit_loop._should_accumulate():
+        if accumulates(trainer):
             return
-        loss, strategy = torch.stack(self.losses).sum().float(), trainer.strategy
-        norm = torch.zeros_like(loss) if isinstance(strategy, ZeRO) else pl_module.measure_gradient().float()
-        mine = [*torch.stack([loss, norm]).tolist(), *self.checkpoints.wishes(trainer)]
-        loss_sum, norm_sum, *heard = self.checkpoints.agreement.total(*mine)
-        self.checkpoints.heard = (heard[0], heard[1], heard[2])
-        self.loss, self.norm = loss_sum / trainer.world_size, norm_sum / trainer.world_size
-        self.reason = self._judge(_is_scaled(trainer))
-        if not self.reason:
-            return
-        if isinstance(strategy, ZeRO):
-            strategy.refuse()
-            return
-        for parameter in pl_module.parameters():
-            if parameter.grad is not None and _is_scaled(trainer):
-                parameter.grad.fill_(math.inf)  # the loss scaler wants to find out by itself
-            else:
-                parameter.grad = None  # what no optimizer touches
+        loss, strategy = torch.stack(self.losses).sum().float(), traits(trainer)
+        norm = torch.zeros_like(loss) if strategy.owns_gradients else pl_module.measure_gradient().float()
+        loss_here, norm_here = torch.stack([loss, norm]).tolist()
+        verdict = self.vote.cast(loss_here, norm_here, self.checkpoints.requests(trainer), trainer.world_size)
+        self.reason = self._judge(verdict.loss, verdict.norm, _is_scaled(trainer))
+        if self.reason:
+            strategy.refuse_step(pl_module, _is_scaled(trainer))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """After a refused step: put back, tell, and go back where there were too many in a row."""
+        """After a refused step: put back, write it down, and go back where there were too many in a row."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        if isinstance(trainer.strategy, ZeRO) and trainer.strategy.dropped and not _is_scaled(trainer):
-            self.norm = math.inf
+        if traits(trainer).dropped_step and not _is_scaled(trainer):
+            self.vote.verdict = self.vote.verdict._replace(norm=math.inf)
             self.reason = self.reason or "the gradient is not finite"
         if not self.reason:
-            self.in_a_row, self.good = 0, -1
-            self.checkpoints.forgets = True
+            self.in_a_row, self.good, self.vote.keeps_all = 0, -1, False
             return
         pl_module.carried = self.carried
         for name, value in self.seen.items():
             setattr(pl_module.seen, name, value)
         self._count(trainer)
-        if self.in_a_row >= self.patience:
+        if self.in_a_row >= self.settings.patience:
             self._go_back(trainer, pl_module)
 
     def row(self) -> dict[str, float]:
@@ -117,24 +125,24 @@ class Guard(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.__dict__.update(state_dict)
-        self.checkpoints.forgets = not self.in_a_row
+        self.vote.keeps_all = bool(self.in_a_row)
 
     def _begin_step(self, carried: dict[int, Any], seen: dict[str, Tensor]) -> None:
         self.carried, self.seen, self.reason = carried, seen, ""
         self.losses: list[Tensor] = []
         self.ids: list[int] = []  # samples that this process read in this step
 
-    def _judge(self, scaled: bool) -> str:
+    def _judge(self, loss: float, norm: float, scaled: bool) -> str:
         """Why the step must not be taken; empty where it may be."""
-        loss = self.loss
         if not math.isfinite(loss):
             return "the loss is not finite"
-        score, enough = self._score(loss), len(self.recent) == self.window
-        if self.spike is not None:
-            self.recent = [*self.recent, loss][-self.window :]
-        if not math.isfinite(self.norm) and not scaled:  # a loss scale finds its measure by overflowing
+        spike, window = self.settings.spike, self.settings.window
+        score, enough = self._score(loss), len(self.recent) == window
+        if spike is not None:
+            self.recent = [*self.recent, loss][-window:]
+        if not math.isfinite(norm) and not scaled:  # a loss scale finds its measure by overflowing
             return "the gradient is not finite"
-        if self.spike is not None and enough and score > self.spike:
+        if spike is not None and enough and score > spike:
             return f"the loss is a spike ({score:.1f} robust standard deviations)"
         return ""
 
@@ -150,9 +158,9 @@ class Guard(Callback):
         if not self.in_a_row:
             self.good = step - 1 if self.good < 0 else self.good
         self.refused, self.in_a_row = self.refused + 1, self.in_a_row + 1
-        self.checkpoints.forgets = False  # the good ones are needed until it is over
-        ids = [sample for part in self.checkpoints.agreement.everyone(self.ids) for sample in part]
-        measured = {"loss": self.loss, "gradient_norm": self.norm}
+        self.vote.keeps_all = True
+        ids = [sample for part in self.vote.agreement.everyone(self.ids) for sample in part]
+        measured = {"loss": self.vote.verdict.loss, "gradient_norm": self.vote.verdict.norm}
         tell(trainer, {"fault": "step refused", "why": self.reason, **measured, "ids": ids})
         if trainer.is_global_zero:
             print(f"step {step} not taken: {self.reason}; {self.in_a_row} in a row", flush=True)
@@ -164,8 +172,8 @@ class Guard(Callback):
             NonFiniteError: there is none, or the run went back too often.
         """
         self.checkpoints.finish(trainer)
-        chosen, *_ = self.checkpoints.agreement.largest(self._choose() if trainer.is_global_zero else -1)
-        if chosen < 0 or self.returned >= self.returns:
+        chosen, *_ = self.vote.agreement.largest(self._choose() if trainer.is_global_zero else -1)
+        if chosen < 0 or self.returned >= self.settings.returns:
             why = f"it went back {self.returned} times" if chosen >= 0 else "no earlier checkpoint is left"
             raise NonFiniteError(
                 f"{self.in_a_row} steps in a row were refused up to step {trainer.global_step} ({self.reason}), and "

@@ -28,13 +28,15 @@ class Monitor(Callback):
         self.tokens = 0
         self.seconds = 0.0  # of training, over all attempts
         self.latest: dict[str, float] = {}
-        self.leave = Leave(self)
-        self.opened = self.left = self.paused = math.inf  # what comes before training does not count
+        self.opened = math.inf  # what comes before training does not count
+        self.paused: float | None = None  # when the validation under way, or just done, began
+        self.waited = self.waited_at_pause = 0.0  # of the loader's seconds, those that do not belong to the window
         self._window(self.opened)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the attempt's part of the journal where the run stands."""
         self._window(time.perf_counter())
+        self.waited = data_wait(trainer)
         for logger in trainer.loggers:
             if hasattr(logger, "start_attempt"):
                 logger.log_metrics(self._position(), trainer.global_step)
@@ -43,7 +45,11 @@ class Monitor(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self.waited += time.perf_counter() - self.left
+        """A validation does not count as training, nor its pictures, its checkpoint and the wait after it."""
+        if self.paused is not None:
+            self.opened += time.perf_counter() - self.paused
+            self.waited += data_wait(trainer) - self.waited_at_pause
+            self.paused = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -58,17 +64,18 @@ class Monitor(Callback):
         if every and trainer.global_step % every == 0:
             self._log(trainer, self._row(trainer, pl_module))
             self._window(time.perf_counter())
+            self.waited = data_wait(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.paused = time.perf_counter()
+        self.paused, self.waited_at_pause = time.perf_counter(), data_wait(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log what validation found."""
-        now = time.perf_counter()
+        now, began = time.perf_counter(), self.paused or 0.0
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             found = {name: float(value) for name, value in trainer.callback_metrics.items()}
             row = {name: value for name, value in found.items() if name.startswith("val/")}
-            self._log(trainer, row | {"val/seconds": now - self.paused})
+            self._log(trainer, row | {"val/seconds": now - began})
 
     def state_dict(self) -> dict[str, Any]:
         return {"tokens": self.tokens, "seconds": self.trained()}
@@ -78,13 +85,12 @@ class Monitor(Callback):
 
     def _window(self, now: float) -> None:
         self.seconds = self.trained()
-        self.opened = self.left = self.paused = now
-        self.waited, self.window_tokens = 0.0, self.tokens
+        self.opened, self.window_tokens = now, self.tokens
         self.padding = self.positions = 0  # of this process
 
     def trained(self) -> float:
         """Seconds of training, over all attempts."""
-        now = self.paused if self.paused > self.left else time.perf_counter()  # a validation does not count
+        now = time.perf_counter() if self.paused is None else self.paused
         return self.seconds + max(0.0, now - self.opened)
 
     def _row(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, float]:
@@ -96,7 +102,7 @@ class Monitor(Callback):
             "train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "train/tokens_per_second": (self.tokens - self.window_tokens) / elapsed,
             "train/memory_gb": memory_gb(),
-            "train/data_wait": self.waited / elapsed,
+            "train/data_wait": (data_wait(trainer) - self.waited) / elapsed,
         }
         if self.positions:
             row["train/padding"] = self.padding / self.positions
@@ -115,19 +121,9 @@ class Monitor(Callback):
         return {"tokens": float(self.tokens), "seconds": self.trained()}
 
 
-class Leave(Callback):
-    """The last callback of a step: from here to the next batch, training waits for data."""
-
-    def __init__(self, monitor: Monitor) -> None:
-        self.monitor = monitor
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.monitor.left = time.perf_counter()
-
-    def on_validation_end(self, *_: Any) -> None:
-        """A validation's time does not count as training, that of its pictures and its checkpoint neither."""
-        self.monitor.left = time.perf_counter()
-        self.monitor.opened += self.monitor.left - self.monitor.paused
+def data_wait(trainer: pl.Trainer) -> float:
+    """Seconds that training has waited for the loader of the project's DataModules since it was made."""
+    return float(getattr(trainer.train_dataloader, "waited", 0.0))
 
 
 def memory_gb() -> float:

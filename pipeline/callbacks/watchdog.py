@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,9 @@ class Pulse:
         return None
 
 
-class Watchdog(Callback):
-    """Watches over the other processes of the run; there is none where there is one process.
+@dataclass(frozen=True)
+class WatchdogSettings:
+    """How long a process waits for the others.
 
     Args:
         patience: seconds without a sign of another process, or in which none of them moves, after which this one
@@ -88,12 +90,24 @@ class Watchdog(Callback):
         ValueError: if the patience is below a second.
     """
 
-    def __init__(self, patience: float | None = 60.0) -> None:
-        if patience is not None and patience < 1:
-            raise ValueError(f"patience={patience} must be at least one second")
-        self.patience = patience or 0.0
+    patience: float | None = 60.0
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience={self.patience} must be at least one second")
+
+
+class Watchdog(Callback):
+    """Watches over the other processes of the run; there is none where there is one process.
+
+    Args:
+        settings: how long it waits.
+        directory: where stacks are written.
+    """
+
+    def __init__(self, settings: WatchdogSettings, directory: Path) -> None:
+        self.patience, self.directory = settings.patience or 0.0, directory
         self.interval = min(1.0, self.patience / 10)
-        self.directory = Path("stacks")
         self.batches = 0
         self.thread: threading.Thread | None = None
         self.ended = threading.Event()

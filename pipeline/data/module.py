@@ -1,6 +1,7 @@
 """What every DataModule does: it opens a dataset and hands each process its part of each global batch of a plan."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from pipeline.data.batch_plan import Ids, MicroBatches, Plan, Share, Slice
 from pipeline.dataset.manifest import Dataset
+from pipeline.distributed.lightning_internals import validates_by_the_clock
 from pipeline.distributed.signals import end_workers_at_exit, ignore_signals
 from pipeline.errors import ConfigError
 
@@ -135,7 +137,7 @@ class PlannedDataModule(lightning.LightningDataModule):
     def _loader(self, samples: Any, sampler: MicroBatches) -> DataLoader[Any]:
         collate: Callable[[Any], Any] = _as_it_is
         end_workers_at_exit()
-        return DataLoader(
+        return Loader(
             samples,
             batch_sampler=sampler,  # type: ignore[arg-type]  # slices, not lists of ids
             collate_fn=collate,
@@ -144,6 +146,24 @@ class PlannedDataModule(lightning.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(0),  # its own: the global generator stays where it is
         )
+
+
+class Loader(DataLoader[Any]):
+    """Counts the seconds in which its reader waits for a batch."""
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                self.waited += time.perf_counter() - began
+            yield batch
 
 
 def count_in_steps(trainer: Any, steps: int) -> None:
@@ -161,7 +181,7 @@ def count_in_steps(trainer: Any, steps: int) -> None:
             steps than an epoch has, where it is counted anew in each.
     """
     limit, interval, slots = trainer.limit_train_batches, trainer.val_check_interval, trainer.accumulate_grad_batches
-    if trainer._val_check_time_interval is not None:
+    if validates_by_the_clock(trainer):
         raise ConfigError("trainer.val_check_interval: give a number of steps, or a share of an epoch, not a time")
     limit = int(limit * steps) if isinstance(limit, float) else min(limit, steps)
     every = max(1, int(interval * limit)) if isinstance(interval, float) else interval

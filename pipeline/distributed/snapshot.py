@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 
 from pipeline.distributed.checkpoint import local_state
 from pipeline.distributed.checkpoint.shards import Piece
-from pipeline.distributed.strategies.sharded import Sharded
+from pipeline.distributed.lightning_internals import plain_state
+from pipeline.distributed.strategies.traits import traits
 
 
 class Snapshot(NamedTuple):
@@ -30,15 +31,9 @@ def take(trainer: pl.Trainer) -> Snapshot:
 
     The training stands still for as long as this takes, and no longer.
     """
-    plain = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-    del plain["state_dict"], plain["optimizer_states"]
-    strategy, module = trainer.strategy, trainer.lightning_module
-    if isinstance(strategy, Sharded):
-        mine = strategy.held()
-    else:
-        mine = local_state.hold(module, trainer.optimizers[0], trainer.global_rank, trainer.world_size)
+    plain, mine = plain_state(trainer), traits(trainer).local_state(trainer)
     plain["optimizer"] = {name: value for name, value in mine._asdict().items() if name != "pieces"}
-    plain["aliases"] = local_state.aliases(module)
+    plain["aliases"] = local_state.aliases(trainer.lightning_module)
     snapshot = Snapshot(
         pytree.tree_map(lambda leaf: _to_host(leaf) if isinstance(leaf, Tensor) else copy.deepcopy(leaf), plain),
         {name: piece._replace(values=_to_host(piece.values)) for name, piece in mine.pieces.items()},

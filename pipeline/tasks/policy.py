@@ -18,7 +18,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pipeline.data.batch import TrajectoryBatch
-from pipeline.distributed.strategies import Sharded
+from pipeline.distributed.strategies.traits import traits
 from pipeline.evaluation.metrics import Returns, TokenLoss
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
@@ -176,7 +176,7 @@ class Policy(Task):
         from pipeline.generation.rollout import play
 
         numbers = range(self.playing.episodes)
-        if not isinstance(self.trainer.strategy, Sharded):  # else no process can compute without the others
+        if not traits(self.trainer).divides_model:  # else no process can compute without the others
             numbers = numbers[self.trainer.global_rank :: self.trainer.world_size]
         played = play(self, partial(make, place["name"], place["settings"]), numbers, self.asked, seed)
         self.returns.update([one.reward for one in played])

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from pipeline.data.batch import PairBatch
-from pipeline.distributed.strategies import Sharded
+from pipeline.distributed.strategies.traits import traits
 from pipeline.evaluation.metrics import Score
 from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, generate
@@ -224,7 +224,7 @@ class SequenceToSequence(TokenPrediction):
         state = self.begin(batch.source)
         outputs, _ = self.decoder(self.embedding(batch.inputs), state)
         self.count_held_out(outputs, batch.targets)
-        divided = isinstance(self.trainer.strategy, Sharded)  # then no process can write without the others
+        divided = traits(self.trainer).divides_model  # then no process can write without the others
         if self.evaluation.scores and not divided:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             self.written.add(data, split_name, batch.ids.tolist(), rows, lambda places: self._write(batch, places))

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from pipeline import state as states
 from pipeline.distributed.checkpoint.averaged import prefer_average
+from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups, total_steps, whole
 from pipeline.state import State
@@ -117,7 +118,7 @@ class Task(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip, and keep the norm before clipping for whoever logs it; ZeRO does both within its step."""
-        if getattr(self.trainer.strategy, "clips", False):
+        if traits(self.trainer).owns_gradients:
             return
         self.norm = self.measure_gradient()
         total, self.total = self.total, None

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from pipeline.callbacks.previews.samples import Samples
 from pipeline.data.batch import IGNORE, PairBatch
-from pipeline.distributed.strategies import Sharded
+from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Score, TokenLoss
 from pipeline.generation.ctc import BestPath, Search
@@ -159,7 +159,7 @@ class Transcriber(Task):
     def _evaluate(self, batch: PairBatch, split_name: str, rows: int | None) -> None:
         logs, keep = self(*batch.source)
         self.held_out.update(self._nats(logs, keep, batch.targets), (batch.targets != IGNORE).sum())
-        divided = isinstance(self.trainer.strategy, Sharded)  # then no process can write without the others
+        divided = traits(self.trainer).divides_model  # then no process can write without the others
         if self.transcription.scores and not divided:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             write = lambda places: self.transcribe(logs[places], keep[places])  # noqa: E731

@@ -11,10 +11,10 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from pipeline.callbacks.checkpointing import Checkpoints
+from pipeline.callbacks.checkpointing import CheckpointSettings
 from pipeline.callbacks.layer_execution import Execution
-from pipeline.callbacks.nonfinite_guard import Guard
-from pipeline.callbacks.watchdog import Watchdog
+from pipeline.callbacks.nonfinite_guard import GuardSettings
+from pipeline.callbacks.watchdog import WatchdogSettings
 from pipeline.distributed import launch
 from pipeline.errors import ConfigError, UserError
 from pipeline.runs import options
@@ -60,9 +60,9 @@ class CommandLine(LightningCLI):
         parser.add_argument("--run", type=str | None, default=None, help="name or directory of the run")
         parser.add_argument("--resume", type=str, default="auto", help="auto or never")
         parser.add_argument("--sweep", type=str | None, default=None, help="of W&B, that chooses values")
-        parser.add_class_arguments(Checkpoints, "checkpoints")
-        parser.add_class_arguments(Guard, "guard")
-        parser.add_class_arguments(Watchdog, "watchdog")
+        parser.add_class_arguments(CheckpointSettings, "checkpoints")
+        parser.add_class_arguments(GuardSettings, "guard")
+        parser.add_class_arguments(WatchdogSettings, "watchdog")
         parser.add_class_arguments(Execution, "execution")
         parser.add_class_arguments(Tracking, "tracking")
         for name in LINKED:

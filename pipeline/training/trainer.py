@@ -9,19 +9,23 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.loops.fit_loop import _FitLoop
 from rich.console import Console
 
+from pipeline.callbacks.checkpointing import Checkpoints
 from pipeline.callbacks.diagnosis import Diagnoses
 from pipeline.callbacks.gradients import Gradients
+from pipeline.callbacks.nonfinite_guard import Guard
 from pipeline.callbacks.per_step_seed import Randomness
 from pipeline.callbacks.progress_bar import Bar
 from pipeline.callbacks.progress_lines import Lines
+from pipeline.callbacks.step_vote import StepVote
 from pipeline.callbacks.system import System
 from pipeline.callbacks.time_limit import TimeLimit
 from pipeline.callbacks.train_metrics import Monitor
+from pipeline.callbacks.watchdog import Watchdog
 from pipeline.distributed.checkpoint.directory import CheckpointDirectory
 from pipeline.distributed.launch import count_processes, rank, started_elsewhere, world_size
+from pipeline.distributed.lightning_internals import train_whole
 from pipeline.distributed.strategies.data_parallel import DataParallel
 from pipeline.errors import ConfigError
 from pipeline.optim import total_steps
@@ -31,12 +35,6 @@ from pipeline.tracking.journal_logger import JournalLogger
 from pipeline.tracking.wandb_logger import wandb_logger
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
-
-
-class WholeFitLoop(_FitLoop):
-    """Training that begins and ends even where no step is left: a stop may have left the last validation to do."""
-
-    skip = False
 
 
 def make_trainer(
@@ -57,13 +55,12 @@ def make_trainer(
     if started_elsewhere():  # a requeued job may have other nodes than the config says
         settings["devices"] = count_processes(settings)
         settings["num_nodes"] = world_size(settings) // settings["devices"]
-    checkpoints, guard = config.checkpoints, config.guard
-    checkpoints.directory = run.checkpoints
-    guard.checkpoints = checkpoints
-    config.watchdog.directory = run.path / "stacks"
+    vote = StepVote()
+    checkpoints = Checkpoints(config.checkpoints, vote, run.checkpoints)
+    guard = Guard(config.guard, vote, checkpoints)
     monitor = Monitor(run.attempt["number"] if start else 0, [guard.row, checkpoints.row, System().row])
     own = [
-        config.watchdog,
+        Watchdog(config.watchdog, run.path / "stacks"),
         Randomness(int(config.seed_everything)),
         guard,
         monitor,
@@ -73,16 +70,16 @@ def make_trainer(
         *([Diagnoses(config.tracking.diagnosis, model)] if config.tracking.diagnosis is not None else []),
         config.execution,
         *(settings["callbacks"] or []),
-        checkpoints,  # last: it saves what the others did in this step
+        checkpoints,
     ]
     draws = (console := Console()).is_terminal and not console.is_dumb_terminal
     shown = Bar(monitor, console) if draws else Lines(monitor)
     settings |= {
-        "callbacks": [*own, shown, monitor.leave] if start else [shown] if draws else [],
+        "callbacks": [*own, shown] if start else [shown] if draws else [],
         "logger": _loggers(config, run, model, data) if start else False,
         # Lightning's view of Slurm brings signal handlers, a requeue and checks of its own
         "plugins": [CheckpointDirectory(), LightningEnvironment(), *_listed(settings["plugins"])],
-        "enable_checkpointing": False,  # the callback above is the one that does it
+        "enable_checkpointing": start is not None,  # by the callback above
         "enable_progress_bar": False,  # Bar and Lines are the ones that do it
         "enable_model_summary": False,
         "use_distributed_sampler": False,  # the plan shares the batches out
@@ -126,7 +123,7 @@ def _built(settings: dict[str, Any]) -> Trainer:
         trainer = Trainer(**settings)
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"trainer: {error}") from error
-    trainer.fit_loop.__class__ = WholeFitLoop
+    train_whole(trainer)
     return trainer
 
 

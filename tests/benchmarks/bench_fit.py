@@ -29,10 +29,11 @@ from lightning.pytorch import Callback, Trainer
 
 import data_prep.text.command
 import pipeline.models
-from pipeline.callbacks.checkpointing import Checkpoints
+from pipeline.callbacks.checkpointing import Checkpoints, CheckpointSettings
 from pipeline.callbacks.layer_execution import Execution
-from pipeline.callbacks.nonfinite_guard import Guard
+from pipeline.callbacks.nonfinite_guard import Guard, GuardSettings
 from pipeline.callbacks.per_step_seed import Randomness
+from pipeline.callbacks.step_vote import StepVote
 from pipeline.callbacks.train_metrics import Monitor
 from pipeline.cli import flush_denormals
 from pipeline.data.text import TextDataModule
@@ -104,8 +105,9 @@ class Clock(Callback):
 
 def through_pipeline(model: LanguageModel, data: TextDataModule, setting: Setting, folder: Path) -> float:
     """Seconds of the steps by the Trainer of a run."""
-    clock, guard, monitor, checkpoints = Clock(setting), Guard(), Monitor(), Checkpoints(every_minutes=None)
-    guard.checkpoints = checkpoints
+    clock, monitor, vote = Clock(setting), Monitor(), StepVote()
+    checkpoints = Checkpoints(CheckpointSettings(every_minutes=None), vote, folder / "checkpoints")
+    guard = Guard(GuardSettings(), vote, checkpoints)
     checkpoints.save = lambda trainer: None  # type: ignore[method-assign]  # not what is measured
     checkpoints.on_train_end = lambda trainer, module: None  # type: ignore[method-assign]
     execution = Execution(compile=setting.compile)
@@ -118,8 +120,7 @@ def through_pipeline(model: LanguageModel, data: TextDataModule, setting: Settin
         limit_val_batches=0,
         log_every_n_steps=20,
         logger=JournalLogger(folder),
-        callbacks=[Randomness(1), guard, monitor, execution, checkpoints, clock, monitor.leave],
-        enable_checkpointing=False,
+        callbacks=[Randomness(1), guard, monitor, execution, checkpoints, clock],
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,

@@ -49,7 +49,7 @@ class Clock(Callback):
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         [guard] = [each for each in callbacks if isinstance(each, Guard)]
         guard.on_before_optimizer_step = self._timed("check", guard.on_before_optimizer_step)  # type: ignore[method-assign]
-        agreement = guard.checkpoints.agreement
+        agreement = guard.vote.agreement
         agreement.total = self._timed("agreement", agreement.total)  # type: ignore[method-assign]
 
     def on_train_batch_start(self, *_: Any) -> None:
@@ -65,8 +65,8 @@ class Clock(Callback):
         for _ in range(self.repeats):
             for numbers, found in seconds.items():
                 began = time.perf_counter()
-                wishes = saves.wishes(trainer) if numbers == 5 else ()
-                saves.agreement.total(0.0, 0.0, *wishes)
+                requests = map(float, saves.requests(trainer)) if numbers == 5 else ()
+                saves.agreement.total(0.0, 0.0, *requests)
                 found.append(time.perf_counter() - began)
         extra = median(five - two for two, five in zip(seconds[2], seconds[5], strict=True))
         if trainer.is_global_zero:

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from pipeline.dataset.codecs.time_grid import Grid
-from pipeline.distributed.strategies import Sharded
+from pipeline.distributed.strategies.traits import traits
 from pipeline.evaluation.forecast_errors import summary
 from pipeline.evaluation.plots.forecast import Panel, drawing
 
@@ -24,7 +24,7 @@ class Forecasts(Callback):
         self.count = count
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        divided = isinstance(trainer.strategy, Sharded)  # then no process can compute without the others
+        divided = traits(trainer).divides_model  # then no process can compute without the others
         if trainer.state.fn != "fit" or not (divided or trainer.is_global_zero):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from pipeline.distributed.strategies import Sharded
+from pipeline.distributed.strategies.traits import traits
 from pipeline.generation.sampling import Sample
 
 
@@ -23,7 +23,7 @@ class Paintings(Callback):
         self.samples, self.halves = samples, halves
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        divided = isinstance(trainer.strategy, Sharded)  # then no process can compute without the others
+        divided = traits(trainer).divides_model  # then no process can compute without the others
         if trainer.state.fn != "fit" or not (divided or trainer.is_global_zero):
             return
         images = trainer.datamodule.samples("validation")  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from pipeline.distributed.strategies import Sharded
+from pipeline.distributed.strategies.traits import traits
 
 
 class Samples(Callback):
@@ -24,7 +24,7 @@ class Samples(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_samples")]
-        divided = isinstance(trainer.strategy, Sharded)  # then no process can compute without the others
+        divided = traits(trainer).divides_model  # then no process can compute without the others
         if trainer.state.fn != "fit" or not (divided or loggers):
             return
         from tokenizers import Tokenizer

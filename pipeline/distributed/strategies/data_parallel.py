@@ -13,6 +13,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.distributed.strategies.traits import StrategyTraits
+
 
 class FixedBuckets(DistributedDataParallel):
     """Sums in one and the same buckets from the first step on: those of the parameters in reverse order."""
@@ -28,7 +30,7 @@ class FixedBuckets(DistributedDataParallel):
         return parameters[::-1], sparse[::-1]
 
 
-class DataParallel(DDPStrategy):
+class DataParallel(StrategyTraits, DDPStrategy):
     """The model on every device, the global batch divided among them.
 
     Args:

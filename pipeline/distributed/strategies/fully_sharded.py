@@ -13,8 +13,7 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
-from pipeline.distributed.checkpoint import local_state as held
-from pipeline.distributed.checkpoint.local_state import Held
+from pipeline.distributed.checkpoint import local_state
 from pipeline.distributed.checkpoint.shards import Pieces
 from pipeline.distributed.strategies.sharded import DTYPES, Sharded
 
@@ -53,16 +52,11 @@ class FullySharded(Sharded, ModelParallelStrategy):
         self.setup_precision_plugin()
         self.barrier()
 
-    def held(self) -> Held:
-        module = self.module()
-        optimizer = self.optimizers[0] if self.optimizers else None
-        return held.hold(module, optimizer, self.global_rank, self.world_size)
-
     def take_weights(self, pieces: Pieces) -> None:
-        held.take_weights(self.module(), pieces)
+        local_state.take_weights(self.module(), pieces)
 
     def take_optimizer(self, pieces: Pieces, kept: Mapping[str, Any]) -> None:
-        held.take_optimizer(self.module(), self.optimizers[0], pieces, kept)
+        local_state.take_optimizer(self.module(), self.optimizers[0], pieces, kept)
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:

@@ -4,36 +4,43 @@ So a run may go on under another strategy, or on another number of processes, fr
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from pipeline.distributed.checkpoint import directory as checkpoint
-from pipeline.distributed.checkpoint.local_state import Held
 from pipeline.distributed.checkpoint.shards import Pieces
+from pipeline.distributed.strategies.traits import StrategyTraits
 
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # what weights are computed with, by precision
 
 
-class Sharded(ABC):
+class Sharded(StrategyTraits, ABC):
     """Mixed into a Lightning strategy, before it."""
 
+    divides_model = True
     path: Path  # of the checkpoint that is loaded
     restore_checkpoint_after_setup = True  # there is nothing to fill before the model is divided
     lightning_restore_optimizer = True
 
     @contextmanager
     def model_sharded_context(self) -> Iterator[None]:
-        """Divide each layer as soon as it is built: no process ever holds the whole of a large model."""
-        kinds = {type(layer) for layer in layers(self.module())}
-        with ExitStack() as restored:
-            for kind in kinds:
-                restored.enter_context(_after_building(kind, self.divide))
+        """Divide each layer as soon as it has its place: no process ever holds the whole of a large model."""
+
+        def divide(parent: nn.Module, name: str, child: nn.Module | None) -> None:
+            if isinstance(parent, nn.ModuleList) and child is not None and is_layer(child):
+                self.divide(child)
+
+        hook = register_module_module_registration_hook(divide)
+        try:
             yield
+        finally:
+            hook.remove()
 
     @abstractmethod
     def divide(self, layer: nn.Module) -> None:
@@ -46,23 +53,19 @@ class Sharded(ABC):
         return module
 
     @abstractmethod
-    def held(self) -> Held:
-        """What this process holds of weights and optimizer state."""
-
-    @abstractmethod
     def take_weights(self, pieces: Pieces) -> None:
         """Fill this process's part of the weights."""
 
     @abstractmethod
     def take_optimizer(self, pieces: Pieces, kept: Mapping[str, Any]) -> None:
-        """Fill this process's part of the optimizer's state; `kept` is what `Held` says of it besides pieces."""
+        """Fill this process's part of the optimizer's state; `kept` is the rest of `local_state`."""
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Nothing: `held` is what is saved."""
+        """Nothing: `local_state` is what is saved."""
         return {}
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """Nothing: `held` is what is saved."""
+        """Nothing: `local_state` is what is saved."""
         return {}
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
@@ -83,21 +86,9 @@ class Sharded(ABC):
 def layers(module: nn.Module) -> list[nn.Module]:
     """The repeated parts of a network that hold parameters: what is gathered, or computed again, one at a time."""
     lists = (each for each in module.modules() if isinstance(each, nn.ModuleList))
-    return [layer for each in lists for layer in each if any(True for _ in layer.parameters())]
+    return [layer for each in lists for layer in each if is_layer(layer)]
 
 
-@contextmanager
-def _after_building(kind: type[nn.Module], work: Callable[[nn.Module], None]) -> Iterator[None]:
-    """Call `work` with each module of a class once its constructor is done."""
-    construct = kind.__init__
-
-    def construct_and_work(self: nn.Module, *arguments: Any, **named: Any) -> None:
-        construct(self, *arguments, **named)
-        if type(self) is kind:
-            work(self)
-
-    kind.__init__ = construct_and_work  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        kind.__init__ = construct  # type: ignore[method-assign]
+def is_layer(module: nn.Module) -> bool:
+    """Whether a member of a ModuleList holds parameters."""
+    return any(True for _ in module.parameters())

@@ -7,7 +7,8 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from functools import cached_property
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -19,28 +20,9 @@ from torchmetrics import Metric
 from pipeline.distributed.checkpoint import local_state as held
 from pipeline.distributed.checkpoint.local_state import Held
 from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, Piece, Pieces, share
+from pipeline.distributed.strategies.deepspeed_layout import DeepSpeedLayout
 from pipeline.distributed.strategies.sharded import DTYPES, Sharded, layers
 from pipeline.errors import ConfigError
-
-SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # DeepSpeed's dynamic loss scale
-INFINITE = torch.tensor(torch.inf)
-# the methods from which DeepSpeed's optimizers learn the norm: of stages 1 and 2, of 3, of 1 in bfloat16
-NORMS = {"scaled_global_norm": INFINITE, "_get_norm_groups": [INFINITE], "get_grads_for_norm": ([INFINITE], {})}
-
-
-class Fragment(NamedTuple):
-    """A range of a parameter, and where it lies in a flat partition of this process."""
-
-    name: str
-    shape: tuple[int, ...]
-    start: int
-    size: int
-    flat: Tensor
-    offset: int
-
-    def of(self, flat: Tensor) -> Tensor:
-        """Its elements in a tensor laid out as `flat` is."""
-        return flat.detach().narrow(0, self.offset, self.size)
 
 
 class ZeRO(Sharded, DeepSpeedStrategy):
@@ -54,7 +36,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         ConfigError: DeepSpeed is not installed.
     """
 
-    clips = True  # and measures the gradient's norm, in its step
+    owns_gradients = True
 
     def __init__(self, stage: Literal[1, 2, 3] = 2, offload: bool = False) -> None:
         if not torch.cuda.is_available():
@@ -139,30 +121,27 @@ class ZeRO(Sharded, DeepSpeedStrategy):
     def optimizer_step(self, *arguments: Any, **named: Any) -> Any:
         """Step, and tell the task the norm that the gradient had before it was clipped."""
         result = super().optimizer_step(*arguments, **named)
-        for name in NORMS:
-            vars(self._zero()).pop(name, None)
+        self._layout.accept()
         norm = self.deepspeed_engine.get_global_grad_norm()
         task: Any = self.module()
         task.norm = None if norm is None else torch.as_tensor(norm)
         return result
 
-    def refuse(self) -> None:
-        """Have the step that comes now drop its gradient, as DeepSpeed does when the norm is not finite."""
-        for name, value in NORMS.items():
-            setattr(self._zero(), name, lambda *_, value=value, **__: value)
+    def refuse_step(self, module: pl.LightningModule, scaled: bool) -> None:
+        self._layout.refuse()
 
     @property
-    def dropped(self) -> bool:
-        """Whether the last step dropped its gradient."""
-        return bool(self._zero().overflow)
+    def dropped_step(self) -> bool:  # type: ignore[override]
+        return self._layout.overflowed
 
-    def held(self) -> Held:
-        state = self._inner().state
+    def local_state(self, trainer: pl.Trainer) -> Held:
+        layout = self._layout
+        state = layout.inner.state
         found = {
             WEIGHTS + name: held.piece_of(tensor, self.global_rank, self.world_size)
-            for name, tensor in self._whole().items()
+            for name, tensor in self._whole(layout).items()
         }
-        for part in self._fragments():
+        for part in layout.fragments():
             found[WEIGHTS + part.name] = Piece(part.of(part.flat), part.start, part.shape)
             for key, value in state.get(part.flat, {}).items():
                 name = f"{OPTIMIZER}{part.name}/{key}"
@@ -170,25 +149,25 @@ class ZeRO(Sharded, DeepSpeedStrategy):
                     found[name] = Piece(part.of(value), part.start, part.shape)
                 else:
                     found[name] = share(value, self.global_rank, self.world_size)
-        scaler = getattr(self._zero(), "loss_scaler", None)
-        scale = {name: getattr(scaler, name) for name in SCALER if hasattr(scaler, name)}
-        return Held(found, {}, self._groups(), scale)
+        return Held(found, {}, layout.groups(), layout.loss_scale())
 
     @torch.no_grad()
     def take_weights(self, pieces: Pieces) -> None:
-        for name, tensor in self._whole().items():
+        layout = self._layout
+        for name, tensor in self._whole(layout).items():
             held.fill(tensor, pieces, WEIGHTS + name)
-        for part in self._fragments():
+        for part in layout.fragments():
             held.check(pieces, WEIGHTS + part.name, part.shape)
             part.of(part.flat).copy_(pieces.read(WEIGHTS + part.name, part.start, part.start + part.size))
-        self._spread()
+        layout.spread()
 
     @torch.no_grad()
     def take_optimizer(self, pieces: Pieces, kept: Mapping[str, Any]) -> None:
-        inner = self._inner()
+        layout = self._layout
+        inner = layout.inner
         for group, before in zip(inner.param_groups, kept["groups"], strict=True):
             group.update({key: value for key, value in before.items() if key != "params"})
-        for part in self._fragments():
+        for part in layout.fragments():
             for key, full in held.keys_of(pieces, part.name):
                 if pieces.shapes[full] != part.shape:
                     on_device = inner.defaults.get("fused") or inner.defaults.get("capturable")
@@ -197,80 +176,16 @@ class ZeRO(Sharded, DeepSpeedStrategy):
                     continue
                 whole = inner.state[part.flat].setdefault(key, torch.zeros_like(part.flat))
                 part.of(whole).copy_(pieces.read(full, part.start, part.start + part.size))
-        for name, value in kept["loss_scale"].items():
-            setattr(self._zero().loss_scaler, name, value)
+        layout.set_loss_scale(kept["loss_scale"])
 
-    def _fragments(self) -> Iterator[Fragment]:
-        """The range of each parameter whose optimizer state lies here, possibly empty."""
-        zero, named = self._zero(), held.names(self.module())
-        for group, flat in zip(self._divided(), self._flats(), strict=True):
-            for parameter in group:
-                name = named[id(parameter)]
-                if self.stage == 3:
-                    _, offset, count = zero.grad_position[zero.get_param_id(parameter)]
-                    start = self.global_rank * count
-                    count = max(0, min(count, parameter.ds_numel - start))  # the last one is padded
-                    yield Fragment(name, tuple(parameter.ds_shape), start, count, flat, offset)
-                elif (place := parameter._hp_mapping) is None:  # all of it lies elsewhere
-                    yield Fragment(name, tuple(parameter.shape), 0, 0, flat, 0)
-                else:
-                    here, there = place.lp_fragment_address, place.hp_fragment_address
-                    yield Fragment(name, tuple(parameter.shape), here.start, here.numel, flat, there.start)
+    @cached_property
+    def _layout(self) -> DeepSpeedLayout:
+        """The optimizer that DeepSpeed put around the one of the config."""
+        names = held.names(self.module())
+        return DeepSpeedLayout(self.deepspeed_engine.optimizer, self.stage, self.global_rank, names)
 
-    def _divided(self) -> list[list[Any]]:
-        """Parameters in the groups in which DeepSpeed lays them out flat."""
-        zero = self._zero()
-        if self.stage == 3:
-            return list(zero.fp16_groups)
-        return list(zero.bit16_groups if hasattr(zero, "bit16_groups") else zero.bf16_groups)
-
-    def _flats(self) -> list[Tensor]:
-        """This process's partition of each such group, in the precision in which weights are kept."""
-        zero = self._zero()
-        if self.stage == 3:
-            return list(zero.fp32_partitioned_groups_flat)
-        return list(
-            zero.single_partition_of_fp32_groups
-            if hasattr(zero, "single_partition_of_fp32_groups")
-            else zero.fp32_groups_flat_partition
-        )
-
-    def _groups(self) -> list[dict[str, Any]]:
-        inner, named = self._inner(), held.names(self.module())
-        groups = self._divided() if self.stage < 3 else [g["params"] for g in self._zero().trainable_param_groups]
-        return [
-            {**group, "params": [named[id(parameter)] for parameter in parameters]}
-            for group, parameters in zip(inner.param_groups, groups, strict=True)
-        ]
-
-    def _whole(self) -> dict[str, Tensor]:
+    def _whole(self, layout: DeepSpeedLayout) -> dict[str, Tensor]:
         """Buffers, and what is not trained: every process has all of it."""
-        divided = {id(parameter) for group in self._divided() for parameter in group}
+        divided = {id(parameter) for group in layout.divided() for parameter in group}
         tensors = held.tensors(self.module())
         return {name: tensor for name, tensor in tensors.items() if id(tensor) not in divided}
-
-    def _spread(self) -> None:
-        """Have the weights that compute follow those that are kept."""
-        zero = self._zero()
-        if self.stage < 3:
-            zero.update_lp_params()
-            return
-        zero.checkpoint_event_prologue()
-        for kept, computing, parts in zip(
-            zero.fp32_partitioned_groups_flat,
-            zero.fp16_partitioned_groups_flat,
-            zero.fp16_partitioned_groups,
-            strict=True,
-        ):
-            computing.copy_(kept)
-            for part, values in zip(parts, zero.unflatten(computing, parts), strict=True):
-                part.data = values.data
-        zero.checkpoint_event_epilogue()
-
-    def _zero(self) -> Any:
-        """DeepSpeed's optimizer around the one of the config."""
-        return self.deepspeed_engine.optimizer
-
-    def _inner(self) -> Any:
-        """The optimizer of the config, over flat partitions."""
-        return self._zero().optimizer

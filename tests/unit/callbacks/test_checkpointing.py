@@ -7,7 +7,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from pipeline.callbacks.checkpointing import Checkpoints
+from pipeline.callbacks.checkpointing import Checkpoints, CheckpointSettings
+from pipeline.callbacks.step_vote import StepVote
 from pipeline.distributed.checkpoint import directory as checkpoint
 
 
@@ -27,9 +28,7 @@ def finished(callback: Checkpoints, step: int) -> Path:
 @pytest.fixture
 def keeper(tmp_path: Path) -> Checkpoints:
     """Keeps one."""
-    callback = Checkpoints(keep_last=1)
-    callback.directory = tmp_path / "run" / "checkpoints"
-    return callback
+    return Checkpoints(CheckpointSettings(keep_last=1), StepVote(), tmp_path / "run" / "checkpoints")
 
 
 def test_an_older_one_that_cannot_be_removed_does_not_make_the_new_one_unsaved(

@@ -17,7 +17,7 @@ from pipeline.training.trainer import _time_limit
 def trainer(accumulate_grad_batches: int = 1) -> Any:
     made = Mock(spec=pl.Trainer, should_stop=False, loggers=[], global_step=0)
     made.strategy = SimpleNamespace(broadcast=lambda value: value)
-    made.accumulate_grad_batches = accumulate_grad_batches
+    made.accumulate_grad_batches, made.train_dataloader = accumulate_grad_batches, None
     return made
 
 
@@ -75,6 +75,6 @@ def test_a_validation_and_its_pictures_do_not_count(monkeypatch: pytest.MonkeyPa
     monitor.on_validation_end(run, Mock(spec=pl.LightningModule))
     clock[0] = 9.0  # other callbacks drew and saved
     assert monitor.state_dict()["seconds"] == 1.0
-    monitor.leave.on_validation_end(run, Mock(spec=pl.LightningModule))
+    monitor.on_train_batch_start(run, Mock(spec=pl.LightningModule), None, 1)
     clock[0] = 9.5
     assert monitor.trained() == 1.5

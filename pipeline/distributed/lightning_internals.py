@@ -1,10 +1,60 @@
-"""Where Lightning's loops go on counting: at the end of an epoch, and with other micro-batches a step."""
+"""All that reaches behind the public interface of Lightning 2.6: its loops, their counts, its checkpoint connector.
+
+tests/unit/distributed/test_lightning_internals.py looks for each attribute that is used here.
+"""
 
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.loops.fit_loop import _FitLoop
 
 COUNTS = ("ready", "started", "processed", "completed")
+
+
+class WholeFitLoop(_FitLoop):
+    """Training that begins and ends even where no step is left: a stop may have left the last validation to do."""
+
+    skip = False
+
+
+def train_whole(trainer: pl.Trainer) -> None:
+    """Give the trainer a `WholeFitLoop`, with the loop over batches that it has."""
+    before = trainer.fit_loop
+    trainer.fit_loop = WholeFitLoop(trainer, before.min_epochs, before.max_epochs)
+    trainer.fit_loop.epoch_loop = before.epoch_loop
+
+
+def accumulates(trainer: pl.Trainer) -> bool:
+    """Whether the optimizer does not step after this micro-batch."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def validation_comes(trainer: pl.Trainer) -> bool:
+    """Whether a validation comes after this step, before the next."""
+    loop: Any = trainer.fit_loop
+    return bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
+
+
+def validate(trainer: pl.Trainer) -> None:
+    """Run a validation where none is due."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop.restarting = False  # a loaded loop would count the batches of an earlier validation as read
+    trainer.validating = True
+    loop.run()
+    loop._has_run = False  # or an epoch that is taken up at its end would wait for ever for another one
+    trainer.training = True
+
+
+def validates_by_the_clock(trainer: pl.Trainer) -> bool:
+    """Whether `val_check_interval` is a time."""
+    return trainer._val_check_time_interval is not None  # type: ignore[attr-defined]
+
+
+def plain_state(trainer: pl.Trainer) -> dict[str, Any]:
+    """Loops, callbacks, schedule and what the task adds: a checkpoint of Lightning without its tensors."""
+    state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    del state["state_dict"], state["optimizer_states"]
+    return state
 
 
 def turn_page(trainer: pl.Trainer) -> None:

@@ -1,0 +1,83 @@
+"""A training of one step, for the tests of the guard."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+from pipeline.callbacks.checkpointing import Checkpoints, CheckpointSettings
+from pipeline.callbacks.nonfinite_guard import Guard, GuardSettings
+from pipeline.callbacks.step_vote import StepVote
+from pipeline.distributed.strategies.zero import ZeRO
+
+
+class Seen:
+    """A metric that counts the tokens read."""
+
+    def __init__(self) -> None:
+        self.tokens = torch.tensor(10)
+
+    @property
+    def metric_state(self) -> dict[str, torch.Tensor]:
+        return {"tokens": self.tokens}
+
+
+class Task(pl.LightningModule):
+    """A task of two parameters whose gradients are 3 and 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Parameter(torch.tensor(0.0)), nn.Parameter(torch.tensor(0.0))
+        self.one.grad, self.two.grad = torch.tensor(3.0), torch.tensor(4.0)
+        self.carried: dict[int, Any] = {0: "before"}
+        self.seen = Seen()
+
+    def measure_gradient(self) -> torch.Tensor:
+        return torch.stack([self.one.grad, self.two.grad]).norm()
+
+
+class Zero(ZeRO):
+    """DeepSpeed's strategy without DeepSpeed."""
+
+    dropped_step = False  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.refusals = 0
+
+    def refuse_step(self, module: Any, scaled: bool) -> None:
+        self.refusals += 1
+
+
+def trainer(**changed: Any) -> Any:
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.5}, {"lr": 0.25}])
+    found = Mock(spec=pl.Trainer, accumulate_grad_batches=1, world_size=1, global_step=0, precision="32-true")
+    found.configure_mock(loggers=[], is_global_zero=True, optimizers=[optimizer], callbacks=[], strategy=object())
+    found.precision_plugin = SimpleNamespace()
+    found.fit_loop = SimpleNamespace(_should_accumulate=lambda: False)
+    found.configure_mock(**changed)
+    return found
+
+
+def make_guard(directory: Path = Path("checkpoints"), **settings: Any) -> Guard:
+    """A guard with a vote and checkpoints of its own."""
+    vote = StepVote()
+    return Guard(GuardSettings(**settings), vote, Checkpoints(CheckpointSettings(), vote, directory))
+
+
+def step(guard: Guard, run: Any, task: Task, *losses: float, ids: tuple[int, ...] = (7, 8)) -> bool:
+    """One optimizer step of micro-batches with these losses; return whether it was taken."""
+    for index, loss in enumerate(losses):
+        guard.on_train_batch_start(run, task, SimpleNamespace(ids=torch.tensor(ids)), index)
+        task.carried = {0: f"after {loss}"}
+        task.seen.tokens += 5  # in place
+        guard.on_before_backward(run, task, torch.tensor(loss))
+    guard.on_before_optimizer_step(run, task, None)
+    kept = task.one.grad is not None
+    run.global_step += 1
+    for index, _ in enumerate(losses):
+        guard.on_train_batch_end(run, task, None, None, index)
+    return kept

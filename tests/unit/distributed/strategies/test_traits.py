@@ -1,0 +1,40 @@
+"""Training asks every strategy the same questions."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.distributed.strategies.data_parallel import DataParallel
+from pipeline.distributed.strategies.fully_sharded import FullySharded
+from pipeline.distributed.strategies.traits import StrategyTraits, traits
+from pipeline.distributed.strategies.zero import ZeRO
+
+
+@pytest.mark.parametrize(
+    ("strategy", "divides_model", "owns_gradients"),
+    [(DataParallel, False, False), (FullySharded, True, False), (ZeRO, True, True)],
+)
+def test_a_strategy_answers_for_itself(
+    strategy: type[StrategyTraits], divides_model: bool, owns_gradients: bool
+) -> None:
+    assert (strategy.divides_model, strategy.owns_gradients) == (divides_model, owns_gradients)
+
+
+def test_one_of_lightnings_own_keeps_the_whole_model() -> None:
+    found = traits(SimpleNamespace(strategy=object()))
+    assert (found.divides_model, found.owns_gradients, found.dropped_step) == (False, False, False)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_refused_step_changes_nothing(scaled: bool) -> None:
+    module = nn.Linear(2, 1)
+    module.weight.grad = torch.ones(1, 2)
+    StrategyTraits().refuse_step(module, scaled)
+    assert module.bias.grad is None
+    if scaled:  # the scaler finds infinite gradients and skips the step
+        assert module.weight.grad.tolist() == [[math.inf, math.inf]]
+    else:
+        assert module.weight.grad is None

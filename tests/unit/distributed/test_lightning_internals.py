@@ -1,0 +1,65 @@
+"""What is used of Lightning behind its public interface is there, in the versions that pyproject.toml allows."""
+
+import inspect
+from typing import Any
+
+import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
+
+from pipeline.distributed import lightning_internals
+
+VERSIONS = "lightning 2.6.1 and 2.6.4 to 2.6.6"
+
+
+@pytest.fixture
+def trainer() -> Trainer:
+    return Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, max_steps=7, max_epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (_FitLoop, "_should_accumulate"),
+        (_FitLoop, "skip"),
+        (_FitLoop, "done"),
+        (_FitLoop, "restarted_mid_epoch"),
+        (_TrainingEpochLoop, "_should_check_val_fx"),
+        (_EvaluationLoop, "run"),
+        (_CheckpointConnector, "dump_checkpoint"),
+    ],
+)
+def test_a_method_of_its_loops_is_there(owner: type, name: str) -> None:
+    assert hasattr(owner, name), (
+        f"{owner.__name__}.{name} is in {VERSIONS}: see pipeline/distributed/lightning_internals.py"
+    )
+
+
+def test_attributes_of_its_trainer_and_loops_are_there(trainer: Trainer) -> None:
+    loop: Any = trainer.fit_loop
+    assert trainer._val_check_time_interval is None  # type: ignore[attr-defined]
+    assert isinstance(trainer._checkpoint_connector, _CheckpointConnector)
+    assert loop._data_fetcher is None
+    assert loop.epoch_loop.val_loop._has_run is False
+    assert loop.epoch_loop.val_loop.restarting is False
+    assert {"total", "current"} <= vars(loop.epoch_loop.batch_progress).keys()
+    assert {"total", "current"} <= vars(loop.epoch_progress).keys()
+    for name in lightning_internals.COUNTS:
+        assert getattr(loop.epoch_loop.batch_progress.total, name) == 0
+
+
+def test_its_fully_sharded_strategy_takes_the_size_of_the_mesh_from_one_attribute() -> None:
+    assert "self._data_parallel_size" in inspect.getsource(ModelParallelStrategy.setup_environment)
+
+
+def test_a_loop_that_trains_even_where_no_step_is_left_takes_the_place_of_lightnings(trainer: Trainer) -> None:
+    before = trainer.fit_loop.epoch_loop
+    trainer.fit_loop.epoch_progress.current.processed = 2
+    lightning_internals.train_whole(trainer)
+    assert type(trainer.fit_loop) is lightning_internals.WholeFitLoop
+    assert trainer.fit_loop.epoch_loop is before
+    assert (trainer.max_steps, trainer.max_epochs, trainer.min_epochs, trainer.fit_loop.skip) == (7, 3, None, False)
