@@ -79,7 +79,6 @@ def test_what_is_counted_is_let_go_without_the_garbage_collector() -> None:
     assert left == []
 
 
-@pytest.mark.numeric
 @pytest.mark.timeout(120)
 def test_it_counts_after_this_process_computed_with_several_threads() -> None:
     """Threads of OpenMP are not forked; a child that waits for them waits for ever."""
@@ -93,6 +92,7 @@ def test_it_counts_after_this_process_computed_with_several_threads() -> None:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.numeric
 def test_what_decides_by_values_is_measured_on_one_real_row(tiny_text_dataset: Path) -> None:
     cut = "--data.init_args.cut=documents"
     found, windows = (measured(prepared("lstm", tiny_text_dataset, *more)) for more in ([cut], []))
