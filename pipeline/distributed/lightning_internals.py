@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 COUNTS = ("ready", "started", "processed", "completed")
 
@@ -55,6 +56,11 @@ def plain_state(trainer: pl.Trainer) -> dict[str, Any]:
     state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     del state["state_dict"], state["optimizer_states"]
     return state
+
+
+def set_data_parallel_size(strategy: ModelParallelStrategy, size: int) -> None:
+    """Set the size of the mesh's first dimension, which is known once the environment says how many processes there are."""
+    strategy._data_parallel_size = size
 
 
 def turn_page(trainer: pl.Trainer) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from pipeline.distributed.checkpoint import local_state
 from pipeline.distributed.checkpoint.shards import Pieces
+from pipeline.distributed.lightning_internals import set_data_parallel_size
 from pipeline.distributed.strategies.sharded import DTYPES, Sharded
 
 STEPS = ("training_step", "validation_step", "test_step")  # what runs the module besides its forward
@@ -34,7 +35,7 @@ class FullySharded(Sharded, ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Connect the processes; all of them share one mesh."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        set_data_parallel_size(self, self.num_nodes * self.num_processes)
         super().setup_environment()
 
     def setup(self, trainer: pl.Trainer) -> None:

@@ -1,0 +1,31 @@
+"""Runs that every test of this folder spoils in its own way, each in a copy."""
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Fit = Callable[..., int]
+State = Callable[[str], dict[str, Any]]
+Apart = Callable[[Callable[[], int]], int]
+OFTEN = ["checkpoints.every_steps", 1, "checkpoints.background", "false"]
+
+
+@pytest.fixture(scope="package")
+def home(fit_in: Callable[[Path], Fit], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the runs `straight` (14 steps) and `stopped` (at step 8)."""
+    home = tmp_path_factory.mktemp("spoiling")
+    fit = fit_in(home)
+    assert fit("straight", *OFTEN) == 0
+    assert fit("stopped", *OFTEN, die=(signal.SIGTERM, 7)) == 75
+    return home
+
+
+@pytest.fixture(autouse=True)
+def _copy(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test works on a copy of these runs."""
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
