@@ -59,7 +59,7 @@ def plain_state(trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def set_data_parallel_size(strategy: ModelParallelStrategy, size: int) -> None:
-    """Set the size of the mesh's first dimension, which is known once the environment says how many processes there are."""
+    """Set the size of the first dimension of the mesh, known once the environment gives the number of processes."""
     strategy._data_parallel_size = size
 
 
