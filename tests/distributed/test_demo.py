@@ -26,7 +26,13 @@ def test_the_demo_stops_a_run_continues_it_and_compares_both(tmp_path: Path) -> 
         each.mkdir()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HF_", "XDG_"))},
-        **{"HOME": str(home), "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        **{
+            "HOME": str(home),
+            "TMPDIR": str(temporary),
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "MPLCONFIGDIR": str(tmp_path),
+        },
     }
     ran = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=scaled(250))
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -18,13 +18,13 @@ Fit = Callable[..., int]
 @pytest.fixture
 def _quarters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step takes a quarter of a second, however fast the machine is."""
-    clock, begin = [0.0], Monitor.on_train_batch_start
+    clock, end = [0.0], Monitor.on_train_batch_end
 
     def tick(self: Monitor, *given: Any) -> None:
         clock[0] += 0.25
-        begin(self, *given)
+        end(self, *given)
 
-    monkeypatch.setattr(Monitor, "on_train_batch_start", tick)
+    monkeypatch.setattr(Monitor, "on_train_batch_end", tick)
     monkeypatch.setattr("pipeline.callbacks.train_metrics.time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
 
