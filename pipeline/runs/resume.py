@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.launch import world_size
@@ -46,11 +47,11 @@ def begin(run: Run, cli: Any) -> Start:
     if run.record.get("dataset", {}).get("stamp") != dataset.stamp:
         dataset.verify()  # reads all of it: not at each start of a run
     kept = kept_config(cli)
-    linked = _check(cli)
+    facts = _check(cli)
     if config.resume == "never" and (aside := run.put_aside()):
         print(f"run {run.name}: starting anew; the run of that name is now {aside}", flush=True)
     if run.record.get("attempts"):
-        _compare(run, kept, dataset, linked)
+        _compare(run, kept, dataset, facts)
         run.record["dataset"]["stamp"] = dataset.stamp
     elif checkpoint.newest_first(run.checkpoints):
         raise CheckpointError(
@@ -58,7 +59,7 @@ def begin(run: Run, cli: Any) -> Start:
             "them aside"
         )
     else:  # a run that never began an attempt has nothing to lose
-        run.create(linked=linked, dataset=_describe(dataset))
+        run.create(linked=facts.known(), dataset=_describe(dataset))
     checkpoint.clear_partial(run.checkpoints)
     start = _choose(run, kept)
     if not start.finished:
@@ -75,8 +76,8 @@ def kept_config(cli: Any) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in ("config", "run", "resume", "sweep")}
 
 
-def _check(cli: Any) -> dict[str, Any]:
-    """What the data tells the model.
+def _check(cli: Any) -> DataFacts:
+    """Return what the data decides about the model.
 
     Raises:
         ConfigError: before anything is written, where the model cannot be or the dataset has too little.
@@ -86,7 +87,8 @@ def _check(cli: Any) -> dict[str, Any]:
     data.samples("validation")
     if not data.steps_per_epoch:
         raise ConfigError(f"the training split of {data.dataset.path} is empty: prepare more")
-    return dict(data.linked)
+    facts: DataFacts = data.facts
+    return facts
 
 
 def _choose(run: Run, config: dict[str, Any]) -> Start:
@@ -118,8 +120,8 @@ def is_over(run: Run, config: dict[str, Any]) -> bool:
     return all(before[limit] == config["trainer"][limit] for limit in LIMITS)
 
 
-def _compare(run: Run, config: dict[str, Any], dataset: Dataset, linked: dict[str, Any]) -> None:
-    for name, size in linked.items():
+def _compare(run: Run, config: dict[str, Any], dataset: Dataset, facts: DataFacts) -> None:
+    for name, size in facts.known().items():
         if (before := run.record["linked"].get(name)) != size:
             raise CheckpointError(
                 f"run {run.name} was made for {name}={before}, dataset {dataset.path} and its settings give {size}: "
