@@ -50,6 +50,11 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
     return len(parts) if "," in str(devices) else int(parts[0])
 
 
+def forks(trainer: Mapping[str, Any]) -> bool:
+    """Whether this process forks those that train, rather than being one of them."""
+    return not started_elsewhere() and count_processes(trainer) > 1
+
+
 def world_size(trainer: Mapping[str, Any]) -> int:
     """Processes of the whole run, on all nodes."""
     return int(os.environ.get("WORLD_SIZE", count_processes(trainer) * trainer["num_nodes"]))

@@ -1,7 +1,8 @@
 """Where a run continues: which checkpoint, and whether config, dataset and run still belong together."""
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -20,12 +21,21 @@ FREE = ("data.init_args.workers", "data.init_args.per_device_batch_", "data.init
 LIMITS = ("max_steps", "max_epochs", "max_time")  # a finished run goes on when one of them changes
 
 
-class Start(NamedTuple):
-    """How an attempt begins."""
+@dataclass(frozen=True)
+class Start:
+    """How an attempt begins.
+
+    Args:
+        checkpoint: where it continues; None at the first step.
+        step: optimizer steps until there.
+        finished: there is nothing left to do.
+        built: the model, the data and the instantiated config that were checked; None in another process.
+    """
 
     checkpoint: Path | None
     step: int
     finished: bool
+    built: Any = field(default=None, compare=False, repr=False)
 
 
 def begin(run: Run, cli: Any) -> Start:
@@ -47,7 +57,8 @@ def begin(run: Run, cli: Any) -> Start:
     if run.record.get("dataset", {}).get("stamp") != dataset.stamp:
         dataset.verify()  # reads all of it: not at each start of a run
     kept = kept_config(cli)
-    facts = _check(cli)
+    built = _check(cli)
+    facts = built[1].facts
     if config.resume == "never" and (aside := run.put_aside()):
         print(f"run {run.name}: starting anew; the run of that name is now {aside}", flush=True)
     if run.record.get("attempts"):
@@ -67,7 +78,7 @@ def begin(run: Run, cli: Any) -> Start:
         for name, file in dataset.tokenizers.items():
             record.write_text(run.path, name, file.read_text(encoding="utf-8"))
         run.begin_attempt(world_size(vars(config.trainer)), start.step)
-    return start
+    return replace(start, built=built)
 
 
 def kept_config(cli: Any) -> dict[str, Any]:
@@ -76,19 +87,18 @@ def kept_config(cli: Any) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in ("config", "run", "resume", "sweep")}
 
 
-def _check(cli: Any) -> DataFacts:
-    """Return what the data decides about the model.
+def _check(cli: Any) -> tuple[Any, Any, Any]:
+    """Return the model, the data and the instantiated config, where they fit together.
 
     Raises:
         ConfigError: before anything is written, where the model cannot be or the dataset has too little.
     """
-    model, data, _ = cli.build()
+    model, data, config = cli.build()
     model.check_optimizer()
     data.samples("validation")
     if not data.steps_per_epoch:
         raise ConfigError(f"the training split of {data.dataset.path} is empty: prepare more")
-    facts: DataFacts = data.facts
-    return facts
+    return model, data, config
 
 
 def _choose(run: Run, config: dict[str, Any]) -> Start:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -21,7 +22,6 @@ from pipeline.dataset.facts import DataFacts
 from pipeline.distributed import launch
 from pipeline.errors import ConfigError, UserError
 from pipeline.runs import options
-from pipeline.runs.load import build_model, with_facts
 from pipeline.runs.record import CONFIG, is_run, read_config
 from pipeline.runs.run import directory_of, find_run
 from pipeline.tracking.settings import Tracking
@@ -103,13 +103,14 @@ class CommandLine(LightningCLI):
         except Exception as error:  # what a constructor raised, and what jsonargparse makes of it
             raise own(error) or ConfigError(plainly(str(error))) from error
         model, data = self.config_init.model, self.config_init.data
-        model.build = partial(self._build_model, data.facts)
+        model.build = partial(self._build_model, data)
         return model, data, self.config_init
 
-    def _build_model(self, facts: DataFacts) -> Any:
+    def _build_model(self, data: LightningDataModule) -> Any:
+        """Instantiate the model once more, from the same parsed config and data, with weights of the run's seed."""
         torch.manual_seed(int(self.config.seed_everything))
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))["model"]
-        return build_model(with_facts(config, facts))
+        parts = Namespace(data=data, model=self.config.model)  # type: ignore[no-untyped-call]
+        return self.parser.instantiate(parts, instantiate_groups=False).model
 
 
 def parse(arguments: list[str]) -> CommandLine:

@@ -6,6 +6,7 @@ to fit together.
 
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def fit(cli: CommandLine, run: Run) -> int:
         start = _begin(cli, run, held)
         if start.finished:
             return 0
+        if launch.forks(vars(cli.config.trainer)):
+            start = replace(start, built=None)  # each process builds its own
         if launch.rank():
             return _start(cli, lambda: _fit(cli, run, start))
         try:
@@ -89,7 +92,7 @@ def _begin(cli: CommandLine, run: Run, held: ExitStack) -> Start:
 def _start(cli: CommandLine, work: Any) -> int:
     """Do the work in this process, or in as many forks as the config has devices."""
     processes = launch.count_processes(vars(cli.config.trainer))
-    if processes > 1 and not launch.started_elsewhere():
+    if launch.forks(vars(cli.config.trainer)):
         code = launch.fork(processes)
         if code is not None:
             return code
@@ -100,7 +103,7 @@ def _start(cli: CommandLine, work: Any) -> int:
 
 
 def _fit(cli: CommandLine, run: Run, start: Start) -> None:
-    model, data, config = cli.build()
+    model, data, config = start.built or cli.build()
     trainer = make_trainer(config, run, model, data, start)
     code = 1
     try:
