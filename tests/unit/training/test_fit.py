@@ -24,7 +24,7 @@ def words(tiny_text_dataset: Path) -> list[str]:
     return [f"--config={CONFIG}", *(f"--{key}={value}" for key, value in keys.items())]
 
 
-@pytest.mark.parametrize("devices", [1])
+@pytest.mark.parametrize("devices", [1, 2])
 def test_each_process_that_trains_builds_once(
     words: list[str], devices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
