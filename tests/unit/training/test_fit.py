@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pipeline.cli import main
-from pipeline.data.text import TextDataModule
-from pipeline.models.lstm import LSTMLanguageModel
+from pipeline.data.module import PlannedDataModule
 from pipeline.runs.load import build_model, with_facts
+from pipeline.tasks.task import Task
 from pipeline.training.config import CommandLine, parse
 
 CONFIG = Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml"
@@ -40,10 +40,9 @@ def test_each_process_that_trains_builds_once(
                 print(os.getpid(), kind.__name__, file=file)
             straight(self, *arguments, **named)
 
-        construct.__wrapped__ = straight  # type: ignore[attr-defined]  # the parser reads the signature
         monkeypatch.setattr(kind, "__init__", construct)
 
-    for kind in (LSTMLanguageModel, TextDataModule, CommandLine):
+    for kind in (Task, PlannedDataModule, CommandLine):
         counted(kind)
     assert main(["fit", *words, "--run=one", f"--trainer.devices={devices}"]) == 0
     made = Counter(tuple(line.split()) for line in log.read_text().splitlines())
@@ -51,8 +50,8 @@ def test_each_process_that_trains_builds_once(
     for (process, name), times in made.items():
         found.setdefault(process, {})[name] = times
     first = found.pop(str(os.getpid()))
-    trains = {"LSTMLanguageModel": 2, "TextDataModule": 1}  # the shapes, and then the weights
-    checks = {"CommandLine": 1, "TextDataModule": 1, "LSTMLanguageModel": 1}
+    trains = {"Task": 2, "PlannedDataModule": 1}  # the shapes, and then the weights
+    checks = {"CommandLine": 1, "PlannedDataModule": 1, "Task": 1}
     assert first == (checks | trains if devices == 1 else checks)
     assert list(found.values()) == ([] if devices == 1 else [trains] * devices)
 
