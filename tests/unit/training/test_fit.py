@@ -56,6 +56,7 @@ def test_each_process_that_trains_builds_once(
     assert list(found.values()) == ([] if devices == 1 else [trains] * devices)
 
 
+@pytest.mark.numeric
 def test_the_weights_are_those_of_the_resolved_config(words: list[str]) -> None:
     cli = parse(words)
     task, data, _ = cli.build()
