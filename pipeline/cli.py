@@ -1,12 +1,10 @@
 """The command line: `unroll VERB ...`, each verb imported only when it is called."""
 
-import errno
 import importlib
-import os
 import sys
+from functools import partial
 
-from pipeline.distributed import signals, slurm_environment
-from pipeline.errors import TRY_AGAIN, UserError
+from pipeline.distributed import exit_code, signals, slurm_environment
 
 VERBS = {
     "prepare": ("data_prep", "raw text -> dataset: `unroll prepare text SOURCE... --output data/NAME`"),
@@ -80,9 +78,6 @@ TRAINING_HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yam
 
 `unroll {verb} --run NAME` alone uses the config kept in the run."""
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
-CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
@@ -92,33 +87,22 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
-        return complain(f"no verb {verb!r}: one of {', '.join(VERBS)}", 2)
+        return exit_code.complain(f"no verb {verb!r}: one of {', '.join(VERBS)}", 2)
+    return exit_code.of(partial(_run, verb, rest))
+
+
+def _run(verb: str, rest: list[str]) -> int:
     module = VERBS[verb][0]
-    try:
-        if module == "pipeline.commands.fit":
-            if not rest or {"-h", "--help"} & set(rest):
-                print(TRAINING_HELP.format(verb=verb))
-                return 0 if rest else 2
-            signals.install()  # before torch is imported: a signal in those seconds is not lost
-            slurm_environment.adopt()
-            rest = [verb, *rest]
-        if verb in COMPUTING and not {"-h", "--help"} & set(rest):
-            flush_denormals()
-        return int(importlib.import_module(module).main(rest))
-    except UserError as error:
-        return complain(str(error), error.exit_code, error.shared)
-    except signals.Stopped:
-        return TRY_AGAIN
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        return 0
-    except OSError as error:
-        if error.errno not in FULL | CLOSED:
-            raise
-        mend = "make room" if error.errno in FULL else "choose another place, or change its rights"
-        where = f"{error.filename}: " if error.filename else ""
-        return complain(f"{where}{error.strerror}; {mend}, then the same command goes on", 1)
+    if module == "pipeline.commands.fit":
+        if not rest or {"-h", "--help"} & set(rest):
+            print(TRAINING_HELP.format(verb=verb))
+            return 0 if rest else 2
+        signals.install()  # before torch is imported: a signal in those seconds is not lost
+        slurm_environment.adopt()
+        rest = [verb, *rest]
+    if verb in COMPUTING and not {"-h", "--help"} & set(rest):
+        flush_denormals()
+    return int(importlib.import_module(module).main(rest))
 
 
 def flush_denormals() -> None:
@@ -131,13 +115,6 @@ def flush_denormals() -> None:
     import torch
 
     torch.set_flush_denormal(True)  # False, and nothing else happens, on a processor that has no such setting
-
-
-def complain(message: str, exit_code: int, shared: bool = True) -> int:
-    """One line to the user, from one of the processes where all say the same."""
-    if not shared or os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
-        print(f"unroll: error: {' '.join(message.split())}", file=sys.stderr)
-    return exit_code
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from multiprocessing.process import BaseProcess
 
-from pipeline.distributed import signals
+from pipeline.distributed import exit_code, signals
 
 # What every training imports: several seconds, once.
 IMPORTED = ("lightning.pytorch.cli", "pipeline.commands.fit", "pipeline.data.module", "pipeline.tasks.task")
@@ -32,8 +32,7 @@ def start(arguments: Sequence[str]) -> BaseProcess:
 def wait(process: BaseProcess) -> int:
     """Wait until the process ends and return its exit code; 128 + n if signal n killed it, as in a shell."""
     process.join()
-    code = int(process.exitcode or 0)
-    return code if code >= 0 else 128 - code
+    return exit_code.as_shell(process.exitcode or 0)
 
 
 def _run(arguments: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ Legend: B rows, S samples, T positions of a transcript, K masks.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline.data.batch import IGNORE, LabelBatch, PairBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Ids, Slice
 from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
 from pipeline.dataset.codecs.audio import decode
+from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError
@@ -161,10 +163,10 @@ class AudioDataModule(BudgetedDataModule):
         self.augmentation = augmentation
 
     @property
-    def linked(self) -> dict[str, int]:
-        """What a model learns from its data: size of the vocabulary or number of classes, and samples a second."""
-        sizes = {"classes": len(self.labels)} if self.labels else self.dataset.linked
-        return {**sizes, "rate": self.rate}
+    def facts(self) -> DataFacts:
+        """Size of the vocabulary or number of classes, and samples per second."""
+        sizes = DataFacts(classes=len(self.labels)) if self.labels else self.dataset.facts
+        return replace(sizes, rate=self.rate)
 
     @property
     def labels(self) -> list[str]:

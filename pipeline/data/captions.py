@@ -7,6 +7,7 @@ Legend: B rows, S pixels of a side, T positions of a caption, P regions.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.data.batch import IGNORE, PairBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Ids, Slice
 from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
 from pipeline.dataset.codecs.image import ImageError, View, load, pixels, square
+from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError, SampleError
@@ -150,9 +152,9 @@ class ImageCaptionDataModule(BudgetedDataModule):
         self.views = Views(smallest_crop, flip, seed)
 
     @property
-    def linked(self) -> dict[str, int]:
-        """What a model learns from its data."""
-        return super().linked | {"image_size": self.image_size}
+    def facts(self) -> DataFacts:
+        """Size of the vocabulary, and of an image."""
+        return replace(super().facts, image_size=self.image_size)
 
     def samples(self, name: str) -> CaptionedImages:
         """The captions of the split `name`."""

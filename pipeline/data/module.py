@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipeline.data.batch_plan import Ids, MicroBatches, Plan, Share, Slice
+from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.lightning_internals import validates_by_the_clock
 from pipeline.distributed.signals import end_workers_at_exit, ignore_signals
@@ -82,9 +83,9 @@ class PlannedDataModule(lightning.LightningDataModule):
         return samples.__getitems__(Slice(ids, samples.predictions(ids), 0, 0, 0))
 
     @property
-    def linked(self) -> dict[str, Any]:
-        """What a model learns from its data."""
-        return self.dataset.linked
+    def facts(self) -> DataFacts:
+        """What the data decides about a model."""
+        return self.dataset.facts
 
     def illustrate(self, source: tuple[torch.Tensor, ...]) -> list[dict[str, Any]]:
         """What is logged of each row of a batch's `source` beside its name: a sound, for example."""

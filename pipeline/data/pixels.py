@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.data.batch import IGNORE, LabelBatch, TokenBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
 from pipeline.data.module import PlannedDataModule
+from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError, DataError
@@ -159,10 +160,10 @@ class PixelDataModule(PlannedDataModule):
         return list(self.about["labels"])
 
     @property
-    def linked(self) -> dict[str, int]:
-        """What a model learns from its data: levels, opening and labels as a vocabulary, and the shape of an image."""
+    def facts(self) -> DataFacts:
+        """Levels, opening and labels as a vocabulary, and the shape of an image."""
         shape = {name: self.about[name] for name in ("levels", "rows", "columns", "channels")}
-        return {"vocab_size": shape["levels"] + 1 + len(self.labels) * self.opened, **shape}
+        return DataFacts(shape["levels"] + 1 + len(self.labels) * self.opened, **shape)
 
     def samples(self, name: str) -> Any:
         """The images of the split `name`."""
@@ -217,9 +218,9 @@ class PixelLabelDataModule(PixelDataModule):
             self.order = np.random.default_rng(permutation).permutation(self.positions)
 
     @property
-    def linked(self) -> dict[str, int]:
-        """What a model learns from its data: the number of classes."""
-        return {"classes": len(self.labels)}
+    def facts(self) -> DataFacts:
+        """The number of classes."""
+        return DataFacts(classes=len(self.labels))
 
     def samples(self, name: str) -> Labelled:
         """The images of the split `name`."""

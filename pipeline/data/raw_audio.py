@@ -15,6 +15,7 @@ from jaxtyping import Int64
 
 from pipeline.data.text import TextDataModule
 from pipeline.dataset.codecs.audio import END, FIRST_LABEL, compress, decode
+from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError
 
@@ -105,10 +106,9 @@ class WaveDataModule(TextDataModule):
         return END
 
     @property
-    def linked(self) -> dict[str, int]:
-        """What a model learns from its data: levels, end mark and labels as a vocabulary, and samples a second."""
-        audio = self.dataset.manifest["audio"]
-        return {"vocab_size": FIRST_LABEL + len(self._classes or {}), "rate": audio["rate"]}
+    def facts(self) -> DataFacts:
+        """Levels, end mark and labels as a vocabulary, and samples per second."""
+        return DataFacts(FIRST_LABEL + len(self._classes or {}), rate=self.dataset.manifest["audio"]["rate"])
 
     def split(self, name: str) -> WaveSplit:
         """The split `name` as a stream of levels."""

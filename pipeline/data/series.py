@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pipeline.data.batch import SeriesBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
 from pipeline.data.module import PlannedDataModule
+from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.series import SeriesSplit
 from pipeline.errors import ConfigError
@@ -130,10 +131,10 @@ class SeriesDataModule(PlannedDataModule):
         self._windows: dict[str, SeriesWindows] = {}  # placing them is done once
 
     @property
-    def linked(self) -> dict[str, int]:
-        """What a model learns from its data."""
+    def facts(self) -> DataFacts:
+        """Steps of a window, and the number of covariates."""
         covariates = len(self.dataset.manifest["series"]["covariates"])
-        return {"context": self.context, "horizon": self.horizon, "covariates": covariates}
+        return DataFacts(context=self.context, horizon=self.horizon, covariates=covariates)
 
     def samples(self, name: str) -> SeriesWindows:
         """The windows of the split `name`.

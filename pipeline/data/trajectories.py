@@ -5,7 +5,6 @@ Legend: B rows, T positions, N samples, S steps of all episodes.
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ import torch
 from pipeline.data.batch import TrajectoryBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
 from pipeline.data.module import PlannedDataModule
+from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.trajectories import TrajectorySplit, no_action
 from pipeline.errors import ConfigError
@@ -116,9 +116,9 @@ class TrajectoriesDataModule(PlannedDataModule):
         self._samples: dict[str, Stretches] = {}  # placing them is done once
 
     @property
-    def linked(self) -> dict[str, Any]:
-        """What a model learns from its data."""
-        return {"spaces": self.dataset.manifest["trajectories"]["spaces"]}
+    def facts(self) -> DataFacts:
+        """The spaces of the environment."""
+        return DataFacts(spaces=self.dataset.manifest["trajectories"]["spaces"])
 
     def samples(self, name: str) -> Stretches:
         """The samples of the split `name`.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.records import RecordSplit
 from pipeline.dataset.series import SeriesSplit
 from pipeline.dataset.shard import PREPARE
@@ -150,9 +151,10 @@ class Dataset:
         return self.vocabularies.get("source")
 
     @property
-    def linked(self) -> dict[str, int]:
-        """What a model learns from its dataset: sizes of vocabularies."""
-        return {f"{PREFIX[side]}vocab_size": vocabulary.size for side, vocabulary in self.vocabularies.items()}
+    def facts(self) -> DataFacts:
+        """What the dataset decides about a model: sizes of vocabularies."""
+        sizes: dict[str, Any] = {f"{PREFIX[side]}vocab_size": each.size for side, each in self.vocabularies.items()}
+        return DataFacts(**sizes)
 
     @property
     def tokenizers(self) -> dict[str, Path]:

@@ -3,16 +3,20 @@
 Where a launcher of the cluster started the processes already (srun, torchrun), nothing is forked.
 """
 
+import atexit
 import ctypes
 import os
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NoReturn
 
-from pipeline.distributed import signals
+from pipeline.distributed import exit_code, signals
 from pipeline.errors import TRY_AGAIN, ConfigError, HangError, LostPeerError
 
 PATIENCE = 30.0  # seconds the others are given when one process has failed
@@ -50,38 +54,61 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
     return len(parts) if "," in str(devices) else int(parts[0])
 
 
+def forks(trainer: Mapping[str, Any]) -> bool:
+    """Whether this process forks those that train, rather than being one of them."""
+    return not started_elsewhere() and count_processes(trainer) > 1
+
+
 def world_size(trainer: Mapping[str, Any]) -> int:
     """Processes of the whole run, on all nodes."""
     return int(os.environ.get("WORLD_SIZE", count_processes(trainer) * trainer["num_nodes"]))
 
 
-def fork(processes: int) -> int | None:
-    """Fork the processes of this node.
+def supervise(processes: int, work: Callable[[], int]) -> int:
+    """Do the work in as many forks of this process, and wait until all have ended.
+
+    Args:
+        processes: of this node.
+        work: done by each of them, whose environment names its rank; returns its exit code.
 
     Returns:
-        None in a child, whose environment then names its rank; in the parent, after all have left, the exit code
-        of the run: that of the process that failed first, and not because another did; else 75 if they stopped,
-        else 0.
+        The exit code of the run: that of the process that failed first, and not because another did; else 75 if they
+        stopped, else 0.
     """
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ["MASTER_PORT"] = str(_free_port())
-    os.environ["NODE_RANK"] = "0"
-    children: dict[int, int] = {}
-    parent = os.getpid()
+    parent, children = os.getpid(), {}
+    place = {"MASTER_ADDR": os.environ.get("MASTER_ADDR", "127.0.0.1"), "MASTER_PORT": str(_free_port())}
     sys.stdout.flush()
     sys.stderr.flush()
     for rank in range(processes):
         child = os.fork()
         if child == 0:
-            _die_with(parent)
-            os.environ["LOCAL_RANK"] = str(rank)
-            signals.install()
-            return None
+            _work_and_exit(parent, {**place, "NODE_RANK": "0", "LOCAL_RANK": str(rank)}, work)
         children[child] = rank
-    return _supervise(children)
+    return _wait(children)
 
 
-def _supervise(children: dict[int, int]) -> int:
+def _work_and_exit(parent: int, environment: Mapping[str, str], work: Callable[[], int]) -> NoReturn:
+    """End this process with the exit code of its work, as the interpreter would end it."""
+    code = 1
+    try:
+        _die_with(parent)
+        os.environ |= environment
+        signals.install()
+        atexit._clear()  # what the parent registered is the parent's to do
+        atexit.register(signals.end_workers)
+        code = exit_code.of(work)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(BaseException):  # whatever happens, this process does not run the code of its parent
+            threading._shutdown()  # type: ignore[attr-defined]  # threads may still be writing
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(children: dict[int, int]) -> int:
     forwarded, deadline = False, 0.0
     codes: list[int] = []
     alive = set(children)
@@ -129,13 +156,7 @@ def _end(children: set[int]) -> None:
 def _ended(alive: set[int]) -> dict[int, int]:
     """The exit codes of those that have left since the last look."""
     found = ((child, os.waitpid(child, os.WNOHANG)) for child in alive)
-    return {child: exit_code(status) for child, (gone, status) in found if gone}
-
-
-def exit_code(status: int) -> int:
-    """The exit code a shell would tell: 128 + n for a process that signal n killed."""
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
+    return {child: exit_code.as_shell(os.waitstatus_to_exitcode(status)) for child, (gone, status) in found if gone}
 
 
 def _die_with(parent: int) -> None:

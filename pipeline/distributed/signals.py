@@ -50,10 +50,11 @@ def ignore_signals(worker: int = 0) -> None:
 
 def end_workers_at_exit() -> None:
     """Have loader workers end with this process: they ignore the signal after which Python waits for them."""
-    Finalize(None, _end_workers, exitpriority=0)
+    Finalize(None, end_workers, exitpriority=0)
 
 
-def _end_workers() -> None:
+def end_workers() -> None:
+    """Kill the loader workers of this process."""
     for worker in active_children():
         worker.kill()
 

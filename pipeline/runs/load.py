@@ -1,12 +1,11 @@
 """The model of a run with the weights of one of its checkpoints."""
 
 import importlib
-import inspect
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.dataset.facts import DataFacts
 from pipeline.errors import CheckpointError
 from pipeline.runs import record
 
@@ -65,16 +64,14 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
 def model_config(run: Path) -> dict[str, Any]:
     """Class and arguments of a run's model, with those that its data decided, without files that it began with."""
     config: dict[str, Any] = _without_weights(record.read_config(run)["model"])
-    return tell(config, record.read_record(run)["linked"])
+    return with_facts(config, DataFacts(**record.read_record(run)["linked"]))
 
 
-def tell(config: dict[str, Any], linked: Mapping[str, Any]) -> dict[str, Any]:
-    """Class and arguments of a model, with what its data decided where the class takes it."""
+def with_facts(config: dict[str, Any], facts: DataFacts) -> dict[str, Any]:
+    """Return class and arguments of a model with what its data decides, where the class takes it."""
     module, _, name = config["class_path"].rpartition(".")
-    bases = getattr(importlib.import_module(module), name).__mro__
-    takes = {parameter for base in bases for parameter in inspect.signature(base.__init__).parameters}
-    told = {name: value for name, value in linked.items() if name in takes}
-    return {**config, "init_args": {**(config.get("init_args") or {}), **told}}
+    decided = facts.arguments_of(getattr(importlib.import_module(module), name))
+    return {**config, "init_args": {**(config.get("init_args") or {}), **decided}}
 
 
 def _without_weights(config: Any) -> Any:

@@ -1,10 +1,12 @@
 """Where a run continues: which checkpoint, and whether config, dataset and run still belong together."""
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
+from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.launch import world_size
@@ -19,12 +21,21 @@ FREE = ("data.init_args.workers", "data.init_args.per_device_batch_", "data.init
 LIMITS = ("max_steps", "max_epochs", "max_time")  # a finished run goes on when one of them changes
 
 
-class Start(NamedTuple):
-    """How an attempt begins."""
+@dataclass(frozen=True)
+class Start:
+    """How an attempt begins.
+
+    Args:
+        checkpoint: where it continues; None at the first step.
+        step: optimizer steps until there.
+        finished: there is nothing left to do.
+        built: the model, the data and the instantiated config that were checked; None in another process.
+    """
 
     checkpoint: Path | None
     step: int
     finished: bool
+    built: Any = field(default=None, compare=False, repr=False)
 
 
 def begin(run: Run, cli: Any) -> Start:
@@ -46,11 +57,12 @@ def begin(run: Run, cli: Any) -> Start:
     if run.record.get("dataset", {}).get("stamp") != dataset.stamp:
         dataset.verify()  # reads all of it: not at each start of a run
     kept = kept_config(cli)
-    linked = _check(cli)
+    built = _check(cli)
+    facts = built[1].facts
     if config.resume == "never" and (aside := run.put_aside()):
         print(f"run {run.name}: starting anew; the run of that name is now {aside}", flush=True)
     if run.record.get("attempts"):
-        _compare(run, kept, dataset, linked)
+        _compare(run, kept, dataset, facts)
         run.record["dataset"]["stamp"] = dataset.stamp
     elif checkpoint.newest_first(run.checkpoints):
         raise CheckpointError(
@@ -58,7 +70,7 @@ def begin(run: Run, cli: Any) -> Start:
             "them aside"
         )
     else:  # a run that never began an attempt has nothing to lose
-        run.create(linked=linked, dataset=_describe(dataset))
+        run.create(linked=facts.known(), dataset=_describe(dataset))
     checkpoint.clear_partial(run.checkpoints)
     start = _choose(run, kept)
     if not start.finished:
@@ -66,7 +78,7 @@ def begin(run: Run, cli: Any) -> Start:
         for name, file in dataset.tokenizers.items():
             record.write_text(run.path, name, file.read_text(encoding="utf-8"))
         run.begin_attempt(world_size(vars(config.trainer)), start.step)
-    return start
+    return replace(start, built=built)
 
 
 def kept_config(cli: Any) -> dict[str, Any]:
@@ -75,18 +87,18 @@ def kept_config(cli: Any) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in ("config", "run", "resume", "sweep")}
 
 
-def _check(cli: Any) -> dict[str, Any]:
-    """What the data tells the model.
+def _check(cli: Any) -> tuple[Any, Any, Any]:
+    """Return the model, the data and the instantiated config, where they fit together.
 
     Raises:
         ConfigError: before anything is written, where the model cannot be or the dataset has too little.
     """
-    model, data, _ = cli.build()
+    model, data, config = cli.build()
     model.check_optimizer()
     data.samples("validation")
     if not data.steps_per_epoch:
         raise ConfigError(f"the training split of {data.dataset.path} is empty: prepare more")
-    return dict(data.linked)
+    return model, data, config
 
 
 def _choose(run: Run, config: dict[str, Any]) -> Start:
@@ -118,8 +130,8 @@ def is_over(run: Run, config: dict[str, Any]) -> bool:
     return all(before[limit] == config["trainer"][limit] for limit in LIMITS)
 
 
-def _compare(run: Run, config: dict[str, Any], dataset: Dataset, linked: dict[str, Any]) -> None:
-    for name, size in linked.items():
+def _compare(run: Run, config: dict[str, Any], dataset: Dataset, facts: DataFacts) -> None:
+    for name, size in facts.known().items():
         if (before := run.record["linked"].get(name)) != size:
             raise CheckpointError(
                 f"run {run.name} was made for {name}={before}, dataset {dataset.path} and its settings give {size}: "

@@ -54,10 +54,13 @@ class Run:
 
     Args:
         path: the run's directory; made if it is not there.
+        known: its record, where another process read it already; None reads it when it is needed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, known: dict[str, Any] | None = None) -> None:
         self.path = path
+        if known is not None:
+            self.record = known
 
     @cached_property
     def record(self) -> dict[str, Any]:

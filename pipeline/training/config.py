@@ -2,12 +2,15 @@
 
 import itertools
 import sys
+from dataclasses import fields
 from functools import cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -15,21 +18,15 @@ from pipeline.callbacks.checkpointing import CheckpointSettings
 from pipeline.callbacks.layer_execution import Execution
 from pipeline.callbacks.nonfinite_guard import GuardSettings
 from pipeline.callbacks.watchdog import WatchdogSettings
+from pipeline.dataset.facts import DataFacts
 from pipeline.distributed import launch
 from pipeline.errors import ConfigError, UserError
 from pipeline.runs import options
-from pipeline.runs.load import build_model, tell
 from pipeline.runs.record import CONFIG, is_run, read_config
 from pipeline.runs.run import directory_of, find_run
 from pipeline.tracking.settings import Tracking
 from pipeline.training.config_errors import check_class_paths, check_files, own, plainly
 from pipeline.training.shipped_configs import CONFIGS
-
-# what the data tells the model, where the model asks for it
-LINKED = (
-    *("vocab_size", "source_vocab_size", "image_size", "covariates", "context", "horizon", "classes", "rate"),
-    *("levels", "rows", "columns", "channels", "spaces"),
-)
 
 
 class CommandLine(LightningCLI):
@@ -56,7 +53,7 @@ class CommandLine(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The project's own keys, and what the dataset tells the model."""
+        """Add the project's own keys, and links from what the data decides to the model's arguments."""
         parser.add_argument("--run", type=str | None, default=None, help="name or directory of the run")
         parser.add_argument("--resume", type=str, default="auto", help="auto or never")
         parser.add_argument("--sweep", type=str | None, default=None, help="of W&B, that chooses values")
@@ -65,9 +62,9 @@ class CommandLine(LightningCLI):
         parser.add_class_arguments(WatchdogSettings, "watchdog")
         parser.add_class_arguments(Execution, "execution")
         parser.add_class_arguments(Tracking, "tracking")
-        for name in LINKED:
-            told = partial(_linked, name)
-            parser.link_arguments("data", f"model.init_args.{name}", compute_fn=told, apply_on="instantiate")
+        for fact in fields(DataFacts):
+            value = attrgetter(f"facts.{fact.name}")
+            parser.link_arguments("data", f"model.init_args.{fact.name}", compute_fn=value, apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -106,13 +103,14 @@ class CommandLine(LightningCLI):
         except Exception as error:  # what a constructor raised, and what jsonargparse makes of it
             raise own(error) or ConfigError(plainly(str(error))) from error
         model, data = self.config_init.model, self.config_init.data
-        model.build = partial(self._build_model, data.linked)
+        model.build = partial(self._build_model, data)
         return model, data, self.config_init
 
-    def _build_model(self, linked: dict[str, Any]) -> Any:
+    def _build_model(self, data: LightningDataModule) -> Any:
+        """Instantiate the model once more, from the same parsed config and data, with weights of the run's seed."""
         torch.manual_seed(int(self.config.seed_everything))
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))["model"]
-        return build_model(tell(config, linked))
+        parts = Namespace(data=data, model=self.config.model)  # type: ignore[no-untyped-call]
+        return self.parser.instantiate(parts, instantiate_groups=False).model
 
 
 def parse(arguments: list[str]) -> CommandLine:
@@ -161,7 +159,3 @@ def _print_dropped(lines: tuple[str, ...]) -> None:
     if launch.rank() == 0:
         for line in lines:
             print(f"unroll: {line}", file=sys.stderr, flush=True)
-
-
-def _linked(name: str, data: Any) -> Any:
-    return data.linked.get(name)

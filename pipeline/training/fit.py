@@ -5,7 +5,10 @@ to fit together.
 """
 
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +34,25 @@ def fit(cli: CommandLine, run: Run) -> int:
     check_precision(vars(cli.config.trainer))
     _check_division(cli.config)
     with ExitStack() as held:
-        start = _begin(cli, run, held)
+        run, start = _begin(cli, run, held)
         if start.finished:
             return 0
+        if launch.forks(vars(cli.config.trainer)):
+            start = replace(start, built=None)  # each process builds its own
+        work = partial(_fit, cli, run, start)
         if launch.rank():
-            return _start(cli, lambda: _fit(cli, run, start))
+            return _start(cli, work)
         try:
-            code = _start(cli, lambda: _fit(cli, run, start))
+            code = _start(cli, work)
         except signals.Stopped:
             code = TRY_AGAIN
         except BaseException as error:
-            if run.attempt["pid"] == os.getpid():
-                code = error.exit_code if isinstance(error, UserError) else 1
-                run.end_attempt(f"failed: {describe(error)}", code)
+            run.end_attempt(f"failed: {describe(error)}", error.exit_code if isinstance(error, UserError) else 1)
             raise
-        if run.attempt["pid"] == os.getpid():
-            reason = {0: "finished", TRY_AGAIN: "stopped"}.get(code, f"failed: exit code {code}")
-            run.end_attempt(reason, code)
-            if code == TRY_AGAIN:
-                print(f"run {run.name} stopped and saved; the same command continues it", flush=True)
+        reason = {0: "finished", TRY_AGAIN: "stopped"}.get(code, f"failed: exit code {code}")
+        run.end_attempt(reason, code)
+        if code == TRY_AGAIN:
+            print(f"run {run.name} stopped and saved; the same command continues it", flush=True)
         return code
 
 
@@ -61,7 +64,7 @@ def evaluate(cli: CommandLine, run: Run, verb: str) -> int:
         run: the run.
         verb: the split to measure on, `validate` or `test`.
     """
-    return _start(cli, lambda: _evaluate(cli, run, verb))
+    return _start(cli, partial(_evaluate, cli, run, verb))
 
 
 def _check_division(config: Any) -> None:
@@ -69,38 +72,41 @@ def _check_division(config: Any) -> None:
     Share.of_config(vars(config.data.init_args), launch.world_size(vars(config.trainer)))
 
 
-def _begin(cli: CommandLine, run: Run, held: ExitStack) -> Start:
-    """How the attempt begins, found by the first process and told to those that a launcher started beside it."""
+def _begin(cli: CommandLine, run: Run, held: ExitStack) -> tuple[Run, Start]:
+    """The run and how the attempt begins; the first of the processes that a launcher started finds it for all."""
     if not launch.started_elsewhere():
         held.enter_context(run.lock())
-        return begin(run, cli)
+        return run, begin(run, cli)
+
+    begun: list[Start] = []
 
     def first() -> dict[str, Any]:
         held.enter_context(run.lock(patience=LOCK_PATIENCE))
-        start = begin(run, cli)
+        begun.append(start := begin(run, cli))
         return {"start": (str(start.checkpoint or ""), start.step, start.finished), "record": run.record}
 
     said = rendezvous.share(first, launch.world_size(vars(cli.config.trainer)))
-    run.record = said["record"]
+    if begun:
+        return run, begun[0]
     checkpoint, step, finished = said["start"]
-    return Start(Path(checkpoint) if checkpoint else None, step, finished)
+    return Run(run.path, said["record"]), Start(Path(checkpoint) if checkpoint else None, step, finished)
 
 
-def _start(cli: CommandLine, work: Any) -> int:
-    """Do the work in this process, or in as many forks as the config has devices."""
+def _start(cli: CommandLine, work: Callable[[], None]) -> int:
+    """Do the work in this process, or in as many forks as the config has devices; the exit code."""
     processes = launch.count_processes(vars(cli.config.trainer))
-    if processes > 1 and not launch.started_elsewhere():
-        code = launch.fork(processes)
-        if code is not None:
-            return code
-    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    work()
-    return 0
+
+    def share_processor() -> int:
+        if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+        work()
+        return 0
+
+    return launch.supervise(processes, share_processor) if launch.forks(vars(cli.config.trainer)) else share_processor()
 
 
 def _fit(cli: CommandLine, run: Run, start: Start) -> None:
-    model, data, config = cli.build()
+    model, data, config = start.built or cli.build()
     trainer = make_trainer(config, run, model, data, start)
     code = 1
     try:

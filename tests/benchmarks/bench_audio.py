@@ -107,7 +107,7 @@ def counted(dataset: Path) -> float:
     """Bits a sample of the first-order Markov chain that was counted in training (smoothed as by Kneser and Ney)."""
     data = WaveDataModule(labels=True, dataset=dataset)
     train = data.split("train")
-    model = KneserNey.fit(train.read(0, train.tokens), END, data.linked["vocab_size"], order=2)
+    model = KneserNey.fit(train.read(0, train.tokens), END, data.facts.vocab_size, order=2)
     return measure(model, data.split("test"))["bits_per_byte"]
 
 

@@ -97,7 +97,9 @@ def fit(dataset: Path, folder: Path, options: argparse.Namespace) -> None:
     for task in MODELS:
         rates = []
         for _ in range(options.rounds):
-            model = task(**data.linked, width=256, optimizer=partial(torch.optim.AdamW, lr=1e-3, fused=True))
+            model = task(
+                **data.facts.arguments_of(task), width=256, optimizer=partial(torch.optim.AdamW, lr=1e-3, fused=True)
+            )
             seconds = through_pipeline(model, data, Setting(steps=options.steps, device=options.device), folder)
             rates.append((tokens / seconds, tokens / bare(model, data, options.steps, options.device)))
         ratio = median(ours / theirs for ours, theirs in rates)
@@ -158,7 +160,7 @@ def search(dataset: Path, options: argparse.Namespace) -> None:
     print(f"{'beam of ' + str(WIDTH):24}{'sentences/s':>12}{'plain':>10}{'ratio':>8}")
     for task in MODELS:
         torch.manual_seed(0)
-        model: Any = task(**data.linked, width=256).eval().to(options.device)
+        model: Any = task(**data.facts.arguments_of(task), width=256).eval().to(options.device)
         rates = []
         for _ in range(options.rounds):
             began = now(options.device)

@@ -64,7 +64,7 @@ def bare(data: TrajectoriesDataModule) -> float:
 def rolled(data: TrajectoriesDataModule, episodes: int) -> float:
     """Steps of the environment a second."""
     torch.manual_seed(0)
-    policy = LSTMPolicy(data.linked["spaces"], width=64, depth=1).eval()
+    policy = LSTMPolicy(data.facts.spaces, width=64, depth=1).eval()
     began = time.perf_counter()
     played = play(policy, partial(make, "CartPole-v1", {}), range(episodes), asked=500.0)
     return sum(one.steps for one in played) / (time.perf_counter() - began)

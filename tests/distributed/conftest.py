@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.distributed import exit_code
+
 Fit = Callable[..., int]
 LSTM = "pipeline.models.lstm.LSTMLanguageModel"
 
@@ -64,8 +66,7 @@ def in_a_fork(work: Callable[[], int]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code if code >= 0 else 128 - code
+    return exit_code.as_shell(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def dataset_for(
 def test_an_experiment_builds(name: str, dataset_for: Callable[[str], Path]) -> None:
     cli = parse(["--config", str(ROOT / name), "--data.init_args.dataset", str(dataset_for(name))])
     model, data, _ = cli.build()
-    known = {name: size for name, size in data.linked.items() if hasattr(model, name)}
+    known = {name: size for name, size in data.facts.known().items() if hasattr(model, name)}
     assert known
     assert {name: getattr(model, name) for name in known} == known
     assert sum(parameter.numel() for parameter in model.parameters()) > 0

@@ -5,10 +5,10 @@ forked for it.
 """
 
 import os
-import sys
 import tempfile
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -31,26 +31,22 @@ def measure(gpus: int) -> float:
         return _sum_up(gpus)
     with tempfile.TemporaryDirectory() as folder:
         told, processes = Path(folder) / "rate", max(2, gpus)
-        sys.stderr.flush()
-        code = launch.fork(processes)
-        if code is None:
-            _leave(gpus, processes, told)
+        code = launch.supervise(processes, partial(_write_rate, gpus, processes, told))
         if code or not told.exists():
             raise RuntimeError(f"{processes} processes on this node did not meet: exit code {code}")
         return float(told.read_text())
 
 
-def _leave(gpus: int, processes: int, told: Path) -> None:
-    """What a forked process does; it does not come back."""
-    code = 1
+def _write_rate(gpus: int, processes: int, told: Path) -> int:
+    """Measure in a forked process; the first one writes the rate. Returns the exit code."""
+    os.environ |= {"RANK": os.environ["LOCAL_RANK"], "WORLD_SIZE": str(processes)}
     try:
-        os.environ |= {"RANK": os.environ["LOCAL_RANK"], "WORLD_SIZE": str(processes)}
         rate = _sum_up(gpus)
-        if os.environ["RANK"] == "0":
-            told.write_text(str(rate))
-        code = 0
-    finally:
-        os._exit(code)
+    except Exception:  # the parent reports it
+        return 1
+    if os.environ["RANK"] == "0":
+        told.write_text(str(rate))
+    return 0
 
 
 def _sum_up(gpus: int) -> float:

@@ -21,7 +21,7 @@ from pipeline.commands.fit import quieten
 from pipeline.commands.slurm import submit
 from pipeline.commands.slurm.batch_script import Element
 from pipeline.commands.tournament.entrants import Entrant, Tournament, entrants_of, read
-from pipeline.distributed import signals
+from pipeline.distributed import exit_code, signals
 from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.runs import record, resume
 from pipeline.runs.run import RUNS, Run
@@ -198,5 +198,4 @@ def run(arguments: list[str]) -> int:
             child.send_signal(signal.SIGTERM)
             told = True
         time.sleep(LOOK)
-    code = child.returncode
-    return code if code >= 0 else 128 - code
+    return exit_code.as_shell(child.returncode)

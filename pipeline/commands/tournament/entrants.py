@@ -26,7 +26,7 @@ from pipeline.commands.tournament.budgets import BUDGETS, Cost, steps_within
 from pipeline.commands.tournament.widths import nearest_width
 from pipeline.data.batch_plan import MicroBatches
 from pipeline.errors import ConfigError, UserError
-from pipeline.runs.load import build_model, tell
+from pipeline.runs.load import build_model, with_facts
 from pipeline.training.config import parse
 from pipeline.training.config_errors import meant, own, plainly, read_mapping
 
@@ -150,7 +150,7 @@ def _entrant(tournament: Tournament, name: str, configs: list[str]) -> Entrant:
     data: Any = cli.build()[1]
     model = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))["model"]
     if tournament.parameters is not None:
-        settings[WIDTH] = _width(tournament, tell(model, data.linked))
+        settings[WIDTH] = _width(tournament, with_facts(model, data.facts))
     cli = parse(["--config", *files, *words(settings)])
     cost = _cost(cli, data)
     [(unit, amount)] = tournament.budget.items()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pipeline.callbacks import step_trace
 from pipeline.callbacks.fault_injection import Interrupt
+from pipeline.distributed import exit_code
 from pipeline.distributed.checkpoint import diff as difference
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.errors import TRY_AGAIN, ConfigError
@@ -31,7 +32,7 @@ def start_process(arguments: list[str], said: Path) -> int:
     environment = os.environ | {"WANDB_MODE": "disabled"}
     with said.open("a") as file:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment)
-    return done.returncode if done.returncode >= 0 else 128 - done.returncode
+    return exit_code.as_shell(done.returncode)
 
 
 class Outcome(NamedTuple):

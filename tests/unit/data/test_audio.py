@@ -46,7 +46,7 @@ def test_a_batch_holds_sounds_and_labels(tiny_labels_dataset: Path) -> None:
     assert data.labels == sorted("123A456B789C*0#D")
     assert batch.labels.tolist() == [data.labels.index(samples.split.references(7)[0]), IGNORE]
     assert batch.predictions == 1
-    assert data.linked == {"classes": 16, "rate": 8000}
+    assert data.facts.known() == {"classes": 16, "rate": 8000}
 
 
 @pytest.mark.numeric

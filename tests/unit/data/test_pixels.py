@@ -34,7 +34,7 @@ def test_every_image_is_predicted_once_from_what_opens_it(labels: bool, tiny_pix
     openings = 3 + split.numbers("label") if labels else np.full(split.rows, 2)
     assert np.array_equal(inputs[: split.rows, 0].numpy(), openings)
     assert [batch.predictions for batch in read] == [48 * int((batch.targets[:, 0] != IGNORE).sum()) for batch in read]
-    assert data.linked == {"vocab_size": 3 + 3 * labels, "levels": 2, "rows": 8, "columns": 6, "channels": 1}
+    assert data.facts.known() == {"vocab_size": 3 + 3 * labels, "levels": 2, "rows": 8, "columns": 6, "channels": 1}
 
 
 @pytest.mark.numeric
@@ -50,7 +50,7 @@ def test_a_permutation_is_that_of_its_seed_and_of_all_images(tiny_pixels_dataset
     labels = torch.cat([batch.labels for batch in batches(plain, "test")])
     assert labels[: split.rows].tolist() == split.numbers("label").tolist()
     assert bool((labels[split.rows :] == IGNORE).all())
-    assert plain.linked == {"classes": 3}
+    assert plain.facts.known() == {"classes": 3}
 
 
 @pytest.mark.numeric

@@ -40,7 +40,7 @@ def test_the_stream_is_that_of_the_clips(labelled: bool, tiny_labels_dataset: Pa
         assert first.tolist() == [at for at in [0, *(ends[:-1] + 1)] if start <= at < stop]
     with pytest.raises(IndexError, match="is not inside"):
         split.read(0, split.tokens + 1)
-    assert data.linked == {"vocab_size": 257 + 16 * labelled, "rate": 8000}
+    assert data.facts.known() == {"vocab_size": 257 + 16 * labelled, "rate": 8000}
 
 
 def test_windows_follow_each_other_in_lanes(tiny_labels_dataset: Path) -> None:

@@ -75,7 +75,7 @@ def test_an_evaluation_rolls_over_its_split_in_strides(data: SeriesDataModule) -
 
 
 def test_the_model_learns_lengths_and_covariates_from_the_data(data: SeriesDataModule) -> None:
-    assert data.linked == {"context": 12, "horizon": 4, "covariates": 1}
+    assert data.facts.known() == {"context": 12, "horizon": 4, "covariates": 1}
 
 
 def test_what_cannot_be_is_one_line(tiny_series_dataset: Path, tiny_pairs_dataset: Path) -> None:

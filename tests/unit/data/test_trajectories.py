@@ -68,7 +68,7 @@ def test_an_evaluation_has_each_step_once(tiny_trajectories_dataset: Path, conte
 
 def test_the_model_learns_observations_and_actions_from_the_data(tiny_trajectories_dataset: Path) -> None:
     data = module(tiny_trajectories_dataset)
-    assert data.linked == {"spaces": data.dataset.manifest["trajectories"]["spaces"]}
+    assert data.facts.known() == {"spaces": data.dataset.manifest["trajectories"]["spaces"]}
 
 
 def test_what_cannot_be_is_one_line(tiny_trajectories_dataset: Path, tiny_pairs_dataset: Path) -> None:

@@ -230,7 +230,7 @@ def test_the_checksum_covers_everything_that_is_read(dataset: Dataset, key: str)
 def test_numbers_have_no_vocabulary_and_their_description_counts(dataset: Dataset, key: str) -> None:
     change(dataset, kind=key, splits={}, **{key: {"columns": 2}})
     found = Dataset.open(dataset.path, kind=key)
-    assert found.vocabularies == found.linked == found.tokenizers == {}
+    assert found.vocabularies == found.facts.known() == found.tokenizers == {}
     assert found.source is None
     change(dataset, **{key: {"columns": 3}})
     assert Dataset.open(dataset.path).checksum != found.checksum
@@ -242,7 +242,7 @@ def test_a_source_has_a_vocabulary_of_its_own(dataset: Dataset) -> None:
     change(dataset, source={"tokenizer": described, "vocab_size": 9, "eos": 3})
     found = Dataset.open(dataset.path)
     assert found.source == Vocabulary(dataset.path / "source_tokenizer.json", 9, 3)
-    assert found.linked == {"vocab_size": 257, "source_vocab_size": 9}
+    assert found.facts.known() == {"vocab_size": 257, "source_vocab_size": 9}
     assert found.tokenizers == {
         "tokenizer.json": dataset.path / "tokenizer.json",
         "source_tokenizer.json": dataset.path / "source_tokenizer.json",

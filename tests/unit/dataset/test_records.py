@@ -70,7 +70,7 @@ def test_shards_count_tokens_with_their_end_marks(dataset: Dataset) -> None:
 
 
 def test_a_dataset_tells_the_sizes_of_both_vocabularies(dataset: Dataset) -> None:
-    assert dataset.linked == {"vocab_size": 257, "source_vocab_size": 257}
+    assert dataset.facts.known() == {"vocab_size": 257, "source_vocab_size": 257}
     assert {name: path.name for name, path in dataset.tokenizers.items()} == {
         "tokenizer.json": "tokenizer.json",
         "source_tokenizer.json": "source_tokenizer.json",

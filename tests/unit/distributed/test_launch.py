@@ -1,13 +1,20 @@
 """The exit code of a run is that of the process that failed first, and not because another did."""
 
+import atexit
+import multiprocessing
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from pipeline.distributed.launch import _supervise
+from pipeline.distributed import exit_code, signals
+from pipeline.distributed.launch import supervise
+from pipeline.errors import TRY_AGAIN, ConfigError
 from tests.timeouts import scaled
 
 LOST, HANG, MEMORY = 7, 8, 5
@@ -42,23 +49,108 @@ def die(after: float = 0.0) -> Callable[[], None]:
     ],
 )
 def test_the_cause_decides(works: list[Callable[[], None]], code: int) -> None:
-    children = {}
-    for rank, work in enumerate(works):
-        child = os.fork()
-        if child == 0:
-            work()
-        children[child] = rank
-    assert _supervise(children) == code
+    assert supervise(len(works), by_rank(*works)) == code
+
+
+def by_rank(*works: Callable[[], None]) -> Callable[[], int]:
+    """Work that each process chooses by its rank."""
+
+    def work() -> int:
+        works[int(os.environ["LOCAL_RANK"])]()
+        return 0
+
+    return work
 
 
 def test_who_waits_for_a_killed_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.distributed.launch.GRACE", 0.2)
-    children = {}
-    for rank, work in enumerate([die(), leave(0, 60.0)]):
-        child = os.fork()
-        if child == 0:
-            work()
-        children[child] = rank
     began = time.monotonic()
-    assert _supervise(children) == 128 + signal.SIGKILL
+    assert supervise(2, by_rank(die(), leave(0, 60.0))) == 128 + signal.SIGKILL
     assert time.monotonic() - began < min(scaled(5.0), 50.0)  # and not when the other one leaves
+
+
+def fail(error: BaseException) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "printed"),
+    [
+        (ConfigError("width=0: expected at least 1"), 2, "unroll: error: width=0: expected at least 1\n"),
+        (signals.Stopped(), TRY_AGAIN, ""),
+        (ZeroDivisionError("of a bug"), 1, "Traceback (most recent call last):\n"),
+    ],
+)
+def test_an_error_ends_its_process_as_it_ends_the_command(
+    error: BaseException, code: int, printed: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert supervise(2, by_rank(fail(error), leave(0))) == code
+    assert capfd.readouterr().err.startswith(printed)
+
+
+def test_only_the_parent_runs_what_follows_and_a_child_ends_as_the_interpreter_does(tmp_path: Path) -> None:
+    seen, before = tmp_path / "seen", dict(os.environ)
+
+    def write(word: str) -> None:
+        with seen.open("a") as file:
+            print(os.environ["LOCAL_RANK"], word, file=file)
+
+    def work() -> int:
+        threading.Thread(target=lambda: (time.sleep(0.2), write("thread"))).start()
+        atexit.register(write, "handler")
+        return 3
+
+    atexit.register(write, "handler of the parent")
+    try:
+        assert supervise(2, work) == 3
+    finally:
+        atexit.unregister(write)
+    assert sorted(seen.read_text().splitlines()) == ["0 handler", "0 thread", "1 handler", "1 thread"]
+    assert dict(os.environ) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks up a process in /proc")
+def test_loader_workers_end_with_the_process_that_forked_them(tmp_path: Path) -> None:
+    started = tmp_path / "worker"
+
+    def work() -> int:
+        worker = multiprocessing.get_context("fork").Process(target=sleep_deaf, daemon=True)
+        worker.start()
+        started.write_text(str(worker.pid))
+        return 0
+
+    assert supervise(1, work) == 0
+    stat = Path(f"/proc/{started.read_text()}/stat")
+    assert not stat.exists() or stat.read_text().rsplit(")")[-1].split()[0] == "Z"  # no one may be there to reap it
+
+
+def sleep_deaf() -> None:
+    signals.ignore_signals()
+    time.sleep(600)
+
+
+def test_a_signal_to_the_parent_stops_the_children(tmp_path: Path) -> None:
+    def work() -> int:
+        (tmp_path / os.environ["LOCAL_RANK"]).touch()
+        while signals.requested() is None:
+            time.sleep(0.02)
+        return TRY_AGAIN if signals.requested() == signal.SIGTERM else 1
+
+    def stop() -> None:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    signals.install()
+    try:
+        threading.Thread(target=stop).start()
+        assert supervise(2, work) == TRY_AGAIN
+    finally:
+        signals.forget()
+
+
+def test_the_exit_code_of_a_killed_process_is_that_of_a_shell() -> None:
+    assert [exit_code.as_shell(code) for code in (0, 3, -signal.SIGKILL)] == [0, 3, 137]

@@ -16,6 +16,7 @@ import yaml
 from lightning.pytorch import LightningDataModule
 
 import pipeline.data
+from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.errors import CheckpointError, ConfigError, DataError
@@ -79,7 +80,7 @@ class CLI:
         self.kept = {**CONFIG, **changed}
         self.parser = SimpleNamespace(dump=self.dump)
         self.model = SimpleNamespace(check_optimizer=lambda: self.calls.append("optimizer"))
-        self.data = SimpleNamespace(steps_per_epoch=5, dataset=Dataset.open(dataset), linked={"vocab_size": 257})
+        self.data = SimpleNamespace(steps_per_epoch=5, dataset=Dataset.open(dataset), facts=DataFacts(257))
         self.data.samples = lambda split: self.calls.append(split)
         self.calls: list[str] = []
 
@@ -225,7 +226,7 @@ def test_another_dataset_is_refused(run: Run, dataset: Path, tmp_path: Path) -> 
 def test_data_that_the_model_was_not_made_for_is_refused(run: Run, dataset: Path) -> None:
     begin(run, CLI(dataset))
     cli = CLI(dataset)
-    cli.data.linked = {"vocab_size": 300}
+    cli.data.facts = DataFacts(300)
     with pytest.raises(CheckpointError, match=r"was made for vocab_size=257, .* give 300"):
         begin_again(run, cli)
 

@@ -12,7 +12,6 @@ from pipeline.evaluation.metrics import Confusion
 from pipeline.models.assemblies.keyword_spotters import ConvKeywords, LSTMKeywords, TransformerKeywords
 from pipeline.runs.run import Run
 from pipeline.tasks.classifier import Classifier
-from pipeline.training.config import LINKED
 
 MODELS = {"ConvKeywords": ConvKeywords, "LSTMKeywords": LSTMKeywords, "TransformerKeywords": TransformerKeywords}
 
@@ -80,10 +79,6 @@ def test_confusions_are_counted_where_there_is_a_label() -> None:
     confusion.update(torch.tensor([0, 2, 1, 1]), torch.tensor([0, 1, 1, -100]))
     confusion.update(torch.tensor([2]), torch.tensor([1]))
     assert confusion.compute().tolist() == [[1, 0, 0], [0, 1, 2], [0, 0, 0]]
-
-
-def test_the_command_line_knows_what_the_data_tells() -> None:
-    assert {"classes", "rate"} <= set(LINKED)
 
 
 @pytest.mark.learns

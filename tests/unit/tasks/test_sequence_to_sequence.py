@@ -139,7 +139,7 @@ def test_a_validation_shows_where_its_texts_looked(
 ) -> None:
     data = PairsDataModule(tiny_pairs_dataset)
     torch.manual_seed(1)
-    model = model_class(**data.linked, width=16, depth=1).eval()
+    model = model_class(**data.facts.arguments_of(model_class), width=16, depth=1).eval()
     trainer = SimpleNamespace(datamodule=data)
     model.trainer = trainer  # type: ignore[assignment]
     rows = model.examples(data.tokenizer, 2, 6)

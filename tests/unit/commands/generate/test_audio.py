@@ -30,7 +30,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Open:
     def opened(model_class: Any, dataset: Path) -> tuple[AudioDataModule, Any]:
         torch.manual_seed(1)
         data = AudioDataModule(dataset)
-        model = model_class(**data.linked, width=16, depth=1).eval()
+        model = model_class(**data.facts.arguments_of(model_class), width=16, depth=1).eval()
         (tmp_path / "tokenizer.json").write_bytes(data.dataset.target.file.read_bytes())
         monkeypatch.setattr(
             "pipeline.commands.generate.audio.open_model", lambda name, checkpoint: (tmp_path, model, "cpu")

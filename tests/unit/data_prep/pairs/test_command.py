@@ -71,7 +71,7 @@ def test_words_and_their_sounds_are_grouped(tmp_path: Path) -> None:
         tmp_path / "out", "--train", tmp_path / "words", *apart, "--test-share", 0, "--validation-share", 0
     )
     assert texts(dataset, "train") == [("READ", ["R EH D", "R IY D"]), ("A", ["AH"])]
-    assert dataset.linked == {"vocab_size": 2 + 5, "source_vocab_size": 2 + 4}
+    assert dataset.facts.known() == {"vocab_size": 2 + 5, "source_vocab_size": 2 + 4}
 
 
 @pytest.mark.parametrize("targets", ["one", ["one", "two"]])
