@@ -13,10 +13,11 @@ from pipeline.data.batch import TrajectoryBatch
 from pipeline.models.conv import ConvNet
 from pipeline.models.gru import GRU
 from pipeline.models.linear_recurrence import LinearRecurrence
-from pipeline.models.lstm import LSTM
+from pipeline.models.lstm import LSTM, LSTMLanguageModel
 from pipeline.models.rnn import RNN
 from pipeline.models.transformer import Transformer
 from pipeline.tasks.policy import Playing, Policy
+from pipeline.tasks.recall import Recaller
 
 SPACES: dict[str, Any] = {
     "observation_mean": [1.0, -2.0, 0.0],
@@ -54,6 +55,12 @@ def policy(spaces: dict[str, Any] = SPACES, **options: Any) -> Policy:
 
 def said(task: Policy, given: TrajectoryBatch) -> torch.Tensor:
     return task(given.observations, given.before, given.returns)[0]
+
+
+def test_the_architecture_of_a_task_of_any_network_names_both() -> None:
+    assert policy().architecture == "LSTMPolicy"
+    assert Recaller(GRU(width=8), 5).architecture == "GRURecaller"
+    assert LSTMLanguageModel(5, width=8).architecture == "LSTMLanguageModel"
 
 
 @pytest.mark.numeric
