@@ -1,4 +1,4 @@
-"""Class paths of version 0.1 and where their modules are now: runs, checkpoints and exports of that layout still open.
+"""Class paths of version 0.1 and what replaces them today: runs, checkpoints and exports of that layout still open.
 
 A config that a user gives is not changed: the error for its class path names the new one.
 """
@@ -58,30 +58,71 @@ MOVED: dict[str, str] = {
 """New modules by old ones."""
 RENAMED = {
     "pipeline.evaluation.caption_scores.METEOR": "pipeline.evaluation.caption_scores.METEORWithoutSynonyms",
+    "pipeline.models.encoders.image.PatchTransformer": "pipeline.models.encoders.image.VisionTransformer",
 }
 """New classes by old ones, both in the modules of today."""
+POLICY, FORECASTER = "pipeline.tasks.policy.Policy", "pipeline.tasks.forecaster.Forecaster"
+WAVE_MODEL = "pipeline.tasks.wave_model.WaveModel"
+SPLIT: dict[str, tuple[str, str]] = {
+    "pipeline.models.forecasters.ConvForecaster": (FORECASTER, "pipeline.models.conv.ConvNet"),
+    "pipeline.models.forecasters.GRUForecaster": (FORECASTER, "pipeline.models.gru.GRU"),
+    "pipeline.models.forecasters.LSTMForecaster": (FORECASTER, "pipeline.models.lstm.LSTM"),
+    "pipeline.models.forecasters.LinearRecurrenceForecaster": (
+        FORECASTER,
+        "pipeline.models.linear_recurrence.LinearRecurrence",
+    ),
+    "pipeline.models.forecasters.RNNForecaster": (FORECASTER, "pipeline.models.rnn.RNN"),
+    "pipeline.models.forecasters.TransformerForecaster": (FORECASTER, "pipeline.models.transformer.Transformer"),
+    "pipeline.models.policies.ConvPolicy": (POLICY, "pipeline.models.conv.ConvNet"),
+    "pipeline.models.policies.GRUPolicy": (POLICY, "pipeline.models.gru.GRU"),
+    "pipeline.models.policies.LSTMPolicy": (POLICY, "pipeline.models.lstm.LSTM"),
+    "pipeline.models.policies.LinearRecurrencePolicy": (POLICY, "pipeline.models.linear_recurrence.LinearRecurrence"),
+    "pipeline.models.policies.RNNPolicy": (POLICY, "pipeline.models.rnn.RNN"),
+    "pipeline.models.policies.TransformerPolicy": (POLICY, "pipeline.models.transformer.Transformer"),
+    "pipeline.models.waves.WaveLSTM": (WAVE_MODEL, "pipeline.models.lstm.LSTM"),
+    "pipeline.models.waves.WaveNet": (WAVE_MODEL, "pipeline.models.conv.ConvNet"),
+}
+"""Tasks and networks by the classes that took the arguments of both; all other arguments are the network's."""
+OF_TASK = {
+    *("spaces", "conditioned", "playing", "horizon", "covariates", "saying", "vocab_size", "rate", "head"),
+    *("optimizer", "schedule"),
+}
+"""Arguments of these tasks; none of their networks has one of the same name."""
 DOTTED = re.compile(r"\bpipeline(?:\.\w+)+")
 
 
 def new_path(name: str) -> str | None:
-    """Return the class path of today for one that was moved or renamed; None where nothing changed."""
+    """Return the class path of today for one that was moved, renamed or split; None where nothing changed."""
+    if name in SPLIT:
+        return SPLIT[name][0]
     module, _, attribute = name.rpartition(".")
     path = f"{MOVED[module]}.{attribute}" if module in MOVED else name
     return None if (path := RENAMED.get(path, path)) == name else path
 
 
 def renamed(config: Any) -> Any:
-    """Return a config with the class paths of today."""
-    if isinstance(config, dict):
-        return {key: renamed(value) for key, value in config.items()}
+    """Return a config with the class paths of today, and with the networks of classes that were split."""
     if isinstance(config, list):
         return [renamed(value) for value in config]
-    return (new_path(config) or config) if isinstance(config, str) else config
+    if not isinstance(config, dict):
+        return (new_path(config) or config) if isinstance(config, str) else config
+    found = {key: renamed(value) for key, value in config.items()}
+    if (name := config.get("class_path")) not in SPLIT:
+        return found
+    given = found.get("init_args") or {}
+    of_network = {key: value for key, value in given.items() if key not in OF_TASK}
+    of_task = {key: value for key, value in given.items() if key in OF_TASK}
+    network = {"class_path": SPLIT[name][1], "init_args": of_network}
+    return {**found, "init_args": {"network": network, **of_task}}
 
 
 def complaint(text: str) -> str | None:
-    """Return one line for the first class path in a text that was moved or renamed; None where there is none."""
+    """Return one line for the first class path in a text that was moved, renamed or split; None where there is none."""
     for name in DOTTED.findall(text):
+        if name in SPLIT:
+            task, network = SPLIT[name]
+            form = f"{{class_path: {task}, init_args: {{network: {{class_path: {network}, init_args: {{...}}}}, ...}}}}"
+            return f"{name} is now a task and its network: use {form}"
         if path := new_path(name):
             return f"{name} has moved: use {path}"
     return None

@@ -58,6 +58,13 @@ class Task(LightningModule):
             raise CheckpointError(f"{path} is of {type(task).__name__}, not of {cls.__name__}")
         return task
 
+    @property
+    def architecture(self) -> str:
+        """The name of the class, after that of its network where the class is a task of any network: LSTMPolicy."""
+        network = dict(self.named_children()).get("network")
+        takes_any = network is not None and type(self).__module__.startswith("pipeline.tasks.")
+        return f"{type(network).__name__ if takes_any else ''}{type(self).__name__}"
+
     def shown(self, run: Path) -> list[Callback]:
         """What shows people how the model does as it learns, for the run in that directory."""
         return []

@@ -134,7 +134,7 @@ def _loggers(config: Any, run: Run, model: LightningModule, data: LightningDataM
     parameters = sum(parameter.numel() for parameter in model.parameters())
     limits = config.trainer.max_epochs, config.trainer.max_steps
     steps = total_steps(*limits, data.steps_per_epoch)  # type: ignore[attr-defined]
-    run.write(architecture=type(model).__name__, parameters=parameters, steps=steps)
+    run.write(architecture=model.architecture, parameters=parameters, steps=steps)
     loggers = [JournalLogger(run.path), wandb_logger(run)]
     return [logger for logger in loggers if logger is not None]
 

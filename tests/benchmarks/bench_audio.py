@@ -28,9 +28,10 @@ from pipeline.data.raw_audio import WaveDataModule
 from pipeline.dataset.codecs.audio import END
 from pipeline.generation.sampling import Greedy, Limits, stream
 from pipeline.models.assemblies.transcribers import LSTMTranscriber
+from pipeline.models.conv import ConvNet
 from pipeline.models.kneser_ney import KneserNey, measure
 from pipeline.models.layers.log_mel import LogMel
-from pipeline.models.waves import WaveNet
+from pipeline.tasks.wave_model import WaveModel
 
 RATE, DRAWN = 8000, 300
 
@@ -89,8 +90,9 @@ def training(data: AudioDataModule, steps: int = 20) -> tuple[float, float]:
 
 def waves() -> tuple[float, float]:
     """Samples a second: with the carried state, and without."""
-    model = WaveNet(257, RATE, width=48, depth=10, cycle=10).eval()
-    sees = model.network.receptive_field
+    network = ConvNet(width=48, depth=10, cycle=10)
+    model = WaveModel(network, 257, RATE).eval()
+    sees = network.receptive_field
 
     @torch.no_grad()
     def again() -> None:

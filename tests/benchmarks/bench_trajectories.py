@@ -21,7 +21,8 @@ from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.trajectories import TrajectoriesDataModule
 from pipeline.dataset.environments import make
 from pipeline.generation.rollout import play
-from pipeline.models.policies import LSTMPolicy
+from pipeline.models.lstm import LSTM
+from pipeline.tasks.policy import Policy
 
 CONTEXT, ROWS, BATCHES = 32, 64, 300
 
@@ -64,7 +65,7 @@ def bare(data: TrajectoriesDataModule) -> float:
 def rolled(data: TrajectoriesDataModule, episodes: int) -> float:
     """Steps of the environment a second."""
     torch.manual_seed(0)
-    policy = LSTMPolicy(data.facts.spaces, width=64, depth=1).eval()
+    policy = Policy(LSTM(width=64, depth=1), data.facts.spaces).eval()
     began = time.perf_counter()
     played = play(policy, partial(make, "CartPole-v1", {}), range(episodes), asked=500.0)
     return sum(one.steps for one in played) / (time.perf_counter() - began)

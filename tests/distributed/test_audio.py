@@ -14,8 +14,8 @@ Fit = Callable[..., int]
 State = Callable[[str], dict[str, Any]]
 CONFIG = """
 model:
-  class_path: pipeline.models.{model}
-  init_args: {{width: 16, depth: {depth}, optimizer: {{class_path: {optimizer}, init_args: {{lr: 0.01}}}}{more}}}
+  class_path: pipeline.{model}
+  init_args: {{{network}, optimizer: {{class_path: {optimizer}, init_args: {{lr: 0.01}}}}}}
 data:
   class_path: pipeline.data.{data}
 """
@@ -23,6 +23,7 @@ SOUNDS = """audio.AudioDataModule
   init_args: {{dataset: {dataset}, global_batch_seconds: 8,
     augmentation: {{shift: 0.05, gain: 6, noise: 15, speed: 0.2, time_masks: 1, mel_masks: 1}}}}
 """
+WAVENET = "network: {class_path: pipeline.models.conv.ConvNet, init_args: {width: 16, depth: 4}}"
 WAVES = """raw_audio.WaveDataModule
   init_args: {{dataset: {dataset}, cut: lanes, context: 64, global_batch_size: 8, labels: true}}
 """
@@ -35,13 +36,12 @@ def hear(fit: Fit, tiny_audio_dataset: Path, tiny_labels_dataset: Path, tmp_path
     def hear(run: str, *overrides: Any, model: str, exact: bool = False, **rest: Any) -> int:
         dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
         dataset = tiny_audio_dataset if "transcribers" in model else tiny_labels_dataset
-        waves = model.startswith("waves")
+        waves = model.endswith("WaveModel")
         data = (WAVES if waves else SOUNDS).format(dataset=dataset)
-        more = "" if waves else f", dropout: {dropout}"
-        depth = 4 if model.endswith("WaveNet") else 1
-        config = CONFIG.format(model=model, depth=depth, optimizer=optimizer, more=more, data=data)
+        network = WAVENET if waves else f"width: 16, depth: 1, dropout: {dropout}"
+        config = CONFIG.format(model=model, network=network, optimizer=optimizer, data=data)
         (tmp_path / f"{model.rsplit('.', 1)[1]}.yaml").write_text(config)
-        return fit(run, *overrides, model=f"pipeline.models.{model}", **rest)
+        return fit(run, *overrides, model=f"pipeline.{model}", **rest)
 
     return hear
 
@@ -49,9 +49,9 @@ def hear(fit: Fit, tiny_audio_dataset: Path, tiny_labels_dataset: Path, tmp_path
 @pytest.mark.parametrize(
     ("model", "processes", "workers"),
     [
-        ("assemblies.transcribers.LSTMTranscriber", 1, 0),
-        ("assemblies.keyword_spotters.ConvKeywords", 2, 1),
-        ("waves.WaveNet", 1, 0),
+        ("models.assemblies.transcribers.LSTMTranscriber", 1, 0),
+        ("models.assemblies.keyword_spotters.ConvKeywords", 2, 1),
+        ("tasks.wave_model.WaveModel", 1, 0),
     ],
 )
 def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(
@@ -65,7 +65,7 @@ def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(
 
 
 @pytest.mark.parametrize(
-    "model", ["assemblies.transcribers.LSTMTranscriber", "assemblies.keyword_spotters.ConvKeywords"]
+    "model", ["models.assemblies.transcribers.LSTMTranscriber", "models.assemblies.keyword_spotters.ConvKeywords"]
 )
 def test_two_processes_learn_and_measure_what_one_does(
     hear: Fit, state: State, rows: Callable[[str], list[dict[str, Any]]], model: str

@@ -17,7 +17,7 @@ Fit = Callable[..., int]
 State = Callable[[str], dict[str, Any]]
 RESNET = "{class_path: pipeline.models.encoders.image.ResNet, init_args: {blocks: [1, 1], channels: 8}}"
 PATCHES = (
-    "{class_path: pipeline.models.encoders.image.PatchTransformer, init_args: {patch: 8, features: 16, depth: 1, "
+    "{class_path: pipeline.models.encoders.image.VisionTransformer, init_args: {patch: 8, features: 16, depth: 1, "
     "dropout: 0.1}}"
 )
 CONFIG = """

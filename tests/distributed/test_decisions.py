@@ -16,28 +16,31 @@ Rows = Callable[[str], list[dict[str, Any]]]
 
 CONFIG = """
 model:
-  class_path: pipeline.models.policies.{name}
-  init_args: {{{network}, playing: {{episodes: 6}}, optimizer: {{class_path: {optimizer}, init_args: {{lr: 0.01}}}}}}
+  class_path: pipeline.tasks.policy.Policy
+  init_args:
+    network: {{class_path: pipeline.models.{name}, init_args: {{{network}}}}}
+    playing: {{episodes: 6}}
+    optimizer: {{class_path: {optimizer}, init_args: {{lr: 0.01}}}}
 data:
   class_path: pipeline.data.trajectories.TrajectoriesDataModule
   init_args: {{dataset: {dataset}, {context}, global_batch_size: 16}}
 """
 NETWORKS = {
-    "LSTMPolicy": ("context: null", "width: 8, depth: 1, dropout: {dropout}"),
-    "TransformerPolicy": ("context: 4", "width: 8, depth: 1, heads: 2, dropout: {dropout}"),
+    "lstm.LSTM": ("context: null", "width: 8, depth: 1, dropout: {dropout}"),
+    "transformer.Transformer": ("context: 4", "width: 8, depth: 1, heads: 2, dropout: {dropout}"),
 }
 
 
 @pytest.fixture
 def decide(fit: Fit, tiny_trajectories_dataset: Path, tmp_path: Path) -> Fit:
-    """`decide(RUN, KEY, VALUE, ..., model=NAME)` is `fit` for a policy."""
+    """`decide(RUN, KEY, VALUE, ..., model=MODULE.NETWORK)` is `fit` for a policy."""
 
-    def decide(run: str, *overrides: Any, model: str = "LSTMPolicy", exact: bool = False, **rest: Any) -> int:
+    def decide(run: str, *overrides: Any, model: str = "lstm.LSTM", exact: bool = False, **rest: Any) -> int:
         dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
         context, network = NETWORKS[model]
         told = {"name": model, "optimizer": optimizer, "context": context, "network": network.format(dropout=dropout)}
-        (tmp_path / f"{model}.yaml").write_text(CONFIG.format(**told, dataset=tiny_trajectories_dataset))
-        return fit(run, *overrides, model=f"pipeline.models.policies.{model}", **rest)
+        (tmp_path / f"{model.split('.')[1]}.yaml").write_text(CONFIG.format(**told, dataset=tiny_trajectories_dataset))
+        return fit(run, *overrides, model=model, **rest)
 
     return decide
 
@@ -83,7 +86,7 @@ def test_a_policy_is_tested_and_played(decide: Fit, capfd: pytest.CaptureFixture
     from pipeline.cli import main
 
     assert decide("run", "trainer.max_steps", 4) == 0
-    assert decide("other", "trainer.max_steps", 4, model="TransformerPolicy") == 0
+    assert decide("other", "trainer.max_steps", 4, model="transformer.Transformer") == 0
     assert main(["test", "--run", "run"]) == 0
     said = capfd.readouterr().out
     assert "test/return" in said
@@ -118,9 +121,9 @@ def test_a_run_without_an_environment_learns_and_is_not_played(
     episode = {"observations": [[0.1, 0.2]] * 4, "actions": [[0.5], [0.1], [-1.0], [1.0]], "rewards": [1, 0, 0, 2]}
     (tmp_path / "mine.jsonl").write_text("\n".join([json.dumps(episode)] * 60))
     assert trajectories.main([str(tmp_path / "mine.jsonl"), "--output", str(tmp_path / "data")]) == 0
-    told = {"name": "LSTMPolicy", "network": "width: 8", "context": "context: 3", "optimizer": "torch.optim.AdamW"}
-    (tmp_path / "LSTMPolicy.yaml").write_text(CONFIG.format(**told, dataset=tmp_path / "data"))
-    assert fit("mine", model="pipeline.models.policies.LSTMPolicy") == 0
+    told = {"name": "lstm.LSTM", "network": "width: 8", "context": "context: 3", "optimizer": "torch.optim.AdamW"}
+    (tmp_path / "LSTM.yaml").write_text(CONFIG.format(**told, dataset=tmp_path / "data"))
+    assert fit("mine", model="lstm.LSTM") == 0
     found = [row for row in rows("mine") if "val/loss" in row]
     assert found[-1]["val/loss"] < found[0]["val/loss"]
     assert "val/return" not in found[-1]
@@ -139,8 +142,8 @@ def test_a_run_of_another_kind_is_not_played(fit: Fit, capfd: pytest.CaptureFixt
 def test_episodes_longer_than_the_learned_positions_end_in_one_line(
     decide: Fit, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    few = ["model.init_args.positions", 4, "trainer.max_steps", 2, "trainer.val_check_interval", 2]
-    assert decide("few", *few, model="TransformerPolicy") == 2
+    few = ["model.init_args.network.init_args.positions", 4, "trainer.max_steps", 2, "trainer.val_check_interval", 2]
+    assert decide("few", *few, model="transformer.Transformer") == 2
     said = capfd.readouterr().err
     assert "unroll: error: position 5 is beyond positions=4, the learned ones: ask for more or none" in said
     assert "Traceback" not in said

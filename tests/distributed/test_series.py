@@ -15,19 +15,23 @@ Rows = Callable[[str], list[dict[str, Any]]]
 
 CONFIG = """
 model:
-  class_path: pipeline.models.{name}
-  init_args: {{{network}, optimizer: {{class_path: {optimizer}, init_args: {{lr: 0.01}}}}}}
+  class_path: pipeline.{task}
+  init_args: {{{settings}, optimizer: {{class_path: {optimizer}, init_args: {{lr: 0.01}}}}}}
 data:
   class_path: pipeline.data.series.SeriesDataModule
   init_args: {{dataset: {dataset}, context: 24, horizon: 6, global_batch_size: 16, stride: 5}}
 """
 STUDENT = "{outcome: {class_path: pipeline.tasks.likelihoods.StudentT}, reach: 2, instance_norm: true, paths: 10}"
-NETWORKS = {
-    "forecasters.LSTMForecaster": f"width: 8, depth: 1, dropout: {{dropout}}, saying: {STUDENT}",
-    "forecasters.ConvForecaster": "width: 8, depth: 3, dropout: {dropout}",
-    "dlinear.DLinearForecaster": "kernel: 5, saying: {dropout: {dropout}}",
-    "assemblies.patch_transformer.PatchTransformerForecaster": (
-        "width: 8, heads: 2, patch: 6, stride: 3, dropout: {dropout}"
+FORECASTER = "tasks.forecaster.Forecaster"
+LSTM = "network: {class_path: pipeline.models.lstm.LSTM, init_args: {width: 8, depth: 1, dropout: DROPOUT}}"
+CONV = "network: {class_path: pipeline.models.conv.ConvNet, init_args: {width: 8, depth: 3, dropout: DROPOUT}}"
+MODELS = {
+    "LSTM": (FORECASTER, f"{LSTM}, saying: {STUDENT}"),
+    "ConvNet": (FORECASTER, CONV),
+    "DLinear": ("models.dlinear.DLinearForecaster", "kernel: 5, saying: {dropout: DROPOUT}"),
+    "PatchTransformer": (
+        "models.assemblies.patch_transformer.PatchTransformerForecaster",
+        "width: 8, heads: 2, patch: 6, stride: 3, dropout: DROPOUT",
     ),
 }
 
@@ -38,15 +42,15 @@ def forecast(fit: Fit, tiny_series_dataset: Path, tmp_path: Path) -> Fit:
 
     def forecast(run: str, *overrides: Any, model: str, exact: bool = False, **rest: Any) -> int:
         dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
-        network = NETWORKS[model].replace("{dropout}", str(dropout))
-        told = {"name": model, "network": network, "optimizer": optimizer, "dataset": tiny_series_dataset}
-        (tmp_path / f"{model.rsplit('.', 1)[1]}.yaml").write_text(CONFIG.format(**told))
-        return fit(run, *overrides, model=f"pipeline.models.{model}", **rest)
+        task, settings = MODELS[model]
+        told = {"task": task, "settings": settings.replace("DROPOUT", str(dropout)), "optimizer": optimizer}
+        (tmp_path / f"{model}.yaml").write_text(CONFIG.format(**told, dataset=tiny_series_dataset))
+        return fit(run, *overrides, model=f"pipeline.{model}", **rest)
 
     return forecast
 
 
-@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("model", MODELS)
 def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(forecast: Fit, state: State, model: str) -> None:
     assert forecast("straight", model=model) == 0
     assert forecast("killed", model=model, die=(signal.SIGKILL, 7)) == 128 + signal.SIGKILL
@@ -62,7 +66,7 @@ def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(forecast: Fit, stat
 def test_a_run_moves_between_processes_and_micro_batches_and_measures_the_same(
     forecast: Fit, state: State, rows: Rows
 ) -> None:
-    model = "forecasters.LSTMForecaster"
+    model = "LSTM"
     assert forecast("straight", exact=True, model=model) == 0
     two = ["trainer.devices", 2, "data.init_args.per_device_batch_size", 4]
     assert forecast("moved", exact=True, model=model, die=(signal.SIGTERM, 4)) == 75
@@ -83,7 +87,7 @@ def test_a_test_stands_beside_the_baselines_and_a_table_is_forecast(
     from pipeline.cli import main
     from pipeline.dataset.manifest import Dataset
 
-    assert forecast("run", "trainer.max_steps", 4, exact=True, model="dlinear.DLinearForecaster") == 0
+    assert forecast("run", "trainer.max_steps", 4, exact=True, model="DLinear") == 0
     assert list((tmp_path / "runs" / "run" / "pictures").glob("*-forecasts.svg"))
     assert main(["test", "--run", "run"]) == 0
     said = dict(line.split() for line in capfd.readouterr().out.splitlines() if line.startswith("  test/"))

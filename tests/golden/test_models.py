@@ -8,6 +8,7 @@ import pkgutil
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from pydoc import locate
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 import pipeline.models
 from pipeline.optim import parameter_groups
+from pipeline.runs.moved import SPLIT
 from pipeline.tasks.classifier import Classifier
 from pipeline.tasks.language_model import TokenHead
 from pipeline.tasks.recall import Recaller
@@ -50,6 +52,16 @@ def modules() -> tuple[dict[str, type[nn.Module]], set[str]]:
 
 FOUND, EXPORTED = modules()
 Make = Callable[..., nn.Module]
+
+
+def over_network(path: str, width: int, **given: Any) -> nn.Module:
+    """A task and its network, by the path of the class that was both: `pipeline.models.policies.LSTMPolicy`."""
+    task, network = map(locate, SPLIT[path])
+    wanted = inspect.signature(task).parameters
+    sizes = {name: size for name, size in (SIZES | given).items() if name in wanted}
+    return task(network(width=width), **sizes)
+
+
 VARIANTS: dict[str, Make] = {
     "RNN with relu": partial(FOUND["RNN"], nonlinearity="relu"),
     "LSTM, wider inside": partial(FOUND["LSTM"], depth=3, hidden=24, forget_bias=2.0),
@@ -62,7 +74,8 @@ VARIANTS: dict[str, Make] = {
     ),
     "Transformer with a window": partial(FOUND["Transformer"], depth=2, heads=2, window=4),
     "LSTMLanguageModel, untied": partial(FOUND["LSTMLanguageModel"], head=TokenHead(tied=False)),
-    "LSTMPolicy that gives numbers": partial(FOUND["LSTMPolicy"], spaces=NUMBERS),
+    **{path.rpartition(".")[2]: partial(over_network, path) for path in SPLIT},
+    "LSTMPolicy that gives numbers": partial(over_network, "pipeline.models.policies.LSTMPolicy", spaces=NUMBERS),
     "AttentionTranslator that multiplies": partial(
         FOUND["AttentionTranslator"], attention=FOUND["MultiplicativeAttention"], network=FOUND["LSTM"]
     ),

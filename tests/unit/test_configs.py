@@ -57,7 +57,7 @@ def dataset_for(
 
     def wanted(name: str) -> Path:
         config = read(name)
-        if ".keyword_spotters." in config["model"]["class_path"] or ".waves." in config["model"]["class_path"]:
+        if any(each in config["model"]["class_path"] for each in (".keyword_spotters.", ".wave_model.")):
             return tiny_labels_dataset
         return kinds[config["data"]["class_path"].rsplit(".", 1)[1]]
 

@@ -30,7 +30,7 @@ from pipeline.runs.load import build_model, with_facts
 from pipeline.training.config import parse
 from pipeline.training.config_errors import meant, own, plainly, read_mapping
 
-WIDTH = "model.init_args.width"
+WIDTHS = "model.init_args.width", "model.init_args.network.init_args.width"  # of a flat config, and of its network's
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,11 @@ def _entrant(tournament: Tournament, name: str, configs: list[str]) -> Entrant:
     cli = parse(["--config", *files, *words(settings)])
     data: Any = cli.build()[1]
     model = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))["model"]
+    key = next((key for key in WIDTHS if cli.config.get(key) is not None), None)
     if tournament.parameters is not None:
-        settings[WIDTH] = _width(tournament, with_facts(model, data.facts))
+        if key is None:
+            raise ConfigError(f"parameters are matched by {' or '.join(WIDTHS)}, which its config does not name")
+        settings[key] = _width(tournament, key, with_facts(model, data.facts))
     cli = parse(["--config", *files, *words(settings)])
     cost = _cost(cli, data)
     [(unit, amount)] = tournament.budget.items()
@@ -159,7 +162,7 @@ def _entrant(tournament: Tournament, name: str, configs: list[str]) -> Entrant:
     return Entrant(
         name,
         [*files, *words(settings)],
-        cli.config.model.init_args.get("width"),
+        cli.config[key] if key else None,
         sum(parameter.numel() for parameter in task.parameters()),
         cost.flops_per_token,
         max(settings["trainer.max_steps"], 0) or None,
@@ -173,21 +176,24 @@ def words(settings: Mapping[str, Any]) -> list[str]:
     return [word for key, text in texts.items() for word in (f"--{key}", text)]
 
 
-def _width(tournament: Tournament, model: dict[str, Any]) -> int:
+def _width(tournament: Tournament, key: str, model: dict[str, Any]) -> int:
     """The width that has the wanted number of parameters.
 
+    Args:
+        tournament: says how many are wanted.
+        key: of the width, in the whole config.
+        model: class and arguments.
+
     Raises:
-        ConfigError: the model has no width, or none that comes near enough.
+        ConfigError: no width comes near enough.
     """
-    if "width" not in model["init_args"]:
-        raise ConfigError("parameters are matched by model.init_args.width, which its config does not name")
     wanted = tournament.parameters or 0
 
     @cache
     def count(width: int) -> int:
         try:
             with torch.device("meta"):
-                built = build_model({**model, "init_args": {**model["init_args"], "width": width}})
+                built = build_model(_with(model, key.split(".")[1:], width))
         except Exception as error:  # what a constructor raised, and what jsonargparse makes of it
             raise own(error) or ConfigError(plainly(str(error))) from error
         return sum(parameter.numel() for parameter in built.parameters())
@@ -199,6 +205,12 @@ def _width(tournament: Tournament, model: dict[str, Any]) -> int:
             f"{count(width):,}: raise tolerance, or aim at that"
         )
     return width
+
+
+def _with(config: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
+    """The config with another value at a nested key."""
+    first, *rest = keys
+    return {**config, first: _with(config[first], rest, value) if rest else value}
 
 
 def _cost(cli: Any, data: Any) -> Cost:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from torch import nn
 
 from pipeline.models.assemblies.decoders import AttentionDecoder, VectorDecoder
-from pipeline.models.encoders.image import ImageEncoder, PatchTransformer, ResNet
+from pipeline.models.encoders.image import ImageEncoder, ResNet, VisionTransformer
 from pipeline.models.layers.cross_attention import AdditiveAttention, Attention
 from pipeline.models.lstm import LSTM
 from pipeline.models.transformer import Transformer
@@ -127,7 +127,7 @@ class TransformerCaptioner(SequenceToSequence):
         self,
         vocab_size: int,
         image_size: int,
-        encoder: MakeEncoder = PatchTransformer,
+        encoder: MakeEncoder = VisionTransformer,
         width: int = 256,
         depth: int = 3,
         heads: int = 4,

@@ -97,7 +97,7 @@ class ResNet(ImageEncoder):
         super().__init__(trunk, trunk.features, width, size, weights, frozen)
 
 
-class PatchTransformer(ImageEncoder):
+class VisionTransformer(ImageEncoder):
     """A Transformer over square patches of the image, whose positions are learned.
 
     Args:

@@ -1,15 +1,23 @@
 """Policies: what they read, what they do not, and what an episode's end leaves out."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from pipeline.data.batch import TrajectoryBatch
-from pipeline.models import policies
-from pipeline.models.lstm import LSTM
+from pipeline.models.conv import ConvNet
+from pipeline.models.gru import GRU
+from pipeline.models.linear_recurrence import LinearRecurrence
+from pipeline.models.lstm import LSTM, LSTMLanguageModel
+from pipeline.models.rnn import RNN
+from pipeline.models.transformer import Transformer
 from pipeline.tasks.policy import Playing, Policy
+from pipeline.tasks.recall import Recaller
 
 SPACES: dict[str, Any] = {
     "observation_mean": [1.0, -2.0, 0.0],
@@ -49,6 +57,12 @@ def said(task: Policy, given: TrajectoryBatch) -> torch.Tensor:
     return task(given.observations, given.before, given.returns)[0]
 
 
+def test_the_architecture_of_a_task_of_any_network_names_both() -> None:
+    assert policy().architecture == "LSTMPolicy"
+    assert Recaller(GRU(width=8), 5).architecture == "GRURecaller"
+    assert LSTMLanguageModel(5, width=8).architecture == "LSTMLanguageModel"
+
+
 @pytest.mark.numeric
 def test_the_loss_is_the_nats_of_the_actions_inside() -> None:
     task, given = policy(), batch()
@@ -61,11 +75,12 @@ def test_the_loss_is_the_nats_of_the_actions_inside() -> None:
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("spaces", [SPACES, NUMBERS], ids=["choices", "numbers"])
-@pytest.mark.parametrize("name", policies.__all__)
-def test_what_comes_after_an_episodes_end_changes_nothing(name: str, spaces: dict[str, Any]) -> None:
-    heads = {"heads": 2} if name == "TransformerPolicy" else {}
+@pytest.mark.parametrize("make", [ConvNet, GRU, LSTM, LinearRecurrence, RNN, partial(Transformer, heads=2)], ids=str)
+def test_what_comes_after_an_episodes_end_changes_nothing(
+    make: Callable[..., nn.Module], spaces: dict[str, Any]
+) -> None:
     torch.manual_seed(1)
-    task, given = getattr(policies, name)(spaces, width=8, depth=2, **heads).eval(), batch(spaces)
+    task, given = Policy(make(width=8, depth=2), spaces).eval(), batch(spaces)
 
     def gradients(given: TrajectoryBatch) -> list[torch.Tensor]:
         return list(torch.autograd.grad(task._nats(given), list(task.parameters())))

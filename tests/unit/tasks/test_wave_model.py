@@ -1,6 +1,7 @@
 """A model of raw sound hears its label at every position, carried or not, and writes what it draws."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,17 @@ from pipeline.commands.generate.sound import Speaker
 from pipeline.data.raw_audio import WaveDataModule
 from pipeline.dataset.codecs import audio
 from pipeline.generation.sampling import Greedy, Limits
-from pipeline.models.lstm import LSTMLanguageModel
-from pipeline.models.waves import WaveLSTM, WaveNet
+from pipeline.models.conv import ConvNet
+from pipeline.models.lstm import LSTM, LSTMLanguageModel
 from pipeline.tasks.wave_model import WaveModel
 
-MODELS = {"WaveNet": (WaveNet, {"depth": 4, "cycle": 4}), "WaveLSTM": (WaveLSTM, {"depth": 1})}
-every_model = pytest.mark.parametrize("name", MODELS)
+NETWORKS = {"ConvNet": partial(ConvNet, depth=4, cycle=4), "LSTM": partial(LSTM, depth=1)}
+every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
 def build(name: str, labels: int = 3) -> WaveModel:
     torch.manual_seed(1)
-    model_class, options = MODELS[name]
-    return model_class(257 + labels, 8000, width=16, **options).double().eval()
+    return WaveModel(NETWORKS[name](width=16), 257 + labels, 8000).double().eval()
 
 
 def tokens() -> torch.Tensor:
@@ -37,7 +37,7 @@ def tokens() -> torch.Tensor:
 
 
 @pytest.mark.numeric
-@every_model
+@every_network
 def test_reading_in_pieces_equals_reading_at_once(name: str) -> None:
     model, read = build(name), tokens()
     whole, _ = model(read)
@@ -48,17 +48,17 @@ def test_reading_in_pieces_equals_reading_at_once(name: str) -> None:
     torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=0, atol=1e-10)
 
 
-@every_model
+@every_network
 def test_the_label_is_heard_long_after_the_field_of_view(name: str) -> None:
     model = build(name)
     read = torch.randint(256, (1, 60)).repeat(2, 1)
     read[:, 0] = torch.tensor([257, 258])
     logits, _ = model(read)
-    assert (logits[0, -1] - logits[1, -1]).abs().max() > 1e-6  # a WaveNet of 4 layers sees 16 samples
+    assert (logits[0, -1] - logits[1, -1]).abs().max() > 1e-6  # a ConvNet of 4 layers sees 16 samples
 
 
 @pytest.mark.numeric
-@every_model
+@every_network
 def test_a_clip_that_is_read_alone_does_not_hear_the_label_before_it(name: str) -> None:
     model, read = build(name), tokens()[:1]
     starts = torch.zeros_like(read, dtype=torch.bool)
@@ -72,14 +72,14 @@ def test_a_clip_that_is_read_alone_does_not_hear_the_label_before_it(name: str) 
 def test_without_labels_it_is_the_language_model() -> None:
     torch.manual_seed(1)
     plain = LSTMLanguageModel(257, width=16, depth=1).double().eval()
-    assert torch.equal(build("WaveLSTM", 0)(tokens().clamp(max=256))[0], plain(tokens().clamp(max=256))[0])
+    assert torch.equal(build("LSTM", 0)(tokens().clamp(max=256))[0], plain(tokens().clamp(max=256))[0])
 
 
 @pytest.fixture
 def spoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_labels_dataset: Path) -> WaveModel:
     """A model of 16 labels that `unroll generate` opens."""
     torch.manual_seed(1)
-    model = WaveNet(273, 8000, width=16, depth=4, cycle=4).eval()
+    model = WaveModel(ConvNet(width=16, depth=4, cycle=4), 273, 8000).eval()
     (tmp_path / "tokenizer.json").write_bytes((tiny_labels_dataset / "tokenizer.json").read_bytes())
     monkeypatch.setattr(
         "pipeline.commands.generate.sound.open_model", lambda name, checkpoint: (tmp_path, model, "cpu")
@@ -118,7 +118,7 @@ def test_a_clip_ends_where_the_model_says(spoken: WaveModel) -> None:
         (["--out", "a.mp3", "--prompt", "7"], "name a .wav or a .flac file"),
         (["--out", "a.wav", "--prompt", "eight"], "knows one of #, *, 0, 1"),
         (["--out", "a.wav"], "--prompt '': "),
-        (["--out", "a.wav", "--prompt", "7", "--beam", "2"], "(WaveNet) does not take it"),
+        (["--out", "a.wav", "--prompt", "7", "--beam", "2"], "(WaveModel) does not take it"),
         (["--out", "a.wav", "--prompt", "7", "--samples", "2"], "--samples: "),
         (["--out", "a.wav", "--prompt", "7", "8"], "a.wav holds one sound; give one label"),
     ],
@@ -137,9 +137,10 @@ def test_bits_per_sample_are_those_of_the_levels(
     monkeypatch.chdir(tmp_path)
     Path("e.yaml").write_text("seed_everything: 1\n")
     options = {
-        "model": "pipeline.models.waves.WaveLSTM",
-        "model.init_args.width": "16",
-        "model.init_args.depth": "1",
+        "model": "pipeline.tasks.wave_model.WaveModel",
+        "model.init_args.network": "pipeline.models.lstm.LSTM",
+        "model.init_args.network.init_args.width": "16",
+        "model.init_args.network.init_args.depth": "1",
         "data": "pipeline.data.raw_audio.WaveDataModule",
         "data.init_args.dataset": str(tiny_labels_dataset),
         "data.init_args.labels": "true",

@@ -15,8 +15,8 @@ from pipeline.data.series import SeriesDataModule
 from pipeline.dataset.codecs.table import read_table
 from pipeline.errors import DataError
 from pipeline.evaluation.plots.forecast import Panel, drawing
-from pipeline.models.forecasters import GRUForecaster
-from pipeline.tasks.forecaster import Saying
+from pipeline.models.gru import GRU
+from pipeline.tasks.forecaster import Forecaster, Saying
 from pipeline.tasks.likelihoods import Quantiles
 
 
@@ -40,7 +40,7 @@ def test_a_history_is_forecast_as_the_same_window_of_the_dataset(
     tiny_series_dataset: Path, about: dict[str, Any], history: Any
 ) -> None:
     torch.manual_seed(1)
-    task = GRUForecaster(4, 1, Saying(outcome=Quantiles([0.1, 0.5, 0.9])), width=8, depth=1).eval()
+    task = Forecaster(GRU(width=8, depth=1), 4, 1, Saying(outcome=Quantiles([0.1, 0.5, 0.9]))).eval()
     windows = windows_of(history, about, 12, 4, "history")
     assert [window.name for window in windows] == ["north", "south", "west"]
     samples = SeriesDataModule(tiny_series_dataset, 12, 4).samples("test")

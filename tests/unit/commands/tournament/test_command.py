@@ -15,6 +15,7 @@ from pipeline.commands.tournament import command as tournament
 from pipeline.commands.tournament.entrants import entrants_of, read, words
 from pipeline.distributed import signals
 from pipeline.errors import ConfigError
+from pipeline.models.lstm import LSTM
 from pipeline.runs import resume
 from pipeline.runs.run import Run
 from pipeline.training.config import parse, run_directory
@@ -92,6 +93,30 @@ def test_widths_are_matched_to_within_the_tolerance() -> None:
         assert abs(each.parameters - 12_000) < 0.05 * 12_000
         assert parse(["--config", *each.arguments]).config.model.init_args.width == each.width
     assert (entrants[0].width or 0) < (entrants[1].width or 0)
+
+
+class Fixed(LSTM):
+    """A network whose width no config names."""
+
+    def __init__(self) -> None:
+        super().__init__(width=8, depth=1)
+
+
+def test_the_width_of_a_network_that_a_task_names_is_matched_too() -> None:
+    config = yaml.safe_load(Path("lstm.yaml").read_text())
+    network = {"class_path": "pipeline.models.lstm.LSTM", "init_args": {"width": 8, "depth": 1}}
+    config["model"] = {"class_path": "pipeline.tasks.language_model.LanguageModel", "init_args": {"network": network}}
+    Path("nested.yaml").write_text(yaml.safe_dump(config))
+    entrants = {"lstm": "lstm.yaml", "nested": "nested.yaml"}
+    flat, nested = entrants_of(read(write(entrants=entrants, parameters=12_000, tolerance=0.05)))
+    assert (nested.width, nested.parameters) == (flat.width, flat.parameters)
+    assert parse(["--config", *nested.arguments]).config.model.init_args.network.init_args.width == nested.width
+    config["model"]["init_args"]["network"] = {"class_path": f"{__name__}.Fixed"}
+    Path("nested.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(
+        ConfigError, match=r"matched by model\.init_args\.width or .*network.*, which its config does not"
+    ):
+        entrants_of(read(write(entrants=entrants, parameters=12_000)))
 
 
 def test_runs_are_played_seed_by_seed_and_finished_ones_not_again(started: list[str]) -> None:

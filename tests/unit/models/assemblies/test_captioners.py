@@ -10,7 +10,7 @@ from pipeline.data.batch import IGNORE
 from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Greedy, Limits, generate
 from pipeline.models.assemblies.captioners import ShowAndTell, ShowAttendTell, TransformerCaptioner
-from pipeline.models.encoders.image import PatchTransformer, ResNet
+from pipeline.models.encoders.image import ResNet, VisionTransformer
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence
 
 EOS, RED, BLUE, TOP, BOTTOM = range(5)
@@ -35,7 +35,7 @@ def halves(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         lambda: ShowAndTell(5, SIZE, lambda width, size: ResNet(width, size, (1, 1), 8), width=32),
         lambda: ShowAttendTell(5, SIZE, lambda width, size: ResNet(width, size, (1, 1), 8), width=32),
         lambda: TransformerCaptioner(
-            5, SIZE, lambda width, size: PatchTransformer(width, size, 8, 32, 1, 4), width=32, depth=1, dropout=0.0
+            5, SIZE, lambda width, size: VisionTransformer(width, size, 8, 32, 1, 4), width=32, depth=1, dropout=0.0
         ),
     ],
     ids=["ShowAndTell", "ShowAttendTell", "TransformerCaptioner"],

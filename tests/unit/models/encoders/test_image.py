@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
-from pipeline.models.encoders.image import ImageEncoder, PatchTransformer, ResNet
+from pipeline.models.encoders.image import ImageEncoder, ResNet, VisionTransformer
 from pipeline.models.layers.residual import Bottleneck, FrozenBatchNorm
 
 SIZE, WIDTH = 32, 16
 ENCODERS: dict[str, Callable[..., ImageEncoder]] = {
     "ResNet": lambda **rest: ResNet(WIDTH, SIZE, (1, 1, 1), 8, **rest),
     "ResNet of bottlenecks": lambda **rest: ResNet(WIDTH, SIZE, (1, 2), 8, Bottleneck, **rest),
-    "PatchTransformer": lambda **rest: PatchTransformer(WIDTH, SIZE, 8, 24, 2, 4, **rest),
+    "VisionTransformer": lambda **rest: VisionTransformer(WIDTH, SIZE, 8, 24, 2, 4, **rest),
 }
 every_encoder = pytest.mark.parametrize("make", ENCODERS.values(), ids=ENCODERS.keys())
 Make = Callable[..., ImageEncoder]
@@ -59,10 +59,10 @@ def test_images_do_not_see_each_other_in_training_either(make: Make) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        ENCODERS["PatchTransformer"],
+        ENCODERS["VisionTransformer"],
         lambda: ResNet(WIDTH, SIZE, (1, 1, 1), 8, norm=FrozenBatchNorm),  # a norm that does not carry far
     ],
-    ids=["PatchTransformer", "ResNet"],
+    ids=["VisionTransformer", "ResNet"],
 )
 def test_regions_lie_row_by_row(make: Make) -> None:
     encoder = build(make)
@@ -97,7 +97,7 @@ def count(trunk: nn.Module) -> int:
     [  # of the published models without their heads
         (lambda: ResNet(8, 224, (2, 2, 2, 2), norm=FrozenBatchNorm), 11_689_512 - 513_000, 122 - 20 - 2),
         (lambda: ResNet(8, 224, (3, 4, 6, 3), 64, Bottleneck, FrozenBatchNorm), 25_557_032 - 2_049_000, 320 - 53 - 2),
-        (lambda: PatchTransformer(8, 224, 16, 768, 12, 12), 86_567_656 - 769_000, 152 - 2),
+        (lambda: VisionTransformer(8, 224, 16, 768, 12, 12), 86_567_656 - 769_000, 152 - 2),
     ],
     ids=["ResNet-18", "ResNet-50", "ViT-B/16"],
 )
@@ -206,7 +206,7 @@ def test_a_vision_transformer_computes_what_is_published(
 ) -> None:
     weights = timm_weights()
     save_file(rename(weights), tmp_path / "vit.safetensors")
-    encoder = build(ENCODERS["PatchTransformer"], weights=tmp_path / "vit.safetensors")
+    encoder = build(ENCODERS["VisionTransformer"], weights=tmp_path / "vit.safetensors")
     pixels = torch.randn(2, 3, SIZE, SIZE)
     torch.testing.assert_close(encoder.trunk(pixels), vision_transformer(weights, pixels), rtol=1e-4, atol=1e-4)
 
@@ -216,7 +216,7 @@ def test_positions_are_stretched_to_larger_images(tmp_path: Path) -> None:
     weights = timm_weights()
     weights["pos_embed"][:, 1:] = torch.arange(4.0).repeat_interleave(4)[None, :, None]  # by row
     save_file(weights, tmp_path / "vit.safetensors")
-    positions = PatchTransformer(8, 64, 8, 24, 2, 4, weights=tmp_path / "vit.safetensors").trunk.pos_embed
+    positions = VisionTransformer(8, 64, 8, 24, 2, 4, weights=tmp_path / "vit.safetensors").trunk.pos_embed
     square = positions[0, 1:].view(8, 8, 24)  # type: ignore[operator]
     torch.testing.assert_close(square[:, 0], square[:, 7])
     assert (square[1:, 0, 0] >= square[:-1, 0, 0] - 0.1).all()
@@ -234,11 +234,11 @@ def test_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
     for given, said in cases:
         save_file(given, file)
         with pytest.raises(ConfigError, match=said):
-            ENCODERS["PatchTransformer"](weights=file)
+            ENCODERS["VisionTransformer"](weights=file)
     file.write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="is no safetensors file"):
-        ENCODERS["PatchTransformer"](weights=file)
+        ENCODERS["VisionTransformer"](weights=file)
     with torch.device("meta"), pytest.raises(ConfigError, match="there is no file"):
-        ENCODERS["PatchTransformer"](weights=tmp_path / "none")
+        ENCODERS["VisionTransformer"](weights=tmp_path / "none")
     with pytest.raises(ValueError, match="patch=7 must divide the size=32"):
-        PatchTransformer(8, 32, 7)
+        VisionTransformer(8, 32, 7)
