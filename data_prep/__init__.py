@@ -14,7 +14,7 @@ MODALITIES = {
     "pixels": "images as sequences of pixels",
     "recall": "questions that need memory: copying, selective copying, association, adding",
     "series": "tables of measurements",
-    "text": "text",
+    "text": "text of files, standard input, the hub or the built-in corpus",
     "trajectories": "episodes of observations, actions and rewards, of files or played on the spot",
 }
 
