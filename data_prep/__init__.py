@@ -4,11 +4,19 @@ A modality runs by itself too: `python -m data_prep.text.command --help`.
 """
 
 from importlib import import_module
-from types import ModuleType
 
 from pipeline.errors import ConfigError
 
-MODALITIES = ("audio", "captions", "pairs", "pixels", "recall", "series", "text", "trajectories")
+MODALITIES = {
+    "audio": "clips of sound with transcripts or labels",
+    "captions": "images with captions",
+    "pairs": "pairs of texts: translations, words and their sounds, conversations and their replies",
+    "pixels": "images as sequences of pixels",
+    "recall": "questions that need memory: copying, selective copying, association, adding",
+    "series": "tables of measurements",
+    "text": "text of files, standard input, the hub or the built-in corpus",
+    "trajectories": "episodes of observations, actions and rewards, of files or played on the spot",
+}
 
 
 def main(argv: list[str]) -> int:
@@ -18,14 +26,9 @@ def main(argv: list[str]) -> int:
         ConfigError: there is no such modality.
     """
     if not argv or argv[0] in ("-h", "--help"):
-        known = "\n".join(f"  {name:12} {(module(name).__doc__ or '').splitlines()[0]}" for name in MODALITIES)
-        print(f"usage: unroll prepare MODALITY ...\n\n{known}\n\n`unroll prepare MODALITY --help` says more.")
+        known = "\n".join(f"  {name:14}{about}" for name, about in MODALITIES.items())
+        print(f"usage: unroll prepare MODALITY ...\n\n{known}\n\nRun `unroll prepare MODALITY --help` for details.")
         return 0
     if argv[0] not in MODALITIES:
         raise ConfigError(f"cannot prepare {argv[0]!r}; choose one of {', '.join(MODALITIES)}")
-    return int(module(argv[0]).main(argv[1:]))
-
-
-def module(name: str) -> ModuleType:
-    """Import the module of a modality."""
-    return import_module(f"data_prep.{name}.command")
+    return int(import_module(f"data_prep.{argv[0]}.command").main(argv[1:]))

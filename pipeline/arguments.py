@@ -1,10 +1,14 @@
 """What the command lines of all verbs have in common."""
 
 import argparse
-from collections.abc import Collection, Mapping
-from typing import Any, NoReturn
+import math
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
 
 from pipeline.errors import ConfigError
+
+Number = TypeVar("Number", int, float)
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,22 +54,32 @@ def refuse(given: Mapping[str, str], takes: Collection[str], who: str) -> None:
 
 
 def share(text: str) -> float:
-    """A share of something, for `type=`."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share: use a number from 0 to below 1")
-    return value
+    """Read a number from 0 to below 1, for `type=`."""
+    return _read(text, float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
 
 
-def seed(text: str) -> int:
-    """What numbers are drawn from, for `type=`."""
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is no seed: it must be from 0 up")
-    return value
+def amount(text: str) -> float:
+    """Read a number of at least 0, for `type=`."""
+    return _read(text, float, lambda value: value >= 0, "a number of at least 0")
+
+
+def positive(text: str) -> float:
+    """Read a finite number above 0, for `type=`."""
+    return _read(text, float, lambda value: 0 < value < math.inf, "a finite number above 0")
+
+
+def natural(text: str) -> int:
+    """Read an integer of at least 0, for `type=`."""
+    return _read(text, int, lambda value: value >= 0, "an integer of at least 0")
 
 
 def count(text: str) -> int:
-    """A positive number, for `type=`."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive: it must be at least 1")
-    return value
+    """Read an integer of at least 1, for `type=`."""
+    return _read(text, int, lambda value: value >= 1, "an integer of at least 1")
+
+
+def _read(text: str, kind: Callable[[str], Number], holds: Callable[[Number], bool], expected: str) -> Number:
+    with suppress(ValueError):
+        if holds(value := kind(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")

@@ -5,14 +5,11 @@ called wrongly or too short or long is counted and named in the dataset's report
 """
 
 import argparse
-import os
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from hashlib import blake2b
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,21 +17,19 @@ import pyarrow as pa
 from data_prep.audio import key_tones
 from data_prep.audio.clips import Clip, Naming, find
 from data_prep.audio.decode import Heard, Hearing, joined
+from data_prep.workspace import options as shared
 from data_prep.workspace import tokenizer
-from data_prep.workspace.options import builtin, check_output, is_builtin, vocabulary
+from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.report import Report, progress
 from data_prep.workspace.resumable_rows import Rows
 from data_prep.workspace.splits import Where, divided
 from data_prep.workspace.workers import in_order
 from data_prep.workspace.workspace import SPLITS, Workplace
-from pipeline.arguments import Parser, count, share
-from pipeline.dataset.manifest import TOKENIZER
-from pipeline.errors import ConfigError, DataError, UserError
-from pipeline.files import write_durably
+from pipeline.arguments import Parser, amount, count, positive
+from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare audio"
 COLUMNS = {"audio": pa.binary(), "samples": pa.int64(), "name": pa.string(), "speaker": pa.string()}
-NOT_SHAPING = ("output", "overwrite", "max_bad_share", "workers")  # options that leave the result the same
 SOURCE = """directory, manifest (.jsonl .csv .tsv), hub:NAME[:CONFIG[:SPLIT]], or builtin[:N]: telephone key tones"""
 EXAMPLES = """examples:
   unroll prepare audio builtin:500 --rate 8000 --tokenizer word --output data/keys
@@ -50,35 +45,36 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
     add("source", nargs="?", help=SOURCE)
-    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
-    add("--overwrite", action="store_true", help="replace a dataset that is there")
-    add("--workers", type=count, default=os.cpu_count() or 1, metavar="N", help="processes that decode (default: all)")
-    add = parser.add_argument_group("splits").add_argument
-    for name in SPLITS:
-        add(f"--{name}", metavar="SOURCE", help=f"the {name} split")
-    add("--test-where", nargs="+", type=Where.of, default=[], metavar="FIELD=VALUES", help="such as index=0-4")
-    add("--validation-where", nargs="+", type=Where.of, default=[], metavar="FIELD=VALUES", help="or speaker=ann,bob")
-    add("--validation-share", type=share, default=0.05, metavar="SHARE", help="cut from training (0.05)")
-    add("--test-share", type=share, default=0.05, metavar="SHARE", help="the same for the test split (0.05)")
-    add("--by-speaker", action="store_true", help="no speaker is in two splits")
-    add = parser.add_argument_group("fields").add_argument
-    add("--pattern", help="of file names: '{label}_{speaker}_{index}'; with a slash in it, of paths")
-    add("--audio-field", metavar="NAME", help="of a manifest: the file (default: the first usual name)")
-    add("--text-field", default="text", metavar="NAME", help="the transcript (text)")
-    add("--label-field", default="label", metavar="NAME", help="the label (label)")
-    add("--speaker-field", default="speaker", metavar="NAME", help="the speaker (speaker)")
-    add("--labels", action="store_true", help="learn labels, though there are transcripts")
-    add = parser.add_argument_group("sound").add_argument
-    add("--rate", type=count, default=16000, help="samples a second of all clips (16000)")
-    add("--min-seconds", type=float, default=0.1, help="shorter clips are dropped (0.1)")
-    add("--max-seconds", type=float, default=30.0, help="longer clips are dropped (30)")
-    add("--max-bad-share", type=share, default=0.01, metavar="SHARE", help="fail above this share of bad clips (0.01)")
-    add("--join", nargs=2, type=int, metavar=("FEWEST", "MOST"), help="join labelled clips of a speaker to strings")
-    add("--join-times", type=float, default=5.0, metavar="N", help="how often a clip is used for them (5)")
-    add = parser.add_argument_group("transcripts").add_argument
-    add("--tokenizer", default="character", metavar="KIND", help="byte, character, word, bpe, unigram or a file")
-    add("--vocab-size", type=int, metavar="N", help="most tokens")
-    add("--lowercase", action="store_true", help="lower-case transcripts")
+    shared.add_output(parser)
+    shared.add_workers(parser)
+    splits = parser.add_argument_group("splits")
+    add = splits.add_argument
+    shared.add_splits(splits, metavar="SOURCE")
+    for name, such in (("test", "index=0-4"), ("validation", "speaker=ann,bob")):
+        described = f"hold out for {name} the clips whose fields have these values, such as {such}"
+        add(f"--{name}-where", nargs="+", type=Where.of, default=[], metavar="FIELD=VALUES", help=described)
+    shared.add_shares(splits, 0.05, "clips")
+    add("--by-speaker", action="store_true", help="keep the clips of a speaker in one split")
+    fields = parser.add_argument_group("fields")
+    add = fields.add_argument
+    add("--pattern", help="read fields from file names: '{label}_{speaker}_{index}'; with a slash in it, from paths")
+    add("--audio-field", metavar="NAME", help="field that holds the file (default: the first usual name)")
+    for name, holds in (("text", "the transcript"), ("label", "the label"), ("speaker", "the speaker")):
+        shared.add_field(fields, name, holds)
+    add("--labels", action="store_true", help="predict labels, even if there are transcripts")
+    sound = parser.add_argument_group("sound")
+    add = sound.add_argument
+    add("--rate", type=count, default=16000, metavar="HZ", help="sampling rate of all clips (default: %(default)s)")
+    for name, default, drop in (("min", 0.1, "shorter"), ("max", 30.0, "longer")):
+        described = f"drop {drop} clips (default: %(default)s)"
+        add(f"--{name}-seconds", type=amount, default=default, metavar="S", help=described)
+    shared.add_max_bad_share(sound, "clips")
+    add("--join", nargs=2, type=count, metavar=("FEWEST", "MOST"), help="join labelled clips of a speaker to strings")
+    times = "average number of strings that use a clip (default: %(default)s)"
+    add("--join-times", type=positive, default=5.0, metavar="N", help=times)
+    transcripts = parser.add_argument_group("transcripts")
+    shared.add_tokenizer(transcripts, "character")
+    transcripts.add_argument("--lowercase", action="store_true", help="lower-case transcripts")
     return parser
 
 
@@ -92,8 +88,7 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     _check(options)
     began = time.monotonic()
-    shaping = {name: str(value) for name, value in vars(options).items() if name not in NOT_SHAPING}
-    place = Workplace(options.output.resolve(), shaping)
+    place = shared.workplace(options)
     report = Report("clips")
     with place.entered():
         splits = _prepare(place, report, options, argv)
@@ -105,18 +100,15 @@ def main(argv: list[str]) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    options.train = options.train or options.source
-    if options.train is None or (options.source and options.train != options.source):
-        raise ConfigError("name one source of training clips: SOURCE, or --train SOURCE")
-    if not 0 <= options.min_seconds < options.max_seconds:
+    shared.check_source(options, "clips")
+    if options.min_seconds >= options.max_seconds:
         raise ConfigError(f"--min-seconds {options.min_seconds} must be below --max-seconds {options.max_seconds}")
-    if options.join and not 1 <= options.join[0] <= options.join[1]:
-        raise ConfigError(f"--join {options.join[0]} {options.join[1]} wants the fewest clips first, at least 1")
-    check_output(options.output, options.overwrite)
+    if options.join and options.join[0] > options.join[1]:
+        raise ConfigError(f"--join {options.join[0]} {options.join[1]}: expected the fewest clips first")
+    shared.check(options)
 
 
 def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
-    place.recall()
     found = _found(options, report)
     labelled = bool(options.join) or options.labels or not any("text" in clip.fields for clip in found["train"])
     wanted = "label" if labelled else "text"
@@ -130,7 +122,7 @@ def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv
     place.begin([_fingerprint(found, targets)])
     if options.join:
         place.forget()  # strings are drawn from all clips that can be heard
-    write_durably(place.path / TOKENIZER, lambda path: targets.tokenizer.save(str(path)))
+    described = vocabulary(place.save(targets.tokenizer), targets.tokenizer)
     splits = _write(place, found, targets, report, options)
     report.check(options.max_bad_share)
     for name in found:
@@ -139,14 +131,13 @@ def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv
     about: dict[str, Any] = {"rate": options.rate}
     if not targets.texts:
         about["labels"] = targets.labels
+    given = [source for name in SPLITS if (source := getattr(options, name))]
     manifest = {
         "kind": "audio",
         "splits": splits,
-        **vocabulary(place.path / TOKENIZER, targets.tokenizer),
+        **described,
         "audio": about,
-        "sources": [source for name in SPLITS if (source := getattr(options, name))],
-        "command": [*PROGRAM.split(), *argv],
-        "versions": {name: version(name) for name in ("unroll", "soundfile", "soxr", "tokenizers", "pyarrow")},
+        **origin(PROGRAM, argv, given, "soundfile", "soxr", "tokenizers", "pyarrow"),
     }
     place.publish(manifest, report.as_json(), options.overwrite)
     return splits
@@ -161,13 +152,12 @@ def _found(options: argparse.Namespace, report: Report) -> dict[str, list[Clip]]
     for name in SPLITS:
         if (source := getattr(options, name)) is None:
             continue
-        if is_builtin(source):
-            named[name] = list(key_tones.clips(builtin(source, "clips"), options.labels))
+        if shared.is_builtin(source):
+            named[name] = list(key_tones.clips(shared.builtin(source, "clips"), options.labels))
         else:
             named[name] = list(find(source, naming, report))
     wheres = {"test": options.test_where, "validation": options.validation_where}
-    shares = {"test": options.test_share, "validation": options.validation_share}
-    return divided(named, wheres, shares, options.by_speaker)
+    return divided(named, wheres, shared.shares(options), options.by_speaker)
 
 
 class Targets:
@@ -186,10 +176,8 @@ class Targets:
         self.labels = sorted(set(said)) if field == "label" else []
         if not self.texts:
             self.tokenizer = tokenizer.label(said)
-        elif options.tokenizer in tokenizer.TRAINED:
-            self.tokenizer = tokenizer.TRAINED[options.tokenizer](said, options.vocab_size)
         else:
-            self.tokenizer = tokenizer.load(Path(options.tokenizer))
+            self.tokenizer = tokenizer.made(options.tokenizer, said, options.vocab_size)
         self.unknown = self.tokenizer.token_to_id(tokenizer.UNK)
 
     def of(self, fields: Any) -> str:
@@ -278,8 +266,4 @@ def _strings(heard: Iterator[tuple[str, Heard]], options: argparse.Namespace) ->
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"unroll: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    shared.run_as_script(main)

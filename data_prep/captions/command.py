@@ -5,11 +5,9 @@ with all its captions.
 """
 
 import argparse
-import os
 import sys
 import time
 from functools import partial
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,20 +16,19 @@ import pyarrow as pa
 
 from data_prep.captions.corpus import Corpus
 from data_prep.captions.sources import Captioned
-from data_prep.workspace.options import check_output, vocabulary
+from data_prep.workspace import options as shared
+from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.report import Report, progress
 from data_prep.workspace.resumable_rows import Rows
 from data_prep.workspace.workers import in_order
 from data_prep.workspace.workspace import SPLITS, Workplace, train_once
-from pipeline.arguments import Parser, count, share
+from pipeline.arguments import Parser, count
 from pipeline.dataset.codecs.image import MAX_PIXELS, ImageError, shrink
-from pipeline.errors import ConfigError, DataError, UserError
-from pipeline.files import sha256
+from pipeline.errors import DataError
 
 PROGRAM = "unroll prepare captions"
 BATCH = 32  # images that a worker scales at a time
 COLUMNS = {"image": pa.binary(), "name": pa.string()}
-NOT_SHAPING = ("output", "overwrite", "max_bad_share", "workers")  # options that leave the result the same
 SOURCES = """a table of images and captions (.csv .tsv .txt .jsonl, plain, .gz or .xz), a .json as COCO has them, a
 directory with one of these, .tar files of WebDataset, hub:NAME[:CONFIG[:SPLIT]], or builtin[:N]: drawings of shapes"""
 EXAMPLES = """examples:
@@ -56,26 +53,25 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
     add("sources", nargs="*", metavar="SOURCE", help=SOURCES)
-    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
-    add("--overwrite", action="store_true", help="replace a dataset that is there")
-    add("--workers", type=count, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
-    add = parser.add_argument_group("splits, cut by image from the sources or given").add_argument
-    for name in SPLITS:
-        add(f"--{name}", nargs="+", default=[], metavar="SOURCE", help=f"the {name} split, instead of SOURCE...")
-    add("--validation-share", type=share, default=0.05, metavar="SHARE", help="of the images (default: 0.05)")
-    add("--test-share", type=share, default=0.05, metavar="SHARE", help="of the images (default: 0.05)")
-    add = parser.add_argument_group("images").add_argument
-    add("--images", type=Path, metavar="DIR", help="where the images of a table are (default: where the table is)")
-    add("--image-field", default="image", metavar="NAME", help="column or field of images (default: image)")
-    add("--size", type=count, default=256, metavar="PIXELS", help="most pixels of the shorter side (default: 256)")
-    add("--max-pixels", type=count, default=MAX_PIXELS, metavar="N", help="refuse larger images (default: 2**26)")
-    add("--max-bad-share", type=share, default=0.01, metavar="SHARE", help="fail above this share of bad records")
-    add = parser.add_argument_group("captions").add_argument
-    add("--caption-field", default="caption", metavar="NAME", help="column or field of captions (default: caption)")
-    add("--plain", action="store_true", help="lower case, without punctuation")
-    add("--max-length", type=count, metavar="N", help="drop longer captions from training: tokens")
-    add("--tokenizer", default="bpe", metavar="KIND", help="byte, character, word, bpe (default), unigram or a file")
-    add("--vocab-size", type=count, metavar="N", help="most tokens (default: 8192 for bpe and unigram, else all)")
+    shared.add_output(parser)
+    shared.add_workers(parser)
+    splits = parser.add_argument_group("splits, cut by image from SOURCE... or given")
+    shared.add_splits(splits, nargs="+", default=[], metavar="SOURCE")
+    shared.add_shares(splits, 0.05, "images")
+    images = parser.add_argument_group("images")
+    add = images.add_argument
+    add("--images", type=Path, metavar="DIR", help="directory of the images of a table (default: that of the table)")
+    shared.add_field(images, "image", "the image")
+    size = "maximum number of pixels of the shorter side (default: %(default)s)"
+    add("--size", type=count, default=256, metavar="PIXELS", help=size)
+    add("--max-pixels", type=count, default=MAX_PIXELS, metavar="N", help="reject larger images (default: 2**26)")
+    shared.add_max_bad_share(images, "records")
+    captions = parser.add_argument_group("captions")
+    add = captions.add_argument
+    shared.add_field(captions, "caption", "the caption")
+    add("--plain", action="store_true", help="lower-case captions and remove punctuation")
+    add("--max-length", type=count, metavar="N", help="drop captions of more than N tokens from training")
+    shared.add_tokenizer(captions, "bpe")
     return parser
 
 
@@ -89,8 +85,7 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     _check(options)
     began = time.monotonic()
-    shaping = {name: str(value) for name, value in vars(options).items() if name not in NOT_SHAPING}
-    place = Workplace(options.output.resolve(), shaping)
+    place = shared.workplace(options)
     with place.entered():
         report, splits = _prepare(place, options, argv)
     print("\n".join(report.lines()))
@@ -102,20 +97,13 @@ def main(argv: list[str]) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    given = options.train or options.validation or options.test
-    if bool(options.sources) == bool(given):
-        raise ConfigError("name sources to cut, or give --train (and --validation, --test): one of the two")
-    if given and not options.train:
-        raise ConfigError("--validation and --test come with --train: the tokenizer learns from the training split")
-    if options.validation_share + options.test_share >= 1:
-        raise ConfigError("--validation-share and --test-share leave nothing to train on")
+    shared.check_sources(options)
     if options.images and not options.images.is_dir():
         raise DataError(f"--images {options.images} is no directory")
-    check_output(options.output, options.overwrite)
+    shared.check(options)
 
 
 def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, dict[str, Any]]:
-    place.recall()
     corpus, report = Corpus(options), Report("images")
     place.begin(corpus.fingerprint())
     train_once(place, lambda: _tokenizer(corpus, options))
@@ -123,21 +111,18 @@ def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> 
         print(f"continuing after {place.state.pieces:,} images", file=sys.stderr)
     splits = _write(place, corpus, report, options)
     report.check(options.max_bad_share)
-    wanted = {"train": 1.0, "validation": options.validation_share, "test": options.test_share}
+    wanted = {"train": 1.0, **shared.shares(options)}
     for name in SPLITS:
         if (getattr(options, name) or (options.sources and wanted[name])) and name not in splits:
             raise DataError(f"no image fell to the {name} split: give it sources, or other shares")
     from data_prep.workspace import tokenizer
 
-    sources = [{"name": str(path), "size": path.stat().st_size, "sha256": sha256(path)} for path in corpus.files()]
     manifest = {
         "kind": "captions",
         "splits": splits,
         **vocabulary(place.tokenizer, tokenizer.load(place.tokenizer)),
         "size": options.size,
-        "sources": sources,
-        "command": [*PROGRAM.split(), *argv],
-        "versions": {name: version(name) for name in ("unroll", "tokenizers", "pyarrow", "pillow")},
+        **origin(PROGRAM, argv, corpus.files(), "tokenizers", "pyarrow", "pillow"),
     }
     place.publish(manifest, report.as_json(), options.overwrite)
     return report, splits
@@ -146,11 +131,9 @@ def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> 
 def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> Any:
     from data_prep.workspace import tokenizer
 
-    if options.tokenizer not in tokenizer.TRAINED:
-        return tokenizer.load(Path(options.tokenizer))
     images = corpus.images(Report())
     texts = (caption for split, image in images if split == "train" for caption in image.captions)
-    return tokenizer.TRAINED[options.tokenizer](texts, options.vocab_size)
+    return tokenizer.made(options.tokenizer, texts, options.vocab_size)
 
 
 def _write(place: Workplace, corpus: Corpus, report: Report, options: argparse.Namespace) -> dict[str, Any]:
@@ -207,8 +190,4 @@ def _scale(size: int, max_pixels: int, batch: list[tuple[str, Captioned]]) -> li
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"unroll: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    shared.run_as_script(main)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.captions.sources import Captioned, Reading, Stored, read, table_of
-from data_prep.workspace.options import is_builtin
+from data_prep.workspace.options import is_builtin, shares
 from data_prep.workspace.report import Report
 from pipeline.dataset.text_normalization import plain_words
 
@@ -27,7 +27,7 @@ class Corpus:
         self.edges: list[tuple[bytes, str]] = []  # an image goes to the first split whose edge is above its hash
         if options.sources:
             self.parts = {"": options.sources}
-            self._cut({"test": options.test_share, "validation": options.validation_share})
+            self._cut(shares(options))
 
     def images(self, report: Report) -> Iterator[tuple[str, Captioned]]:
         """Every image that has captions, with its split; what is bad is counted and named."""
@@ -61,11 +61,11 @@ class Corpus:
         for split, sources in self.parts.items():
             yield from ((split, image) for source in sources for image in read(source, self.reading, report))
 
-    def _cut(self, shares: dict[str, float]) -> None:
+    def _cut(self, parts: dict[str, float]) -> None:
         """Exactly these shares of the images, those with the lowest hashes of their names."""
         hashes = sorted(_hash(image.name) for _, image in self._given(Report()))
         taken = 0
-        for split, part in shares.items():
+        for split, part in parts.items():
             taken += round(part * len(hashes))
             self.edges.append((hashes[taken] if taken < len(hashes) else b"\xff" * 9, split))
 

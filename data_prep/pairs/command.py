@@ -5,12 +5,10 @@ row with its target, or with `--group` with all its targets.
 """
 
 import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,15 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.pairs.sources import Read, Unit, is_hub, reader
-from data_prep.workspace.options import check_output, vocabulary
+from data_prep.workspace import options as shared
+from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.report import Report
 from data_prep.workspace.shards import Shards
+from data_prep.workspace.splits import split_of
 from data_prep.workspace.workspace import SPLITS, Workplace
-from pipeline.arguments import Parser
-from pipeline.dataset.manifest import TOKENIZER
+from pipeline.arguments import Parser, count
 from pipeline.dataset.shard import token_type
-from pipeline.errors import ConfigError, DataError, UserError
-from pipeline.files import sha256, write_durably
+from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare pairs"
 SOURCE_TOKENIZER = "source_tokenizer.json"
@@ -43,38 +41,36 @@ EXAMPLES = """examples:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
-    add = parser.add_argument
-    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
-    add("--overwrite", action="store_true", help="replace a dataset that is there")
+    shared.add_output(parser)
     files = parser.add_argument_group(
         "sources: two parallel files, one with both sides (plain, .gz or .xz), or hub:NAME[:CONFIG[:SPLIT]]"
     )
-    for name in SPLITS:
-        files.add_argument(f"--{name}", nargs="+", type=Path, default=[], metavar="FILE", help=f"the {name} split")
     add = files.add_argument
-    add("--validation-share", type=float, default=0.05, metavar="SHARE", help="cut from --train without --validation")
-    add("--test-share", type=float, default=0.05, metavar="SHARE", help="the same without --test (both 0.05)")
-    add("--delimiter", default="\t", help="between source and target of a line (default: a tab)")
-    add("--source-field", default="source", help="of .jsonl and hub records (default: source)")
-    add("--target-field", default="target", help="the same: a text or a list of texts (default: target)")
-    add("--dialogue", metavar="MARK", help="each line is a conversation whose turns end in MARK")
-    add("--history", type=int, default=3, metavar="N", help="most turns before a reply (default: 3)")
-    add = parser.add_argument_group("what is kept").add_argument
-    add("--group", action="store_true", help="equal sources become one row; any of its targets counts as right")
+    shared.add_splits(files, nargs="+", type=Path, default=[], metavar="FILE")
+    shared.add_shares(files, 0.05, "training pairs")
+    add("--delimiter", default="\t", help="text between source and target of a line (default: a tab)")
+    shared.add_field(files, "source", "the source, in .jsonl and hub records")
+    shared.add_field(files, "target", "the target, a text or a list of texts")
+    add("--dialogue", metavar="MARK", help="read each line as a conversation whose turns end in MARK")
+    history = "maximum number of turns before a reply (default: %(default)s)"
+    add("--history", type=count, default=3, metavar="N", help=history)
+    kept = parser.add_argument_group("what is kept")
+    add = kept.add_argument
+    add("--group", action="store_true", help="make one row of equal sources; any of its targets is correct")
     add(
         "--deduplicate",
         action=argparse.BooleanOptionalAction,
         help="drop from training what it holds twice or another split holds (default: for --dialogue)",
     )
     add("--lowercase", action="store_true", help="lower-case both sides")
-    add("--max-length", type=int, metavar="N", help="drop longer pairs from training: tokens of either side")
-    add("--max-bad-share", type=float, default=0.01, metavar="SHARE", help="fail above this share of unreadable pairs")
-    add = parser.add_argument_group("tokens").add_argument
-    add("--tokenizer", default="bpe", metavar="KIND", help="of both: byte, character, word, bpe, unigram or a file")
-    add("--source-tokenizer", metavar="KIND", help="of sources, apart from that of targets")
-    add("--target-tokenizer", metavar="KIND", help="of targets, apart from that of sources")
-    add("--vocab-size", type=int, metavar="N", help="most tokens (default: 8192 for bpe and unigram, else all)")
-    add("--source-vocab-size", type=int, metavar="N", help="of sources (default: --vocab-size)")
+    add("--max-length", type=count, metavar="N", help="drop pairs with more than N tokens on a side from training")
+    shared.add_max_bad_share(kept, "pairs")
+    tokens = parser.add_argument_group("tokens, of both sides or of one")
+    add = tokens.add_argument
+    shared.add_tokenizer(tokens, "bpe")
+    add("--source-tokenizer", metavar="KIND", help="tokenizer of the sources (default: --tokenizer)")
+    add("--target-tokenizer", metavar="KIND", help="tokenizer of the targets (default: --tokenizer)")
+    add("--source-vocab-size", type=count, metavar="N", help="maximum for the sources (default: --vocab-size)")
     return parser
 
 
@@ -88,17 +84,15 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     _check(options)
     began = time.monotonic()
-    place = Workplace(options.output.resolve(), {key: str(value) for key, value in vars(options).items()})
-    with place.entered():
-        place.recall()
-        place.forget()  # pairs are few enough to begin anew
+    place = shared.workplace(options)
+    with place.entered(anew=True):  # pairs are few enough to begin anew
         corpus = Corpus(options)
         splits = _prepare(place, corpus, options, argv)
     print("\n".join(corpus.report.lines()))
-    for reason, count in corpus.dropped.items():
-        print(f"  {count:,} x {reason}")
+    for reason, number in corpus.dropped.items():
+        print(f"  {number:,} x {reason}")
     for name, entry in splits.items():
-        unknown = ", ".join(f"{count:,} unknown in {side}" for side, count in corpus.unknown[name].items() if count)
+        unknown = ", ".join(f"{number:,} unknown in {side}" for side, number in corpus.unknown[name].items() if number)
         counts = f"{entry['rows']:,} sources, {entry['samples']:,} targets, {entry['tokens']:,} tokens"
         print(f"{name}: {counts}{', ' * bool(unknown)}{unknown}")
     print(f"{options.output} in {time.monotonic() - began:.1f} s")
@@ -108,14 +102,9 @@ def main(argv: list[str]) -> int:
 def _check(options: argparse.Namespace) -> None:
     if not options.train:
         raise ConfigError("name the training pairs: --train FILE, or --train SOURCES TARGETS")
-    if options.history < 1:
-        raise ConfigError(f"--history {options.history} must be at least 1")
-    for name in ("validation_share", "test_share", "max_bad_share"):
-        if not 0 <= getattr(options, name) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)} is no share: from 0 to below 1")
     if bool(options.source_tokenizer) != bool(options.target_tokenizer):
         raise ConfigError("--source-tokenizer and --target-tokenizer come together; --tokenizer is for both sides")
-    check_output(options.output, options.overwrite)
+    shared.check(options)
 
 
 class Corpus:
@@ -129,9 +118,7 @@ class Corpus:
         self.options = options
         self.report, self.dropped = Report(), Counter[str]()
         self.unknown: dict[str, Counter[str]] = {}  # tokens that a vocabulary lacks, by split and side
-        self.shares: dict[str, float] = {}
-        for name in ("test", "validation"):
-            self.shares[name] = 0.0 if getattr(options, name) else getattr(options, f"{name}_share")
+        self.shares = {name: 0.0 if getattr(options, name) else part for name, part in shared.shares(options).items()}
         self.files = {name: files for name in SPLITS if (files := getattr(options, name))}
         dialogue = (options.dialogue, options.history) if options.dialogue else None
         fields = (options.source_field, options.target_field)
@@ -170,11 +157,7 @@ class Corpus:
         """Where a unit of the training files goes: by a hash of its source."""
         if not any(self.shares.values()):
             return "train"
-        said = (self.options.dialogue and unit.text) or unit.pairs[0].source
-        at = int.from_bytes(blake2b(said.encode(), digest_size=8).digest(), "big") / 2**64
-        if at < self.shares["test"]:
-            return "test"
-        return "validation" if at < self.shares["test"] + self.shares["validation"] else "train"
+        return split_of((self.options.dialogue and unit.text) or unit.pairs[0].source, self.shares)
 
     def _cased(self, unit: Unit) -> Unit:
         if not self.options.lowercase:
@@ -187,9 +170,8 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
         for _ in corpus.units(name, False):
             pass
     source, target = _tokenizers(corpus, options)
-    write_durably(place.path / TOKENIZER, lambda path: target.save(str(path)))
-    if source is not target:
-        write_durably(place.path / SOURCE_TOKENIZER, lambda path: source.save(str(path)))
+    entry = vocabulary(place.save(target), target)
+    of_source = entry if source is target else vocabulary(place.save(source, SOURCE_TOKENIZER), source)
     splits = {}
     for name in corpus.splits:
         splits[name] = _write(place.path, name, corpus, options, source, target)
@@ -200,21 +182,13 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
                 raise DataError(f"there is no pair in {', '.join(map(str, corpus.files[given]))}")
             raise DataError(f"no pair fell to the {name} split: give it files, or other shares")
     corpus.report.check(options.max_bad_share)
-    vocabularies = [
-        vocabulary(place.path / (SOURCE_TOKENIZER if apart else TOKENIZER), tokenizer)
-        for apart, tokenizer in ((False, target), (source is not target, source))
-    ]
     files = [path for named in corpus.files.values() for path in named if not is_hub(path)]
-    sources = [{"name": str(path), "size": path.stat().st_size, "sha256": sha256(path)} for path in files]
-    versions = {name: version(name) for name in ("unroll", "tokenizers", "pyarrow")}
     manifest = {
         "kind": "pairs",
         "splits": {name: splits[name] for name in SPLITS if name in splits},
-        **vocabularies[0],
-        "source": vocabularies[1],
-        "sources": sources,
-        "command": [*PROGRAM.split(), *argv],
-        "versions": versions,
+        **entry,
+        "source": of_source,
+        **origin(PROGRAM, argv, files, "tokenizers", "pyarrow"),
     }
     if options.dialogue:
         manifest["dialogue"] = {"mark": options.dialogue, "history": options.history}
@@ -233,13 +207,8 @@ def _tokenizers(corpus: Corpus, options: argparse.Namespace) -> tuple[Any, Any]:
     from data_prep.workspace import tokenizer
 
     def make(kind: str, side: slice, size: int | None) -> Any:
-        if kind not in tokenizer.TRAINED:
-            return tokenizer.load(Path(kind))
         texts = (text for unit in corpus.units("train", False) for pair in unit.pairs for text in pair[side])
-        made = tokenizer.TRAINED[kind](texts, size)
-        if options.dialogue:
-            made.add_tokens([options.dialogue])  # one token, whatever the kind
-        return made
+        return tokenizer.made(kind, texts, size, options.dialogue)
 
     if not options.source_tokenizer:
         both = make(options.tokenizer, slice(0, 2), options.vocab_size)
@@ -292,8 +261,4 @@ def _write(
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"unroll: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    shared.run_as_script(main)

@@ -5,14 +5,11 @@ and named in the dataset's report; all of a dataset have one size, their own or 
 """
 
 import argparse
-import os
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,19 +18,18 @@ import pyarrow as pa
 from PIL import Image
 
 from data_prep.pixels.sources import Found, find
+from data_prep.workspace import options as shared
 from data_prep.workspace import tokenizer
-from data_prep.workspace.options import check_output, vocabulary
+from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.report import Report, progress
 from data_prep.workspace.shards import Shards
-from data_prep.workspace.splits import HELD_OUT, by_name
+from data_prep.workspace.splits import cut
 from data_prep.workspace.workers import in_order
 from data_prep.workspace.workspace import SPLITS, Workplace
-from pipeline.arguments import Parser, count, share
+from pipeline.arguments import Parser, natural
 from pipeline.dataset.codecs.image import ImageError, load
 from pipeline.dataset.codecs.pixel_levels import MODES, quantise, values
-from pipeline.dataset.manifest import TOKENIZER
-from pipeline.errors import ConfigError, DataError, UserError
-from pipeline.files import write_durably
+from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare pixels"
 COLUMNS = {"image": pa.binary(), "label": pa.int64(), "name": pa.string()}
@@ -52,22 +48,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
     add("source", nargs="?", help="IDX file (plain, .gz), folder of images (a subfolder a class), hub:NAME or builtin")
-    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
-    add("--overwrite", action="store_true", help="replace a dataset that is there")
-    add("--workers", type=count, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
-    add = parser.add_argument_group("splits").add_argument
-    for name in SPLITS:
-        add(f"--{name}", metavar="SOURCE", help=f"the {name} split")
-    add("--validation-share", type=share, default=0.05, metavar="SHARE", help="cut from training (default: 0.05)")
-    add("--test-share", type=share, default=0.05, metavar="SHARE", help="the same for the test split (default: 0.05)")
-    add = parser.add_argument_group("images").add_argument
-    add("--size", type=_size, metavar="HxW", help="scale to so many rows and columns, as 14x14 (default: their own)")
-    add("--colour", action="store_true", help="red, green and blue, three levels a pixel (default: grey)")
-    add("--levels", type=int, choices=LEVELS, default=256, help="of each value (default: 256)")
-    add("--sample", type=int, metavar="SEED", help="with 2 levels: draw white with a probability of the grey value")
-    add("--image-field", default="image", metavar="NAME", help="column of a hub data set (default: image)")
-    add("--label-field", default="label", metavar="NAME", help="the same for the class (default: label)")
-    add("--max-bad-share", type=share, default=0.01, metavar="SHARE", help="fail above this share of bad images")
+    shared.add_output(parser)
+    shared.add_workers(parser)
+    splits = parser.add_argument_group("splits")
+    shared.add_splits(splits, metavar="SOURCE")
+    shared.add_shares(splits, 0.05, "images")
+    images = parser.add_argument_group("images")
+    add = images.add_argument
+    add("--size", type=_size, metavar="HxW", help="scale to H rows and W columns, as 14x14 (default: their own size)")
+    add("--colour", action="store_true", help="store red, green and blue, three levels per pixel (default: grey)")
+    add("--levels", type=int, choices=LEVELS, default=256, help="levels of each value (default: %(default)s)")
+    add("--sample", type=natural, metavar="SEED", help="with 2 levels: draw white with the grey value as probability")
+    shared.add_field(images, "image", "the image, in a hub data set")
+    shared.add_field(images, "label", "the class, in a hub data set")
+    shared.add_max_bad_share(images, "images")
     return parser
 
 
@@ -88,11 +82,9 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     _check(options)
     began = time.monotonic()
-    place = Workplace(options.output.resolve(), {key: str(value) for key, value in vars(options).items()})
+    place = shared.workplace(options)
     report = Report("images")
-    with place.entered():
-        place.recall()
-        place.forget()  # images are read anew
+    with place.entered(anew=True):  # images are read anew
         splits, about = _prepare(place, report, options, argv)
     print("\n".join(report.lines()))
     height, width, channels = (about[name] for name in ("rows", "columns", "channels"))
@@ -104,14 +96,10 @@ def main(argv: list[str]) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    options.train = options.train or options.source
-    if options.train is None or (options.source and options.train != options.source):
-        raise ConfigError("name one source of training images: SOURCE, or --train SOURCE")
-    if options.sample is not None and (options.levels != 2 or options.sample < 0):
-        raise ConfigError(f"--sample {options.sample} draws one of two levels, with a seed from 0 up: add --levels 2")
-    if options.validation_share + options.test_share >= 1:
-        raise ConfigError("--validation-share and --test-share leave nothing to train on")
-    check_output(options.output, options.overwrite)
+    shared.check_source(options, "images")
+    if options.sample is not None and options.levels != 2:
+        raise ConfigError(f"--sample {options.sample} draws one of two levels: add --levels 2")
+    shared.check(options)
 
 
 def _prepare(
@@ -120,7 +108,7 @@ def _prepare(
     found = _found(options)
     labels = sorted({image.label for image in found["train"] if image.label is not None})
     made = tokenizer.label(labels)
-    write_durably(place.path / TOKENIZER, lambda path: made.save(str(path)))
+    described = vocabulary(place.save(made), made)
     writing = _Writing(labels, made, report, options)
     splits = {name: writing.write(place.path, name, found[name]) for name in SPLITS if name in found}
     report.check(options.max_bad_share)
@@ -137,14 +125,13 @@ def _prepare(
         "labels": labels,
         "binarised": None if options.levels > 2 else "at half" if options.sample is None else f"seed {options.sample}",
     }
+    given = [source for name in SPLITS if (source := getattr(options, name))]
     manifest = {
         "kind": "pixels",
         "splits": splits,
-        **vocabulary(place.path / TOKENIZER, made),
+        **described,
         "pixels": about,
-        "sources": [source for name in SPLITS if (source := getattr(options, name))],
-        "command": [*PROGRAM.split(), *argv],
-        "versions": {name: version(name) for name in ("unroll", "pillow", "pyarrow")},
+        **origin(PROGRAM, argv, given, "pillow", "pyarrow"),
     }
     place.publish(manifest, report.as_json(), options.overwrite)
     return splits, about
@@ -157,13 +144,7 @@ def _found(options: argparse.Namespace) -> dict[str, list[Found]]:
         for name in SPLITS
         if (source := getattr(options, name)) is not None
     }
-    shares = {"test": options.test_share, "validation": options.validation_share}
-    wanted = {name: shares[name] for name in HELD_OUT if name not in found and shares[name]}
-    places = by_name([image.name for image in found["train"]], wanted)
-    whole = found["train"]
-    for name in ("train", *wanted):
-        found[name] = [image for image, place in zip(whole, places, strict=True) if place == name]
-    return found
+    return cut(found, shared.shares(options))
 
 
 class Seen(NamedTuple):
@@ -274,8 +255,4 @@ class _Writing:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"unroll: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    shared.run_as_script(main)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.sources.shapes import figures
+from data_prep.workspace.options import builtin, is_builtin
 from pipeline.errors import DataError
 
 BYTE = 8  # IDX's type of unsigned bytes
@@ -45,7 +46,7 @@ def find(source: str, image_field: str, label_field: str) -> Iterator[Found]:
     """
     if source.startswith("hub:"):
         return _hub(source, image_field, label_field)
-    if source.partition(":")[0] == "builtin":
+    if is_builtin(source):
         return _builtin(source)
     path = Path(source)
     if path.is_dir():
@@ -120,7 +121,5 @@ def _hub(source: str, image_field: str, label_field: str) -> Iterator[Found]:
 
 
 def _builtin(source: str) -> Iterator[Found]:
-    count = source.partition(":")[2] or "2000"
-    if not count.isdigit() or not int(count):
-        raise DataError(f"{source}: after the colon comes how many drawings, as in builtin:500")
-    return (Found(f"drawing {n}", label, data) for n, (data, label) in enumerate(figures(int(count))))
+    drawn = figures(builtin(source, "drawings"))
+    return (Found(f"drawing {n}", label, data) for n, (data, label) in enumerate(drawn))

@@ -7,29 +7,25 @@ step is the sum, read by `pipeline.data.series`.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from data_prep.workspace.options import check_output, vocabulary
+from data_prep.workspace import options as shared
+from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.shards import Shards
 from data_prep.workspace.workspace import SPLITS, Workplace
-from pipeline.arguments import Parser, count, seed
+from pipeline.arguments import Parser, count, natural
 from pipeline.dataset.codecs.time_grid import COUNT
 from pipeline.dataset.codecs.time_series import Layout
-from pipeline.dataset.manifest import TOKENIZER
 from pipeline.dataset.recall import ADDING_CHANCE, Association, Copy, Recall, SelectiveCopy, adding
 from pipeline.dataset.series import Series, write_series
 from pipeline.dataset.shard import token_type
-from pipeline.errors import ConfigError, UserError
-from pipeline.files import write_durably
+from pipeline.errors import ConfigError
 
 PROGRAM = "unroll prepare recall"
 SYMBOLS: dict[str, type[Recall]] = {"copy": Copy, "selective-copy": SelectiveCopy, "association": Association}
@@ -43,14 +39,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
     add("task", choices=[*SYMBOLS, ADDING], help="what is to be remembered")
-    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
-    add("--overwrite", action="store_true", help="replace a dataset that is there")
-    add("--length", type=int, metavar="N", help="blanks (default: 1000, 256, 0), or numbers to be added (600)")
-    add("--items", type=int, metavar="N", help="values that are shown (default: 10, 10, 8)")
-    add("--symbols", type=int, metavar="N", help="different values that there are (default: 8, 8, 16)")
+    shared.add_output(parser)
+    length = "number of blanks, or of numbers to be added (default: 1000, 256, 0, 600, in the order of the tasks)"
+    add("--length", type=natural, metavar="N", help=length)
+    add("--items", type=count, metavar="N", help="number of values that are shown (default: 10, 10, 8)")
+    add("--symbols", type=count, metavar="N", help="number of different values (default: 8, 8, 16)")
     for name, default in zip(SPLITS, (10_000, 1_000, 1_000), strict=True):
-        add(f"--{name}", type=count, default=default, metavar="N", help=f"samples (default: {default})")
-    add("--seed", type=seed, default=1, help="what everything is drawn from (default: 1)")
+        described = f"number of samples for {name} (default: %(default)s)"
+        add(f"--{name}", type=count, default=default, metavar="N", help=described)
+    shared.add_seed(parser, 1, "all samples")
     return parser
 
 
@@ -62,20 +59,16 @@ def main(argv: list[str]) -> int:
         DataError: the output is there already.
     """
     options = _parser().parse_args(argv)
-    check_output(options.output, options.overwrite)
+    shared.check(options)
     sizes = {name: value for name in ("length", "items", "symbols") if (value := getattr(options, name)) is not None}
     make = _Adding(options, sizes) if options.task == ADDING else _Symbols(options, sizes)
     began = time.monotonic()
-    place = Workplace(options.output.resolve(), {key: str(value) for key, value in vars(options).items()})
-    with place.entered():
-        place.recall()
-        place.forget()  # it is drawn in seconds
+    place = shared.workplace(options)
+    with place.entered(anew=True):  # it is drawn in seconds
         manifest = {
             **make.write(place),
             "recall": {"task": options.task, **make.sizes, "chance": make.chance},
-            "sources": [],
-            "command": [*PROGRAM.split(), *argv],
-            "versions": {name: version(name) for name in ("unroll", "numpy", "pyarrow")},
+            **origin(PROGRAM, argv, [], "numpy", "pyarrow"),
         }
         place.publish(manifest, {"chance": make.chance}, options.overwrite)
     print(f"{options.output} in {time.monotonic() - began:.1f} s: {make.about}")
@@ -101,9 +94,8 @@ class _Symbols:
         from data_prep.workspace import tokenizer
 
         made = tokenizer.word([" ".join(self.task.words)])
-        write_durably(place.path / TOKENIZER, lambda path: made.save(str(path)))
         ids = np.array([made.token_to_id(word) for word in self.task.words])
-        described = vocabulary(place.path / TOKENIZER, made)
+        described = vocabulary(place.save(made), made)
         columns = {"source": pa.list_(pa.from_numpy_dtype(token_type(len(ids)))), "text": pa.string()}
         splits = {}
         for name in SPLITS:
@@ -157,8 +149,4 @@ def _chances(options: argparse.Namespace, split: str) -> Iterator[np.random.Gene
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"unroll: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    shared.run_as_script(main)

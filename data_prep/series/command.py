@@ -6,10 +6,8 @@ of the file.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +22,15 @@ from data_prep.series.checks import (
     seasonal_error,
     trimmed,
 )
-from data_prep.workspace.options import check_output
+from data_prep.workspace import options as shared
+from data_prep.workspace.entries import origin
 from data_prep.workspace.workspace import Workplace
-from pipeline.arguments import Parser, count, share
+from pipeline.arguments import Parser, count, natural
 from pipeline.dataset.codecs.table import is_number, read_table
 from pipeline.dataset.codecs.time_grid import Grid, cycles
 from pipeline.dataset.codecs.time_series import MISSING, Findings, Frame, Layout, filled, frames_of
 from pipeline.dataset.series import PARTS, Series, write_series
-from pipeline.errors import ConfigError, DataError, UserError
-from pipeline.files import sha256
+from pipeline.errors import DataError
 
 PROGRAM = "unroll prepare series"
 Covariates = tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]  # mean and deviation
@@ -46,22 +44,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
     add("sources", nargs="+", type=Path, metavar="FILE", help=".csv (plain, .gz or .xz) or .parquet, of one layout")
-    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
-    add("--overwrite", action="store_true", help="replace a dataset that is there")
+    shared.add_output(parser)
     add = parser.add_argument_group("what the columns mean").add_argument
-    add("--time", metavar="COLUMN", help="stamps (default: the first column)")
-    add("--id", nargs="+", default=[], metavar="COLUMN", help="long table: what together names a series")
-    add("--target", nargs="+", default=[], metavar="COLUMN", help="what is predicted (default: all other numbers)")
+    add("--time", metavar="COLUMN", help="time stamps (default: the first column)")
+    add("--id", nargs="+", default=[], metavar="COLUMN", help="in a long table: columns that together name a series")
+    add("--target", nargs="+", default=[], metavar="COLUMN", help="columns to predict (default: all other numbers)")
     add("--known", nargs="+", default=[], metavar="COLUMN", help="covariates that are known ahead: prices, holidays")
     add("--drop", nargs="+", default=[], metavar="NAME", help="columns, or series of a long table, to leave out")
     add("--calendar", action="store_true", help="add the place in the day, the week and the year as known covariates")
-    add("--season", type=count, metavar="STEPS", help="of MASE and the seasonal naive forecast (default: by the step)")
-    add = parser.add_argument_group("splits, in time, at the same stamps for all series").add_argument
-    add("--lengths", nargs=3, type=int, metavar="STEPS", help="of training, validation and test; what follows is cut")
-    add("--validation-share", type=share, default=0.2, metavar="SHARE", help="of the time (default: 0.2)")
-    add("--test-share", type=share, default=0.2, metavar="SHARE", help="of the time, the last (default: 0.2)")
-    add = parser.add_argument_group("what is forgiven").add_argument
-    add("--fill-gaps", action="store_true", help="missing steps repeat the value before them and are never predicted")
+    season = "period of MASE and of the seasonal naive forecast (default: by the step)"
+    add("--season", type=count, metavar="STEPS", help=season)
+    splits = parser.add_argument_group("splits in time, the test split last, at the same stamps for all series")
+    lengths = "steps of training, validation and test; those that follow are dropped"
+    splits.add_argument("--lengths", nargs=3, type=natural, metavar="STEPS", help=lengths)
+    shared.add_shares(splits, 0.2, "time")
+    gaps = parser.add_argument_group("gaps").add_argument
+    gaps("--fill-gaps", action="store_true", help="fill missing steps with the value before them; never predict them")
     return parser
 
 
@@ -80,10 +78,8 @@ def main(argv: list[str]) -> int:
     layout = layout_of(table, options)
     grid, frames = frames_of(table, layout, findings)
     frames = [trimmed(frame) for frame in frames if frame.name not in options.drop]
-    place = Workplace(options.output.resolve(), {key: str(value) for key, value in vars(options).items()})
-    with place.entered():
-        place.recall()
-        place.forget()  # tables are small enough to begin anew
+    place = shared.workplace(options)
+    with place.entered(anew=True):  # tables are small enough to begin anew
         entries = _prepare(place, grid, frames, layout, options, findings, argv)
     print(f"{len(frames):,} series, a step is {grid}, season {options.season or grid.season}")
     for finding, times in findings.counts.items():
@@ -95,11 +91,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.validation_share + options.test_share >= 1:
-        raise ConfigError("--validation-share and --test-share leave nothing to train on")
-    if options.lengths and min(options.lengths) < 0:
-        raise ConfigError(f"--lengths {' '.join(map(str, options.lengths))}: from 0 up")
-    check_output(options.output, options.overwrite)
+    shared.check(options)
 
 
 def layout_of(table: Any, options: argparse.Namespace) -> Layout:
@@ -162,9 +154,7 @@ def _prepare(
             "kind": "series",
             "splits": entries,
             "series": about,
-            "sources": [{"name": str(p), "size": p.stat().st_size, "sha256": sha256(p)} for p in options.sources],
-            "command": [*PROGRAM.split(), *argv],
-            "versions": {name: version(name) for name in ("unroll", "pyarrow")},
+            **origin(PROGRAM, argv, options.sources, "pyarrow"),
         },
         {"series": len(made), "found": findings.as_json()},
         options.overwrite,
@@ -233,8 +223,4 @@ def _series(
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"unroll: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    shared.run_as_script(main)

@@ -1,9 +1,9 @@
 """Which document goes to which split: as given, by a stable hash of the document, or the last of the text."""
 
 from collections.abc import Callable, Iterator
-from hashlib import blake2b
 
 from data_prep.sources.text_files import Piece
+from data_prep.workspace.splits import split_of
 
 Assigned = Iterator[tuple[str, Piece]]
 Cut = Callable[[Iterator[Piece]], Assigned]
@@ -26,9 +26,7 @@ def by_hash(validation: float, test: float) -> Cut:
         split = "train"
         for piece in pieces:
             if piece.starts:
-                digest = blake2b(piece.text.encode(), digest_size=8).digest()
-                at = int.from_bytes(digest, "big") / 2**64
-                split = "test" if at < test else "validation" if at < test + validation else "train"
+                split = split_of(piece.text, {"test": test, "validation": validation})
             yield split, piece
 
     return assign

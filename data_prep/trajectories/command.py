@@ -7,24 +7,23 @@ Legend: O numbers of an observation, A of an action.
 """
 
 import argparse
-import sys
+import math
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_prep.trajectories.episodes import Bounds, Unfit, episode, read
-from data_prep.workspace.options import check_output
+from data_prep.workspace import options as shared
+from data_prep.workspace.entries import origin
 from data_prep.workspace.report import Report
-from data_prep.workspace.splits import by_name
+from data_prep.workspace.splits import cut
 from data_prep.workspace.workspace import SPLITS, Workplace
-from pipeline.arguments import Parser, count, seed, share
+from pipeline.arguments import Parser, count
 from pipeline.dataset.trajectories import Episode, returns_to_go, write_episodes
-from pipeline.errors import ConfigError, DataError, UserError
-from pipeline.files import sha256
+from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare trajectories"
 BUILTIN, GYMNASIUM = "builtin:key-to-door", "gymnasium:"
@@ -41,32 +40,21 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     sources = f"files (.jsonl .parquet .npz), or {BUILTIN}[:N], or {GYMNASIUM}ENVIRONMENT[:N] ({EPISODES} episodes)"
     add("sources", nargs="+", metavar="SOURCE", help=sources)
-    add("--output", required=True, type=Path, metavar="DIR", help="the dataset to make")
-    add("--overwrite", action="store_true", help="replace a dataset that is there")
-    add("--validation-share", type=share, default=0.1, metavar="SHARE", help="of the episodes (0.1)")
-    add("--test-share", type=share, default=0.1, metavar="SHARE", help="of the episodes (0.1)")
-    add(
-        "--max-bad-share",
-        type=share,
-        default=0.01,
-        metavar="SHARE",
-        help="fail above this share of bad episodes (0.01)",
-    )
-    add = parser.add_argument_group("of files").add_argument
-    add("--environment", metavar="ID", help="of Gymnasium, where they were played: policies are played there")
-    add("--choices", type=count, metavar="N", help="an action is one of N (default: the environment's, or what is met)")
-    add("--action-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="or numbers in this range")
-    add = parser.add_argument_group("of what is played").add_argument
-    add(
-        "--delay",
-        nargs=2,
-        type=count,
-        default=[2, 30],
-        metavar=("FEWEST", "MOST"),
-        help="steps from key to door (2 30)",
-    )
-    add("--keys", type=count, default=4, metavar="K", help="colours of keys (4): chance is 1 in K")
-    add("--seed", type=seed, default=0, help="of the episodes (0)")
+    shared.add_output(parser)
+    shared.add_shares(parser, 0.1, "episodes")
+    shared.add_max_bad_share(parser, "episodes")
+    add = parser.add_argument_group("files").add_argument
+    add("--environment", metavar="ID", help="Gymnasium environment of the episodes; policies are evaluated there")
+    add("--choices", type=count, metavar="N", help="number of actions (default: the environment's, or those found)")
+    bounds = "range of an action that is an array of numbers (default: the environment's, or that found)"
+    add("--action-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=bounds)
+    played = parser.add_argument_group("episodes that are played")
+    add = played.add_argument
+    delay = "range of the number of steps from key to door (default: 2 30)"
+    add("--delay", nargs=2, type=count, default=[2, 30], metavar=("FEWEST", "MOST"), help=delay)
+    keys = "number of colours of keys; chance is 1 in K (default: %(default)s)"
+    add("--keys", type=count, default=4, metavar="K", help=keys)
+    shared.add_seed(played, 0, "the episodes")
     return parser
 
 
@@ -81,10 +69,8 @@ def main(argv: list[str]) -> int:
     began = time.monotonic()
     report = Report("episodes")
     played = _played(options)
-    place = Workplace(options.output.resolve(), {key: str(value) for key, value in vars(options).items()})
-    with place.entered():
-        place.recall()
-        place.forget()  # episodes are read anew
+    place = shared.workplace(options)
+    with place.entered(anew=True):  # episodes are read anew
         entries, returns = _prepare(place, report, played, options, argv)
     print("\n".join(report.lines()))
     for name, entry in entries.items():
@@ -99,11 +85,9 @@ def _played(options: argparse.Namespace) -> tuple[str, dict[str, Any], int] | No
     from data_prep.trajectories.controllers import SCRIPTED
     from pipeline.dataset.environments import KEY_TO_DOOR
 
-    check_output(options.output, options.overwrite)
-    if options.validation_share + options.test_share >= 1:
-        raise ConfigError("--validation-share and --test-share leave nothing to train on")
+    shared.check(options)
     if options.delay[0] > options.delay[1]:
-        raise ConfigError(f"--delay {options.delay[0]} {options.delay[1]} wants the fewest steps first")
+        raise ConfigError(f"--delay {options.delay[0]} {options.delay[1]}: expected the fewest steps first")
     asked = [source for source in options.sources if source.startswith((BUILTIN.split(":")[0] + ":", GYMNASIUM))]
     if not asked:
         return None
@@ -143,23 +127,19 @@ def _prepare(
     size = episodes[0].observations.shape[1]
     if game is not None and (shown := _shown(game.observation_space)) != size:
         raise DataError(f"{name} shows {shown} numbers and the episodes hold {size}: name where they were played")
-    shares = {"test": options.test_share, "validation": options.validation_share}
-    places = by_name([one.name for one in episodes], shares)
-    splits = {split: [one for one, its in zip(episodes, places, strict=True) if its == split] for split in SPLITS}
-    for split, share_of in {"train": 1.0, **shares}.items():
-        if share_of and not splits[split]:
+    splits = cut({"train": episodes}, shared.shares(options))
+    for split, members in splits.items():
+        if not members:
             raise DataError(f"no episode fell to the {split} split: prepare more, or give other shares")
-    entries = {split: _write(place.path, split, members) for split, members in splits.items() if members}
+    entries = {split: _write(place.path, split, splits[split]) for split in SPLITS if split in splits}
     spaces, returns = _spaces(splits["train"], episodes, bounds)
     about = {"environment": {"name": name, "settings": settings} if name else None, "spaces": spaces}
-    files = [] if played else [Path(source) for source in options.sources]
+    sources = options.sources if played else map(Path, options.sources)
     manifest = {
         "kind": "trajectories",
         "splits": entries,
         "trajectories": {**about, "returns": returns},
-        "sources": [{"name": str(p), "size": p.stat().st_size, "sha256": sha256(p)} for p in files] or options.sources,
-        "command": [*PROGRAM.split(), *argv],
-        "versions": {package: version(package) for package in ("unroll", "gymnasium", "numpy", "pyarrow")},
+        **origin(PROGRAM, argv, sources, "gymnasium", "numpy", "pyarrow"),
     }
     place.publish(manifest, report.as_json(), options.overwrite)
     return entries, returns
@@ -168,6 +148,9 @@ def _prepare(
 def _bounds(options: argparse.Namespace) -> Bounds:
     if options.choices and options.action_range:
         raise ConfigError("an action is one of --choices or lies in --action-range: give one of them")
+    if options.action_range and not -math.inf < options.action_range[0] <= options.action_range[1] < math.inf:
+        low, high = options.action_range
+        raise ConfigError(f"--action-range {low:g} {high:g}: expected two finite numbers, the lower one first")
     low, high = (np.array(end) for end in options.action_range) if options.action_range else (None, None)
     return Bounds(options.choices, low, high)
 
@@ -248,8 +231,4 @@ def _spaces(train: list[Episode], episodes: list[Episode], bounds: Bounds) -> tu
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"unroll: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    shared.run_as_script(main)

@@ -1,10 +1,10 @@
-"""Clips are divided among splits: by what their fields say, or by shares, of clips or of speakers."""
+"""Samples are divided among splits: by what their fields say, or by shares, of samples or of speakers."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pipeline.errors import ConfigError, DataError
 
@@ -12,18 +12,23 @@ HELD_OUT = ("test", "validation")
 
 
 class Named(Protocol):
-    """A sample that has a name, and fields such as its speaker."""
+    """A sample that has a name."""
 
     @property
     def name(self) -> str:
         """What the sample is called."""
+
+
+class Described(Named, Protocol):
+    """A sample that has fields too, such as its speaker."""
 
     @property
     def fields(self) -> Mapping[str, str]:
         """What is known of the sample."""
 
 
-Clip = TypeVar("Clip", bound=Named)
+Sample = TypeVar("Sample", bound=Named)
+Clip = TypeVar("Clip", bound=Described)
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Where:
                 values.add(value)
         return cls(field, frozenset(values))
 
-    def holds(self, clip: Named) -> bool:
+    def holds(self, clip: Described) -> bool:
         """Whether the clip is meant."""
         return clip.fields.get(self.field) in self.values
 
@@ -84,13 +89,7 @@ def divided(
             splits[name] = taken
             chosen = set(map(id, taken))
             splits["train"] = [clip for clip in splits["train"] if id(clip) not in chosen]
-    wanted = {name: shares[name] for name in HELD_OUT if name not in splits and shares[name]}
-    whole, splits["train"] = splits["train"], []
-    places = _by_speaker(whole, wanted) if by_speaker else by_name([clip.name for clip in whole], wanted)
-    for name in wanted:
-        splits[name] = []
-    for clip, name in zip(whole, places, strict=True):
-        splits[name].append(clip)
+    splits = cut(splits, shares, _by_speaker if by_speaker else by_name)
     if by_speaker:
         _check_speakers(splits)
     return splits
@@ -101,20 +100,40 @@ def _at(said: str) -> float:
     return int.from_bytes(blake2b(said.encode(), digest_size=8).digest(), "big") / 2**64
 
 
-def by_name(names: Sequence[str], shares: Mapping[str, float]) -> list[str]:
-    """The split of each name: where its hash falls."""
-    places = []
-    for name in names:
-        at, place = _at(name), "train"
-        for split, share in shares.items():
-            if 0 <= at < share:
-                place = split
-            at -= share
-        places.append(place)
-    return places
+def split_of(said: str, shares: Mapping[str, float]) -> str:
+    """Return the split of a text, by its hash."""
+    at, edge = _at(said), 0.0
+    for split, share in shares.items():
+        edge += share
+        if at < edge:
+            return split
+    return "train"
 
 
-def _by_speaker(clips: Sequence[Named], shares: Mapping[str, float]) -> list[str]:
+def by_name(samples: Sequence[Named], shares: Mapping[str, float]) -> list[str]:
+    """Return the split of each sample, by the hash of its name."""
+    return [split_of(sample.name, shares) for sample in samples]
+
+
+def cut(
+    splits: Mapping[str, Sequence[Sample]],
+    shares: Mapping[str, float],
+    divide: Callable[[Sequence[Any], Mapping[str, float]], list[str]] = by_name,
+) -> dict[str, list[Sample]]:
+    """Cut from training the held-out splits that have no samples of their own.
+
+    Args:
+        splits: samples of those that have a source, `train` among them.
+        shares: of the training samples, for the others.
+        divide: names the split of each training sample.
+    """
+    wanted = {name: shares[name] for name in HELD_OUT if name not in splits and shares[name]}
+    places = list(zip(splits["train"], divide(splits["train"], wanted), strict=True))
+    parts = {name: [sample for sample, place in places if place == name] for name in ("train", *wanted)}
+    return {name: list(samples) for name, samples in splits.items()} | parts
+
+
+def _by_speaker(clips: Sequence[Described], shares: Mapping[str, float]) -> list[str]:
     """Speakers in the order of their hashes go to each split until it has its share."""
     counts = Counter(_speaker(clip) for clip in clips)
     order = sorted(counts, key=_at)
@@ -132,13 +151,13 @@ def _by_speaker(clips: Sequence[Named], shares: Mapping[str, float]) -> list[str
     return [home[_speaker(clip)] for clip in clips]
 
 
-def _speaker(clip: Named) -> str:
+def _speaker(clip: Described) -> str:
     if not clip.fields.get("speaker"):
         raise DataError(f"{clip.name} has no speaker, which --by-speaker needs: name the field with --speaker-field")
     return clip.fields["speaker"]
 
 
-def _check_speakers(splits: Mapping[str, Sequence[Named]]) -> None:
+def _check_speakers(splits: Mapping[str, Sequence[Described]]) -> None:
     home: dict[str, str] = {}
     for name, clips in splits.items():
         for clip in clips:

@@ -19,10 +19,10 @@ from pipeline.errors import ConfigError, DataError
 EOS = "<eos>"
 UNK = "<unk>"
 VOCAB_SIZE = 8192  # of bpe and unigram, where none is asked for
-Train = Callable[[Iterable[str], int | None], Tokenizer]
+Train = Callable[[Iterable[str], int | None, int], Tokenizer]  # the last: tokens that will be added
 
 
-def byte(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+def byte(texts: Iterable[str], vocab_size: int | None = None, others: int = 0) -> Tokenizer:
     """The 256 bytes, each its own id, and `<eos>`; nothing is learned from the texts."""
     tokenizer = Tokenizer(models.BPE(vocab={mark: value for value, mark in enumerate(_byte_marks())}, merges=[]))
     _reads_bytes(tokenizer, use_regex=False)
@@ -30,12 +30,12 @@ def byte(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
     return tokenizer
 
 
-def character(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+def character(texts: Iterable[str], vocab_size: int | None = None, others: int = 0) -> Tokenizer:
     """The characters of the texts after `<eos>` and `<unk>`; `vocab_size` keeps the most frequent."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
-    kept = sorted(_most_frequent(counts, vocab_size))
+    kept = sorted(_most_frequent(counts, vocab_size, others))
     vocab = {token: index for index, token in enumerate([EOS, UNK, *kept])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token=UNK))
     tokenizer.decoder = decoders.Fuse()
@@ -43,12 +43,12 @@ def character(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
     return tokenizer
 
 
-def word(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+def word(texts: Iterable[str], vocab_size: int | None = None, others: int = 0) -> Tokenizer:
     """The words between white space, most frequent first; at most `vocab_size` with `<eos>` and `<unk>`."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text.split())
-    vocab = {token: index for index, token in enumerate([EOS, UNK, *_most_frequent(counts, vocab_size)])}
+    vocab = {token: index for index, token in enumerate([EOS, UNK, *_most_frequent(counts, vocab_size, others)])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens([EOS])
@@ -63,10 +63,10 @@ def label(texts: Iterable[str]) -> Tokenizer:
     return tokenizer
 
 
-def bpe(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+def bpe(texts: Iterable[str], vocab_size: int | None = None, others: int = 0) -> Tokenizer:
     """Byte pairs merged until there are `vocab_size` tokens."""
     trainer = trainers.BpeTrainer(
-        vocab_size=_room(vocab_size),
+        vocab_size=_room(vocab_size, 257, others),
         special_tokens=[EOS],
         initial_alphabet=_byte_marks(),
         show_progress=False,
@@ -74,10 +74,10 @@ def bpe(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
     return _learned(Tokenizer(models.BPE()), texts, trainer)
 
 
-def unigram(texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+def unigram(texts: Iterable[str], vocab_size: int | None = None, others: int = 0) -> Tokenizer:
     """The `vocab_size` pieces that make the texts likeliest; every byte is one of them."""
     trainer = trainers.UnigramTrainer(
-        vocab_size=_room(vocab_size),
+        vocab_size=_room(vocab_size, 258, others),  # at 257 the trainer passes its limit and keeps every piece
         special_tokens=[EOS],
         initial_alphabet=_byte_marks(),
         show_progress=False,
@@ -92,6 +92,29 @@ TRAINED: dict[str, Train] = {
     "bpe": bpe,
     "unigram": unigram,
 }
+
+
+def made(kind: str, texts: Iterable[str], vocab_size: int | None, mark: str | None = None) -> Tokenizer:
+    """Train a tokenizer, or load an existing one.
+
+    Args:
+        kind: one of `TRAINED`, or a file.
+        texts: of the training split; those of a file are not read.
+        vocab_size: maximum number of tokens, marks included.
+        mark: a text that is one token of every trained tokenizer.
+
+    Raises:
+        ConfigError: there cannot be so few tokens.
+    """
+    if kind not in TRAINED:
+        found = load(Path(kind))
+    else:
+        marks = [mark] if mark else []
+        found = TRAINED[kind](texts, vocab_size, len(marks))
+        found.add_tokens(marks)
+    if vocab_size and size(found) > vocab_size:
+        raise ConfigError(f"--vocab-size {vocab_size}: tokenizer {kind} has {size(found)} tokens; use at least as many")
+    return found
 
 
 def load(path: Path) -> Tokenizer:
@@ -137,18 +160,17 @@ def _byte_marks() -> list[str]:
     return [chr(value if value in itself else next(others)) for value in range(256)]
 
 
-def _most_frequent(counts: Counter[str], vocab_size: int | None) -> list[str]:
+def _most_frequent(counts: Counter[str], vocab_size: int | None, others: int) -> list[str]:
     """Tokens by falling count, ties by code point, without the marks, for which there is room already."""
-    limit = None if vocab_size is None else vocab_size - 2
+    limit = None if vocab_size is None else vocab_size - 2 - others
     if limit is not None and limit < 1:
-        raise ConfigError(f"--vocab-size {vocab_size} leaves no room beside {EOS} and {UNK}; use at least 3")
+        raise ConfigError(f"--vocab-size {vocab_size} leaves no room beside {EOS} and {UNK}; use at least {3 + others}")
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [token for token, _ in ranked if token not in (EOS, UNK)][:limit]
 
 
-def _room(vocab_size: int | None) -> int:
-    if vocab_size is None:
-        return VOCAB_SIZE
-    if vocab_size < 257:
-        raise ConfigError(f"--vocab-size {vocab_size} leaves no room for the 256 bytes and {EOS}; use at least 257")
-    return vocab_size
+def _room(vocab_size: int | None, least: int, others: int) -> int:
+    size, least = VOCAB_SIZE if vocab_size is None else vocab_size, least + others
+    if size < least:
+        raise ConfigError(f"--vocab-size {size} leaves no room beside the 256 bytes and {EOS}; use at least {least}")
+    return size - others

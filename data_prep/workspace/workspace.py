@@ -49,8 +49,11 @@ class Workplace:
         self.state = State(command)
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Hold the directory for this process alone.
+    def entered(self, anew: bool = False) -> Iterator[None]:
+        """Hold the directory for this process alone, with what an earlier start of the same command left there.
+
+        Args:
+            anew: nothing of an earlier start is kept.
 
         Raises:
             DataError: it cannot be written or another process works there.
@@ -59,6 +62,9 @@ class Workplace:
             self.work.mkdir(parents=True, exist_ok=True)
             with (self.work / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._recall()
+                if anew:
+                    self.forget()
                 yield
         except UserError:
             if not self.state.pieces:
@@ -69,7 +75,7 @@ class Workplace:
         except OSError as error:
             raise DataError(f"{error.filename or self.path} cannot be written: {error.strerror or error}") from error
 
-    def recall(self) -> None:
+    def _recall(self) -> None:
         """Load the state of an earlier start of this command; else clean up."""
         try:
             kept = json.loads((self.work / "state.json").read_text())
@@ -108,6 +114,11 @@ class Workplace:
         text = json.dumps(asdict(self.state))
         write_durably(self.work / "state.json", lambda path: path.write_text(text))
 
+    def save(self, tokenizer: Any, name: str = TOKENIZER) -> Path:
+        """Write a tokenizer beside the shards and return its file."""
+        write_durably(self.path / name, lambda path: tokenizer.save(str(path)))
+        return self.path / name
+
     def publish(self, manifest: dict[str, Any], report: dict[str, Any], overwrite: bool) -> None:
         """Give the finished dataset its name; nothing of the work is left."""
         text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
@@ -119,5 +130,4 @@ class Workplace:
 def train_once(place: Workplace, train: Callable[[], Any]) -> None:
     """Have the tokenizer made, unless an earlier start of this preparation did."""
     if not place.tokenizer.exists():
-        tokenizer = train()
-        write_durably(place.tokenizer, lambda path: tokenizer.save(str(path)))
+        place.save(train())

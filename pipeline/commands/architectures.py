@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import pipeline.models
-from pipeline.arguments import Parser, count, seed
+from pipeline.arguments import Parser, count, natural
 from pipeline.dataset.recall import Association, Copy, Recall
 from pipeline.errors import ConfigError
 from pipeline.tasks.language_model import LanguageModel
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
     add("names", nargs="*", metavar="NAME", help="classes of networks, such as LSTM (default: all)")
     add("--width", type=count, default=64, metavar="D", help="features of each (default: 64)")
     add("--steps", type=count, default=500, metavar="N", help="of training, for each of two tasks (default: 500)")
-    add("--seed", type=seed, default=1, help="of weights and questions (default: 1)")
+    add("--seed", type=natural, default=1, help="of weights and questions (default: 1)")
     options = parser.parse_args(argv)
 
     torch.set_num_threads(1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline.arguments import Parser, count, seed
+from pipeline.arguments import Parser, count, natural
 from pipeline.errors import ConfigError, DataError
 from pipeline.runs.run import find_run
 
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of key to door: steps between them (default: as in the data)",
     )
     add("--episodes", type=count, default=100, metavar="N", help="of each (default: 100)")
-    add("--seed", type=seed, default=2, help="of the episodes; validation has 0, test 1 (default: 2)")
+    add("--seed", type=natural, default=2, help="of the episodes; validation has 0, test 1 (default: 2)")
     add("--greedy", action="store_true", help="always the most probable action (default: actions are drawn)")
     add("--picture", type=Path, metavar="FILE.png", help="draw the returns against those asked for, or the delays")
     add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")

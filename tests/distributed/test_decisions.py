@@ -107,7 +107,7 @@ def test_a_policy_is_tested_and_played(decide: Fit, capfd: pytest.CaptureFixture
     assert main(["diagnose", "run"]) == 0
     assert "receptive field" in capfd.readouterr().out
     assert main([*asked, "--seed", "-1"]) == 2
-    assert "-1 is no seed: it must be from 0 up" in capfd.readouterr().err
+    assert "--seed: expected an integer of at least 0, got -1" in capfd.readouterr().err
     assert main(["generate", "run"]) == 2
     assert "play it with `unroll play run`" in capfd.readouterr().err
 

@@ -83,7 +83,7 @@ def test_every_requirement_is_met_by_its_pin() -> None:
         assert one.specifier.contains(pins[one.name.lower().replace("_", "-")]), one
 
 
-@pytest.mark.parametrize("arguments", [["--help"], [], ["nonsense"]])
+@pytest.mark.parametrize("arguments", [["--help"], [], ["nonsense"], ["prepare", "--help"], ["prepare", "nonsense"]])
 def test_help_and_mistakes_do_not_wait_for_torch(arguments: list[str]) -> None:
     code = (
         "import sys\n"

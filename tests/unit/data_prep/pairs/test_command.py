@@ -142,8 +142,9 @@ def test_conversations_become_replies_and_duplicates_leave_training(tmp_path: Pa
 
 def test_the_mark_between_turns_is_one_token_of_any_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "train").write_text("".join(f"hello {n} __eou__ well {n} __eou__ yes __eou__\n" for n in range(9)))
-    options = ["--dialogue", "__eou__", "--vocab-size", 300, "--test-share", 0, "--validation-share", 0]
+    options = ["--dialogue", "__eou__", "--vocab-size", 270, "--test-share", 0, "--validation-share", 0]
     dataset = prepare(tmp_path / "out", "--train", tmp_path / "train", *options)
+    assert dataset.target.size == 270
     mark = Tokenizer.from_file(str(dataset.target.file)).token_to_id("__eou__")
     assert [list(dataset.splits["train"].value("source", row)).count(mark) for row in range(4)] == [0, 1, 0, 1]
 
@@ -185,9 +186,13 @@ def test_bad_pairs_are_counted_and_named(tmp_path: Path, capsys: Any) -> None:
         (["--output", "x"], ConfigError, "name the training pairs"),
         (["--train", "none.tsv"], DataError, "there is no file none.tsv"),
         (["--train", "a", "b", "c"], DataError, "there is no file a"),
-        (["--train", "a", "--test-share", "1"], ConfigError, "--test-share 1.0 is no share"),
+        (
+            ["--train", "a", "--test-share", "1"],
+            ConfigError,
+            "--test-share: expected a number .* below 1, got 1",
+        ),
         (["--train", "a", "--source-tokenizer", "word"], ConfigError, "come together"),
-        (["--train", "a", "--history", "0"], ConfigError, "--history 0"),
+        (["--train", "a", "--history", "0"], ConfigError, "--history: expected an integer of at least 1, got 0"),
         (["--train", "empty.de", "empty.en"], DataError, "there is no pair in empty.de, empty.en"),
         (["--train", "empty.tsv", "--test", "empty.tsv"], DataError, "there is no pair in empty.tsv"),
         (["--train", "one.tsv", "--test-share", "0.001"], DataError, "no pair fell to the test split: give it files"),

@@ -20,7 +20,7 @@ def prepare(folder, task, *options):
 
 
 def test_a_negative_seed_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="--seed: -1 is no seed: it must be from 0 up"):
+    with pytest.raises(ConfigError, match="--seed: expected an integer of at least 0, got -1"):
         prepare(tmp_path / "data", "copy", "--seed", "-1")
 
 

@@ -169,7 +169,7 @@ def test_the_calendar_says_where_in_day_week_and_year_a_stamp_lies() -> None:
         (["--lengths", 30, 10, 10], DataError, "add up to 50 steps, there are 40"),
         (["--validation-share", 0.6, "--test-share", 0.5], ConfigError, "leave nothing to train on"),
         (["--target", "a", "--known", "a"], DataError, "two meanings"),
-        (["--season", 0], ConfigError, "is not positive"),
+        (["--season", 0], ConfigError, "at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_is_one_line(prepare: Prepare, options: list[Any], error: type[Exception], said: str) -> None:

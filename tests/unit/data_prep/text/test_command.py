@@ -261,8 +261,8 @@ def test_a_source_that_may_not_be_read_is_one_clear_error() -> None:
         ("x", ["--vocab-size", "10"], "--vocab-size 10 leaves no room"),
         ("x", ["--train", "y.txt"], "one of the two"),
         ("x", ["--validation-share", "0.6", "--test-share", "0.4"], "leave nothing to train on"),
-        ("x", ["--test-share", "7"], "7 is no share"),
-        ("x", ["--workers", "0"], "0 is not positive"),
+        ("x", ["--test-share", "7"], "expected a number from 0 to below 1, got 7"),
+        ("x", ["--workers", "0"], "expected an integer of at least 1, got 0"),
         ("x", ["--cut", "diagonal"], "invalid choice: 'diagonal'"),
     ],
 )

@@ -81,10 +81,10 @@ def test_splits_with_a_source_of_their_own_are_taken_as_they_are() -> None:
 
 
 def test_a_name_goes_where_its_hash_falls() -> None:
-    listed = [f"clip {number}" for number in range(500)]
+    listed = [clip(f"clip {number}") for number in range(500)]
     found = by_name(listed, {"test": 0.1, "validation": 0.3})
-    for name, split in zip(listed, found, strict=True):
-        at = place(name)
+    for one, split in zip(listed, found, strict=True):
+        at = place(one.name)
         assert split == ("test" if at < 0.1 else "validation" if at < 0.4 else "train")
     assert by_name(listed, {}) == ["train"] * 500
 

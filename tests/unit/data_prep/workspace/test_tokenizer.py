@@ -24,7 +24,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
     folder = tmp_path_factory.mktemp("tokenizers")
     found = {}
     for kind, size in {"byte": None, "character": None, "word": None, "bpe": 300, "unigram": 300}.items():
-        tokenizer.TRAINED[kind](iter(SAMPLE), size).save(str(folder / kind))
+        tokenizer.made(kind, iter(SAMPLE), size).save(str(folder / kind))
         found[kind] = tokenizer.load(folder / kind)
     return found
 
@@ -88,7 +88,7 @@ def test_learned_tokens_are_longer_than_bytes() -> None:
 
 @pytest.mark.parametrize("train", [bpe, unigram])
 def test_the_end_mark_is_one_token_and_the_first(train: tokenizer.Train) -> None:
-    made = train(SAMPLE, 300)
+    made = train(SAMPLE, 300, 0)
     tokens = [made.id_to_token(index) for index in range(tokenizer.size(made))]
     assert tokens[0] == "<eos>"
     assert len(set(tokens)) == len(tokens)
@@ -108,10 +108,33 @@ def test_an_existing_tokenizer_is_given_an_end_mark(tmp_path: Path) -> None:
     assert (loaded.token_to_id("<eos>"), tokenizer.size(loaded)) == (2, 3)
 
 
-@pytest.mark.parametrize(("train", "size"), [(bpe, 256), (unigram, 100), (word, 2), (character, 1)])
+@pytest.mark.parametrize(("train", "size"), [(bpe, 256), (unigram, 257), (unigram, 100), (word, 2), (character, 1)])
 def test_a_vocabulary_without_room_is_refused(train: tokenizer.Train, size: int) -> None:
     with pytest.raises(ConfigError, match=f"--vocab-size {size} leaves no room"):
-        train(SAMPLE, size)
+        train(SAMPLE, size, 0)
+
+
+@pytest.mark.parametrize("mark", [None, "__eou__"])
+@pytest.mark.parametrize("kind", tokenizer.TRAINED)
+def test_there_are_never_more_tokens_than_allowed(kind: str, mark: str | None) -> None:
+    """The trainer of unigrams passes its limit where that leaves no piece beside the bytes."""
+    texts = [*SAMPLE, *(f"number {number} of many words __eou__" for number in range(200))]
+    least = {"byte": 257, "bpe": 257, "unigram": 258}.get(kind, 3) + (mark is not None)
+    for vocab_size in (2, least - 1):
+        with pytest.raises(ConfigError, match=rf"^--vocab-size {vocab_size}\b.*use at least"):
+            tokenizer.made(kind, texts, vocab_size, mark)
+    for vocab_size in (*range(least, least + 6), 300):
+        made = tokenizer.made(kind, texts, vocab_size, mark)
+        assert (vocab_size if kind == "bpe" else 3) <= tokenizer.size(made) <= vocab_size
+        assert mark is None or len(made.encode(f"1{mark}2").ids) == 3
+
+
+def test_an_existing_tokenizer_is_not_cut_to_a_size(tmp_path: Path) -> None:
+    byte(()).save(str(tmp_path / "tokenizer.json"))
+    made = tokenizer.made(str(tmp_path / "tokenizer.json"), (), 257, "mark")
+    assert (tokenizer.size(made), made.token_to_id("mark")) == (257, None)
+    with pytest.raises(ConfigError, match=r"--vocab-size 256: tokenizer .*tokenizer.json has 257 tokens; use at least"):
+        tokenizer.made(str(tmp_path / "tokenizer.json"), (), 256)
 
 
 def test_a_missing_or_foreign_tokenizer_file_is_refused(tmp_path: Path) -> None:
@@ -143,8 +166,8 @@ def test_learned_tokens_do_not_cross_words_and_bytes_do_not_care() -> None:
 
 
 def test_learned_vocabularies_have_8192_tokens_where_none_is_asked_for() -> None:
-    assert tokenizer._room(None) == 8192
-    assert tokenizer._room(257) == 257
+    assert tokenizer._room(None, 257, 0) == 8192
+    assert tokenizer._room(None, 257, 1) == 8191
     assert bpe(SAMPLE, 257).get_vocab_size() == 257
 
 

@@ -1,0 +1,80 @@
+"""What is wrong with a clip or its transcript is counted and named."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import DataError
+from tests.unit.data_prep.audio.recordings import prepare, texts, tone, write
+
+
+def bad_files(folder: Path) -> None:
+    """Files that are wrong in every way, and three that are right, with a manifest."""
+    good = tone(0.5)
+    write(folder / "good.wav", good)
+    write(folder / "deep.wav", good, subtype="PCM_24")
+    write(folder / "float.wav", good, subtype="FLOAT")
+    write(folder / "eight.wav", np.stack([good] * 8, 1))
+    write(folder / "loud.wav", np.sign(good))
+    write(folder / "one.wav", np.array([0.1]))
+    write(folder / "none.wav", np.zeros(0))
+    write(folder / "nan.wav", np.where(np.arange(4000) == 7, math.nan, good), subtype="FLOAT")
+    write(folder / "long.wav", tone(3.0))
+    write(folder / "whole.flac", good)
+    write(folder / "quiet.wav", good)
+    (folder / "cut.flac").write_bytes((folder / "whole.flac").read_bytes()[:-500])
+    (folder / "called.flac").write_bytes((folder / "good.wav").read_bytes())
+    (folder / "text.wav").write_text("hello")
+    (folder / "empty.wav").write_bytes(b"")
+    names = sorted(path.name for path in folder.iterdir())
+    records = [{"file": name, "text": "" if name == "quiet.wav" else "abc"} for name in [*names, "absent.wav"]]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, records)))
+
+
+def test_every_bad_file_is_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad_files(tmp_path / "in")
+    dataset = prepare(tmp_path / "in", tmp_path / "out", "--max-seconds", "2")
+    kept = {"good.wav", "deep.wav", "float.wav", "eight.wav", "loud.wav", "whole.flac", "called.flac"}
+    assert set(texts(dataset)) == kept
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    named = {
+        name: reason for kind in ("bad", "noted") for reason, each in report[kind].items() for name in each["first"]
+    }
+    assert named == {
+        "one.wav": "shorter than 0.1 s: dropped",
+        "long.wav": "longer than 2 s: dropped",
+        "none.wav": "no samples",
+        "empty.wav": "empty file",
+        "nan.wav": "NaN or infinite samples",
+        "text.wav": named["text.wav"],
+        "cut.flac": named["cut.flac"],
+        "absent.wav": "cannot be read: No such file or directory",
+        "quiet.wav": "no text",
+        "loud.wav": "clipped: samples at full scale",
+        "eight.wav": "8 channels, mixed into one",
+        "called.flac": "WAV by content, .flac by name",
+    }
+    assert "no sound that can be read" in named["text.wav"]
+    assert "no sound that can be read" in named["cut.flac"] or named["cut.flac"] == "cut short"
+    assert "1 x clipped: samples at full scale: loud.wav" in capsys.readouterr().out
+
+
+def test_too_many_bad_files_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad_files(tmp_path / "in")
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=r"of \d+ records are bad .*above --max-bad-share 0.1"):
+        prepare(tmp_path / "in", tmp_path / "out", "--max-bad-share", "0.1")
+    assert not (tmp_path / "out").exists()
+
+
+def test_characters_that_training_lacks_are_noted(tmp_path: Path) -> None:
+    for name, text in (("a", "abc"), ("b", "abz")):
+        write(tmp_path / f"{name}.wav", tone(0.3))
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"file": f"{name}.wav", "text": text}))
+    dataset = prepare(tmp_path / "a.jsonl", tmp_path / "out", "--validation", str(tmp_path / "b.jsonl"))
+    noted = json.loads((tmp_path / "out" / "report.json").read_text())["noted"]
+    assert noted == {"characters or words that the vocabulary lacks": {"count": 1, "first": ["b.wav"]}}
+    assert dataset.splits["validation"].references(0) == ["abz"]
