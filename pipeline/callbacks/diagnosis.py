@@ -13,6 +13,7 @@ from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import ConfigError
 from pipeline.evaluation.diagnosis import check, chosen, diagnose
 from pipeline.evaluation.plots.diagnosis import picture
+from pipeline.evaluation.plots.figure import rendered
 from pipeline.tracking.journal_logger import JournalLogger
 
 SEQUENCES = 8
@@ -50,4 +51,4 @@ class Diagnoses(Callback):
         found, maps = diagnose(pl_module, chosen(data, "validation", SEQUENCES, pl_module.device))
         for journal in journals:
             journal.log_event("diagnosis", {"diagnosis": found.as_json()}, step)
-            journal.log_pictures([picture({"": found}, maps)], step, "diagnosis")
+            journal.log_pictures([rendered(picture({"": found}, maps))], step, "diagnosis")

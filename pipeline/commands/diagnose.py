@@ -29,17 +29,18 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     runs = {name: find_run(name) for name in options.runs}
     from pipeline.evaluation.plots.diagnosis import picture
+    from pipeline.evaluation.plots.figure import save
 
     found: dict[str, Diagnosis] = {}
     for name, run in runs.items():
         found[name], maps = _diagnose(run, options)
         about = {"checkpoint": options.checkpoint, "split": options.split, **found[name].as_json()}
         (run / FILES[0]).write_text(json.dumps(about, indent=1) + "\n")
-        picture({name: found[name]}, maps).save(run / FILES[1])
+        save(picture({name: found[name]}, maps), run / FILES[1])
     print("\n".join(table(found)))
     if options.picture:
         try:
-            picture(found, {}).save(options.picture)
+            save(picture(found, {}), options.picture)
         except (OSError, ValueError) as error:
             raise ConfigError(f"--picture {options.picture} cannot be written ({error}): name a .png") from error
     return 0

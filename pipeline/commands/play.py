@@ -132,6 +132,7 @@ def table(settings: Sequence[Setting], cells: dict[str, list[tuple[float, float]
 def _draw(settings: Sequence[Setting], cells: dict[str, list[tuple[float, float]]], file: Path) -> None:
     """The mean returns as lines, a line a run."""
     from pipeline.evaluation.plots.diagnosis import chart
+    from pipeline.evaluation.plots.figure import save
 
     place, under = (0, "return asked for") if settings[0].asked != settings[-1].asked else (1, "delay")
     lines: dict[str, Points] = {
@@ -139,6 +140,6 @@ def _draw(settings: Sequence[Setting], cells: dict[str, list[tuple[float, float]
         for name, column in cells.items()
     }
     try:
-        chart("mean return reached", under, lines).save(file)
+        save(chart("mean return reached", under, lines), file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--picture {file} cannot be written ({error}): name a .png") from error

@@ -5,7 +5,6 @@ same run again sends what is new; nothing is sent twice.
 """
 
 import argparse
-import os
 import time
 import warnings
 from collections import Counter
@@ -61,7 +60,7 @@ def _check_key() -> None:
 
     if find_spec("wandb") is None:
         raise ConfigError("wandb is not installed: pip install wandb")
-    if not has_key(os.environ):
+    if not has_key():
         raise ConfigError("no key of Weights & Biases for its server: give `wandb login`, or set WANDB_API_KEY")
 
 

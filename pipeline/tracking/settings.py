@@ -3,12 +3,10 @@
 Everything it keeps lies under `wandb/` of the run directory.
 """
 
-import netrc
+import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from pipeline.runs.record import read_config
 from pipeline.runs.run import Run
@@ -46,37 +44,35 @@ def tracking_of(run: Run) -> Tracking:
     return Tracking(**read_config(run.path).get("tracking", {}))
 
 
-def wanted_mode(environment: Mapping[str, str]) -> str:
+def wanted_mode() -> str:
     """Online only if WANDB_MODE says so and a key is there; disabled if it says so; else offline."""
-    asked = environment.get("WANDB_MODE", "").lower()
+    asked = os.environ.get("WANDB_MODE", "").lower()
     if asked == DISABLED:
         return DISABLED
-    if asked == ONLINE and not has_key(environment):
+    if asked == ONLINE and not has_key():
         warnings.warn("WANDB_MODE=online but no API key (wandb login): recording offline", stacklevel=3)
         return OFFLINE
     return ONLINE if asked == ONLINE else OFFLINE
 
 
-def has_key(environment: Mapping[str, str]) -> bool:
+def has_key() -> bool:
     """Whether WANDB_API_KEY is set or `wandb login` left a key for the server."""
-    return api_key(environment) is not None
+    return api_key() is not None
 
 
-def server(environment: Mapping[str, str]) -> str:
+def server() -> str:
     """The address of the server."""
-    return environment.get("WANDB_BASE_URL", "https://api.wandb.ai").rstrip("/")
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rstrip("/")
 
 
-def api_key(environment: Mapping[str, str]) -> str | None:
+def api_key() -> str | None:
     """The key for the server, for the one who asks: nobody keeps or prints it; None where there is none."""
-    if key := environment.get("WANDB_API_KEY"):
+    if key := os.environ.get("WANDB_API_KEY"):
         return key
-    host = urlsplit(server(environment)).hostname or ""
-    home = Path(environment.get("HOME", "~")).expanduser()
-    for path in (environment.get("NETRC"), home / ".netrc", home / "_netrc"):
-        try:
-            if path and (found := netrc.netrc(str(path)).authenticators(host)):
-                return found[2]
-        except (OSError, netrc.NetrcParseError):
-            continue
-    return None
+    from wandb.errors import AuthenticationError
+    from wandb.sdk.lib.wbauth import read_netrc_auth  # private: here alone
+
+    try:
+        return read_netrc_auth(host=server())
+    except (AuthenticationError, ValueError):  # it has not the form of a key, or the server not that of an address
+        return None

@@ -113,11 +113,15 @@ def _ask(path: str) -> dict[str, Any]:
 
 
 def _tell(query: str, variables: dict[str, Any]) -> dict[str, Any]:
-    """The data that the server answers a GraphQL request with; asked three times where it does not answer."""
-    key = api_key(os.environ)
+    """The data that the server answers a GraphQL request with; asked three times where it does not answer.
+
+    Not with the client: its requests of an agent are private, leave a service behind in the process that is to start
+    others, and answer an error of the server with no commands.
+    """
+    key = api_key()
     if key is None:
         raise ConfigError("--sweep wants a key of Weights & Biases: give `wandb login`, or set WANDB_API_KEY")
-    address = f"{server(os.environ)}/graphql"
+    address = f"{server()}/graphql"
     headers = {
         "Authorization": "Basic " + base64.b64encode(f"api:{key}".encode()).decode(),
         "Content-Type": "application/json",

@@ -129,7 +129,7 @@ class PatientWandbLogger(Logger):
 
 def wandb_logger(run: Run) -> PatientWandbLogger | None:
     """The Lightning logger of a run; None where WANDB_MODE=disabled or the client is not installed."""
-    mode = wanted_mode(os.environ)
+    mode = wanted_mode()
     if mode == DISABLED:
         return None
     if find_spec("wandb") is None:

@@ -88,7 +88,7 @@ def test_a_test_stands_beside_the_baselines_and_a_table_is_forecast(
     from pipeline.dataset.manifest import Dataset
 
     assert forecast("run", "trainer.max_steps", 4, exact=True, model="DLinear") == 0
-    assert list((tmp_path / "runs" / "run" / "pictures").glob("*-forecasts.svg"))
+    assert list((tmp_path / "runs" / "run" / "pictures").glob("*-forecasts-1.png"))
     assert main(["test", "--run", "run"]) == 0
     said = dict(line.split() for line in capfd.readouterr().out.splitlines() if line.startswith("  test/"))
     split = Dataset.open(tiny_series_dataset).splits["test"]

@@ -10,11 +10,12 @@ from lightning.pytorch.callbacks import Callback
 from pipeline.dataset.codecs.time_grid import Grid
 from pipeline.distributed.strategies.traits import traits
 from pipeline.evaluation.forecast_errors import summary
+from pipeline.evaluation.plots.figure import rendered
 from pipeline.evaluation.plots.forecast import Panel, drawing
 
 
 class Forecasts(Callback):
-    """Hands drawings of a few windows of the validation split to the loggers that keep drawings.
+    """Hands a picture of a few windows of the validation split to the loggers that keep pictures.
 
     Args:
         count: windows, spread over the series and the time.
@@ -28,10 +29,10 @@ class Forecasts(Callback):
         if trainer.state.fn != "fit" or not (divided or trainer.is_global_zero):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        svg = drawing(panels(pl_module, data.samples("validation"), data.dataset.manifest["series"], self.count))
+        figure = drawing(panels(pl_module, data.samples("validation"), data.dataset.manifest["series"], self.count))
         for logger in trainer.loggers:
-            if hasattr(logger, "log_drawing"):
-                logger.log_drawing("forecasts", svg, trainer.global_step)
+            if hasattr(logger, "log_pictures"):
+                logger.log_pictures([rendered(figure)], trainer.global_step, "forecasts")
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from pipeline.distributed.strategies.traits import traits
+from pipeline.evaluation.plots.figure import rendered
 
 
 class Samples(Callback):
@@ -31,7 +32,7 @@ class Samples(Callback):
 
         with torch.no_grad():
             rows = pl_module.examples(Tokenizer.from_file(str(self.file)), self.count, self.tokens)
-        pictures = [row.pop("picture") for row in rows if "picture" in row]
+        pictures = [rendered(row.pop("picture")) for row in rows if "picture" in row]
         sounds = [row.pop("sound") for row in rows if "sound" in row]
         for logger in loggers:
             logger.log_samples(rows, trainer.global_step)

@@ -61,7 +61,7 @@ def examine(runs: Path, gpu_rows: str, port: int | None) -> list[Finding]:
         checks.open_files(),
         checks.file_system(runs),
         checks.network(port),
-        checks.tracking(os.environ, has_key(os.environ)),
+        checks.tracking(os.environ, has_key()),
         *checks.scheduler(checks.ask_scheduler()),
     ]
 

@@ -58,11 +58,14 @@ def main(argv: list[str], record: Mapping[str, Any]) -> int:
     try:
         _write(rows, arguments.output)
         if arguments.picture:
+            from pipeline.evaluation.plots.figure import save
             from pipeline.evaluation.plots.forecast import drawing
 
-            arguments.picture.write_text(drawing(list(panels(windows, said, about["scaling"], horizon))))
+            save(drawing(list(panels(windows, said, about["scaling"], horizon))), arguments.picture)
     except OSError as error:
         raise ConfigError(f"{error.filename} cannot be written: {error.strerror}; name another file") from error
+    except ValueError as error:
+        raise ConfigError(f"--picture {arguments.picture} cannot be written ({error}): name a .svg or .png") from error
     return 0
 
 

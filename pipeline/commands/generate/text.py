@@ -6,11 +6,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from pipeline.data.pairs import padded
 from pipeline.dataset.codecs.image import ImageError, View, load, montage, pixels, square
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.evaluation.plots.attention import against, photograph
+from pipeline.evaluation.plots.figure import rendered
 from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, stream
 from pipeline.generation.text_stream import TextStream, text_of, written
 from pipeline.models.encoders.image import ImageEncoder
@@ -26,6 +26,9 @@ from pipeline.state import State
 from pipeline.tasks.classifier import Classifier
 from pipeline.tasks.level_model import LevelModel
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EOS, UNK = "<eos>", "<unk>"
 ROWS = 64  # texts decoded together
@@ -157,7 +160,7 @@ class SourceWriter(Writer):
         """What the model reads."""
         raise NotImplementedError
 
-    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> Image:
+    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> "Figure":
         """Where the words of a text looked at one source."""
         raise NotImplementedError
 
@@ -169,7 +172,7 @@ class SourceWriter(Writer):
             print(text["text"], flush=True)
             source = self.source([prompts[number]])
             looks = self.forward.alignment(source, text["tokens"], self.eos)
-            pictures.append(self.picture(source, written(self.tokenizer, text["tokens"]), looks))
+            pictures.append(rendered(self.picture(source, written(self.tokenizer, text["tokens"]), looks)))
         try:
             montage(pictures, 1).save(file)
         except (OSError, ValueError) as error:
@@ -205,7 +208,7 @@ class ImageWriter(SourceWriter):
             seen.append(pixels(square(image, View.central(*image.size), size)))
         return (torch.from_numpy(np.stack(seen)).to(self.device),)
 
-    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> Image:
+    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> "Figure":
         """Heat over the photograph for each word."""
         return photograph(source[0][0].cpu().numpy(), words, looks)
 
@@ -227,7 +230,7 @@ class TextWriter(SourceWriter):
         sources = [np.array([*tokens_of(self.source_tokenizer, each), self.source_eos]) for each in prompts]
         return tuple(part.to(self.device) for part in padded(sources, self.source_eos))
 
-    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> Image:
+    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> "Figure":
         """Word against word."""
         return against(written(self.source_tokenizer, source[0][0].tolist()), words, looks)
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from pipeline.dataset.codecs.audio import encode
-from pipeline.evaluation.plots.attention import colours
 
 SECONDS, HOP = 0.032, 0.01  # of a window, and from one to the next
 DECIBELS = 60.0
@@ -40,6 +39,12 @@ def spectrogram(samples: Float[np.ndarray, " S"], rate: int) -> Image.Image:
     shares = (decibels - decibels.min()).T[::-1]
     image = Image.fromarray(colours(shares))
     return image.resize((SCALE * image.width, SCALE * image.height))
+
+
+def colours(shares: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """From black for nothing over red and yellow to white for the largest."""
+    level = 3 * shares[..., None] / max(float(shares.max()), 1e-12)
+    return np.rint(255 * np.clip(level - np.arange(3), 0, 1)).astype(np.uint8)
 
 
 def shown(samples: Float[np.ndarray, " S"], rate: int) -> Shown:

@@ -11,8 +11,9 @@ from pipeline.data.augmentation import Augmentation
 from pipeline.data.batch import IGNORE, LabelBatch, PairBatch
 from pipeline.data.batch_plan import NO_SAMPLE, MicroBatches, Share, Slice
 from pipeline.dataset.codecs.audio import decode
-from pipeline.dataset.codecs.image import MARGIN
 from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.plots.attention import GAP
+from pipeline.evaluation.plots.figure import DPI, rendered
 
 ALL = Augmentation(shift=0.02, gain=6.0, noise=10.0, speed=0.1, time_masks=2, mel_masks=1)
 
@@ -121,10 +122,11 @@ def test_a_picture_glows_where_a_token_looked(tiny_audio_dataset: Path) -> None:
     source, names = data.show("validation", 1)
     looks = np.zeros((2, 10), np.float32)
     looks[0, 0] = looks[1, 9] = 1.0  # the first token at the beginning, the second at the end
-    picture = np.asarray(data.picture(source, [55, 256], looks)).astype(int)
+    picture = np.asarray(rendered(data.picture(source, [55, 256], looks))).astype(int)
     whole = data.illustrate(source)[0]["sound"].picture
-    step = whole.width + MARGIN
-    bright = [picture[: whole.height, at : at + whole.width].sum(2).mean(0) for at in (step, 2 * step)]
+    step, paper = whole.width + GAP, DPI // 10
+    starts = paper + step, paper + 2 * step
+    bright = [picture[paper : paper + whole.height, at : at + whole.width].sum(2).mean(0) for at in starts]
     edge = whole.width // 10
     difference = bright[0] - bright[1]  # of the same spectrogram under two glows
     assert difference[:edge].min() > 50

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.data.batch import IGNORE
 from pipeline.data.pairs import PairsDataModule
-from pipeline.evaluation.plots.attention import CELL, label
+from pipeline.evaluation.plots.figure import legible
 from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Greedy, Limits, generate
 from pipeline.generation.text_stream import written
@@ -150,10 +150,10 @@ def test_a_validation_shows_where_its_texts_looked(
         return
     texts = model.write(data.show("validation", 2)[0], model.evaluation.choice, 6)
     for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        words = [label(word) for word in written(data.tokenizer, [*text, data.dataset.target.eos])]
-        assert row["picture"].width == max(word.width for word in words) + CELL * (
-            len(split.value("source", number)) + 1
-        )
+        [axes] = row["picture"].axes
+        words = [legible(word) for word in written(data.tokenizer, [*text, data.dataset.target.eos])]
+        assert [label.get_text() for label in axes.get_yticklabels()] == words
+        assert len(axes.get_xticklabels()) == len(split.value("source", number)) + 1
 
 
 @pytest.mark.parametrize(

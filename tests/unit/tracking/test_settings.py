@@ -1,10 +1,17 @@
 """Offline unless a wish and a key are there; nothing that is shown or kept holds a key."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from wandb.sdk.lib.wbauth import write_netrc_auth
 
 from pipeline.tracking.redact import describe, without_keys
-from pipeline.tracking.settings import has_key, wanted_mode
+from pipeline.tracking.settings import api_key, has_key, wanted_mode
 from pipeline.tracking.wandb_logger import wandb_logger
+from tests.unit.tracking.conftest import KEY
 
 
 @pytest.mark.parametrize(
@@ -17,19 +24,47 @@ from pipeline.tracking.wandb_logger import wandb_logger
         ({"WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}, "disabled"),
     ],
 )
-def test_online_needs_both_a_key_and_the_wish(environment, mode, tmp_path):
-    assert wanted_mode({"HOME": str(tmp_path), **environment}) == mode
+def test_online_needs_both_a_key_and_the_wish(environment, mode, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert wanted_mode() == mode
 
 
-def test_the_wish_alone_is_answered_with_a_line_and_offline(tmp_path):
+def test_the_wish_alone_is_answered_with_a_line_and_offline(monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.warns(UserWarning, match="no API key"):
-        assert wanted_mode({"HOME": str(tmp_path), "WANDB_MODE": "online"}) == "offline"
+        assert wanted_mode() == "offline"
+    assert capfd.readouterr() == ("", "")
 
 
-def test_a_key_of_wandb_login_counts_for_its_server_only(tmp_path):
-    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password k\n")
-    assert has_key({"HOME": str(tmp_path)})
-    assert not has_key({"HOME": str(tmp_path), "WANDB_BASE_URL": "https://wandb.example.org"})
+@pytest.mark.parametrize("server", ["https://api.wandb.ai", "https://wandb.example.org", "http://localhost:8080"])
+def test_a_key_of_wandb_login_counts_for_its_server_only(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    write_netrc_auth(host=server, api_key=KEY)  # as `wandb login` does
+    monkeypatch.setenv("WANDB_BASE_URL", server + "/")
+    assert api_key() == KEY
+    monkeypatch.setenv("WANDB_BASE_URL", "https://other.example.org")
+    assert not has_key()
+    monkeypatch.setenv("WANDB_API_KEY", "another")
+    assert api_key() == "another"
+
+
+@pytest.mark.parametrize("password", ["short", "not a key", ""])
+@pytest.mark.parametrize("server", ["https://api.wandb.ai", "http://api.wandb.ai", "nonsense"])
+def test_what_is_no_key_is_none(password, server, monkeypatch):
+    Path(os.environ["HOME"], ".netrc").write_text(f"machine api.wandb.ai login user password {password}\n")
+    monkeypatch.setenv("WANDB_BASE_URL", server)
+    assert not has_key()
+
+
+def test_a_key_is_not_looked_for_with_the_client_where_it_is_not_needed():
+    code = (
+        "import sys; from pipeline.tracking.settings import has_key, wanted_mode\n"
+        "print(wanted_mode(), has_key(), 'wandb' in sys.modules)"
+    )
+    environment = {**os.environ, "WANDB_API_KEY": KEY}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == "offline True False\n"
 
 
 def test_disabled_gives_no_logger(written, monkeypatch):

@@ -14,7 +14,6 @@ from pipeline.commands.generate.series import rows_of, say, windows_of
 from pipeline.data.series import SeriesDataModule
 from pipeline.dataset.codecs.table import read_table
 from pipeline.errors import DataError
-from pipeline.evaluation.plots.forecast import Panel, drawing
 from pipeline.models.gru import GRU
 from pipeline.tasks.forecaster import Forecaster, Saying
 from pipeline.tasks.likelihoods import Quantiles
@@ -70,18 +69,6 @@ def test_what_is_not_known_ahead_too_short_or_strange_is_named(about: dict[str, 
     strange = history.set_column(history.column_names.index("name"), "name", names)
     with pytest.raises(DataError, match=r"does not know the scale of new north, new south, new west"):
         windows_of(strange, about, 12, 4, "history")
-
-
-def test_a_drawing_holds_every_line_and_escapes_names() -> None:
-    from xml.etree import ElementTree
-
-    flat, rising = np.zeros(5), np.arange(3.0)
-    panel = Panel("a <b>", ["1", "2", "3"], flat, rising, rising - 1, rising + 1, np.array([1.0, np.nan, 2.0]))
-    tree = ElementTree.fromstring(drawing([panel, panel]))
-    names = [element.tag.rsplit("}", 1)[1] for element in tree.iter()]
-    assert (names.count("polyline"), names.count("polygon")) == (6, 2)
-    came = [line for line in tree.iter() if line.tag.endswith("polyline")][1]
-    assert len(came.attrib["points"].split()) == 2  # the step that was not observed is left out
 
 
 def test_the_forecast_goes_to_a_file(tmp_path: Path) -> None:

@@ -54,19 +54,27 @@ def test_nothing_is_written_twice_and_what_was_not_looked_at_counts(translator, 
     assert max(row["score"] for row in covered) < max(row["score"] for row in brief)
 
 
-def test_attention_is_drawn_token_against_token(translator, capsys, tmp_path):
+def test_attention_is_drawn_token_against_token(translator, capsys, tmp_path, monkeypatch):
     from PIL import Image
 
-    from pipeline.evaluation.plots.attention import CELL, label
+    from pipeline.evaluation.plots.attention import CELL, against
 
     words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())[:3]
     options = ["babble", "--prompt", " ".join(words), "--tokens", "5", "--min-tokens", "5", "--beam", "2"]
     main(options)
     text = capsys.readouterr().out
+    drawn = []
+    monkeypatch.setattr(
+        "pipeline.commands.generate.text.against", lambda *given: drawn.append(against(*given)) or drawn[-1]
+    )
     main([*options, "--attention", str(tmp_path / "a.png")])
     assert capsys.readouterr().out == text
-    left, top = (max(label(word).width for word in side) for side in (text.split(), [*words, "<eos>"]))
-    assert Image.open(tmp_path / "a.png").size == (left + 4 * CELL, top + 5 * CELL)
+    [axes] = drawn[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == text.split()
+    assert [label.get_text() for label in axes.get_xticklabels()] == [*words, "<eos>"]
+    width, height = Image.open(tmp_path / "a.png").size
+    assert width > 4 * CELL  # the cells and their labels
+    assert height > 5 * CELL
     with pytest.raises(ConfigError, match=r"--attention .*a\.none cannot be written as a picture"):
         main([*options, "--attention", str(tmp_path / "a.none")])
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.evaluation.plots.spectrogram import SCALE, spectrogram
+from pipeline.evaluation.plots.spectrogram import SCALE, colours, spectrogram
 
 
 def test_a_tone_is_a_bright_line_at_its_frequency() -> None:
@@ -16,3 +16,12 @@ def test_a_tone_is_a_bright_line_at_its_frequency() -> None:
 
 def test_a_sound_shorter_than_a_window_is_one_column() -> None:
     assert spectrogram(np.ones(3), 8000).width == SCALE
+
+
+def test_the_largest_share_is_white_and_nothing_is_black() -> None:
+    drawn = colours(np.array([[0.0, 0.1], [0.2, 0.3]]))
+    assert drawn[0, 0].tolist() == [0, 0, 0]
+    assert drawn[0, 1].tolist() == [255, 0, 0]
+    assert drawn[1, 0].tolist() == [255, 255, 0]
+    assert drawn[1, 1].tolist() == [255, 255, 255]
+    assert not colours(np.zeros((2, 2))).any()

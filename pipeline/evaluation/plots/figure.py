@@ -1,0 +1,51 @@
+"""Figures of matplotlib without pyplot: they share no state, and it is not imported before something is drawn."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:  # it takes half a second to import
+    from matplotlib.figure import Figure
+
+DPI = 100  # pixels per inch
+
+
+def blank(width: float, height: float, layout: str | None = "constrained") -> "Figure":
+    """Return an empty figure.
+
+    Args:
+        width: inches.
+        height: inches.
+        layout: "constrained" makes room for labels; None leaves every axes where it is put.
+    """
+    from matplotlib.figure import Figure
+
+    return Figure((width, height), layout=layout)  # type: ignore[arg-type]
+
+
+def save(figure: "Figure", file: Path | IO[bytes]) -> None:
+    """Write a figure in the format that the suffix of the file names, such as PNG or SVG; extended to hold all labels.
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError: no such format, or too many pixels for it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a character that the font lacks is drawn as a box
+        figure.savefig(file, dpi=DPI, bbox_inches="tight")
+
+
+def rendered(figure: "Figure") -> Image.Image:
+    """Return the pixels of a figure."""
+    file = io.BytesIO()
+    save(figure, file)
+    return Image.open(file).convert("RGB")
+
+
+def legible(word: str) -> str:
+    """Return a word with its blanks and its control characters made visible."""
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in word)
+    return shown if shown.strip() else "␣" * len(shown)
