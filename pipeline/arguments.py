@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
@@ -29,28 +29,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see `{self.prog} --help`")
-
-    def given(self, arguments: argparse.Namespace) -> dict[str, str]:
-        """The options that do not say their default, by name, as they are written."""
-        said = [(action, getattr(arguments, action.dest, action.default)) for action in self._actions]
-        return {
-            action.dest: action.option_strings[-1 if value is False else 0]  # --no-NAME is the last
-            for action, value in said
-            if action.option_strings and value != action.default
-        }
-
-
-def refuse(given: Mapping[str, str], takes: Collection[str], who: str) -> None:
-    """Raise ConfigError for an option that would not be heard.
-
-    Args:
-        given: options by name, as `Parser.given` tells them.
-        takes: names of those that are heard.
-        who: does not take the others.
-    """
-    for name, option in given.items():
-        if name not in takes:
-            raise ConfigError(f"{option}: {who} does not take it; leave it out")
 
 
 def share(text: str) -> float:

@@ -127,11 +127,12 @@ def _show(rows: "list[Difference]", places: list[Path]) -> None:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write an exported model."""
+    from pipeline.commands.generate.command import example
     from pipeline.distributed.checkpoint import directory as checkpoint
     from pipeline.runs import export as exported
 
     run, which = _run_and_checkpoint(arguments.target, arguments.which)
-    chosen = exported.write(arguments.output, run, which)
+    chosen = exported.write(arguments.output, run, which, example)
     _note(run, arguments.output, checkpoint.verify(chosen))
     print(f"{chosen} is exported to {arguments.output}")
     return 0

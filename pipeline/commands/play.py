@@ -4,7 +4,6 @@ The returns reached stand against those asked for, or against the steps between 
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from pipeline.arguments import Parser, count, natural
 from pipeline.errors import ConfigError, DataError
+from pipeline.runs.record import read_record
 from pipeline.runs.run import find_run
 
 if TYPE_CHECKING:
@@ -70,11 +70,13 @@ def about(name: str) -> dict[str, Any]:
     """What the data of a run says of its environment.
 
     Raises:
-        DataError: it is no run on trajectories, or they come from no known environment.
+        DataError: it is no run of a policy, or its data comes from no known environment.
     """
-    found: dict[str, Any] = json.loads((find_run(name) / "run.json").read_text())["dataset"].get("trajectories", {})
-    if not found:
+    from pipeline.runs.load import skeleton
+
+    if skeleton(run := find_run(name)).writes != "action":
         raise DataError(f"{name} was not trained on trajectories: `unroll play` wants a policy")
+    found: dict[str, Any] = read_record(run)["dataset"]["trajectories"]
     if not found["environment"]:
         raise DataError(f"the data of {name} names no environment: prepare it with --environment ID")
     return found

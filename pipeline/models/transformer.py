@@ -111,6 +111,8 @@ class Transformer(nn.Module):
             positions are rotary, or if the depth, window or positions are below 1.
     """
 
+    attends = True
+
     def __init__(
         self,
         width: int = 256,

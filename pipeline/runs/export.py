@@ -14,7 +14,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,14 @@ def is_exported(directory: Path) -> bool:
     return (directory / WEIGHTS).is_file() and (directory / CONFIG).is_file()
 
 
-def write(directory: Path, run: Path, which: str) -> Path:
+def write(directory: Path, run: Path, which: str, example: Callable[[Any], str]) -> Path:
     """Export the weights of a run's checkpoint; returns the checkpoint.
 
     Args:
         directory: made here; there whole or not at all.
         run: where the model was trained.
         which: `best`, `last` or a path, as `choose_checkpoint` takes it.
+        example: options with which `unroll generate` uses a task; empty where it does not.
 
     Raises:
         ConfigError: there is something of that name already, or it cannot be written.
@@ -76,10 +77,10 @@ def write(directory: Path, run: Path, which: str) -> Path:
         for file in run.glob(f"*{TOKENIZER}"):  # of the sources too, where they are texts
             shutil.copyfile(file, partial / file.name)
         record = Run(run).record
-        if "series" in record["dataset"]:
+        if model.reads == "series":
             about = {"dataset": {"series": record["dataset"]["series"]}, "linked": record["linked"]}
             (partial / SERIES).write_text(json.dumps(about))
-        (partial / CARD).write_text(_card(directory.name, Run(run), chosen, model))
+        (partial / CARD).write_text(_card(directory.name, Run(run), chosen, model, example(model)))
         for path in [*partial.iterdir(), partial]:
             sync(path)
         partial.rename(directory)
@@ -99,6 +100,20 @@ def load(directory: Path) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load_model as load_weights
 
+    model = build(directory)
+    try:
+        load_weights(model, directory / WEIGHTS)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{directory / WEIGHTS} cannot be read: {error}") from error
+    return model.eval()
+
+
+def build(directory: Path) -> Any:
+    """The exported task with new weights.
+
+    Raises:
+        CheckpointError: its config is damaged, or names foreign code.
+    """
     file = directory / CONFIG
     try:
         config = renamed(yaml.safe_load(file.read_text())["model"])
@@ -106,14 +121,9 @@ def load(directory: Path) -> Any:
         raise CheckpointError(f"{file} is not the config of an exported model: {error}") from error
     _refuse_foreign(config, file)
     try:
-        model = build_model(config)
+        return build_model(config)
     except Exception as error:  # jsonargparse raises its own, argparse's and what a constructor raised
         raise CheckpointError(f"{file} describes no model that can be built: {error}") from error
-    try:
-        load_weights(model, directory / WEIGHTS)
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{directory / WEIGHTS} cannot be read: {error}") from error
-    return model.eval()
 
 
 def _refuse_foreign(config: Any, file: Path) -> None:
@@ -157,16 +167,19 @@ def _is_known(name: str) -> bool:
     return isinstance(found, type) and issubclass(found, nn.Module | optim.Optimizer)
 
 
-def _card(name: str, run: Run, chosen: Path, model: Any) -> str:
+def _card(name: str, run: Run, chosen: Path, model: Any, example: str) -> str:
     """What the README of an exported model says."""
     manifest, data, kind = checkpoint.verify(chosen), run.record["dataset"], type(model)
     parts = {name: type(part) for name, part in model.named_children()}
+    tokens = model.reads == "label" or model.writes in ("text", "transcript")  # that it predicts
+    use = "Losses are in nats a token.\n\n" if tokens else ""
+    use += f"```sh\nunroll generate {name} {example}\n```\n" if example else ""
     averaged = AVERAGED in checkpoint.read_state(chosen)
     facts = {
         "architecture": kind.__name__,
         **{name: part.__name__ for name, part in parts.items() if part.__module__.startswith("pipeline.models")},
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
-        **({"vocabulary": f"{model.vocab_size:,} tokens"} if hasattr(model, "vocab_size") else {}),
+        **({"vocabulary": f"{model.vocab_size:,} tokens"} if tokens else {}),
         "weights": f"run {run.name}, step {manifest['step']}" + (", averaged over steps" if averaged else ""),
         **{key: f"{value:.4f}" for key, value in sorted(manifest.get("metrics", {}).items())},
         "dataset": f"{Path(data['path']).name}, checksum {data['checksum']}",
@@ -181,30 +194,10 @@ A model trained with unroll.
 |---|---|
 {rows}
 
-{_use(name, model)}
+{use}
 ```python
 from {kind.__module__} import {kind.__name__}
 
 model = {kind.__name__}.from_pretrained("{name}")  # in evaluation mode
 ```
 """
-
-
-def _use(name: str, model: Any) -> str:
-    """How the model is used on the command line, where it can be, and what its losses are."""
-    encoder = getattr(model, "encoder", None)
-    if hasattr(encoder, "size"):  # of images
-        asked = "--image FILE"
-    elif hasattr(encoder, "mel"):
-        asked = "--audio FILE"
-    elif hasattr(model, "rate"):  # of the sound that it makes
-        asked = "--out FILE.wav"
-    elif hasattr(model, "horizon"):
-        asked = "--history FILE.csv"
-    elif hasattr(model, "channels"):  # of the images that it draws
-        asked = "--out FILE.png"
-    else:
-        asked = "--prompt TEXT"
-    if hasattr(model, "vocab_size"):
-        return f"Losses are in nats a token.\n\n```sh\nunroll generate {name} {asked}\n```\n"
-    return f"```sh\nunroll generate {name} {asked}\n```\n" if asked != "--prompt TEXT" else ""

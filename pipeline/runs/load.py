@@ -61,6 +61,14 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
     return model.eval()
 
 
+def skeleton(run: Path) -> Any:
+    """The task of a run without storage for its weights, for what it declares."""
+    import torch
+
+    with torch.device("meta"):
+        return build_model(model_config(run))
+
+
 def model_config(run: Path) -> dict[str, Any]:
     """Class and arguments of a run's model, with those that its data decided, without files that it began with."""
     config: dict[str, Any] = _without_weights(record.read_config(run)["model"])

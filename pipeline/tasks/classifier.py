@@ -18,20 +18,23 @@ from pipeline.data.batch import IGNORE, LabelBatch
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Confusion, TokenLoss
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.tasks.task import Task
+from pipeline.tasks.task import Reads, Task, Writes
 
 
 class Classifier(Task):
     """Prediction of one label from what an encoder made of a source.
 
     Args:
-        encoder: makes a memory, with a summary, of what a batch's `source` holds; has a `width` D.
+        encoder: makes a memory, with a summary, of what a batch's `source` holds; has a `width` D
+            and declares what it `reads`.
         classes: C; the dataset knows it.
         label_smoothing: share of a label's probability that training spreads over all classes; what is logged is
             without it.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
+
+    writes: Writes = "label"
 
     def __init__(
         self,
@@ -51,7 +54,10 @@ class Classifier(Task):
         self.seen, self.held_out = TokenLoss(), TokenLoss()
         self.confusion = Confusion(classes)
 
-    asked = "unroll test tells how often it is right"  # how it is used on the command line
+    @property
+    def reads(self) -> Reads:  # type: ignore[override]
+        """What its encoder reads."""
+        return self.encoder.reads  # type: ignore[return-value]
 
     def shown(self, run: Path) -> list[Callback]:
         """A few sources with what they were taken for, and how often which class was taken for which."""

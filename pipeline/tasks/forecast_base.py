@@ -23,7 +23,7 @@ from pipeline.evaluation.forecast_errors import ForecastErrors, measured
 from pipeline.evaluation.metrics import TokenLoss
 from pipeline.optim import OptimizerCallable, Schedule
 from pipeline.tasks.likelihoods import Outcome, SquaredError
-from pipeline.tasks.task import Task
+from pipeline.tasks.task import Reads, Task, Writes
 
 MIXED = 32  # features in which a covariate meets what was read
 
@@ -108,6 +108,9 @@ class Forecasting(Task):
     Raises:
         ValueError: the reach does not divide the horizon, or there are no paths.
     """
+
+    reads: Reads = "series"
+    writes: Writes = "series"
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from pipeline.generation.sampling import Limits, Sample, generate
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.document_resets import read_documents
+from pipeline.tasks.task import Reads, Writes
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
 
 __all__ = ["LanguageModel", "TokenHead"]
@@ -31,6 +32,9 @@ class LanguageModel(TokenPrediction):
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
+
+    reads: Reads = "prompt"
+    writes: Writes = "text"
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.language_model import LanguageModel
+from pipeline.tasks.task import Reads
 from pipeline.tasks.token_prediction import TokenHead
 
 
@@ -32,6 +33,8 @@ class LevelModel(LanguageModel):
         schedule: what the learning rate is multiplied by at each step.
     """
 
+    reads: Reads = "label"
+
     def __init__(
         self,
         network: nn.Module,
@@ -43,8 +46,6 @@ class LevelModel(LanguageModel):
     ) -> None:
         super().__init__(network, vocab_size, head, optimizer, schedule)
         self.levels = levels
-
-    asked = "give it --out FILE"  # how it is used on the command line
 
     @property
     def labels(self) -> int:

@@ -23,6 +23,7 @@ from pipeline.dataset.codecs.pixel_levels import album, picture
 from pipeline.generation.sampling import Limits, Stepwise, stream
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.level_model import LevelModel
+from pipeline.tasks.task import Writes
 from pipeline.tasks.token_prediction import TokenHead
 
 COLUMNS = 8  # images in a row, where rows have no meaning
@@ -46,6 +47,8 @@ class PixelModel(LevelModel):
     Raises:
         ValueError: a network made for rows of another length.
     """
+
+    writes: Writes = "image"
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from pipeline.evaluation.metrics import Returns, TokenLoss
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.action_distributions import actions_of
-from pipeline.tasks.task import Task
+from pipeline.tasks.task import Reads, Task, Writes
 
 __all__ = ["Playing", "Policy"]
 
@@ -73,6 +73,9 @@ class Policy(Task):
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
+
+    reads: Reads = "episode"
+    writes: Writes = "action"
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, generat
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.generated_texts import Written
+from pipeline.tasks.task import Reads, Writes
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
 
 
@@ -63,8 +64,8 @@ class SequenceToSequence(TokenPrediction):
     """Prediction of a target, token by token, from a source.
 
     Args:
-        encoder: makes a memory of what a batch's `source` holds; has a `width` D.
-        decoder: a network of the same width that `begin`s with a memory.
+        encoder: makes a memory of what a batch's `source` holds; has a `width` D, and declares what it `reads`.
+        decoder: a network of the same width that `begin`s with a memory, and declares whether it `attends` to it.
         vocab_size: V of targets; the dataset knows it.
         head: how tokens become vectors and vectors become predictions.
         evaluation: what a validation and a test write and score.
@@ -76,6 +77,8 @@ class SequenceToSequence(TokenPrediction):
     Raises:
         ValueError: encoder and decoder differ in width, or no share is given as one.
     """
+
+    writes: Writes = "text"
 
     def __init__(
         self,
@@ -96,6 +99,11 @@ class SequenceToSequence(TokenPrediction):
         self.encoder, self.decoder = encoder, decoder
         self.evaluation, self.sampled_inputs = evaluation, sampled_inputs
         self.written = Written()
+
+    @property
+    def reads(self) -> Reads:  # type: ignore[override]
+        """What its encoder reads."""
+        return self.encoder.reads  # type: ignore[return-value]
 
     def begin(self, source: tuple[Tensor, ...]) -> State:
         """The state before anything was written, for what a batch's `source` holds."""
@@ -134,7 +142,7 @@ class SequenceToSequence(TokenPrediction):
 
     @property
     def _looking(self) -> Any:
-        if hasattr(self.decoder, "look"):
+        if self.decoder.attends:
             return self.decoder
         raise ValueError(f"a {type(self.decoder).__name__} reads its source once and pays no attention to it")
 
@@ -203,7 +211,7 @@ class SequenceToSequence(TokenPrediction):
         source = tuple(part.to(self.device) for part in sources)
         texts = self.write(source, self.evaluation.choice, tokens)
         rows = [{"prompt": said, "text": tokenizer.decode(text)} for said, text in zip(shown, texts, strict=True)]
-        if not hasattr(self.decoder, "look"):
+        if not self.decoder.attends:
             return rows
         for at, (row, text) in enumerate(zip(rows, texts, strict=True)):
             one, text = tuple(part[at : at + 1] for part in source), [*text, data.dataset.target.eos]

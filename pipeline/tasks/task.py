@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,6 +18,10 @@ from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter
 from pipeline.state import State
 
 SomeTask = TypeVar("SomeTask", bound="Task")
+Reads = Literal["prompt", "text", "image", "audio", "label", "series", "episode"]
+"""What a trained task is used with; a prompt is a text that is continued, a label names what is to be drawn."""
+Writes = Literal["text", "transcript", "label", "image", "audio", "series", "action"]
+"""What a trained task makes of it; a text is written token by token, a transcript is found in all positions at once."""
 
 
 class Task(LightningModule):
@@ -28,6 +32,8 @@ class Task(LightningModule):
         schedule: what the learning rate is multiplied by at each step; constant when None.
     """
 
+    reads: Reads
+    writes: Writes
     seen: Metric  # sums over training batches since they were last logged
 
     def __init__(self, optimizer: OptimizerCallable, schedule: Schedule | None) -> None:

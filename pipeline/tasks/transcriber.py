@@ -26,7 +26,7 @@ from pipeline.evaluation.metrics import Score, TokenLoss
 from pipeline.generation.ctc import BestPath, Search
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.generated_texts import Written
-from pipeline.tasks.task import Task
+from pipeline.tasks.task import Reads, Task, Writes
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class Transcriber(Task):
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
+
+    reads: Reads = "audio"
+    writes: Writes = "transcript"
 
     def __init__(
         self,

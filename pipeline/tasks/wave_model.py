@@ -8,6 +8,7 @@ from torch import nn
 from pipeline.dataset.codecs.audio import LEVELS
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.level_model import LevelModel
+from pipeline.tasks.task import Writes
 from pipeline.tasks.token_prediction import TokenHead
 
 
@@ -22,6 +23,8 @@ class WaveModel(LevelModel):
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
+
+    writes: Writes = "audio"
 
     def __init__(
         self,

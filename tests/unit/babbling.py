@@ -54,6 +54,8 @@ def metaspace_tokenizer():
 class Babbler(torch.nn.Module):
     """A random next-token table: what a trained model would be, in one line."""
 
+    reads, writes = "prompt", "text"
+
     def __init__(self, vocab_size):
         super().__init__()
         generator = torch.Generator().manual_seed(0)

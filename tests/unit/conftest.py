@@ -28,5 +28,6 @@ def babbler(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pipeline.runs.run.find_run", find_run)
     monkeypatch.setattr("pipeline.runs.load.load_model", load_model)
+    monkeypatch.setattr("pipeline.runs.load.skeleton", lambda run: loading.model)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     return loading

@@ -52,6 +52,14 @@ def test_no_path_of_one_machine_is_in_the_code(path: Path) -> None:
     assert re.findall(r"/(?:work|tmp|home|root|Users)/\S*", path.read_text(encoding="utf-8")) == []
 
 
+def test_tasks_and_commands_decide_by_declarations() -> None:
+    """Not by what an object happens to have."""
+    package = REPOSITORY / "pipeline"
+    files = [*package.glob("commands/**/*.py"), *package.glob("tasks/*.py"), package / "runs" / "export.py"]
+    assert len(files) > 50
+    assert [path for path in files if "hasattr(" in path.read_text(encoding="utf-8")] == []
+
+
 @pytest.mark.parametrize("version", ["2.6.2", "2.6.3"])
 def test_malicious_uploads_of_lightning_cannot_be_installed(version: str) -> None:
     import tomllib

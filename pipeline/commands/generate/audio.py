@@ -1,20 +1,21 @@
-"""Trained models that listen: files of any rate and number of channels become labels or transcripts."""
+"""The front end of models that listen: files of any rate and number of channels become labels or transcripts."""
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pipeline.arguments import refuse
-from pipeline.commands.generate.text import EOS, UNK, open_model, vocabulary
+from pipeline.commands.generate.options import settings
+from pipeline.commands.generate.trained import Trained, labels_of, open_model, vocabulary
 from pipeline.dataset.codecs import audio
 from pipeline.dataset.manifest import MANIFEST, Dataset
 from pipeline.errors import ConfigError, DataError
@@ -22,21 +23,30 @@ from pipeline.generation.ctc import BestPath, Language, PrefixBeam, Read, Search
 from pipeline.generation.sampling import Choice, Greedy, Limits, generate
 from pipeline.generation.text_stream import text_of
 from pipeline.models.kneser_ney import KneserNey
-from pipeline.tasks.classifier import Classifier
-from pipeline.tasks.language_model import LanguageModel
-from pipeline.tasks.sequence_to_sequence import SequenceToSequence
-from pipeline.tasks.transcriber import Transcriber
 
 ORDER = 3  # of an n-gram counted from transcripts
-COMMON = {"audio", "checkpoint", "json"}
-TAKES: dict[type, set[str]] = {  # options of `unroll generate` that change what is heard
-    Transcriber: {"beam", "lm", "lm_weight", "lm_bonus"},
-    Classifier: set(),
-    SequenceToSequence: {
-        *("tokens", "min_tokens", "no_repeat", "seed", "greedy", "temperature", "top_k", "top_p"),
-        *("beam", "length_penalty", "coverage_penalty"),
-    },
-}
+Heard: TypeAlias = Callable[[tuple[Tensor, ...]], dict[str, Any]]
+"""What is printed of a source."""
+
+
+def main(trained: Trained, arguments: argparse.Namespace) -> None:
+    """Print what is heard in files.
+
+    Raises:
+        UserError: no such checkpoint or file, or settings that cannot be.
+    """
+    if not arguments.audio:
+        raise ConfigError(f"{trained} reads audio: give --audio FILE")
+    choice, limits = settings(arguments)
+    listener = Listener.open(trained.name, arguments.checkpoint)
+    heard: Heard = listener.classify
+    if trained.task.writes == "transcript":
+        search = listener.search(arguments.beam, arguments.lm, arguments.lm_weight, arguments.lm_bonus)
+        heard = partial(listener.transcribe, search=search)
+    if trained.task.writes == "text":
+        limits = replace(limits, eos=listener.eos)
+        heard = partial(listener.spell, choice=choice or Greedy(), limits=limits, seed=arguments.seed)
+    listener.listen(arguments.audio, heard, arguments.json)
 
 
 @dataclass(frozen=True)
@@ -63,23 +73,19 @@ class Listener:
 
         Raises:
             CheckpointError: no such run or checkpoint, or no tokenizer in it.
-            ConfigError: it does not listen.
         """
         run, model, device = open_model(name, checkpoint)
-        if not hasattr(getattr(model, "encoder", None), "mel"):
-            raise ConfigError(f"--audio: {run} ({type(model).__name__}) reads no sounds; see configs/audio")
         return cls(run, model, *vocabulary(run / "tokenizer.json"), device)
 
-    def listen(self, names: Sequence[str], choice: Choice | None, arguments: argparse.Namespace) -> None:
-        """Say what is heard in each file, `-` being standard input.
+    def listen(self, names: Sequence[str], heard: Heard, as_json: bool) -> None:
+        """Print what is heard in each file, `-` being standard input.
 
         Raises:
             DataError: a file that is none, or damaged; the message names it.
         """
-        heard = self._way(choice, arguments)
         for name in names:
             found = heard(self.source(name))
-            if arguments.json:
+            if as_json:
                 print(json.dumps({"audio": name, **found}, ensure_ascii=False), flush=True)
             else:
                 print(f"{name}: {found['text']}" if len(names) > 1 else found["text"], flush=True)
@@ -97,43 +103,38 @@ class Listener:
         nothing = wave.new_zeros(1, 0, 2)
         return wave, torch.ones_like(wave, dtype=torch.bool), nothing, nothing
 
-    def _way(self, choice: Choice | None, arguments: argparse.Namespace) -> Any:
-        """What the model does with a source; gives what is to be told."""
-        kind = next(kind for kind in TAKES if isinstance(self.model, kind))
-        refuse(arguments.given, COMMON | TAKES[kind], f"{self.run} ({type(self.model).__name__})")
-        if kind is Transcriber:
-            search = self._search(arguments)
-            return lambda source: self._transcribe(source, search)
-        if kind is Classifier:
-            return self._classify
-        limits = Limits(arguments.tokens, arguments.min_tokens, self.eos, arguments.no_repeat)
-        return lambda source: self._spell(source, choice or Greedy(), limits, arguments.seed)
-
     @torch.no_grad()
-    def _classify(self, source: tuple[Tensor, ...]) -> dict[str, Any]:
-        labels = sorted(set(self.tokenizer.get_vocab()) - {EOS, UNK})
+    def classify(self, source: tuple[Tensor, ...]) -> dict[str, Any]:
+        """The most probable label."""
         shares = self.model(*source)[0].softmax(-1)
         best = int(shares.argmax())
-        return {"text": labels[best], "probability": round(float(shares[best]), 4)}
+        return {"text": labels_of(self.tokenizer)[best], "probability": round(float(shares[best]), 4)}
 
     @torch.no_grad()
-    def _transcribe(self, source: tuple[Tensor, ...], search: Search) -> dict[str, Any]:
+    def transcribe(self, source: tuple[Tensor, ...], search: Search) -> dict[str, Any]:
+        """The text that a search finds."""
         [tokens] = self.model.transcribe(*self.model(*source), search)
         return {"text": text_of(self.tokenizer, self.eos, tokens)}
 
     @torch.no_grad()
-    def _spell(self, source: tuple[Tensor, ...], choice: Choice, limits: Limits, seed: int) -> dict[str, Any]:
+    def spell(self, source: tuple[Tensor, ...], choice: Choice, limits: Limits, seed: int) -> dict[str, Any]:
+        """The text that is written token by token."""
         [[tokens, *_]] = generate(
             self.model, [[self.eos]], choice, limits, seed=seed, device=self.device, start=self.model.begin(source)
         )
         ended = tokens[-1] == self.eos
         return {"text": text_of(self.tokenizer, self.eos, tokens[:-1] if ended else tokens)}
 
-    def _search(self, arguments: argparse.Namespace) -> Search:
-        if arguments.lm is None:
-            return BestPath() if arguments.beam is None else PrefixBeam(arguments.beam)
-        search = PrefixBeam(arguments.beam or 8, arguments.lm_weight, arguments.lm_bonus)
-        return search.fused(self.language(arguments.lm), self.eos)
+    def search(self, beam: int | None, lm: str | None, weight: float | None, bonus: float | None) -> Search:
+        """How a transcript is found.
+
+        Raises:
+            ConfigError: `lm` is no language model, or has another vocabulary.
+        """
+        if lm is None:
+            return BestPath() if beam is None else PrefixBeam(beam)
+        search = PrefixBeam(beam or 8, 0.5 if weight is None else weight, bonus or 0.0)
+        return search.fused(self.language(lm), self.eos)
 
     def language(self, name: str) -> Language:
         """The language model that a run holds, or that is counted from the transcripts of a dataset.
@@ -146,7 +147,7 @@ class Listener:
             return counted(Dataset.open(name), known)
         run, model, device = open_model(name, "best")
         tokenizer, eos = vocabulary(run / "tokenizer.json")
-        if not isinstance(model, LanguageModel) or tokenizer.get_vocab() != known:
+        if (model.reads, model.writes) != ("prompt", "text") or tokenizer.get_vocab() != known:
             raise ConfigError(f"--lm {name}: give a language model, or a dataset, with the vocabulary of {self.run}")
         return Read(model, eos, device)
 

@@ -1,4 +1,4 @@
-"""Trained models of pixels draw: images of the labels asked for, or what halves of images might go on as.
+"""The front end of models of pixels: images of the labels asked for, or what halves of images might go on as.
 
 Each pixel costs the same, however many were drawn before: the carried state is all that the next one needs.
 """
@@ -12,16 +12,27 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL.Image import Image
 
-from pipeline.arguments import refuse
-from pipeline.commands.generate.text import EOS, UNK, open_model, vocabulary
+from pipeline.commands.generate.options import settings
+from pipeline.commands.generate.trained import Trained, labels_of, open_model, vocabulary
 from pipeline.dataset.codecs.image import ImageError, load
 from pipeline.dataset.codecs.pixel_levels import quantise, values
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.generation.sampling import Sample, Stepwise
-from pipeline.tasks.pixel_model import PixelModel
 
-# options of generation that count for an image
-TAKES = {"out", "checkpoint", "prompt", "image", "samples", "seed", "temperature", "top_k", "top_p", "greedy"}
+
+def main(trained: Trained, arguments: argparse.Namespace) -> None:
+    """Write a picture.
+
+    Raises:
+        UserError: no such checkpoint, image or label, or settings that cannot be.
+    """
+    if arguments.out is None:
+        raise ConfigError(f"{trained} writes images: give --out FILE.png")
+    file, (choice, _) = arguments.out, settings(arguments)
+    if file.suffix.lower() != ".png":
+        raise ConfigError(f"--out {file}: name a .png file")
+    painter = Painter.open(trained.name, arguments.checkpoint)
+    painter.paint(file, arguments.prompt or [], arguments.image or [], arguments.samples, choice, arguments.seed)
 
 
 @dataclass(frozen=True)
@@ -44,27 +55,21 @@ class Painter:
 
         Raises:
             CheckpointError: no such run or checkpoint, or no tokenizer in it.
-            ConfigError: it draws no images.
         """
         run, model, _ = open_model(name, checkpoint)
-        if not isinstance(model, PixelModel):
-            raise ConfigError(f"--out FILE.png: {run} ({type(model).__name__}) draws no images; see configs/pixels")
         tokenizer, _ = vocabulary(run / "tokenizer.json")
-        known = sorted(set(tokenizer.get_vocab()) - {EOS, UNK})
-        return cls(run, model, known if model.labels else [])
+        return cls(run, model, labels_of(tokenizer) if model.labels else [])
 
-    def paint(self, choice: Any, arguments: argparse.Namespace) -> None:
+    def paint(self, file: Path, labels: list[str], images: list[str], samples: int, choice: Any, seed: int) -> None:
         """Draw, and write the picture.
 
         Raises:
-            ConfigError: a label that is not known, options of texts, or halves of images of one row.
+            ConfigError: a label that is not known, or halves of images of one row.
             DataError: an image cannot be read, or the picture not written.
             CheckpointError: the model says nothing that a level could be chosen from.
         """
-        refuse(arguments.given, TAKES, f"{self.run} ({type(self.model).__name__})")
-        file: Path = arguments.out
         try:
-            picture = self.picture(choice or Sample(), arguments)
+            picture = self.picture(labels, images, samples, choice or Sample(), seed)
         except ValueError as error:
             raise CheckpointError(f"cannot generate with {self.run}: {error}") from error
         try:
@@ -73,16 +78,15 @@ class Painter:
             raise DataError(f"--out {file} cannot be written: {error.strerror or error}") from error
         print(f"{file}: {picture.width} x {picture.height} pixels")
 
-    def picture(self, choice: Stepwise, arguments: argparse.Namespace) -> Image:
-        """What the command line asks for."""
-        samples, seed = arguments.samples, arguments.seed
-        if arguments.image:
+    def picture(self, labels: list[str], images: list[str], samples: int, choice: Stepwise, seed: int) -> Image:
+        """Images of labels, or, where images are given, these with their lower halves drawn."""
+        if images:
             if self.model.rows < 2:
                 raise ConfigError(f"--image: the images of {self.run} are one row, without an upper half; leave it out")
-            given = np.stack([self.read(Path(name)) for name in arguments.image])
+            given = np.stack([self.read(Path(name)) for name in images])
             completed: Image = self.model.completions(given, samples, choice, seed)
             return completed
-        drawn: Image = self.model.drawings(self.asked(arguments.prompt or []), samples, choice, seed)
+        drawn: Image = self.model.drawings(self.asked(labels), samples, choice, seed)
         return drawn
 
     def asked(self, prompts: list[str]) -> list[int | None]:

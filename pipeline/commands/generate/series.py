@@ -1,10 +1,11 @@
-"""`unroll generate RUN --history FILE`, for a run on series: what comes after the last row of a table, as a table.
+"""The front end of forecasters: what comes after the last row of a table, as a table.
 
 Legend: N series, L steps of a context, H of a horizon, K covariates, S paths.
 """
 
 import argparse
 import csv
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from pipeline.arguments import Parser
+from pipeline.commands.generate.trained import Trained, open_model
 from pipeline.dataset.codecs.table import read_table
 from pipeline.dataset.codecs.time_grid import Grid, cycles
 from pipeline.dataset.codecs.time_series import Findings, Frame, Layout, filled, frames_of
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.runs.record import SERIES, read_record
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
     from pipeline.evaluation.forecast_errors import Forecast
@@ -35,24 +37,18 @@ class Window(NamedTuple):
     known: Float32[np.ndarray, "L+H K"]
 
 
-def main(argv: list[str], record: Mapping[str, Any]) -> int:
+def main(trained: Trained, arguments: argparse.Namespace) -> None:
     """Forecast the next horizon of every series of a table.
 
-    Args:
-        argv: the command line.
-        record: of the run, or what an exported model has kept of it.
-
     Raises:
-        UserError: no such run or table, or a table that does not go on from what the run has learned.
+        UserError: no such checkpoint or table, or a table that does not go on from what the run has learned.
     """
-    arguments = _parser().parse_args(argv)
     if arguments.history is None:
-        raise ConfigError(f"{arguments.run} forecasts series: give what came before, --history FILE.csv")
+        raise ConfigError(f"{trained.name} forecasts series: give what came before, --history FILE.csv")
+    record = _record(trained.run)
     about, context, horizon = record["dataset"]["series"], record["linked"]["context"], record["linked"]["horizon"]
     windows = windows_of(read_table(arguments.history), about, context, horizon, str(arguments.history[0]))
-    from pipeline.commands.generate.text import open_model
-
-    _, task, device = open_model(arguments.run, arguments.checkpoint)
+    _, task, device = open_model(trained.name, arguments.checkpoint)
     said = say(task, windows, about["scaling"], device)
     rows = rows_of(windows, said, about["time"], horizon)
     try:
@@ -66,18 +62,20 @@ def main(argv: list[str], record: Mapping[str, Any]) -> int:
         raise ConfigError(f"{error.filename} cannot be written: {error.strerror}; name another file") from error
     except ValueError as error:
         raise ConfigError(f"--picture {arguments.picture} cannot be written ({error}): name a .svg or .png") from error
-    return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="unroll generate", description="Forecast the next horizon of series.")
-    add = parser.add_argument
-    add("run", metavar="RUN|DIR", help="name of a run under runs/, its path, or an exported model")
-    add("--history", nargs="+", type=Path, metavar="FILE", help="tables as they were prepared: .csv or .parquet")
-    add("--output", type=Path, metavar="FILE", help="the forecast as CSV (default: standard output)")
-    add("--picture", type=Path, metavar="FILE.svg", help="draw it too")
-    add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
-    return parser
+def _record(run: Path) -> dict[str, Any]:
+    """What a run says of its data, or what an exported model has kept of that.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    if not (file := run / SERIES).is_file():
+        return read_record(run)
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
 
 
 def windows_of(table: Any, about: dict[str, Any], context: int, horizon: int, source: str) -> list[Window]:

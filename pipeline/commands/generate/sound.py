@@ -1,10 +1,9 @@
-"""Trained models of raw sound speak: a wave is drawn sample by sample and written as a sound file.
+"""The front end of models of raw sound: a wave is drawn sample by sample and written as a sound file.
 
 Each sample costs the same, however many were drawn before: the carried state is all that the next one needs.
 """
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,16 +11,31 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.arguments import refuse
-from pipeline.commands.generate.text import EOS, UNK, open_model, vocabulary
+from pipeline.commands.generate.options import settings
+from pipeline.commands.generate.trained import Trained, labels_of, open_model, vocabulary
 from pipeline.dataset.codecs import audio
 from pipeline.dataset.codecs.audio import END, LEVELS
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.generation.sampling import Greedy, Limits, Sample, Stepwise, stream
-from pipeline.tasks.wave_model import WaveModel
 
-TAKES = {"out", "checkpoint", "prompt", "seconds", "stop", "seed", "greedy", "temperature", "top_k", "top_p"}
 CONTAINERS = {".wav": "WAV", ".flac": "FLAC"}
+
+
+def main(trained: Trained, arguments: argparse.Namespace) -> None:
+    """Write a sound.
+
+    Raises:
+        UserError: no such checkpoint or label, or settings that cannot be.
+    """
+    if arguments.out is None:
+        raise ConfigError(f"{trained} writes audio: give --out FILE.wav")
+    file, labels, (choice, _) = arguments.out, arguments.prompt or [""], settings(arguments)
+    if file.suffix.lower() not in CONTAINERS:
+        raise ConfigError(f"--out {file}: name a .wav or a .flac file")
+    if len(labels) > 1:
+        raise ConfigError(f"--prompt: {file} holds one sound; give one label")
+    speaker = Speaker.open(trained.name, arguments.checkpoint)
+    speaker.speak(file, labels[0], arguments.seconds, arguments.stop, choice, arguments.seed)
 
 
 @dataclass(frozen=True)
@@ -46,33 +60,23 @@ class Speaker:
 
         Raises:
             CheckpointError: no such run or checkpoint, or no tokenizer in it.
-            ConfigError: it makes no sounds.
         """
         run, model, device = open_model(name, checkpoint)
-        if not isinstance(model, WaveModel):
-            raise ConfigError(f"--out: {run} ({type(model).__name__}) makes no sounds; see configs/audio")
         tokenizer, _ = vocabulary(run / "tokenizer.json")
-        known = sorted(set(tokenizer.get_vocab()) - {EOS, UNK})
-        return cls(run, model, known if model.labels else [], device)
+        return cls(run, model, labels_of(tokenizer) if model.labels else [], device)
 
-    def speak(self, labels: Sequence[str], choice: Any, arguments: argparse.Namespace) -> None:
+    def speak(self, file: Path, label: str, seconds: float, stop: bool, choice: Any, seed: int) -> None:
         """Draw a wave and write it.
 
         Raises:
-            ConfigError: a label that is not known, several, options of texts, or a file of another kind.
+            ConfigError: a label that is not known.
             DataError: the file cannot be written.
             CheckpointError: the model says nothing that a sample could be chosen from.
         """
-        file: Path = arguments.out
-        if file.suffix.lower() not in CONTAINERS:
-            raise ConfigError(f"--out {file}: name a .wav or a .flac file")
-        refuse(arguments.given, TAKES, f"{self.run} ({type(self.model).__name__})")
-        if len(labels) > 1:
-            raise ConfigError(f"--prompt: {file} holds one sound; give one label")
-        opening = self.opening(labels[0])
-        limits = Limits(max(1, round(arguments.seconds * self.model.rate)), eos=END if arguments.stop else None)
+        opening = self.opening(label)
+        limits = Limits(max(1, round(seconds * self.model.rate)), eos=END if stop else None)
         try:
-            levels = self.levels(opening, choice or Sample(), limits, arguments.seed)
+            levels = self.levels(opening, choice or Sample(), limits, seed)
         except ValueError as error:
             raise CheckpointError(f"cannot generate with {self.run}: {error}") from error
         data = audio.encode(audio.expand(levels), self.model.rate, 16, CONTAINERS[file.suffix.lower()])

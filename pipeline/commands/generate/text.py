@@ -1,303 +1,72 @@
-"""Trained models that write: a language model goes on from a prompt, a translator writes from a source."""
+"""The front end of models that write texts: a prompt that goes on, a text from a text, or a caption of an image.
+
+One text is written to the terminal as it comes; several are decoded together, and written when they are done.
+"""
 
 import argparse
-import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import torch
-from tokenizers import Tokenizer
-from torch import Tensor
-
-from pipeline.data.pairs import padded
-from pipeline.dataset.codecs.image import ImageError, View, load, montage, pixels, square
+from pipeline.commands.generate.options import settings
+from pipeline.commands.generate.trained import Trained
+from pipeline.commands.generate.writer import Writer
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.evaluation.plots.attention import against, photograph
-from pipeline.evaluation.plots.figure import rendered
-from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, stream
-from pipeline.generation.text_stream import TextStream, text_of, written
-from pipeline.models.encoders.image import ImageEncoder
-from pipeline.runs.record import is_run, read_record
-from pipeline.state import State
-from pipeline.tasks.classifier import Classifier
-from pipeline.tasks.level_model import LevelModel
-from pipeline.tasks.sequence_to_sequence import SequenceToSequence
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-EOS, UNK = "<eos>", "<unk>"
-ROWS = 64  # texts decoded together
 
 
-@dataclass(frozen=True)
-class Writer:
-    """A trained model with its tokenizer; it continues what it is given.
+def main(trained: Trained, arguments: argparse.Namespace) -> None:
+    """Write texts.
 
-    Args:
-        run: where it was trained.
-        forward: the model in eval mode.
-        tokenizer: of the run's dataset.
-        eos: the end mark.
-        device: where the model is.
+    Raises:
+        UserError: no such checkpoint or file, or settings that cannot be.
     """
-
-    reads: ClassVar[str] = "--prompt"
-    """How it is given what it writes from."""
-    run: Path
-    forward: Any
-    tokenizer: Tokenizer
-    eos: int
-    device: str
-
-    @property
-    def default(self) -> Choice:
-        """How tokens are chosen where the user does not say."""
-        return Sample()
-
-    @classmethod
-    def open(cls, name: str, checkpoint: str) -> "Writer":
-        """Load a run or an exported model.
-
-        Raises:
-            CheckpointError: no such run or checkpoint, or no tokenizer in it.
-            ConfigError: a checkpoint is asked for where there is none to choose, or the model writes no texts.
-        """
-        run, model, device = open_model(name, checkpoint)
-        tokenizer, eos = vocabulary(run / "tokenizer.json")
-        if isinstance(getattr(model, "encoder", None), ImageEncoder):
-            return ImageWriter(run, model, tokenizer, eos, device)
-        if hasattr(getattr(model, "encoder", None), "mel"):
-            raise ConfigError(f"{run} ({type(model).__name__}) hears: give it --audio")
-        if isinstance(model, SequenceToSequence):
-            return TextWriter(run, model, tokenizer, eos, device, *vocabulary(run / "source_tokenizer.json"))
-        if isinstance(model, LevelModel | Classifier):
-            raise ConfigError(f"{run} ({type(model).__name__}) writes no texts: {model.asked}")
-        return cls(run, model, tokenizer, eos, device)
-
-    def given(self, prompts: Sequence[str]) -> tuple[list[list[int]], State, list[str]]:
-        """The tokens to continue, the state before them, and what is shown before what is written."""
-        return [tokens_of(self.tokenizer, prompt) or [self.eos] for prompt in prompts], None, list(prompts)
-
-    def write_live(self, prompt: str, choice: Any, limits: Limits, seed: int) -> None:
-        """Write one text as it comes."""
-        [row], start, [shown] = self.given([prompt])
-        text = TextStream(self.tokenizer, self.eos, row)
-        sys.stdout.write(shown)
-        for (token,) in stream(self.forward, [row], choice, limits, [seed], self.device, start):
-            if token is not None and token != limits.eos:
-                sys.stdout.write(text.push(token))
-                sys.stdout.flush()
-        sys.stdout.write(text.finish() + "\n")
-
-    def chat(self, lines: Iterable[str], choice: Any, limits: Limits, seed: int) -> None:
-        """Answer line by line.
-
-        Raises:
-            ConfigError: the model was not trained on dialogues.
-        """
+    if trained.task.reads == "image" and not arguments.image:
+        raise ConfigError(f"{trained} reads images: give --image FILE")
+    prompts = arguments.image or read_prompts(arguments.prompt, arguments.prompts)
+    choice, limits = settings(arguments)
+    alone = (arguments.image or len(arguments.prompt or ()) == 1) and arguments.samples == 1
+    if arguments.attention and not (alone and not arguments.json and not arguments.n_best):
         raise ConfigError(
-            f"--chat: {self.run} continues texts; train a model of dialogues (unroll prepare pairs --dialogue)"
+            "--attention draws one text: give one --prompt, or any --image, without --samples, --n-best and --json"
         )
-
-    def draw(self, prompts: Sequence[str], choice: Any, limits: Limits, seed: int, file: Path) -> None:
-        """Write a text for each prompt, and a picture of where each of its tokens looked.
-
-        Raises:
-            ConfigError: the model looks at no source, or the file cannot be written.
-        """
-        raise ConfigError(f"--attention: {self.run} continues texts; a model that writes from a source looks at it")
-
-    def write_all(self, prompts: list[str], choice: Choice, limits: Limits, arguments: argparse.Namespace) -> None:
-        """Write the texts of all prompts, a batch at a time."""
-        samples = arguments.n_best or arguments.samples
-        total = len(prompts) * samples
-        for number, sample, shown, text in self.texts(prompts, choice, limits, samples, arguments.seed):
-            if arguments.json:
-                line = {"prompt": prompts[number], "sample": sample, **text}
-                print(json.dumps(line, ensure_ascii=False), flush=True)
-                continue
-            if total > 1:
-                score = f", score {text['score']:.3f}" if "score" in text else ""
-                print(f"--- prompt {number + 1}, text {sample + 1}{score}")
-            print(shown + text["text"], flush=True)
-
-    def texts(
-        self, prompts: list[str], choice: Choice, limits: Limits, samples: int, seed: int
-    ) -> Iterator[tuple[int, int, str, dict[str, Any]]]:
-        """Number of the prompt, number of the text, what is shown before it, and the text, in order."""
-        each = max(1, ROWS // samples)
-        for first in range(0, len(prompts), each):
-            rows, start, shown = self.given(prompts[first : first + each])
-            found = choice.complete(self.forward, rows, limits, samples, seed, self.device, start)
-            for number, (row, before, continuations) in enumerate(zip(rows, shown, found, strict=True), start=first):
-                for sample, (tokens, score) in enumerate(continuations):
-                    ended = tokens[-1] == limits.eos
-                    text = text_of(self.tokenizer, self.eos, tokens[:-1] if ended else tokens, row)
-                    ranked = {} if score is None else {"score": score}
-                    yield number, sample, before, {"text": text, "tokens": tokens, "ended": ended, **ranked}
-
-
-@dataclass(frozen=True)
-class SourceWriter(Writer):
-    """A trained model that writes from a source, of which nothing is repeated."""
-
-    @property
-    def default(self) -> Choice:
-        """How tokens are chosen where the user does not say."""
-        return Greedy()
-
-    @torch.no_grad()
-    def given(self, prompts: Sequence[str]) -> tuple[list[list[int]], State, list[str]]:
-        """An end mark to begin with, and the encoded sources."""
-        return [[self.eos]] * len(prompts), self.forward.begin(self.source(prompts)), [""] * len(prompts)
-
-    def source(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
-        """What the model reads."""
-        raise NotImplementedError
-
-    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> "Figure":
-        """Where the words of a text looked at one source."""
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def draw(self, prompts: Sequence[str], choice: Any, limits: Limits, seed: int, file: Path) -> None:
-        """Write a text for each source, and a picture of where each of its tokens looked."""
-        pictures = []
-        for number, _, _, text in self.texts(list(prompts), choice, limits, 1, seed):
-            print(text["text"], flush=True)
-            source = self.source([prompts[number]])
-            looks = self.forward.alignment(source, text["tokens"], self.eos)
-            pictures.append(rendered(self.picture(source, written(self.tokenizer, text["tokens"]), looks)))
-        try:
-            montage(pictures, 1).save(file)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--attention {file} cannot be written as a picture: {error}") from error
-
-
-@dataclass(frozen=True)
-class ImageWriter(SourceWriter):
-    """A trained model that writes from images, named by their files."""
-
-    reads: ClassVar[str] = "--image"
-
-    def given(self, prompts: Sequence[str]) -> tuple[list[list[int]], State, list[str]]:
-        """As for every source; of several images the name of each is shown."""
-        rows, start, shown = super().given(prompts)
-        return rows, start, [f"{prompt}: " for prompt in prompts] if len(prompts) > 1 else shown
-
-    def source(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
-        """The largest central squares of the images.
-
-        Raises:
-            DataError: a file that cannot be read, or is no image.
-        """
-        size = self.forward.encoder.size
-        seen = []
-        for prompt in prompts:
-            try:
-                image = load(Path(prompt).read_bytes(), size)
-            except OSError as error:
-                raise DataError(f"--image {prompt}: {error.strerror}") from error
-            except ImageError as error:
-                raise DataError(f"--image {prompt}: {error}") from error
-            seen.append(pixels(square(image, View.central(*image.size), size)))
-        return (torch.from_numpy(np.stack(seen)).to(self.device),)
-
-    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> "Figure":
-        """Heat over the photograph for each word."""
-        return photograph(source[0][0].cpu().numpy(), words, looks)
-
-
-@dataclass(frozen=True)
-class TextWriter(SourceWriter):
-    """A trained model that writes from texts.
-
-    Args:
-        source_tokenizer: of the sources.
-        source_eos: the end mark of the sources.
-    """
-
-    source_tokenizer: Tokenizer
-    source_eos: int
-
-    def source(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
-        """The tokens of the sources."""
-        sources = [np.array([*tokens_of(self.source_tokenizer, each), self.source_eos]) for each in prompts]
-        return tuple(part.to(self.device) for part in padded(sources, self.source_eos))
-
-    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> "Figure":
-        """Word against word."""
-        return against(written(self.source_tokenizer, source[0][0].tolist()), words, looks)
-
-    def chat(self, lines: Iterable[str], choice: Any, limits: Limits, seed: int) -> None:
-        """Answer line by line, with as many turns before each reply as in training.
-
-        Raises:
-            ConfigError: the model was not trained on dialogues.
-        """
-        dialogue = read_record(self.run)["dataset"].get("dialogue") if is_run(self.run) else None
-        if dialogue is None:
-            raise ConfigError(f"--chat: {self.run} is no run on dialogues (unroll prepare pairs --dialogue)")
-        turns: list[str] = []
-        for number, line in enumerate(lines):
-            if not line.strip():
-                continue
-            turns.append(line.strip())
-            source = f" {dialogue['mark']} ".join(turns[-dialogue["history"] :])
-            [(_, _, _, reply)] = self.texts([source], choice, limits, 1, seed + number)
-            turns.append(reply["text"].strip())
-            print(turns[-1], flush=True)
-
-
-def open_model(name: str, checkpoint: str) -> tuple[Path, Any, str]:
-    """A run or an exported model: where it is, the model in eval mode, and the device it is on.
-
-    Raises:
-        CheckpointError: no such run or checkpoint.
-        ConfigError: a checkpoint is asked for where there is none to choose.
-    """
-    from pipeline.runs import export
-    from pipeline.runs.load import load_model
-    from pipeline.runs.run import find_run
-
-    whole = export.is_exported(Path(name))
-    if whole and checkpoint != "best":
-        raise ConfigError(f"--checkpoint {checkpoint}: the exported model {name} has one set of weights")
-    run = Path(name) if whole else find_run(name)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return run, (export.load(run) if whole else load_model(run, checkpoint)).to(device), device
-
-
-def vocabulary(file: Path) -> tuple[Tokenizer, int]:
-    """A run's tokenizer and its end mark.
-
-    Raises:
-        CheckpointError: there is none in the run.
-    """
+    several = {"--samples": arguments.samples > 1, "--n-best": arguments.n_best is not None, "--json": arguments.json}
+    if arguments.chat and any(several.values()):
+        option = next(name for name, given in several.items() if given)
+        raise ConfigError(f"{option}: --chat does not take it; leave it out")
+    writer = Writer.open(trained.name, arguments.checkpoint)
+    choice = choice or writer.default
+    if arguments.stop:
+        limits = replace(limits, eos=writer.eos)
     try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises plain exceptions
-        raise CheckpointError(f"{file} cannot be read ({error}): copy it from the dataset of the run") from error
-    eos = tokenizer.token_to_id(EOS)
-    if eos is None:
-        raise CheckpointError(f"{file} has no {EOS}: it is not the tokenizer of a dataset prepared here")
-    tokenizer.encode_special_tokens = True  # as in preparation: a mark in a prompt is text
-    return tokenizer, eos
+        if arguments.chat:
+            writer.chat(sys.stdin, choice, limits, arguments.seed)
+        elif arguments.attention:
+            writer.draw(prompts, choice, limits, arguments.seed, arguments.attention)
+        elif len(prompts) * arguments.samples == 1 and not arguments.json and arguments.beam is None:
+            writer.write_live(prompts[0], choice, limits, arguments.seed)
+        else:
+            samples = arguments.n_best or arguments.samples
+            writer.write_all(prompts, choice, limits, samples, arguments.seed, arguments.json)
+    except ValueError as error:
+        raise CheckpointError(f"cannot generate with {writer.run}: {error}") from error
 
 
-def tokens_of(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokens of a text, with a warning for what the vocabulary lacks."""
-    encoding = tokenizer.encode(text, add_special_tokens=False)
-    unknown = tokenizer.token_to_id(UNK)
-    spans = zip(encoding.ids, encoding.offsets, strict=True)
-    lacking = dict.fromkeys(text[start:stop] for token, (start, stop) in spans if token == unknown)
-    lacking.pop(UNK, None)  # written by the user
-    if lacking:
-        words = ", ".join(map(repr, lacking))
-        print(f"unroll: warning: not in the vocabulary, read as {UNK}: {words}", file=sys.stderr)
-    return list(encoding.ids)
+def read_prompts(texts: Sequence[str] | None, file: str | None) -> list[str]:
+    """The prompts named on the command line, in a file or on standard input; without any, the empty one.
+
+    Raises:
+        DataError: a file that is missing, empty or not UTF-8.
+    """
+    if file is None:
+        return list(texts or [""])
+    name = "standard input" if file == "-" else file
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"--prompts {name}: {error.strerror}; give a text file with one prompt a line") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"--prompts {name}: byte {error.start} is not UTF-8; give a text file") from error
+    if not text:
+        raise DataError(f"--prompts {name}: empty; write one prompt a line")
+    return text.removesuffix("\n").split("\n")

@@ -173,7 +173,7 @@ def own_strategy(strategy: Any) -> str | None:
     from pipeline.commands.plan.memory import STRATEGIES
     from pipeline.training.shipped_configs import CONFIGS
 
-    if not hasattr(strategy, "class_path"):
+    if isinstance(strategy, str):
         return "ddp" if strategy in ("auto", "ddp") else None
     given = vars(strategy.init_args) if "init_args" in strategy else {}
     matches: dict[str, int] = {}

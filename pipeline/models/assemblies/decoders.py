@@ -1,8 +1,8 @@
 """Decoders: networks that write while they look at an encoded source, with an LSTM, a GRU or any other inside.
 
 A decoder keeps the network's contract, `forward(inputs, state)`, and has `begin(memory)`: the state before
-anything was written. The memory lives in the state, so all that is done to states (a beam's branching,
-batches, streams) is done to it too.
+anything was written. It declares whether it `attends` to the memory later: then it has `look` and `inside` too. The
+memory lives in the state, so all that is done to states (a beam's branching, batches, streams) is done to it too.
 
 Sutskever, Vinyals and Le (2014), "Sequence to Sequence Learning with Neural Networks"; Vinyals et al. (2015), "Show and
 Tell": the source is one vector, read first. Bahdanau et al. (2015) and Luong et al. (2015): at every position a
@@ -28,6 +28,8 @@ class VectorDecoder(nn.Module):
     Args:
         network: a recurrent one, or any whose state can be carried in training.
     """
+
+    attends = False
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -58,6 +60,8 @@ class AttentionDecoder(nn.Module):
             then read one after the other in training too.
         dropout: share of the outputs dropped in training.
     """
+
+    attends = True
 
     def __init__(
         self,

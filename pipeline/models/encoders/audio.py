@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from pipeline.models.layers.cross_attention import Memory
 from pipeline.models.layers.feedforward import GELU, initialise
 from pipeline.models.layers.log_mel import LogMel
+from pipeline.tasks.task import Reads
 
 FLOOR = 1e-5  # of power: about the noise of 16 bits, so that digital silence is not endlessly far away
 
@@ -51,6 +52,8 @@ class SoundEncoder(nn.Module):
         ear: how a sound becomes positions.
         dropout: share of the features dropped in training before the body and after it.
     """
+
+    reads: Reads = "audio"
 
     def __init__(self, body: nn.Module, rate: int, width: int, ear: Ear, dropout: float) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.models.encoders.pretrained_images import fill
 from pipeline.models.layers.cross_attention import Memory
 from pipeline.models.layers.residual import BasicBlock, GroupNorm, ResidualBlock, ResidualTrunk
+from pipeline.tasks.task import Reads
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, as pretrained models expect
 
@@ -35,6 +36,8 @@ class ImageEncoder(nn.Module):
     Raises:
         ConfigError: the weights cannot be read, or are those of another network.
     """
+
+    reads: Reads = "image"
 
     def __init__(
         self, trunk: nn.Module, features: int, width: int, size: int, weights: Path | None, frozen: bool

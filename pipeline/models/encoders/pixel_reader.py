@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.models.layers.cross_attention import Memory
+from pipeline.tasks.task import Reads
 
 
 class PixelReader(nn.Module):
@@ -19,6 +20,8 @@ class PixelReader(nn.Module):
     Args:
         network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.
     """
+
+    reads: Reads = "image"
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from pipeline.models.layers.cross_attention import Memory
 from pipeline.models.layers.feedforward import SwiGLU
 from pipeline.models.lstm import LSTM
 from pipeline.models.transformer import Block
+from pipeline.tasks.task import Reads
 from pipeline.tasks.token_prediction import TokenEmbedding
 
 
@@ -109,6 +110,8 @@ class BidirectionalEncoder(BidirectionalStack):
         ValueError: if the depth is below 1.
     """
 
+    reads: Reads = "text"
+
     def __init__(
         self,
         source_vocab_size: int,
@@ -143,6 +146,8 @@ class TransformerEncoder(nn.Module):
     Raises:
         ValueError: if the heads do not divide the width or leave an odd number of features to each.
     """
+
+    reads: Reads = "text"
 
     def __init__(
         self,

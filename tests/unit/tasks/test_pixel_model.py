@@ -1,6 +1,5 @@
 """A model of pixels says what an image costs, draws from its carried state alone, and completes halves."""
 
-import argparse
 import json
 import math
 from functools import partial
@@ -171,8 +170,8 @@ def test_a_run_tells_what_an_image_costs_and_draws(
         (["--out", "grid.png", "--image", "none.png"], 3, "none.png: No such file"),
         (["--out", "missing/grid.png"], 3, "missing/grid.png cannot be written"),
         (["--out", "grid.png", "--tokens", "5"], 2, "--tokens: "),
-        (["--out", "sound.wav"], 2, "makes no sounds"),
-        ([], 2, "writes no texts: give it --out FILE"),
+        (["--out", "sound.wav"], 2, "--out sound.wav: name a .png file"),
+        ([], 2, "(PixelModel) writes images: give --out FILE.png"),
     ):
         capsys.readouterr()
         assert main(["generate", "shapes", *arguments]) == code
@@ -181,6 +180,5 @@ def test_a_run_tells_what_an_image_costs_and_draws(
 
 def test_images_of_one_row_have_no_half_to_complete() -> None:
     model = PixelModel(LSTM(8), vocab_size=3, **(SHAPE | {"rows": 1}))
-    asked = argparse.Namespace(image=["a.png"], prompt=None, samples=1, seed=0)
     with pytest.raises(ConfigError, match="--image: the images of run are one row"):
-        Painter(Path("run"), model, []).picture(Sample(), asked)
+        Painter(Path("run"), model, []).picture([], ["a.png"], 1, Sample(), 0)

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.cli import main
 from pipeline.commands.generate.sound import Speaker
+from pipeline.commands.generate.trained import Trained
 from pipeline.data.raw_audio import WaveDataModule
 from pipeline.dataset.codecs import audio
 from pipeline.generation.sampling import Greedy, Limits
@@ -84,6 +85,7 @@ def spoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_labels_dataset:
     monkeypatch.setattr(
         "pipeline.commands.generate.sound.open_model", lambda name, checkpoint: (tmp_path, model, "cpu")
     )
+    monkeypatch.setattr(Trained, "find", lambda name: Trained(name, tmp_path, model))
     return model
 
 
@@ -115,6 +117,7 @@ def test_a_clip_ends_where_the_model_says(spoken: WaveModel) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--prompt", "7"], "(WaveNet) writes audio: give --out FILE.wav"),
         (["--out", "a.mp3", "--prompt", "7"], "name a .wav or a .flac file"),
         (["--out", "a.wav", "--prompt", "eight"], "knows one of #, *, 0, 1"),
         (["--out", "a.wav"], "--prompt '': "),

@@ -14,6 +14,7 @@ import torch
 
 from pipeline.cli import main
 from pipeline.commands.generate.audio import Listener, counted
+from pipeline.commands.generate.trained import Trained
 from pipeline.data.audio import AudioDataModule
 from pipeline.dataset.codecs.audio import decode
 from pipeline.generation.ctc import BestPath, PrefixBeam
@@ -35,6 +36,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Open:
         monkeypatch.setattr(
             "pipeline.commands.generate.audio.open_model", lambda name, checkpoint: (tmp_path, model, "cpu")
         )
+        monkeypatch.setattr(Trained, "find", lambda name: Trained(name, tmp_path, model))
         return data, model
 
     return opened
@@ -139,6 +141,22 @@ def test_what_would_not_be_heard_is_refused(
     error = capsys.readouterr().err
     assert error.startswith(f"unroll: error: {option}: ")
     assert f"({model_class.__name__}) does not take it" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "(LSTMTranscriber) reads audio: give --audio FILE"),
+        (["--audio", "a.wav", "--lm-weight", "1"], "--lm-weight goes with --lm: give that too"),
+        (["--audio", "a.wav", "--beam", "0"], "must be at least 1"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    opened: Open, tiny_audio_dataset: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    opened(LSTMTranscriber, tiny_audio_dataset)
+    assert main(["generate", "run", *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_classifier_takes_no_way_of_choosing(

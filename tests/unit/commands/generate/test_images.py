@@ -34,6 +34,7 @@ def captioner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = ShowAttendTell(8, 32, lambda width, size: ResNet(width, size, (1, 1), 8), width=16).eval()
     monkeypatch.setattr("pipeline.runs.run.find_run", lambda name: run)
     monkeypatch.setattr("pipeline.runs.load.load_model", lambda *_: model)
+    monkeypatch.setattr("pipeline.runs.load.skeleton", lambda _: model)
     return run
 
 
@@ -64,7 +65,8 @@ def test_what_cannot_be_is_told(
 ) -> None:
     (tmp_path / "cut.jpg").write_bytes(Path(photographs[1]).read_bytes()[:600])
     for arguments, error, said in (
-        (["--prompt", "a"], ConfigError, "is told what to write from by --image"),
+        ([], ConfigError, r"seen \(ShowAttendTell\) reads images: give --image FILE"),
+        (["--prompt", "a"], ConfigError, r"--prompt: .*seen \(ShowAttendTell\) does not take it, but --image, "),
         (["--image", str(tmp_path / "none.jpg")], DataError, "none.jpg: No such file"),
         (["--image", str(tmp_path / "cut.jpg")], DataError, "cut.jpg: truncated image"),
     ):
