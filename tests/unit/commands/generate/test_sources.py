@@ -65,7 +65,7 @@ def test_attention_is_drawn_token_against_token(translator, capsys, tmp_path, mo
     text = capsys.readouterr().out
     drawn = []
     monkeypatch.setattr(
-        "pipeline.commands.generate.text.against", lambda *given: drawn.append(against(*given)) or drawn[-1]
+        "pipeline.commands.generate.writer.against", lambda *given: drawn.append(against(*given)) or drawn[-1]
     )
     main([*options, "--attention", str(tmp_path / "a.png")])
     assert capsys.readouterr().out == text
