@@ -10,10 +10,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 State = Any  # a pytree of tensors whose first axis is B, or None
+
+
+def width_of(network: nn.Module) -> int:
+    """The features D that a network takes and gives at each position."""
+    width = network.width
+    assert isinstance(width, int)
+    return width
 
 
 def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:

@@ -21,6 +21,7 @@ from pipeline.distributed import signals, snapshot
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.checkpoint import shards
 from pipeline.distributed.lightning_internals import (
+    callbacks,
     count_validation,
     rescale,
     turn_page,
@@ -123,7 +124,7 @@ class Checkpoints(Checkpoint):
             return
         if self.agreement.largest(int(signals.requested() is not None)) == [0]:
             return
-        for callback in (each for each in trainer.callbacks if isinstance(each, WeightAverage)):  # type: ignore[attr-defined]
+        for callback in (each for each in callbacks(trainer) if isinstance(each, WeightAverage)):
             callback.put_own_back(pl_module)
         self.validation_due = True
         count_validation(trainer)

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from pipeline.distributed.lightning_internals import datamodule
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import ConfigError
 from pipeline.evaluation.diagnosis import check, chosen, diagnose
@@ -47,7 +48,7 @@ class Diagnoses(Callback):
         step, journals = trainer.global_step, [each for each in trainer.loggers if isinstance(each, JournalLogger)]
         if (batch_idx + 1) % trainer.accumulate_grad_batches or step % self.every or not journals:
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule(trainer)
         found, maps = diagnose(pl_module, chosen(data, "validation", SEQUENCES, pl_module.device))
         for journal in journals:
             journal.log_event("diagnosis", {"diagnosis": found.as_json()}, step)

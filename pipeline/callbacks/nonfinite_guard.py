@@ -21,7 +21,7 @@ from pipeline.callbacks.checkpointing import Checkpoints
 from pipeline.callbacks.step_vote import StepVote
 from pipeline.distributed import snapshot
 from pipeline.distributed.checkpoint import directory as checkpoint
-from pipeline.distributed.lightning_internals import accumulates
+from pipeline.distributed.lightning_internals import accumulates, callbacks
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, NonFiniteError
 from pipeline.tracking.journal_logger import tell
@@ -185,7 +185,7 @@ class Guard(Callback):
         for group, rate in zip(trainer.optimizers[0].param_groups, rates, strict=True):
             group["lr"] = rate  # the schedule stays where the data is
         pl_module.carried = {}
-        for callback in (each for each in trainer.callbacks if isinstance(each, WeightAverage)):  # type: ignore[attr-defined]
+        for callback in (each for each in callbacks(trainer) if isinstance(each, WeightAverage)):
             callback.on_load_checkpoint(trainer, pl_module, state)
             callback.load_state_dict(state["callbacks"][callback.state_key])
             callback.on_train_start(trainer, pl_module)

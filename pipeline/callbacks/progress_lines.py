@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from pipeline.callbacks.train_metrics import Monitor
+from pipeline.distributed.lightning_internals import log_interval
 
 
 class Lines(Callback):
@@ -27,7 +28,7 @@ class Lines(Callback):
         row, now = self.monitor.latest, time.monotonic()
         if not trainer.is_global_zero or "train/loss" not in row or now - self.printed < self.seconds:
             return
-        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if trainer.global_step % log_interval(trainer):
             return  # the row is an old one
         self.printed = now
         perplexity = f" perplexity {row['train/perplexity']:.2f}," if "train/perplexity" in row else ""

@@ -14,6 +14,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from pipeline.distributed.lightning_internals import log_interval
+
 
 class Monitor(Callback):
     """Logs a row every `trainer.log_every_n_steps` optimizer steps and after each validation.
@@ -60,7 +62,7 @@ class Monitor(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self.tokens += batch.predictions
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = log_interval(trainer)
         if every and trainer.global_step % every == 0:
             self._log(trainer, self._row(trainer, pl_module))
             self._window(time.perf_counter())

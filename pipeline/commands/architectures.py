@@ -27,6 +27,7 @@ import pipeline.models
 from pipeline.arguments import Parser, count, natural
 from pipeline.dataset.recall import Association, Copy, Recall
 from pipeline.errors import ConfigError
+from pipeline.state import width_of
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.task import Task
 
@@ -139,7 +140,7 @@ def delayed(chance: np.random.Generator) -> Recall:
 def order(network: nn.Module) -> float:
     """How much the last output changes, relatively, when the inputs before the last are permuted."""
     with torch.no_grad():
-        inputs = torch.randn(16, 12, int(network.width))  # type: ignore[arg-type]
+        inputs = torch.randn(16, 12, width_of(network))
         mixed = torch.cat([inputs[:, torch.randperm(11)], inputs[:, 11:]], 1)
         outputs, changed = (network(each)[0][:, -1] for each in (inputs, mixed))
         return float((changed - outputs).norm() / outputs.norm())
@@ -147,7 +148,7 @@ def order(network: nn.Module) -> float:
 
 def disagreement(network: nn.Module, step: float = 1e-6) -> float:
     """The relative difference of the derivative along a random direction of all parameters and a finite difference."""
-    inputs = torch.randn(4, 12, int(network.width), dtype=torch.float64)  # type: ignore[arg-type]
+    inputs = torch.randn(4, 12, width_of(network), dtype=torch.float64)
     parameters = list(network.parameters())
     along = [torch.randn_like(parameter) for parameter in parameters]
     weights = torch.randn_like(inputs)

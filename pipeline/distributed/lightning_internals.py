@@ -25,6 +25,21 @@ def train_whole(trainer: pl.Trainer) -> None:
     trainer.fit_loop.epoch_loop = before.epoch_loop
 
 
+def datamodule(trainer: pl.Trainer) -> Any:
+    """The DataModule that feeds the trainer, which Lightning attaches while it runs."""
+    return trainer.datamodule  # type: ignore[attr-defined]
+
+
+def callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
+    """The trainer's callbacks, in the order in which they are called."""
+    return list(trainer.callbacks)  # type: ignore[attr-defined]
+
+
+def log_interval(trainer: pl.Trainer) -> int:
+    """Optimizer steps from one row of the journal to the next; 0 for none."""
+    return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
+
+
 def accumulates(trainer: pl.Trainer) -> bool:
     """Whether the optimizer does not step after this micro-batch."""
     return trainer.fit_loop._should_accumulate()

@@ -18,6 +18,7 @@ from pipeline.data.batch import IGNORE, LabelBatch
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Confusion, TokenLoss
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.state import width_of
 from pipeline.tasks.task import Reads, Task, Writes
 
 
@@ -48,7 +49,7 @@ class Classifier(Task):
             raise DataError("a classifier learns labels, and the dataset has transcripts: prepare it with --labels")
         super().__init__(optimizer, schedule)
         self.encoder, self.classes, self.label_smoothing = encoder, classes, label_smoothing
-        self.output = nn.Linear(int(encoder.width), classes)  # type: ignore[arg-type]
+        self.output = nn.Linear(width_of(encoder), classes)
         nn.init.xavier_uniform_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         self.seen, self.held_out = TokenLoss(), TokenLoss()
@@ -107,7 +108,7 @@ class Classifier(Task):
 
     def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, Any]]:
         """The first sources of the validation split, and what each was taken for."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         source, names = data.show("validation", count)
         logits = self(*(part.to(self.device) for part in source))
         rows = zip(names, logits.argmax(-1).tolist(), data.illustrate(source), strict=True)
@@ -125,7 +126,7 @@ class Classifier(Task):
 
     def report(self) -> list[str]:
         """The last evaluation's confusion matrix: a row for each true class, a column for what it was taken for."""
-        names = self.trainer.datamodule.labels  # type: ignore[attr-defined]
+        names = self.data.labels
         width = max(5, *(len(name) + 1 for name in names))
         lines = ["true class, and what it was taken for:", " " * width + "".join(f"{name:>{width}}" for name in names)]
         for name, row in zip(names, self.counts.tolist(), strict=True):

@@ -184,7 +184,7 @@ class Forecasting(Task):
 
     def on_test_start(self) -> None:
         """Fit the baselines."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         season = data.dataset.manifest["series"]["season"]
         self.baselines = fitted(data.samples("train"), data.samples("validation"), season, self.device)
         self.baseline_errors = {name: ForecastErrors().to(self.device) for name in self.baselines}

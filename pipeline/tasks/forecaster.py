@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline import state as states
 from pipeline.data.batch import SeriesBatch
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.state import State
+from pipeline.state import State, width_of
 from pipeline.tasks.forecast_base import Forecasting, Saying
 
 __all__ = ["Forecaster", "Saying", "WindowForecaster"]
@@ -44,8 +44,8 @@ class Forecaster(Forecasting):
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(int(network.width), horizon, covariates, saying, optimizer, schedule)  # type: ignore[arg-type]
-        self.input = nn.Linear(1 + covariates, int(network.width))  # type: ignore[arg-type]
+        super().__init__(width_of(network), horizon, covariates, saying, optimizer, schedule)
+        self.input = nn.Linear(1 + covariates, width_of(network))
         self.network = network
 
     def forward(self, batch: SeriesBatch) -> Float[Tensor, "B H P"]:

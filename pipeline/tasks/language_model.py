@@ -14,7 +14,7 @@ from pipeline import state as states
 from pipeline.data.batch import IGNORE, TokenBatch
 from pipeline.generation.sampling import Limits, Sample, generate
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.state import State
+from pipeline.state import State, width_of
 from pipeline.tasks.document_resets import read_documents
 from pipeline.tasks.task import Reads, Writes
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
@@ -44,7 +44,7 @@ class LanguageModel(TokenPrediction):
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(int(network.width), vocab_size, head, optimizer, schedule)  # type: ignore[arg-type]
+        super().__init__(width_of(network), vocab_size, head, optimizer, schedule)
         self.network = network
         self.held_out_states: dict[int, State] = {}
 

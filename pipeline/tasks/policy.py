@@ -21,7 +21,7 @@ from pipeline.data.batch import TrajectoryBatch
 from pipeline.distributed.strategies.traits import traits
 from pipeline.evaluation.metrics import Returns, TokenLoss
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.state import State
+from pipeline.state import State, width_of
 from pipeline.tasks.action_distributions import actions_of
 from pipeline.tasks.task import Reads, Task, Writes
 
@@ -90,7 +90,7 @@ class Policy(Task):
         self.spaces, self.conditioned, self.playing = spaces, conditioned, playing
         self.actions = actions_of(spaces)
         self.asked = float(spaces["best_return"] if playing.asked is None else playing.asked)
-        width, seen = int(network.width), len(spaces["observation_mean"])  # type: ignore[arg-type]
+        width, seen = width_of(network), len(spaces["observation_mean"])
         self.input = nn.Linear(seen + self.actions.features + conditioned, width)
         self.network = network
         self.output = nn.Linear(width, self.actions.parameters)
@@ -160,7 +160,7 @@ class Policy(Task):
         return self.actions.nats(said.float(), batch.actions)
 
     def _about(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.trainer.datamodule.dataset.manifest["trajectories"]  # type: ignore[attr-defined]
+        found: Mapping[str, Any] = self.data.dataset.manifest["trajectories"]
         return found
 
     def _log(self, prefix: str, seed: int) -> float:

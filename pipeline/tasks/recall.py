@@ -59,7 +59,7 @@ class Recaller(LanguageModel):
 
     def report(self) -> list[str]:
         """What is reached without memory."""
-        chance = self.trainer.datamodule.chance  # type: ignore[attr-defined]
+        chance = self.data.chance
         return [f"  without memory, {name.replace('_', ' ')}: {value:.4f}" for name, value in chance.items()]
 
     @torch.no_grad()
@@ -71,7 +71,7 @@ class Recaller(LanguageModel):
             count: questions.
             tokens: most of a question that are shown, its first ones.
         """
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         batch = data.batch("validation", np.arange(min(count, len(data.samples("validation")))))
         said = self(batch.inputs.to(self.device))[0].argmax(-1).cpu()
         rows = zip(batch.inputs, said, batch.targets != IGNORE, strict=True)

@@ -20,7 +20,7 @@ from pipeline.evaluation.metrics import Score
 from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, generate
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.state import State
+from pipeline.state import State, width_of
 from pipeline.tasks.generated_texts import Written
 from pipeline.tasks.task import Reads, Writes
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
@@ -95,7 +95,7 @@ class SequenceToSequence(TokenPrediction):
             raise ValueError(f"the encoder's width={encoder.width} is not the decoder's width={decoder.width}")
         if not 0 <= sampled_inputs <= 1:
             raise ValueError(f"sampled_inputs={sampled_inputs} is no share: from 0 to 1")
-        super().__init__(int(decoder.width), vocab_size, head, optimizer, schedule)  # type: ignore[arg-type]
+        super().__init__(width_of(decoder), vocab_size, head, optimizer, schedule)
         self.encoder, self.decoder = encoder, decoder
         self.evaluation, self.sampled_inputs = evaluation, sampled_inputs
         self.written = Written()
@@ -188,7 +188,7 @@ class SequenceToSequence(TokenPrediction):
     @cached_property
     def _commonest(self) -> str:
         """The target that the training split holds most often, of equals the first."""
-        split = self.trainer.datamodule.dataset.splits["train"]  # type: ignore[attr-defined]
+        split = self.data.dataset.splits["train"]
         counts: Counter[str] = Counter(text for row in range(split.rows) for text in split.references(row))
         return counts.most_common(1)[0][0]
 
@@ -198,7 +198,7 @@ class SequenceToSequence(TokenPrediction):
 
     def write(self, source: tuple[Tensor, ...], choice: Any, tokens: int) -> list[list[int]]:
         """The best text for each source, as tokens without an end mark."""
-        eos = self.trainer.datamodule.dataset.target.eos  # type: ignore[attr-defined]
+        eos = self.data.dataset.target.eos
         prompts = [[eos]] * len(source[0])
         limits = Limits(tokens, eos=eos, no_repeat=self.evaluation.no_repeat)
         found = generate(self, prompts, choice, limits, device=self.device, start=self.begin(source))
@@ -206,7 +206,7 @@ class SequenceToSequence(TokenPrediction):
 
     def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, Any]]:
         """Texts for the first sources of the validation split, and pictures of where they looked at the sources."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         sources, shown = data.show("validation", count)
         source = tuple(part.to(self.device) for part in sources)
         texts = self.write(source, self.evaluation.choice, tokens)
@@ -234,7 +234,7 @@ class SequenceToSequence(TokenPrediction):
         self.count_held_out(outputs, batch.targets)
         divided = traits(self.trainer).divides_model  # then no process can write without the others
         if self.evaluation.scores and not divided:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            data = self.data
             self.written.add(data, split_name, batch.ids.tolist(), rows, lambda places: self._write(batch, places))
 
     def _write(self, batch: PairBatch, places: list[int]) -> list[list[int]]:

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from pipeline import state as states
 from pipeline.distributed.checkpoint.averaged import prefer_average
+from pipeline.distributed.lightning_internals import datamodule
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups, total_steps, whole
@@ -93,6 +94,11 @@ class Task(LightningModule):
             setattr(self, name, module)
 
     @property
+    def data(self) -> Any:
+        """The DataModule that feeds the trainer."""
+        return datamodule(self.trainer)
+
+    @property
     def loss_scale(self) -> int:
         """Processes times micro-batches: what averaging gradients over both divides by."""
         return int(self.trainer.world_size) * int(self.trainer.accumulate_grad_batches)
@@ -100,7 +106,7 @@ class Task(LightningModule):
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined]
+        trainer, data = self.trainer, self.data
         return total_steps(trainer.max_epochs, trainer.max_steps, data.steps_per_epoch)
 
     def check_optimizer(self) -> torch.optim.Optimizer:
@@ -120,7 +126,7 @@ class Task(LightningModule):
         if self.schedule is None:
             return optimizer
         schedule, total = self.schedule, self.total_steps
-        per_epoch = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        per_epoch = self.data.steps_per_epoch
         by_step = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.scale(step, total, per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
 

@@ -110,7 +110,7 @@ class TokenPrediction(Task):
         """Log what an evaluation of a split found, and forget it; its nats a token."""
         loss = float(self.held_out.compute())
         self.held_out.reset()
-        split = self.trainer.datamodule.split(split_name)  # type: ignore[attr-defined]
+        split = self.data.split(split_name)
         values = {
             **self.measured(loss),
             "bits_per_byte": bits_per_byte(loss, split.tokens, split.bytes),

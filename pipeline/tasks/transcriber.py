@@ -25,6 +25,7 @@ from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Score, TokenLoss
 from pipeline.generation.ctc import BestPath, Search
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.state import width_of
 from pipeline.tasks.generated_texts import Written
 from pipeline.tasks.task import Reads, Task, Writes
 
@@ -70,7 +71,7 @@ class Transcriber(Task):
             raise DataError("a transcriber learns transcripts, and the dataset has labels: name another one")
         super().__init__(optimizer, schedule)
         self.encoder, self.vocab_size, self.transcription = encoder, vocab_size, transcription
-        self.output = nn.Linear(int(encoder.width), vocab_size + 1)  # type: ignore[arg-type]
+        self.output = nn.Linear(width_of(encoder), vocab_size + 1)
         nn.init.xavier_uniform_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         self.seen, self.held_out = TokenLoss(), TokenLoss()
@@ -137,7 +138,7 @@ class Transcriber(Task):
 
     def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, Any]]:
         """The first sounds of the validation split with their transcripts."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         source, names = data.show("validation", count)
         texts = self.transcribe(*self(*(part.to(self.device) for part in source)))
         rows = zip(names, texts, data.illustrate(source), strict=True)
@@ -145,7 +146,7 @@ class Transcriber(Task):
 
     def check(self, *names: str) -> None:
         """Raise DataError where a transcript needs more positions than its sound has: nothing could say it."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         for name in names:
             split = data.samples(name).split
             fastest = 1 + (data.augmentation.speed if data.augmentation and name == "train" else 0)
@@ -164,7 +165,7 @@ class Transcriber(Task):
         self.held_out.update(self._nats(logs, keep, batch.targets), (batch.targets != IGNORE).sum())
         divided = traits(self.trainer).divides_model  # then no process can write without the others
         if self.transcription.scores and not divided:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            data = self.data
             write = lambda places: self.transcribe(logs[places], keep[places])  # noqa: E731
             self.written.add(data, split_name, batch.ids.tolist(), rows, write)
 

@@ -18,6 +18,7 @@ from pipeline.callbacks.checkpointing import CheckpointSettings
 from pipeline.callbacks.layer_execution import Execution
 from pipeline.callbacks.nonfinite_guard import GuardSettings
 from pipeline.callbacks.watchdog import WatchdogSettings
+from pipeline.data.module import PlannedDataModule
 from pipeline.dataset.facts import DataFacts
 from pipeline.distributed import launch
 from pipeline.errors import ConfigError, UserError
@@ -86,7 +87,7 @@ class CommandLine(LightningCLI):
     def instantiate_classes(self) -> None:
         """Only `build` builds: in the process that trains."""
 
-    def build(self) -> tuple[Any, LightningDataModule, Any]:
+    def build(self) -> tuple[Any, PlannedDataModule, Any]:
         """The model, the data and the whole instantiated config.
 
         The model has shapes but no weights yet: `configure_model` makes them, the same ones on every process.

@@ -130,7 +130,7 @@ def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
     evaluate = {"validate": trainer.validate, "test": trainer.test}[verb]
     evaluate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
     if trainer.is_global_zero:
-        print(f"{run.name}, {chosen.name}, on {data.dataset.path}:")  # type: ignore[attr-defined]
+        print(f"{run.name}, {chosen.name}, on {data.dataset.path}:")
         for name, value in trainer.callback_metrics.items():
             print(f"  {name:24}{value:.4f}")
         for line in model.report():

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
@@ -23,6 +23,7 @@ from pipeline.callbacks.system import System
 from pipeline.callbacks.time_limit import TimeLimit
 from pipeline.callbacks.train_metrics import Monitor
 from pipeline.callbacks.watchdog import Watchdog
+from pipeline.data.module import PlannedDataModule
 from pipeline.distributed.checkpoint.directory import CheckpointDirectory
 from pipeline.distributed.launch import count_processes, rank, started_elsewhere, world_size
 from pipeline.distributed.lightning_internals import train_whole
@@ -31,15 +32,14 @@ from pipeline.errors import ConfigError
 from pipeline.optim import total_steps
 from pipeline.runs.resume import Start
 from pipeline.runs.run import Run
+from pipeline.tasks.task import Task
 from pipeline.tracking.journal_logger import JournalLogger
 from pipeline.tracking.wandb_logger import wandb_logger
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 
 
-def make_trainer(
-    config: Any, run: Run, model: LightningModule, data: LightningDataModule, start: Start | None
-) -> Trainer:
+def make_trainer(config: Any, run: Run, model: Task, data: PlannedDataModule, start: Start | None) -> Trainer:
     """The trainer of an attempt.
 
     Args:
@@ -65,7 +65,7 @@ def make_trainer(
         guard,
         monitor,
         *_time_limit(settings.pop("max_time"), monitor),
-        *model.shown(run.path),  # type: ignore[operator]
+        *model.shown(run.path),
         *([Gradients(config.tracking.gradients)] if config.tracking.gradients is not None else []),
         *([Diagnoses(config.tracking.diagnosis, model)] if config.tracking.diagnosis is not None else []),
         config.execution,
@@ -127,13 +127,13 @@ def _built(settings: dict[str, Any]) -> Trainer:
     return trainer
 
 
-def _loggers(config: Any, run: Run, model: LightningModule, data: LightningDataModule) -> list[Logger]:
+def _loggers(config: Any, run: Run, model: Task, data: PlannedDataModule) -> list[Logger]:
     """The journal and W&B, on the first process; the record learns what was built."""
     if rank():
         return []
     parameters = sum(parameter.numel() for parameter in model.parameters())
     limits = config.trainer.max_epochs, config.trainer.max_steps
-    steps = total_steps(*limits, data.steps_per_epoch)  # type: ignore[attr-defined]
+    steps = total_steps(*limits, data.steps_per_epoch)
     run.write(architecture=model.architecture, parameters=parameters, steps=steps)
     loggers = [JournalLogger(run.path), wandb_logger(run)]
     return [logger for logger in loggers if logger is not None]

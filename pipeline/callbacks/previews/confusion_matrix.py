@@ -7,6 +7,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from pipeline.distributed.lightning_internals import datamodule
+
 CELL, TEXT = 36, "font-family='sans-serif' font-size='12' text-anchor='middle'"
 
 
@@ -16,7 +18,7 @@ class Confusions(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.state.fn != "fit":
             return
-        drawing = matrix(trainer.datamodule.labels, pl_module.counts.tolist())  # type: ignore[attr-defined]
+        drawing = matrix(datamodule(trainer).labels, pl_module.counts.tolist())
         for logger in trainer.loggers:
             if hasattr(logger, "log_drawing"):
                 logger.log_drawing("confusion", drawing, trainer.global_step)

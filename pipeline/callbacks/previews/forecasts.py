@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from pipeline.dataset.codecs.time_grid import Grid
+from pipeline.distributed.lightning_internals import datamodule
 from pipeline.distributed.strategies.traits import traits
 from pipeline.evaluation.forecast_errors import summary
 from pipeline.evaluation.plots.figure import rendered
@@ -28,7 +29,7 @@ class Forecasts(Callback):
         divided = traits(trainer).divides_model  # then no process can compute without the others
         if trainer.state.fn != "fit" or not (divided or trainer.is_global_zero):
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule(trainer)
         figure = drawing(panels(pl_module, data.samples("validation"), data.dataset.manifest["series"], self.count))
         for logger in trainer.loggers:
             if hasattr(logger, "log_pictures"):

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
+from pipeline.distributed.lightning_internals import datamodule
 from pipeline.distributed.strategies.traits import traits
 from pipeline.generation.sampling import Sample
 
@@ -26,7 +27,7 @@ class Paintings(Callback):
         divided = traits(trainer).divides_model  # then no process can compute without the others
         if trainer.state.fn != "fit" or not (divided or trainer.is_global_zero):
             return
-        images = trainer.datamodule.samples("validation")  # type: ignore[attr-defined]
+        images = datamodule(trainer).samples("validation")
         shape = pl_module.rows, pl_module.columns, pl_module.channels
         given = images.pixels(np.arange(min(self.halves, len(images)))).reshape(-1, *shape)
         labels = [*range(pl_module.labels)] or [None]

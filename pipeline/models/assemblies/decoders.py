@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pipeline.models.layers.cross_attention import AdditiveAttention, Attention, Memory
-from pipeline.state import State
+from pipeline.state import State, width_of
 
 
 class VectorDecoder(nn.Module):
@@ -33,7 +33,7 @@ class VectorDecoder(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.width = int(network.width)  # type: ignore[arg-type]
+        self.width = width_of(network)
         self.bridge = _linear(self.width, self.width)
         self.network = network
 
@@ -71,7 +71,7 @@ class AttentionDecoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.width = width = int(network.width)  # type: ignore[arg-type]
+        self.width = width = width_of(network)
         self.start = VectorDecoder(network)
         self.attention = attention(width)
         self.join = _linear(2 * width, width)

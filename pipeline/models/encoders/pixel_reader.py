@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.models.layers.cross_attention import Memory
+from pipeline.state import width_of
 from pipeline.tasks.task import Reads
 
 
@@ -26,7 +27,7 @@ class PixelReader(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.width = int(network.width)  # type: ignore[arg-type]
+        self.width = width_of(network)
         self.bright = nn.Linear(1, self.width)
 
     def forward(self, pixels: Float[Tensor, "B T"]) -> Memory:
