@@ -21,7 +21,7 @@ from data_prep.workspace.shards import Shards
 from data_prep.workspace.workspace import SPLITS, Workplace
 from pipeline.arguments import Parser, count, natural
 from pipeline.dataset.codecs.time_grid import COUNT
-from pipeline.dataset.codecs.time_series import Layout
+from pipeline.dataset.codecs.time_series import TableLayout
 from pipeline.dataset.recall import ADDING_CHANCE, Association, Copy, Recall, SelectiveCopy, adding
 from pipeline.dataset.series import Series, write_series
 from pipeline.dataset.shard import token_type
@@ -126,7 +126,7 @@ class _Adding:
             counts = {"series": shard.rows, "steps": getattr(self.options, name) * (self.length + 1), "covariates": 1}
             splits[name] = {**counts, "shards": [shard._asdict()]}
         about = {
-            **Layout("step", (), (ADDING,), ("mark",), False).as_json(),
+            **TableLayout("step", (), (ADDING,), ("mark",), False).as_json(),
             **{"unit": COUNT, "step": 1, "season": 1, "covariates": ["mark"]},
             **{"covariate_mean": [0.0], "covariate_deviation": [1.0], "scaling": {ADDING: (0.0, 1.0)}},
         }

@@ -28,7 +28,7 @@ from data_prep.workspace.workspace import Workplace
 from pipeline.arguments import Parser, count, natural
 from pipeline.dataset.codecs.table import is_number, read_table
 from pipeline.dataset.codecs.time_grid import Grid, cycles
-from pipeline.dataset.codecs.time_series import MISSING, Findings, Frame, Layout, filled, frames_of
+from pipeline.dataset.codecs.time_series import MISSING, Findings, Frame, TableLayout, filled, frames_of
 from pipeline.dataset.series import PARTS, Series, write_series
 from pipeline.errors import DataError
 
@@ -94,7 +94,7 @@ def _check(options: argparse.Namespace) -> None:
     shared.check(options)
 
 
-def layout_of(table: Any, options: argparse.Namespace) -> Layout:
+def layout_of(table: Any, options: argparse.Namespace) -> TableLayout:
     """What the columns mean: what the options say, and all other numbers are predicted.
 
     Raises:
@@ -109,14 +109,14 @@ def layout_of(table: Any, options: argparse.Namespace) -> Layout:
         raise DataError(f"column {twice[0]} has two meanings: a target is no time, identity or known covariate")
     if not targets:
         raise DataError(f"no column of numbers is left to predict; there are {', '.join(table.column_names)}")
-    return Layout(stamps, tuple(options.id), tuple(targets), tuple(known), options.calendar)
+    return TableLayout(stamps, tuple(options.id), tuple(targets), tuple(known), options.calendar)
 
 
 def _prepare(
     place: Workplace,
     grid: Grid,
     frames: list[Frame],
-    layout: Layout,
+    layout: TableLayout,
     options: argparse.Namespace,
     findings: Findings,
     argv: Sequence[str],

@@ -20,7 +20,7 @@ STAGES = {"fit": ("train", "validation"), "validate": ("validation",), "test": (
 
 
 @runtime_checkable
-class Samples(Protocol):
+class SplitSamples(Protocol):
     """The samples of one split, read by slices of a global batch."""
 
     def __len__(self) -> int: ...
@@ -49,7 +49,7 @@ class PlannedDataModule(lightning.LightningDataModule):
         self.dataset, self.workers = dataset, workers
         self.share = Share()
 
-    def samples(self, name: str) -> Samples:
+    def samples(self, name: str) -> SplitSamples:
         """The samples of the split `name`."""
         raise NotImplementedError
 

@@ -91,7 +91,7 @@ class Beam:
         logits, state = read(forward, given.shared, start)
         rows = torch.arange(len(prompts), device=device).repeat_interleave(self.width)
         logits, state = logits[rows], select(state, rows)
-        search = Search.begin(len(prompts), self, limits, device)
+        search = BeamSearch.begin(len(prompts), self, limits, device)
         for position in range(given.shared.shape[1], given.longest + limits.tokens):
             if self.coverage_penalty:
                 search.cover(state[1])
@@ -150,7 +150,7 @@ class Texts(NamedTuple):
 
 
 @dataclass
-class Search:
+class BeamSearch:
     """The hypotheses of every prompt while they grow."""
 
     beam: Beam
@@ -164,7 +164,7 @@ class Search:
     over: Bool[Tensor, " B"]
 
     @classmethod
-    def begin(cls, prompts: int, beam: Beam, limits: Limits, device: Device) -> "Search":
+    def begin(cls, prompts: int, beam: Beam, limits: Limits, device: Device) -> "BeamSearch":
         """One live hypothesis a prompt, the empty one; its copies are dead until it branches."""
         none = Texts(
             torch.zeros(prompts, beam.width, limits.tokens, dtype=torch.long, device=device),

@@ -25,7 +25,7 @@ Language: TypeAlias = Callable[[Text], np.ndarray]
 NEVER = -np.inf
 
 
-class Search(ABC):
+class PrefixSearch(ABC):
     """A way from what is said of the positions to a text."""
 
     @abstractmethod
@@ -33,7 +33,7 @@ class Search(ABC):
         """The tokens of the text, given the logarithms of the probabilities."""
 
 
-class BestPath(Search):
+class BestPath(PrefixSearch):
     """The most probable token at each position; repetitions and blanks are taken away."""
 
     def __call__(self, logs: Float[np.ndarray, "T C"]) -> list[int]:
@@ -47,7 +47,7 @@ def collapsed(path: Sequence[int], blank: int) -> Text:
 
 
 @dataclass
-class Hypothesis:
+class Prefix:
     """A beginning of a text, with the logarithms of what its paths have together."""
 
     in_blank: float = NEVER
@@ -66,7 +66,7 @@ class Hypothesis:
         return self.paths + self.language
 
 
-class PrefixBeam(Search):
+class PrefixBeam(PrefixSearch):
     """The best text over all of its paths, of those whose beginnings were always among the best.
 
     Args:
@@ -96,19 +96,19 @@ class PrefixBeam(Search):
 
     def ranked(self, logs: Float[np.ndarray, "T C"]) -> list[tuple[Text, float]]:
         """The texts that are left, best first, with their scores."""
-        beam: dict[Text, Hypothesis] = {(): Hypothesis(in_blank=0.0)}
+        beam: dict[Text, Prefix] = {(): Prefix(in_blank=0.0)}
         for position in logs.astype(np.float64):
             beam = self._advance(beam, position)
         found = {text: hypothesis.score + self._ending(text) for text, hypothesis in beam.items()}
         return sorted(found.items(), key=lambda each: (-each[1], each[0]))
 
-    def _advance(self, beam: dict[Text, Hypothesis], logs: np.ndarray) -> dict[Text, Hypothesis]:
+    def _advance(self, beam: dict[Text, Prefix], logs: np.ndarray) -> dict[Text, Prefix]:
         """The best hypotheses after one more position."""
         blank = len(logs) - 1
-        after: dict[Text, Hypothesis] = {}
+        after: dict[Text, Prefix] = {}
         tokens = [int(token) for token in np.argsort(-logs[:-1], kind="stable")[: 2 * self.width]]
         for text, before in beam.items():
-            same = after.setdefault(text, Hypothesis(language=before.language))
+            same = after.setdefault(text, Prefix(language=before.language))
             same.in_blank = float(np.logaddexp(same.in_blank, before.paths + logs[blank]))
             if text:
                 same.in_token = float(np.logaddexp(same.in_token, before.in_token + logs[text[-1]]))
@@ -121,11 +121,11 @@ class PrefixBeam(Search):
         best = sorted(after, key=lambda text: (-after[text].score, text))[: self.width]
         return {text: after[text] for text in best}
 
-    def _longer(self, after: dict[Text, Hypothesis], text: Text, token: int, language: float) -> Hypothesis:
+    def _longer(self, after: dict[Text, Prefix], text: Text, token: int, language: float) -> Prefix:
         whole = (*text, token)
         if whole not in after:
             said = 0.0 if self.language is None else self.weight * float(self.language(text)[token])
-            after[whole] = Hypothesis(language=language + said + self.bonus)
+            after[whole] = Prefix(language=language + said + self.bonus)
         return after[whole]
 
     def _ending(self, text: Text) -> float:

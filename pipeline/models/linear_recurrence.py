@@ -84,7 +84,7 @@ class GatedRecurrence(nn.Module):
         return log_decay.exp(), scale * admit * inputs.to(exact)
 
 
-class Block(nn.Module):
+class RecurrenceBlock(nn.Module):
     """A gated recurrence and a position-wise layer, each added to what it read.
 
     Args:
@@ -144,7 +144,7 @@ class LinearRecurrence(nn.Module):
         if depth < 1 or kernel < 1:
             raise ValueError(f"depth={depth} and kernel={kernel} must be at least 1")
         self.width = width
-        self.layers = nn.ModuleList(Block(width, hidden or width, kernel, dropout) for _ in range(depth))
+        self.layers = nn.ModuleList(RecurrenceBlock(width, hidden or width, kernel, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 

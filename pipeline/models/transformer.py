@@ -26,7 +26,7 @@ from pipeline.tasks.language_model import LanguageModel, TokenHead
 __all__ = ["Transformer", "TransformerLanguageModel"]
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Self-attention, attention to a memory if there is one, and a position-wise layer, each added to what it read.
 
     Args:
@@ -139,7 +139,7 @@ class Transformer(nn.Module):
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=0.02)
         self.layers = nn.ModuleList(
-            Block(
+            TransformerBlock(
                 SelfAttention(width, heads, dropout),
                 feedforward(width, hidden, dropout),
                 width,

@@ -102,7 +102,7 @@ def plain(value: Any) -> Any:
     return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
-class Series(NamedTuple):
+class MetricSeries(NamedTuple):
     """One measured quantity as training goes: columns of equal length, steps strictly rising."""
 
     steps: list[int]  # optimizer steps
@@ -127,11 +127,11 @@ class Journal:
     torn: int = 0
     superseded: int = 0
 
-    def series(self, key: str) -> Series:
+    def series(self, key: str) -> MetricSeries:
         """The column `key` ("val/perplexity") against the clock; of two rows of one step the last counts."""
         rows = {row["step"]: row for row in self._metrics() if isinstance(row.get(key), (int, float))}
         fields = ("step", "tokens", "seconds", key)
-        return Series(*([row[field] for row in rows.values()] for field in fields))
+        return MetricSeries(*([row[field] for row in rows.values()] for field in fields))
 
     def keys(self) -> list[str]:
         """Names of all measured quantities, in alphabetical order."""

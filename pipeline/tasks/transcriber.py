@@ -23,7 +23,7 @@ from pipeline.data.batch import IGNORE, PairBatch
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Score, TokenLoss
-from pipeline.generation.ctc import BestPath, Search
+from pipeline.generation.ctc import BestPath, PrefixSearch
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import width_of
 from pipeline.tasks.generated_texts import Written
@@ -41,7 +41,7 @@ class Transcription:
     """
 
     scores: Sequence[Score] = ()
-    search: Search | None = None
+    search: PrefixSearch | None = None
     validation_rows: int = 256
 
 
@@ -129,7 +129,7 @@ class Transcriber(Task):
         return self.written.report(self.transcription.scores)
 
     def transcribe(
-        self, logs: Float[Tensor, "B T _"], keep: Bool[Tensor, "B T"], search: Search | None = None
+        self, logs: Float[Tensor, "B T _"], keep: Bool[Tensor, "B T"], search: PrefixSearch | None = None
     ) -> list[list[int]]:
         """The tokens of each text."""
         found, lengths = logs.cpu().numpy(), keep.sum(1).tolist()

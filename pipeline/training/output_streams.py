@@ -10,7 +10,7 @@ from typing import Any
 GONE = {errno.EPIPE, errno.EIO, errno.EBADF}  # whoever listened does not come back
 
 
-class Stream:
+class OutputStream:
     """A stream that says what it can and never fails.
 
     Args:
@@ -53,7 +53,7 @@ class Stream:
 def may_leave() -> Iterator[None]:
     """Within, what cannot be written to standard output and error is dropped."""
     before = sys.stdout, sys.stderr
-    streams = [Stream(each) for each in before]
+    streams = [OutputStream(each) for each in before]
     sys.stdout, sys.stderr = streams
     try:
         yield

@@ -38,6 +38,56 @@ def test_a_function_fits_on_a_screen(path: Path) -> None:
     assert {name: length for name, length in lengths.items() if length > 50} == {}
 
 
+def test_tests_can_be_read_in_one_sitting_too() -> None:
+    files = sorted((REPOSITORY / "tests").rglob("*.py"))
+    assert len(files) > 150
+    assert [path for path in files if len(path.read_text(encoding="utf-8").splitlines()) > 300] == []
+
+
+def test_most_functions_are_short() -> None:
+    lengths = sorted((f.end_lineno or 0) - f.lineno + 1 for path in FILES for f in functions(path))
+    assert len(lengths) > 2000
+    assert lengths[len(lengths) // 2] <= 8
+    assert lengths[len(lengths) * 9 // 10] <= 25
+
+
+def test_a_public_class_has_a_name_of_its_own() -> None:
+    found: dict[str, list[str]] = {}
+    for path in (path for path in FILES if path.is_relative_to(REPOSITORY / "pipeline")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(path.name)
+    assert len(found) > 200
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
+
+
+def test_the_type_checker_is_rarely_overruled() -> None:
+    lines = [line for path in FILES for line in path.read_text(encoding="utf-8").splitlines()]
+    assert sum("type: ignore" in line for line in lines) <= 28
+
+
+def test_private_attributes_of_lightning_and_deepspeed_stand_in_one_file_each() -> None:
+    """Looks for those that are used: a new one belongs into the same file."""
+    lightning = (
+        r"\b_(?:should_accumulate|should_check_val_fx|data_fetcher|has_run|checkpoint_connector|val_check_time\w*)\b"
+    )
+    deepspeed = (
+        r"\b(?:_hp_mapping|fp32_partitioned_groups_flat|single_partition_of_fp32_groups|grad_position|bit16_groups)\b"
+    )
+    for names, owner in ((lightning, "lightning_internals.py"), (deepspeed, "deepspeed_layout.py")):
+        assert {path.name for path in FILES if re.search(names, path.read_text(encoding="utf-8"))} == {owner}
+
+
+def test_no_class_is_changed_from_outside() -> None:
+    assert [path for path in FILES if re.search(r"__(?:class|init)__ = ", path.read_text(encoding="utf-8"))] == []
+
+
+def test_nobody_asks_which_strategy_it_is() -> None:
+    asking = re.compile(r"isinstance\([\w.]*strategy, (?!str\))")
+    found = [path for path in FILES if asking.search(path.read_text(encoding="utf-8"))]
+    assert [path.parent.name for path in found] == ["strategies"]
+
+
 @EACH_FILE
 def test_a_file_says_what_it_is(path: Path) -> None:
     said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from pipeline.commands.compare import cost_quality, seeds
 from pipeline.commands.compare.rows import Entry, Group, is_best, shown
 from pipeline.evaluation.plots.curves import COLOURS, DASHES, Chart, Curve, svg, thinned
-from pipeline.runs.journal import Series
+from pipeline.runs.journal import MetricSeries
 
 HERE = Path(__file__).parent
 QUANTITIES = (  # key, title, unit, whether its axis is logarithmic at first
@@ -97,7 +97,7 @@ def charts_of(group: Group) -> list[Chart]:
     return charts
 
 
-def drawable(series: Series) -> bool:
+def drawable(series: MetricSeries) -> bool:
     """Whether a curve has any point: positive and finite, as all our quantities are."""
     return any(math.isfinite(value) and value > 0 for value in series.values)
 
@@ -129,7 +129,7 @@ def _rounded(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def replace_seconds(series: Series) -> Series:
+def replace_seconds(series: MetricSeries) -> MetricSeries:
     """The same curve with times to the tenth of a second: they are only drawn."""
     return series._replace(seconds=[round(second, 1) for second in series.seconds])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.commands.compare.rows import QUALITY, Entry, Group, grouped
 from pipeline.evaluation.plots.curves import Band
-from pipeline.runs.journal import Series
+from pipeline.runs.journal import MetricSeries
 
 QUANTILES = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
@@ -85,16 +85,16 @@ def _overlap(better: Entry, worse: Entry) -> bool:
     return worse.quality - worse.spread.get(key, 0.0) <= better.quality + better.spread.get(key, 0.0)
 
 
-def curve(entry: Entry, key: str) -> tuple[Series, Band | None]:
+def curve(entry: Entry, key: str) -> tuple[MetricSeries, Band | None]:
     """A quantity of a run as training goes; of several seeds the mean at the steps that all have, and its interval."""
     columns = [one.journal.series(key) for one in entry.members or (entry,)]
     columns = [series for series in columns if series.values]
     if len(columns) < 2:
-        return columns[0] if columns else Series([], [], [], []), None
+        return columns[0] if columns else MetricSeries([], [], [], []), None
     common = sorted(set(columns[0].steps).intersection(*(series.steps for series in columns[1:])))
     rows = [{step: row for step, *row in zip(*series, strict=True)} for series in columns]
     found = [interval([row[step][2] for row in rows]) for step in common]
     tokens = [round(fmean(row[step][0] for row in rows)) for step in common]
     seconds = [fmean(row[step][1] for row in rows) for step in common]
-    means = Series(common, tokens, seconds, [mean for mean, _ in found])
+    means = MetricSeries(common, tokens, seconds, [mean for mean, _ in found])
     return means, Band([mean - half for mean, half in found], [mean + half for mean, half in found])

@@ -19,7 +19,7 @@ from pipeline.commands.generate.trained import Trained, labels_of, open_model, v
 from pipeline.dataset.codecs import audio
 from pipeline.dataset.manifest import MANIFEST, Dataset
 from pipeline.errors import ConfigError, DataError
-from pipeline.generation.ctc import BestPath, Language, PrefixBeam, Read, Search
+from pipeline.generation.ctc import BestPath, Language, PrefixBeam, PrefixSearch, Read
 from pipeline.generation.sampling import Choice, Greedy, Limits, generate
 from pipeline.generation.text_stream import text_of
 from pipeline.models.kneser_ney import KneserNey
@@ -111,7 +111,7 @@ class Listener:
         return {"text": labels_of(self.tokenizer)[best], "probability": round(float(shares[best]), 4)}
 
     @torch.no_grad()
-    def transcribe(self, source: tuple[Tensor, ...], search: Search) -> dict[str, Any]:
+    def transcribe(self, source: tuple[Tensor, ...], search: PrefixSearch) -> dict[str, Any]:
         """The text that a search finds."""
         [tokens] = self.model.transcribe(*self.model(*source), search)
         return {"text": text_of(self.tokenizer, self.eos, tokens)}
@@ -125,7 +125,7 @@ class Listener:
         ended = tokens[-1] == self.eos
         return {"text": text_of(self.tokenizer, self.eos, tokens[:-1] if ended else tokens)}
 
-    def search(self, beam: int | None, lm: str | None, weight: float | None, bonus: float | None) -> Search:
+    def search(self, beam: int | None, lm: str | None, weight: float | None, bonus: float | None) -> PrefixSearch:
         """How a transcript is found.
 
         Raises:

@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from pipeline.commands.generate.trained import Trained, open_model
 from pipeline.dataset.codecs.table import read_table
 from pipeline.dataset.codecs.time_grid import Grid, cycles
-from pipeline.dataset.codecs.time_series import Findings, Frame, Layout, filled, frames_of
+from pipeline.dataset.codecs.time_series import Findings, Frame, TableLayout, filled, frames_of
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.runs.record import SERIES, read_record
 
@@ -91,7 +91,7 @@ def windows_of(table: Any, about: dict[str, Any], context: int, horizon: int, so
     Raises:
         DataError: a series is too short, unknown, or lacks what is known ahead.
     """
-    findings, layout = Findings(), Layout.of(about)
+    findings, layout = Findings(), TableLayout.of(about)
     grid, frames = frames_of(table, layout, findings, Grid(about["unit"], about["step"]))
     findings.refuse(source)
     if unknown := [frame.name for frame in frames if frame.name not in about["scaling"]]:
@@ -99,7 +99,7 @@ def windows_of(table: Any, about: dict[str, Any], context: int, horizon: int, so
     return [_window(frame, grid, layout, about, context, horizon) for frame in frames]
 
 
-def _window(frame: Frame, grid: Grid, layout: Layout, about: dict[str, Any], context: int, horizon: int) -> Window:
+def _window(frame: Frame, grid: Grid, layout: TableLayout, about: dict[str, Any], context: int, horizon: int) -> Window:
     there = np.flatnonzero(~np.isnan(frame.values))
     after = int(there[-1]) + 1 if len(there) else 0
     if after - (int(there[0]) if len(there) else 0) < context:

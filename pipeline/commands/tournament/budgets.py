@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pipeline.errors import ConfigError
 
 
-class Cost(NamedTuple):
+class TrainingCost(NamedTuple):
     """What a run costs."""
 
     flops_per_token: float
@@ -14,7 +14,7 @@ class Cost(NamedTuple):
     """Most optimizer steps that stay within so many tokens."""
 
 
-def of_tokens(tokens: float, cost: Cost) -> dict[str, Any]:
+def of_tokens(tokens: float, cost: TrainingCost) -> dict[str, Any]:
     """As many steps as stay within so many training tokens.
 
     Raises:
@@ -26,17 +26,17 @@ def of_tokens(tokens: float, cost: Cost) -> dict[str, Any]:
     return {"trainer.max_steps": steps, "trainer.max_epochs": -1, "trainer.max_time": None}
 
 
-def of_flops(flops: float, cost: Cost) -> dict[str, Any]:
+def of_flops(flops: float, cost: TrainingCost) -> dict[str, Any]:
     """As many steps as stay within so many floating-point operations of training."""
     return of_tokens(flops / cost.flops_per_token, cost)
 
 
-def of_seconds(seconds: float, cost: Cost) -> dict[str, Any]:
+def of_seconds(seconds: float, cost: TrainingCost) -> dict[str, Any]:
     """Training until so many seconds have passed, those of all attempts together, validations left out."""
     return {"trainer.max_steps": -1, "trainer.max_epochs": -1, "trainer.max_time": {"seconds": seconds}}
 
 
-BUDGETS: dict[str, Callable[[float, Cost], dict[str, Any]]] = {
+BUDGETS: dict[str, Callable[[float, TrainingCost], dict[str, Any]]] = {
     "tokens": of_tokens,
     "seconds": of_seconds,
     "flops": of_flops,

@@ -22,7 +22,7 @@ import yaml
 
 from pipeline.commands.plan import command as plan
 from pipeline.commands.tournament import flops
-from pipeline.commands.tournament.budgets import BUDGETS, Cost, steps_within
+from pipeline.commands.tournament.budgets import BUDGETS, TrainingCost, steps_within
 from pipeline.commands.tournament.widths import nearest_width
 from pipeline.data.batch_plan import MicroBatches
 from pipeline.errors import ConfigError, UserError
@@ -213,7 +213,7 @@ def _with(config: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]
     return {**config, first: _with(config[first], rest, value) if rest else value}
 
 
-def _cost(cli: Any, data: Any) -> Cost:
+def _cost(cli: Any, data: Any) -> TrainingCost:
     samples = data.samples("train")
     order = data.plan(samples)
     part = next(iter(MicroBatches(order, data.divide(1, 0), samples.predictions)))
@@ -222,4 +222,4 @@ def _cost(cli: Any, data: Any) -> Cost:
     def steps(tokens: float) -> int:
         return steps_within(tokens, len(order), lambda epoch, k: samples.predictions(order.batch(epoch, k)))
 
-    return Cost(counted / samples.predictions(part.ids), steps)
+    return TrainingCost(counted / samples.predictions(part.ids), steps)

@@ -35,7 +35,7 @@ def start_process(arguments: list[str], said: Path) -> int:
     return exit_code.as_shell(done.returncode)
 
 
-class Outcome(NamedTuple):
+class TrialOutcome(NamedTuple):
     """What became of a run that was stopped."""
 
     resumed: list[int]
@@ -69,22 +69,24 @@ class Trial:
             raise ConfigError(f"it ends with exit code {code}, even straight: {said[-1] if said else 'without a word'}")
         return self.home / name
 
-    def stopped(self, name: str, stops: Sequence[Interrupt]) -> Outcome:
+    def stopped(self, name: str, stops: Sequence[Interrupt]) -> TrialOutcome:
         """Train with these stops, continued after each, and compare with the straight run."""
         wrong = self._relay(name, [self] * (len(stops) + 1), stops)
-        return Outcome(_resumed(self.home / name), wrong or first_difference(self.home / STRAIGHT, self.home / name))
+        return TrialOutcome(
+            _resumed(self.home / name), wrong or first_difference(self.home / STRAIGHT, self.home / name)
+        )
 
-    def moved(self, name: str, trials: "Sequence[Trial]", stops: Sequence[Interrupt]) -> tuple[Outcome, float]:
+    def moved(self, name: str, trials: "Sequence[Trial]", stops: Sequence[Interrupt]) -> tuple[TrialOutcome, float]:
         """Train in turn as the trials do, stopped in between: the same samples as straight, and how similar losses.
 
         Returns:
             What became of it, and the largest relative difference of the loss of a step.
         """
         if wrong := self._relay(name, trials, stops):
-            return Outcome(_resumed(self.home / name), wrong), 0.0
+            return TrialOutcome(_resumed(self.home / name), wrong), 0.0
         rows = (step_trace.read(self.home / each) for each in (STRAIGHT, name))
         found, apart = step_trace.compare_steps(*rows)
-        return Outcome(_resumed(self.home / name), found), apart
+        return TrialOutcome(_resumed(self.home / name), found), apart
 
     def attempt(self, name: str, stop: Interrupt | None = None) -> int:
         """Start or continue a run, until it ends or is stopped; returns the exit code."""

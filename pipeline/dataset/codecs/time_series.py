@@ -65,7 +65,7 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """Which column of a table means what.
 
     Args:
@@ -87,7 +87,7 @@ class Layout:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
-    def of(cls, entry: dict[str, Any]) -> "Layout":
+    def of(cls, entry: dict[str, Any]) -> "TableLayout":
         """What the manifest says."""
         lists = {name: tuple(entry[name]) for name in ("id", "targets", "known")}
         return cls(time=entry["time"], calendar=entry["calendar"], **lists)
@@ -106,7 +106,9 @@ class Frame(NamedTuple):
     known: Float64[np.ndarray, "L K"]
 
 
-def frames_of(table: Any, layout: Layout, findings: Findings, grid: Grid | None = None) -> tuple[Grid, list[Frame]]:
+def frames_of(
+    table: Any, layout: TableLayout, findings: Findings, grid: Grid | None = None
+) -> tuple[Grid, list[Frame]]:
     """The grid and the series of a table.
 
     Args:
@@ -144,7 +146,7 @@ def _frame(
     position: Int64[np.ndarray, " R"],
     numbers: Float64[np.ndarray, " R"],
     known: Float64[np.ndarray, "R K"],
-    layout: Layout,
+    layout: TableLayout,
 ) -> Frame:
     values, ahead = np.full(length, np.nan), np.full((length, known.shape[1]), np.nan)
     values[position], ahead[position] = numbers, known
@@ -155,7 +157,7 @@ def _frame(
 
 
 def _groups(
-    table: Any, layout: Layout, rows: Int64[np.ndarray, " _"], findings: Findings
+    table: Any, layout: TableLayout, rows: Int64[np.ndarray, " _"], findings: Findings
 ) -> Iterator[tuple[str, Int64[np.ndarray, " _"]]]:
     """The rows of each series with its name, in the order in which they first come; one without a name if wide."""
     if not layout.id:
@@ -199,7 +201,7 @@ def _numbers(table: Any, name: str) -> Float64[np.ndarray, " R"]:
     return found
 
 
-def _known(table: Any, layout: Layout) -> Float64[np.ndarray, "R K"]:
+def _known(table: Any, layout: TableLayout) -> Float64[np.ndarray, "R K"]:
     columns = [_numbers(table, name) for name in layout.known]
     return np.stack(columns, 1) if columns else np.zeros((len(table), 0))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any, NamedTuple
 
-from pipeline.runs.journal import Series
+from pipeline.runs.journal import MetricSeries
 
 WIDTH, HEIGHT = 720, 320  # units of the drawing
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 40  # margins for the labels
@@ -28,7 +28,7 @@ class Curve(NamedTuple):
 
     name: str
     style: int
-    series: Series
+    series: MetricSeries
     band: Band | None = None
 
 
@@ -77,7 +77,7 @@ def thinned(curve: Curve, points: int = POINTS) -> Curve:
     order = sorted(kept)
     band = None if curve.band is None else Band(*([column[i] for i in order] for column in curve.band))
     columns: Any = ([column[i] for i in order] for column in series)
-    return curve._replace(series=Series(*columns), band=band)
+    return curve._replace(series=MetricSeries(*columns), band=band)
 
 
 def is_drawn(value: int | float, logarithmic: bool = False) -> bool:
@@ -168,7 +168,7 @@ def label(value: int | float) -> str:
     return f"{value:.4g}"
 
 
-def path(series: Series, x: Axis, y: Axis) -> str:
+def path(series: MetricSeries, x: Axis, y: Axis) -> str:
     """The line through all points that have a place; where one has none the line is broken."""
     pieces, pen = [], "M"
     for step, value in zip(series.steps, series.values, strict=True):

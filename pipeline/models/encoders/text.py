@@ -17,7 +17,7 @@ from pipeline.models.layers.attention import SelfAttention, rotation
 from pipeline.models.layers.cross_attention import Memory
 from pipeline.models.layers.feedforward import SwiGLU
 from pipeline.models.lstm import LSTM
-from pipeline.models.transformer import Block
+from pipeline.models.transformer import TransformerBlock
 from pipeline.tasks.task import Reads
 from pipeline.tasks.token_prediction import TokenEmbedding
 
@@ -188,7 +188,9 @@ class TransformerStack(nn.Module):
             raise ValueError(f"heads={heads} must divide width={width} into even parts")
         self.features = width // heads
         self.layers = nn.ModuleList(
-            Block(SelfAttention(width, heads, dropout), feedforward(width, hidden, dropout), width, depth, dropout)
+            TransformerBlock(
+                SelfAttention(width, heads, dropout), feedforward(width, hidden, dropout), width, depth, dropout
+            )
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from pipeline.training.output_streams import Stream, may_leave
+from pipeline.training.output_streams import OutputStream, may_leave
 
 
 def test_a_pipe_that_was_cut_is_borne() -> None:
     read, write = os.pipe()
     os.close(read)
-    stream = Stream(os.fdopen(write, "w", buffering=1))
+    stream = OutputStream(os.fdopen(write, "w", buffering=1))
     for _ in range(3):
         assert stream.write("nobody hears this\n") == 18
         stream.flush()

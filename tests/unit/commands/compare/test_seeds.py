@@ -12,7 +12,7 @@ import pytest
 from pipeline.commands.compare.rows import RANK, Entry, Group, gather, shown
 from pipeline.commands.compare.seeds import QUANTILES, curve, interval, merged, together, with_ranks
 from pipeline.evaluation.plots.curves import Axis, Curve, area
-from pipeline.runs.journal import Journal, JournalWriter, Series, read
+from pipeline.runs.journal import Journal, JournalWriter, MetricSeries, read
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_curve_over_seeds_is_the_mean_at_the_steps_that_all_have(journal: Any)
         Entry("a-3", journal(3, {10: 9.0, 20: 3.0})),
     ]
     series, band = curve(Entry("a", members=tuple(members)), "val/perplexity")
-    assert series == Series([10, 20], [1000, 2000], [20.0, 40.0], [6.0, 3.0])
+    assert series == MetricSeries([10, 20], [1000, 2000], [20.0, 40.0], [6.0, 3.0])
     half = 4.303 * stdev([4.0, 5.0, 9.0]) / math.sqrt(3)
     assert band is not None
     assert band.low == pytest.approx([6 - half, 3])
@@ -141,7 +141,7 @@ def test_a_curve_of_one_run_has_no_band(journal: Any) -> None:
 def test_the_outline_of_a_band_goes_there_above_and_back_below(journal: Any) -> None:
     from pipeline.evaluation.plots.curves import Band
 
-    series = Series([1, 2, 3], [0] * 3, [0.0] * 3, [2.0] * 3)
+    series = MetricSeries([1, 2, 3], [0] * 3, [0.0] * 3, [2.0] * 3)
     band = Band([1.0, math.nan, -5.0], [3.0, 3.0, 4.0])
     assert area(Curve("a", 0, series, band), Axis(0, 4, 0, 4), Axis(0, 4, 0, 4)) == "M1.0 3.0L3.0 4.0L3.0 0.0L1.0 1.0Z"
 

@@ -5,13 +5,13 @@ import math
 import pytest
 
 from pipeline.evaluation.plots.curves import Axis, Chart, Curve, axes, path, svg, thinned, ticks
-from pipeline.runs.journal import Series
+from pipeline.runs.journal import MetricSeries
 
 
 def test_thinning_keeps_ends_and_spikes():
     values = [1.0] * 5000
     values[1234], values[4321] = 99.0, -7.0
-    series = thinned(Curve("a", 0, Series(list(range(5000)), list(range(5000)), [0.0] * 5000, values))).series
+    series = thinned(Curve("a", 0, MetricSeries(list(range(5000)), list(range(5000)), [0.0] * 5000, values))).series
     assert len(series.values) <= 610
     assert {99.0, -7.0} <= set(series.values)
     assert (series.steps[0], series.steps[-1]) == (0, 4999)
@@ -19,7 +19,7 @@ def test_thinning_keeps_ends_and_spikes():
 
 
 def test_a_gap_breaks_the_line():
-    series = Series([1, 2, 3, 4], [0] * 4, [0.0] * 4, [1.0, math.inf, 2.0, 3.0])
+    series = MetricSeries([1, 2, 3, 4], [0] * 4, [0.0] * 4, [1.0, math.inf, 2.0, 3.0])
     assert path(series, Axis(0, 4, 0, 4), Axis(0, 4, 0, 4)) == "M1.0 1.0h0M3.0 2.0h0L4.0 3.0"
 
 
@@ -50,7 +50,7 @@ def test_a_logarithmic_axis_puts_equal_factors_at_equal_distances():
 @pytest.mark.parametrize("values", [[2.0], [2.0, 2.0], [math.nan, 2.0], [1e-9, 1e9]])
 def test_any_curve_can_be_drawn(values, logarithmic):
     count = len(values)
-    series = Series(list(range(count)), [0] * count, [0.0] * count, values)
+    series = MetricSeries(list(range(count)), [0] * count, [0.0] * count, values)
     chart = Chart("k", "Title", "unit", logarithmic, [Curve("a", 0, series)], ("level", 2.0))
     assert "nan" not in svg(chart, "0")
     x, y = axes(chart)
