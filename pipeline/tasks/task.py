@@ -12,7 +12,6 @@ from torchmetrics import Metric
 
 from pipeline import state as states
 from pipeline.distributed.checkpoint.averaged import prefer_average
-from pipeline.distributed.lightning_internals import datamodule
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups, total_steps, whole
@@ -96,7 +95,8 @@ class Task(LightningModule):
     @property
     def data(self) -> Any:
         """The DataModule that feeds the trainer."""
-        return datamodule(self.trainer)
+        trainer: Any = self.trainer
+        return trainer.datamodule
 
     @property
     def loss_scale(self) -> int:

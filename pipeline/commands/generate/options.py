@@ -23,7 +23,7 @@ def add_options(parser: Parser, takes: Collection[str] | None = None) -> None:
             group.add_argument(f"--{name}", help=about, **more)
 
     files: dict[str, Any] = {"nargs": "+", "metavar": "FILE"}
-    whole, real, switch = {"type": int}, {"type": float}, {"action": "store_true"}
+    whole, real, switch = {"type": int}, {"type": float}, {"action": "store_true", "default": False}
     source = parser.add_argument_group("one of these").add_mutually_exclusive_group()
     prompt = "texts to continue (default: a new document) or to write from; labels of sounds and images"
     add(source, "prompt", prompt, nargs="+", metavar="TEXT")

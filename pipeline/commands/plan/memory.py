@@ -11,7 +11,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map
 from pipeline.callbacks.layer_execution import Execution
 from pipeline.distributed.strategies.sharded import DTYPES, layers
 
+Found = TypeVar("Found")
 Build = Callable[[], Any]
 Batches = Callable[[int | None], tuple[Any, Any]]  # rows; None for those that a process has
 
@@ -151,7 +152,7 @@ def measure(build: Build, batches: Batches, precision: str, recompute: bool = Fa
     return replace(one, kept=one.kept * rows)
 
 
-def _in_a_process(count: Callable[[], Model]) -> Model | None:
+def _in_a_process(count: Callable[[], Found]) -> Found | None:
     """What `count` returns; None where it needs values of tensors without memory.
 
     In a process of its own, because what torch 2.13 leaves after such an exception ends the process that collects it.
@@ -179,7 +180,7 @@ def _in_a_process(count: Callable[[], Model]) -> Model | None:
     process.join()
     if isinstance(found, Exception):
         raise found
-    return cast("Model | None", found)
+    return cast("Found | None", found)
 
 
 def _measured(task: Any, batches: tuple[Any, Any], mode: Any, precision: str, recompute: bool) -> Model:

@@ -3,7 +3,7 @@
 import io
 import warnings
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -26,7 +26,7 @@ def blank(width: float, height: float, layout: str | None = "constrained") -> "F
     return Figure((width, height), layout=layout)  # type: ignore[arg-type]
 
 
-def save(figure: "Figure", file: Path | IO[bytes]) -> None:
+def save(figure: "Figure", file: Path | io.BytesIO) -> None:
     """Write a figure in the format that the suffix of the file names, such as PNG or SVG; extended to hold all labels.
 
     Raises:

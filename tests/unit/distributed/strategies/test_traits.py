@@ -1,8 +1,9 @@
 """Training asks every strategy the same questions."""
 
 import math
-from types import SimpleNamespace
+from unittest.mock import Mock
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ def test_a_strategy_answers_for_itself(
 
 
 def test_one_of_lightnings_own_keeps_the_whole_model() -> None:
-    found = traits(SimpleNamespace(strategy=object()))
+    found = traits(Mock(spec=pl.Trainer, strategy=object()))
     assert (found.divides_model, found.owns_gradients, found.dropped_step) == (False, False, False)
 
 
