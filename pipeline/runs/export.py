@@ -163,7 +163,7 @@ def _card(name: str, run: Run, chosen: Path, model: Any) -> str:
     parts = {name: type(part) for name, part in model.named_children()}
     averaged = AVERAGED in checkpoint.read_state(chosen)
     facts = {
-        "architecture": kind.__name__,
+        "architecture": model.architecture,
         **{name: part.__name__ for name, part in parts.items() if part.__module__.startswith("pipeline.models")},
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         **({"vocabulary": f"{model.vocab_size:,} tokens"} if hasattr(model, "vocab_size") else {}),

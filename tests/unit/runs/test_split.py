@@ -85,6 +85,7 @@ def test_no_argument_of_a_task_is_one_of_its_network() -> None:
         assert not options.keys() & {"network", *OF_TASK}
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_flat_config_makes_the_model_that_it_made(name: str) -> None:
     of_task, make, network = EXPECTED[name]
