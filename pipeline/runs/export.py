@@ -176,7 +176,7 @@ def _card(name: str, run: Run, chosen: Path, model: Any, example: str) -> str:
     use += f"```sh\nunroll generate {name} {example}\n```\n" if example else ""
     averaged = AVERAGED in checkpoint.read_state(chosen)
     facts = {
-        "architecture": kind.__name__,
+        "architecture": model.architecture,
         **{name: part.__name__ for name, part in parts.items() if part.__module__.startswith("pipeline.models")},
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         **({"vocabulary": f"{model.vocab_size:,} tokens"} if tokens else {}),

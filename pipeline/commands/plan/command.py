@@ -93,7 +93,7 @@ def tell_size(cli: Any, name: str, shape: Layout) -> tuple[float, int | None]:
     options = [
         f"{key}={value}" for key, value in optimizer.defaults.items() if value is not None and value is not False
     ]
-    _tell("run", f"{name}: {type(task).__name__}, {parameters:,} parameters")
+    _tell("run", f"{name}: {task.architecture}, {parameters:,} parameters")
     _tell("optimizer", f"{type(optimizer).__name__}: {', '.join(options)}")
     _tell("a step", f"{tokens:,.0f} tokens on {shape.processes} processes, {micro} of {rows} samples on each")
     _tell("an epoch", f"{len(plan):,} steps, {len(plan) * tokens / 1e6:,.1f} million tokens")
