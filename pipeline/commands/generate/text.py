@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,9 +26,6 @@ from pipeline.state import State
 from pipeline.tasks.classifier import Classifier
 from pipeline.tasks.level_model import LevelModel
 from pipeline.tasks.sequence_to_sequence import SequenceToSequence
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 EOS, UNK = "<eos>", "<unk>"
 ROWS = 64  # texts decoded together
@@ -160,7 +157,7 @@ class SourceWriter(Writer):
         """What the model reads."""
         raise NotImplementedError
 
-    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> "Figure":
+    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> Any:
         """Where the words of a text looked at one source."""
         raise NotImplementedError
 
@@ -208,7 +205,7 @@ class ImageWriter(SourceWriter):
             seen.append(pixels(square(image, View.central(*image.size), size)))
         return (torch.from_numpy(np.stack(seen)).to(self.device),)
 
-    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> "Figure":
+    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> Any:
         """Heat over the photograph for each word."""
         return photograph(source[0][0].cpu().numpy(), words, looks)
 
@@ -230,7 +227,7 @@ class TextWriter(SourceWriter):
         sources = [np.array([*tokens_of(self.source_tokenizer, each), self.source_eos]) for each in prompts]
         return tuple(part.to(self.device) for part in padded(sources, self.source_eos))
 
-    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> "Figure":
+    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> Any:
         """Word against word."""
         return against(written(self.source_tokenizer, source[0][0].tolist()), words, looks)
 
