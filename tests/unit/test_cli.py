@@ -18,7 +18,7 @@ def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
         "import sys; from pipeline import cli\n"
         "try: cli.main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'lightning', 'datasets', 'wandb'}\n"
+        "heavy = {'torch', 'lightning', 'datasets', 'wandb', 'matplotlib'}\n"
         "sys.exit(','.join(sorted(heavy & set(sys.modules))) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)

@@ -29,9 +29,16 @@ def test_one_of_lightnings_own_keeps_the_whole_model() -> None:
     assert (found.divides_model, found.owns_gradients, found.dropped_step) == (False, False, False)
 
 
+class Layer(pl.LightningModule, nn.Linear):
+    """A task of one layer."""
+
+    def __init__(self) -> None:
+        nn.Linear.__init__(self, 2, 1)
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 def test_a_refused_step_changes_nothing(scaled: bool) -> None:
-    module = nn.Linear(2, 1)
+    module = Layer()
     module.weight.grad = torch.ones(1, 2)
     StrategyTraits().refuse_step(module, scaled)
     assert module.bias.grad is None
