@@ -3,9 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import lightning.pytorch as pl
 import pytest
 
 from pipeline.data.module import count_in_steps
@@ -21,7 +22,8 @@ def trainer(**settings: Any) -> Any:
         "val_check_interval": 1.0,
         "check_val_every_n_epoch": 1,
     }
-    return SimpleNamespace(**{**usual, **settings}, accumulate_grad_batches=2, _val_check_time_interval=None)
+    settings = {**usual, **settings, "accumulate_grad_batches": 2, "_val_check_time_interval": None}
+    return Mock(spec=pl.Trainer, **settings)
 
 
 def test_steps_and_shares_of_an_epoch_become_micro_batches() -> None:

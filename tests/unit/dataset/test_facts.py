@@ -16,7 +16,10 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.data.text import TextDataModule
 from pipeline.dataset.facts import DataFacts
 from pipeline.models.lstm import LSTMLanguageModel
+from pipeline.tasks.forecaster import Forecaster
+from pipeline.tasks.policy import Policy
 from pipeline.tasks.task import Task
+from pipeline.tasks.wave_model import WaveModel
 from pipeline.training.config import parse
 
 NAMES = {field.name for field in fields(DataFacts)}
@@ -71,11 +74,11 @@ def test_every_data_module_returns_facts() -> None:
 def test_what_a_model_requires_is_a_fact_or_a_network_that_its_config_names() -> None:
     required = {
         each.name
-        for kind in classes(pipeline.models, Task)
+        for kind in [*classes(pipeline.models, Task), Policy, Forecaster, WaveModel]
         for each in inspect.signature(kind).parameters.values()
         if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
     }
-    assert required - NAMES == {"encoder", "decoder"}
+    assert required - NAMES == {"encoder", "decoder", "network"}
     assert required >= {"vocab_size", "source_vocab_size", "horizon", "classes", "rate", "spaces"}
 
 

@@ -117,7 +117,7 @@ def test_a_clip_ends_where_the_model_says(spoken: WaveModel) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--prompt", "7"], "(WaveNet) writes audio: give --out FILE.wav"),
+        (["--prompt", "7"], "(WaveModel) writes audio: give --out FILE.wav"),
         (["--out", "a.mp3", "--prompt", "7"], "name a .wav or a .flac file"),
         (["--out", "a.wav", "--prompt", "eight"], "knows one of #, *, 0, 1"),
         (["--out", "a.wav"], "--prompt '': "),
