@@ -44,9 +44,9 @@ demo: $(STAMP) ## Prepare a corpus, train, interrupt, resume, sample and compare
 
 test: $(STAMP) ## Run every test that can run on this machine
 	@# Two parts: the checks of shapes slow down what starts processes, and what is compiled cannot pass them. Processes
-	@# wait for each other and for Slurm: the first part has twice as many workers.
+	@# wait for each other and for Slurm: the first part has three times as many workers.
 	@# With ARGS='-k lstm' one part may be empty (exit code 5), and not both.
-	@$(PYTEST) -q -n $$((2 * $(WORKERS))) $(UNCHECKED) -m 'not benchmark' $(ARGS); first=$$?; [ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
+	@$(PYTEST) -q -n $$((3 * $(WORKERS))) $(UNCHECKED) -m 'not benchmark' $(ARGS); first=$$?; [ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
 	$(PYTEST) -n $(WORKERS) $(CHECKED) -m 'not benchmark' $(ARGS); second=$$?; [ $$first$$second = 05 ] || exit $$second
 
 test-fast: $(STAMP) ## Run the tests that take no more than a few seconds each
