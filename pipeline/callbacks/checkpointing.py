@@ -169,7 +169,7 @@ class Checkpoints(Checkpoint):
         self.validation_due, self.validated_step = state_dict["validation_due"], state_dict["validated_step"]
 
     def requests(self, trainer: pl.Trainer) -> Requests:
-        """What this process asks for after the step that comes."""
+        """Return what this process requests for the end of the next step."""
         every_steps, every_minutes = self.settings.every_steps, self.settings.every_minutes
         by_steps = bool(every_steps) and (trainer.global_step + 1) % int(every_steps or 1) == 0
         by_time = every_minutes is not None and time.monotonic() - self.saved_at > 60 * every_minutes

@@ -1,6 +1,6 @@
-"""Before each optimizer step the processes vote, in one sum: is the step good, who asks to save, to stop, who writes.
+"""Agreement of all processes before each optimizer step, in one sum: loss, gradient norm, saving and stopping.
 
-The guard casts the vote; it and the checkpoints act on the verdict, the same one on every process.
+`Guard` casts the vote. `Guard` and `Checkpoints` act on the verdict, which is the same on every process.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from pipeline.distributed.collectives import Agreement
 
 
 class Requests(NamedTuple):
-    """What a process asks for after the step that comes."""
+    """What one process requests for the end of the next step."""
 
     save: bool
     stop: bool
@@ -17,14 +17,14 @@ class Requests(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What was found of a step.
+    """The result of a vote.
 
     Args:
         loss: nats per token over all processes.
         norm: of the gradient, the mean over processes; infinite or NaN where that of one of them is.
-        save: a process asks to save.
-        stop: a process asks to stop.
-        writing: a process still writes an earlier checkpoint.
+        save: at least one process requests a checkpoint.
+        stop: at least one process requests to stop.
+        writing: at least one process still writes an earlier checkpoint.
     """
 
     loss: float = 0.0
@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
 
 
 class StepVote:
-    """What the guard and the checkpoints of a run share; there is one on each process."""
+    """The state that `Guard` and `Checkpoints` share; one per process."""
 
     def __init__(self) -> None:
         self.agreement = Agreement()
@@ -43,7 +43,7 @@ class StepVote:
         self.keeps_all = False  # steps were refused since the last good one: older checkpoints may be needed
 
     def cast(self, loss: float, norm: float, requests: Requests, world_size: int) -> Verdict:
-        """Add up what the processes found and ask for; called on every process.
+        """Sum the values and requests of all processes; called on every process.
 
         Args:
             loss: of this process's part of the step.

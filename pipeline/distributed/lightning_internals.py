@@ -1,6 +1,6 @@
-"""All that reaches behind the public interface of Lightning 2.6: its loops, their counts, its checkpoint connector.
+"""Every access to non-public attributes of Lightning 2.6: its loops, their counts, its checkpoint connector.
 
-tests/unit/distributed/test_lightning_internals.py looks for each attribute that is used here.
+tests/unit/distributed/test_lightning_internals.py checks that each attribute used here exists.
 """
 
 from typing import Any

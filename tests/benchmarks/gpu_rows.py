@@ -117,21 +117,21 @@ def gpt(report: Report) -> Row:
 
 
 def gpt_eager(report: Report) -> Row:
-    """The same as it is, beside a bare loop that is not compiled either."""
+    """The Transformer of row `gpt`, not compiled, beside a bare loop that is not compiled either."""
     setting, model = report.setting(1024, 32, 10), report.gpt()
     found = compare(model, report.data(setting), setting, 1, report.folder)
     return found | cost(report, model, setting, found["tokens_per_second"])
 
 
 def gpt_bare(report: Report) -> Row:
-    """A bare loop over the same network, everything up to the loss compiled."""
+    """A bare loop over the Transformer of row `gpt`, everything up to the loss compiled."""
     setting, model = report.setting(1024, 32, 20, compile=not report.tiny), report.gpt()
     rate = setting.tokens / bare(model, report.data(setting), setting)
     return {"tokens_per_second": rate} | cost(report, model, setting, rate)
 
 
 def precisions(report: Report) -> Row:
-    """The same in float16 and in float32, not compiled."""
+    """The Transformer of row `gpt` in float16 and in float32, 16 windows per step, not compiled: tokens per second."""
     found = {}
     for precision in ("bf16-mixed",) if report.tiny else ("16-mixed", "32-true"):
         setting = report.setting(1024, 16, 8, precision=precision)
@@ -209,7 +209,7 @@ def generation(report: Report) -> Row:
 
 
 def checkpoints(report: Report) -> Row:
-    """Seconds that training stands still for a checkpoint of the 124 M Transformer, of the runs that wrote two."""
+    """Seconds that training waits for a checkpoint of the 124 M Transformer, written in the background and blocking."""
     size = ["width=32", "depth=2", "heads=2"] if report.tiny else ["width=768", "depth=12", "heads=12"]
     found = {}
     for name, background in (("background", "true"), ("blocking", "false")):

@@ -1,6 +1,6 @@
-"""How DeepSpeed 0.18 and 0.19 lay weights and optimizer state out flat: all that reaches behind its public interface.
+"""The flat layout of weights and optimizer state in DeepSpeed 0.18 and 0.19: every access to its non-public attributes.
 
-tests/unit/distributed/strategies/test_deepspeed_layout.py looks for each attribute that is used here.
+tests/unit/distributed/strategies/test_deepspeed_layout.py checks that each attribute used here exists.
 """
 
 from collections.abc import Iterator
@@ -54,12 +54,12 @@ class DeepSpeedLayout:
         return bool(self.zero.overflow)
 
     def refuse(self) -> None:
-        """Have the step that comes drop its gradient, as DeepSpeed does when the norm is not finite."""
+        """Make the next step skip its update, as DeepSpeed does for a norm that is not finite."""
         for name, value in NORMS.items():
             setattr(self.zero, name, lambda *_, value=value, **__: value)
 
     def accept(self) -> None:
-        """Have the steps that come measure the norm again."""
+        """Restore the measurement of the norm for later steps."""
         for name in NORMS:
             vars(self.zero).pop(name, None)
 
@@ -106,7 +106,7 @@ class DeepSpeedLayout:
                     yield Fragment(name, tuple(parameter.shape), here.start, here.numel, flat, there.start)
 
     def spread(self) -> None:
-        """Have the weights that compute follow those that are kept."""
+        """Copy the weights that are kept into those that compute."""
         zero = self.zero
         if self.stage < 3:
             zero.update_lp_params()

@@ -1,4 +1,4 @@
-"""What training asks of a strategy, so that nobody has to ask which one it is."""
+"""The properties and operations of a strategy that training depends on."""
 
 import math
 from typing import Any
@@ -10,18 +10,18 @@ from pipeline.distributed.checkpoint.local_state import Held
 
 
 class StrategyTraits:
-    """The answers of a strategy that keeps the whole model on each process; others override them."""
+    """Defaults for a strategy that keeps the whole model on each process; other strategies override them."""
 
-    divides_model = False  # no process can compute without the others
-    owns_gradients = False  # measures and clips them within its own step, and shows them to nobody
-    dropped_step = False  # the last step dropped its gradient by itself
+    divides_model = False  # every process must take part in each computation
+    owns_gradients = False  # gradients are measured and clipped inside its step, and are not accessible
+    dropped_step = False  # its last step skipped the update
 
     def refuse_step(self, module: pl.LightningModule, scaled: bool) -> None:
-        """Have the step that comes change nothing.
+        """Make the next optimizer step change nothing.
 
         Args:
-            module: whose gradients are dropped.
-            scaled: the loss is scaled for float16; the scaler looks for infinite gradients itself.
+            module: the module whose gradients are dropped.
+            scaled: whether the loss is scaled for float16; the scaler then skips steps with infinite gradients.
         """
         for parameter in module.parameters():
             if parameter.grad is not None and scaled:
@@ -30,12 +30,12 @@ class StrategyTraits:
                 parameter.grad = None  # no optimizer touches a parameter without a gradient
 
     def local_state(self, trainer: pl.Trainer) -> Held:
-        """What this process holds of weights and optimizer state."""
+        """Return this process's part of the weights and the optimizer state."""
         optimizer = trainer.optimizers[0] if trainer.optimizers else None
         return local_state.hold(trainer.lightning_module, optimizer, trainer.global_rank, trainer.world_size)
 
 
 def traits(trainer: pl.Trainer) -> StrategyTraits:
-    """Of the trainer's strategy; one of Lightning's own keeps the whole model on each process."""
+    """Return the traits of the trainer's strategy; the defaults for a strategy of Lightning."""
     strategy: Any = trainer.strategy
     return strategy if isinstance(strategy, StrategyTraits) else StrategyTraits()

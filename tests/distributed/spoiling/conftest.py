@@ -4,14 +4,10 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-Fit = Callable[..., int]
-State = Callable[[str], dict[str, Any]]
-Apart = Callable[[Callable[[], int]], int]
-OFTEN = ["checkpoints.every_steps", 1, "checkpoints.background", "false"]
+from tests.distributed.spoiling.runs import OFTEN, Fit
 
 
 @pytest.fixture(scope="package")

@@ -8,7 +8,10 @@ import torch
 
 from pipeline.distributed.checkpoint import directory as checkpoint
 
+Fit = Callable[..., int]
 State = Callable[[str], dict[str, Any]]
+Apart = Callable[[Callable[[], int]], int]
+OFTEN = ["checkpoints.every_steps", 1, "checkpoints.background", "false"]
 
 
 def whole(state: State, name: str = "stopped") -> None:

@@ -14,12 +14,8 @@ import pytest
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.runs import journal
 from pipeline.runs.run import Run
-from tests.distributed.spoiling.runs import steps, whole
+from tests.distributed.spoiling.runs import OFTEN, Apart, Fit, State, steps, whole
 
-Fit = Callable[..., int]
-State = Callable[[str], dict[str, Any]]
-Apart = Callable[[Callable[[], int]], int]
-OFTEN = ["checkpoints.every_steps", 1, "checkpoints.background", "false"]
 NEW_MOUNTS, NEW_USERS = 0x00020000, 0x10000000  # CLONE_NEWNS, CLONE_NEWUSER
 READ_ONLY, AGAIN, BIND, ALL, PRIVATE = 1, 32, 4096, 16384, 1 << 18  # MS_RDONLY, _REMOUNT, _BIND, _REC, _PRIVATE
 

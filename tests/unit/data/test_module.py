@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import lightning.pytorch as pl
 import pytest
 
-from pipeline.data.module import count_in_steps
+from pipeline.data.module import Loader, count_in_steps
 from pipeline.errors import ConfigError
 from tests.timeouts import scaled
 
@@ -24,6 +24,26 @@ def trainer(**settings: Any) -> Any:
     }
     settings = {**usual, **settings, "accumulate_grad_batches": 2, "_val_check_time_interval": None}
     return Mock(spec=pl.Trainer, **settings)
+
+
+def test_a_loader_counts_the_seconds_in_which_its_reader_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    class Slow:
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> int:
+            clock[0] += 0.25  # to read it
+            return index
+
+    loader, seen = Loader(Slow(), batch_size=None), []
+    for batch in loader:
+        clock[0] += 10.0  # to train on it
+        seen.append(batch)
+    assert seen == [0, 1, 2]
+    assert loader.waited == 0.75
 
 
 def test_steps_and_shares_of_an_epoch_become_micro_batches() -> None:
