@@ -31,27 +31,27 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see `{self.prog} --help`")
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """Read a number from 0 to below 1, for `type=`."""
     return _read(text, float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
 
 
-def amount(text: str) -> float:
+def non_negative_number(text: str) -> float:
     """Read a number of at least 0, for `type=`."""
     return _read(text, float, lambda value: value >= 0, "a number of at least 0")
 
 
-def positive(text: str) -> float:
+def positive_number(text: str) -> float:
     """Read a finite number above 0, for `type=`."""
     return _read(text, float, lambda value: 0 < value < math.inf, "a finite number above 0")
 
 
-def natural(text: str) -> int:
+def non_negative_integer(text: str) -> int:
     """Read an integer of at least 0, for `type=`."""
     return _read(text, int, lambda value: value >= 0, "an integer of at least 0")
 
 
-def count(text: str) -> int:
+def positive_integer(text: str) -> int:
     """Read an integer of at least 1, for `type=`."""
     return _read(text, int, lambda value: value >= 1, "an integer of at least 1")
 

@@ -98,7 +98,7 @@ def _run(verb: str, rest: list[str]) -> int:
             print(TRAINING_HELP.format(verb=verb))
             return 0 if rest else 2
         signals.install()  # before torch is imported: a signal in those seconds is not lost
-        slurm_environment.adopt()
+        slurm_environment.set_rank_variables()
         rest = [verb, *rest]
     if verb in COMPUTING and not {"-h", "--help"} & set(rest):
         flush_denormals()

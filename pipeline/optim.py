@@ -140,6 +140,6 @@ def gradient_norm(module: nn.Module) -> torch.Tensor:
     return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
 
 
-def whole(value: torch.Tensor) -> torch.Tensor:
+def full_tensor(value: torch.Tensor) -> torch.Tensor:
     """A tensor that may be divided among processes (a DTensor), put together on each; all of them call this."""
     return value.full_tensor() if isinstance(value, DTensor) else value

@@ -25,7 +25,7 @@ from data_prep.workspace.resumable_rows import Rows
 from data_prep.workspace.splits import Where, divided
 from data_prep.workspace.workers import in_order
 from data_prep.workspace.workspace import SPLITS, Workplace
-from pipeline.arguments import Parser, amount, count, positive
+from pipeline.arguments import Parser, non_negative_number, positive_integer, positive_number
 from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare audio"
@@ -64,14 +64,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--labels", action="store_true", help="predict labels, even if there are transcripts")
     sound = parser.add_argument_group("sound")
     add = sound.add_argument
-    add("--rate", type=count, default=16000, metavar="HZ", help="sampling rate of all clips (default: %(default)s)")
+    add(
+        "--rate",
+        type=positive_integer,
+        default=16000,
+        metavar="HZ",
+        help="sampling rate of all clips (default: %(default)s)",
+    )
     for name, default, drop in (("min", 0.1, "shorter"), ("max", 30.0, "longer")):
         described = f"drop {drop} clips (default: %(default)s)"
-        add(f"--{name}-seconds", type=amount, default=default, metavar="S", help=described)
+        add(f"--{name}-seconds", type=non_negative_number, default=default, metavar="S", help=described)
     shared.add_max_bad_share(sound, "clips")
-    add("--join", nargs=2, type=count, metavar=("FEWEST", "MOST"), help="join labelled clips of a speaker to strings")
+    add(
+        "--join",
+        nargs=2,
+        type=positive_integer,
+        metavar=("FEWEST", "MOST"),
+        help="join labelled clips of a speaker to strings",
+    )
     times = "average number of strings that use a clip (default: %(default)s)"
-    add("--join-times", type=positive, default=5.0, metavar="N", help=times)
+    add("--join-times", type=positive_number, default=5.0, metavar="N", help=times)
     transcripts = parser.add_argument_group("transcripts")
     shared.add_tokenizer(transcripts, "character")
     transcripts.add_argument("--lowercase", action="store_true", help="lower-case transcripts")

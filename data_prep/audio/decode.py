@@ -47,7 +47,7 @@ class Hearing:
     def __call__(self, clip: Clip) -> Heard | str:
         """The clip, or why it is bad."""
         try:
-            found = audio.load(clip.read())
+            found = audio.decode_audio(clip.read())
         except OSError as error:
             return f"cannot be read: {error.strerror or 'no such file'}"
         except audio.SoundError as error:
@@ -59,7 +59,7 @@ class Hearing:
         if seconds > self.longest:
             return Heard(clip.name, b"", 0, (*notes, f"longer than {self.longest:g} s: dropped"))
         samples = audio.at_rate(found, self.rate)
-        return Heard(clip.name, audio.encode(samples, self.rate, found.bits), len(samples), notes)
+        return Heard(clip.name, audio.encode_audio(samples, self.rate, found.bits), len(samples), notes)
 
     def _notes(self, name: str, found: audio.Sound) -> Iterator[str]:
         """What is strange, but no reason to leave the clip out."""
@@ -95,5 +95,5 @@ def joined(clips: Sequence[Heard], length: tuple[int, int], times: float, rate: 
             parts += [audio.decode(clip.data), np.zeros(int(chance.uniform(*PAUSE) * rate), np.float32)]
         samples = np.concatenate(parts)
         text = " ".join(clip.target for clip in drawn)
-        data = audio.encode(samples, rate)
+        data = audio.encode_audio(samples, rate)
         yield Heard(f"string-{number:05d}", data, len(samples), (), text, drawn[0].speaker)

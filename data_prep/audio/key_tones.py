@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from data_prep.audio.clips import Clip
-from pipeline.dataset.codecs.audio import encode
+from pipeline.dataset.codecs.audio import encode_audio
 
 LOW, HIGH = (697, 770, 852, 941), (1209, 1336, 1477, 1633)
 KEYS = ("123A", "456B", "789C", "*0#D")
@@ -55,4 +55,4 @@ def clips(count: int, labels: bool, seed: int = 0) -> Iterator[Clip]:
         chance = np.random.default_rng((seed, number))
         keys = "".join(chance.choice(list(TONES if labels else DIGITS), 1 if labels else chance.integers(3, 8)))
         fields = {"label": keys} if labels else {"text": " ".join(keys)}
-        yield Clip(f"keys-{number:05d}", None, fields, encode(dialled(keys, chance), RATE))
+        yield Clip(f"keys-{number:05d}", None, fields, encode_audio(dialled(keys, chance), RATE))

@@ -22,7 +22,7 @@ from data_prep.workspace.report import Report, progress
 from data_prep.workspace.resumable_rows import Rows
 from data_prep.workspace.workers import in_order
 from data_prep.workspace.workspace import SPLITS, Workplace, train_once
-from pipeline.arguments import Parser, count
+from pipeline.arguments import Parser, positive_integer
 from pipeline.dataset.codecs.image import MAX_PIXELS, ImageError, shrink
 from pipeline.errors import DataError
 
@@ -63,14 +63,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=Path, metavar="DIR", help="directory of the images of a table (default: that of the table)")
     shared.add_field(images, "image", "the image")
     size = "maximum number of pixels of the shorter side (default: %(default)s)"
-    add("--size", type=count, default=256, metavar="PIXELS", help=size)
-    add("--max-pixels", type=count, default=MAX_PIXELS, metavar="N", help="reject larger images (default: 2**26)")
+    add("--size", type=positive_integer, default=256, metavar="PIXELS", help=size)
+    add(
+        "--max-pixels",
+        type=positive_integer,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="reject larger images (default: 2**26)",
+    )
     shared.add_max_bad_share(images, "records")
     captions = parser.add_argument_group("captions")
     add = captions.add_argument
     shared.add_field(captions, "caption", "the caption")
     add("--plain", action="store_true", help="lower-case captions and remove punctuation")
-    add("--max-length", type=count, metavar="N", help="drop captions of more than N tokens from training")
+    add("--max-length", type=positive_integer, metavar="N", help="drop captions of more than N tokens from training")
     shared.add_tokenizer(captions, "bpe")
     return parser
 

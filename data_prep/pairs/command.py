@@ -22,7 +22,7 @@ from data_prep.workspace.report import Report
 from data_prep.workspace.shards import Shards
 from data_prep.workspace.splits import split_of
 from data_prep.workspace.workspace import SPLITS, Workplace
-from pipeline.arguments import Parser, count
+from pipeline.arguments import Parser, positive_integer
 from pipeline.dataset.shard import token_type
 from pipeline.errors import ConfigError, DataError
 
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_field(files, "target", "the target, a text or a list of texts")
     add("--dialogue", metavar="MARK", help="read each line as a conversation whose turns end in MARK")
     history = "maximum number of turns before a reply (default: %(default)s)"
-    add("--history", type=count, default=3, metavar="N", help=history)
+    add("--history", type=positive_integer, default=3, metavar="N", help=history)
     kept = parser.add_argument_group("what is kept")
     add = kept.add_argument
     add("--group", action="store_true", help="make one row of equal sources; any of its targets is correct")
@@ -63,14 +63,24 @@ def _parser() -> argparse.ArgumentParser:
         help="drop from training what it holds twice or another split holds (default: for --dialogue)",
     )
     add("--lowercase", action="store_true", help="lower-case both sides")
-    add("--max-length", type=count, metavar="N", help="drop pairs with more than N tokens on a side from training")
+    add(
+        "--max-length",
+        type=positive_integer,
+        metavar="N",
+        help="drop pairs with more than N tokens on a side from training",
+    )
     shared.add_max_bad_share(kept, "pairs")
     tokens = parser.add_argument_group("tokens, of both sides or of one")
     add = tokens.add_argument
     shared.add_tokenizer(tokens, "bpe")
     add("--source-tokenizer", metavar="KIND", help="tokenizer of the sources (default: --tokenizer)")
     add("--target-tokenizer", metavar="KIND", help="tokenizer of the targets (default: --tokenizer)")
-    add("--source-vocab-size", type=count, metavar="N", help="maximum for the sources (default: --vocab-size)")
+    add(
+        "--source-vocab-size",
+        type=positive_integer,
+        metavar="N",
+        help="maximum for the sources (default: --vocab-size)",
+    )
     return parser
 
 

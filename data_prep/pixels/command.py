@@ -26,8 +26,8 @@ from data_prep.workspace.shards import Shards
 from data_prep.workspace.splits import cut
 from data_prep.workspace.workers import in_order
 from data_prep.workspace.workspace import SPLITS, Workplace
-from pipeline.arguments import Parser, natural
-from pipeline.dataset.codecs.image import ImageError, load
+from pipeline.arguments import Parser, non_negative_integer
+from pipeline.dataset.codecs.image import ImageError, decode_image
 from pipeline.dataset.codecs.pixel_levels import MODES, quantise, values
 from pipeline.errors import ConfigError, DataError
 
@@ -58,7 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", type=_size, metavar="HxW", help="scale to H rows and W columns, as 14x14 (default: their own size)")
     add("--colour", action="store_true", help="store red, green and blue, three levels per pixel (default: grey)")
     add("--levels", type=int, choices=LEVELS, default=256, help="levels of each value (default: %(default)s)")
-    add("--sample", type=natural, metavar="SEED", help="with 2 levels: draw white with the grey value as probability")
+    add(
+        "--sample",
+        type=non_negative_integer,
+        metavar="SEED",
+        help="with 2 levels: draw white with the grey value as probability",
+    )
     shared.add_field(images, "image", "the image, in a hub data set")
     shared.add_field(images, "label", "the class, in a hub data set")
     shared.add_max_bad_share(images, "images")
@@ -189,7 +194,7 @@ class Looking:
 def _opened(image: np.ndarray | Path | bytes) -> Image.Image:
     if isinstance(image, np.ndarray):
         return Image.fromarray(image)
-    return load(image if isinstance(image, bytes) else image.read_bytes())
+    return decode_image(image if isinstance(image, bytes) else image.read_bytes())
 
 
 @dataclass

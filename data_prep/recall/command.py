@@ -19,7 +19,7 @@ from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.shards import Shards
 from data_prep.workspace.workspace import SPLITS, Workplace
-from pipeline.arguments import Parser, count, natural
+from pipeline.arguments import Parser, non_negative_integer, positive_integer
 from pipeline.dataset.codecs.time_grid import COUNT
 from pipeline.dataset.codecs.time_series import TableLayout
 from pipeline.dataset.recall import ADDING_CHANCE, Association, Copy, Recall, SelectiveCopy, adding
@@ -41,12 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     add("task", choices=[*SYMBOLS, ADDING], help="what is to be remembered")
     shared.add_output(parser)
     length = "number of blanks, or of numbers to be added (default: 1000, 256, 0, 600, in the order of the tasks)"
-    add("--length", type=natural, metavar="N", help=length)
-    add("--items", type=count, metavar="N", help="number of values that are shown (default: 10, 10, 8)")
-    add("--symbols", type=count, metavar="N", help="number of different values (default: 8, 8, 16)")
+    add("--length", type=non_negative_integer, metavar="N", help=length)
+    add("--items", type=positive_integer, metavar="N", help="number of values that are shown (default: 10, 10, 8)")
+    add("--symbols", type=positive_integer, metavar="N", help="number of different values (default: 8, 8, 16)")
     for name, default in zip(SPLITS, (10_000, 1_000, 1_000), strict=True):
         described = f"number of samples for {name} (default: %(default)s)"
-        add(f"--{name}", type=count, default=default, metavar="N", help=described)
+        add(f"--{name}", type=positive_integer, default=default, metavar="N", help=described)
     shared.add_seed(parser, 1, "all samples")
     return parser
 

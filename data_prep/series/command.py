@@ -25,7 +25,7 @@ from data_prep.series.checks import (
 from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin
 from data_prep.workspace.workspace import Workplace
-from pipeline.arguments import Parser, count, natural
+from pipeline.arguments import Parser, non_negative_integer, positive_integer
 from pipeline.dataset.codecs.table import is_number, read_table
 from pipeline.dataset.codecs.time_grid import Grid, cycles
 from pipeline.dataset.codecs.time_series import MISSING, Findings, Frame, TableLayout, filled, frames_of
@@ -53,10 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--drop", nargs="+", default=[], metavar="NAME", help="columns, or series of a long table, to leave out")
     add("--calendar", action="store_true", help="add the place in the day, the week and the year as known covariates")
     season = "period of MASE and of the seasonal naive forecast (default: by the step)"
-    add("--season", type=count, metavar="STEPS", help=season)
+    add("--season", type=positive_integer, metavar="STEPS", help=season)
     splits = parser.add_argument_group("splits in time, the test split last, at the same stamps for all series")
     lengths = "steps of training, validation and test; those that follow are dropped"
-    splits.add_argument("--lengths", nargs=3, type=natural, metavar="STEPS", help=lengths)
+    splits.add_argument("--lengths", nargs=3, type=non_negative_integer, metavar="STEPS", help=lengths)
     shared.add_shares(splits, 0.2, "time")
     gaps = parser.add_argument_group("gaps").add_argument
     gaps("--fill-gaps", action="store_true", help="fill missing steps with the value before them; never predict them")

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from pipeline.dataset.codecs.image import encode
+from pipeline.dataset.codecs.image import encode_image
 
 SIDE = 64  # pixels of a drawing
 SMALL = 32  # of one that is to be drawn pixel by pixel
@@ -45,7 +45,7 @@ def drawn(number: int) -> tuple[bytes, list[str]]:
     pen = ImageDraw.Draw(image)
     for thing in things:
         _draw(pen, thing, COLOURS[thing.colour])
-    return encode(image), _captions(things)
+    return encode_image(image), _captions(things)
 
 
 def figures(count: int) -> Iterator[tuple[UInt8[np.ndarray, "32 32 3"], str]]:

@@ -17,7 +17,7 @@ from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin, versions, vocabulary
 from data_prep.workspace.report import Report, progress
 from data_prep.workspace.workspace import SPLITS, Workplace, train_once
-from pipeline.arguments import Parser, count
+from pipeline.arguments import Parser, positive_integer
 from pipeline.errors import DataError
 from pipeline.files import sha256
 
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add("sources", nargs="*", metavar="SOURCE", help=SOURCES)
     shared.add_output(parser)
     shared.add_workers(parser)
-    add("--shard-bytes", type=count, default=1 << 28, metavar="N", help=SHARD_BYTES)
+    add("--shard-bytes", type=positive_integer, default=1 << 28, metavar="N", help=SHARD_BYTES)
     splits = parser.add_argument_group("splits, cut from SOURCE... or given")
     shared.add_splits(splits, nargs="+", default=[], metavar="SOURCE")
     shared.add_shares(splits, 0.05, "documents")
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_max_bad_share(documents, "records")
     tokens = parser.add_argument_group("tokens")
     shared.add_tokenizer(tokens, "bpe")
-    tokens.add_argument("--tokenizer-bytes", type=count, default=1 << 30, metavar="N", help=TOKENIZER_BYTES)
+    tokens.add_argument("--tokenizer-bytes", type=positive_integer, default=1 << 30, metavar="N", help=TOKENIZER_BYTES)
     return parser
 
 

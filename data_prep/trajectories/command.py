@@ -21,7 +21,7 @@ from data_prep.workspace.entries import origin
 from data_prep.workspace.report import Report
 from data_prep.workspace.splits import cut
 from data_prep.workspace.workspace import SPLITS, Workplace
-from pipeline.arguments import Parser, count
+from pipeline.arguments import Parser, positive_integer
 from pipeline.dataset.trajectories import Episode, returns_to_go, write_episodes
 from pipeline.errors import ConfigError, DataError
 
@@ -45,15 +45,20 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_max_bad_share(parser, "episodes")
     add = parser.add_argument_group("files").add_argument
     add("--environment", metavar="ID", help="Gymnasium environment of the episodes; policies are evaluated there")
-    add("--choices", type=count, metavar="N", help="number of actions (default: the environment's, or those found)")
+    add(
+        "--choices",
+        type=positive_integer,
+        metavar="N",
+        help="number of actions (default: the environment's, or those found)",
+    )
     bounds = "range of an action that is an array of numbers (default: the environment's, or that found)"
     add("--action-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=bounds)
     played = parser.add_argument_group("episodes that are played")
     add = played.add_argument
     delay = "range of the number of steps from key to door (default: 2 30)"
-    add("--delay", nargs=2, type=count, default=[2, 30], metavar=("FEWEST", "MOST"), help=delay)
+    add("--delay", nargs=2, type=positive_integer, default=[2, 30], metavar=("FEWEST", "MOST"), help=delay)
     keys = "number of colours of keys; chance is 1 in K (default: %(default)s)"
-    add("--keys", type=count, default=4, metavar="K", help=keys)
+    add("--keys", type=positive_integer, default=4, metavar="K", help=keys)
     shared.add_seed(played, 0, "the episodes")
     return parser
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.workspace.workspace import SPLITS, Workplace
-from pipeline.arguments import count, natural, share
+from pipeline.arguments import fraction, non_negative_integer, positive_integer
 from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.files import sha256
 
@@ -25,7 +25,7 @@ def add_output(parser: Group) -> None:
 def add_workers(parser: Group) -> None:
     """Add `--workers`."""
     default, described = os.cpu_count() or 1, "number of processes (default: all cores)"
-    parser.add_argument("--workers", type=count, default=default, metavar="N", help=described)
+    parser.add_argument("--workers", type=positive_integer, default=default, metavar="N", help=described)
 
 
 def add_splits(parser: Group, **settings: Any) -> None:
@@ -44,13 +44,13 @@ def add_shares(parser: Group, default: float, of: str) -> None:
     """
     for name in ("validation", "test"):
         described = f"share of the {of} for {name} (default: %(default)s)"
-        parser.add_argument(f"--{name}-share", type=share, default=default, metavar="SHARE", help=described)
+        parser.add_argument(f"--{name}-share", type=fraction, default=default, metavar="SHARE", help=described)
 
 
 def add_max_bad_share(parser: Group, of: str) -> None:
     """Add `--max-bad-share`; `of` names the records, in the plural."""
     described = f"fail above this share of bad {of} (default: %(default)s)"
-    parser.add_argument("--max-bad-share", type=share, default=0.01, metavar="SHARE", help=described)
+    parser.add_argument("--max-bad-share", type=fraction, default=0.01, metavar="SHARE", help=described)
 
 
 def add_field(parser: Group, name: str, holds: str) -> None:
@@ -64,13 +64,13 @@ def add_tokenizer(parser: Group, default: str) -> None:
     kinds = "byte, character, word, bpe, unigram or an existing tokenizer.json (default: %(default)s)"
     parser.add_argument("--tokenizer", default=default, metavar="KIND", help=kinds)
     size = "maximum number of tokens, marks included (default: 8192 for bpe and unigram, no limit for the others)"
-    parser.add_argument("--vocab-size", type=count, metavar="N", help=size)
+    parser.add_argument("--vocab-size", type=positive_integer, metavar="N", help=size)
 
 
 def add_seed(parser: Group, default: int, of: str) -> None:
     """Add `--seed`; `of` names what is drawn from it."""
     described = f"seed of {of} (default: %(default)s)"
-    parser.add_argument("--seed", type=natural, default=default, metavar="N", help=described)
+    parser.add_argument("--seed", type=non_negative_integer, default=default, metavar="N", help=described)
 
 
 def check(options: argparse.Namespace) -> None:

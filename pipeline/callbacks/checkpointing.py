@@ -31,7 +31,7 @@ from pipeline.distributed.lightning_internals import (
 from pipeline.errors import CheckpointError
 from pipeline.runs import record
 from pipeline.runs.journal import plain
-from pipeline.tracking.journal_logger import JournalLogger, tell
+from pipeline.tracking.journal_logger import JournalLogger, journal_fault
 
 
 @dataclass(frozen=True)
@@ -194,12 +194,12 @@ class Checkpoints(Checkpoint):
         taken, rank = snapshot.take(trainer), trainer.global_rank
 
         def write(own: Path) -> None:
-            shards.write(own / f"rank-{rank:05d}.safetensors", taken.pieces)
+            shards.write_shard(own / f"rank-{rank:05d}.safetensors", taken.pieces)
             if rank == 0:
                 torch.save(taken.plain, own / checkpoint.STATE)
                 record.copy_into(self.directory.parent, own)
 
-        self.writing = checkpoint.Writing(self.directory / checkpoint.name_of(trainer.global_step), write, rank)
+        self.writing = checkpoint.Writing(self.directory / checkpoint.checkpoint_name(trainer.global_step), write, rank)
         self.stalled += time.monotonic() - began
         if not self.settings.background:
             self.finish(trainer)
@@ -249,14 +249,14 @@ class Checkpoints(Checkpoint):
             self._forget_old()
         except OSError as problem:  # the new one is there all the same
             print(f"an older checkpoint could not be removed ({problem}); training goes on", flush=True)
-            tell(trainer, {"fault": "checkpoint not removed", "why": str(problem)})
+            journal_fault(trainer, {"fault": "checkpoint not removed", "why": str(problem)})
         self._tell_of(trainer, writing.directory)
         return None
 
     def _complain(self, trainer: pl.Trainer, writing: checkpoint.Writing, why: str) -> None:
         writing.drop()
         print(f"{writing.directory} could not be saved ({why}); those before it are kept, training goes on", flush=True)
-        tell(trainer, {"fault": "checkpoint not saved", "why": why})
+        journal_fault(trainer, {"fault": "checkpoint not saved", "why": why})
 
     def _tell_of(self, trainer: pl.Trainer, place: Path) -> None:
         """Have the journal say which checkpoint is there, and what it is: the last, and perhaps the best."""

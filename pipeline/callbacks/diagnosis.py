@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from pipeline.distributed.lightning_internals import datamodule
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import ConfigError
-from pipeline.evaluation.diagnosis import check, chosen, diagnose
-from pipeline.evaluation.plots.diagnosis import picture
+from pipeline.evaluation.diagnosis import diagnose, require_diagnosable, spread_batch
+from pipeline.evaluation.plots.diagnosis import diagnosis_picture
 from pipeline.evaluation.plots.figure import rendered
 from pipeline.tracking.journal_logger import JournalLogger
 
@@ -34,7 +34,7 @@ class Diagnoses(Callback):
     def __init__(self, every: int, task: pl.LightningModule) -> None:
         if every < 1:
             raise ConfigError(f"tracking.diagnosis={every} must be at least 1 step, or null for none")
-        check(task)
+        require_diagnosable(task)
         self.every = every
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -49,7 +49,7 @@ class Diagnoses(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches or step % self.every or not journals:
             return
         data = datamodule(trainer)
-        found, maps = diagnose(pl_module, chosen(data, "validation", SEQUENCES, pl_module.device))
+        found, maps = diagnose(pl_module, spread_batch(data, "validation", SEQUENCES, pl_module.device))
         for journal in journals:
             journal.log_event("diagnosis", {"diagnosis": found.as_json()}, step)
-            journal.log_pictures([rendered(picture({"": found}, maps))], step, "diagnosis")
+            journal.log_pictures([rendered(diagnosis_picture({"": found}, maps))], step, "diagnosis")

@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from pipeline.distributed.checkpoint.directory import name_of
+from pipeline.distributed.checkpoint.directory import checkpoint_name
 
 
 class Interrupt(Callback):
@@ -122,7 +122,7 @@ class WhileSaving(Interrupt):
         """Watch what the process does with files; there is no way to stop watching."""
         if trainer.global_rank != self.rank:
             return
-        partial, seen = f".{name_of(self.step)}.partial", 0
+        partial, seen = f".{checkpoint_name(self.step)}.partial", 0
 
         def watch(event: str, arguments: tuple[Any, ...]) -> None:
             nonlocal seen

@@ -24,7 +24,7 @@ from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.lightning_internals import accumulates, callbacks
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, NonFiniteError
-from pipeline.tracking.journal_logger import tell
+from pipeline.tracking.journal_logger import journal_fault
 
 NORMAL = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
 FLOOR = 1e-3  # of the median: losses that hardly move have no spikes smaller than this
@@ -161,7 +161,7 @@ class Guard(Callback):
         self.vote.keeps_all = True
         ids = [sample for part in self.vote.agreement.everyone(self.ids) for sample in part]
         measured = {"loss": self.vote.verdict.loss, "gradient_norm": self.vote.verdict.norm}
-        tell(trainer, {"fault": "step refused", "why": self.reason, **measured, "ids": ids})
+        journal_fault(trainer, {"fault": "step refused", "why": self.reason, **measured, "ids": ids})
         if trainer.is_global_zero:
             print(f"step {step} not taken: {self.reason}; {self.in_a_row} in a row", flush=True)
 
@@ -181,7 +181,7 @@ class Guard(Callback):
                 "samples that journal.jsonl names"
             )
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
-        state = snapshot.put_back(trainer, self.checkpoints.directory / checkpoint.name_of(chosen))
+        state = snapshot.put_back(trainer, self.checkpoints.directory / checkpoint.checkpoint_name(chosen))
         for group, rate in zip(trainer.optimizers[0].param_groups, rates, strict=True):
             group["lr"] = rate  # the schedule stays where the data is
         pl_module.carried = {}
@@ -190,7 +190,9 @@ class Guard(Callback):
             callback.load_state_dict(state["callbacks"][callback.state_key])
             callback.on_train_start(trainer, pl_module)
         self.in_a_row, self.returned, self.good = 0, self.returned + 1, chosen
-        tell(trainer, {"fault": "went back", "weights_of_step": chosen, "passed_over": trainer.global_step - chosen})
+        journal_fault(
+            trainer, {"fault": "went back", "weights_of_step": chosen, "passed_over": trainer.global_step - chosen}
+        )
         if trainer.is_global_zero:
             print(f"step {trainer.global_step}: went back to the weights of step {chosen}", flush=True)
 
@@ -199,7 +201,7 @@ class Guard(Callback):
         for path in checkpoint.newest_first(self.checkpoints.directory):
             if checkpoint.step_of(path) < self.good:
                 try:
-                    checkpoint.verify(path)
+                    checkpoint.verify_checkpoint(path)
                 except CheckpointError as error:
                     print(f"checkpoint passed over: {error}", flush=True)
                     continue

@@ -77,13 +77,13 @@ def digest(tensors: list[Tensor]) -> str:
     return found.hexdigest()
 
 
-def read(run: Path) -> list[Row]:
+def read_traces(run: Path) -> list[Row]:
     """The rows of all processes of a run, by step, rank and slot; those of one micro-batch in the order of time."""
     lines = [line for file in sorted(run.glob("witness-*.jsonl")) for line in file.read_text().splitlines()]
     return sorted((Row(**json.loads(line)) for line in lines), key=lambda row: row[:3])
 
 
-def first_difference(one: list[Row], two: list[Row]) -> str | None:
+def first_divergence(one: list[Row], two: list[Row]) -> str | None:
     """Where two trainings on the same number of processes part, in words; None if they never do.
 
     Args:

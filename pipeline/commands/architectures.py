@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import pipeline.models
-from pipeline.arguments import Parser, count, natural
+from pipeline.arguments import Parser, non_negative_integer, positive_integer
 from pipeline.dataset.recall import Association, Copy, Recall
 from pipeline.errors import ConfigError
 from pipeline.state import width_of
@@ -76,9 +76,15 @@ def main(argv: list[str]) -> int:
     parser = Parser(prog="unroll architectures", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="classes of networks, such as LSTM (default: all)")
-    add("--width", type=count, default=64, metavar="D", help="features of each (default: 64)")
-    add("--steps", type=count, default=500, metavar="N", help="of training, for each of two tasks (default: 500)")
-    add("--seed", type=natural, default=1, help="of weights and questions (default: 1)")
+    add("--width", type=positive_integer, default=64, metavar="D", help="features of each (default: 64)")
+    add(
+        "--steps",
+        type=positive_integer,
+        default=500,
+        metavar="N",
+        help="of training, for each of two tasks (default: 500)",
+    )
+    add("--seed", type=non_negative_integer, default=1, help="of weights and questions (default: 1)")
     options = parser.parse_args(argv)
 
     torch.set_num_threads(1)
@@ -90,7 +96,7 @@ def main(argv: list[str]) -> int:
     for name in options.names or known:
         print(f"{name} ...", file=sys.stderr, flush=True)
         found[name] = ask(known[name], options)
-    print("\n".join([*table(found), EXPLAINED]))
+    print("\n".join([*architectures_table(found), EXPLAINED]))
     print(f"\nwidth {options.width}, {options.steps} steps, one thread, {time.monotonic() - began:.0f} s")
     return 0
 
@@ -237,7 +243,7 @@ def training(model: Any) -> tuple[float, float]:
     return short, long
 
 
-def table(found: Mapping[str, Answers]) -> Iterator[str]:
+def architectures_table(found: Mapping[str, Answers]) -> Iterator[str]:
     """Lines of a Markdown table."""
     heads = ["architecture", "parameters", "order", "derivative", "pairs, %", "delay", "unseen, %"]
     heads += [f"ms a token after {SHORT}, {LONG:,}", f"tokens/s at {CONTEXTS[0]}, {CONTEXTS[1]}"]

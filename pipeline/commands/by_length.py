@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--groups {options.groups} must be at least 1")
     runs = {name: texts(find_run(name), options.split) for name in options.runs}
     score: Any = known[options.score]()
-    print("\n".join(table(runs, options.groups, score)))
+    print("\n".join(lengths_table(runs, options.groups, score)))
     return 0
 
 
@@ -61,7 +61,7 @@ def texts(run: Path, split: str) -> list[dict[str, Any]]:
     return rows
 
 
-def table(runs: dict[str, list[dict[str, Any]]], groups: int, score: Any) -> list[str]:
+def lengths_table(runs: dict[str, list[dict[str, Any]]], groups: int, score: Any) -> list[str]:
     """Lines of a Markdown table: a row for each group of sources, a column for each run.
 
     Raises:

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         found.set_defaults(work=work)
         return found.add_argument
 
-    add = verb(verify, "verify", "is every file what was written? exit code 4 if not")
+    add = verb(verify_checkpoints, "verify", "is every file what was written? exit code 4 if not")
     add("target", metavar="PATH|RUN", help="a checkpoint, or a run, whose checkpoints are all verified")
     add("--json", action="store_true", help="one JSON object a checkpoint")
     add = verb(diff, "diff", "what differs between two checkpoints: exit code 0 for nothing, 1 for something")
@@ -60,23 +60,23 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def verify(arguments: argparse.Namespace) -> int:
+def verify_checkpoints(arguments: argparse.Namespace) -> int:
     """Tell of each checkpoint whether it is whole; 4 if any is not."""
     damaged = 0
     for directory in checkpoints_of(arguments.target):
-        found = examine(directory)
+        found = inspect_checkpoint(directory)
         damaged += found["damage"] is not None
         print(json.dumps(found) if arguments.json else _line(found), flush=True)
     return CheckpointError.exit_code if damaged else 0
 
 
-def examine(directory: Path) -> dict[str, Any]:
+def inspect_checkpoint(directory: Path) -> dict[str, Any]:
     """Step, size, metrics and damage (None for a whole one) of a checkpoint, every byte of which is read."""
     from pipeline.distributed.checkpoint import directory as checkpoint
 
     found: dict[str, Any] = {"checkpoint": str(directory), "damage": None}
     try:
-        manifest = checkpoint.verify(directory)
+        manifest = checkpoint.verify_checkpoint(directory)
         checkpoint.read_state(directory)  # hashes prove who wrote it last, not what it holds
     except CheckpointError as error:
         return {**found, "damage": str(error)}
@@ -132,8 +132,8 @@ def export(arguments: argparse.Namespace) -> int:
     from pipeline.runs import export as exported
 
     run, which = _run_and_checkpoint(arguments.target, arguments.which)
-    chosen = exported.write(arguments.output, run, which, example)
-    _note(run, arguments.output, checkpoint.verify(chosen))
+    chosen = exported.write_export(arguments.output, run, which, example)
+    _note(run, arguments.output, checkpoint.verify_checkpoint(chosen))
     print(f"{chosen} is exported to {arguments.output}")
     return 0
 
@@ -162,7 +162,7 @@ def convert(arguments: argparse.Namespace) -> int:
     from pipeline.distributed.checkpoint import single_file
 
     place = last_of(arguments.target)
-    single_file.write(place, arguments.output)
+    single_file.write_single_file(place, arguments.output)
     print(f"{place} is written to {arguments.output}")
     return 0
 

@@ -47,24 +47,24 @@ class Failed(Exception):
 
 def main(argv: list[str]) -> int:
     """Run the demo in the working directory; the exit code is that of the first command that fails."""
-    options = parse(argv)
+    options = parse_arguments(argv)
     began = time.monotonic()
     subcommands.import_once()
     with tempfile.TemporaryDirectory(prefix="unroll-demo-") as folder:
         os.environ["TMPDIR"] = tempfile.tempdir = folder  # a forked process leaves what Python removes at its exit
         try:
-            show(options.steps, options.stop_after)
+            run_demo(options.steps, options.stop_after)
         except Failed as failure:
             print(f"\nThe demo ends here: the last command returned exit code {failure.exit_code}.", flush=True)
             return failure.exit_code
         finally:
             tempfile.tempdir = None
-    say(f"Shown in {time.monotonic() - began:.0f} seconds:")
+    print_heading(f"Shown in {time.monotonic() - began:.0f} seconds:")
     print("\n".join(closing()))
     return 0
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = Parser(prog="unroll demo", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
@@ -73,36 +73,36 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def show(steps: int | None, stop_after: int) -> None:
+def run_demo(steps: int | None, stop_after: int) -> None:
     """Run the demo command by command.
 
     Raises:
         Failed: a command failed, or the stopped run did not continue at its last step.
     """
     limit = [] if steps is None else [f"--trainer.max_steps={steps}"]
-    say("1. Text becomes a dataset of characters.")
+    print_heading("1. Text becomes a dataset of characters.")
     prepare(TEXT, PREPARE)
-    say("2. Two processes train an LSTM; SIGTERM stops them in the middle.")
-    stopped = train_and_stop([*fit(LSTM), *limit, "--resume", "never"], directory_of(LSTM), stop_after)
+    print_heading("2. Two processes train an LSTM; SIGTERM stops them in the middle.")
+    stopped = train_and_stop([*fit_command(LSTM), *limit, "--resume", "never"], directory_of(LSTM), stop_after)
     if stopped:
-        say("3. The same command continues the run at its last step.")
+        print_heading("3. The same command continues the run at its last step.")
         before = last_step(directory_of(LSTM))
-        run([*fit(LSTM), *limit])
+        run_command([*fit_command(LSTM), *limit])
         confirm_continued(directory_of(LSTM), before)
-    say("4. A Transformer is trained on the same text.")
-    run([*fit(TRANSFORMER), *limit, "--resume", "never"])
-    say("5. Both write.")
+    print_heading("4. A Transformer is trained on the same text.")
+    run_command([*fit_command(TRANSFORMER), *limit, "--resume", "never"])
+    print_heading("5. Both write.")
     for name in (LSTM, TRANSFORMER):
-        run(["generate", name, *SAMPLE])
-    say("6. Side by side, with a counted 5-gram as the baseline.")
-    run(["compare", LSTM, TRANSFORMER])
-    say("7. A captioner learns to describe drawings.")
-    describe(limit)
-    say("8. A transcriber learns which telephone keys a recording contains.")
+        run_command(["generate", name, *SAMPLE])
+    print_heading("6. Side by side, with a counted 5-gram as the baseline.")
+    run_command(["compare", LSTM, TRANSFORMER])
+    print_heading("7. A captioner learns to describe drawings.")
+    train_captioner(limit)
+    print_heading("8. A transcriber learns which telephone keys a recording contains.")
     transcribe(limit)
 
 
-def describe(limit: list[str]) -> None:
+def train_captioner(limit: list[str]) -> None:
     """Train a captioner on generated drawings, and draw where it attends for each word.
 
     Raises:
@@ -111,7 +111,7 @@ def describe(limit: list[str]) -> None:
     held_out = learn(DRAWINGS, DRAW, CAPTIONER, limit)
     DRAWN.write_bytes(held_out.value("image", 0))
     picture = directory_of(CAPTIONER) / "attention.png"
-    run(["generate", CAPTIONER, "--image", str(DRAWN), "--attention", str(picture)])
+    run_command(["generate", CAPTIONER, "--image", str(DRAWN), "--attention", str(picture)])
     print(f"A reference caption: {held_out.references(0)[0]}. The attention of each word: {picture}", flush=True)
 
 
@@ -123,7 +123,7 @@ def transcribe(limit: list[str]) -> None:
     """
     held_out = learn(KEYS, DIAL, TRANSCRIBER, limit)
     DIALLED.write_bytes(held_out.value("audio", 0))
-    run(["generate", TRANSCRIBER, "--audio", str(DIALLED)])
+    run_command(["generate", TRANSCRIBER, "--audio", str(DIALLED)])
     print(f"The keys that were pressed: {held_out.references(0)[0]}. The recording: {DIALLED}", flush=True)
 
 
@@ -136,7 +136,7 @@ def prepare(dataset: Path, command: str) -> None:
     if dataset.exists():
         print(f"{dataset} exists already.", flush=True)
     else:
-        run(shlex.split(command))
+        run_command(shlex.split(command))
 
 
 def learn(dataset: Path, command: str, name: str, limit: list[str]) -> Any:
@@ -146,8 +146,8 @@ def learn(dataset: Path, command: str, name: str, limit: list[str]) -> Any:
         Failed: a command failed.
     """
     prepare(dataset, command)
-    run([*fit(name), *limit, "--resume", "never"])
-    run(["test", "--run", name])
+    run_command([*fit_command(name), *limit, "--resume", "never"])
+    run_command(["test", "--run", name])
     return Dataset.open(dataset).splits["test"]
 
 
@@ -157,14 +157,14 @@ def config(name: str) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def fit(name: str) -> list[str]:
+def fit_command(name: str) -> list[str]:
     """The command that trains a run of the demo."""
     return ["fit", "--config", config(name), "--run", name]
 
 
 def closing() -> list[str]:
     """What the runs measured, and the commands for a text of the user's own."""
-    lstm, transformer, counted = bits_per_byte()
+    lstm, transformer, counted = best_bits_per_byte()
     attempts = Run(directory_of(LSTM)).record["attempts"]
     stopped = f"stopped, and continued at step {attempts[-1]['start_step']}" if attempts[1:] else "not stopped"
     described, drawings = correct(CAPTIONER)
@@ -184,7 +184,7 @@ def closing() -> list[str]:
     ]
 
 
-def bits_per_byte() -> tuple[float, float, float]:
+def best_bits_per_byte() -> tuple[float, float, float]:
     """The best validation of the LSTM and of the Transformer, and that of the counted 5-gram."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         compare.main([LSTM, TRANSFORMER, "--json"])
@@ -205,24 +205,24 @@ def correct(name: str) -> tuple[int, int]:
     return sum(row["text"] in row["references"] for row in rows), len(rows)
 
 
-def say(text: str) -> None:
+def print_heading(text: str) -> None:
     """A heading."""
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
 
 
-def start(arguments: Sequence[str]) -> BaseProcess:
+def start_command(arguments: Sequence[str]) -> BaseProcess:
     """Show a command and start it."""
     print(f"$ unroll {shlex.join(arguments)}", flush=True)
-    return subcommands.start(arguments)
+    return subcommands.start_subcommand(arguments)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run_command(arguments: Sequence[str]) -> None:
     """Show a command and run it to its end.
 
     Raises:
         Failed: its exit code is not 0.
     """
-    if code := subcommands.wait(start(arguments)):
+    if code := subcommands.wait(start_command(arguments)):
         raise Failed(code)
 
 
@@ -233,7 +233,7 @@ def train_and_stop(arguments: Sequence[str], directory: Path, stop_after: int) -
         Failed: it failed, or did not leave with the exit code that asks to be started again.
     """
     older = created(directory)
-    process = start(arguments)
+    process = start_command(arguments)
     while process.is_alive():
         if created(directory) != older and last_step(directory) >= stop_after:
             process.terminate()
@@ -270,6 +270,6 @@ def created(directory: Path) -> str | None:
 def last_step(directory: Path) -> int:
     """The last optimizer step in the journal; 0 if there is no journal yet."""
     try:
-        return max((int(row["step"]) for row in journal.read(directory).rows), default=0)
+        return max((int(row["step"]) for row in journal.read_journal(directory).rows), default=0)
     except FileNotFoundError:
         return 0

@@ -10,7 +10,7 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.arguments import Parser, count
+from pipeline.arguments import Parser, positive_integer
 from pipeline.errors import ConfigError
 from pipeline.runs.run import find_run
 
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     """
     options = _parser().parse_args(argv)
     runs = {name: find_run(name) for name in options.runs}
-    from pipeline.evaluation.plots.diagnosis import picture
+    from pipeline.evaluation.plots.diagnosis import diagnosis_picture
     from pipeline.evaluation.plots.figure import save
 
     found: dict[str, Diagnosis] = {}
@@ -36,11 +36,11 @@ def main(argv: list[str]) -> int:
         found[name], maps = _diagnose(run, options)
         about = {"checkpoint": options.checkpoint, "split": options.split, **found[name].as_json()}
         (run / FILES[0]).write_text(json.dumps(about, indent=1) + "\n")
-        save(picture({name: found[name]}, maps), run / FILES[1])
-    print("\n".join(table(found)))
+        save(diagnosis_picture({name: found[name]}, maps), run / FILES[1])
+    print("\n".join(diagnosis_table(found)))
     if options.picture:
         try:
-            save(picture(found, {}), options.picture)
+            save(diagnosis_picture(found, {}), options.picture)
         except (OSError, ValueError) as error:
             raise ConfigError(f"--picture {options.picture} cannot be written ({error}): name a .png") from error
     return 0
@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     add("runs", nargs="+", metavar="RUN", help="runs of language models, forecasters, policies or questions of memory")
     add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
     add("--split", default="validation", help="where sequences are taken from (default: validation)")
-    add("--sequences", type=count, default=32, metavar="N", help="spread over the split (default: 32)")
-    add("--context", type=count, metavar="N", help="positions of a sequence (default: as in training)")
+    add("--sequences", type=positive_integer, default=32, metavar="N", help="spread over the split (default: 32)")
+    add("--context", type=positive_integer, metavar="N", help="positions of a sequence (default: as in training)")
     add("--picture", type=Path, metavar="FILE.png", help="draw all runs in one picture, beside that of each")
     return parser
 
@@ -63,22 +63,22 @@ def _diagnose(run: Path, options: argparse.Namespace) -> Any:
     import torch
 
     from pipeline.commands.fit import quieten
-    from pipeline.evaluation.diagnosis import chosen, diagnose
+    from pipeline.evaluation.diagnosis import diagnose, spread_batch
     from pipeline.runs.load import load_model
-    from pipeline.training.config import parse
+    from pipeline.training.config import parse_config
 
     quieten()
     more = [] if options.context is None else [f"--data.init_args.context={options.context}"]
-    _, data, _ = parse(["--run", str(run), *more]).build()
+    _, data, _ = parse_config(["--run", str(run), *more]).build()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = load_model(run, options.checkpoint).to(device)
     try:
-        return diagnose(task, chosen(data, options.split, options.sequences, device))
+        return diagnose(task, spread_batch(data, options.split, options.sequences, device))
     except ValueError as error:  # what a network says of sequences that are too long for it
         raise ConfigError(f"{run.name}: {error}") from error
 
 
-def table(found: Mapping[str, "Diagnosis"]) -> list[str]:
+def diagnosis_table(found: Mapping[str, "Diagnosis"]) -> list[str]:
     """Lines of Markdown tables: what is one number or a row of lags, then gates, then attention."""
     longest = max(len(one.gradient) for one in found.values())
     lags = [0, *takewhile(lambda lag: lag < longest, (2**power for power in range(30)))]

@@ -7,7 +7,7 @@ import warnings
 from pipeline.runs.run import Run
 from pipeline.tracking import sweep
 from pipeline.training import output_streams
-from pipeline.training.config import parse, run_directory
+from pipeline.training.config import parse_config, run_directory
 from pipeline.training.fit import evaluate, fit
 
 
@@ -15,10 +15,10 @@ def main(argv: list[str]) -> int:
     """Run one of the verbs; `argv` opens with its name. Returns the exit code."""
     verb, arguments = argv[0], argv[1:]
     quieten()
-    chosen = sweep.adopt(arguments) if verb == "fit" else arguments
+    chosen = sweep.arguments_of_sweep(arguments) if verb == "fit" else arguments
     if chosen is None:
         return 0
-    cli = parse(chosen)
+    cli = parse_config(chosen)
     run = Run(run_directory(cli.config))
     with output_streams.may_leave():
         return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb)

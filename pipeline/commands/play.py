@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pipeline.arguments import Parser, count, natural
+from pipeline.arguments import Parser, non_negative_integer, positive_integer
 from pipeline.errors import ConfigError, DataError
 from pipeline.runs.record import read_record
 from pipeline.runs.run import find_run
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     _check(abouts, arguments)
     settings = [Setting(asked, delay) for asked in arguments.asked or [None] for delay in arguments.delay or [None]]
     cells = {name: list(reached(name, abouts[name], settings, arguments)) for name in arguments.runs}
-    print("\n".join(table(settings, cells, abouts[arguments.runs[0]])))
+    print("\n".join(rollouts_table(settings, cells, abouts[arguments.runs[0]])))
     if arguments.picture:
         _draw(settings, cells, arguments.picture)
     return 0
@@ -54,12 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--delay",
         nargs="+",
-        type=count,
+        type=positive_integer,
         metavar="D",
         help="of key to door: steps between them (default: as in the data)",
     )
-    add("--episodes", type=count, default=100, metavar="N", help="of each (default: 100)")
-    add("--seed", type=natural, default=2, help="of the episodes; validation has 0, test 1 (default: 2)")
+    add("--episodes", type=positive_integer, default=100, metavar="N", help="of each (default: 100)")
+    add("--seed", type=non_negative_integer, default=2, help="of the episodes; validation has 0, test 1 (default: 2)")
     add("--greedy", action="store_true", help="always the most probable action (default: actions are drawn)")
     add("--picture", type=Path, metavar="FILE.png", help="draw the returns against those asked for, or the delays")
     add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
@@ -98,7 +98,7 @@ def reached(
 ) -> Iterator[tuple[float, float]]:
     """The mean return of a run for each setting, and the standard error of that mean."""
     from pipeline.dataset.environments import make
-    from pipeline.generation.rollout import play
+    from pipeline.generation.rollout import play_episodes
     from pipeline.runs.load import load_model
 
     policy = load_model(find_run(name), arguments.checkpoint)
@@ -107,12 +107,14 @@ def reached(
         changed = {} if delay is None else {"delay": [delay, delay]}
         made = partial(make, place["name"], {**place["settings"], **changed})
         wanted = policy.asked if asked is None else asked
-        played = play(policy, made, range(arguments.episodes), wanted, arguments.seed, arguments.greedy)
+        played = play_episodes(policy, made, range(arguments.episodes), wanted, arguments.seed, arguments.greedy)
         returns = np.array([one.reward for one in played])
         yield float(returns.mean()), float(returns.std() / np.sqrt(len(returns)))
 
 
-def table(settings: Sequence[Setting], cells: dict[str, list[tuple[float, float]]], about: dict[str, Any]) -> list[str]:
+def rollouts_table(
+    settings: Sequence[Setting], cells: dict[str, list[tuple[float, float]]], about: dict[str, Any]
+) -> list[str]:
     """Lines of a Markdown table: a row for each setting, a column for each run."""
     returns = about["returns"]
     heads = {"return asked for": settings[0].asked, "delay": settings[0].delay}

@@ -22,7 +22,7 @@ def import_once(modules: Iterable[str] = IMPORTED) -> None:
         importlib.import_module(module)
 
 
-def start(arguments: Sequence[str]) -> BaseProcess:
+def start_subcommand(arguments: Sequence[str]) -> BaseProcess:
     """Start `unroll ARGUMENTS`, which writes where this process writes."""
     process = multiprocessing.get_context("fork").Process(target=_run, args=(arguments,))
     process.start()

@@ -65,7 +65,7 @@ def _check_key() -> None:
 
 
 def _send(run: Run, options: argparse.Namespace) -> int:
-    from pipeline.tracking.redact import describe
+    from pipeline.tracking.redact import error_line
 
     refused: Counter[int] = Counter()
     while True:
@@ -74,9 +74,9 @@ def _send(run: Run, options: argparse.Namespace) -> int:
             return _session(run, options, refused)
         except Exception as error:
             if not options.watch and refused.total() == before:  # it was not one of the lines
-                raise ConfigError(f"run {run.name} could not be sent: {describe(error)}") from error
+                raise ConfigError(f"run {run.name} could not be sent: {error_line(error)}") from error
             pause = 60 if options.watch else 0
-            print(f"run {run.name}: {describe(error)}; tried again in {pause} s", flush=True)
+            print(f"run {run.name}: {error_line(error)}; tried again in {pause} s", flush=True)
             time.sleep(pause)
 
 

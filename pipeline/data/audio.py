@@ -23,8 +23,8 @@ from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError
-from pipeline.evaluation.plots.attention import panels
-from pipeline.evaluation.plots.spectrogram import shown
+from pipeline.evaluation.plots.attention import attention_panels
+from pipeline.evaluation.plots.spectrogram import with_spectrogram
 from pipeline.generation.text_stream import written
 
 COLUMNS = 3  # spectrograms in a row of a picture
@@ -197,7 +197,7 @@ class AudioDataModule(BudgetedDataModule):
     def illustrate(self, source: tuple[Tensor, ...]) -> list[dict[str, Any]]:
         """The sounds of a batch's `source`, to be heard and seen."""
         rows = zip(*source[:2], strict=True)
-        return [{"sound": shown(wave[keep].cpu().numpy(), self.rate)} for wave, keep in rows]
+        return [{"sound": with_spectrogram(wave[keep].cpu().numpy(), self.rate)} for wave, keep in rows]
 
     def picture(self, source: tuple[Tensor, ...], tokens: Sequence[int], looks: Float[np.ndarray, "T S"]) -> Any:
         """Where each token of a text looked at a sound, drawn over its spectrogram.
@@ -208,7 +208,7 @@ class AudioDataModule(BudgetedDataModule):
             looks: the share that each token gave to each position of the sound.
         """
         [row] = self.illustrate(source)
-        return panels(row["sound"].picture, written(self.tokenizer, tokens), looks[:, None], COLUMNS)
+        return attention_panels(row["sound"].picture, written(self.tokenizer, tokens), looks[:, None], COLUMNS)
 
     @cached_property
     def _classes(self) -> Ids:

@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.data.batch import IGNORE, PairBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Ids, Slice
 from pipeline.data.pairs import BudgetedDataModule, decoder_side, predictions
-from pipeline.dataset.codecs.image import ImageError, View, load, pixels, square
+from pipeline.dataset.codecs.image import ImageError, View, decode_image, pixels, square
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
@@ -97,7 +97,7 @@ class CaptionedImages:
         """
         smallest = 1.0 if self.views is None else self.views.smallest
         try:
-            whole = load(self.split.value("image", row), round(self.image_size / smallest))
+            whole = decode_image(self.split.value("image", row), round(self.image_size / smallest))
         except ImageError as error:
             name = self.split.value("name", row)
             raise SampleError(

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, UInt
 
-from pipeline.dataset.shard import PREPARE, Shard, ShardFile, column, record_batches
+from pipeline.dataset.shard import PREPARE, Shard, ShardFile, arrow_column, record_batches
 from pipeline.errors import DataError
 
 BATCH_ROWS = 4096  # of a record batch, unless its bytes are many
@@ -97,7 +97,7 @@ class RecordSplit:
     @cached_property
     def target_lengths(self) -> Int64[np.ndarray, " N"]:
         """Tokens of each sample's target, without an end mark."""
-        parts = [column(batch, "targets", self.path).flatten() for batch in self._batches[1]]
+        parts = [arrow_column(batch, "targets", self.path).flatten() for batch in self._batches[1]]
         return _concatenated([np.diff(part.offsets.to_numpy()) for part in parts])
 
     def lengths(self, name: str) -> Int64[np.ndarray, " R"]:
@@ -106,7 +106,7 @@ class RecordSplit:
 
     def numbers(self, name: str) -> Int64[np.ndarray, " R"]:
         """Each row's number in the column `name`."""
-        return _concatenated([column(batch, name, self.path).to_numpy() for batch in self._batches[1]])
+        return _concatenated([arrow_column(batch, name, self.path).to_numpy() for batch in self._batches[1]])
 
     def row_of(self, sample: int) -> int:
         """The row of a sample."""
@@ -135,10 +135,10 @@ class RecordSplit:
         if not 0 <= row < self.rows:
             raise IndexError(f"row {row} is not one of the {self.rows} of {self.name!r}")
         at = bisect_right(edges, row) - 1
-        return column(batches[at], name, self.path)[row - edges[at]]
+        return arrow_column(batches[at], name, self.path)[row - edges[at]]
 
     def _counts(self, name: str) -> Int64[np.ndarray, " R"]:
-        columns = [column(batch, name, self.path) for batch in self._batches[1]]
+        columns = [arrow_column(batch, name, self.path) for batch in self._batches[1]]
         return _concatenated([np.diff(part.offsets.to_numpy()) for part in columns])
 
     @cached_property

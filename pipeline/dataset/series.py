@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from pipeline.dataset.shard import Shard, edges, flat, joined, whole, write_rows
+from pipeline.dataset.shard import Shard, all_batches, edges, flat, joined, write_rows
 
 PARTS = ("train", "validation", "test")
 SCHEMA = pa.schema(
@@ -147,7 +147,7 @@ class SeriesSplit:
 
     @cached_property
     def _batches(self) -> list[Any]:
-        return whole(self.path, self.shards, self.series)
+        return all_batches(self.path, self.shards, self.series)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SeriesSplit, (self.path, self.name, self.series, self.steps, self.covariates, self.shards)

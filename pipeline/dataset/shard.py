@@ -93,7 +93,7 @@ def record_batches(folder: Path, shards: Sequence[Shard]) -> Iterator[Any]:
             raise DataError(f"{folder / shard.file} is damaged ({error}); {PREPARE}") from error
 
 
-def column(batch: Any, name: str, shard_folder: Path) -> Any:
+def arrow_column(batch: Any, name: str, shard_folder: Path) -> Any:
     """A column of a record batch.
 
     Raises:
@@ -104,7 +104,7 @@ def column(batch: Any, name: str, shard_folder: Path) -> Any:
     return batch.column(name)
 
 
-def whole(folder: Path, shards: Sequence[Shard], rows: int) -> list[Any]:
+def all_batches(folder: Path, shards: Sequence[Shard], rows: int) -> list[Any]:
     """All record batches of the shards, which hold so many rows.
 
     Raises:
@@ -118,16 +118,16 @@ def whole(folder: Path, shards: Sequence[Shard], rows: int) -> list[Any]:
 
 def joined(batches: Sequence[Any], name: str, folder: Path) -> Any:
     """The values of a column in all rows."""
-    return np.concatenate([column(batch, name, folder).to_numpy(zero_copy_only=False) for batch in batches])
+    return np.concatenate([arrow_column(batch, name, folder).to_numpy(zero_copy_only=False) for batch in batches])
 
 
 def flat(batches: Sequence[Any], name: str, folder: Path) -> Any:
     """The elements of all rows' lists; where the file is one piece, without a copy."""
-    parts = [column(batch, name, folder).flatten().to_numpy(zero_copy_only=False) for batch in batches]
+    parts = [arrow_column(batch, name, folder).flatten().to_numpy(zero_copy_only=False) for batch in batches]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def edges(batches: Sequence[Any], name: str, folder: Path) -> Int64[np.ndarray, " _"]:
     """Where each row's list begins among the elements of all, and after the last one their number."""
-    parts = [np.diff(column(batch, name, folder).offsets.to_numpy()) for batch in batches]
+    parts = [np.diff(arrow_column(batch, name, folder).offsets.to_numpy()) for batch in batches]
     return np.concatenate([[0], np.cumsum(np.concatenate(parts))]).astype(np.int64)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64, UInt
 
-from pipeline.dataset.shard import PREPARE, Shard, ShardFile, column, record_batches
+from pipeline.dataset.shard import PREPARE, Shard, ShardFile, arrow_column, record_batches
 from pipeline.errors import DataError
 
 BATCH_TOKENS = 1 << 22  # a record batch: large, so that few windows cross an edge; far below the 2**31 of its offsets
@@ -121,7 +121,7 @@ class TokenSplit:
         values: list[np.ndarray] = []
         columns: list[tuple[Any, Any]] = []
         for batch in record_batches(self.path, self.shards):
-            tokens, flags = column(batch, "tokens", self.path), column(batch, "ends", self.path)
+            tokens, flags = arrow_column(batch, "tokens", self.path), arrow_column(batch, "ends", self.path)
             values.append(tokens.values.to_numpy(zero_copy_only=True))
             columns.append((tokens.offsets.to_numpy()[1:], None if flags.true_count == len(flags) else flags))
             edges.append(edges[-1] + len(values[-1]))

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int64, Shaped
 
-from pipeline.dataset.shard import Shard, edges, flat, whole, write_rows
+from pipeline.dataset.shard import Shard, all_batches, edges, flat, write_rows
 
 Actions = Shaped[np.ndarray, "L *A"]  # Int64[np.ndarray, " L"] of choices, or Float32[np.ndarray, "L A"]
 
@@ -115,7 +115,7 @@ class TrajectorySplit:
 
     @cached_property
     def _batches(self) -> list[Any]:
-        return whole(self.path, self.shards, self.episodes)
+        return all_batches(self.path, self.shards, self.episodes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         counts = self.episodes, self.steps, self.observation, self.action

@@ -18,7 +18,7 @@ ERRAND = timedelta(seconds=30)  # for the others to hear why the first leaves
 _open: list[Any] = []  # torch's own rendezvous finds the server of this process only while somebody holds it
 
 
-def share(say: Callable[[], dict[str, Any]], world_size: int, about: str = "start") -> dict[str, Any]:
+def broadcast_result(say: Callable[[], dict[str, Any]], world_size: int, about: str = "start") -> dict[str, Any]:
     """What `say` returns on the first process, on every process.
 
     Args:

@@ -9,7 +9,7 @@ from pipeline.errors import ConfigError
 FIRST_PORT, PORTS = 10240, 20000  # below the ports that systems hand out by themselves
 
 
-def adopt(environment: MutableMapping[str, str] = os.environ) -> None:
+def set_rank_variables(environment: MutableMapping[str, str] = os.environ) -> None:
     """Where srun started several tasks, set RANK, LOCAL_RANK, NODE_RANK, both world sizes and where they meet.
 
     A batch script's own shell has no SLURM_STEP_NUM_TASKS: what it starts without srun is one process. A task

@@ -65,7 +65,7 @@ def strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def check(task: Any) -> None:
+def require_diagnosable(task: Any) -> None:
     """Raise ConfigError of a task that cannot be diagnosed."""
     if not hasattr(task, "costs") or getattr(task, "network", None) is None:
         raise ConfigError(
@@ -74,7 +74,7 @@ def check(task: Any) -> None:
         )
 
 
-def chosen(data: Any, split: str, count: int, device: Any) -> Any:
+def spread_batch(data: Any, split: str, count: int, device: Any) -> Any:
     """A batch of so many samples, spread over a split.
 
     Args:
@@ -99,7 +99,7 @@ def diagnose(task: Any, batch: Any) -> tuple[Diagnosis, Maps]:
     Raises:
         ConfigError: the task does not tell what its positions cost.
     """
-    check(task)
+    require_diagnosable(task)
     gates: dict[str, dict[str, float]] = {}
     attention: dict[str, dict[str, list[float]]] = {}
     maps: Maps = {}

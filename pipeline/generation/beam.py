@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from pipeline.generation.prompts import Device, Forward, Prompts, read, step
+from pipeline.generation.prompts import Device, Forward, Prompts, read_prompt, step
 from pipeline.generation.sampling import Hypothesis, Limits, allowed
 from pipeline.state import State, select
 
@@ -88,7 +88,7 @@ class Beam:
         if self.coverage_penalty:
             forward = Covering(forward)
             start = forward.begin(start)
-        logits, state = read(forward, given.shared, start)
+        logits, state = read_prompt(forward, given.shared, start)
         rows = torch.arange(len(prompts), device=device).repeat_interleave(self.width)
         logits, state = logits[rows], select(state, rows)
         search = BeamSearch.begin(len(prompts), self, limits, device)

@@ -60,7 +60,9 @@ def repeat(state: State, rows: int, times: int) -> State:
     return map_state(lambda leaf: leaf.repeat_interleave(times, 0, output_size=rows * times), state)
 
 
-def read(forward: Forward, tokens: Int64[Tensor, "B T"], state: State = None) -> tuple[Float[Tensor, "B V"], State]:
+def read_prompt(
+    forward: Forward, tokens: Int64[Tensor, "B T"], state: State = None
+) -> tuple[Float[Tensor, "B V"], State]:
     """Read from a state on, by default from the beginning; the logits are those after the last token."""
     for piece in torch.split(tokens, CHUNK, dim=1):
         logits, state = forward(piece, state)

@@ -63,7 +63,7 @@ class Game:
 
 
 @torch.no_grad()
-def play(
+def play_episodes(
     policy: Any,
     make: Callable[[], Any],
     numbers: Sequence[int],

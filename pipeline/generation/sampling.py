@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from pipeline.generation.prompts import Device, Forward, Prompts, read, repeat, step
+from pipeline.generation.prompts import Device, Forward, Prompts, read_prompt, repeat, step
 from pipeline.state import State
 
 
@@ -218,7 +218,7 @@ def stream(
     fresh = torch.zeros(len(prompts), dtype=torch.long, device=device)  # new tokens of each row
     texts = fresh.new_zeros(len(prompts), limits.tokens)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    logits, state = read(forward, given.shared, start)
+    logits, state = read_prompt(forward, given.shared, start)
     for position in range(given.shared.shape[1], given.longest + limits.tokens):
         writing = given.ended(position) & ~ended
         uniform = [

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.dataset.manifest import Dataset
     from pipeline.dataset.tokens import TokenSplit
 
-__all__ = ["KneserNey", "baseline"]
+__all__ = ["KneserNey", "measure_baseline"]
 
 ABSENT = -1  # the number of an n-gram that is not in its table
 
@@ -72,9 +72,9 @@ class KneserNey:
             raise ValueError("tokens is empty: there is nothing to count")
         stream, depth = open_sentences(tokens, eos, vocab_size)
         tables: list[Table] = []
-        counted = count(np.zeros(len(stream), np.int64), stream, depth, vocab_size, 1)
+        counted = count_ngrams(np.zeros(len(stream), np.int64), stream, depth, vocab_size, 1)
         for n in range(1, order + 1):
-            above = count(counted.ids, stream, depth, vocab_size, n + 1) if n < order else None
+            above = count_ngrams(counted.ids, stream, depth, vocab_size, n + 1) if n < order else None
             contexts = len(tables[-1].keys) if tables else 1
             tables.append(smooth(counted.keys, adjusted(counted, above, vocab_size), contexts, vocab_size))
             counted = above or counted
@@ -173,7 +173,7 @@ def previous(ids: Int64[np.ndarray, " S"], depth: Int64[np.ndarray, " S"], n: in
     return np.where(depth >= n - 1, np.roll(ids, 1) if n > 1 else ids, ABSENT)
 
 
-def count(
+def count_ngrams(
     ids: Int64[np.ndarray, " S"],
     stream: Int64[np.ndarray, " S"],
     depth: Int64[np.ndarray, " S"],
@@ -236,7 +236,7 @@ def find(
     return np.where((contexts != ABSENT) & (keys[places] == packed), places, ABSENT)
 
 
-def baseline(dataset: "Dataset", order: int = 5) -> dict[str, Any]:
+def measure_baseline(dataset: "Dataset", order: int = 5) -> dict[str, Any]:
     """Count the training split and measure the others: the honest figure that a trained network has to beat.
 
     Returns:
@@ -255,11 +255,11 @@ def baseline(dataset: "Dataset", order: int = 5) -> dict[str, Any]:
     }
     for name in ("validation", "test"):
         if name in dataset.splits and dataset.splits[name].tokens > 0:
-            figures[name] = measure(model, dataset.splits[name])
+            figures[name] = measure_split(model, dataset.splits[name])
     return figures
 
 
-def measure(model: KneserNey, split: "TokenSplit") -> dict[str, float]:
+def measure_split(model: KneserNey, split: "TokenSplit") -> dict[str, float]:
     """The summed loss of a split and what follows from it."""
     nats = -float(model.log_probabilities(split.read(0, split.tokens)).sum())
     return {

@@ -25,7 +25,7 @@ from pipeline.distributed.checkpoint.averaged import AVERAGED
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.files import sync
 from pipeline.runs.load import build_model, choose_checkpoint, load_model, model_config
-from pipeline.runs.moved import renamed
+from pipeline.runs.moved import update_config
 from pipeline.runs.record import SERIES
 from pipeline.runs.run import Run
 
@@ -50,7 +50,7 @@ def is_exported(directory: Path) -> bool:
     return (directory / WEIGHTS).is_file() and (directory / CONFIG).is_file()
 
 
-def write(directory: Path, run: Path, which: str, example: Callable[[Any], str]) -> Path:
+def write_export(directory: Path, run: Path, which: str, example: Callable[[Any], str]) -> Path:
     """Export the weights of a run's checkpoint; returns the checkpoint.
 
     Args:
@@ -91,7 +91,7 @@ def write(directory: Path, run: Path, which: str, example: Callable[[Any], str])
     return chosen
 
 
-def load(directory: Path) -> Any:
+def load_export(directory: Path) -> Any:
     """The exported task in evaluation mode, on the CPU.
 
     Raises:
@@ -116,7 +116,7 @@ def build(directory: Path) -> Any:
     """
     file = directory / CONFIG
     try:
-        config = renamed(yaml.safe_load(file.read_text())["model"])
+        config = update_config(yaml.safe_load(file.read_text())["model"])
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file} is not the config of an exported model: {error}") from error
     _refuse_foreign(config, file)
@@ -169,7 +169,7 @@ def _is_known(name: str) -> bool:
 
 def _card(name: str, run: Run, chosen: Path, model: Any, example: str) -> str:
     """What the README of an exported model says."""
-    manifest, data, kind = checkpoint.verify(chosen), run.record["dataset"], type(model)
+    manifest, data, kind = checkpoint.verify_checkpoint(chosen), run.record["dataset"], type(model)
     parts = {name: type(part) for name, part in model.named_children()}
     tokens = model.reads == "label" or model.writes in ("text", "transcript")  # that it predicts
     use = "Losses are in nats a token.\n\n" if tokens else ""

@@ -158,7 +158,7 @@ class Journal:
         return [row for row in self.rows if row["kind"] == "metrics"]
 
 
-def read(run: Path) -> Journal:
+def read_journal(run: Path) -> Journal:
     """Read the journal of the run directory `run`; lines that are no records are counted and skipped.
 
     Raises:
@@ -167,7 +167,7 @@ def read(run: Path) -> Journal:
     rows, attempts, torn = [], {}, 0
     with open(run / FILE, "rb") as lines:
         for line in lines:
-            record = parse(line)
+            record = parse_line(line)
             if record is None:
                 torn += line.strip() != b""
             elif record["kind"] == "attempt":
@@ -188,7 +188,7 @@ def horizon(number: int, attempts: Mapping[int, int]) -> int | float:
     return min((step for later, step in attempts.items() if later > number), default=math.inf)
 
 
-def parse(line: bytes) -> dict[str, Any] | None:
+def parse_line(line: bytes) -> dict[str, Any] | None:
     """The record of a line, infinities and NaN as floats again; None if it is no whole record."""
     try:
         record = json.loads(line)

@@ -23,13 +23,13 @@ def choose_checkpoint(run: Path, which: str) -> Path:
     from pipeline.distributed.checkpoint import directory as checkpoint
 
     if which not in ("best", "last"):
-        checkpoint.verify(Path(which))
+        checkpoint.verify_checkpoint(Path(which))
         return Path(which)
     best = []
     if which == "best":
         best = checkpoint.by_metric(run / "checkpoints", record.read_config(run)["checkpoints"]["metric"])
     if best:
-        checkpoint.verify(best[0][1])
+        checkpoint.verify_checkpoint(best[0][1])
         return best[0][1]
     found = checkpoint.latest(run / "checkpoints", lambda line: print(line, file=sys.stderr))
     if found is None:

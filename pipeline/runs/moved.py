@@ -100,13 +100,13 @@ def new_path(name: str) -> str | None:
     return None if (path := RENAMED.get(path, path)) == name else path
 
 
-def renamed(config: Any) -> Any:
+def update_config(config: Any) -> Any:
     """Return a config with the class paths of today, and with the networks of classes that were split."""
     if isinstance(config, list):
-        return [renamed(value) for value in config]
+        return [update_config(value) for value in config]
     if not isinstance(config, dict):
         return (new_path(config) or config) if isinstance(config, str) else config
-    found = {key: renamed(value) for key, value in config.items()}
+    found = {key: update_config(value) for key, value in config.items()}
     if (name := config.get("class_path")) not in SPLIT:
         return found
     given = found.get("init_args") or {}

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.errors import CheckpointError
 from pipeline.files import write_durably
-from pipeline.runs.moved import renamed
+from pipeline.runs.moved import update_config
 
 RECORD, CONFIG = "run.json", "config.yaml"
 FORMAT = 1  # of run.json
@@ -51,7 +51,7 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     import yaml
 
-    return dict(renamed(_read(run, CONFIG, yaml.safe_load)))
+    return dict(update_config(_read(run, CONFIG, yaml.safe_load)))
 
 
 def write_text(run: Path, name: str, text: str) -> None:
@@ -93,7 +93,7 @@ def _copy(run: Path, name: str, parse: Callable[[str], Any]) -> dict[str, Any] |
 
     for directory in checkpoint.newest_first(run / "checkpoints"):
         try:
-            checkpoint.verify(directory)
+            checkpoint.verify_checkpoint(directory)
             found = _parsed(directory / name, parse)
         except (CheckpointError, OSError, ValueError):
             continue

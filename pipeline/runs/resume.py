@@ -112,7 +112,7 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
         if checkpoint.step_of(damaged) <= step:
             break
         checkpoint.put_aside(damaged)
-    if is_over(run, config):
+    if is_finished(run, config):
         print(
             f"run {run.name}: finished at step {step}; raise trainer.max_steps or give --resume never",
             flush=True,
@@ -122,7 +122,7 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
     return Start(path, step, False)
 
 
-def is_over(run: Run, config: dict[str, Any]) -> bool:
+def is_finished(run: Run, config: dict[str, Any]) -> bool:
     """Whether a run finished within the limits that this config has."""
     if not run.record.get("attempts") or run.attempt["reason"] != "finished":
         return False

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from pipeline.callbacks.previews.images import Paintings
-from pipeline.dataset.codecs.pixel_levels import album, picture
+from pipeline.dataset.codecs.pixel_levels import album, image_of_levels
 from pipeline.generation.sampling import Limits, Stepwise, stream
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.level_model import LevelModel
@@ -117,7 +117,7 @@ class PixelModel(LevelModel):
         asked = [label for label in labels for _ in range(samples)]
         seeds = [seed + sample for _ in labels for sample in range(samples)]
         images = self.draw([[] for _ in asked], asked, choice, seeds)
-        return album([picture(image, self.levels) for image in images], samples if len(labels) > 1 else COLUMNS)
+        return album([image_of_levels(image, self.levels) for image in images], samples if len(labels) > 1 else COLUMNS)
 
     def completions(
         self, images: UInt8[np.ndarray, "B H W C"], samples: int, choice: Stepwise, seed: int
@@ -133,9 +133,9 @@ class PixelModel(LevelModel):
         drawn = self.draw([levels for levels, _ in asked], [label for _, label in asked], choice, seeds)
         shown = []
         for image, completed in zip(images, np.split(drawn, len(images)), strict=True):
-            upper = picture(image, self.levels).convert("RGB")
+            upper = image_of_levels(image, self.levels).convert("RGB")
             upper.paste(HIDDEN, (0, half, self.columns, self.rows))
-            shown += [upper, *(picture(each, self.levels) for each in (*completed, image))]
+            shown += [upper, *(image_of_levels(each, self.levels) for each in (*completed, image))]
         return album(shown, samples + 2)
 
     @torch.no_grad()

@@ -176,12 +176,12 @@ class Policy(Task):
     def _play(self, place: Mapping[str, Any], seed: int) -> float:
         """The mean return of the episodes, which the processes share."""
         from pipeline.dataset.environments import make
-        from pipeline.generation.rollout import play
+        from pipeline.generation.rollout import play_episodes
 
         numbers = range(self.playing.episodes)
         if not traits(self.trainer).divides_model:  # else no process can compute without the others
             numbers = numbers[self.trainer.global_rank :: self.trainer.world_size]
-        played = play(self, partial(make, place["name"], place["settings"]), numbers, self.asked, seed)
+        played = play_episodes(self, partial(make, place["name"], place["settings"]), numbers, self.asked, seed)
         self.returns.update([one.reward for one in played])
         found = float(self.returns.compute())
         self.returns.reset()

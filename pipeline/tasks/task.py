@@ -14,7 +14,7 @@ from pipeline import state as states
 from pipeline.distributed.checkpoint.averaged import prefer_average
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.optim import OptimizerCallable, Schedule, gradient_norm, parameter_groups, total_steps, whole
+from pipeline.optim import OptimizerCallable, Schedule, full_tensor, gradient_norm, parameter_groups, total_steps
 from pipeline.state import State
 
 SomeTask = TypeVar("SomeTask", bound="Task")
@@ -59,7 +59,7 @@ class Task(LightningModule):
         from pipeline.runs.run import find_run
 
         where = Path(path)
-        task = export.load(where) if export.is_exported(where) else load_model(find_run(str(path)))
+        task = export.load_export(where) if export.is_exported(where) else load_model(find_run(str(path)))
         if not isinstance(task, cls):
             raise CheckpointError(f"{path} is of {type(task).__name__}, not of {cls.__name__}")
         return task
@@ -151,7 +151,7 @@ class Task(LightningModule):
         """The Euclidean norm of this step's gradient, over all parameters; computed by the first who asks."""
         if self.total is None:
             self.total = gradient_norm(self)
-        return whole(self.total)
+        return full_tensor(self.total)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the schedule, and the carried state of all processes in the order of the global batch's rows."""

@@ -15,7 +15,7 @@ from pipeline.evaluation.plots.spectrogram import Shown
 from pipeline.runs.journal import JournalWriter
 
 
-def tell(trainer: Any, fault: Mapping[str, Any]) -> None:
+def journal_fault(trainer: Any, fault: Mapping[str, Any]) -> None:
     """Write to a trainer's journal what went wrong in this step, and what was done about it."""
     for logger in trainer.loggers:
         if isinstance(logger, JournalLogger):

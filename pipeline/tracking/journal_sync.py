@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.runs.journal import horizon, parse
+from pipeline.runs.journal import horizon, parse_line
 
 Record = dict[str, Any]
 TRIES = 2  # of a line that the client refuses, before it is passed over: it must not hold up the others
@@ -69,7 +69,7 @@ class Mirror:
         self.place += len(whole)
         for line in whole.split(b"\n")[:-1]:
             self.count += 1
-            record = parse(line)
+            record = parse_line(line)
             if record is None:
                 continue
             if record["kind"] == "attempt":

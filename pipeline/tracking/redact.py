@@ -13,6 +13,6 @@ def without_keys(text: str) -> str:
     return KEY.sub("***", text.replace(key, "***") if key else text)
 
 
-def describe(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """Type and message of an error, on one line and without keys."""
     return without_keys(" ".join(f"{type(error).__name__}: {error}".split()))

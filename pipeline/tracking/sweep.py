@@ -20,7 +20,7 @@ from pipeline.distributed import launch, rendezvous
 from pipeline.errors import ConfigError
 from pipeline.runs import record
 from pipeline.runs.run import SWEEP, Run, directory_of
-from pipeline.tracking.redact import describe
+from pipeline.tracking.redact import error_line
 from pipeline.tracking.settings import api_key, server
 
 PATIENCE = 120.0  # seconds that the sweep may take to choose
@@ -32,7 +32,7 @@ ASK = """mutation Heartbeat($id: ID!, $metrics: JSONString, $runState: JSONStrin
 }"""
 
 
-def adopt(arguments: list[str]) -> list[str] | None:
+def arguments_of_sweep(arguments: list[str]) -> list[str] | None:
     """Arguments of `unroll fit` with the values that the sweep chose; as they are where they name no sweep.
 
     Returns:
@@ -56,7 +56,7 @@ def adopt(arguments: list[str]) -> list[str] | None:
             return _kept(run, path)
 
     elsewhere = launch.started_elsewhere()
-    said = rendezvous.share(first, int(os.environ["WORLD_SIZE"]), "sweep") if elsewhere else first()
+    said = rendezvous.broadcast_result(first, int(os.environ["WORLD_SIZE"]), "sweep") if elsewhere else first()
     if not said:
         return None
     values = dict(_flat(said["parameters"]))
@@ -139,7 +139,7 @@ def _tell(query: str, variables: dict[str, Any]) -> dict[str, Any]:
         except (OSError, ValueError) as error:
             refused = isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500
             if attempt == 3 or refused:
-                raise ConfigError(f"--sweep: {address} does not answer: {describe(error)}") from error
+                raise ConfigError(f"--sweep: {address} does not answer: {error_line(error)}") from error
             time.sleep(2**attempt)
     raise AssertionError
 

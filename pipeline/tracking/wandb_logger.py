@@ -21,7 +21,7 @@ from pipeline.distributed.launch import started_elsewhere
 from pipeline.runs.run import Run
 from pipeline.tracking import artifacts
 from pipeline.tracking.journal_sync import Mirror
-from pipeline.tracking.redact import describe
+from pipeline.tracking.redact import error_line
 from pipeline.tracking.settings import DISABLED, ONLINE, tracking_of, wanted_mode
 from pipeline.tracking.wandb_payloads import Messages
 from pipeline.tracking.wandb_session import FINISH, session
@@ -121,7 +121,7 @@ class PatientWandbLogger(Logger):
         if not self._warned:
             warnings.warn(
                 "Weights & Biases is behind, training and the journal go on, and "
-                f"`unroll sync {self.run.name}` sends what is missing: {describe(error)}",
+                f"`unroll sync {self.run.name}` sends what is missing: {error_line(error)}",
                 stacklevel=2,
             )
         self._warned = True

@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.runs.journal import CLOCK, FILE, parse
+from pipeline.runs.journal import CLOCK, FILE, parse_line
 from pipeline.runs.run import Run
 from pipeline.tracking import artifacts
-from pipeline.tracking.redact import describe
+from pipeline.tracking.redact import error_line
 
 SAMPLES_SHOWN = 64  # rows of the table of samples: each logging sends the whole table
 
@@ -48,7 +48,7 @@ class Messages:
             if (code := artifacts.code(self.run)) is not None:
                 self.client.log_artifact(code)
         except Exception as error:
-            warnings.warn(f"Weights & Biases takes no artifact: {describe(error)}", stacklevel=2)
+            warnings.warn(f"Weights & Biases takes no artifact: {error_line(error)}", stacklevel=2)
 
     def _metrics(self, record: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in record.items() if name not in (*CLOCK, "like")}
@@ -98,7 +98,7 @@ class Messages:
         """Send the files of the last and the best checkpoint and of the exported models, whatever was sent before."""
         newest: dict[str, dict[str, Any]] = {}
         for line in (self.run.path / FILE).read_bytes().splitlines():
-            record = parse(line)
+            record = parse_line(line)
             if record is not None and record["kind"] == "checkpoint":
                 newest |= dict.fromkeys(record["aliases"], record)
             if record is not None and record["kind"] == "model":

@@ -114,7 +114,7 @@ class CommandLine(LightningCLI):
         return self.parser.instantiate(parts, instantiate_groups=False).model
 
 
-def parse(arguments: list[str]) -> CommandLine:
+def parse_config(arguments: list[str]) -> CommandLine:
     """The command line, checked against the signatures of the classes that it names.
 
     Raises:

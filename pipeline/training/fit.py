@@ -21,7 +21,7 @@ from pipeline.errors import TRY_AGAIN, UserError, classify
 from pipeline.runs.load import choose_checkpoint
 from pipeline.runs.resume import Start, begin
 from pipeline.runs.run import Run, find_run
-from pipeline.tracking.redact import describe
+from pipeline.tracking.redact import error_line
 from pipeline.tracking.wandb_logger import PatientWandbLogger
 from pipeline.training.config import CommandLine
 from pipeline.training.trainer import check_precision, make_trainer
@@ -47,7 +47,7 @@ def fit(cli: CommandLine, run: Run) -> int:
         except signals.Stopped:
             code = TRY_AGAIN
         except BaseException as error:
-            run.end_attempt(f"failed: {describe(error)}", error.exit_code if isinstance(error, UserError) else 1)
+            run.end_attempt(f"failed: {error_line(error)}", error.exit_code if isinstance(error, UserError) else 1)
             raise
         reason = {0: "finished", TRY_AGAIN: "stopped"}.get(code, f"failed: exit code {code}")
         run.end_attempt(reason, code)
@@ -85,7 +85,7 @@ def _begin(cli: CommandLine, run: Run, held: ExitStack) -> tuple[Run, Start]:
         begun.append(start := begin(run, cli))
         return {"start": (str(start.checkpoint or ""), start.step, start.finished), "record": run.record}
 
-    said = rendezvous.share(first, launch.world_size(vars(cli.config.trainer)))
+    said = rendezvous.broadcast_result(first, launch.world_size(vars(cli.config.trainer)))
     if begun:
         return run, begun[0]
     checkpoint, step, finished = said["start"]

@@ -29,7 +29,7 @@ from pipeline.dataset.codecs.audio import END
 from pipeline.generation.sampling import Greedy, Limits, stream
 from pipeline.models.assemblies.transcribers import LSTMTranscriber
 from pipeline.models.conv import ConvNet
-from pipeline.models.kneser_ney import KneserNey, measure
+from pipeline.models.kneser_ney import KneserNey, measure_split
 from pipeline.models.layers.log_mel import LogMel
 from pipeline.tasks.wave_model import WaveModel
 
@@ -110,7 +110,7 @@ def counted(dataset: Path) -> float:
     data = WaveDataModule(labels=True, dataset=dataset)
     train = data.split("train")
     model = KneserNey.fit(train.read(0, train.tokens), END, data.facts.vocab_size, order=2)
-    return measure(model, data.split("test"))["bits_per_byte"]
+    return measure_split(model, data.split("test"))["bits_per_byte"]
 
 
 def timed(work: Callable[[], object]) -> float:

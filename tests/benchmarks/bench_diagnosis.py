@@ -17,7 +17,7 @@ import yaml
 from pipeline.callbacks.diagnosis import SEQUENCES
 from pipeline.data.batch import TokenBatch
 from pipeline.evaluation.diagnosis import diagnose
-from pipeline.evaluation.plots.diagnosis import picture
+from pipeline.evaluation.plots.diagnosis import diagnosis_picture
 from pipeline.training.config import CONFIGS
 
 VOCABULARY = 2048
@@ -49,7 +49,7 @@ def measure(name: str, steps: int, rounds: int) -> tuple[float, float]:
             optimizer.step()
         middle = time.process_time()
         found, maps = diagnose(task, batch_of(SEQUENCES, context))
-        picture({"": found}, maps)
+        diagnosis_picture({"": found}, maps)
         trained.append((middle - began) / steps)
         diagnosed.append(time.process_time() - middle)
     return median(trained), median(diagnosed)

@@ -108,14 +108,14 @@ def stall(run: Path, options: argparse.Namespace, dataset: Path, background: str
     every = max(2, options.steps // 4)
     saves = [f"--checkpoints.every_steps={every}", f"--checkpoints.background={background}"]
     fit(run, options, dataset, *saves, "--trainer.devices=1", f"--trainer.max_steps={options.steps + 1}")
-    return sum(journal.read(run).series("train/checkpoint_stall").values) / (options.steps // every)
+    return sum(journal.read_journal(run).series("train/checkpoint_stall").values) / (options.steps // every)
 
 
 def start(run: Path, options: argparse.Namespace, dataset: Path, steps: int) -> float:
     """Seconds from the command to the end of the first step of an attempt."""
     began = time.time()
     fit(run, options, dataset, "--trainer.devices=1", f"--trainer.max_steps={steps}")
-    rows = [row for row in journal.read(run).rows if "train/loss" in row]
+    rows = [row for row in journal.read_journal(run).rows if "train/loss" in row]
     return datetime.fromisoformat(rows[steps - 2]["time"]).timestamp() - began
 
 
@@ -146,7 +146,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         for number, seconds in enumerate(starts.values()):
             seconds.append(start(folder / f"start-{turn}", options, dataset, 2 * (number + 1)))
     last = checkpoint.newest_first(folder / "start-0" / "checkpoints")[0]
-    size = sum(file["bytes"] for file in checkpoint.verify(last)["files"].values())
+    size = sum(file["bytes"] for file in checkpoint.verify_checkpoint(last)["files"].values())
     parameters = json.loads((folder / "start-0" / "run.json").read_text())["parameters"]
     print(f"{options.config}, {parameters / 1e6:.1f} M parameters")
     print(f"a checkpoint: {size / 1e6:.1f} MB")

@@ -75,11 +75,11 @@ class Bench:
 
     def trained(self) -> float:
         """Seconds of training that count."""
-        return float(journal.read(self.run).series("train/loss").seconds[-1])
+        return float(journal.read_journal(self.run).series("train/loss").seconds[-1])
 
     def _rows(self, number: int) -> bool:
         file = self.run / journal.FILE
-        return file.exists() and any(row["attempt"] == number for row in journal.read(self.run).rows)
+        return file.exists() and any(row["attempt"] == number for row in journal.read_journal(self.run).rows)
 
     def _attempt(self, number: int) -> dict[str, Any]:
         attempts: list[dict[str, Any]] = json.loads((self.run / "run.json").read_text())["attempts"]

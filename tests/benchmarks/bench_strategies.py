@@ -42,7 +42,7 @@ def rate(run: Path, overlays: list[str], options: argparse.Namespace, dataset: P
     given = [*(f"--config={path}" for path in configs), *(f"--{key}={value}" for key, value in keys.items())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-m", "pipeline", "fit", *given], check=True, env=environment, capture_output=True)
-    rows = [row for row in journal.read(run).rows if "train/loss" in row]
+    rows = [row for row in journal.read_journal(run).rows if "train/loss" in row]
     first, last = rows[0], rows[-1]
     return float(last["tokens"] - first["tokens"]) / float(last["seconds"] - first["seconds"])
 

@@ -20,7 +20,7 @@ import data_prep.trajectories.command
 from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.trajectories import TrajectoriesDataModule
 from pipeline.dataset.environments import make
-from pipeline.generation.rollout import play
+from pipeline.generation.rollout import play_episodes
 from pipeline.models.lstm import LSTM
 from pipeline.tasks.policy import Policy
 
@@ -67,7 +67,7 @@ def rolled(data: TrajectoriesDataModule, episodes: int) -> float:
     torch.manual_seed(0)
     policy = Policy(LSTM(width=64, depth=1), data.facts.spaces).eval()
     began = time.perf_counter()
-    played = play(policy, partial(make, "CartPole-v1", {}), range(episodes), asked=500.0)
+    played = play_episodes(policy, partial(make, "CartPole-v1", {}), range(episodes), asked=500.0)
     return sum(one.steps for one in played) / (time.perf_counter() - began)
 
 

@@ -251,7 +251,7 @@ def run_fit(report: Report, config: str, dataset: Path, run: str, steps: int, *k
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise RuntimeError(done.stdout[-2000:])
-    return journal.read(folder)
+    return journal.read_journal(folder)
 
 
 def timed(report: Report, work: Callable[[], Any]) -> float:

@@ -202,7 +202,7 @@ def rows(tmp_path: Path) -> Callable[[str], list[dict[str, Any]]]:
     """`rows(NAME)` is what the journal of run NAME tells of the whole run."""
     from pipeline.runs import journal
 
-    return lambda name: journal.read(tmp_path / "runs" / name).rows
+    return lambda name: journal.read_journal(tmp_path / "runs" / name).rows
 
 
 KILL, TERM = signal.SIGKILL, signal.SIGTERM

@@ -16,7 +16,7 @@ from pipeline.cli import main
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.models.gru import GRULanguageModel
 from pipeline.models.lstm import LSTMLanguageModel
-from pipeline.runs.export import load
+from pipeline.runs.export import load_export
 from pipeline.runs.load import load_model
 from pipeline.tasks.language_model import LanguageModel
 
@@ -121,7 +121,7 @@ def test_the_checkpoint_that_was_asked_for_is_exported(home: Path) -> None:
     assert main(["checkpoint", "export", "a", "--which", "last", "--output", "last"]) == 0
     for name, place in (("older", older), ("last", newest())):
         weights = checkpoint.read_state(place)["state_dict"]
-        for key, value in load(Path(name)).state_dict().items():
+        for key, value in load_export(Path(name)).state_dict().items():
             assert torch.equal(value, weights[key])
 
 
@@ -136,7 +136,7 @@ def test_averaged_weights_are_exported_where_there_are_some(home: Path) -> None:
 def test_the_card_tells_what_the_model_is(home: Path) -> None:
     main(["checkpoint", "export", "a", "--output", "out"])
     card, record = Path("out/README.md").read_text(), json.loads(Path("runs/a/run.json").read_text())
-    metrics = checkpoint.verify(newest())["metrics"]
+    metrics = checkpoint.verify_checkpoint(newest())["metrics"]
     wanted = ["LSTMLanguageModel", f"{record['parameters']:,}", record["dataset"]["checksum"], "run a, step 14"]
     assert [text for text in [*wanted, f"| val/loss | {metrics['val/loss']:.4f} |"] if text not in card] == []
 

@@ -111,7 +111,7 @@ def test_the_commands_for_a_text_of_ones_own_run(finished: Path, capsys: pytest.
 def test_a_command_that_fails_ends_the_demo_with_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(demo.Failed) as failure:
-        demo.run(["generate", "nobody"])
+        demo.run_command(["generate", "nobody"])
     assert failure.value.exit_code == 4
 
 

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.data.batch_plan import Lanes
 from pipeline.dataset.manifest import Dataset
-from pipeline.distributed.checkpoint.directory import name_of, read_state
+from pipeline.distributed.checkpoint.directory import checkpoint_name, read_state
 from pipeline.runs import journal
 from pipeline.tasks.language_model import LanguageModel
 
@@ -60,7 +60,7 @@ def on(strategy: str) -> list[Any]:
 
 def held(run: str, step: int, *parts: str) -> dict[str, Any]:
     """What the checkpoint of a step holds, leaf by leaf: all that training goes on from, unless parts are named."""
-    state = read_state(Path("runs") / run / "checkpoints" / name_of(step))
+    state = read_state(Path("runs") / run / "checkpoints" / checkpoint_name(step))
     chosen = {part: state.get(part) for part in parts or ("state_dict", "optimizer_states", "carried", "seen")}
     found, _ = torch.utils._pytree.tree_flatten_with_path(chosen)
     return {torch.utils._pytree.keystr(path): leaf for path, leaf in found}
@@ -89,7 +89,7 @@ def test_a_refused_step_changes_nothing(
     assert different(held("spoilt", 2), held("spoilt", 3)) != []
     assert different(held("spoilt", 4), held("spoilt", 5)) != []
     assert all(bool(each.isfinite().all()) for each in held("spoilt", 6, "state_dict").values())
-    [fault] = journal.read(Path("runs/spoilt")).faults()
+    [fault] = journal.read_journal(Path("runs/spoilt")).faults()
     words = "loss" if how is loss_is_nan else "gradient"
     assert (fault["step"], fault["why"]) == (4, f"the {words} is not finite")
     windows = Dataset.open(corpus).splits["train"].tokens // 16
@@ -106,16 +106,16 @@ def test_after_its_patience_a_run_goes_back_and_passes_the_data_over(
     assert fit("straight", *keys) == 0
     assert different(held("straight", 6, "state_dict"), held("straight", 9, "state_dict")) == []
     assert different(held("straight", 7, "state_dict"), held("straight", 9, "state_dict")) != []
-    *refused, back = journal.read(Path("runs/straight")).faults()
+    *refused, back = journal.read_journal(Path("runs/straight")).faults()
     assert [fault["step"] for fault in refused] == [8, 9]
     assert (back["step"], back["weights_of_step"], back["passed_over"]) == (9, 6, 3)
     assert fit("killed", *keys, die=(signal.SIGTERM, 7)) == 75  # saves after the first refused step
     assert fit("killed", *keys, die=(signal.SIGKILL, 11)) == 128 + signal.SIGKILL
     assert fit("killed", *keys) == 0
     assert different(held("straight", 14), held("killed", 14)) == []
-    last = read_state(Path("runs/straight/checkpoints") / name_of(14))
+    last = read_state(Path("runs/straight/checkpoints") / checkpoint_name(14))
     assert last["global_step"] == 14
-    assert journal.read(Path("runs/straight")).last("train/refused_steps") == 2
+    assert journal.read_journal(Path("runs/straight")).last("train/refused_steps") == 2
 
 
 def test_a_spike_is_refused_where_it_is_asked_for(fit: Fit, spoil: Callable[..., None]) -> None:
@@ -123,8 +123,8 @@ def test_a_spike_is_refused_where_it_is_asked_for(fit: Fit, spoil: Callable[...,
     quiet = ["trainer.log_every_n_steps", 100]  # a row of the journal empties the sums
     assert fit("taken", *EVERY, *quiet) == 0
     assert fit("refused", *EVERY, "guard.spike", 20, "guard.window", 7, *quiet) == 0
-    assert journal.read(Path("runs/taken")).faults() == []
-    [fault] = journal.read(Path("runs/refused")).faults()
+    assert journal.read_journal(Path("runs/taken")).faults() == []
+    [fault] = journal.read_journal(Path("runs/refused")).faults()
     assert fault["step"] == 10
     assert "spike" in fault["why"]
     assert different(held("refused", 9), held("refused", 10)) == []

@@ -88,7 +88,7 @@ def test_a_stop_in_a_validation_does_not_wait_for_its_end(try_out: TryOut, proce
     outcome = trial.stopped("validating", [*stops])
     assert outcome.difference is None
     assert outcome.resumed == [4, 4, 13]
-    validated = journal.read(trial.home / "validating").series("val/loss")
+    validated = journal.read_journal(trial.home / "validating").series("val/loss")
     assert list(validated.steps) == [4, 8, 12, 13]
 
 
@@ -99,7 +99,7 @@ def test_a_finished_run_goes_on_as_if_its_limit_had_always_been_the_higher_one(t
     name = f"raised-{first}"
     assert shorter.attempt(name) == 0
     assert trial.attempt(name) == 0
-    samples, _ = step_trace.compare_steps(*(step_trace.read(trial.home / run) for run in ("straight", name)))
+    samples, _ = step_trace.compare_steps(*(step_trace.read_traces(trial.home / run) for run in ("straight", name)))
     assert samples is None
     straight, raised = (end_of(trial.home / run) for run in ("straight", name))
     for key, value in straight["state_dict"].items():

@@ -52,7 +52,7 @@ def test_a_run_killed_ten_times_anywhere_ends_like_the_straight_one(
     assert len(straight) == len(killed) > 20
     for one, two in zip(straight, killed, strict=True):
         assert torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two
-    losses = [journal.read(Path("runs") / name).series("val/loss") for name in ("straight", "killed")]
+    losses = [journal.read_journal(Path("runs") / name).series("val/loss") for name in ("straight", "killed")]
     assert losses[0].steps == losses[1].steps
     assert losses[0].values == losses[1].values
 

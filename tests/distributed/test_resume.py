@@ -50,7 +50,7 @@ def test_any_step_can_be_the_last_before_a_kill_or_a_stop(fit: Fit, state: State
 
 
 def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(fit: Fit, state: State, tmp_path: Path) -> None:
-    from pipeline.runs.journal import read
+    from pipeline.runs.journal import read_journal
 
     keys = ["checkpoints.background", "false"]  # so that it is known which checkpoint a kill leaves
     assert fit("straight", *keys) == 0
@@ -58,7 +58,7 @@ def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(fit: Fit,
         assert fit("cut", *keys, die=(number, step)) != 0
     assert fit("cut", *keys) == 0
     assert_equal(state("straight"), state("cut"))
-    rows = [read(tmp_path / "runs" / name) for name in ("straight", "cut")]
+    rows = [read_journal(tmp_path / "runs" / name) for name in ("straight", "cut")]
     for key in ("train/loss", "val/loss"):
         straight, cut = (journal.series(key) for journal in rows)
         assert list(straight.steps) == list(cut.steps)
@@ -69,12 +69,12 @@ def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(fit: Fit,
 
 
 def test_the_validation_that_a_stop_left_undone_is_whole(fit: Fit, state: State, tmp_path: Path) -> None:
-    from pipeline.runs.journal import read
+    from pipeline.runs.journal import read_journal
 
     assert fit("straight") == 0
     assert fit("cut", die=(signal.SIGTERM, 9)) == 75  # the second validation is due at step 10
     assert fit("cut") == 0
-    straight, cut = (read(tmp_path / "runs" / name).series("val/loss") for name in ("straight", "cut"))
+    straight, cut = (read_journal(tmp_path / "runs" / name).series("val/loss") for name in ("straight", "cut"))
     assert (
         dict(zip(straight.steps, straight.values, strict=True))[10] == dict(zip(cut.steps, cut.values, strict=True))[10]
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.callbacks.train_metrics import Monitor
-from pipeline.runs.journal import read
+from pipeline.runs.journal import read_journal
 
 Fit = Callable[..., int]
 
@@ -34,7 +34,7 @@ def test_a_stopped_run_has_only_the_rest_of_its_time(fit: Fit, tmp_path: Path) -
     assert fit("straight", *keys) == 0
     assert fit("cut", *keys, die=(signal.SIGTERM, 3)) == 75
     assert fit("cut", *keys) == 0
-    straight, cut = (read(tmp_path / "runs" / name).series("train/loss") for name in ("straight", "cut"))
+    straight, cut = (read_journal(tmp_path / "runs" / name).series("train/loss") for name in ("straight", "cut"))
     assert straight.seconds == [0.25 * step for step in range(1, 9)]
     assert straight == cut
     attempts = json.loads((tmp_path / "runs" / "cut" / "run.json").read_text())["attempts"]

@@ -27,9 +27,9 @@ def state_of(run: Path) -> dict[str, Any]:
 
 def assert_whole(run: Any) -> None:
     """Every step is in the journal, once; every attempt in the record; and all of them are one run of W&B's."""
-    from pipeline.runs.journal import read
+    from pipeline.runs.journal import read_journal
 
-    journal, record = read(run.path), run.record
+    journal, record = read_journal(run.path), run.record
     assert [row["step"] for row in journal.rows if "train/loss" in row] == [2, 4, 6, 8, 10, 12, 14]
     assert [row["step"] for row in journal.rows if "val/loss" in row] == [5, 10, 14]
     numbers = [attempt["number"] for attempt in record["attempts"]]
@@ -42,7 +42,7 @@ def assert_whole(run: Any) -> None:
 
 def assert_equal(one: Any, two: Any) -> None:
     """Step, weights, optimizer, carried state and the journal's rows are the same numbers."""
-    from pipeline.runs.journal import read
+    from pipeline.runs.journal import read_journal
 
     assert_whole(one)
     left, right = state_of(one.path), state_of(two.path)
@@ -51,7 +51,7 @@ def assert_equal(one: Any, two: Any) -> None:
         pairs = zip(*(torch.utils._pytree.tree_leaves(state.get(part)) for state in (left, right)), strict=True)
         assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
     for key in ("train/loss", "val/loss"):
-        this, that = (read(run.path).series(key) for run in (one, two))
+        this, that = (read_journal(run.path).series(key) for run in (one, two))
         assert list(this.steps) == list(that.steps)
         assert list(this.values) == list(that.values)
 
@@ -137,7 +137,7 @@ def test_a_run_goes_on_with_fewer_nodes_and_with_more(training: Runs, straight: 
     assert [attempt["world_size"] for attempt in run.record["attempts"]] == [4, 2, 4]
     assert run.ended() == [(0, 75), (5, 75), (9, 0)]
     assert_whole(run)
-    assert step_trace.compare_steps(step_trace.read(straight.path), step_trace.read(run.path))[0] is None
+    assert step_trace.compare_steps(step_trace.read_traces(straight.path), step_trace.read_traces(run.path))[0] is None
 
 
 def test_an_array_waits_for_its_dataset_and_one_element_is_preempted(training: Runs) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline.runs import export
-from pipeline.training.config import parse
+from pipeline.training.config import parse_config
 
 ROOT = Path(__file__).parents[2] / "configs"
 FOR_OTHERS = ("cluster", "tournament")  # what is there for other verbs, and tested with them
@@ -66,7 +66,7 @@ def dataset_for(
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_builds(name: str, dataset_for: Callable[[str], Path]) -> None:
-    cli = parse(["--config", str(ROOT / name), "--data.init_args.dataset", str(dataset_for(name))])
+    cli = parse_config(["--config", str(ROOT / name), "--data.init_args.dataset", str(dataset_for(name))])
     model, data, _ = cli.build()
     known = {name: size for name, size in data.facts.known().items() if hasattr(model, name)}
     assert known
@@ -87,7 +87,7 @@ def test_an_overlay_fits_an_experiment(name: str, dataset_for: Callable[[str], P
     fitting["horizon"] = "series/lstm.yaml"
     experiment = next((name for key, name in fitting.items() if key in data), "text/lstm.yaml")
     configs = ["--config", str(ROOT / experiment), "--config", str(ROOT / name)]
-    cli = parse([*configs, "--data.init_args.dataset", str(dataset_for(experiment))])
+    cli = parse_config([*configs, "--data.init_args.dataset", str(dataset_for(experiment))])
     resolved = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     for key, value in given.get("trainer", {}).items():
         assert_within(value, resolved["trainer"][key])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.optim import EpochDecay, Plateau, WarmupCosine, parameter_groups, whole
+from pipeline.optim import EpochDecay, Plateau, WarmupCosine, full_tensor, parameter_groups
 
 
 @pytest.mark.numeric
@@ -27,4 +27,4 @@ def test_parameters_of_any_shape_are_matrices_from_two_axes_on() -> None:
     matrices, vectors = parameter_groups(module)
     assert [id(each) for each in matrices["params"]] == [id(module.kernel), id(module.divided)]
     assert [id(each) for each in vectors["params"]] == [id(module.gain)]
-    assert whole(module.gain) is module.gain
+    assert full_tensor(module.gain) is module.gain

@@ -30,14 +30,16 @@ class Forecasts(Callback):
         if trainer.state.fn != "fit" or not (divided or trainer.is_global_zero):
             return
         data = datamodule(trainer)
-        figure = drawing(panels(pl_module, data.samples("validation"), data.dataset.manifest["series"], self.count))
+        figure = drawing(
+            preview_panels(pl_module, data.samples("validation"), data.dataset.manifest["series"], self.count)
+        )
         for logger in trainer.loggers:
             if hasattr(logger, "log_pictures"):
                 logger.log_pictures([rendered(figure)], trainer.global_step, "forecasts")
 
 
 @torch.no_grad()
-def panels(task: Any, samples: Any, about: dict[str, Any], count: int) -> list[Panel]:
+def preview_panels(task: Any, samples: Any, about: dict[str, Any], count: int) -> list[Panel]:
     """Forecasts of a few windows, in the units of the source.
 
     Args:

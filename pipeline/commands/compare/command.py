@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import Parser
 from pipeline.commands.compare import page
-from pipeline.commands.compare.rows import MISSING, Column, Entry, Group, gather, is_best, shown
+from pipeline.commands.compare.rows import MISSING, Column, Entry, Group, cell, gather, is_best
 from pipeline.commands.compare.seeds import together
 from pipeline.errors import CheckpointError, DataError, UserError
 from pipeline.files import write_durably
@@ -31,13 +31,13 @@ def main(argv: list[str]) -> int:
         CheckpointError: none of the runs has logged anything.
         UserError: the page cannot be written.
     """
-    options = parse(argv)
+    options = parse_arguments(argv)
     entries, lines = [], []
     for name in dict.fromkeys(options.runs):
         entry, troubles = gather(name)
         entries.append(entry)
         lines += troubles
-    say(lines)
+    print_notice(lines)
     if not any(entry.journal.rows for entry in entries):
         raise CheckpointError("nothing to compare: none of these runs has logged anything")
     home = home_of(options.runs)
@@ -49,12 +49,12 @@ def main(argv: list[str]) -> int:
     if options.json:
         print(json.dumps(as_json(groups, target), indent=1))
     else:
-        show(groups)
+        print_tables(groups)
         print(f"curves and samples: {target}")
     return 0
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = Parser(prog="unroll compare", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="name under runs/, or path, of a run")
@@ -66,7 +66,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def say(lines: list[str]) -> None:
+def print_notice(lines: list[str]) -> None:
     """Tell the user, on standard error so that the table can be piped."""
     for line in lines:
         print(f"unroll compare: {' '.join(line.split())}", file=sys.stderr)
@@ -89,9 +89,9 @@ def with_baseline(group: Group, cache: Path) -> Group:
     try:
         if group.horizon is not None:
             return replace(group, baseline=linear(group, Path(group.path), cache))
-        figures = baseline(Path(group.path), group.checksum, cache)
+        figures = cached_baseline(Path(group.path), group.checksum, cache)
     except (UserError, OSError, ValueError, ArithmeticError, MemoryError) as error:
-        say([f"no baseline for {group.title}: {error}"])
+        print_notice([f"no baseline for {group.title}: {error}"])
         return group
     found = figures.get("validation", {})
     entry = Entry(
@@ -108,7 +108,7 @@ def with_baseline(group: Group, cache: Path) -> Group:
     return replace(group, baseline=entry)
 
 
-def baseline(path: Path, checksum: str, cache: Path) -> dict[str, Any]:
+def cached_baseline(path: Path, checksum: str, cache: Path) -> dict[str, Any]:
     """Figures of the counted n-gram on a dataset, counted once and then kept in the directory `cache`.
 
     Raises:
@@ -129,12 +129,12 @@ def baseline(path: Path, checksum: str, cache: Path) -> dict[str, Any]:
         raise DataError(f"{path} is not the dataset that these runs were trained on (its checksum differs)")
     if dataset.kind != "tokens":
         raise DataError(f"n-grams are counted of texts, and {path} is of kind {dataset.kind!r}")
-    say([f"counting {ORDER}-grams of {path}, once"])
-    figures = {**kneser_ney.baseline(dataset, ORDER), "tokens": dataset.splits["train"].tokens}
+    print_notice([f"counting {ORDER}-grams of {path}, once"])
+    figures = {**kneser_ney.measure_baseline(dataset, ORDER), "tokens": dataset.splits["train"].tokens}
     try:
         _keep(kept, json.dumps(figures, indent=1))
     except OSError as error:
-        say([f"the baseline will be counted again: {error}"])
+        print_notice([f"the baseline will be counted again: {error}"])
     return figures
 
 
@@ -166,7 +166,7 @@ def linear(group: Group, path: Path, cache: Path) -> Entry:
     try:
         _keep(kept, json.dumps(figures))
     except OSError as error:
-        say([f"the baseline will be fitted again: {error}"])
+        print_notice([f"the baseline will be fitted again: {error}"])
     return Entry(**figures)
 
 
@@ -208,7 +208,7 @@ def as_json(groups: list[Group], target: Path) -> dict[str, Any]:
     }
 
 
-def show(groups: list[Group]) -> None:
+def print_tables(groups: list[Group]) -> None:
     """Print a table for each dataset."""
     from rich.console import Console
 
@@ -217,11 +217,11 @@ def show(groups: list[Group]) -> None:
         console.width = 160  # a pipe has no edge to wrap at
     for group in groups:
         columns = [column for column in group.columns if console.width >= ROOMY or column.key not in SPARED]
-        console.print(table(group, columns))
+        console.print(comparison_table(group, columns))
     console.print("* best of its column; quality is the best on the validation split")
 
 
-def table(group: Group, columns: Sequence[Column] | None = None) -> "Table":
+def comparison_table(group: Group, columns: Sequence[Column] | None = None) -> "Table":
     """The table of one dataset; every cell is plain text, whatever a run is called."""
     from rich import box
     from rich.table import Table
@@ -239,7 +239,7 @@ def table(group: Group, columns: Sequence[Column] | None = None) -> "Table":
         cells = []
         for column in columns:
             best = is_best(column, entry, group)
-            text = shown(column, entry) + ("*" if best else "")
+            text = cell(column, entry) + ("*" if best else "")
             cells.append(Text(text, style="bold green" if best else "dim" if text == MISSING else ""))
         grid.add_row(*cells, style="italic" if entry is group.baseline else None)
     return grid
@@ -247,5 +247,5 @@ def table(group: Group, columns: Sequence[Column] | None = None) -> "Table":
 
 def _narrowest(column: Column, group: Group) -> int:
     """The width of a column in which neither a figure nor a word of its title is broken."""
-    figures = [shown(column, entry) for entry in group.rows()]
+    figures = [cell(column, entry) for entry in group.rows()]
     return max(*(len(word) for word in column.title.split()), *(len(figure) + 1 for figure in figures))

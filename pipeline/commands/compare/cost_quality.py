@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from pipeline.commands.compare.rows import Entry, Group, amount, duration
+from pipeline.commands.compare.rows import Entry, Group, duration, short_number
 from pipeline.evaluation.plots.curves import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, label, ticks
 
 LINE = 24  # least distance of two names, one above the other
@@ -35,7 +35,7 @@ class Point(NamedTuple):
 
 COSTS = (
     Cost("seconds", "Training time", duration),
-    Cost("flops", "Training FLOPs", amount),
+    Cost("flops", "Training FLOPs", short_number),
 )
 
 

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.commands.compare import cost_quality, seeds
-from pipeline.commands.compare.rows import Entry, Group, is_best, shown
+from pipeline.commands.compare.rows import Entry, Group, cell, is_best
 from pipeline.evaluation.plots.curves import COLOURS, DASHES, Chart, Curve, svg, thinned
 from pipeline.runs.journal import MetricSeries
 
@@ -66,7 +66,7 @@ def section(group: Group, number: int) -> dict[str, Any]:
             {
                 "is_baseline": entry is group.baseline,
                 "cells": [
-                    {"column": column, "text": shown(column, entry), "best": is_best(column, entry, group)}
+                    {"column": column, "text": cell(column, entry), "best": is_best(column, entry, group)}
                     for column in group.columns
                 ],
             }

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from pipeline.errors import CheckpointError
-from pipeline.runs.journal import Journal, read
+from pipeline.runs.journal import Journal, read_journal
 from pipeline.runs.record import read_record
 from pipeline.runs.run import find_run
 
@@ -137,7 +137,7 @@ class Column(NamedTuple):
         return self.key not in ("name", "architecture")
 
 
-def amount(number: int | float) -> str:
+def short_number(number: int | float) -> str:
     """A number in at most four characters and a unit: 12.3 M."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
@@ -162,29 +162,29 @@ def duration(seconds: int | float) -> str:
 COLUMNS = (
     Column("run", "name", str),
     Column("architecture", "architecture", short),
-    Column("parameters", "parameters", amount),
-    Column("tokens trained", "tokens", amount),
+    Column("parameters", "parameters", short_number),
+    Column("tokens trained", "tokens", short_number),
     Column("validation perplexity", "perplexity", "{:.2f}".format, min),
     Column("bits per byte", "bits_per_byte", "{:.3f}".format, min),
-    Column("tokens per second", "tokens_per_second", amount, max),
+    Column("tokens per second", "tokens_per_second", short_number, max),
     Column("memory GB", "memory_gb", "{:.2f}".format, min),
     Column("time", "seconds", duration),
 )
 
 RANK = Column("rank", "rank", str)
-FLOPS = Column("training FLOPs", "flops", amount)
+FLOPS = Column("training FLOPs", "flops", short_number)
 
 FORECAST_COLUMNS = (
     *COLUMNS[:3],
-    Column("values trained", "tokens", amount),
+    Column("values trained", "tokens", short_number),
     Column("validation MSE", "mse", "{:.4f}".format, min),
     Column("validation MAE", "mae", "{:.4f}".format, min),
-    Column("values per second", "tokens_per_second", amount, max),
+    Column("values per second", "tokens_per_second", short_number, max),
     *COLUMNS[-2:],
 )
 
 
-def shown(column: Column, entry: Entry) -> str:
+def cell(column: Column, entry: Entry) -> str:
     """The text of one cell, a mean over seeds with half its interval."""
     value = getattr(entry, column.key)
     if value is None:
@@ -218,10 +218,10 @@ def gather(name: str) -> tuple[Entry, list[str]]:
     except (CheckpointError, OSError, ValueError) as error:
         return Entry(name), [str(error)]
     try:
-        journal = read(run)
+        journal = read_journal(run)
     except OSError:
-        return describe(run.name, Journal(), record), [f"{run} has no journal: nothing was logged yet"]
-    entry, lines = describe(run.name, journal, record), []
+        return row_of_run(run.name, Journal(), record), [f"{run} has no journal: nothing was logged yet"]
+    entry, lines = row_of_run(run.name, journal, record), []
     try:
         entry = _entered(entry, run)
     except (OSError, ValueError, KeyError):
@@ -243,7 +243,7 @@ def _entered(entry: Entry, run: Path) -> Entry:
     return replace(entry, tournament=known["tournament"], entrant=known["entrant"], flops=flops)
 
 
-def describe(name: str, journal: Journal, record: dict[str, Any]) -> Entry:
+def row_of_run(name: str, journal: Journal, record: dict[str, Any]) -> Entry:
     """The row of a run from its journal and its `run.json`."""
     dataset, linked = record.get("dataset") or {}, record.get("linked") or {}
     measured = [row for row in journal.rows if row["kind"] == "metrics"]

@@ -18,7 +18,7 @@ PATIENCE = timedelta(seconds=90)
 SIZE, ROUNDS = 16, 5  # MiB of float32 that are summed, and how often
 
 
-def measure(gpus: int) -> float:
+def measure_bandwidth(gpus: int) -> float:
     """GB a second of the bus, as nccl-tests counts it: 2 (W - 1) / W times the bytes over the time.
 
     Args:

@@ -129,7 +129,7 @@ def open_files() -> Finding:
     )
 
 
-def file_system(folder: Path) -> Finding:
+def check_file_system(folder: Path) -> Finding:
     """The directory of the runs can be written, locked and renamed in, at a rate, with room.
 
     Args:

@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where runs are to be (default: runs)")
     parser.add_argument("--json", action="store_true", help="a JSON object for each line")
     options = parser.parse_args(argv)
-    slurm_environment.adopt()
+    slurm_environment.set_rank_variables()
     first_here = os.environ.get("LOCAL_RANK", "0") == "0"
     rows, port = checks.ask_driver(), os.environ.get("MASTER_PORT")
     gpus = len(rows.splitlines())
@@ -38,14 +38,14 @@ def main(argv: list[str]) -> int:
         # the processes of a step have met at their port by now
         wanted = None if launch.started_elsewhere() or port is None else int(port)
         found = [
-            *examine(options.runs, rows, wanted),
+            *check_node(options.runs, rows, wanted),
             *(found if launch.rank() == 0 or found[0].verdict == FAIL else []),
         ]
-        tell(found, options.json)
+        print_findings(found, options.json)
     return int(any(finding.verdict == FAIL for finding in found))
 
 
-def examine(runs: Path, gpu_rows: str, port: int | None) -> list[Finding]:
+def check_node(runs: Path, gpu_rows: str, port: int | None) -> list[Finding]:
     """Everything that concerns this node alone."""
     import torch
 
@@ -59,7 +59,7 @@ def examine(runs: Path, gpu_rows: str, port: int | None) -> list[Finding]:
         *(compute(device) for device in range(seen)),
         checks.shared_memory(),
         checks.open_files(),
-        checks.file_system(runs),
+        checks.check_file_system(runs),
         checks.network(port),
         checks.tracking(os.environ, has_key()),
         *checks.scheduler(checks.ask_scheduler()),
@@ -84,7 +84,7 @@ def collective(gpus: int) -> Finding:
     """How fast the processes of this step, or of this node, add up numbers."""
     library = "nccl" if gpus else "gloo"
     try:
-        rate = bandwidth.measure(gpus)
+        rate = bandwidth.measure_bandwidth(gpus)
     except Exception as error:  # whatever a library raises when processes do not meet
         said = f"{library}: {str(error).splitlines()[0]}"
         mend = "NCCL_DEBUG=INFO tells more; NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME names the interface to take"
@@ -97,7 +97,7 @@ def collective(gpus: int) -> Finding:
     return Finding("collective", OK, said)
 
 
-def tell(found: list[Finding], as_json: bool) -> None:
+def print_findings(found: list[Finding], as_json: bool) -> None:
     """One write a node: the lines of several do not mix."""
     host = socket.gethostname()
     if as_json:

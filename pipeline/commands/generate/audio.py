@@ -94,7 +94,7 @@ class Listener:
         """What an encoder is given of a file."""
         shown = "standard input" if name == "-" else name
         try:
-            found = audio.load(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
+            found = audio.decode_audio(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
         except OSError as error:
             raise DataError(f"--audio {shown}: {error.strerror}; give a sound file") from error
         except audio.SoundError as error:

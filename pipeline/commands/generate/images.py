@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from pipeline.commands.generate.options import settings
 from pipeline.commands.generate.trained import Trained, labels_of, open_model, vocabulary
-from pipeline.dataset.codecs.image import ImageError, load
+from pipeline.dataset.codecs.image import ImageError, decode_image
 from pipeline.dataset.codecs.pixel_levels import quantise, values
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.generation.sampling import Sample, Stepwise
@@ -109,7 +109,7 @@ class Painter:
         """
         model = self.model
         try:
-            image = load(file.read_bytes())
+            image = decode_image(file.read_bytes())
         except ImageError as error:
             raise DataError(f"{file}: {error}; give another --image") from error
         except OSError as error:

@@ -49,7 +49,7 @@ def main(trained: Trained, arguments: argparse.Namespace) -> None:
     about, context, horizon = record["dataset"]["series"], record["linked"]["context"], record["linked"]["horizon"]
     windows = windows_of(read_table(arguments.history), about, context, horizon, str(arguments.history[0]))
     _, task, device = open_model(trained.name, arguments.checkpoint)
-    said = say(task, windows, about["scaling"], device)
+    said = forecast_windows(task, windows, about["scaling"], device)
     rows = rows_of(windows, said, about["time"], horizon)
     try:
         _write(rows, arguments.output)
@@ -57,7 +57,7 @@ def main(trained: Trained, arguments: argparse.Namespace) -> None:
             from pipeline.evaluation.plots.figure import save
             from pipeline.evaluation.plots.forecast import drawing
 
-            save(drawing(list(panels(windows, said, about["scaling"], horizon))), arguments.picture)
+            save(drawing(list(forecast_panels(windows, said, about["scaling"], horizon))), arguments.picture)
     except OSError as error:
         raise ConfigError(f"{error.filename} cannot be written: {error.strerror}; name another file") from error
     except ValueError as error:
@@ -123,7 +123,7 @@ def _window(frame: Frame, grid: Grid, layout: TableLayout, about: dict[str, Any]
     return Window(frame.name, grid.text(stamps), standard.astype(np.float32), known.astype(np.float32))
 
 
-def say(
+def forecast_windows(
     task: Any, windows: Sequence[Window], scaling: Mapping[str, Sequence[float]], device: str = "cpu"
 ) -> "Forecast":
     """The forecast of each window, in the units of its series."""
@@ -156,7 +156,7 @@ def rows_of(windows: Sequence[Window], said: "Forecast", time: str, horizon: int
             yield [stamp, window.name, *(f"{float(part[row, step]):.6g}" for part in values)]
 
 
-def panels(
+def forecast_panels(
     windows: Sequence[Window], said: "Forecast", scaling: Mapping[str, Sequence[float]], horizon: int
 ) -> "Iterator[Panel]":
     """What is drawn: the last steps of each history, and the forecast."""

@@ -79,7 +79,7 @@ class Speaker:
             levels = self.levels(opening, choice or Sample(), limits, seed)
         except ValueError as error:
             raise CheckpointError(f"cannot generate with {self.run}: {error}") from error
-        data = audio.encode(audio.expand(levels), self.model.rate, 16, CONTAINERS[file.suffix.lower()])
+        data = audio.encode_audio(audio.expand(levels), self.model.rate, 16, CONTAINERS[file.suffix.lower()])
         try:
             file.write_bytes(data)
         except OSError as error:

@@ -60,7 +60,7 @@ def open_model(name: str, checkpoint: str) -> tuple[Path, Any, str]:
         raise ConfigError(f"--checkpoint {checkpoint}: the exported model {name} has one set of weights")
     run = Path(name) if whole else find_run(name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return run, (export.load(run) if whole else load_model(run, checkpoint)).to(device), device
+    return run, (export.load_export(run) if whole else load_model(run, checkpoint)).to(device), device
 
 
 def vocabulary(file: Path) -> tuple[Tokenizer, int]:

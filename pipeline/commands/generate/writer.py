@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.commands.generate.trained import open_model, tokens_of, vocabulary
 from pipeline.data.pairs import padded
-from pipeline.dataset.codecs.image import ImageError, View, load, montage, pixels, square
+from pipeline.dataset.codecs.image import ImageError, View, decode_image, montage, pixels, square
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.plots.attention import against, photograph
 from pipeline.evaluation.plots.figure import rendered
@@ -188,7 +188,7 @@ class ImageWriter(SourceWriter):
         seen = []
         for prompt in prompts:
             try:
-                image = load(Path(prompt).read_bytes(), size)
+                image = decode_image(Path(prompt).read_bytes(), size)
             except OSError as error:
                 raise DataError(f"--image {prompt}: {error.strerror}") from error
             except ImageError as error:

@@ -43,13 +43,13 @@ def main(argv: list[str]) -> int:
     own, overrides = layout.divided(argv)
     options = parser().parse_args(own)
     from pipeline.commands.fit import quieten
-    from pipeline.training.config import parse, run_directory
+    from pipeline.training.config import parse_config, run_directory
 
     quieten()
     warnings.filterwarnings("ignore", category=UserWarning)
     given = [f"--config={config}" for config in options.configs]
     named = ["--run", options.run] if options.run else []
-    cli = parse([*given, *named, *overrides])
+    cli = parse_config([*given, *named, *overrides])
     shape = Layout.of(options)
     shape.check(vars(cli.config.trainer))
     run = run_directory(cli.config)
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("configs", nargs="*", metavar="CONFIG", help="an experiment, then overlays; none: those kept in the run")
     add("--run", metavar="NAME", help="the run's name (default: from the name of the first config)")
-    layout.add_options(result)
+    layout.add_layout_options(result)
     add("--memory", type=float, metavar="GB", help=f"of a device (default: of this one's, else {ASSUMED:g})")
     add("--rate", type=float, metavar="R", help="tokens a second of all devices together")
     add("--measured", metavar="RUN", help="take the rate from this run's journal (default: from the run's own)")
@@ -104,11 +104,11 @@ def tell_size(cli: Any, name: str, shape: Layout) -> tuple[float, int | None]:
 
 def tell_memory(cli: Any, shape: Layout, given: float | None) -> int:
     """Print the table of strategies, and whether the config's own fits; the exit code."""
-    from pipeline.commands.plan.memory import STRATEGIES, measure
+    from pipeline.commands.plan.memory import STRATEGIES, measure_memory
 
     config = cli.config
     batches = partial(largest, cli, shape)
-    model = measure(partial(make_task, cli), batches, str(config.trainer.precision), config.execution.recompute)
+    model = measure_memory(partial(make_task, cli), batches, str(config.trainer.precision), config.execution.recompute)
     found = {name: footprint(model, shape.processes) for name, footprint in STRATEGIES.items()}
     memory, source = _memory(given)
     print("", f"{'GB a device':18}" + "".join(f"{name:>13}" for name in (*COLUMNS, "all")), sep="\n")
@@ -154,7 +154,7 @@ def find_rate(options: argparse.Namespace, run: Path, shape: Layout) -> Rate | N
         return Rate(options.rate, "given")
     if options.measured:
         run = find_run(options.measured)
-    rates = journal.read(run).series("train/tokens_per_second").values if (run / journal.FILE).exists() else []
+    rates = journal.read_journal(run).series("train/tokens_per_second").values if (run / journal.FILE).exists() else []
     if not rates:
         if options.measured:
             raise CheckpointError(f"run {run.name} has not measured its rate yet: train at least log_every_n_steps")

@@ -128,7 +128,7 @@ STRATEGIES: dict[str, Callable[[Model, int], Footprint]] = {
 }  # by the overlay of configs/run that takes it
 
 
-def measure(build: Build, batches: Batches, precision: str, recompute: bool = False) -> Model:
+def measure_memory(build: Build, batches: Batches, precision: str, recompute: bool = False) -> Model:
     """Count a model's parameters and what a micro-batch makes autograd keep.
 
     Nothing is computed, on tensors without memory; but where a task decides by values, such as where documents start,

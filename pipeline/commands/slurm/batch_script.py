@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.commands.slurm.layout import Layout
 from pipeline.commands.slurm.profile import Profile
-from pipeline.runs.journal import FILE, read
+from pipeline.runs.journal import FILE, read_journal
 
 TRAIN = Path(__file__).parents[3] / "slurm" / "train.sbatch"
 LEAD = 120  # seconds before the time limit at which a run is told to save and leave, or more
@@ -139,7 +139,7 @@ def lead(run: Path) -> int:
     """Seconds that a run needs from the signal until it has left, from what its steps and saves took."""
     if not (run / FILE).exists():
         return LEAD
-    journal = read(run)
+    journal = read_journal(run)
     series = journal.series("train/loss")
     spans = zip(series.steps, series.seconds, series.steps[1:], series.seconds[1:], strict=False)
     step = max(((after - before) / (last - first) for first, before, last, after in spans), default=0.0)

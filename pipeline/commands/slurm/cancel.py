@@ -18,6 +18,6 @@ def main(argv: list[str]) -> int:
         job = queue.live(queue.submitted(name), queued)
         if job is None:
             raise ConfigError(f"run {name} has no job in the queue")
-        queue.tell("scancel", job.job)
+        queue.run_slurm_command("scancel", job.job)
         print(f"run {name}: job {job.job}, {job.state.lower()}, cancelled")
     return 0

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.arguments import positive_integer
 from pipeline.distributed import launch
 from pipeline.errors import ConfigError
 
@@ -68,30 +69,22 @@ class Layout:
             raise ConfigError(f"trainer.accelerator={accelerator} wants GPUs: give --gpus-per-node")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_layout_options(parser: argparse.ArgumentParser) -> None:
     """Let a command line ask for a layout."""
     add = parser.add_argument
     more = "fewest and most: each start takes what there is"
     add("--nodes", type=span, default=(1, 1), metavar="N|N-M", help=f"nodes (default: 1), or {more}")
     add("--gpus-per-node", type=int, default=0, metavar="G", help="one task for each (default: 0, on the CPU)")
-    add("--tasks-per-node", type=positive, metavar="P", help="without GPUs: processes a node (default: 1)")
+    add("--tasks-per-node", type=positive_integer, metavar="P", help="without GPUs: processes a node (default: 1)")
 
 
 def span(text: str) -> tuple[int, int]:
     """`2` or `1-4`: the fewest and the most."""
     fewest, _, most = text.partition("-")
-    low, high = positive(fewest), positive(most or fewest)
+    low, high = positive_integer(fewest), positive_integer(most or fewest)
     if low > high:
         raise argparse.ArgumentTypeError(f"{text}: the fewest come first")
     return low, high
-
-
-def positive(text: str) -> int:
-    """A number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
-    return number
 
 
 def divided(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -39,7 +39,7 @@ class Profile:
     shared: list[str] = field(default_factory=list)
 
 
-def read(name: str) -> Profile:
+def read_profile(name: str) -> Profile:
     """The profile NAME of configs/cluster, or the one in the file NAME.
 
     Raises:
@@ -112,11 +112,11 @@ def check_shared(paths: Iterable[Path], profile: Profile, mounts: str) -> None:
             if not any(path.is_relative_to(Path(root).resolve()) for root in profile.shared):
                 raise ConfigError(f"{path} is on none of the paths that the nodes share: {', '.join(profile.shared)}")
             continue
-        if (kind := file_system(path, mounts)) in OF_ONE_NODE:
+        if (kind := file_system_type(path, mounts)) in OF_ONE_NODE:
             raise ConfigError(f"{path} is in the memory of this node ({kind}): put it on a path that all nodes share")
 
 
-def file_system(path: Path, mounts: str) -> str:
+def file_system_type(path: Path, mounts: str) -> str:
     """The type of the file system that holds a path; empty where none is known to."""
     rows = [line.split() for line in mounts.splitlines()]
     over = [(len(row[1]), row[2]) for row in rows if len(row) > 2 and path.is_relative_to(row[1].replace("\\040", " "))]

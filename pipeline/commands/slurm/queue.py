@@ -28,7 +28,7 @@ class Queued(NamedTuple):
     nodes: str
 
 
-def tell(*command: str, said: str | None = None) -> str:
+def run_slurm_command(*command: str, said: str | None = None) -> str:
     """Give one of Slurm's commands; what it prints.
 
     Args:
@@ -64,7 +64,7 @@ def noted(run: Path) -> list[str]:
 
 def queue() -> dict[str, Queued]:
     """The user's jobs that are not over, by id; an array's elements each by its own (12_3), and by the job's."""
-    rows = tell("squeue", "--me", "--noheader", "--array", f"--format={WORDS}|%A").splitlines()
+    rows = run_slurm_command("squeue", "--me", "--noheader", "--array", f"--format={WORDS}|%A").splitlines()
     found: dict[str, Queued] = {}
     for row in rows:
         *words, number = row.split("|")

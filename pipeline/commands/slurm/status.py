@@ -8,7 +8,7 @@ from pipeline.arguments import Parser
 from pipeline.commands.slurm import queue
 from pipeline.commands.slurm.profile import clock
 from pipeline.errors import ConfigError
-from pipeline.runs.journal import FILE, Journal, read
+from pipeline.runs.journal import FILE, Journal, read_journal
 from pipeline.runs.record import RECORD
 from pipeline.runs.run import RUNS, Run
 
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
 
 def row(run: Path, job: queue.Queued | None) -> tuple[str, ...]:
     """One run's cells, in the order of COLUMNS."""
-    journal = read(run) if (run / FILE).exists() else Journal()
+    journal = read_journal(run) if (run / FILE).exists() else Journal()
     attempts = Run(run).record.get("attempts", [])
     series = journal.series("train/loss")
     loss, rate = journal.last("train/loss"), journal.last("train/tokens_per_second")

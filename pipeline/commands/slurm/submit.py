@@ -51,7 +51,7 @@ def hand_in(elements: Sequence[Element], options: argparse.Namespace, name: str)
     Raises:
         ConfigError: the layout, the time limit or the profile cannot be, a run is in the queue, or Slurm refuses.
     """
-    profile = cluster.read(options.profile) if options.profile else Profile()
+    profile = cluster.read_profile(options.profile) if options.profile else Profile()
     job = _job(options, elements, profile, name)
     preparation = job.preparation(profile, shlex.split(options.prepare)) if options.prepare else None
     if options.dry_run:
@@ -69,7 +69,7 @@ def hand_in(elements: Sequence[Element], options: argparse.Namespace, name: str)
         number = _hand_over(script)
     except ConfigError:
         if first is not None:  # nothing would wait for it
-            queue.tell("scancel", first)
+            queue.run_slurm_command("scancel", first)
         raise
     if first is not None:
         print(f"job {first}: unroll prepare {options.prepare}")
@@ -78,13 +78,13 @@ def hand_in(elements: Sequence[Element], options: argparse.Namespace, name: str)
     names = elements[0].run.name if len(elements) == 1 else f"{elements[0].run.name} to {elements[-1].run.name}"
     size = f"{job.layout.span} nodes of {job.layout.tasks} tasks"
     print(f"job {number}: {names}, {size}, {job.time}; {job.lead} s to save and leave")
-    shown = name_of(elements[0].run)
+    shown = run_name(elements[0].run)
     print(f"unroll status {shown}; unroll logs -f {shown}")
 
 
 def _hand_over(script: str) -> str:
     """Give Slurm a batch script; the job's number."""
-    return queue.tell("sbatch", "--parsable", said=script).strip().split(";")[0]
+    return queue.run_slurm_command("sbatch", "--parsable", said=script).strip().split(";")[0]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,13 +99,13 @@ def parser() -> argparse.ArgumentParser:
     add("--array", type=Path, metavar="FILE.yaml", help="a list of {key: value}: a run NAME-k for each")
     add("--grid", action="append", default=[], metavar="KEY=A,B", help="a run for each value; several: for each pair")
     add("--prepare", metavar="'ARGUMENTS'", help="prepare the dataset first, as another job: 'text FILE --output DIR'")
-    add_options(result)
+    add_submit_options(result)
     return result
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_submit_options(parser: argparse.ArgumentParser) -> None:
     """Let a command line say how its runs are handed to Slurm."""
-    layout.add_options(parser)
+    layout.add_layout_options(parser)
     add = parser.add_argument
     add("--time", metavar="T", help="time limit of one start, as sbatch takes it: 24:00:00")
     add("--profile", metavar="CLUSTER", help="configs/cluster/CLUSTER.yaml, or a file: partition, modules, container")
@@ -127,18 +127,18 @@ def _elements(options: argparse.Namespace, overrides: list[str]) -> list[Element
     variants = _variants(options)
     first = checked([*base, *named, *overrides], options)
     if not variants:
-        return [Element(first, [*base, "--run", name_of(first), *overrides])]
+        return [Element(first, [*base, "--run", run_name(first), *overrides])]
     found = []
     for k, variant in enumerate(variants, 1):
         words = [word for key, value in variant.items() for word in (f"--{key}", _text(value))]
         run = first.with_name(f"{first.name}-{k}")
         group = [] if any("tracking.group" in word for word in overrides) else ["--tracking.group", first.name]
-        arguments = [*base, "--run", name_of(run), *group, *overrides, *words]
+        arguments = [*base, "--run", run_name(run), *group, *overrides, *words]
         found.append(Element(checked(arguments, options), arguments))
     return found
 
 
-def name_of(run: Path) -> str:
+def run_name(run: Path) -> str:
     """What `--run` takes to mean this directory."""
     return run.name if run.parent == Path("runs") else str(run)
 
@@ -182,9 +182,9 @@ def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     """The run's directory, once config, layout and dataset are known to fit together."""
     from pipeline.data.batch_plan import Share
     from pipeline.dataset.manifest import Dataset
-    from pipeline.training.config import parse, run_directory
+    from pipeline.training.config import parse_config, run_directory
 
-    config = parse(["--config", *arguments]).config
+    config = parse_config(["--config", *arguments]).config
     shape = Layout.of(options)
     shape.check(vars(config.trainer))
     settings = vars(config.data.init_args)
@@ -195,7 +195,7 @@ def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     if not (options.after or "").isdigit() and not options.prepare:  # a job may have to make it first
         Dataset.open(Path(str(settings["dataset"])))
     run = run_directory(config)
-    profile = cluster.read(options.profile) if options.profile else Profile()
+    profile = cluster.read_profile(options.profile) if options.profile else Profile()
     mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
     cluster.check_shared([Path(str(settings["dataset"])), run], profile, mounts)
     return run

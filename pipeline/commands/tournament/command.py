@@ -16,16 +16,16 @@ from typing import NamedTuple
 
 from pipeline.arguments import Parser
 from pipeline.commands.compare import command as compare
-from pipeline.commands.compare.rows import ENTRANT, amount
+from pipeline.commands.compare.rows import ENTRANT, short_number
 from pipeline.commands.fit import quieten
 from pipeline.commands.slurm import submit
 from pipeline.commands.slurm.batch_script import Element
-from pipeline.commands.tournament.entrants import Entrant, Tournament, entrants_of, read
+from pipeline.commands.tournament.entrants import Entrant, Tournament, entrants_of, read_tournament
 from pipeline.distributed import exit_code, signals
 from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.runs import record, resume
 from pipeline.runs.run import RUNS, Run
-from pipeline.training.config import parse
+from pipeline.training.config import parse_config
 
 LOOK = 0.2  # seconds from one look at a run to the next
 
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     """
     options = parser().parse_args(argv)
     quieten()
-    tournaments = [read(file) for file in options.files]
+    tournaments = [read_tournament(file) for file in options.files]
     if len({tournament.name for tournament in tournaments}) < len(tournaments):
         raise ConfigError("two tournaments of one name would share their runs: give their files different names")
     plans = [(tournament, entrants_of(tournament)) for tournament in tournaments]
@@ -77,11 +77,11 @@ def main(argv: list[str]) -> int:
         if options.submit:
             hand_over(matches, options)
             continue
-        tell(tournament, entrants)
+        print_entrants(tournament, entrants)
         if options.dry_run:
             print(*(f"unroll fit --config {shlex.join(match.arguments)}" for match in matches), sep="\n")
             continue
-        ended = play(matches)
+        ended = run_tournament(matches)
         if ended == TRY_AGAIN:
             return TRY_AGAIN
         code = code or ended
@@ -94,12 +94,12 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="such as configs/tournament/builtin.yaml")
     add("--submit", action="store_true", help="as a job array of Slurm, an element for each run; wants --time")
-    submit.add_options(result)
+    submit.add_submit_options(result)
     result.set_defaults(prepare=None)  # steps and widths are found on a dataset that is there
     return result
 
 
-def tell(tournament: Tournament, entrants: list[Entrant]) -> None:
+def print_entrants(tournament: Tournament, entrants: list[Entrant]) -> None:
     """Print what each entrant is."""
     runs = len(entrants) * len(tournament.seeds)
     budget = ", ".join(f"{value:,.0f} {unit}" for unit, value in tournament.budget.items())
@@ -107,13 +107,13 @@ def tell(tournament: Tournament, entrants: list[Entrant]) -> None:
     for each in entrants:
         width = "" if each.width is None else f"width {each.width}, "
         steps = "until the time is up" if each.steps is None else f"{each.steps:,} steps"
-        cost = f"{amount(each.flops_per_token)} FLOPs a token"
+        cost = f"{short_number(each.flops_per_token)} FLOPs a token"
         print(f"  {each.name:20}{width}{each.parameters:,} parameters, {cost}, {steps}", flush=True)
 
 
 def hand_over(matches: list[Match], options: argparse.Namespace) -> None:
     """Submit the runs that are not over as one array."""
-    waiting = [match for match in matches if not is_over(match)]
+    waiting = [match for match in matches if not entrant_is_finished(match)]
     if not waiting:
         print(f"tournament {matches[0].tournament}: every run has finished")
         return
@@ -126,20 +126,20 @@ def hand_over(matches: list[Match], options: argparse.Namespace) -> None:
         print(f"when they have finished: unroll compare {RUNS / matches[0].tournament}/*-*")
 
 
-def play(matches: list[Match]) -> int:
+def run_tournament(matches: list[Match]) -> int:
     """Run what is not over, then compare; the exit code."""
     signals.install()
     code = 0
     for number, match in enumerate(matches, 1):
         if not wait_for(match):
             return leave(matches)
-        over = is_over(match)
+        over = entrant_is_finished(match)
         match.announce()  # only now: it may have been a run of something else
         if over:
             print(f"{match.run} has finished", flush=True)
             continue
         print(f"\n{match.run}, {number} of {len(matches)}", flush=True)
-        ended = run(["fit", "--config", *match.arguments])
+        ended = run_unroll(["fit", "--config", *match.arguments])
         if ended == TRY_AGAIN or signals.requested():
             return leave(matches)
         if ended:
@@ -156,7 +156,7 @@ def leave(matches: list[Match]) -> int:
     return TRY_AGAIN
 
 
-def is_over(match: Match) -> bool:
+def entrant_is_finished(match: Match) -> bool:
     """Whether this very run has finished already.
 
     Raises:
@@ -165,14 +165,14 @@ def is_over(match: Match) -> bool:
     run = Run(match.run)
     if not run.record.get("attempts"):
         return False
-    cli = parse(["--config", *match.arguments])
+    cli = parse_config(["--config", *match.arguments])
     config = resume.kept_config(cli)
     if changed := resume.changes(run, config):
         raise ConfigError(
             f"{match.run} was begun with another config ({'; '.join(changed)}): move {match.run.parent} away, or give "
             "the tournament's file another name"
         )
-    return resume.is_over(run, config)
+    return resume.is_finished(run, config)
 
 
 def wait_for(match: Match) -> bool:
@@ -190,7 +190,7 @@ def wait_for(match: Match) -> bool:
     return False
 
 
-def run(arguments: list[str]) -> int:
+def run_unroll(arguments: list[str]) -> int:
     """Give a command of `unroll`, and stop it where this process is asked to stop; its exit code."""
     child, told = subprocess.Popen([sys.executable, "-m", "pipeline", *arguments]), False
     while child.poll() is None:

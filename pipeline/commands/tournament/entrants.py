@@ -27,7 +27,7 @@ from pipeline.commands.tournament.widths import nearest_width
 from pipeline.data.batch_plan import MicroBatches
 from pipeline.errors import ConfigError, UserError
 from pipeline.runs.load import build_model, with_facts
-from pipeline.training.config import parse
+from pipeline.training.config import parse_config
 from pipeline.training.config_errors import meant, own, plainly, read_mapping
 
 WIDTHS = "model.init_args.width", "model.init_args.network.init_args.width"  # of a flat config, and of its network's
@@ -72,7 +72,7 @@ class Entrant(NamedTuple):
     dataset: Path
 
 
-def read(path: Path) -> Tournament:
+def read_tournament(path: Path) -> Tournament:
     """The tournament in a file.
 
     Raises:
@@ -146,7 +146,7 @@ def _entrant(tournament: Tournament, name: str, configs: list[str]) -> Entrant:
     first, *others = [*configs, *tournament.overlays]
     files = [first, *(word for other in others for word in ("--config", other))]
     settings = dict(tournament.settings)
-    cli = parse(["--config", *files, *words(settings)])
+    cli = parse_config(["--config", *files, *words(settings)])
     data: Any = cli.build()[1]
     model = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))["model"]
     key = next((key for key in WIDTHS if cli.config.get(key) is not None), None)
@@ -154,7 +154,7 @@ def _entrant(tournament: Tournament, name: str, configs: list[str]) -> Entrant:
         if key is None:
             raise ConfigError(f"parameters are matched by {' or '.join(WIDTHS)}, which its config does not name")
         settings[key] = _width(tournament, key, with_facts(model, data.facts))
-    cli = parse(["--config", *files, *words(settings)])
+    cli = parse_config(["--config", *files, *words(settings)])
     cost = _cost(cli, data)
     [(unit, amount)] = tournament.budget.items()
     settings |= BUDGETS[unit](amount, cost)

@@ -35,7 +35,7 @@ def main(argv: list[str], start: "Start | None" = None) -> int:
         ConfigError: the config cannot be, or the straight run fails.
     """
     arguments, keys = parser().parse_known_args(argv)
-    from pipeline.commands.verify_resume.interruption_points import Lengths, chosen, drawn
+    from pipeline.commands.verify_resume.interruption_points import Lengths, draw_interruptions, drawn
     from pipeline.commands.verify_resume.trial import Trial, start_process
 
     lengths, chance = Lengths.of(arguments.steps), random.Random(arguments.seed)
@@ -52,7 +52,10 @@ def main(argv: list[str], start: "Start | None" = None) -> int:
     for size, trial in trials.items():
         print(f"\non {size} process{'es' if size > 1 else ''}, stopped by", flush=True)
         slots = sizes[size] or 1
-        stops = [*chosen(chance, lengths, size, slots), *drawn(chance, lengths, size, slots, arguments.random)]
+        stops = [
+            *draw_interruptions(chance, lengths, size, slots),
+            *drawn(chance, lengths, size, slots, arguments.random),
+        ]
         equal += judge(trial, stops)
     if len(trials) > 1:
         equal.append(move(trials, lengths))
@@ -85,11 +88,11 @@ def divisions(given: list[str], sizes: list[int] | None) -> dict[int, int | None
     """
     from pipeline.data.batch_plan import Share
     from pipeline.distributed import launch
-    from pipeline.training.config import parse
+    from pipeline.training.config import parse_config
 
     found: dict[int, int | None] = {}
     for keys in [[f"--trainer.devices={size}"] for size in sizes] if sizes else [[]]:
-        config = parse([*given, *keys]).config
+        config = parse_config([*given, *keys]).config
         size, data = launch.world_size(vars(config.trainer)), vars(config.data.init_args)
         share = Share.of_config(data, size)
         found[size] = None if share is None else share.accumulation

@@ -47,7 +47,7 @@ class Lengths(NamedTuple):
         return [*(f"--trainer.{name}={value}" for name, value in keys.items()), *saves]
 
 
-def chosen(chance: random.Random, lengths: Lengths, size: int, slots: int) -> Iterator[list[Interrupt]]:
+def draw_interruptions(chance: random.Random, lengths: Lengths, size: int, slots: int) -> Iterator[list[Interrupt]]:
     """Stops where something could go wrong, in processes drawn by chance.
 
     Args:

@@ -84,7 +84,7 @@ class Trial:
         """
         if wrong := self._relay(name, trials, stops):
             return TrialOutcome(_resumed(self.home / name), wrong), 0.0
-        rows = (step_trace.read(self.home / each) for each in (STRAIGHT, name))
+        rows = (step_trace.read_traces(self.home / each) for each in (STRAIGHT, name))
         found, apart = step_trace.compare_steps(*rows)
         return TrialOutcome(_resumed(self.home / name), found), apart
 
@@ -121,7 +121,7 @@ def first_difference(one: Path, two: Path) -> str | None:
 
     In the end: weights, optimizer, schedule, carried state, averages, counters, and what was measured.
     """
-    if found := step_trace.first_difference(step_trace.read(one), step_trace.read(two)):
+    if found := step_trace.first_divergence(step_trace.read_traces(one), step_trace.read_traces(two)):
         return found
     everything = difference.compare(end_of(one), end_of(two))
     rows = [row for row in everything if not row.equal and not row.name.startswith(SHOWN)]
@@ -135,5 +135,5 @@ def first_difference(one: Path, two: Path) -> str | None:
 def end_of(run: Path) -> dict[str, Any]:
     """Everything that the last checkpoint of a run holds, with the metrics of its manifest."""
     last = checkpoint.newest_first(run / "checkpoints")[0]
-    metrics = checkpoint.verify(last)["metrics"]
+    metrics = checkpoint.verify_checkpoint(last)["metrics"]
     return {**checkpoint.read_state(last), "metrics": metrics}

@@ -38,7 +38,7 @@ class Sound(NamedTuple):
     """Bits of a sample that hold all that the file does: 16 or 24."""
 
 
-def load(data: bytes) -> Sound:
+def decode_audio(data: bytes) -> Sound:
     """The sound in a file's bytes.
 
     Raises:
@@ -91,7 +91,7 @@ def at_rate(sound: Sound, rate: int) -> Float32[np.ndarray, " S"]:
     return resample(mono(sound.samples), sound.rate, rate)
 
 
-def encode(samples: Float32[np.ndarray, " S"], rate: int, bits: int = 16, container: str = "FLAC") -> bytes:
+def encode_audio(samples: Float32[np.ndarray, " S"], rate: int, bits: int = 16, container: str = "FLAC") -> bytes:
     """The samples as a file of 16 or 24 bits; what is louder than full scale is cut."""
     top = 1 << (bits - 1)
     whole = np.round(samples.astype(np.float64) * top).clip(-top, top - 1).astype(np.int32)

@@ -39,7 +39,7 @@ class View(NamedTuple):
         return cls((width - side) / 2, (height - side) / 2, side)
 
 
-def load(data: bytes, enough: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(data: bytes, enough: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image in a file's bytes: upright and in RGB; what is transparent is white.
 
     Args:
@@ -84,17 +84,17 @@ def shrink(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> bytes:
     Raises:
         ImageError: as `load`.
     """
-    image = load(data, 2 * size, max_pixels)
+    image = decode_image(data, 2 * size, max_pixels)
     with Image.open(io.BytesIO(data)) as given:
         plain = given.format == "JPEG" and given.mode == "RGB" and given.getexif().get(0x0112, 1) == 1
         if plain and min(given.size) <= size:
             return data
     scale = min(1.0, size / min(image.size))
     shape = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return encode(image if scale == 1.0 else image.resize(shape, Image.Resampling.LANCZOS))
+    return encode_image(image if scale == 1.0 else image.resize(shape, Image.Resampling.LANCZOS))
 
 
-def encode(image: Image.Image) -> bytes:
+def encode_image(image: Image.Image) -> bytes:
     """The image as a JPEG file."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=QUALITY)

@@ -47,7 +47,7 @@ def quantise(
     return (chance.integers(0, WHITE, found.shape) < found).astype(np.uint8)
 
 
-def picture(levels_of: UInt8[np.ndarray, "H W C"], levels: int) -> Image.Image:
+def image_of_levels(levels_of: UInt8[np.ndarray, "H W C"], levels: int) -> Image.Image:
     """The image that the levels stand for, from black for level 0 to white for the last."""
     height, width, channels = levels_of.shape
     bright = np.rint(levels_of * (WHITE / (levels - 1))).astype(np.uint8)

@@ -115,7 +115,7 @@ class Writing:
             self.error = error
 
 
-def verify(directory: Path) -> Manifest:
+def verify_checkpoint(directory: Path) -> Manifest:
     """The manifest of a checkpoint whose every file is what was written.
 
     Raises:
@@ -145,7 +145,7 @@ def step_of(directory: Path) -> int:
     return int(directory.name.removeprefix("step-"))
 
 
-def name_of(step: int) -> str:
+def checkpoint_name(step: int) -> str:
     """The name of the checkpoint of an optimizer step."""
     return f"step-{step:08d}"
 
@@ -159,7 +159,7 @@ def latest(checkpoints: Path, say: Callable[[str], None]) -> tuple[Path, Manifes
     candidates = newest_first(checkpoints)
     for directory in candidates:
         try:
-            return directory, verify(directory)
+            return directory, verify_checkpoint(directory)
         except CheckpointError as error:
             say(f"checkpoint passed over: {error}")
     if candidates:

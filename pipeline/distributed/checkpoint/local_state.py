@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.optim import Optimizer
 
-from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, Piece, Pieces, share
+from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, Piece, Pieces, part_of_rank
 from pipeline.errors import CheckpointError
 
 
@@ -54,7 +54,7 @@ def groups_of(module: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str,
 def piece_of(tensor: Tensor, rank: int, world_size: int) -> Piece:
     """What this process writes of a tensor: its shard of a DTensor, else an even share."""
     if not isinstance(tensor, DTensor):
-        return share(tensor, rank, world_size)
+        return part_of_rank(tensor, rank, world_size)
     local, start, _ = _place(tensor)
     return Piece(local.detach().reshape(-1), start, tuple(tensor.shape))
 
@@ -86,7 +86,7 @@ def take_weights(module: nn.Module, pieces: Pieces) -> None:
         CheckpointError: a tensor is missing, or has another shape.
     """
     for name, tensor in tensors(module).items():
-        fill(tensor, pieces, WEIGHTS + name)
+        fill_tensor(tensor, pieces, WEIGHTS + name)
 
 
 @torch.no_grad()
@@ -116,18 +116,18 @@ def _like(parameter: Tensor, pieces: Pieces, name: str) -> Tensor:
     if pieces.shapes[name] != tuple(parameter.shape):
         return pieces.whole(name)
     found = torch.empty_like(parameter, dtype=pieces.dtype(name))
-    fill(found, pieces, name)
+    fill_tensor(found, pieces, name)
     return found
 
 
-def fill(tensor: Tensor, pieces: Pieces, name: str) -> None:
+def fill_tensor(tensor: Tensor, pieces: Pieces, name: str) -> None:
     """Copy what a checkpoint holds under a name into a tensor, or into the part of it that lies here."""
-    check(pieces, name, tensor.shape)
+    require_tensor(pieces, name, tensor.shape)
     local, start, stop = _place(tensor)
     local.detach().view(-1).copy_(pieces.read(name, start, stop))
 
 
-def check(pieces: Pieces, name: str, shape: Sequence[int]) -> None:
+def require_tensor(pieces: Pieces, name: str, shape: Sequence[int]) -> None:
     """Raise CheckpointError unless the checkpoint holds a tensor of that name and shape."""
     if name not in pieces or pieces.shapes[name] != tuple(shape):
         there = pieces.shapes.get(name, "missing")

@@ -31,13 +31,13 @@ class Piece(NamedTuple):
     """Shape of the whole tensor."""
 
 
-def share(tensor: Tensor, rank: int, world_size: int) -> Piece:
+def part_of_rank(tensor: Tensor, rank: int, world_size: int) -> Piece:
     """The part that process `rank` writes of a tensor that all processes hold whole."""
     start, stop = (tensor.numel() * r // world_size for r in (rank, rank + 1))
     return Piece(tensor.detach().reshape(-1)[start:stop], start, tuple(tensor.shape))
 
 
-def write(path: Path, pieces: Mapping[str, Piece]) -> None:
+def write_shard(path: Path, pieces: Mapping[str, Piece]) -> None:
     """Write the pieces of one process; where each belongs stands in the file's header.
 
     Args:

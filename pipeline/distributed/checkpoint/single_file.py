@@ -17,7 +17,7 @@ from pipeline.files import write_durably
 WHOLE, WEIGHTS = (".ckpt", ".pt"), ".safetensors"
 
 
-def write(directory: Path, file: Path) -> None:
+def write_single_file(directory: Path, file: Path) -> None:
     """Write a checkpoint to one file, whatever strategy and number of processes it comes from.
 
     Raises:
@@ -28,7 +28,7 @@ def write(directory: Path, file: Path) -> None:
         raise ConfigError(f"{file}: the suffix names the format, one of {', '.join((*WHOLE, WEIGHTS))}")
     if file.exists():
         raise ConfigError(f"{file} is there already: name another --output, or remove it")
-    checkpoint.verify(directory)
+    checkpoint.verify_checkpoint(directory)
     state = checkpoint.read_state(directory)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from torchmetrics import Metric
 
 from pipeline.distributed.checkpoint import local_state as held
 from pipeline.distributed.checkpoint.local_state import Held
-from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, Piece, Pieces, share
+from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, Piece, Pieces, part_of_rank
 from pipeline.distributed.strategies.deepspeed_layout import DeepSpeedLayout
 from pipeline.distributed.strategies.sharded import DTYPES, Sharded, layers
 from pipeline.errors import ConfigError
@@ -148,16 +148,16 @@ class ZeRO(Sharded, DeepSpeedStrategy):
                 if value.shape == part.flat.shape:
                     found[name] = Piece(part.of(value), part.start, part.shape)
                 else:
-                    found[name] = share(value, self.global_rank, self.world_size)
+                    found[name] = part_of_rank(value, self.global_rank, self.world_size)
         return Held(found, {}, layout.groups(), layout.loss_scale())
 
     @torch.no_grad()
     def take_weights(self, pieces: Pieces) -> None:
         layout = self._layout
         for name, tensor in self._whole(layout).items():
-            held.fill(tensor, pieces, WEIGHTS + name)
+            held.fill_tensor(tensor, pieces, WEIGHTS + name)
         for part in layout.fragments():
-            held.check(pieces, WEIGHTS + part.name, part.shape)
+            held.require_tensor(pieces, WEIGHTS + part.name, part.shape)
             part.of(part.flat).copy_(pieces.read(WEIGHTS + part.name, part.start, part.start + part.size))
         layout.spread()
 

@@ -52,10 +52,12 @@ def photograph(pixels: UInt8[np.ndarray, "3 S S"], words: Sequence[str], looks: 
     """
     image = Image.fromarray(pixels.transpose(1, 2, 0)).resize((PANEL, PANEL), Image.Resampling.BICUBIC)
     side = round(looks.shape[1] ** 0.5)
-    return panels(image, words, looks.reshape(-1, side, side), PANELS)
+    return attention_panels(image, words, looks.reshape(-1, side, side), PANELS)
 
 
-def panels(image: Image.Image, words: Sequence[str], looks: Float[np.ndarray, "T H W"], columns: int) -> "Figure":
+def attention_panels(
+    image: Image.Image, words: Sequence[str], looks: Float[np.ndarray, "T H W"], columns: int
+) -> "Figure":
     """An image, and beside it where each word looked.
 
     Args:

@@ -22,7 +22,7 @@ SHOWN = 256  # last positions of an attention map
 Points = Sequence[tuple[int | float, float]]
 
 
-def picture(found: Mapping[str, Diagnosis], maps: Maps) -> "Figure":
+def diagnosis_picture(found: Mapping[str, Diagnosis], maps: Maps) -> "Figure":
     """Gradient and loss of all runs in one chart each; of a single one, its gates and attention below.
 
     Args:

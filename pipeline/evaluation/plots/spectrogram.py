@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from pipeline.dataset.codecs.audio import encode
+from pipeline.dataset.codecs.audio import encode_audio
 
 SECONDS, HOP = 0.032, 0.01  # of a window, and from one to the next
 DECIBELS = 60.0
@@ -26,7 +26,7 @@ class Shown(NamedTuple):
 
     def save(self, file: Path) -> None:
         """Write the sound as a WAV file."""
-        file.write_bytes(encode(self.samples, self.rate, container="WAV"))
+        file.write_bytes(encode_audio(self.samples, self.rate, container="WAV"))
 
 
 def spectrogram(samples: Float[np.ndarray, " S"], rate: int) -> Image.Image:
@@ -47,6 +47,6 @@ def colours(shares: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
     return np.rint(255 * np.clip(level - np.arange(3), 0, 1)).astype(np.uint8)
 
 
-def shown(samples: Float[np.ndarray, " S"], rate: int) -> Shown:
+def with_spectrogram(samples: Float[np.ndarray, " S"], rate: int) -> Shown:
     """The sound with its picture."""
     return Shown(samples, rate, spectrogram(samples, rate))

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from pipeline.models.encoders.pretrained_images import fill
+from pipeline.models.encoders.pretrained_images import load_weights
 from pipeline.models.layers.cross_attention import Memory
 from pipeline.models.layers.residual import BasicBlock, GroupNorm, ResidualBlock, ResidualTrunk
 from pipeline.tasks.task import Reads
@@ -51,7 +51,7 @@ class ImageEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         if weights is not None:
-            fill(trunk, weights)
+            load_weights(trunk, weights)
 
     def train(self, mode: bool = True) -> "ImageEncoder":
         """Begin or end training; what is frozen does not even drop features."""

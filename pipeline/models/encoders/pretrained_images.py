@@ -32,7 +32,7 @@ NAMES = [  # of timm, then of transformers; what stands for them here
 APART = re.compile(r"^encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)$")
 
 
-def fill(trunk: nn.Module, file: Path) -> None:
+def load_weights(trunk: nn.Module, file: Path) -> None:
     """Give a trunk the weights in a file; one without storage only has the file looked at.
 
     Raises:
@@ -46,7 +46,7 @@ def fill(trunk: nn.Module, file: Path) -> None:
     from safetensors.torch import load_file
 
     try:
-        found = renamed(load_file(file))
+        found = rename_tensors(load_file(file))
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"weights: {file} is no safetensors file ({error})") from error
     wanted = trunk.state_dict()
@@ -65,7 +65,7 @@ def fill(trunk: nn.Module, file: Path) -> None:
     trunk.load_state_dict(found)
 
 
-def renamed(found: dict[str, Tensor]) -> dict[str, Tensor]:
+def rename_tensors(found: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under the names used here, without those of a head."""
     result: dict[str, Tensor] = {}
     apart: dict[str, dict[str, Tensor]] = {}

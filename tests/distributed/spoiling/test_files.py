@@ -69,7 +69,7 @@ def test_a_disk_that_is_full_costs_no_step(
         mount("tmpfs", place, 0, "size=256k")  # room for two checkpoints and no third
         assert fit("full", *OFTEN, "checkpoints.keep_last", 9) == 4
         assert 1 <= len(steps("full")) <= 3
-        assert all(checkpoint.verify(each) for each in checkpoint.newest_first(place))
+        assert all(checkpoint.verify_checkpoint(each) for each in checkpoint.newest_first(place))
         assert not list(place.glob(".*"))
         mount("tmpfs", place, AGAIN, "size=8m")
         assert fit("full", *OFTEN) == 0
@@ -81,7 +81,7 @@ def test_a_disk_that_is_full_costs_no_step(
     assert "could not be saved" in told.out
     assert "training goes on" in told.out
     assert "the checkpoint of step 14 could not be saved" in told.err
-    faults = journal.read(Path("runs/full")).faults()
+    faults = journal.read_journal(Path("runs/full")).faults()
     assert faults == [] or {fault["fault"] for fault in faults} == {"checkpoint not saved"}
     assert [attempt["exit_code"] for attempt in Run(Path("runs/full")).record["attempts"]] == [4, 0]
 
@@ -212,9 +212,9 @@ def test_a_journal_that_lost_lines_loses_nothing_else(fit: Fit, state: State) ->
     file.write_bytes(b"".join(lines[3:-2]) + b"\x00\xff{" + lines[-1][:20])
     assert fit("stopped", *OFTEN) == 0
     whole(state)
-    found = journal.read(Path("runs/stopped"))
+    found = journal.read_journal(Path("runs/stopped"))
     assert found.torn == 1
     assert found.series("val/loss").steps[-1] == 14
     file.unlink()
     assert fit("stopped", *OFTEN, "trainer.max_steps", 16) == 0
-    assert journal.read(Path("runs/stopped")).last("val/loss") is not None
+    assert journal.read_journal(Path("runs/stopped")).last("val/loss") is not None

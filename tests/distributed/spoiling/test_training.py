@@ -100,7 +100,7 @@ def test_the_clock_may_jump(fit: Fit, state: State, monkeypatch: pytest.MonkeyPa
 def test_the_newest_and_the_best_checkpoints_are_kept(fit: Fit) -> None:
     keys = ["trainer.val_check_interval", 3, "checkpoints.keep_best", 2, "checkpoints.metric", "val/perplexity"]
     assert fit("kept", *OFTEN, *keys, "checkpoints.keep_last", 1, "trainer.max_steps", 11) == 0
-    measured = journal.read(Path("runs/kept")).series("val/perplexity")
+    measured = journal.read_journal(Path("runs/kept")).series("val/perplexity")
     best = sorted(zip(measured.values, measured.steps, strict=True))[:2]
     assert measured.steps == [3, 6, 9, 11]
     assert set(steps("kept")) == {11} | {step for _, step in best}
@@ -112,7 +112,9 @@ def test_a_checkpoint_is_due_after_so_many_minutes_and_its_stall_is_told(fit: Fi
     assert fit("rarely", *keys, "checkpoints.every_minutes", "null") == 0
     assert fit("often", *keys, "checkpoints.every_minutes", 1e-9) == 0
     assert (steps("rarely"), steps("often")) == ([14], list(range(14, 0, -1)))
-    stalls = [journal.read(Path("runs") / name).series("train/checkpoint_stall") for name in ("rarely", "often")]
+    stalls = [
+        journal.read_journal(Path("runs") / name).series("train/checkpoint_stall") for name in ("rarely", "often")
+    ]
     assert [each.steps for each in stalls] == [list(range(2, 15, 2))] * 2
     assert set(stalls[0].values) == {0.0}
     assert all(seconds > 0 for seconds in stalls[1].values[1:])
@@ -124,7 +126,7 @@ def test_validations_and_ends_of_epochs_come_between_steps(fit: Fit, state: Stat
     ways = {"one": 16, "four": 4}  # micro-batches of a step: one, four
     for name, limit in ways.items():
         assert fit(name, *keys, "data.init_args.per_device_batch_size", limit) == 0
-    validated = [journal.read(Path("runs") / name).series("val/loss") for name in ways]
+    validated = [journal.read_journal(Path("runs") / name).series("val/loss") for name in ways]
     assert validated[0].steps == validated[1].steps
     assert len(validated[0].steps) > 2
     assert validated[1].values == pytest.approx(validated[0].values, rel=1e-5)

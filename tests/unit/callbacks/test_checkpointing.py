@@ -18,7 +18,7 @@ def finished(callback: Checkpoints, step: int) -> Path:
     def save(own: Path) -> None:
         torch.save({"step": step}, own / checkpoint.STATE)
 
-    place = callback.directory / checkpoint.name_of(step)
+    place = callback.directory / checkpoint.checkpoint_name(step)
     callback.writing, callback.saved_step = checkpoint.Writing(place, save, 0), step
     callback.about = {"step": step, "metrics": {}}
     callback.finish(Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False))
@@ -42,7 +42,7 @@ def test_an_older_one_that_cannot_be_removed_does_not_make_the_new_one_unsaved(
     monkeypatch.setattr(checkpoint, "remove", refuse)
     second = finished(keeper, 2)
     assert keeper.saved_step == 2
-    assert checkpoint.verify(second)["step"] == 2
+    assert checkpoint.verify_checkpoint(second)["step"] == 2
     assert first.exists()
     assert "an older checkpoint could not be removed" in capsys.readouterr().out
 

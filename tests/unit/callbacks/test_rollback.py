@@ -51,7 +51,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def save(directory: Path, *steps: int) -> None:
     for number in steps:
-        made = directory / checkpoint.name_of(number)
+        made = directory / checkpoint.checkpoint_name(number)
         made.mkdir(parents=True)
         (made / checkpoint.MANIFEST).write_text('{"files": {}}')
 

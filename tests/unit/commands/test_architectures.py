@@ -9,7 +9,16 @@ from torch import nn
 
 from pipeline import cli
 from pipeline.commands import architectures
-from pipeline.commands.architectures import Answers, accuracy, disagreement, learned, networks, order, questions, table
+from pipeline.commands.architectures import (
+    Answers,
+    accuracy,
+    architectures_table,
+    disagreement,
+    learned,
+    networks,
+    order,
+    questions,
+)
 from pipeline.dataset.recall import Association, Copy
 from pipeline.models.bag_of_words import BagOfWords
 from pipeline.models.lstm import LSTM
@@ -102,4 +111,7 @@ def test_an_unknown_name_is_one_line(capsys):
 
 def test_the_table_says_what_was_measured():
     one = Answers(1234, 0.5, 2e-9, 99.6, 64, 12.5, (0.1, 0.25), (1000.0, 2000.0))
-    assert list(table({"A": one}))[2] == "| A | 1,234 | 0.5 | 2e-09 | 100 | 64 | 12 | 0.10 and 0.25 | 1,000 and 2,000 |"
+    assert (
+        list(architectures_table({"A": one}))[2]
+        == "| A | 1,234 | 0.5 | 2e-09 | 100 | 64 | 12 | 0.10 and 0.25 | 1,000 and 2,000 |"
+    )

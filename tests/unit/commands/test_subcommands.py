@@ -11,15 +11,15 @@ from pipeline.distributed import signals
 
 
 def test_it_prints_and_returns_what_the_command_alone_would(capfd: pytest.CaptureFixture[str]) -> None:
-    assert subcommands.wait(subcommands.start(["fit", "--help"])) == 0
+    assert subcommands.wait(subcommands.start_subcommand(["fit", "--help"])) == 0
     assert capfd.readouterr().out.startswith("usage: unroll fit --config FILE.yaml")
-    assert subcommands.wait(subcommands.start(["compare", "nobody"])) == 4
+    assert subcommands.wait(subcommands.start_subcommand(["compare", "nobody"])) == 4
     assert "unroll: error: nothing to compare" in capfd.readouterr().err
 
 
 def test_a_process_that_a_signal_killed_has_the_exit_code_of_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subcommands.runpy, "run_module", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-    assert subcommands.wait(subcommands.start(["fit"])) == 137
+    assert subcommands.wait(subcommands.start_subcommand(["fit"])) == 137
 
 
 def test_a_stop_of_the_giving_command_is_not_one_of_the_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_stop_of_the_giving_command_is_not_one_of_the_given(monkeypatch: pytes
     try:
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.requested() == signal.SIGTERM
-        assert subcommands.wait(subcommands.start(["fit"])) == 0
+        assert subcommands.wait(subcommands.start_subcommand(["fit"])) == 0
     finally:
         signals.forget()
     assert said.read_text() == "None"

@@ -13,7 +13,7 @@ from data_prep.sources.shapes import drawn
 from pipeline.data.batch import IGNORE
 from pipeline.data.batch_plan import NO_SAMPLE, MicroBatches, Share, Slice
 from pipeline.data.captions import ImageCaptionDataModule, Views
-from pipeline.dataset.codecs.image import View, load, pixels, square
+from pipeline.dataset.codecs.image import View, decode_image, pixels, square
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError, DataError, SampleError
@@ -38,7 +38,7 @@ def test_a_batch_holds_what_each_caption_is_said_of(tiny_captions_dataset: Path)
         row = samples.split.row_of(sample)
         number = int(samples.split.value("name", row).split()[1])
         image, captions = drawn(number)
-        whole = load(image, 32)
+        whole = decode_image(image, 32)
         shown = pixels(square(whole, View.central(*whole.size), 32))
         assert (images[place].numpy() == shown).all()
         target = batch.targets[place]

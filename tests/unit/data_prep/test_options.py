@@ -7,15 +7,15 @@ import pytest
 
 import data_prep
 from data_prep.workspace import tokenizer
-from pipeline.arguments import amount, count, natural, positive, share
+from pipeline.arguments import fraction, non_negative_integer, non_negative_number, positive_integer, positive_number
 from pipeline.cli import main
 
 OUT_OF_RANGE = {
-    share: ["-5", "1", "1.5", "nan", "inf", "x"],
-    amount: ["-5", "nan", "x"],
-    positive: ["0", "-5", "nan", "inf", "x"],
-    natural: ["-5", "1.5", "nan", "x"],
-    count: ["0", "-5", "1.5", "nan", "x"],
+    fraction: ["-5", "1", "1.5", "nan", "inf", "x"],
+    non_negative_number: ["-5", "nan", "x"],
+    positive_number: ["0", "-5", "nan", "inf", "x"],
+    non_negative_integer: ["-5", "1.5", "nan", "x"],
+    positive_integer: ["0", "-5", "1.5", "nan", "x"],
 }
 OWN = {"levels": int, "action_range": float}  # one of three choices; two numbers of any sign, compared with each other
 DEFAULTS = {"text": 0.05, "pairs": 0.05, "captions": 0.05, "audio": 0.05, "pixels": 0.05, "series": 0.2}

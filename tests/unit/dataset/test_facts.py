@@ -20,7 +20,7 @@ from pipeline.tasks.forecaster import Forecaster
 from pipeline.tasks.policy import Policy
 from pipeline.tasks.task import Task
 from pipeline.tasks.wave_model import WaveModel
-from pipeline.training.config import parse
+from pipeline.training.config import parse_config
 
 NAMES = {field.name for field in fields(DataFacts)}
 CONFIG = Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml"
@@ -83,6 +83,6 @@ def test_what_a_model_requires_is_a_fact_or_a_network_that_its_config_names() ->
 
 
 def test_the_command_line_links_every_fact() -> None:
-    links = parse(["--config", str(CONFIG)]).parser._links_group._group_actions
+    links = parse_config(["--config", str(CONFIG)]).parser._links_group._group_actions
     targets = {link.target[0] for link in links if link.apply_on == "instantiate"}
     assert targets == {f"model.init_args.{name}" for name in NAMES}

@@ -14,4 +14,4 @@ def test_a_port_that_another_program_has_is_named(monkeypatch: pytest.MonkeyPatc
         for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port), ("RANK", "0")):
             monkeypatch.setenv(name, value)
         with pytest.raises(LostPeerError, match=f"cannot meet at 127.0.0.1:{port}: another program has the port"):
-            rendezvous.share(dict, 2)
+            rendezvous.broadcast_result(dict, 2)

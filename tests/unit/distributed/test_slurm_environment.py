@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.distributed.slurm_environment import adopt, first_host
+from pipeline.distributed.slurm_environment import first_host, set_rank_variables
 from pipeline.errors import ConfigError
 
 STEP = {
@@ -21,7 +21,7 @@ STEP = {
 def adopted(**changes: str) -> dict[str, str]:
     """What `adopt` adds to the variables of a step."""
     environment = STEP | changes
-    adopt(environment)
+    set_rank_variables(environment)
     return {key: value for key, value in environment.items() if not key.startswith("SLURM_")}
 
 
@@ -69,7 +69,7 @@ def test_a_place_to_meet_that_was_given_is_kept() -> None:
 def test_a_single_task_and_a_batch_script_stay_what_they_are() -> None:
     assert adopted(SLURM_STEP_NUM_TASKS="1") == {}
     shell = {"SLURM_JOB_ID": "41", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
-    adopt(shell)
+    set_rank_variables(shell)
     assert "RANK" not in shell
 
 

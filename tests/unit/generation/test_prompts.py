@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.generation.prompts import Prompts, read, repeat, step
+from pipeline.generation.prompts import Prompts, read_prompt, repeat, step
 
 
 def test_prompts_are_filled_up_and_share_their_first_positions() -> None:
@@ -45,11 +45,11 @@ def test_a_long_prompt_is_read_in_pieces_and_the_last_logits_count() -> None:
         return torch.stack([sums, tokens], 2).float(), sums[:, -1]
 
     tokens = torch.arange(1200).view(2, 600)
-    logits, state = read(forward, tokens)
+    logits, state = read_prompt(forward, tokens)
     assert widths == [256, 256, 88]
     assert state.tolist() == tokens.sum(1).tolist()
     assert logits.tolist() == [[tokens[0].sum(), 599], [tokens[1].sum(), 1199]]
-    again, _ = read(forward, tokens, torch.tensor([1000, 2000]))
+    again, _ = read_prompt(forward, tokens, torch.tensor([1000, 2000]))
     assert (again - logits).tolist() == [[1000, 0], [2000, 0]]
     logits, state = step(forward, torch.tensor([3, 4]), torch.tensor([10, 20]))
     assert (logits.tolist(), state.tolist()) == ([[13, 3], [24, 4]], [13, 24])

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.models.kneser_ney import KneserNey, baseline, discounts
+from pipeline.models.kneser_ney import KneserNey, discounts, measure_baseline
 
 EOS = 0
 BEGIN = "<begin>"
@@ -196,7 +196,7 @@ def split_of(tokens, size_in_bytes):
 def test_the_baseline_measures_every_split_but_the_one_it_counted():
     train, held_out = markov_corpus(500, 14, seed=8), markov_corpus(99, 14, seed=9)
     splits = {"train": split_of(train, 2000), "validation": split_of(held_out, 400)}
-    figures = baseline(SimpleNamespace(splits=splits, target=SimpleNamespace(eos=EOS, size=14)), order=3)
+    figures = measure_baseline(SimpleNamespace(splits=splits, target=SimpleNamespace(eos=EOS, size=14)), order=3)
     model = KneserNey.fit(train, EOS, 14, 3)
     nats = -model.log_probabilities(held_out).sum()
     assert figures["validation"] == {

@@ -10,7 +10,7 @@ from pipeline import state as states
 from pipeline.models.layers.attention import SelfAttention, rotate, rotation
 from pipeline.models.layers.feedforward import GELU, SwiGLU
 from pipeline.models.transformer import Transformer
-from pipeline.training.config import CONFIGS, parse
+from pipeline.training.config import CONFIGS, parse_config
 
 
 def turned(vector: Tensor, position: int) -> Tensor:
@@ -143,6 +143,6 @@ def test_a_gated_layer_has_the_parameters_of_an_ungated_one():
 
 def test_a_config_that_asks_for_learned_positions_gets_them(tiny_text_dataset):
     asked = ["--data.init_args.dataset", str(tiny_text_dataset), "--model.init_args.positions", "70"]
-    cli = parse(["--config", str(CONFIGS / "text/transformer.yaml"), *asked])
+    cli = parse_config(["--config", str(CONFIGS / "text/transformer.yaml"), *asked])
     task = cli.build()[0]  # what the data tells goes by other names
     assert task.network.positions.num_embeddings == task.build().network.positions.num_embeddings == 70

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from pipeline.runs import journal
-from pipeline.runs.journal import JournalWriter, read
+from pipeline.runs.journal import JournalWriter, read_journal
 
 
 def write_steps(writer, attempt, steps, key="train/loss"):
@@ -30,7 +30,7 @@ def test_what_is_written_is_read_back_as_columns(tmp_path):
     writer.metrics(1, 10, 100, 5.0, {"train/loss": 3.0, "val/loss": 3.5})
     writer.samples(1, 10, 100, 5.0, [{"prompt": "a", "text": "b\n\u2028é😀"}])
     writer.close()
-    found = read(tmp_path / "run")
+    found = read_journal(tmp_path / "run")
     assert found.series("train/loss") == ([5, 10], [50, 100], [2.5, 5.0], [4.0, 3.0])
     assert found.series("val/loss") == ([10], [100], [5.0], [3.5])
     assert found.series("nothing") == ([], [], [], [])
@@ -50,7 +50,7 @@ def test_rows_beyond_the_start_of_a_later_attempt_are_superseded(tmp_path):
     write_steps(writer, 2, [30, 40, 50])
     writer.attempt(3, 30)
     write_steps(writer, 3, [40])
-    found = read(tmp_path)
+    found = read_journal(tmp_path)
     assert found.series("train/loss").steps == [10, 20, 30, 40]
     assert found.series("train/loss").values == [1.1, 1.2, 2.3, 3.4]
     assert found.superseded == 4
@@ -64,7 +64,7 @@ def test_a_rewind_behind_an_earlier_rewind_supersedes_both(tmp_path):
     write_steps(writer, 2, [30])
     writer.attempt(3, 10)
     write_steps(writer, 3, [20])
-    assert read(tmp_path).series("train/loss").values == [1.1, 3.2]
+    assert read_journal(tmp_path).series("train/loss").values == [1.1, 3.2]
 
 
 def test_a_stale_process_that_writes_after_its_successor_does_not_win(tmp_path):
@@ -74,21 +74,21 @@ def test_a_stale_process_that_writes_after_its_successor_does_not_win(tmp_path):
     new.attempt(2, 10)
     write_steps(new, 2, [10, 20])
     write_steps(old, 1, [10, 20, 30])
-    assert read(tmp_path).series("train/loss").values == [2.1, 2.2]
+    assert read_journal(tmp_path).series("train/loss").values == [2.1, 2.2]
 
 
 def test_an_attempt_that_lost_its_head_still_supersedes(tmp_path):
     writer = JournalWriter(tmp_path)
     write_steps(writer, 1, [10, 20, 30])
     write_steps(writer, 2, [20, 30])
-    assert read(tmp_path).series("train/loss").values == [1.1, 2.2, 2.3]
+    assert read_journal(tmp_path).series("train/loss").values == [1.1, 2.2, 2.3]
 
 
 def test_the_later_of_two_rows_of_one_step_wins(tmp_path):
     writer = JournalWriter(tmp_path)
     writer.metrics(1, 10, 100, 1.0, {"val/loss": 3.0})
     writer.metrics(1, 10, 100, 1.0, {"val/loss": 2.0})
-    assert read(tmp_path).series("val/loss").values == [2.0]
+    assert read_journal(tmp_path).series("val/loss").values == [2.0]
 
 
 def test_a_torn_last_line_is_closed_off_and_counted(tmp_path):
@@ -101,7 +101,7 @@ def test_a_torn_last_line_is_closed_off_and_counted(tmp_path):
     write_steps(JournalWriter(tmp_path), 1, [30])
     after = path.read_bytes()
     assert after.startswith(before + b"\n")  # history stands as it was
-    found = read(tmp_path)
+    found = read_journal(tmp_path)
     assert found.series("train/loss").steps == [10, 30]
     assert found.torn == 1
 
@@ -113,7 +113,7 @@ def test_a_line_that_is_no_record_is_skipped_and_counted(tmp_path, rubbish):
     with open(tmp_path / journal.FILE, "ab") as file:
         file.write(rubbish + b"\n")
     write_steps(writer, 1, [20])
-    found = read(tmp_path)
+    found = read_journal(tmp_path)
     assert found.series("train/loss").steps == [10, 20]
     assert found.torn == 1
 
@@ -124,10 +124,10 @@ def test_numbers_that_are_not_finite_are_strict_json_and_come_back(tmp_path):
         writer.metrics(1, step, step, 1.0, {"train/loss": value})
     lines = (tmp_path / journal.FILE).read_text().splitlines()
     assert [strict(line)["train/loss"] for line in lines] == ["NaN", "Infinity", "-Infinity", 2.0]
-    values = read(tmp_path).series("train/loss").values
+    values = read_journal(tmp_path).series("train/loss").values
     assert math.isnan(values[0])
     assert values[1:] == [math.inf, -math.inf, 2.0]
-    assert read(tmp_path).best("train/loss") == 2.0
+    assert read_journal(tmp_path).best("train/loss") == 2.0
 
 
 def test_a_full_disk_raises_and_the_next_record_starts_on_a_line_of_its_own(tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_full_disk_raises_and_the_next_record_starts_on_a_line_of_its_own(tmp_
         with pytest.raises(OSError, match="only 20 of"):
             write_steps(writer, 1, [10])
     write_steps(writer, 1, [20])
-    found = read(tmp_path)
+    found = read_journal(tmp_path)
     assert found.series("train/loss").steps == [20]
     assert found.torn == 1
 
@@ -155,7 +155,7 @@ def test_a_killed_writer_leaves_every_line_that_it_finished(tmp_path):
     child.stdout.readline()
     child.send_signal(signal.SIGKILL)
     child.wait()
-    found = read(tmp_path)
+    found = read_journal(tmp_path)
     assert found.series("train/loss").steps == list(range(len(found.rows)))
     assert len(found.rows) > 100
     assert found.torn <= 1
@@ -172,7 +172,7 @@ def test_what_else_happened_is_no_row_and_keeps_its_fields(tmp_path):
     write_steps(writer, 1, [10])
     writer.event("checkpoint", 1, 10, 100, 5.0, {"path": "checkpoints/step-00000010", "aliases": ["last"]})
     writer.close()
-    found = read(tmp_path)
+    found = read_journal(tmp_path)
     assert (len(found.rows), found.torn, found.superseded) == (1, 0, 0)
-    last = journal.parse((tmp_path / journal.FILE).read_bytes().splitlines()[-1])
+    last = journal.parse_line((tmp_path / journal.FILE).read_bytes().splitlines()[-1])
     assert (last["kind"], last["step"], last["aliases"]) == ("checkpoint", 10, ["last"])

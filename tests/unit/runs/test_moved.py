@@ -12,7 +12,7 @@ import yaml
 
 from pipeline import cli
 from pipeline.distributed.checkpoint.directory import read_state
-from pipeline.runs.moved import MOVED, RENAMED, SPLIT, complaint, new_path, renamed
+from pipeline.runs.moved import MOVED, RENAMED, SPLIT, complaint, new_path, update_config
 from pipeline.tasks.task import Task
 
 LAYOUT = Path(__file__).parents[3] / "tests" / "fixtures" / "runs_0_1"
@@ -55,7 +55,7 @@ def test_every_class_has_the_name_that_the_table_says() -> None:
 
 def test_a_class_that_was_renamed_in_a_module_that_was_moved() -> None:
     new = "pipeline.evaluation.caption_scores.METEORWithoutSynonyms"
-    assert renamed(["pipeline.caption_scores.METEOR"]) == [new]
+    assert update_config(["pipeline.caption_scores.METEOR"]) == [new]
     assert complaint("no class pipeline.evaluation.caption_scores.METEOR") == (
         f"pipeline.evaluation.caption_scores.METEOR has moved: use {new}"
     )
@@ -65,12 +65,12 @@ def test_a_class_that_was_renamed_in_a_module_that_was_moved() -> None:
 @pytest.mark.parametrize("file", sorted(path.relative_to(LAYOUT) for path in LAYOUT.rglob("config.yaml")), ids=str)
 def test_every_class_path_of_an_old_config_leads_to_a_class(file: Path) -> None:
     config = yaml.safe_load((LAYOUT / file).read_text())
-    paths, before = class_paths(renamed(config)), class_paths(config)
+    paths, before = class_paths(update_config(config)), class_paths(config)
     assert len(paths) == len(before) + len(SPLIT.keys() & before) > 1
     for path in paths:
         module, _, name = path.rpartition(".")
         assert isinstance(getattr(import_module(module), name), type)
-    assert renamed(renamed(config)) == renamed(config)
+    assert update_config(update_config(config)) == update_config(config)
 
 
 def test_new_names_that_begin_like_old_ones_stay(monkeypatch: pytest.MonkeyPatch) -> None:

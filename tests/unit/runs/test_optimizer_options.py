@@ -28,7 +28,7 @@ OTHER_OPTIMIZERS = {
 def parse(*words: str) -> CommandLine:
     """The command line of text/lstm.yaml and more."""
     _print_dropped.cache_clear()
-    return training.parse([f"--config={LSTM}", *words])
+    return training.parse_config([f"--config={LSTM}", *words])
 
 
 @pytest.fixture
@@ -41,12 +41,12 @@ def test_the_printed_config_and_the_plan_show_the_optimizer_that_runs(
     dataset: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [f"--config={LSTM}", f"--config={ZAREMBA}", *dataset]
-    task, _, _ = training.parse(words).build()
+    task, _, _ = training.parse_config(words).build()
     defaults = task.check_optimizer().defaults
     assert (defaults["lr"], defaults["weight_decay"]) == (35.0, 0.0)
     capsys.readouterr()
     with pytest.raises(SystemExit):
-        training.parse([*words, "--print_config"])
+        training.parse_config([*words, "--print_config"])
     printed = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["optimizer"]
     assert printed == {"class_path": "torch.optim.SGD", "init_args": defaults}
     plan.main([str(LSTM), str(ZAREMBA), "--", *dataset])

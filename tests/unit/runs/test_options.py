@@ -161,7 +161,7 @@ def test_no_default_of_a_signature_reaches_another_class() -> None:
 def parse(*words: str) -> CommandLine:
     """The command line of text/lstm.yaml and more."""
     _print_dropped.cache_clear()
-    return training.parse([f"--config={LSTM}", *words])
+    return training.parse_config([f"--config={LSTM}", *words])
 
 
 @pytest.mark.parametrize(
@@ -230,13 +230,13 @@ def test_what_is_dropped_is_printed_once_and_a_resolved_config_drops_nothing_mor
 ) -> None:
     words = ["--model.init_args.optimizer.lr=2", "--model.init_args.optimizer=SGD", "--model.init_args.optimizer.lr=3"]
     cli = parse(*words)
-    training.parse([f"--config={LSTM}", *words])  # as a tournament, which parses each entrant twice
+    training.parse_config([f"--config={LSTM}", *words])  # as a tournament, which parses each entrant twice
     printed = capsys.readouterr()
     assert printed.err == f"unroll: {DROPPED}lr=2.0, betas=(0.9, 0.98), weight_decay=0.05, fused=True\n"
     assert printed.out == ""
     saved = tmp_path / "config.yaml"
     saved.write_text(yaml.safe_dump(kept_config(cli)))
-    assert kept_config(training.parse([f"--config={saved}"])) == kept_config(cli)
+    assert kept_config(training.parse_config([f"--config={saved}"])) == kept_config(cli)
     monkeypatch.setenv("RANK", "1")
     parse(*words)
     assert capsys.readouterr().err == ""
@@ -244,7 +244,7 @@ def test_what_is_dropped_is_printed_once_and_a_resolved_config_drops_nothing_mor
 
 def test_the_default_of_a_signature_is_named_where_it_would_have_mattered(capsys: pytest.CaptureFixture[str]) -> None:
     _print_dropped.cache_clear()
-    training.parse([f"--config={ZAREMBA}"])
+    training.parse_config([f"--config={ZAREMBA}"])
     assert capsys.readouterr().err == f"unroll: {DROPPED}weight_decay=0.01\n"
 
 

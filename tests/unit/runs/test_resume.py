@@ -20,7 +20,7 @@ from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.runs.resume import Start, _describe, begin, decides, is_over
+from pipeline.runs.resume import Start, _describe, begin, decides, is_finished
 from pipeline.runs.run import Run
 
 
@@ -110,7 +110,7 @@ def begin_again(run: Run, cli: CLI) -> Start:
 
 
 def save(run: Run, step: int) -> Path:
-    made = run.checkpoints / checkpoint.name_of(step)
+    made = run.checkpoints / checkpoint.checkpoint_name(step)
     made.mkdir(parents=True)
     files: dict[str, Any] = {}
     text = json.dumps({"step": step, "files": files, "sha256": checkpoint._hash({"step": step, "files": files})})
@@ -191,8 +191,8 @@ def test_another_limit_continues_a_finished_run(run: Run, dataset: Path, limit: 
 
 def test_a_run_that_did_not_finish_is_not_over(run: Run, dataset: Path) -> None:
     finished(run, dataset, reason="stopped")
-    assert not is_over(run, CONFIG)
-    assert not is_over(Run(run.path.with_name("other")), CONFIG)
+    assert not is_finished(run, CONFIG)
+    assert not is_finished(Run(run.path.with_name("other")), CONFIG)
     assert begin_again(run, CLI(dataset)).finished is False
 
 

@@ -20,7 +20,7 @@ from pipeline.models.lstm import LSTM
 from pipeline.models.rnn import RNN
 from pipeline.models.transformer import Transformer
 from pipeline.runs.load import build_model
-from pipeline.runs.moved import OF_TASK, SPLIT, complaint, renamed
+from pipeline.runs.moved import OF_TASK, SPLIT, complaint, update_config
 from pipeline.tasks.forecaster import Forecaster, Saying
 from pipeline.tasks.likelihoods import StudentT
 from pipeline.tasks.policy import Playing, Policy
@@ -93,8 +93,8 @@ def test_a_flat_config_makes_the_model_that_it_made(name: str) -> None:
     optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.25}}
     schedule = {"class_path": "pipeline.optim.WarmupCosine", "init_args": {"warmup_steps": 3}}
     flat = {"class_path": name, "init_args": {**of_task, "optimizer": optimizer, "schedule": schedule, **options}}
-    config = renamed(flat)
-    assert renamed(config) == config
+    config = update_config(flat)
+    assert update_config(config) == config
     torch.manual_seed(1)
     built = build_model(config)
     torch.manual_seed(1)
@@ -117,7 +117,7 @@ def _made(value: Any) -> Any:
 
 
 def test_a_class_without_arguments_and_one_inside_a_list_are_split_too() -> None:
-    [found] = renamed([{"class_path": "pipeline.models.policies.GRUPolicy"}])
+    [found] = update_config([{"class_path": "pipeline.models.policies.GRUPolicy"}])
     network = {"class_path": "pipeline.models.gru.GRU", "init_args": {}}
     assert found == {"class_path": "pipeline.tasks.policy.Policy", "init_args": {"network": network}}
 

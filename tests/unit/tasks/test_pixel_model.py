@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.cli import main
 from pipeline.commands.generate.images import Painter
 from pipeline.data.pixels import PixelDataModule
-from pipeline.dataset.codecs.pixel_levels import picture, quantise
+from pipeline.dataset.codecs.pixel_levels import image_of_levels, quantise
 from pipeline.errors import ConfigError
 from pipeline.generation.sampling import Greedy, Sample
 from pipeline.models.lstm import LSTM
@@ -75,7 +75,7 @@ def test_an_image_in_colour_has_three_levels_a_pixel() -> None:
 def test_the_picture_of_levels_gives_them_back() -> None:
     for levels in (2, 16, 256):
         found = np.random.default_rng(levels).integers(0, levels, (5, 4, 3)).astype(np.uint8)
-        assert np.array_equal(quantise(np.asarray(picture(found, levels)), levels), found)
+        assert np.array_equal(quantise(np.asarray(image_of_levels(found, levels)), levels), found)
 
 
 def test_a_completion_keeps_its_half_under_the_likeliest_label() -> None:
@@ -155,7 +155,7 @@ def test_a_run_tells_what_an_image_costs_and_draws(
 
     assert main(["generate", "shapes", "--out", "grid.png", "--samples", "3", "--prompt", "circle", "square"]) == 0
     assert Image.open("grid.png").size == (3 * 88 - 4, 2 * 116 - 4)
-    picture(samples.pixels(ids[:1]).reshape(8, 6, 1), 2).resize((60, 80)).save("half.png")
+    image_of_levels(samples.pixels(ids[:1]).reshape(8, 6, 1), 2).resize((60, 80)).save("half.png")
     assert main(["generate", "shapes", "--out", "rest.png", "--image", "half.png", "--samples", "2"]) == 0
     assert Image.open("rest.png").size == (4 * 88 - 4, 112)
 

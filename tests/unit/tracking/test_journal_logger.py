@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pipeline.evaluation.plots.spectrogram import shown
-from pipeline.runs.journal import FILE, read
+from pipeline.evaluation.plots.spectrogram import with_spectrogram
+from pipeline.runs.journal import FILE, read_journal
 from pipeline.tracking.journal_logger import JournalLogger
 
 
@@ -50,7 +50,7 @@ def test_what_the_trainer_logs_stands_in_the_journal(tmp_path):
         num_sanity_val_steps=0,
     )
     trainer.fit(Slope(), DataLoader(range(3)), DataLoader(range(3)))
-    found = read(tmp_path / "run")
+    found = read_journal(tmp_path / "run")
     assert found.series("train/loss").values == [0, 1, 2, 3, 4, 5]
     assert found.series("val/loss").values == [1.0, 1.0]
     assert found.series("epoch").values[-1] == 1
@@ -66,7 +66,7 @@ def test_rows_without_a_clock_stand_at_the_last_one_known(tmp_path):
     logger.log_samples([{"prompt": "a", "text": "b"}], 12)
     logger.finalize("success")
     logger.log_metrics({"test/loss": 1.0}, 12)
-    found = read(tmp_path)
+    found = read_journal(tmp_path)
     assert found.attempts == {3: 10}
     assert found.series("train/loss") == ([11], [110], [8.5], [2.5])
     assert found.series("val/loss") == ([11], [110], [8.5], [2.0])
@@ -84,7 +84,7 @@ def test_a_second_attempt_supersedes_what_the_first_wrote_beyond_its_start(tmp_p
         first.log_metrics({"train/loss": 1.0}, step)
     second.start_attempt(2, 20)
     second.log_metrics({"train/loss": 2.0}, 30)
-    assert read(tmp_path).series("train/loss").values == [1.0, 1.0, 2.0]
+    assert read_journal(tmp_path).series("train/loss").values == [1.0, 1.0, 2.0]
 
 
 def test_other_ranks_write_nothing(tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_a_full_disk_is_told_once_and_stops_nothing(tmp_path, monkeypatch):
             warnings.simplefilter("error")
             logger.log_metrics({"train/loss": 1.0}, 2)
     logger.log_metrics({"train/loss": 1.0}, 3)
-    assert read(tmp_path).series("train/loss").steps == [3]
+    assert read_journal(tmp_path).series("train/loss").steps == [3]
 
 
 def test_pictures_are_kept_in_the_run_with_their_step(tmp_path):
@@ -126,7 +126,7 @@ def test_pictures_are_kept_in_the_run_with_their_step(tmp_path):
 def test_sounds_are_kept_with_their_spectrograms(tmp_path):
     logger = JournalLogger(tmp_path)
     tone = np.sin(np.arange(800) / 4).astype(np.float32) / 2
-    logger.log_sounds([shown(tone, 8000)], 3)
+    logger.log_sounds([with_spectrogram(tone, 8000)], 3)
     logger.finalize("success")
     played, rate = soundfile.read(tmp_path / "pictures" / "step-00000003-sounds-1.wav")
     assert rate == 8000

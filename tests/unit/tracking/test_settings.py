@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from wandb.sdk.lib.wbauth import write_netrc_auth
 
-from pipeline.tracking.redact import describe, without_keys
+from pipeline.tracking.redact import error_line, without_keys
 from pipeline.tracking.settings import api_key, has_key, wanted_mode
 from pipeline.tracking.wandb_logger import wandb_logger
 from tests.unit.tracking.conftest import KEY
@@ -76,7 +76,7 @@ def test_disabled_gives_no_logger(written, monkeypatch):
 
 def test_no_error_message_shows_a_key(monkeypatch):
     for secret in ("0123456789abcdef" * 3, "wandb_v1_abcDEF123", "https://user:word@host/x"):
-        told = describe(ValueError(f"refused {secret}."))
+        told = error_line(ValueError(f"refused {secret}."))
         assert secret not in told
         assert told.startswith("ValueError: refused ")
     assert "word" not in told

@@ -24,10 +24,10 @@ def _home(tmp_path, monkeypatch):
 
 def test_the_values_become_overrides_and_the_run_keeps_them_for_its_next_attempt(server):
     server.offered = [{"model.init_args.width": 32, "model": {"init_args": {"dropout": 1e-05}}, "name": "x"}] * 2
-    given = sweep.adopt(ARGUMENTS)
+    given = sweep.arguments_of_sweep(ARGUMENTS)
     assert given[:4] == ARGUMENTS[:4]
     assert given[4:] == ["--model.init_args.width=32", "--model.init_args.dropout=1e-05", "--name=x"]
-    assert sweep.adopt(["--sweep=me/p/abc", *ARGUMENTS[:4]]) == given
+    assert sweep.arguments_of_sweep(["--sweep=me/p/abc", *ARGUMENTS[:4]]) == given
     assert len(server.offered) == 1  # asked once
     run = Run(sweep.directory_of("swept"))
     run.create()
@@ -36,35 +36,35 @@ def test_the_values_become_overrides_and_the_run_keeps_them_for_its_next_attempt
 
 
 def test_without_a_sweep_nothing_is_asked():
-    assert sweep.adopt(["--config", "a.yaml"]) == ["--config", "a.yaml"]
+    assert sweep.arguments_of_sweep(["--config", "a.yaml"]) == ["--config", "a.yaml"]
 
 
 def test_a_sweep_that_has_nothing_left_makes_no_run(server, tmp_path):
-    assert sweep.adopt(ARGUMENTS) is None
+    assert sweep.arguments_of_sweep(ARGUMENTS) is None
     assert not (tmp_path / "runs" / "swept").exists()
 
 
 def test_what_cannot_be_is_one_line(server, monkeypatch):
     with pytest.raises(ConfigError, match="wants --run"):
-        sweep.adopt(["--sweep", "me/p/abc"])
+        sweep.arguments_of_sweep(["--sweep", "me/p/abc"])
     with pytest.raises(ConfigError, match="chooses once"):
-        sweep.adopt([*ARGUMENTS, "--resume", "never"])
+        sweep.arguments_of_sweep([*ARGUMENTS, "--resume", "never"])
     with pytest.raises(ConfigError, match="must be ENTITY/PROJECT/ID"):
-        sweep.adopt(["--sweep", "a/b/c/d", "--run", "swept"])
+        sweep.arguments_of_sweep(["--sweep", "a/b/c/d", "--run", "swept"])
     server.refuse = 401
     with pytest.raises(ConfigError, match="does not answer: HTTPError"):
-        sweep.adopt(ARGUMENTS)
+        sweep.arguments_of_sweep(ARGUMENTS)
     server.refuse = 0
     server.offered = [{"a": 1}]
-    sweep.adopt(ARGUMENTS)
+    sweep.arguments_of_sweep(ARGUMENTS)
     with pytest.raises(ConfigError, match="belongs to sweep me/p/abc"):
-        sweep.adopt([*ARGUMENTS[:4], "--sweep", "me/p/other"])
+        sweep.arguments_of_sweep([*ARGUMENTS[:4], "--sweep", "me/p/other"])
     Run(sweep.directory_of("plain")).create()
     with pytest.raises(ConfigError, match="begun without a sweep"):
-        sweep.adopt(["--run", "plain", "--sweep", "me/p/abc"])
+        sweep.arguments_of_sweep(["--run", "plain", "--sweep", "me/p/abc"])
     monkeypatch.delenv("WANDB_API_KEY")
     with pytest.raises(ConfigError, match="wants a key"):
-        sweep.adopt(["--run", "new", "--sweep", "me/p/abc"])
+        sweep.arguments_of_sweep(["--run", "new", "--sweep", "me/p/abc"])
 
 
 def test_all_processes_are_told_what_the_first_was(server, tmp_path, monkeypatch):
@@ -76,8 +76,8 @@ def test_all_processes_are_told_what_the_first_was(server, tmp_path, monkeypatch
 
     def work(rank):
         os.environ |= {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        said = {"sweep": sweep.adopt(ARGUMENTS)}
-        said |= rendezvous.share(lambda: {"start": "as before"}, 2)
+        said = {"sweep": sweep.arguments_of_sweep(ARGUMENTS)}
+        said |= rendezvous.broadcast_result(lambda: {"start": "as before"}, 2)
         (tmp_path / f"{rank}.new").write_text(json.dumps(said))
         (tmp_path / f"{rank}.new").rename(tmp_path / f"{rank}.json")
         while not (tmp_path / f"{1 - rank}.json").exists():

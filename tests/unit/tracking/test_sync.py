@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.commands import sync
 from pipeline.errors import ConfigError
-from pipeline.evaluation.plots.spectrogram import shown
+from pipeline.evaluation.plots.spectrogram import with_spectrogram
 from pipeline.runs.journal import FILE
 from pipeline.tracking.artifacts import PATCH
 from pipeline.tracking.journal_logger import JournalLogger
@@ -111,7 +111,7 @@ def test_pictures_are_pictures(written, server):
 def test_sounds_can_be_played_and_seen(written, server):
     written.attempt(0)
     tone = np.sin(np.arange(800) / 4).astype(np.float32) / 2
-    JournalLogger(written.run.path).log_sounds([shown(tone, 8000)], 10)
+    JournalLogger(written.run.path).log_sounds([with_spectrogram(tone, 8000)], 10)
     assert sync.main([str(written.run.path)]) == 0
     [row] = server.rows["id123456"]
     assert (row["step"], row["sounds/1"]["_type"]) == (10, "audio-file")

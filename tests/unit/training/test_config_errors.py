@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.assemblies.keyword_spotters import ConvKeywords
 from pipeline.models.assemblies.transcribers import LSTMTranscriber
-from pipeline.training.config import parse
+from pipeline.training.config import parse_config
 
 LSTM = str(Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml")
 
@@ -39,7 +39,7 @@ LSTM = str(Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml")
 )
 def test_a_wrong_key_or_value_is_named(key: str, value: str, said: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        parse(["--config", LSTM, f"--{key}", value])
+        parse_config(["--config", LSTM, f"--{key}", value])
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -59,23 +59,23 @@ def test_a_wrong_file_is_named(content: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(content)
     configs = ["--config", str(tmp_path / "mine.yaml")]
     with pytest.raises(ConfigError) as raised:
-        parse(configs if "max_steps: 1" in content else [f"--config={LSTM}", *configs])
+        parse_config(configs if "max_steps: 1" in content else [f"--config={LSTM}", *configs])
     assert said in str(raised.value)
 
 
 def test_a_file_that_is_not_there_is_told_from_one_of_a_similar_name() -> None:
     with pytest.raises(ConfigError, match=r"lstmm.yaml: No such file or directory; did you mean .*lstm.yaml\?"):
-        parse(["--config", LSTM.replace("lstm", "lstmm")])
+        parse_config(["--config", LSTM.replace("lstm", "lstmm")])
     with pytest.raises(ConfigError, match=r"text: Is a directory"):
-        parse([f"--config={Path(LSTM).parent}"])
+        parse_config([f"--config={Path(LSTM).parent}"])
     with pytest.raises(ConfigError, match=r"lstm.yaml is no option: give it as --config"):
-        parse([LSTM])
+        parse_config([LSTM])
 
 
 def test_a_dataset_of_another_kind_is_a_mistake_of_the_data_not_of_the_config(tiny_captions_dataset: Path) -> None:
     gru = Path(LSTM).parents[1] / "pairs" / "gru.yaml"
     with pytest.raises(DataError, match="is a dataset of kind 'captions', 'pairs' is wanted"):
-        parse([f"--config={gru}", f"--data.init_args.dataset={tiny_captions_dataset}"]).build()
+        parse_config([f"--config={gru}", f"--data.init_args.dataset={tiny_captions_dataset}"]).build()
 
 
 def test_labels_and_transcripts_are_not_taken_for_each_other() -> None:

@@ -12,7 +12,7 @@ from pipeline.cli import main
 from pipeline.data.module import PlannedDataModule
 from pipeline.runs.load import build_model, with_facts
 from pipeline.tasks.task import Task
-from pipeline.training.config import CommandLine, parse
+from pipeline.training.config import CommandLine, parse_config
 
 CONFIG = Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml"
 
@@ -58,7 +58,7 @@ def test_each_process_that_trains_builds_once(
 
 @pytest.mark.numeric
 def test_the_weights_are_those_of_the_resolved_config(words: list[str]) -> None:
-    cli = parse(words)
+    cli = parse_config(words)
     task, data, _ = cli.build()
     assert all(parameter.is_meta for parameter in task.parameters())
     torch.rand(3)  # what was drawn before does not matter

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.commands.compare.rows import Entry
 from pipeline.commands.compare.seeds import together
-from pipeline.runs.journal import JournalWriter, read
+from pipeline.runs.journal import JournalWriter, read_journal
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def entry(tmp_path):
             values = {"train/loss": loss, "val/perplexity": math.exp(loss), "val/bits_per_byte": loss / 2}
             writer.metrics(*clock, values)
             writer.samples(*clock, [{"prompt": "The cat", "text": f"{sample} {step}"}])
-        return Entry(name, read(writer.path.parent), "LSTMLanguageModel", 10, 1000, math.exp(min(losses)), 0.5)
+        return Entry(name, read_journal(writer.path.parent), "LSTMLanguageModel", 10, 1000, math.exp(min(losses)), 0.5)
 
     return make
 

@@ -9,7 +9,7 @@ import pytest
 
 from data_prep.text import command as text
 from pipeline.commands.compare import command as compare
-from pipeline.commands.compare.rows import COLUMNS, Entry, Group, amount, duration, gather, is_best
+from pipeline.commands.compare.rows import COLUMNS, Entry, Group, duration, gather, is_best, short_number
 from pipeline.dataset.manifest import Dataset
 from pipeline.errors import CheckpointError, DataError, UserError
 from pipeline.models import kneser_ney
@@ -156,7 +156,7 @@ def test_the_baseline_is_counted_once_for_a_dataset(write_run, checksum, capsys,
     capsys.readouterr()
     found = figures(capsys, "good", "bad")[0]["baseline"]
     dataset = Dataset.open(tmp_path / "data")
-    expected = kneser_ney.baseline(dataset)["validation"]
+    expected = kneser_ney.measure_baseline(dataset)["validation"]
     assert (found["name"], found["tokens"]) == ("5-gram", dataset.splits["train"].tokens)
     assert found["perplexity"] == pytest.approx(expected["perplexity"])
     assert found["bits_per_byte"] == pytest.approx(expected["bits_per_byte"])
@@ -233,7 +233,7 @@ def test_names_are_no_markup_of_the_terminal(write_run, capsys):
     [(7, "7"), (999, "999"), (1234, "1.23 k"), (999_600, "1000 k"), (1e6, "1 M"), (2.5e9, "2.5 G")],
 )
 def test_amounts_are_short(number, told):
-    assert amount(number) == told
+    assert short_number(number) == told
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(1.26, "1.3 s"), (245, "4:05 min"), (3723, "1:02:03 h")])
@@ -255,7 +255,7 @@ def test_no_figure_is_cut_in_a_narrow_terminal(width, capsys):
     runs = [Entry(f"a-run-of-a-long-name-{n}", perplexity=1234.56 + n, **shape) for n in (1, 2)]
     group = Group("a" * 64, "data/pydoc", runs)
     columns = [column for column in COLUMNS if width >= compare.ROOMY or column.key not in compare.SPARED]
-    Console(width=width).print(compare.table(group, columns))
+    Console(width=width).print(compare.comparison_table(group, columns))
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= width
     for figure in ("2.17 M", "1235.56*", "1236.56", "parameters", "perplexity"):
@@ -266,4 +266,4 @@ def test_no_figure_is_cut_in_a_narrow_terminal(width, capsys):
 def test_where_no_text_is_read_nothing_is_counted(tiny_audio_dataset, tmp_path):
     checksum = Dataset.open(tiny_audio_dataset).checksum
     with pytest.raises(DataError, match="is of kind 'audio'"):
-        compare.baseline(tiny_audio_dataset, checksum, tmp_path)
+        compare.cached_baseline(tiny_audio_dataset, checksum, tmp_path)

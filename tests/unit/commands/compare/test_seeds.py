@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.commands.compare.rows import RANK, Entry, Group, gather, shown
+from pipeline.commands.compare.rows import RANK, Entry, Group, cell, gather
 from pipeline.commands.compare.seeds import QUANTILES, curve, interval, merged, together, with_ranks
 from pipeline.evaluation.plots.curves import Axis, Curve, area
-from pipeline.runs.journal import Journal, JournalWriter, MetricSeries, read
+from pipeline.runs.journal import Journal, JournalWriter, MetricSeries, read_journal
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def journal(tmp_path: Path) -> Any:
         writer = JournalWriter(tmp_path / f"run-{seed}")
         for step, loss in losses.items():
             writer.metrics(1, step, 100 * step, seed * step, {"val/perplexity": loss})
-        return read(writer.path.parent)
+        return read_journal(writer.path.parent)
 
     return written
 
@@ -59,7 +59,7 @@ def test_a_row_of_several_seeds_has_their_means_and_the_interval_of_its_quality(
     assert row.spread == {"perplexity": pytest.approx(4.303 / math.sqrt(3))}
     assert [one.name for one in row.members] == ["lstm-1", "lstm-2", "lstm-3"]
     group = Group("c", "data", [row])
-    assert [shown(column, row) for column in group.columns if column.key == "perplexity"] == ["4.00 ± 2.48"]
+    assert [cell(column, row) for column in group.columns if column.key == "perplexity"] == ["4.00 ± 2.48"]
 
 
 def test_a_seed_without_a_validation_does_not_count() -> None:

@@ -43,14 +43,14 @@ def test_what_would_make_a_run_fail_makes_the_exit_code_1(
     def refuse(gpus: int) -> float:
         raise RuntimeError("nobody answers\nat all")
 
-    monkeypatch.setattr(bandwidth, "measure", refuse)
+    monkeypatch.setattr(bandwidth, "measure_bandwidth", refuse)
     assert doctor.main(["--runs", str(tmp_path)]) == 1
     [line] = [line for line in capsys.readouterr().out.splitlines() if "collective" in line]
     assert line.startswith("FAIL  collective     gloo: nobody answers -> NCCL_DEBUG=INFO")
 
 
 def test_processes_really_add_up_numbers(capfd: pytest.CaptureFixture[str]) -> None:
-    assert bandwidth.measure(0) > 0
+    assert bandwidth.measure_bandwidth(0) > 0
 
 
 @pytest.mark.parametrize("version", ["2.6.2", "2.6.3"])
@@ -86,14 +86,14 @@ def test_a_file_system_without_room_or_leave_to_write_is_a_failure(
     monkeypatch.setattr(checks, "SLOW", 0)
     monkeypatch.setattr(checks, "PROBE", 2**20)
     monkeypatch.setattr(checks, "ROOM", 1e30)
-    assert checks.file_system(tmp_path).verdict == FAIL
+    assert checks.check_file_system(tmp_path).verdict == FAIL
     monkeypatch.setattr(checks, "ROOM", 0)
     monkeypatch.setattr(checks, "SHORT", 0)
-    assert checks.file_system(tmp_path / "not" / "there").verdict == OK
+    assert checks.check_file_system(tmp_path / "not" / "there").verdict == OK
     monkeypatch.setattr(checks, "SLOW", 1e30)
-    assert checks.file_system(tmp_path).verdict == WARN
+    assert checks.check_file_system(tmp_path).verdict == WARN
     (file := tmp_path / "file").touch()
-    assert checks.file_system(file).verdict == FAIL
+    assert checks.check_file_system(file).verdict == FAIL
 
 
 def test_little_shared_memory_and_few_files_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

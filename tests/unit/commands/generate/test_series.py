@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.commands.generate.series import rows_of, say, windows_of
+from pipeline.commands.generate.series import forecast_windows, rows_of, windows_of
 from pipeline.data.series import SeriesDataModule
 from pipeline.dataset.codecs.table import read_table
 from pipeline.errors import DataError
@@ -48,7 +48,7 @@ def test_a_history_is_forecast_as_the_same_window_of_the_dataset(
     for row, window in enumerate(windows):
         np.testing.assert_allclose(window.context, batch.context[row], atol=1e-5)
         np.testing.assert_allclose(window.known, batch.known[row], atol=1e-5)
-    said = say(task, windows, about["scaling"])
+    said = forecast_windows(task, windows, about["scaling"])
     parts = task(batch)
     mean, deviation = about["scaling"]["south"]
     drawn = torch.quantile(task.paths(batch._replace(ids=torch.arange(3))), 0.5, dim=1)

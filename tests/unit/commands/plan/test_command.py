@@ -9,7 +9,7 @@ from pipeline.commands.plan import command as plan
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs.journal import JournalWriter
 from pipeline.runs.run import Run
-from pipeline.training.config import parse
+from pipeline.training.config import parse_config
 
 CONFIGS = Path(__file__).parents[4] / "configs"
 
@@ -74,7 +74,7 @@ def test_the_rate_is_that_of_a_run_for_as_many_processes(tell: Any) -> None:
 )
 def test_the_strategy_of_an_overlay_is_found_in_the_config(name: str, tiny_text_dataset: Path) -> None:
     files = [CONFIGS / "text" / "lstm.yaml", CONFIGS / "run" / f"{name}.yaml"]
-    config = parse([f"--config={file}" for file in files]).config
+    config = parse_config([f"--config={file}" for file in files]).config
     assert plan.own_strategy(config.trainer.strategy) == name
 
 

@@ -14,7 +14,7 @@ from pipeline.commands.plan import command as plan
 from pipeline.commands.plan import memory
 from pipeline.commands.plan.memory import STRATEGIES, Footprint, Model, _counting
 from pipeline.commands.slurm.layout import Layout
-from pipeline.training.config import parse
+from pipeline.training.config import parse_config
 
 CONFIGS = Path(__file__).parents[4] / "configs" / "text"
 ONE = Layout(1, 1, 1, 0)
@@ -23,14 +23,14 @@ ONE = Layout(1, 1, 1, 0)
 def prepared(config: str, dataset: Path, *more: str) -> Any:
     """The parsed experiment on the tiny dataset."""
     given = [f"--config={CONFIGS / config}.yaml", f"--data.init_args.dataset={dataset}"]
-    return parse([*given, "--data.init_args.global_batch_size=8", *more])
+    return parse_config([*given, "--data.init_args.global_batch_size=8", *more])
 
 
 def measured(cli: Any) -> Model:
     """What is counted of it, for one process."""
     precision = str(cli.config.trainer.precision)
     batches = partial(plan.largest, cli, ONE)
-    return memory.measure(partial(plan.make_task, cli), batches, precision, cli.config.execution.recompute)
+    return memory.measure_memory(partial(plan.make_task, cli), batches, precision, cli.config.execution.recompute)
 
 
 def real_peak(cli: Any) -> dict[str, int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.commands.slurm import profile as cluster
-from pipeline.commands.slurm.profile import Profile, check_shared, file_system, read, seconds
+from pipeline.commands.slurm.profile import Profile, check_shared, file_system_type, read_profile, seconds
 from pipeline.errors import ConfigError
 
 MOUNTS = r"""/dev/sda1 / ext4 rw 0 0
@@ -17,7 +17,7 @@ lustre /home/big\040data lustre rw 0 0
 
 @pytest.mark.parametrize("file", sorted(cluster.PROFILES.glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_profiles_of_the_repository_are_read_by_name(file: Path) -> None:
-    assert read(file.stem) == read(str(file)) != Profile()
+    assert read_profile(file.stem) == read_profile(str(file)) != Profile()
 
 
 @pytest.mark.parametrize(
@@ -35,22 +35,22 @@ def test_a_mistake_in_a_profile_is_named(text: str, said: str, tmp_path: Path) -
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=said):
-        read(str(file))
+        read_profile(str(file))
 
 
 def test_a_setting_of_tokenizers_is_no_secret(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("environment: {TOKENIZERS_PARALLELISM: 'false'}")
-    assert read(str(file)).environment == {"TOKENIZERS_PARALLELISM": "false"}
+    assert read_profile(str(file)).environment == {"TOKENIZERS_PARALLELISM": "false"}
     for name in ("HF_TOKEN", "API_KEYS", "AWS_SECRET_ACCESS_KEY_ID", "DB_PASSWORD"):
         file.write_text(f"environment: {{{name}: x}}")
         with pytest.raises(ConfigError, match="looks like a secret"):
-            read(str(file))
+            read_profile(str(file))
 
 
 def test_a_profile_that_is_not_there_is_answered_with_those_that_are() -> None:
     with pytest.raises(ConfigError, match="profiles: example"):
-        read("nowhere")
+        read_profile("nowhere")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_another_time_is_refused(text: str) -> None:
     ("path", "kind"), [("/home/me", "nfs4"), ("/homes", "ext4"), ("/tmp/x", "tmpfs"), ("/home/big data/x", "lustre")]
 )
 def test_a_path_is_on_the_innermost_file_system(path: str, kind: str) -> None:
-    assert file_system(Path(path), MOUNTS) == kind
+    assert file_system_type(Path(path), MOUNTS) == kind
 
 
 def test_memory_of_one_node_is_not_shared() -> None:

@@ -12,13 +12,13 @@ import yaml
 from pipeline import cli
 from pipeline.commands.compare import command as compare
 from pipeline.commands.tournament import command as tournament
-from pipeline.commands.tournament.entrants import entrants_of, read, words
+from pipeline.commands.tournament.entrants import entrants_of, read_tournament, words
 from pipeline.distributed import signals
 from pipeline.errors import ConfigError
 from pipeline.models.lstm import LSTM
 from pipeline.runs import resume
 from pipeline.runs.run import Run
-from pipeline.training.config import parse, run_directory
+from pipeline.training.config import parse_config, run_directory
 
 REPOSITORY = Path(__file__).parents[4]
 SHIPPED = sorted((REPOSITORY / "configs" / "tournament").glob("*.yaml"))
@@ -59,7 +59,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     def finish(arguments: list[str]) -> int:
-        parsed = parse(arguments[1:])
+        parsed = parse_config(arguments[1:])
         run = Run(run_directory(parsed.config))
         names.append(run.name)
         run.create(linked={}, dataset={})
@@ -68,30 +68,30 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (run.path / "config.yaml").write_text(yaml.safe_dump(resume.kept_config(parsed)))
         return 0
 
-    monkeypatch.setattr(tournament, "run", finish)
+    monkeypatch.setattr(tournament, "run_unroll", finish)
     monkeypatch.setattr(compare, "main", lambda runs: names.append("compared") or 0)
     monkeypatch.setattr(signals, "install", lambda: None)
     return names
 
 
 def test_a_budget_of_tokens_gives_exactly_the_steps_and_beats_what_the_config_says() -> None:
-    [lstm, rnn] = entrants_of(read(write(budget={"tokens": 170})))
+    [lstm, rnn] = entrants_of(read_tournament(write(budget={"tokens": 170})))
     assert (lstm.steps, rnn.steps) == (4, 4)  # 40 tokens each
-    config = parse(["--config", *lstm.arguments]).config.trainer
+    config = parse_config(["--config", *lstm.arguments]).config.trainer
     assert (config.max_steps, config.max_epochs, config.max_time) == (4, -1, None)
 
 
 def test_a_budget_of_flops_gives_the_cheaper_entrant_more_steps() -> None:
-    entrants = entrants_of(read(write(budget={"flops": 10_000_000})))
+    entrants = entrants_of(read_tournament(write(budget={"flops": 10_000_000})))
     assert [each.steps for each in entrants] == [int(10_000_000 / each.flops_per_token) // 40 for each in entrants]
     assert (entrants[0].steps or 0) < (entrants[1].steps or 0)
 
 
 def test_widths_are_matched_to_within_the_tolerance() -> None:
-    entrants = entrants_of(read(write(parameters=12_000, tolerance=0.05)))
+    entrants = entrants_of(read_tournament(write(parameters=12_000, tolerance=0.05)))
     for each in entrants:
         assert abs(each.parameters - 12_000) < 0.05 * 12_000
-        assert parse(["--config", *each.arguments]).config.model.init_args.width == each.width
+        assert parse_config(["--config", *each.arguments]).config.model.init_args.width == each.width
     assert (entrants[0].width or 0) < (entrants[1].width or 0)
 
 
@@ -108,15 +108,15 @@ def test_the_width_of_a_network_that_a_task_names_is_matched_too() -> None:
     config["model"] = {"class_path": "pipeline.tasks.language_model.LanguageModel", "init_args": {"network": network}}
     Path("nested.yaml").write_text(yaml.safe_dump(config))
     entrants = {"lstm": "lstm.yaml", "nested": "nested.yaml"}
-    flat, nested = entrants_of(read(write(entrants=entrants, parameters=12_000, tolerance=0.05)))
+    flat, nested = entrants_of(read_tournament(write(entrants=entrants, parameters=12_000, tolerance=0.05)))
     assert (nested.width, nested.parameters) == (flat.width, flat.parameters)
-    assert parse(["--config", *nested.arguments]).config.model.init_args.network.init_args.width == nested.width
+    assert parse_config(["--config", *nested.arguments]).config.model.init_args.network.init_args.width == nested.width
     config["model"]["init_args"]["network"] = {"class_path": f"{__name__}.Fixed"}
     Path("nested.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(
         ConfigError, match=r"matched by model\.init_args\.width or .*network.*, which its config does not"
     ):
-        entrants_of(read(write(entrants=entrants, parameters=12_000)))
+        entrants_of(read_tournament(write(entrants=entrants, parameters=12_000)))
 
 
 def test_runs_are_played_seed_by_seed_and_finished_ones_not_again(started: list[str]) -> None:
@@ -141,15 +141,15 @@ def test_a_raised_budget_trains_further(started: list[str]) -> None:
 def test_a_run_that_failed_does_not_keep_the_others_from_running(
     started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish: Callable[[list[str]], int] = tournament.run
-    monkeypatch.setattr(tournament, "run", lambda words: 6 if "runs/small/lstm-1" in words else finish(words))
+    finish: Callable[[list[str]], int] = tournament.run_unroll
+    monkeypatch.setattr(tournament, "run_unroll", lambda words: 6 if "runs/small/lstm-1" in words else finish(words))
     write(seeds=[1])
     assert tournament.main(["small.yaml"]) == 6
     assert started == ["rnn-1", "compared"]
 
 
 def test_a_run_that_was_stopped_stops_the_tournament(started: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tournament, "run", lambda words: 75)
+    monkeypatch.setattr(tournament, "run_unroll", lambda words: 75)
     assert tournament.main(["small.yaml"]) == 75
     assert started == []
 
@@ -167,7 +167,7 @@ def test_a_run_of_that_name_that_learns_something_else_is_no_match(started: list
 def test_a_run_that_another_process_trains_is_waited_for(
     started: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [lstm, _] = entrants_of(read(write()))
+    [lstm, _] = entrants_of(read_tournament(write()))
     match = tournament.Match("small", lstm, 1)
     monkeypatch.setattr(signals, "requested", iter([None, None, None, signal.SIGTERM]).__next__)
     monkeypatch.setattr("pipeline.runs.run.locked", lambda held: False)
@@ -220,7 +220,7 @@ def test_entrants_that_read_different_datasets_are_no_tournament(tiny_text_datas
         (other / file.name).symlink_to(file)
     Path("other.yaml").write_text("data: {init_args: {dataset: other}}\n")
     with pytest.raises(ConfigError, match=r"small: all must read one dataset, but lstm .*, rnn other"):
-        entrants_of(read(write(entrants={"lstm": "lstm.yaml", "rnn": ["rnn.yaml", "other.yaml"]})))
+        entrants_of(read_tournament(write(entrants={"lstm": "lstm.yaml", "rnn": ["rnn.yaml", "other.yaml"]})))
 
 
 def test_a_dry_run_prints_the_commands(started: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,9 +268,9 @@ def test_a_shipped_tournament_is_whole(
     file: Path, tiny_text_dataset: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    found = read(file)
+    found = read_tournament(file)
     assert len(found.entrants) >= 3
     settings = words({**found.settings, "data.init_args.dataset": str(tiny_text_dataset)})
     for configs in found.entrants.values():
         first, *others = [*configs, *found.overlays]
-        parse(["--config", first, *(word for other in others for word in ("--config", other)), *settings])
+        parse_config(["--config", first, *(word for other in others for word in ("--config", other)), *settings])

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from data_prep.captions import command as captions
 from data_prep.sources.shapes import drawn
-from pipeline.dataset.codecs.image import load
+from pipeline.dataset.codecs.image import decode_image
 from pipeline.dataset.manifest import Dataset
 from pipeline.errors import ConfigError, DataError
 
@@ -33,7 +33,7 @@ def rows(dataset: Dataset, split: str = "train") -> dict[str, list[str]]:
     for row in range(part.rows):
         samples = range(part.first_samples[row], part.first_samples[row + 1])
         assert [tokenizer.decode(part.target(sample)) for sample in samples] == part.references(row)
-        assert load(part.value("image", row)).mode == "RGB"
+        assert decode_image(part.value("image", row)).mode == "RGB"
         found[part.value("name", row)] = part.references(row)
     return found
 
@@ -148,7 +148,7 @@ def test_bad_images_and_captions_are_counted_and_named(images: Path, table: Path
         prepare(tmp_path / "out", *options)
     dataset = prepare(tmp_path / "out", *options, "--max-bad-share", 0.5)
     assert set(rows(dataset)) == expected().keys() - {"1.jpg", "2.jpg", "3.jpg"}
-    assert min(load(dataset.splits["train"].value("image", 2)).size) == 48
+    assert min(decode_image(dataset.splits["train"].value("image", 2)).size) == 48
     said = capsys.readouterr().out
     reasons = ["truncated image: 1.jpg", "no image that can be read: 2.jpg", "more than 1000000 pixels: 3.jpg"]
     for reason in [*reasons, "image without captions: lonely.png", "caption without its image: "]:

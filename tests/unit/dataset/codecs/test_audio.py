@@ -27,7 +27,7 @@ def test_integers_come_back_exactly(bits: int, container: str) -> None:
     whole = np.random.default_rng(1).integers(-top, top, 5000)
     whole[:2] = -top, top - 1
     samples = (whole / top).astype(np.float32)
-    assert np.array_equal(audio.decode(audio.encode(samples, 8000, bits, container)), samples)
+    assert np.array_equal(audio.decode(audio.encode_audio(samples, 8000, bits, container)), samples)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_integers_come_back_exactly(bits: int, container: str) -> None:
     ],
 )
 def test_files_of_all_kinds_are_read(subtype: str, container: str, bits: int) -> None:
-    found = audio.load(file(0.5 * noise(8000), subtype, container))
+    found = audio.decode_audio(file(0.5 * noise(8000), subtype, container))
     assert found.samples.shape[1] == 1
     assert len(found.samples) == pytest.approx(8000, abs=1200)  # MP3 pads
     assert (found.rate, found.container, found.bits) == (8000, container, bits)
@@ -65,14 +65,14 @@ def test_files_of_all_kinds_are_read(subtype: str, container: str, bits: int) ->
 )
 def test_what_cannot_be_used_is_refused_in_a_few_words(data: bytes, reason: str) -> None:
     with pytest.raises(audio.SoundError, match=reason):
-        audio.load(data)
+        audio.decode_audio(data)
 
 
 def test_channels_are_averaged_and_the_rate_changed() -> None:
     time = np.arange(44100) / 44100
     tone = np.sin(2 * np.pi * 440 * time)
     eight = np.stack([tone * share for share in np.linspace(0.1, 0.8, 8)], 1)
-    heard = audio.at_rate(audio.load(file(eight, "FLOAT", rate=44100)), 8000)
+    heard = audio.at_rate(audio.decode_audio(file(eight, "FLOAT", rate=44100)), 8000)
     assert len(heard) == 8000
     expected = 0.45 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
     assert np.abs(heard - expected)[200:-200].max() < 1e-3

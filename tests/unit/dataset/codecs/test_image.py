@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.dataset.codecs.image import ImageError, View, encode, load, pixels, shrink, square
+from pipeline.dataset.codecs.image import ImageError, View, decode_image, encode_image, pixels, shrink, square
 
 RED = (255, 0, 0)
 
@@ -38,7 +38,7 @@ def plain(mode: str, colour: Any, size: tuple[int, int] = (40, 20)) -> Image.Ima
     ids=["grey", "bits", "grey of 16 bits", "palette", "GIF", "CMYK", "transparent", "WebP", "grey with alpha"],
 )
 def test_every_colour_mode_is_read_as_red_green_and_blue(data: bytes, colour: tuple[int, int, int]) -> None:
-    seen = pixels(load(data))
+    seen = pixels(decode_image(data))
     assert seen.shape == (3, 20, 40)
     assert np.abs(seen[:, 10, 20].astype(int) - colour).max() <= 3  # JPEG rounds
 
@@ -48,10 +48,10 @@ def test_a_photograph_is_turned_as_its_camera_says() -> None:
     lying.paste(RED, (0, 0, 10, 20))  # the left edge
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held on its side: turn by 90 degrees to the right
-    upright = load(file_of(lying, "PNG", exif=exif))
+    upright = decode_image(file_of(lying, "PNG", exif=exif))
     assert upright.size == (20, 40)
     assert upright.getpixel((10, 3)) == RED
-    assert load(shrink(file_of(lying, "JPEG", exif=exif), 100)).size == (20, 40)
+    assert decode_image(shrink(file_of(lying, "JPEG", exif=exif), 100)).size == (20, 40)
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_a_photograph_is_turned_as_its_camera_says() -> None:
 )
 def test_what_cannot_be_used_is_refused(data: bytes, said: str) -> None:
     with pytest.raises(ImageError, match=said):
-        load(data, max_pixels=1_000_000)
+        decode_image(data, max_pixels=1_000_000)
 
 
 def test_images_are_scaled_down_and_never_up() -> None:
-    large, small = encode(plain("RGB", RED, (400, 200))), encode(plain("RGB", RED, (40, 20)))
-    assert load(shrink(large, 50)).size == (100, 50)
+    large, small = encode_image(plain("RGB", RED, (400, 200))), encode_image(plain("RGB", RED, (40, 20)))
+    assert decode_image(shrink(large, 50)).size == (100, 50)
     assert shrink(small, 50) is small
-    assert load(shrink(file_of(plain("RGB", RED), "PNG"), 50)).size == (40, 20)
+    assert decode_image(shrink(file_of(plain("RGB", RED), "PNG"), 50)).size == (40, 20)
 
 
 def test_a_view_shows_its_square() -> None:

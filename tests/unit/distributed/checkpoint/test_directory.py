@@ -23,7 +23,9 @@ def write(path: Path, state: Any, processes: int = 2, **about: Any) -> Path:
     """Write a checkpoint as that many processes would, each a share of one tensor."""
 
     def one(rank: int, own: Path) -> None:
-        shards.write(own / f"rank-{rank:05d}.safetensors", {"weights/w": shards.share(WEIGHT, rank, processes)})
+        shards.write_shard(
+            own / f"rank-{rank:05d}.safetensors", {"weights/w": shards.part_of_rank(WEIGHT, rank, processes)}
+        )
         if rank == 0:
             torch.save(state, own / checkpoint.STATE)
 
@@ -36,7 +38,7 @@ def write(path: Path, state: Any, processes: int = 2, **about: Any) -> Path:
 
 
 def save(directory: Path, step: int, **metrics: float) -> Path:
-    return write(directory / checkpoint.name_of(step), {"step": step}, step=step, metrics=metrics)
+    return write(directory / checkpoint.checkpoint_name(step), {"step": step}, step=step, metrics=metrics)
 
 
 def truncate(path: Path) -> None:
@@ -88,7 +90,7 @@ def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path, damage: Any)
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
     path = save(tmp_path, 10, loss=0.1)
-    whole, files = checkpoint.verify(path), sorted(path.iterdir())
+    whole, files = checkpoint.verify_checkpoint(path), sorted(path.iterdir())
 
     @settings(max_examples=200, deadline=None, derandomize=True)
     @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), file=st.sampled_from(files))
@@ -98,7 +100,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
         data[int(place * len(data))] ^= 1 << bit
         file.write_bytes(data)
         try:
-            found = checkpoint.verify(path)
+            found = checkpoint.verify_checkpoint(path)
         except CheckpointError:
             return
         finally:
@@ -112,7 +114,7 @@ def test_a_checkpoint_without_the_part_of_a_process_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "SEEN", 0.1)
-    writing = checkpoint.Writing(tmp_path / checkpoint.name_of(20), lambda own: None, 0)
+    writing = checkpoint.Writing(tmp_path / checkpoint.checkpoint_name(20), lambda own: None, 0)
     writing.thread.join()
     with pytest.raises(OSError, match="the parts of 1 processes are not here"):
         writing.publish({}, 2)
@@ -126,7 +128,7 @@ def test_a_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
         (own / "state.pt").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    writing = checkpoint.Writing(tmp_path / checkpoint.name_of(20), fail, 0)
+    writing = checkpoint.Writing(tmp_path / checkpoint.checkpoint_name(20), fail, 0)
     writing.thread.join()
     assert isinstance(writing.error, OSError)
     writing.drop()
@@ -145,7 +147,7 @@ def test_a_checkpoint_of_the_same_step_takes_the_place_of_the_first(tmp_path: Pa
     path = save(tmp_path, 10)
     assert save(tmp_path, 10, loss=2.0) == path
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
-    assert checkpoint.verify(path)["metrics"] == {"loss": 2.0}
+    assert checkpoint.verify_checkpoint(path)["metrics"] == {"loss": 2.0}
 
 
 def test_the_best_is_the_lowest_metric(tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_the_best_is_the_lowest_metric(tmp_path: Path) -> None:
         save(tmp_path, step, **{"val/loss": loss})
     save(tmp_path, 40)
     assert [path.name for _, path in checkpoint.by_metric(tmp_path, "val/loss")] == [
-        checkpoint.name_of(step) for step in (20, 30, 10)
+        checkpoint.checkpoint_name(step) for step in (20, 30, 10)
     ]
 
 
@@ -166,7 +168,7 @@ class Malice:
 
 def test_a_malicious_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    path = write(tmp_path / checkpoint.name_of(1), Malice(), step=1)
+    path = write(tmp_path / checkpoint.checkpoint_name(1), Malice(), step=1)
     with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
         checkpoint.read_state(path)
     assert not (tmp_path / "pwned").exists()
@@ -183,14 +185,14 @@ def test_damaged_checkpoints_are_kept_under_other_names(tmp_path: Path) -> None:
     for loss in (1.0, 2.0, 3.0):
         checkpoint.put_aside(save(tmp_path, 10, loss=loss))
     asides = [tmp_path / f"damaged-step-00000010{end}" for end in ("", "~1", "~2")]
-    assert [checkpoint.verify(aside)["metrics"]["loss"] for aside in asides] == [1.0, 2.0, 3.0]
+    assert [checkpoint.verify_checkpoint(aside)["metrics"]["loss"] for aside in asides] == [1.0, 2.0, 3.0]
     assert checkpoint.newest_first(tmp_path) == []
 
 
 def test_copies_and_archives_are_no_checkpoints(tmp_path: Path) -> None:
     numbers = [5, 99_999_999, 100_000_000, 20]
     for number in numbers:
-        (tmp_path / checkpoint.name_of(number)).mkdir()
+        (tmp_path / checkpoint.checkpoint_name(number)).mkdir()
     for other in ("step-00000030.tar", "step-00000030 copy", "step-123", "old-step-00000030"):
         (tmp_path / other).mkdir()
     assert [checkpoint.step_of(path) for path in checkpoint.newest_first(tmp_path)] == sorted(numbers, reverse=True)
@@ -217,7 +219,7 @@ def test_metrics_that_are_not_numbers_or_not_there_do_not_count(tmp_path: Path) 
     save(tmp_path, 30, **{"val/loss": 0.0})
     garble_manifest(save(tmp_path, 40, **{"val/loss": 0.5}))
     lose_manifest(save(tmp_path, 50, **{"val/loss": 0.5}))
-    write(tmp_path / checkpoint.name_of(60), {}, step=60)
+    write(tmp_path / checkpoint.checkpoint_name(60), {}, step=60)
     assert checkpoint.by_metric(tmp_path, "val/loss") == [(0.0, tmp_path / "step-00000030")]
     assert checkpoint.by_metric(tmp_path, "val/other") == []
 
@@ -226,13 +228,13 @@ def test_the_first_manifests_had_no_hash_of_their_own(tmp_path: Path) -> None:
     path = save(tmp_path, 10)
     manifest = json.loads((path / checkpoint.MANIFEST).read_text())
     assert manifest.keys() == {"step", "metrics", "files", "sha256"}
-    assert checkpoint.verify(path) == {key: value for key, value in manifest.items() if key != "sha256"}
+    assert checkpoint.verify_checkpoint(path) == {key: value for key, value in manifest.items() if key != "sha256"}
     del manifest["sha256"]
     (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
-    assert checkpoint.verify(path) == manifest
+    assert checkpoint.verify_checkpoint(path) == manifest
     (path / checkpoint.MANIFEST).write_text(json.dumps({**manifest, "step": 11, "sha256": "0" * 64}))
     with pytest.raises(CheckpointError, match="manifest"):
-        checkpoint.verify(path)
+        checkpoint.verify_checkpoint(path)
 
 
 def test_where_there_is_no_checkpoint_none_is_found(tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
     assert path.name == "step-00001200"
     names = ["manifest.json", "rank-00000.safetensors", "rank-00001.safetensors", "state.pt"]
     assert sorted(each.name for each in path.iterdir()) == names
-    assert checkpoint.verify(path)["files"].keys() == set(names[1:])
+    assert checkpoint.verify_checkpoint(path)["files"].keys() == set(names[1:])
 
 
 def test_a_save_goes_on_in_the_background_until_all_is_written(tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_a_save_goes_on_in_the_background_until_all_is_written(tmp_path: Path) -
         begun.set()
         gate.wait(30)
 
-    writing = checkpoint.Writing(tmp_path / checkpoint.name_of(7), write, 0)
+    writing = checkpoint.Writing(tmp_path / checkpoint.checkpoint_name(7), write, 0)
     begun.wait(30)
     assert writing.busy
     assert [path.name for path in tmp_path.iterdir()] == [".step-00000007.partial"]
@@ -267,11 +269,11 @@ def test_a_save_goes_on_in_the_background_until_all_is_written(tmp_path: Path) -
 
 def test_what_an_earlier_save_of_the_step_left_is_no_hindrance(tmp_path: Path) -> None:
     (tmp_path / ".step-00000010.partial" / "rank-00000").mkdir(parents=True)
-    checkpoint.verify(save(tmp_path, 10))
+    checkpoint.verify_checkpoint(save(tmp_path, 10))
 
 
 def test_a_part_that_is_seen_late_is_waited_for(tmp_path: Path) -> None:
-    writing = checkpoint.Writing(tmp_path / checkpoint.name_of(7), lambda own: None, 0)
+    writing = checkpoint.Writing(tmp_path / checkpoint.checkpoint_name(7), lambda own: None, 0)
     writing.thread.join()
 
     def arrive() -> None:
@@ -280,12 +282,12 @@ def test_a_part_that_is_seen_late_is_waited_for(tmp_path: Path) -> None:
     late = threading.Timer(0.3, arrive)
     late.start()
     writing.publish({"step": 7}, 2)
-    assert checkpoint.verify(writing.directory) == {"step": 7, "files": {}}
+    assert checkpoint.verify_checkpoint(writing.directory) == {"step": 7, "files": {}}
     assert [path.name for path in writing.directory.iterdir()] == ["manifest.json"]
 
 
 def test_only_the_first_line_of_what_torch_says_is_repeated(tmp_path: Path) -> None:
-    path = write(tmp_path / checkpoint.name_of(1), Malice(), step=1)
+    path = write(tmp_path / checkpoint.checkpoint_name(1), Malice(), step=1)
     with pytest.raises(CheckpointError) as caught:
         checkpoint.read_plain(path)
     assert len(str(caught.value).splitlines()) == 1

@@ -41,11 +41,11 @@ def trained(seed: int, steps: int = 3) -> tuple[Tied, torch.optim.Adam]:
 
 def save(directory: Path, module: nn.Module, optimizer: torch.optim.Optimizer, processes: int = 2) -> Path:
     """A checkpoint as that many processes write it."""
-    made = directory / checkpoint.name_of(30)
+    made = directory / checkpoint.checkpoint_name(30)
 
     def write(rank: int, own: Path) -> None:
         mine = local_state.hold(module, optimizer, rank, processes)
-        shards.write(own / f"rank-{rank:05d}.safetensors", mine.pieces)
+        shards.write_shard(own / f"rank-{rank:05d}.safetensors", mine.pieces)
         if rank == 0:
             plain = {name: value for name, value in mine._asdict().items() if name != "pieces"}
             state = {"optimizer": plain, "aliases": local_state.aliases(module), "global_step": 30}
@@ -82,7 +82,7 @@ def test_one_process_reads_what_torch_would_have_saved(tmp_path: Path, processes
     expected = optimizer.state_dict()
     assert equal(state["param_groups"], expected["param_groups"])
     assert by_key(state["state"]) == by_key(expected["state"])
-    loaded = checkpoint.CheckpointDirectory().load_checkpoint(str(tmp_path / checkpoint.name_of(30)))
+    loaded = checkpoint.CheckpointDirectory().load_checkpoint(str(tmp_path / checkpoint.checkpoint_name(30)))
     assert loaded.keys() == found.keys()
 
 
@@ -134,10 +134,10 @@ def test_a_tensor_of_another_shape_or_none_is_refused(tmp_path: Path) -> None:
     module, optimizer = trained(1)
     read = shards.Pieces(save(tmp_path, module, optimizer))
     with pytest.raises(CheckpointError, match=r"weights/first.weight is \(3, 3\), the model's is \(9,\)"):
-        local_state.fill(torch.zeros(9), read, "weights/first.weight")
+        local_state.fill_tensor(torch.zeros(9), read, "weights/first.weight")
     with pytest.raises(CheckpointError, match=r"weights/third is missing, the model's is \(2,\)"):
-        local_state.fill(torch.zeros(2), read, "weights/third")
-    local_state.check(read, "weights/mean", torch.Size([2]))
+        local_state.fill_tensor(torch.zeros(2), read, "weights/third")
+    local_state.require_tensor(read, "weights/mean", torch.Size([2]))
 
 
 @pytest.fixture(params=[0, 1, 2])
@@ -168,9 +168,9 @@ def test_a_shard_of_rows_is_a_range_of_the_whole(rank: int, tmp_path: Path) -> N
     assert piece.start == 4 * ROWS[rank].start
     assert piece.shape == (5, 4)
     assert torch.equal(piece.values, whole[ROWS[rank]].flatten())
-    shards.write(tmp_path / "rank-0.safetensors", {"weights/w": shards.share(whole, 0, 1)})
+    shards.write_shard(tmp_path / "rank-0.safetensors", {"weights/w": shards.part_of_rank(whole, 0, 1)})
     empty = sharded(torch.zeros(5, 4), rank)
-    local_state.fill(empty, shards.Pieces(tmp_path), "weights/w")
+    local_state.fill_tensor(empty, shards.Pieces(tmp_path), "weights/w")
     assert torch.equal(empty.to_local(), whole[ROWS[rank]])
 
 
@@ -187,8 +187,8 @@ def test_a_shard_of_columns_is_refused(rank: int) -> None:
 def test_the_state_of_a_shard_is_divided_as_its_parameter_is(rank: int, tmp_path: Path) -> None:
     whole = torch.arange(20.0).view(5, 4)
     shares = {"weights/w": whole, "optimizer/w/exp_avg": whole.double() + 1, "optimizer/w/step": torch.tensor(3.0)}
-    written = {name: shards.share(value, 0, 1) for name, value in shares.items()}
-    shards.write(tmp_path / "rank-0.safetensors", written)
+    written = {name: shards.part_of_rank(value, 0, 1) for name, value in shares.items()}
+    shards.write_shard(tmp_path / "rank-0.safetensors", written)
     module = nn.Module()
     module.w = nn.Parameter(sharded(torch.zeros(5, 4), rank))
     optimizer = torch.optim.Adam(module.parameters())
@@ -210,7 +210,7 @@ def test_the_state_of_a_shard_is_divided_as_its_parameter_is(rank: int, tmp_path
 def test_a_checkpoint_in_one_file_is_what_is_read_from_the_directory(tmp_path: Path, suffix: str) -> None:
     module, optimizer = trained(1)
     path = save(tmp_path, module, optimizer)
-    single_file.write(path, file := tmp_path / "deep" / "er" / f"model{suffix}")
+    single_file.write_single_file(path, file := tmp_path / "deep" / "er" / f"model{suffix}")
     assert equal(torch.load(file), checkpoint.read_state(path))
     assert sorted(each.name for each in file.parent.iterdir()) == [file.name]
 
@@ -230,7 +230,7 @@ def test_safetensors_hold_each_weight_once_and_whole(tmp_path: Path) -> None:
         names = {"first.weight", "first.bias", "second.bias", "mean", "nothing", "none", "turned"}
         assert set(found.keys()) == names
         assert all(torch.equal(found.get_tensor(name), state["state_dict"][name]) for name in names)
-    single_file.write(save(tmp_path, *trained(1)), tmp_path / "whole.safetensors")
+    single_file.write_single_file(save(tmp_path, *trained(1)), tmp_path / "whole.safetensors")
     with safe_open(tmp_path / "whole.safetensors", "pt") as found:
         assert set(found.keys()) == {"first.weight", "first.bias", "second.bias", "mean"}
 
@@ -238,13 +238,13 @@ def test_safetensors_hold_each_weight_once_and_whole(tmp_path: Path) -> None:
 def test_a_file_of_another_format_or_one_that_is_there_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path, *trained(1))
     with pytest.raises(ConfigError, match=r"one of \.ckpt, \.pt, \.safetensors"):
-        single_file.write(path, tmp_path / "model.onnx")
+        single_file.write_single_file(path, tmp_path / "model.onnx")
     (tmp_path / "model.pt").touch()
     with pytest.raises(ConfigError, match="is there already"):
-        single_file.write(path, tmp_path / "model.pt")
+        single_file.write_single_file(path, tmp_path / "model.pt")
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):
-        single_file.write(path, tmp_path / "file" / "model.pt")
+        single_file.write_single_file(path, tmp_path / "file" / "model.pt")
     (path / "rank-00001.safetensors").unlink()
     with pytest.raises(CheckpointError, match="rank-00001"):
-        single_file.write(path, tmp_path / "other.pt")
+        single_file.write_single_file(path, tmp_path / "other.pt")

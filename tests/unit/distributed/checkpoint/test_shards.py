@@ -22,8 +22,8 @@ def test_pieces_of_any_processes_make_the_tensor(
     tensor = torch.randn(shape, dtype=torch.float64)
     whole = torch.tensor(3.0)
     for rank in range(writers):
-        shares = {"w/a": shards.share(tensor, rank, writers), "step": shards.share(whole, rank, writers)}
-        shards.write(folder / f"rank-{rank}.safetensors", shares)
+        shares = {"w/a": shards.part_of_rank(tensor, rank, writers), "step": shards.part_of_rank(whole, rank, writers)}
+        shards.write_shard(folder / f"rank-{rank}.safetensors", shares)
     found = shards.Pieces(folder)
     if tensor.numel():
         assert torch.equal(found.whole("w/a"), tensor)
@@ -35,7 +35,9 @@ def test_pieces_of_any_processes_make_the_tensor(
 
 def test_a_missing_file_is_noticed(tmp_path: Path) -> None:
     for rank in range(3):
-        shards.write(tmp_path / f"rank-{rank}.safetensors", {"w": shards.share(torch.arange(9.0), rank, 3)})
+        shards.write_shard(
+            tmp_path / f"rank-{rank}.safetensors", {"w": shards.part_of_rank(torch.arange(9.0), rank, 3)}
+        )
     (tmp_path / "rank-1.safetensors").unlink()
     found = shards.Pieces(tmp_path)
     assert found.read("w", 0, 3).tolist() == [0.0, 1.0, 2.0]
@@ -55,7 +57,7 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
 def test_a_range_may_lie_in_any_pieces_whatever_their_files_are_called(tmp_path: Path) -> None:
     tensor = torch.arange(12, dtype=torch.int32).view(3, 4)
     for name, rank in (("a", 2), ("b", 0), ("c", 1)):
-        shards.write(tmp_path / f"{name}.safetensors", {"weights/w": shards.share(tensor, rank, 3)})
+        shards.write_shard(tmp_path / f"{name}.safetensors", {"weights/w": shards.part_of_rank(tensor, rank, 3)})
     found = shards.Pieces(tmp_path)
     assert list(found) == ["weights/w"]
     assert found.shapes == {"weights/w": (3, 4)}
@@ -71,8 +73,8 @@ def test_the_header_says_where_each_piece_belongs(tmp_path: Path) -> None:
     from safetensors import safe_open
 
     tensor = torch.arange(12.0).view(3, 4)
-    turned, empty = shards.share(tensor.T, 1, 2), shards.share(torch.zeros(0), 0, 1)
-    shards.write(tmp_path / "one.safetensors", {"optimizer/w/exp_avg": turned, "empty": empty})
+    turned, empty = shards.part_of_rank(tensor.T, 1, 2), shards.part_of_rank(torch.zeros(0), 0, 1)
+    shards.write_shard(tmp_path / "one.safetensors", {"optimizer/w/exp_avg": turned, "empty": empty})
     with safe_open(tmp_path / "one.safetensors", "pt") as file:
         assert file.metadata() == {"places": '{"optimizer/w/exp_avg": [6, 4, 3]}'}
         assert file.get_tensor("optimizer/w/exp_avg").tolist() == tensor.T.flatten()[6:].tolist()

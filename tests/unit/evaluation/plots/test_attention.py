@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.dataset.codecs.image import MARGIN, montage
-from pipeline.evaluation.plots.attention import CAPTION, CELL, GAP, PANEL, against, panels, photograph
+from pipeline.evaluation.plots.attention import CAPTION, CELL, GAP, PANEL, against, attention_panels, photograph
 from pipeline.evaluation.plots.figure import DPI, legible, rendered, save
 
 
@@ -65,7 +65,9 @@ def test_panels_fill_rows_of_a_figure(words: int, grid: tuple[int, int]) -> None
 def test_heat_lies_over_the_region_that_is_looked_at() -> None:
     shares = np.zeros((1, 4, 4))
     shares[0, 1, 3] = 1.0
-    glowing = np.asarray(rendered(panels(Image.new("RGB", (80, 80), "black"), ["a"], shares, 2))).astype(int).sum(2)
+    glowing = (
+        np.asarray(rendered(attention_panels(Image.new("RGB", (80, 80), "black"), ["a"], shares, 2))).astype(int).sum(2)
+    )
     edge = DPI // 10  # of white paper
     glowing = glowing[edge : edge + 80, edge + 80 + GAP : edge + 2 * 80 + GAP]
     assert np.unravel_index(glowing.argmax(), glowing.shape)[0] // 20 == 1

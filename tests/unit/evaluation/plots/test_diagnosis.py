@@ -11,7 +11,7 @@ import torch
 
 from pipeline.data.batch import IGNORE, TokenBatch
 from pipeline.evaluation.diagnosis import diagnose
-from pipeline.evaluation.plots.diagnosis import chart, picture
+from pipeline.evaluation.plots.diagnosis import chart, diagnosis_picture
 from pipeline.evaluation.plots.figure import rendered
 from pipeline.models.lstm import LSTM
 from pipeline.models.rnn import RNN
@@ -44,7 +44,7 @@ def test_the_picture_of_one_run_shows_its_gates_and_its_attention():
     small, _ = diagnose(language_model(RNN(width=8)), token_batch())
     gated, _ = diagnose(language_model(LSTM(width=8)), token_batch())
     looking, maps = diagnose(language_model(Transformer(width=8, depth=2, heads=2)), token_batch())
-    plain, both = picture({"": small}, {}), picture({"a": small, "_b $x$": gated}, {})
+    plain, both = diagnosis_picture({"": small}, {}), diagnosis_picture({"a": small, "_b $x$": gated}, {})
     assert [len(figure.axes) for figure in (plain, both)] == [2, 2]
     assert [len(axes.lines) for axes in both.axes] == [2, 2]
     assert (legends(plain), legends(both)) == ([], [["a", "_b $x$"]])
@@ -53,14 +53,14 @@ def test_the_picture_of_one_run_shows_its_gates_and_its_attention():
     assert upper.lines[0].get_ydata().tolist() == small.gradient
     assert lower.lines[0].get_ydata().tolist() == small.loss
 
-    [_, _, bars] = picture({"a": gated}, {}).axes
+    [_, _, bars] = diagnosis_picture({"a": gated}, {}).axes
     assert [label.get_text() for label in bars.get_yticklabels()] == [*gated.gates]
     low, between, high = ([bar.get_width() for bar in group] for group in bars.containers)
     assert low == [shares["low"] for shares in gated.gates.values()]
     assert high == pytest.approx([shares["high"] for shares in gated.gates.values()])
     assert np.array([low, between, high]).sum(0) == pytest.approx(np.ones(len(gated.gates)))
 
-    figure = picture({"": looking}, maps)
+    figure = diagnosis_picture({"": looking}, maps)
     assert [axes.get_ylabel() for axes in figure.axes[2:]] == ["0.attention", "1.attention"]
     [shown] = figure.axes[2].images
     first, second = np.split(shown.get_array().filled(np.nan), [13], 1)
@@ -72,7 +72,7 @@ def test_the_picture_of_one_run_shows_its_gates_and_its_attention():
 @pytest.mark.parametrize("count", [1, 12])
 def test_runs_are_named_below_their_lines(count):
     found, _ = diagnose(language_model(RNN(width=8)), token_batch())
-    figure = picture({f"run-{number}-of-a-long-name": found for number in range(count)}, {})
+    figure = diagnosis_picture({f"run-{number}-of-a-long-name": found for number in range(count)}, {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert rendered(figure).height < 2 * 320 + 60 + 12 * count
@@ -86,7 +86,7 @@ def test_runs_are_named_below_their_lines(count):
 def test_a_line_has_a_gap_where_a_value_has_no_place():
     found, _ = diagnose(language_model(RNN(width=8)), token_batch())
     found = replace(found, gradient=[1.0, 0.0, math.inf, 4.0], loss=[None, 2.0, None, 3.0])
-    upper, lower = picture({"": found}, {}).axes
+    upper, lower = diagnosis_picture({"": found}, {}).axes
     np.testing.assert_array_equal(upper.lines[0].get_ydata(), [1.0, np.nan, np.inf, 4.0])
     np.testing.assert_array_equal(lower.lines[0].get_ydata(), [np.nan, 2.0, np.nan, 3.0])
     assert upper.lines[0].get_marker() == "."  # which shows a value between two gaps
@@ -94,7 +94,7 @@ def test_a_line_has_a_gap_where_a_value_has_no_place():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rendered(upper.figure.figure)
-        rendered(picture({"": replace(found, gradient=[0.0], loss=[None])}, {}))
+        rendered(diagnosis_picture({"": replace(found, gradient=[0.0], loss=[None])}, {}))
 
 
 def test_a_chart_has_a_line_and_a_name_for_each_curve():
