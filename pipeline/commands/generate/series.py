@@ -92,7 +92,7 @@ def windows_of(table: Any, about: dict[str, Any], context: int, horizon: int, so
         DataError: a series is too short, unknown, or lacks what is known ahead.
     """
     findings, layout = Findings(), TableLayout.of(about)
-    grid, frames = frames_of(table, layout, findings, Grid(about["unit"], about["step"]))
+    grid, frames = frames_of(table, layout, findings, Grid.of(about))
     findings.refuse(source)
     if unknown := [frame.name for frame in frames if frame.name not in about["scaling"]]:
         raise DataError(f"{source}: the model does not know the scale of {', '.join(unknown[:5])}: train on it too")
