@@ -109,7 +109,7 @@ def test_a_policy_is_tested_and_played(decide: Fit, capfd: pytest.CaptureFixture
     assert main([*asked, "--seed", "-1"]) == 2
     assert "--seed: expected an integer of at least 0, got -1" in capfd.readouterr().err
     assert main(["generate", "run"]) == 2
-    assert "play it with `unroll play run`" in capfd.readouterr().err
+    assert "Run `unroll play run`" in capfd.readouterr().err
 
 
 def test_a_run_without_an_environment_learns_and_is_not_played(
