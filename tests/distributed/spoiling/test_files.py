@@ -176,7 +176,7 @@ def test_checkpoints_of_another_model_are_refused_in_one_line(fit: Fit, capfd: p
     capfd.readouterr()
     assert fit("stopped", *OFTEN) == 4
     [line] = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("Seed")]
-    assert "the checkpoint is not one of this model" in line
+    assert "the checkpoint does not match this model" in line
 
 
 @pytest.mark.parametrize(
