@@ -79,7 +79,7 @@ def test_a_disk_that_is_full_costs_no_step(
     assert mounting(work) == 0
     told = capfd.readouterr()
     assert "could not be saved" in told.out
-    assert "training goes on" in told.out
+    assert "training continues" in told.out
     assert "the checkpoint of step 14 could not be saved" in told.err
     faults = journal.read_journal(Path("runs/full")).faults()
     assert faults == [] or {fault["fault"] for fault in faults} == {"checkpoint not saved"}
