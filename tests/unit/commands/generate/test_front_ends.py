@@ -108,7 +108,7 @@ def test_help_alone_prints_every_option_and_help_of_a_run_its_own(babbler: Any, 
     assert "--chat" in own
     assert "--history" not in own
     assert "--lm" not in own
-    assert babbler.asked == []
+    assert babbler.loaded == []
 
 
 def test_a_run_may_come_after_its_options(babbler: Any, capsys: pytest.CaptureFixture) -> None:
