@@ -67,7 +67,7 @@ def strict(value: Any) -> Any:
 
 def require_diagnosable(task: Any) -> None:
     """Raise ConfigError of a task that cannot be diagnosed."""
-    if not hasattr(task, "costs") or getattr(task, "network", None) is None:
+    if not hasattr(task, "position_losses") or getattr(task, "network", None) is None:
         raise ConfigError(
             f"{type(task).__name__} cannot be diagnosed: it does not tell what each position that a network reads "
             "costs, as language models, forecasters and classifiers with one causal network do"
@@ -161,7 +161,7 @@ def by_lag(inputs: Float[Tensor, "B T D"], costs: Float[Tensor, "B T"]) -> list[
 
 
 def memory_of(gradient: list[float], share: float = SHARE) -> int:
-    """The smallest lag within which a share of the norms' sum lies."""
+    """The smallest lag within which a fraction of the norms' sum lies."""
     reached = torch.tensor(gradient, dtype=torch.float64).cumsum(0)
     return int((reached < share * reached[-1]).sum())
 
@@ -217,7 +217,7 @@ def _read(task: Any, batch: Any) -> tuple[Float[Tensor, "B T D"], Float[Tensor, 
 
     hook = task.network.register_forward_pre_hook(cut)
     try:
-        costs = task.costs(batch)
+        costs = task.position_losses(batch)
     finally:
         hook.remove()
     [inputs] = seen

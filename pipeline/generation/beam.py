@@ -1,7 +1,7 @@
 """Beam search keeps the few best beginnings of a text and continues them side by side.
 
 At each step every hypothesis is continued by every token, and of all these the `width` most probable count.
-Those that chose the end mark are put aside; the best that did not go on. The search for a prompt is over when
+Those that chose EOS are put aside; the best that did not go on. The search for a prompt is over when
 `width` hypotheses were put aside and the best that goes on ranks no higher than the last of the best `width`, or
 at the length limit, where those still going join them. They are ranked by log p(text) / length^penalty, to which
 a model with attention can add how well it covered its source: beta * sum over s of log min(1, attention that

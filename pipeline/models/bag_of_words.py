@@ -31,10 +31,10 @@ class BagOfWords(nn.Module):
         width: features in and out.
         depth: number of hidden layers.
         hidden: features of each hidden layer; by default twice the width.
-        dropout: share of the hidden features dropped in training.
+        dropout: fraction of the hidden features dropped in training.
 
     Raises:
-        ValueError: if the depth is below 1.
+        ValueError: the depth is below 1.
     """
 
     def __init__(self, width: int = 256, depth: int = 2, hidden: int | None = None, dropout: float = 0.0) -> None:
@@ -50,7 +50,7 @@ class BagOfWords(nn.Module):
         self.apply(initialise)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         exact = torch.promote_types(inputs.dtype, torch.float32)  # a sum of thousands is no work for bfloat16
         total = inputs.to(exact).cumsum(1)
         count = torch.arange(1, inputs.shape[1] + 1, device=inputs.device).expand(inputs.shape[:2])
@@ -62,7 +62,7 @@ class BagOfWords(nn.Module):
 
 
 class BagOfWordsLanguageModel(LanguageModel):
-    """The language model whose network is a `BagOfWords`."""
+    """A language model whose network is a `BagOfWords`."""
 
     def __init__(
         self,

@@ -31,9 +31,9 @@ class GatedConvolution(nn.Module):
     Args:
         width: features in and out.
         hidden: features of the gated convolution.
-        kernel: positions that the convolution sees.
+        kernel: size of the convolution, in positions.
         dilation: distance between these positions.
-        dropout: share of the gated features dropped in training.
+        dropout: fraction of the gated features dropped in training.
     """
 
     def __init__(self, width: int, hidden: int, kernel: int, dilation: int, dropout: float) -> None:
@@ -74,9 +74,9 @@ class ConvNet(nn.Module):
         width: features in and out.
         depth: number of layers.
         hidden: features inside each layer; by default the width.
-        kernel: positions that each convolution sees.
+        kernel: size of each convolution, in positions.
         cycle: layers until the dilation starts at 1 again: 1, 2, 4, ... 2^(cycle-1), 1, 2, ...
-        dropout: share of the gated features dropped in training.
+        dropout: fraction of the gated features dropped in training.
 
     Raises:
         ValueError: if the depth or the cycle is below 1, or the kernel below 2.
@@ -107,7 +107,7 @@ class ConvNet(nn.Module):
         initialise(self.output)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         pasts = [None] * len(self.layers) if state is None else state
         skips, after = torch.zeros_like(inputs), []
         for layer, past in zip(self.layers, pasts, strict=True):
@@ -118,7 +118,7 @@ class ConvNet(nn.Module):
 
 
 class ConvNetLanguageModel(LanguageModel):
-    """The language model whose network is a `ConvNet`."""
+    """A language model whose network is a `ConvNet`."""
 
     def __init__(
         self,

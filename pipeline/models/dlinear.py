@@ -46,16 +46,16 @@ class DLinear(nn.Module):
 
 
 class DLinearForecaster(WindowForecaster):
-    """The forecaster whose network is a `DLinear`.
+    """A forecaster whose network is a `DLinear`.
 
     Args:
-        context: steps that are read; the data says it.
-        horizon: steps that are predicted; the data says it.
-        covariates: known ahead; the data says it.
+        context: steps that are read, set from the data.
+        horizon: steps that are predicted, set from the data.
+        covariates: known ahead, set from the data.
         kernel: steps of the moving average, an odd number.
-        saying: how a forecast is said.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        saying: settings of the forecast head.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(

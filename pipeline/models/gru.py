@@ -34,7 +34,7 @@ class GRU(RecurrentStack):
 
 
 class GRULanguageModel(LanguageModel):
-    """The language model whose network is a `GRU`."""
+    """A language model whose network is a `GRU`."""
 
     def __init__(
         self,

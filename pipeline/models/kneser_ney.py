@@ -113,7 +113,7 @@ class KneserNey:
         return logs
 
     def perplexity(self, tokens: Integer[np.ndarray, " N"]) -> float:
-        """exp of the mean negative log probability of a token, the end marks among them."""
+        """exp of the mean negative log probability of a token, EOS included."""
         return float(np.exp(-self.log_probabilities(tokens).mean()))
 
     def distribution(self, context: Sequence[int]) -> Float64[np.ndarray, " V"]:

@@ -33,7 +33,7 @@ class GatedRecurrence(nn.Module):
 
     Args:
         hidden: features in and out.
-        kernel: positions that the convolution sees.
+        kernel: size of the convolution, in positions.
     """
 
     def __init__(self, hidden: int, kernel: int) -> None:
@@ -90,8 +90,8 @@ class RecurrenceBlock(nn.Module):
     Args:
         width: features in and out.
         hidden: features of the recurrence.
-        kernel: positions that the short convolution sees.
-        dropout: share of what each layer adds that is dropped in training.
+        kernel: size of the short convolution, in positions.
+        dropout: fraction of what each layer adds that is dropped in training.
     """
 
     def __init__(self, width: int, hidden: int, kernel: int, dropout: float) -> None:
@@ -125,8 +125,8 @@ class LinearRecurrence(nn.Module):
         width: features in and out.
         depth: number of blocks.
         hidden: features of each recurrence; by default the width.
-        kernel: positions that each short convolution sees.
-        dropout: share of the features dropped in training.
+        kernel: size of each short convolution, in positions.
+        dropout: fraction of the features dropped in training.
 
     Raises:
         ValueError: if the depth or the kernel is below 1.
@@ -149,7 +149,7 @@ class LinearRecurrence(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         states = [None] * len(self.layers) if state is None else state
         inputs, after = self.dropout(inputs), []
         for layer, before in zip(self.layers, states, strict=True):
@@ -159,7 +159,7 @@ class LinearRecurrence(nn.Module):
 
 
 class LinearRecurrenceLanguageModel(LanguageModel):
-    """The language model whose network is a `LinearRecurrence`."""
+    """A language model whose network is a `LinearRecurrence`."""
 
     def __init__(
         self,

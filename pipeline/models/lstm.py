@@ -40,7 +40,7 @@ class LSTM(RecurrentStack):
 
 
 class LSTMLanguageModel(LanguageModel):
-    """The language model whose network is an `LSTM`."""
+    """A language model whose network is an `LSTM`."""
 
     def __init__(
         self,

@@ -31,10 +31,10 @@ class NGram(nn.Module):
         width: features in and out.
         order: the n of n-gram: the output at a position is a function of n-1 inputs, its own the last.
         hidden: features of the hidden layer; by default twice the width.
-        dropout: share of the inputs and hidden features dropped in training.
+        dropout: fraction of the inputs and hidden features dropped in training.
 
     Raises:
-        ValueError: if the order is below 2.
+        ValueError: the order is below 2.
     """
 
     def __init__(self, width: int = 256, order: int = 5, hidden: int | None = None, dropout: float = 0.0) -> None:
@@ -51,7 +51,7 @@ class NGram(nn.Module):
         self.apply(initialise)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         extended, state = prepend(state, inputs, self.order - 1)
         seen = self.dropout(windows(extended[:, 1:], self.order - 1))
         outputs = self.output(self.dropout(torch.tanh(self.hidden(seen)))) + self.direct(seen)
@@ -59,7 +59,7 @@ class NGram(nn.Module):
 
 
 class NGramLanguageModel(LanguageModel):
-    """The language model whose network is an `NGram`."""
+    """A language model whose network is an `NGram`."""
 
     def __init__(
         self,

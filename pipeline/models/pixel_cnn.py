@@ -31,7 +31,7 @@ class GatedMaskedConvolution(nn.Module):
         width: features in and out.
         convolution: gives twice as many features as `mix` takes.
         hidden: features that `mix` takes.
-        dropout: share of the gated features dropped in training.
+        dropout: fraction of the gated features dropped in training.
     """
 
     def __init__(self, width: int, convolution: MaskedConvolution, hidden: int, dropout: float) -> None:
@@ -64,10 +64,10 @@ class PixelCNN(RasterStack):
         first_kernel: the same for the first layer.
         columns: tokens of a row of the image; a PixelCNNModel learns them from the data.
         channels: tokens of a pixel; the same.
-        dropout: share of the gated features dropped in training.
+        dropout: fraction of the gated features dropped in training.
 
     Raises:
-        ValueError: if the depth is below 1, or a kernel wider than a row.
+        ValueError: the depth is below 1, or a kernel wider than a row.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class PixelCNN(RasterStack):
 
 
 class PixelCNNModel(PixelModel):
-    """The model of pixels whose network is a `PixelCNN`."""
+    """A pixel model whose network is a `PixelCNN`."""
 
     def __init__(
         self,

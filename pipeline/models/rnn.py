@@ -34,7 +34,7 @@ class RNN(RecurrentStack):
 
 
 class RNNLanguageModel(LanguageModel):
-    """The language model whose network is an `RNN`."""
+    """A language model whose network is an `RNN`."""
 
     def __init__(
         self,

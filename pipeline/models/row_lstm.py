@@ -32,7 +32,7 @@ class RowLayer(nn.Module):
         hidden: H.
         side: columns that a cell sees to each side, of its own row to the left only.
         columns: tokens of a row of the image.
-        dropout: share of the hidden features dropped in training.
+        dropout: fraction of the hidden features dropped in training.
     """
 
     def __init__(self, width: int, hidden: int, side: int, columns: int, dropout: float) -> None:
@@ -92,10 +92,10 @@ class RowLSTM(RasterStack):
         first_kernel: pixels of a side of what the convolution sees.
         columns: tokens of a row of the image; a RowLSTMModel learns them from the data.
         channels: tokens of a pixel; the same.
-        dropout: share of the hidden features dropped in training.
+        dropout: fraction of the hidden features dropped in training.
 
     Raises:
-        ValueError: if the depth is below 1, or a kernel wider than a row.
+        ValueError: the depth is below 1, or a kernel wider than a row.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class RowLSTM(RasterStack):
 
 
 class RowLSTMModel(PixelModel):
-    """The model of pixels whose network is a `RowLSTM`."""
+    """A pixel model whose network is a `RowLSTM`."""
 
     def __init__(
         self,

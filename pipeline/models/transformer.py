@@ -35,7 +35,7 @@ class TransformerBlock(nn.Module):
         width: features in and out.
         depth: number of blocks; what each of their 2 * depth layers adds starts small, so that the sum keeps
             the scale of the input.
-        dropout: share of what each layer adds that is dropped in training.
+        dropout: fraction of what each layer adds that is dropped in training.
         cross: the attention to a memory.
     """
 
@@ -99,15 +99,15 @@ class Transformer(nn.Module):
         width: features in and out.
         depth: number of blocks.
         heads: number of attention heads; must divide the width.
-        hidden: features inside the position-wise layer; by default its own default.
-        dropout: share of the features and attention weights dropped in training.
+        hidden: features inside the position-wise layer (default: chosen by `feedforward`).
+        dropout: fraction of the features and attention weights dropped in training.
         positions: how many are learned; by default they are rotary and have no end.
         window: how many positions attention sees, its own the last; by default all before it.
         feedforward: makes the position-wise layer from width, hidden and dropout.
         decodes: every layer looks at a memory too, which `begin` is given.
 
     Raises:
-        ValueError: if the heads do not divide the width, or leave an odd number of features to each while
+        ValueError: the heads do not divide the width, or leave an odd number of features to each while
             positions are rotary, or if the depth, window or positions are below 1.
     """
 
@@ -158,7 +158,7 @@ class Transformer(nn.Module):
         return nothing, [None] * len(self.layers), [memory.values] * len(self.layers), memory.keep
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one.
+        """Process T more inputs; the output at each position predicts the next input.
 
         Raises:
             ValueError: if a state is carried in training without a window (it would grow without end), or if
@@ -252,7 +252,7 @@ def _is_new(state: State) -> bool:
 
 
 class TransformerLanguageModel(LanguageModel):
-    """The language model whose network is a `Transformer`."""
+    """A language model whose network is a `Transformer`."""
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class VectorDecoder(nn.Module):
         return self.network(torch.tanh(self.bridge(memory.summary))[:, None], None)[1]
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         outputs, state = self.network(inputs, state)
         return outputs, state
 
@@ -58,7 +58,7 @@ class AttentionDecoder(nn.Module):
         attention: makes from a width what weighs the memory's positions.
         input_feeding: give the network its last output, with what was seen, beside its input. Positions are
             then read one after the other in training too.
-        dropout: share of the outputs dropped in training.
+        dropout: fraction of the outputs dropped in training.
     """
 
     attends = True
@@ -84,7 +84,7 @@ class AttentionDecoder(nn.Module):
         return memory.values, self.attention.key(memory.values), memory.keep, fed, self.start.begin(memory)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         outputs, state, _ = self.look(inputs, state)
         return outputs, state
 

@@ -34,7 +34,7 @@ class PatchTransformer(nn.Module):
         hidden: features inside the position-wise layers.
         patch: steps of a patch.
         stride: steps from one patch to the next.
-        dropout: share of the features dropped in training.
+        dropout: fraction of the features dropped in training.
 
     Raises:
         ValueError: the heads do not divide the width, or a patch is longer than the window.
@@ -70,15 +70,15 @@ class PatchTransformer(nn.Module):
 
 
 class PatchTransformerForecaster(WindowForecaster):
-    """The forecaster whose network is a `PatchTransformer`.
+    """A forecaster whose network is a `PatchTransformer`.
 
     Args:
-        context: steps that are read; the data says it.
-        horizon: steps that are predicted; the data says it.
-        covariates: known ahead; the data says it.
-        saying: how a forecast is said.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        context: steps that are read, set from the data.
+        horizon: steps that are predicted, set from the data.
+        covariates: known ahead, set from the data.
+        saying: settings of the forecast head.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
         **network: as in `PatchTransformer`.
     """
 

@@ -24,15 +24,15 @@ class Translator(SequenceToSequence):
     """Any encoder of texts with any decoder, put together in a YAML.
 
     Args:
-        vocab_size: tokens of targets; the dataset knows it.
-        source_vocab_size: tokens of sources; the dataset knows it.
+        vocab_size: tokens of targets, set from the dataset.
+        source_vocab_size: tokens of sources, set from the dataset.
         encoder: makes the encoder from the number of its tokens.
         decoder: a network of the same width that begins with a memory.
-        head: how tokens become vectors and vectors become predictions.
-        evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        head: settings of the embedding and the output layer.
+        evaluation: how texts are generated and scored in validation and test.
+        sampled_inputs: fraction of the decoder's inputs replaced by its own predictions in training.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -55,16 +55,16 @@ class LSTMTranslator(SequenceToSequence):
     """One LSTM reads the source into a vector, another writes the target from it (Sutskever et al. 2014).
 
     Args:
-        vocab_size: tokens of targets; the dataset knows it.
-        source_vocab_size: tokens of sources; the dataset knows it.
+        vocab_size: tokens of targets, set from the dataset.
+        source_vocab_size: tokens of sources, set from the dataset.
         width: features.
         depth: layers of the encoder, and of the decoder.
-        dropout: share of the features dropped in training.
-        head: how tokens become vectors and vectors become predictions.
-        evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the features dropped in training.
+        head: settings of the embedding and the output layer.
+        evaluation: how texts are generated and scored in validation and test.
+        sampled_inputs: fraction of the decoder's inputs replaced by its own predictions in training.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -89,19 +89,19 @@ class AttentionTranslator(SequenceToSequence):
     """The decoder looks back at all positions of the source at every step (Bahdanau et al. 2015).
 
     Args:
-        vocab_size: tokens of targets; the dataset knows it.
-        source_vocab_size: tokens of sources; the dataset knows it.
+        vocab_size: tokens of targets, set from the dataset.
+        source_vocab_size: tokens of sources, set from the dataset.
         network: class of the recurrent networks.
         width: features.
         depth: layers of the encoder, and of the decoder.
-        dropout: share of the features dropped in training.
-        attention: what weighs the source's positions.
-        input_feeding: give the decoder what it saw last, beside its input.
-        head: how tokens become vectors and vectors become predictions.
-        evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the features dropped in training.
+        attention: class of the attention over the source.
+        input_feeding: add the decoder's last attentional output to its next input.
+        head: settings of the embedding and the output layer.
+        evaluation: how texts are generated and scored in validation and test.
+        sampled_inputs: fraction of the decoder's inputs replaced by its own predictions in training.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -130,18 +130,18 @@ class TransformerTranslator(SequenceToSequence):
     """Attention alone, in encoder and decoder (Vaswani et al. 2017), pre-norm with rotary positions.
 
     Args:
-        vocab_size: tokens of targets; the dataset knows it.
-        source_vocab_size: tokens of sources; the dataset knows it.
+        vocab_size: tokens of targets, set from the dataset.
+        source_vocab_size: tokens of sources, set from the dataset.
         width: features.
         depth: blocks of the encoder, and of the decoder.
         heads: number of attention heads.
         hidden: features inside the position-wise layers.
-        dropout: share of the features and attention weights dropped in training.
-        head: how tokens become vectors and vectors become predictions.
-        evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the features and attention weights dropped in training.
+        head: settings of the embedding and the output layer.
+        evaluation: how texts are generated and scored in validation and test.
+        sampled_inputs: fraction of the decoder's inputs replaced by its own predictions in training.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(

@@ -47,10 +47,10 @@ class SoundEncoder(nn.Module):
 
     Args:
         body: maps (B, T, D) and where there is something, (B, T), to (B, T, D).
-        rate: samples a second.
+        rate: samples per second.
         width: D.
-        ear: how a sound becomes positions.
-        dropout: share of the features dropped in training before the body and after it.
+        ear: settings of the audio front end.
+        dropout: fraction of the features dropped in training before the body and after it.
     """
 
     reads: Reads = "audio"
@@ -123,7 +123,7 @@ class ConvStack(nn.Module):
         width: features in and out.
         depth: number of blocks.
         kernel: positions that a block sees, its own in the middle; odd.
-        dropout: share of what each block adds that is dropped in training.
+        dropout: fraction of what each block adds that is dropped in training.
         feedforward: makes the position-wise layer from width, hidden and dropout.
 
     Raises:

@@ -111,7 +111,7 @@ class VisionTransformer(ImageEncoder):
         depth: number of blocks.
         heads: number of attention heads; must divide the features.
         hidden: features inside the position-wise layers; by default four times the features.
-        dropout: share of the features dropped in training.
+        dropout: fraction of the features dropped in training.
         weights: a safetensors file with the names of timm's or transformers' ViT.
         frozen: train only what comes after the trunk.
 

@@ -63,11 +63,11 @@ class BidirectionalStack(nn.Module):
         network: class of the networks: an LSTM, a GRU, a ConvNet, ...
         width: features in and out.
         depth: layers.
-        dropout: share of the features dropped in training before each layer.
+        dropout: fraction of the features dropped in training before each layer.
         network_depth: layers of each of a layer's two networks; a ConvNet sees twice as far with each.
 
     Raises:
-        ValueError: if the depth is below 1.
+        ValueError: the depth is below 1.
     """
 
     def __init__(
@@ -99,15 +99,15 @@ class BidirectionalEncoder(BidirectionalStack):
     """Layers of two networks each, that read a text forward and backward.
 
     Args:
-        source_vocab_size: tokens of sources; the dataset knows it.
+        source_vocab_size: tokens of sources, set from the dataset.
         network: class of the networks: an LSTM, a GRU, a ConvNet, ...
         width: features of the memory.
         depth: layers.
-        dropout: share of the features dropped in training before each layer and after the last.
+        dropout: fraction of the features dropped in training before each layer and after the last.
         network_depth: layers of each of a layer's two networks; a ConvNet sees twice as far with each.
 
     Raises:
-        ValueError: if the depth is below 1.
+        ValueError: the depth is below 1.
     """
 
     reads: Reads = "text"
@@ -135,16 +135,16 @@ class TransformerEncoder(nn.Module):
     """A stack of Transformer blocks that look both ways, with rotary positions (Vaswani et al. 2017; Su et al. 2021).
 
     Args:
-        source_vocab_size: tokens of sources; the dataset knows it.
+        source_vocab_size: tokens of sources, set from the dataset.
         width: features of the memory.
         depth: number of blocks.
         heads: number of attention heads; must divide the width.
-        hidden: features inside the position-wise layer; by default its own default.
-        dropout: share of the features and attention weights dropped in training.
+        hidden: features inside the position-wise layer (default: chosen by `feedforward`).
+        dropout: fraction of the features and attention weights dropped in training.
         feedforward: makes the position-wise layer from width, hidden and dropout.
 
     Raises:
-        ValueError: if the heads do not divide the width or leave an odd number of features to each.
+        ValueError: the heads do not divide the width or leave an odd number of features to each.
     """
 
     reads: Reads = "text"

@@ -72,7 +72,7 @@ class ConformerStack(nn.Module):
         depth: number of blocks.
         heads: number of attention heads.
         kernel: positions that a convolution sees; odd.
-        dropout: share of what each layer adds that is dropped in training.
+        dropout: fraction of what each layer adds that is dropped in training.
 
     Raises:
         ValueError: an even kernel, or heads that do not divide the width into even parts.

@@ -101,7 +101,7 @@ class CrossAttention(nn.Module):
     Args:
         width: features in and out.
         heads: number of heads; must divide the width.
-        dropout: share of the attention weights dropped in training.
+        dropout: fraction of the attention weights dropped in training.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:

@@ -15,7 +15,7 @@ class SwiGLU(nn.Module):
         width: features in and out.
         hidden: features inside; by default 8/3 of the width (as many parameters as an ungated layer of
             four times the width), rounded up to a multiple of 8.
-        dropout: share of the inner features dropped in training.
+        dropout: fraction of the inner features dropped in training.
     """
 
     def __init__(self, width: int, hidden: int | None = None, dropout: float = 0.0) -> None:
@@ -38,7 +38,7 @@ class GELU(nn.Module):
     Args:
         width: features in and out.
         hidden: features inside; by default four times the width.
-        dropout: share of the inner features dropped in training.
+        dropout: fraction of the inner features dropped in training.
     """
 
     def __init__(self, width: int, hidden: int | None = None, dropout: float = 0.0) -> None:

@@ -46,7 +46,7 @@ class LogMel(nn.Module):
     """Log-mel spectrogram; the state holds the samples that later frames need, of shape (B, W - H and what is over).
 
     Args:
-        rate: samples a second.
+        rate: samples per second.
         bands: M.
         window: W, in samples.
         hop: H, in samples.

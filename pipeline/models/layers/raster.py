@@ -140,7 +140,7 @@ class RasterStack(nn.Module):
         layers: each maps (B, T, D), the columns (B, T) and its state to (B, T, D) and its state.
 
     Raises:
-        ValueError: if there is no layer, or a kernel wider than a row.
+        ValueError: there is no layer, or a kernel wider than a row.
     """
 
     def __init__(self, width: int, first_kernel: int, columns: int, channels: int, layers: Sequence[nn.Module]) -> None:
@@ -155,7 +155,7 @@ class RasterStack(nn.Module):
         initialise(self.output)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         if state is None:
             state = torch.zeros(len(inputs), dtype=torch.long, device=inputs.device), [None] * (1 + len(self.layers))
         before, states = state

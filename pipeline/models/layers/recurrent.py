@@ -31,7 +31,7 @@ class VariationalDropout(nn.Module):
     """Dropout whose mask is drawn once a sequence and is the same at all its positions.
 
     Args:
-        rate: share of the features dropped in training.
+        rate: fraction of the features dropped in training.
     """
 
     def __init__(self, rate: float) -> None:
@@ -51,7 +51,7 @@ class RecurrentLayer(nn.Module):
 
     Args:
         kernel: a one-layer `nn.RNN`, `nn.LSTM` or `nn.GRU` with `batch_first`.
-        weight_drop: share of the recurrent weights set to zero, anew each call in training.
+        weight_drop: fraction of the recurrent weights set to zero, anew each call in training.
         bias: fills the input's bias; the recurrent one starts at zero.
     """
 
@@ -118,14 +118,14 @@ class RecurrentStack(nn.Module):
         width: features in and out.
         depth: number of layers.
         hidden: features of all layers but the last, which gives `width`; by default the width.
-        dropout: share of the features dropped in training at the input of each layer and at the output.
+        dropout: fraction of the features dropped in training at the input of each layer and at the output.
         input_dropout: the same at the input of the first layer only; by default `dropout`.
         output_dropout: the same at the output only; by default `dropout`.
         variational: drop the same features at all positions of a sequence.
-        weight_drop: share of the recurrent weights dropped in training.
+        weight_drop: fraction of the recurrent weights dropped in training.
 
     Raises:
-        ValueError: if the depth is below 1 or a rate is no share.
+        ValueError: the depth is below 1 or a rate is no share.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class RecurrentStack(nn.Module):
         self.dropouts = nn.ModuleList(drop(rate) for rate in rates)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         states = [None] * len(self.layers) if state is None else state
         after = []
         for dropout, layer, before in zip(self.dropouts, self.layers, states, strict=False):

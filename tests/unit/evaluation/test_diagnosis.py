@@ -60,7 +60,7 @@ class Projected(nn.Module):
         self.network = network
         self.direction = torch.linspace(1, 2, 8, dtype=torch.float64)
 
-    def costs(self, batch):
+    def position_losses(self, batch):
         return self.network(batch)[0] @ self.direction
 
 

@@ -79,7 +79,7 @@ def test_a_dataset_of_another_kind_is_a_mistake_of_the_data_not_of_the_config(ti
 
 
 def test_labels_and_transcripts_are_not_taken_for_each_other() -> None:
-    with pytest.raises(DataError, match="a classifier learns labels"):
+    with pytest.raises(DataError, match="a classifier requires labels"):
         ConvKeywords(classes=0, rate=8000)
-    with pytest.raises(DataError, match="a transcriber learns transcripts"):
+    with pytest.raises(DataError, match="a transcriber requires transcripts"):
         LSTMTranscriber(vocab_size=0, rate=8000)
