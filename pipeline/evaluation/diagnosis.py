@@ -5,7 +5,7 @@ the loss at position t by the network's input at t - k; it vanishes or explodes 
 limits of it follow Karpathy, Johnson and Fei-Fei (2015), "Visualizing and Understanding Recurrent Networks".
 
 One interface for all architectures: a task with a `network` that maps (B, T, D) and a state, and with `costs(batch)`,
-what each position's prediction costs. A module of the network may offer more: `openness(...)` or `weights(...)`, which
+what each position's prediction costs. A module of the network may offer more: `gate_values(...)` or `weights(...)`, which
 take what its `forward` takes and give its gates by name, (B, T, H), or its attention, (B, N, T, S).
 
 Legend: B sequences, T positions, S positions looked at, D features, H features of a gate, N heads, K lags.
@@ -112,7 +112,7 @@ def diagnose(task: Any, batch: Any) -> tuple[Diagnosis, Maps]:
 
     with evaluating(task), torch.enable_grad():
         with ExitStack() as hooks:
-            hooks.callback(_watch(task.network, "openness", see_gates))
+            hooks.callback(_watch(task.network, "gate_values", see_gates))
             hooks.callback(_watch(task.network, "weights", see_attention))
             inputs, costs = _read(task, batch)
         gradient = by_lag(inputs, costs)

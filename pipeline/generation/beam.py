@@ -108,24 +108,24 @@ class Covering:
     """A model whose state also holds how much each position of its memory was looked at, (B, S).
 
     Args:
-        forward: a model with `look`, which gives the weights of the memory too, and `inside`, where a memory is.
+        forward: a model with `forward_with_attention`, which gives the weights of the memory too, and `memory_mask`, where a memory is.
 
     Raises:
         ValueError: the model has no such thing.
     """
 
     def __init__(self, forward: Any) -> None:
-        if not hasattr(forward, "look"):
+        if not hasattr(forward, "forward_with_attention"):
             raise ValueError("coverage_penalty wants a model that writes from a source, with attention to it")
         self.forward = forward
 
     def begin(self, state: State) -> State:
         """The state before anything was read; where there is nothing to look at, nothing is missing."""
-        return state, (~self.forward.inside(state)).float()
+        return state, (~self.forward.memory_mask(state)).float()
 
     def __call__(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         inner, looked = state
-        logits, inner, weights = self.forward.look(tokens, inner)
+        logits, inner, weights = self.forward.forward_with_attention(tokens, inner)
         return logits, (inner, looked + weights.sum(1))
 
 

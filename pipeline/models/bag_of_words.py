@@ -1,4 +1,4 @@
-"""A bag of words predicts from the average of everything read so far; the order of what was read is lost.
+"""A bag of words predicts from the mean of all inputs so far, independent of their order.
 
 Iyyer, Manjunatha, Boyd-Graber and Daumé (2015), "Deep Unordered Composition Rivals Syntactic Methods for
 Text Classification", read from left to right:
@@ -30,7 +30,7 @@ class BagOfWords(nn.Module):
     Args:
         width: features in and out.
         depth: number of hidden layers.
-        hidden: features of each hidden layer; by default twice the width.
+        hidden: features of each hidden layer (default: twice the width).
         dropout: fraction of the hidden features dropped in training.
 
     Raises:
@@ -51,7 +51,7 @@ class BagOfWords(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
         """Process T more inputs; the output at each position predicts the next input."""
-        exact = torch.promote_types(inputs.dtype, torch.float32)  # a sum of thousands is no work for bfloat16
+        exact = torch.promote_types(inputs.dtype, torch.float32)  # bfloat16 is too coarse for long sums
         total = inputs.to(exact).cumsum(1)
         count = torch.arange(1, inputs.shape[1] + 1, device=inputs.device).expand(inputs.shape[:2])
         if state is not None:

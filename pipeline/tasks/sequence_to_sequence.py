@@ -123,7 +123,7 @@ class SequenceToSequence(TokenPrediction):
         outputs, state = self.decoder(self.embedding(tokens), state)
         return self.output(outputs), state
 
-    def look(
+    def forward_with_attention(
         self, tokens: Int64[Tensor, "B T"], state: State
     ) -> tuple[Float[Tensor, "B T V"], State, Float[Tensor, "B T S"]]:
         """Return the outputs of `forward`, and the attention weights of each position over the source.
@@ -131,16 +131,16 @@ class SequenceToSequence(TokenPrediction):
         Raises:
             ValueError: the decoder has no attention.
         """
-        outputs, state, weights = self._attention_decoder.look(self.embedding(tokens), state)
+        outputs, state, weights = self._attention_decoder.forward_with_attention(self.embedding(tokens), state)
         return self.output(outputs), state, weights
 
-    def inside(self, state: State) -> Bool[Tensor, "B S"]:
+    def memory_mask(self, state: State) -> Bool[Tensor, "B S"]:
         """Return the mask of the source in a state, True where there is a position.
 
         Raises:
             ValueError: the decoder has no attention.
         """
-        keep: Tensor = self._attention_decoder.inside(state)
+        keep: Tensor = self._attention_decoder.memory_mask(state)
         return keep
 
     @property
@@ -162,8 +162,8 @@ class SequenceToSequence(TokenPrediction):
             ValueError: the decoder has no attention.
         """
         state = self.begin(source)
-        _, _, weights = self.look(torch.tensor([[eos, *tokens[:-1]]], device=self.device), state)
-        aligned: np.ndarray = weights[0][:, self.inside(state)[0]].float().cpu().numpy()
+        _, _, weights = self.forward_with_attention(torch.tensor([[eos, *tokens[:-1]]], device=self.device), state)
+        aligned: np.ndarray = weights[0][:, self.memory_mask(state)[0]].float().cpu().numpy()
         return aligned
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:

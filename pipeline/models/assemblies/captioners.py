@@ -1,4 +1,4 @@
-"""Captioners: an encoder of images and a decoder of texts under their names; a YAML says the rest.
+"""Captioning models: an image encoder with a text decoder.
 
 Vinyals et al. (2015), "Show and Tell"; Xu et al. (2015), "Show, Attend and Tell".
 """
@@ -20,11 +20,11 @@ from pipeline.tasks.token_prediction import TokenHead
 __all__ = ["ShowAndTell", "ShowAttendTell", "TransformerCaptioner"]
 
 MakeEncoder: TypeAlias = Callable[[int, int], ImageEncoder]
-"""Makes an encoder from the width of its memory and the size of its images."""
+"""Creates an encoder from the width of its memory and the size of its images."""
 
 
 class ShowAndTell(SequenceToSequence):
-    """A network reads an image as one vector, then writes (Vinyals et al. 2015).
+    """A decoder that reads the image as one vector before the first token (Vinyals et al. 2015).
 
     Args:
         vocab_size: tokens of captions, set from the dataset.
@@ -62,7 +62,7 @@ class ShowAndTell(SequenceToSequence):
 
 
 class ShowAttendTell(SequenceToSequence):
-    """A network looks at the regions of an image for each word that it writes (Xu et al. 2015, soft attention).
+    """A decoder with soft attention to the regions of the image (Xu et al. 2015).
 
     Args:
         vocab_size: tokens of captions, set from the dataset.
@@ -105,7 +105,7 @@ class ShowAttendTell(SequenceToSequence):
 
 
 class TransformerCaptioner(SequenceToSequence):
-    """A Transformer whose every layer looks at the regions of an image.
+    """A Transformer decoder with cross-attention to the regions of the image in every layer.
 
     Args:
         vocab_size: tokens of captions, set from the dataset.

@@ -1,4 +1,4 @@
-"""Keywords: which of a few words was said, by an LSTM, convolutions or a Transformer over a spectrogram."""
+"""Keyword spotting models: an LSTM, convolutions or a Transformer over a spectrogram."""
 
 from torch import nn
 
@@ -12,7 +12,7 @@ __all__ = ["ConvKeywords", "LSTMKeywords", "TransformerKeywords"]
 
 
 class LSTMKeywords(Classifier):
-    """Bidirectional LSTMs (Graves and Schmidhuber 2005); the mean over all positions decides.
+    """Bidirectional LSTMs (Graves and Schmidhuber 2005) with mean pooling over all positions.
 
     Args:
         classes: number of labels, set from the dataset.
@@ -52,7 +52,7 @@ class ConvKeywords(Classifier):
         rate: samples per second, set from the dataset.
         width: features.
         depth: blocks.
-        kernel: positions that a block sees.
+        kernel: size of the convolutions, in positions.
         dropout: fraction of the features dropped in training.
         ear: settings of the audio front end.
         label_smoothing: fraction of a label's probability that training spreads over all classes.

@@ -1,6 +1,6 @@
-"""Transcribers: a sound becomes a text, by CTC over LSTMs, attention or Conformers, or by listening and spelling.
+"""Speech recognition models: CTC over LSTMs, Transformers or Conformers, and Listen, Attend and Spell.
 
-The same networks as for keywords, read at every position instead of once for all.
+The encoders are those of keyword spotting, with an output at every position instead of one per clip.
 """
 
 from torch import nn
@@ -53,7 +53,7 @@ class LSTMTranscriber(Transcriber):
 
 
 class TransformerTranscriber(Transcriber):
-    """CTC over attention alone.
+    """CTC over a Transformer encoder.
 
     Args:
         vocab_size: tokens of transcripts, set from the dataset.
@@ -94,7 +94,7 @@ class ConformerTranscriber(Transcriber):
         width: features.
         depth: blocks.
         heads: number of attention heads; must divide the width.
-        kernel: positions that a block's convolution sees; odd.
+        kernel: size of the blocks' convolutions, in positions; odd.
         dropout: fraction of the features and attention weights dropped in training.
         ear: settings of the audio front end.
         transcription: how audio is decoded and scored in an evaluation.
@@ -121,17 +121,17 @@ class ConformerTranscriber(Transcriber):
 
 
 class ListenAttendSpell(SequenceToSequence):
-    """Bidirectional LSTMs listen, an LSTM with attention spells (Chan et al. 2016).
+    """Listen, Attend and Spell: a bidirectional LSTM encoder, and an LSTM decoder with attention (Chan et al. 2016).
 
     Args:
         vocab_size: tokens of transcripts, set from the dataset.
         rate: samples per second, set from the dataset.
         width: features.
-        depth: layers of two LSTMs each that listen; one spells.
+        depth: layers of two LSTMs each in the encoder; the decoder has one layer.
         dropout: fraction of the features dropped in training.
         ear: settings of the audio front end.
         network: class of the networks, any causal network of this package.
-        attention: how the memory is weighed.
+        attention: class of the attention over the memory.
         head: settings of the embedding and the output layer.
         evaluation: how texts are generated and scored in validation and test.
         sampled_inputs: fraction of the decoder's inputs replaced by its own predictions in training.

@@ -1,6 +1,6 @@
-"""Translators: encoders and decoders of texts under their names; a YAML says the rest.
+"""Translation models: text encoders with text decoders.
 
-Whatever comes as pairs of texts can be learned: languages, spelling and sound, question and answer.
+They apply to any pairs of texts, such as translation, pronunciation, or questions and answers.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,13 @@ __all__ = ["AttentionTranslator", "LSTMTranslator", "TransformerTranslator", "Tr
 
 
 class Translator(SequenceToSequence):
-    """Any encoder of texts with any decoder, put together in a YAML.
+    """Any text encoder with any decoder, composed in a config file.
 
     Args:
         vocab_size: tokens of targets, set from the dataset.
         source_vocab_size: tokens of sources, set from the dataset.
-        encoder: makes the encoder from the number of its tokens.
-        decoder: a network of the same width that begins with a memory.
+        encoder: creates the encoder from the number of source tokens.
+        decoder: a decoder of the same width.
         head: settings of the embedding and the output layer.
         evaluation: how texts are generated and scored in validation and test.
         sampled_inputs: fraction of the decoder's inputs replaced by its own predictions in training.
@@ -52,7 +52,7 @@ class Translator(SequenceToSequence):
 
 
 class LSTMTranslator(SequenceToSequence):
-    """One LSTM reads the source into a vector, another writes the target from it (Sutskever et al. 2014).
+    """An LSTM encoder that returns one vector, and an LSTM decoder (Sutskever et al. 2014).
 
     Args:
         vocab_size: tokens of targets, set from the dataset.
@@ -86,7 +86,7 @@ class LSTMTranslator(SequenceToSequence):
 
 
 class AttentionTranslator(SequenceToSequence):
-    """The decoder looks back at all positions of the source at every step (Bahdanau et al. 2015).
+    """A recurrent encoder and decoder with attention to the source at every step (Bahdanau et al. 2015).
 
     Args:
         vocab_size: tokens of targets, set from the dataset.
@@ -127,7 +127,7 @@ class AttentionTranslator(SequenceToSequence):
 
 
 class TransformerTranslator(SequenceToSequence):
-    """Attention alone, in encoder and decoder (Vaswani et al. 2017), pre-norm with rotary positions.
+    """A Transformer encoder and decoder (Vaswani et al. 2017), pre-norm with rotary positions.
 
     Args:
         vocab_size: tokens of targets, set from the dataset.

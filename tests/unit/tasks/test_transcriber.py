@@ -152,7 +152,7 @@ def test_listen_attend_spell_attends_to_the_audio(tiny_audio_dataset: Path) -> N
     model = ListenAttendSpell(data.dataset.target.size, 8000, 16, 1).eval()
     batch = samples.__getitems__(Slice(np.arange(3), samples.predictions(np.arange(3)), 0, 0, 0))
     with torch.no_grad():
-        logits, _, weights = model.look(batch.inputs, model.begin(batch.source))
+        logits, _, weights = model.forward_with_attention(batch.inputs, model.begin(batch.source))
     positions = model.encoder.positions(batch.source[1].sum(1).numpy())
     assert logits.shape == (*batch.inputs.shape, 257)
     assert weights.shape == (*batch.inputs.shape, positions.max())
