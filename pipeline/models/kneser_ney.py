@@ -65,7 +65,7 @@ class KneserNey:
         """Count the n-grams of a stream in which `eos` ends each sentence.
 
         Raises:
-            ValueError: there are no tokens, the order is below 1, or a token is outside the vocabulary.
+            ValueError: the stream is empty, the order is below 1, or a token is outside the vocabulary.
         """
         if order < 1:
             raise ValueError(f"order={order} must be at least 1")

@@ -1,4 +1,4 @@
-"""A Row LSTM processes an image row by row; each cell reads its row's past inputs and the cells above it.
+"""A Row LSTM reads an image row by row; each cell reads past inputs of its row and the cells above it.
 
 Van den Oord, Kalchbrenner and Kavukcuoglu (2016), "Pixel Recurrent Neural Networks", equation 3, for row i, with
 convolutions of states to states K_ss and, masked, of inputs to states K_is:

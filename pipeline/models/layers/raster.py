@@ -139,7 +139,7 @@ class RasterStack(nn.Module):
         layers: each maps (B, T, D), the columns (B, T) and its state to (B, T, D) and its state.
 
     Raises:
-        ValueError: there are no layers, or a kernel is wider than a row.
+        ValueError: `layers` is empty, or a kernel is wider than a row.
     """
 
     def __init__(self, width: int, first_kernel: int, columns: int, channels: int, layers: Sequence[nn.Module]) -> None:

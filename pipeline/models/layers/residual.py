@@ -117,7 +117,7 @@ class ResidualTrunk(nn.Module):
         norm: class of the norms.
 
     Raises:
-        ValueError: there are no stages, or a stage has no blocks.
+        ValueError: `blocks` is empty or has a number below 1.
     """
 
     def __init__(self, blocks: Sequence[int], channels: int, block: type[ResidualBlock], norm: type[nn.Module]) -> None:
