@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.tasks.forecaster import Saying, WindowForecaster
+from pipeline.tasks.forecaster import ForecastSettings, WindowForecaster
 
 __all__ = ["DLinear", "DLinearForecaster"]
 
@@ -53,7 +53,7 @@ class DLinearForecaster(WindowForecaster):
         horizon: number of steps to predict, set from the data.
         covariates: number of covariates known in advance, set from the data.
         kernel: steps of the moving average, an odd number.
-        saying: settings of the forecast head.
+        forecast: settings of the forecast head.
         optimizer: creates the optimizer from parameter groups.
         schedule: multiplies the learning rate at each step.
     """
@@ -64,8 +64,8 @@ class DLinearForecaster(WindowForecaster):
         horizon: int,
         covariates: int = 0,
         kernel: int = 25,
-        saying: Saying = Saying(),  # noqa: B008  # frozen
+        forecast: ForecastSettings = ForecastSettings(),  # noqa: B008  # frozen
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(DLinear(context, kernel), horizon, covariates, saying, optimizer, schedule)
+        super().__init__(DLinear(context, kernel), horizon, covariates, forecast, optimizer, schedule)

@@ -90,23 +90,23 @@ class Numbers(Actions):
         self.features = self.draws = len(self.low)
         self.parameters = 2 * self.features
         self.initial = no_action(self.features)
-        self.outcome = Gaussian()
+        self.likelihood = Gaussian()
 
     def read(self, actions: Float[Tensor, "*S A"]) -> Float[Tensor, "*S A"]:
         middle, half = self._range(actions)
         return ((actions - middle) / half).nan_to_num(0.0)
 
     def nats(self, parameters: Float[Tensor, "*S P"], actions: Float[Tensor, "*S A"]) -> Float[Tensor, "*S"]:
-        return self.outcome.loss(self._parts(parameters), self.read(actions)).sum(-1)
+        return self.likelihood.loss(self._parts(parameters), self.read(actions)).sum(-1)
 
     def draw(self, parameters: Float[Tensor, "B P"], uniform: Float[Tensor, "B 2 A"]) -> Float[Tensor, "B A"]:
-        return self._within(self.outcome.draw(self._parts(parameters), *uniform.unbind(1)))
+        return self._within(self.likelihood.draw(self._parts(parameters), *uniform.unbind(1)))
 
     def best(self, parameters: Float[Tensor, "B P"]) -> Float[Tensor, "B A"]:
         return self._within(self._parts(parameters)[..., 0])
 
     def _parts(self, parameters: Tensor) -> Float[Tensor, "*S A 2"]:
-        return self.outcome.parts(parameters.reshape(*parameters.shape[:-1], self.features, 2))
+        return self.likelihood.parts(parameters.reshape(*parameters.shape[:-1], self.features, 2))
 
     def _within(self, scaled: Tensor) -> Tensor:
         middle, half = self._range(scaled)

@@ -22,29 +22,29 @@ from pipeline.evaluation.forecast_baselines import Baseline, fit_baselines
 from pipeline.evaluation.forecast_errors import ForecastErrors, mean_errors
 from pipeline.evaluation.metrics import TokenLoss
 from pipeline.optim import OptimizerCallable, Schedule
-from pipeline.tasks.likelihoods import Outcome, SquaredError
+from pipeline.tasks.likelihoods import Likelihood, SquaredError
 from pipeline.tasks.task import Reads, Task, Writes
 
 MIXED = 32  # hidden features that combine covariates with the network's features
 
 
 @dataclass(frozen=True)
-class Saying:
+class ForecastSettings:
     """Settings of the forecast head.
 
     Args:
-        outcome: likelihood of a step, which defines the loss (default: a point forecast with squared error).
-        reach: output chunk length, a divisor of the horizon (default: the horizon). With a shorter chunk, forecasts
-            are fed back through the carried state.
+        likelihood: likelihood of a step, which defines the loss (default: a point forecast with squared error).
+        chunk_length: steps per output chunk, a divisor of the horizon (default: the horizon). Shorter chunks are fed
+            back through the carried state.
         instance_norm: normalize each window by its own mean and standard deviation.
-        paths: number of sample paths per window in an evaluation, if the likelihood can be sampled.
+        num_samples: number of sample paths per window in an evaluation, if the likelihood can be sampled.
         dropout: fraction of the features dropped in training before the last layer.
     """
 
-    outcome: Outcome | None = None
-    reach: int | None = None
+    likelihood: Likelihood | None = None
+    chunk_length: int | None = None
     instance_norm: bool = False
-    paths: int = 100
+    num_samples: int = 100
     dropout: float = 0.0
 
 
@@ -101,12 +101,12 @@ class Forecasting(Task):
         features: D, features of the network's output.
         horizon: H, set from the data.
         covariates: K, known in advance, set from the data.
-        saying: settings of the forecast head.
+        forecast: settings of the forecast head.
         optimizer: creates the optimizer from parameter groups.
         schedule: multiplies the learning rate at each step.
 
     Raises:
-        ValueError: the reach does not divide the horizon, or `paths` is below 1.
+        ValueError: `chunk_length` does not divide the horizon, or `num_samples` is below 1.
     """
 
     reads: Reads = "series"
@@ -117,20 +117,20 @@ class Forecasting(Task):
         features: int,
         horizon: int,
         covariates: int,
-        saying: Saying,
+        forecast: ForecastSettings,
         optimizer: OptimizerCallable,
         schedule: Schedule | None,
     ) -> None:
         super().__init__(optimizer, schedule)
-        self.horizon, self.covariates, self.saying = horizon, covariates, saying
-        self.reach = horizon if saying.reach is None else saying.reach
-        if self.reach < 1 or horizon % self.reach:
-            raise ValueError(f"reach={self.reach} must divide horizon={horizon}")
-        if saying.paths < 1:
-            raise ValueError(f"paths={saying.paths} must be at least 1")
-        self.outcome = saying.outcome or SquaredError()
-        self.instance = InstanceNorm() if saying.instance_norm else None
-        self.head = ForecastHead(features, self.reach, self.outcome.parameters, covariates, saying.dropout)
+        self.horizon, self.covariates, self.forecast = horizon, covariates, forecast
+        self.chunk_length = horizon if forecast.chunk_length is None else forecast.chunk_length
+        if self.chunk_length < 1 or horizon % self.chunk_length:
+            raise ValueError(f"chunk_length={self.chunk_length} must divide horizon={horizon}")
+        if forecast.num_samples < 1:
+            raise ValueError(f"num_samples={forecast.num_samples} must be at least 1")
+        self.likelihood = forecast.likelihood or SquaredError()
+        self.instance = InstanceNorm() if forecast.instance_norm else None
+        self.head = ForecastHead(features, self.chunk_length, self.likelihood.parameters, covariates, forecast.dropout)
         self.seen = TokenLoss()  # since the last log; the code that logs it resets it
         self.held_out = TokenLoss()
         self.errors = ForecastErrors()
@@ -147,7 +147,7 @@ class Forecasting(Task):
         """Return sample paths in which each chunk is fed back before the next one is predicted."""
         raise NotImplementedError
 
-    def paths(self, batch: SeriesBatch, parts: Float[Tensor, "B H P"] | None = None) -> Float[Tensor, "B S H"]:
+    def sample_paths(self, batch: SeriesBatch, parts: Float[Tensor, "B H P"] | None = None) -> Float[Tensor, "B S H"]:
         """Return the sample paths of each window; noise depends on the sample, not on the number of processes.
 
         Args:
@@ -155,10 +155,10 @@ class Forecasting(Task):
             parts: outputs of `forward` for them, if already computed.
         """
         noise = self._noise(batch.ids)
-        if self.reach < self.horizon:
+        if self.chunk_length < self.horizon:
             return self.roll(batch.context, batch.known, noise)
         parts = self(batch) if parts is None else parts
-        return self.outcome.draw(parts[:, None].expand(-1, noise.shape[2], -1, -1), *noise)
+        return self.likelihood.draw(parts[:, None].expand(-1, noise.shape[2], -1, -1), *noise)
 
     def training_step(self, batch: SeriesBatch, batch_idx: int) -> Tensor:
         """Return the micro-batch's contribution to the mean loss of the global batch."""
@@ -171,7 +171,7 @@ class Forecasting(Task):
         parts = self(batch)
         self.held_out.update(self._loss(parts, batch), batch.observed.sum())
         targets = batch.targets, batch.observed, batch.naive_errors
-        self.errors.update(self.paths(batch, parts), *targets)
+        self.errors.update(self.sample_paths(batch, parts), *targets)
         for name, baseline in self.baselines.items():
             self.baseline_errors[name].update(baseline(batch.context)[:, None], *targets)
 
@@ -215,7 +215,7 @@ class Forecasting(Task):
         return loss
 
     def _loss(self, parts: Tensor, batch: SeriesBatch) -> Tensor:
-        return torch.where(batch.observed, self.outcome.loss(parts.float(), batch.targets), 0.0).sum()
+        return torch.where(batch.observed, self.likelihood.loss(parts.float(), batch.targets), 0.0).sum()
 
     def _scale(self, context: Float[Tensor, "B L"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Return the shift and the scale by which each window is normalized."""
@@ -226,8 +226,8 @@ class Forecasting(Task):
 
     def _noise(self, ids: Int64[Tensor, " B"]) -> Float[Tensor, "2 B S H"]:
         """Return uniform numbers in (0, 1], drawn for each sample from its own seed."""
-        if not self.outcome.draws:
+        if not self.likelihood.draws:
             return torch.ones(2, len(ids), 1, self.horizon, device=ids.device)
-        size = 2, self.saying.paths, self.horizon
+        size = 2, self.forecast.num_samples, self.horizon
         rows = [1 - torch.rand(size, generator=torch.Generator().manual_seed(abs(row))) for row in ids.tolist()]
         return torch.stack(rows, 1).to(ids.device)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 SMALLEST = 1e-4  # least standard deviation in standardized units, which keeps likelihoods finite
 
 
-class Outcome(ABC):
+class Likelihood(ABC):
     """The likelihood of a forecast step.
 
     Attributes:
@@ -49,7 +49,7 @@ class Outcome(ABC):
         """Draw a value for each pair of numbers that are uniform in (0, 1)."""
 
 
-class SquaredError(Outcome):
+class SquaredError(Likelihood):
     """A point forecast with the squared error as loss, which predicts the mean."""
 
     draws = False
@@ -77,7 +77,7 @@ class AbsoluteError(SquaredError):
         return (parts[..., 0] - values).abs()
 
 
-class Quantiles(Outcome):
+class Quantiles(Likelihood):
     """Quantile regression without quantile crossing (Koenker and Bassett 1978).
 
     The pinball loss of level q is max(q e, (q - 1) e) for the error e = value - quantile. The loss of a step is twice
@@ -125,7 +125,7 @@ class Quantiles(Outcome):
         return low + (high - low) * (share - levels[above - 1]) / (levels[above] - levels[above - 1])
 
 
-class Gaussian(Outcome):
+class Gaussian(Likelihood):
     """A normal distribution; the loss is the negative log-likelihood in nats."""
 
     parameters = 2
@@ -149,7 +149,7 @@ class Gaussian(Outcome):
         return mean + deviation * (-2 * one.log()).sqrt() * torch.cos(2 * math.pi * two)
 
 
-class StudentT(Outcome):
+class StudentT(Likelihood):
     """Student's t distribution, less sensitive to outliers than a normal one; negative log-likelihood in nats."""
 
     parameters = 3

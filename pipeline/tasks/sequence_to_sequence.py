@@ -72,13 +72,13 @@ class SequenceToSequence(TokenPrediction):
         vocab_size: V, tokens of targets, set from the dataset.
         head: settings of the embedding and the output layer.
         evaluation: how texts are generated and scored in validation and test.
-        sampled_inputs: fraction of the decoder's inputs replaced by its own predictions in training: scheduled
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training: scheduled
             sampling (Bengio et al. 2015), in two passes over all positions (Mihaylova and Martins 2019).
         optimizer: creates the optimizer from parameter groups.
         schedule: multiplies the learning rate at each step.
 
     Raises:
-        ValueError: encoder and decoder differ in width, or `sampled_inputs` is outside [0, 1].
+        ValueError: encoder and decoder differ in width, or `scheduled_sampling` is outside [0, 1].
     """
 
     writes: Writes = "text"
@@ -90,17 +90,17 @@ class SequenceToSequence(TokenPrediction):
         vocab_size: int,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         if encoder.width != decoder.width:
             raise ValueError(f"encoder width={encoder.width}: expected the decoder's width={decoder.width}")
-        if not 0 <= sampled_inputs <= 1:
-            raise ValueError(f"sampled_inputs={sampled_inputs}: expected a number in [0, 1]")
+        if not 0 <= scheduled_sampling <= 1:
+            raise ValueError(f"scheduled_sampling={scheduled_sampling}: expected a number in [0, 1]")
         super().__init__(width_of(decoder), vocab_size, head, optimizer, schedule)
         self.encoder, self.decoder = encoder, decoder
-        self.evaluation, self.sampled_inputs = evaluation, sampled_inputs
+        self.evaluation, self.scheduled_sampling = evaluation, scheduled_sampling
         self.written = GeneratedTexts()
 
     @property
@@ -225,11 +225,11 @@ class SequenceToSequence(TokenPrediction):
 
     def _inputs(self, batch: PairBatch, state: State) -> Tensor:
         """Return the decoder's inputs, some of them replaced by its own predictions (scheduled sampling)."""
-        if not self.sampled_inputs:
+        if not self.scheduled_sampling:
             return batch.inputs
         with torch.no_grad():
             guesses = self(batch.inputs, state)[0].argmax(-1).roll(1, dims=1)
-        own = torch.rand(batch.inputs.shape, device=guesses.device) < self.sampled_inputs
+        own = torch.rand(batch.inputs.shape, device=guesses.device) < self.scheduled_sampling
         own[:, 0] = False  # the EOS at the start of every text
         return torch.where(own, guesses, batch.inputs)
 

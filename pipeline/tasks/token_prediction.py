@@ -27,16 +27,16 @@ class TokenHead:
         tied: share the weight of the embedding with the output layer (Press and Wolf 2017).
         word_dropout: fraction of the vocabulary whose embeddings are dropped in a training step (Gal and
             Ghahramani 2016).
-        activation_penalty: weight of activation regularization (AR; alpha of Merity et al. 2017).
-        slowness_penalty: weight of temporal activation regularization (TAR; beta of Merity et al. 2017).
+        ar_weight: weight of activation regularization (AR; alpha of Merity et al. 2017).
+        tar_weight: weight of temporal activation regularization (TAR; beta of Merity et al. 2017).
         label_smoothing: fraction of a target's probability that training spreads over all tokens (Szegedy et al.
             2016); logged losses are computed without it.
     """
 
     tied: bool = True
     word_dropout: float = 0.0
-    activation_penalty: float = 0.0
-    slowness_penalty: float = 0.0
+    ar_weight: float = 0.0
+    tar_weight: float = 0.0
     label_smoothing: float = 0.0
 
 
@@ -141,10 +141,10 @@ class TokenPrediction(Task):
     def _penalty(self, outputs: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]) -> Tensor:
         """Return AR and TAR of Merity et al. 2017 (section 4.5), summed over the same positions as the loss."""
         penalty = outputs.new_zeros(())
-        if self.head.activation_penalty:
-            penalty = self.head.activation_penalty * outputs.float().pow(2).mean(-1).masked_fill(~keep, 0.0).sum()
-        if self.head.slowness_penalty:
+        if self.head.ar_weight:
+            penalty = self.head.ar_weight * outputs.float().pow(2).mean(-1).masked_fill(~keep, 0.0).sum()
+        if self.head.tar_weight:
             change = torch.diff(outputs.float(), dim=1)
             slow = change.pow(2).mean(-1).masked_fill(~keep[:, 1:], 0.0).sum()
-            penalty = penalty + self.head.slowness_penalty * slow
+            penalty = penalty + self.head.tar_weight * slow
         return penalty

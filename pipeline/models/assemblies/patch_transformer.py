@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from pipeline.models.encoders.text import TransformerStack
 from pipeline.models.layers.feedforward import GELU, initialise
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.tasks.forecaster import Saying, WindowForecaster
+from pipeline.tasks.forecaster import ForecastSettings, WindowForecaster
 
 __all__ = ["PatchTransformer", "PatchTransformerForecaster"]
 
@@ -78,7 +78,7 @@ class PatchTransformerForecaster(WindowForecaster):
         context: number of input steps, set from the data.
         horizon: number of steps to predict, set from the data.
         covariates: number of covariates known in advance, set from the data.
-        saying: settings of the forecast head.
+        forecast: settings of the forecast head.
         optimizer: creates the optimizer from parameter groups.
         schedule: multiplies the learning rate at each step.
         **network: as in `PatchTransformer`.
@@ -89,9 +89,9 @@ class PatchTransformerForecaster(WindowForecaster):
         context: int,
         horizon: int,
         covariates: int = 0,
-        saying: Saying = Saying(),  # noqa: B008  # frozen
+        forecast: ForecastSettings = ForecastSettings(),  # noqa: B008  # frozen
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
         **network: Any,
     ) -> None:
-        super().__init__(PatchTransformer(context, **network), horizon, covariates, saying, optimizer, schedule)
+        super().__init__(PatchTransformer(context, **network), horizon, covariates, forecast, optimizer, schedule)

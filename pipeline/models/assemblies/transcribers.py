@@ -134,7 +134,7 @@ class ListenAttendSpell(SequenceToSequence):
         attention: class of the attention over the memory.
         head: settings of the embedding and the output layer.
         evaluation: how texts are generated and scored in validation and test.
-        sampled_inputs: fraction of the decoder's inputs replaced by its own predictions in training.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
         optimizer: creates the optimizer from parameter groups.
         schedule: multiplies the learning rate at each step.
     """
@@ -151,10 +151,10 @@ class ListenAttendSpell(SequenceToSequence):
         attention: type[Attention] = AdditiveAttention,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         encoder = SoundEncoder(BidirectionalStack(network, width, depth, dropout), rate, width, ear, dropout)
         decoder = AttentionDecoder(network(width=width, depth=1, dropout=dropout), attention, dropout=dropout)
-        super().__init__(encoder, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(encoder, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)

@@ -30,7 +30,7 @@ class Translator(SequenceToSequence):
         decoder: a decoder of the same width.
         head: settings of the embedding and the output layer.
         evaluation: how texts are generated and scored in validation and test.
-        sampled_inputs: fraction of the decoder's inputs replaced by its own predictions in training.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
         optimizer: creates the optimizer from parameter groups.
         schedule: multiplies the learning rate at each step.
     """
@@ -43,12 +43,12 @@ class Translator(SequenceToSequence):
         decoder: nn.Module,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         made = encoder(source_vocab_size)
-        super().__init__(made, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(made, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)
 
 
 class LSTMTranslator(SequenceToSequence):
@@ -62,7 +62,7 @@ class LSTMTranslator(SequenceToSequence):
         dropout: fraction of the features dropped in training.
         head: settings of the embedding and the output layer.
         evaluation: how texts are generated and scored in validation and test.
-        sampled_inputs: fraction of the decoder's inputs replaced by its own predictions in training.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
         optimizer: creates the optimizer from parameter groups.
         schedule: multiplies the learning rate at each step.
     """
@@ -76,13 +76,13 @@ class LSTMTranslator(SequenceToSequence):
         dropout: float = 0.0,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         encoder = BidirectionalEncoder(source_vocab_size, LSTM, width, depth, dropout)
         decoder = VectorDecoder(LSTM(width=width, depth=depth, dropout=dropout))
-        super().__init__(encoder, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(encoder, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)
 
 
 class AttentionTranslator(SequenceToSequence):
@@ -99,7 +99,7 @@ class AttentionTranslator(SequenceToSequence):
         input_feeding: add the decoder's last attentional output to its next input.
         head: settings of the embedding and the output layer.
         evaluation: how texts are generated and scored in validation and test.
-        sampled_inputs: fraction of the decoder's inputs replaced by its own predictions in training.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
         optimizer: creates the optimizer from parameter groups.
         schedule: multiplies the learning rate at each step.
     """
@@ -116,14 +116,14 @@ class AttentionTranslator(SequenceToSequence):
         input_feeding: bool = True,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         encoder = BidirectionalEncoder(source_vocab_size, network, width, depth, dropout)
         inner = network(width=width, depth=depth, dropout=dropout)
         decoder = AttentionDecoder(inner, attention, input_feeding, dropout)
-        super().__init__(encoder, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(encoder, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)
 
 
 class TransformerTranslator(SequenceToSequence):
@@ -139,7 +139,7 @@ class TransformerTranslator(SequenceToSequence):
         dropout: fraction of the features and attention weights dropped in training.
         head: settings of the embedding and the output layer.
         evaluation: how texts are generated and scored in validation and test.
-        sampled_inputs: fraction of the decoder's inputs replaced by its own predictions in training.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
         optimizer: creates the optimizer from parameter groups.
         schedule: multiplies the learning rate at each step.
     """
@@ -155,10 +155,10 @@ class TransformerTranslator(SequenceToSequence):
         dropout: float = 0.1,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         encoder = TransformerEncoder(source_vocab_size, width, depth, heads, hidden, dropout)
         decoder = Transformer(width, depth, heads, hidden, dropout, decodes=True)
-        super().__init__(encoder, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(encoder, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)

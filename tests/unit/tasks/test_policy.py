@@ -16,7 +16,7 @@ from pipeline.models.linear_recurrence import LinearRecurrence
 from pipeline.models.lstm import LSTM, LSTMLanguageModel
 from pipeline.models.rnn import RNN
 from pipeline.models.transformer import Transformer
-from pipeline.tasks.policy import Playing, Policy
+from pipeline.tasks.policy import Policy, RolloutSettings
 from pipeline.tasks.recall import Recaller
 
 SPACES: dict[str, Any] = {
@@ -119,7 +119,7 @@ def test_an_action_depends_on_earlier_observations_and_actions_alone() -> None:
 def test_behavior_cloning_ignores_the_return() -> None:
     given = batch()
     other = given._replace(returns=given.returns + 5)
-    cloning, conditioned = policy(conditioned=False), policy()
+    cloning, conditioned = policy(return_conditioned=False), policy()
     assert torch.equal(outputs_of(cloning, given), outputs_of(cloning, other))
     assert not torch.equal(outputs_of(conditioned, given), outputs_of(conditioned, other))
 
@@ -134,5 +134,5 @@ def test_observations_and_returns_are_read_in_units_of_the_data() -> None:
 
 
 def test_the_target_return_defaults_to_the_best_of_the_data() -> None:
-    assert policy().asked == 9.0
-    assert policy(playing=Playing(asked=4.0)).asked == 4.0
+    assert policy().target_return == 9.0
+    assert policy(rollout=RolloutSettings(target_return=4.0)).target_return == 4.0
