@@ -92,7 +92,7 @@ def windows_of(table: Any, about: dict[str, Any], context: int, horizon: int, so
         DataError: a series is too short, unknown, or lacks what is known ahead.
     """
     findings, layout = Findings(), TableLayout.of(about)
-    grid, frames = frames_of(table, layout, findings, Grid(about["unit"], about["step"]))
+    grid, frames = frames_of(table, layout, findings, Grid.of(about))
     findings.refuse(source)
     if unknown := [frame.name for frame in frames if frame.name not in about["scaling"]]:
         raise DataError(f"{source}: the model does not know the scale of {', '.join(unknown[:5])}: train on it too")
@@ -141,7 +141,7 @@ def forecast_windows(
     parts = [part.to(device) for part in (context, *nothing, known, naive, ids)]
     batch = SeriesBatch._make([*parts, 0, 0, None])
     with torch.no_grad():
-        said = summary(task.paths(batch))
+        said = summary(task.sample_paths(batch))
     scale = torch.tensor([scaling[window.name] for window in windows])
     return Forecast(*(scale[:, :1] + scale[:, 1:] * part.cpu() for part in said))
 
