@@ -13,7 +13,7 @@ MODALITIES = {
     "pairs": "pairs of texts: translations, pronunciations, conversations with replies",
     "pixels": "images as sequences of pixels",
     "recall": "synthetic memory tasks: copy, selective copy, association, adding",
-    "series": "time series of tables",
+    "series": "time series from tables",
     "text": "text of files, standard input, the Hub or the built-in corpus",
     "trajectories": "episodes of observations, actions and rewards, from files or an environment",
 }

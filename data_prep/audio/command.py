@@ -30,7 +30,8 @@ from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare audio"
 COLUMNS = {"audio": pa.binary(), "samples": pa.int64(), "name": pa.string(), "speaker": pa.string()}
-SOURCE = """directory, manifest (.jsonl .csv .tsv), hub:NAME[:CONFIG[:SPLIT]], or builtin[:N] (telephone key tones)"""
+SOURCE = """directory, manifest (.jsonl .csv .tsv), hub:NAME[:CONFIG[:SPLIT]],
+or builtin[:N] (N clips of telephone key tones, default: 2000)"""
 AUDIO_FIELD = f"field of the file name (default: the first of {', '.join(AUDIO_FIELDS)})"
 RATE = "resample all clips to this sampling rate (default: %(default)s)"
 JOIN = "join MIN to MAX labelled clips of a speaker to a string, with the labels as its transcript"
@@ -47,7 +48,7 @@ To continue an interrupted preparation, run the same command again; with --join 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
-    add("source", nargs="?", help=SOURCE)
+    add("source", nargs="?", metavar="SOURCE", help=SOURCE)
     shared.add_output(parser)
     shared.add_workers(parser)
     splits = parser.add_argument_group("splits")

@@ -89,13 +89,13 @@ def joined(
         by_speaker[clip.speaker].append(clip)
     fewest, most = length
     for number in range(round(times * len(clips) / ((fewest + most) / 2))):
-        chance = np.random.default_rng((seed, number))
+        rng = np.random.default_rng((seed, number))
         # The probability of a speaker is proportional to the number of the speaker's clips.
-        choices = by_speaker[clips[int(chance.integers(len(clips)))].speaker]
-        drawn = [choices[int(at)] for at in chance.integers(len(choices), size=chance.integers(fewest, most + 1))]
+        choices = by_speaker[clips[int(rng.integers(len(clips)))].speaker]
+        drawn = [choices[int(at)] for at in rng.integers(len(choices), size=rng.integers(fewest, most + 1))]
         parts = []
         for clip in drawn:
-            parts += [audio.decode(clip.data), np.zeros(int(chance.uniform(*PAUSE) * rate), np.float32)]
+            parts += [audio.decode(clip.data), np.zeros(int(rng.uniform(*PAUSE) * rate), np.float32)]
         samples = np.concatenate(parts)
         text = " ".join(clip.target for clip in drawn)
         data = audio.encode_audio(samples, rate)

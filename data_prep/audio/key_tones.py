@@ -36,15 +36,15 @@ def tones(key: str, seconds: float, rate: int = RATE) -> Float32[np.ndarray, " S
     return made
 
 
-def dialled(keys: str, chance: np.random.Generator, rate: int = RATE) -> Float32[np.ndarray, " S"]:
+def dialled(keys: str, rng: np.random.Generator, rate: int = RATE) -> Float32[np.ndarray, " S"]:
     """Return the tones of several keys with random durations and pauses, in white noise."""
-    parts = [np.zeros(int(chance.uniform(0.03, 0.1) * rate), np.float32)]
+    parts = [np.zeros(int(rng.uniform(0.03, 0.1) * rate), np.float32)]
     for key in keys:
-        pause = np.zeros(int(chance.uniform(0.03, 0.12) * rate), np.float32)
-        parts += [tones(key, chance.uniform(0.06, 0.16), rate), pause]
-    sound = np.concatenate(parts) * chance.uniform(0.2, 0.9)
+        pause = np.zeros(int(rng.uniform(0.03, 0.12) * rate), np.float32)
+        parts += [tones(key, rng.uniform(0.06, 0.16), rate), pause]
+    sound = np.concatenate(parts) * rng.uniform(0.2, 0.9)
     loud = np.sqrt(np.mean(sound**2))
-    noise = chance.standard_normal(len(sound)) * loud * 10 ** (-chance.uniform(*NOISE_DB) / 20)
+    noise = rng.standard_normal(len(sound)) * loud * 10 ** (-rng.uniform(*NOISE_DB) / 20)
     made: Float32[np.ndarray, " S"] = (sound + noise).clip(-0.999, 0.999).astype(np.float32)
     return made
 
@@ -52,7 +52,7 @@ def dialled(keys: str, chance: np.random.Generator, rate: int = RATE) -> Float32
 def clips(count: int, labels: bool, seed: int = 0) -> Iterator[Clip]:
     """Yield `count` clips: one key with its label, or 3 to 7 digits with their transcript."""
     for number in range(count):
-        chance = np.random.default_rng((seed, number))
-        keys = "".join(chance.choice(list(TONES if labels else DIGITS), 1 if labels else chance.integers(3, 8)))
+        rng = np.random.default_rng((seed, number))
+        keys = "".join(rng.choice(list(TONES if labels else DIGITS), 1 if labels else rng.integers(3, 8)))
         fields = {"label": keys} if labels else {"text": " ".join(keys)}
-        yield Clip(f"keys-{number:05d}", None, fields, encode_audio(dialled(keys, chance), RATE))
+        yield Clip(f"keys-{number:05d}", None, fields, encode_audio(dialled(keys, rng), RATE))

@@ -1,6 +1,7 @@
-"""Prepare a dataset of captioned images: scale the images in parallel; an interrupted preparation can continue.
+"""Prepare a dataset of images with captions.
 
-`unroll prepare captions SOURCE... --output data/NAME`. Each image is a row with all its captions.
+`unroll prepare captions SOURCE... --output data/NAME`. Each image is a row with all its captions. The images are
+scaled in parallel, and an interrupted preparation can continue.
 """
 
 import argparse
@@ -33,7 +34,8 @@ PROGRAM = "unroll prepare captions"
 BATCH = 32  # images per piece of work
 COLUMNS = {"image": pa.binary(), "name": pa.string()}
 SOURCES = """table of images and captions (.csv .tsv .txt .jsonl, optionally .gz or .xz), COCO .json, a directory with
-one of these, WebDataset .tar files, hub:NAME[:CONFIG[:SPLIT]], or builtin[:N] (generated drawings of shapes)"""
+one of these, WebDataset .tar files, hub:NAME[:CONFIG[:SPLIT]],
+or builtin[:N] (N generated drawings of shapes, default: 2000)"""
 EXAMPLES = """examples:
   unroll prepare captions captions.csv --images photographs/ --plain --tokenizer word --output data/photographs
   unroll prepare captions --train train.json --validation val.json --images images/ --size 256 --output data/coco
@@ -79,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     captions = parser.add_argument_group("captions")
     add = captions.add_argument
     shared.add_field(captions, "caption", "the caption")
-    add("--plain", action="store_true", help="lower-case captions and remove punctuation")
+    add("--plain", action="store_true", help="convert captions to lower case and remove punctuation")
     add("--max-length", type=positive_integer, metavar="N", help="drop captions of more than N tokens from training")
     shared.add_tokenizer(captions, "bpe")
     return parser

@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="drop duplicates and pairs of other splits from training (default: only with --dialogue)",
     )
-    add("--lowercase", action="store_true", help="lower-case both sides")
+    add("--lowercase", action="store_true", help="convert both sides to lower case")
     add(
         "--max-length",
         type=positive_integer,

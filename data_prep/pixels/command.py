@@ -39,7 +39,7 @@ BATCH = 256  # images per piece of work
 EACH = 5000  # images per worker process; fewer do not justify the start of a process
 LEVELS = (2, 16, 256)
 SOURCE = """IDX file (optionally .gz), directory of images with one subdirectory per class, hub:NAME[:CONFIG[:SPLIT]],
-or builtin[:N] (generated drawings of shapes)"""
+or builtin[:N] (N generated drawings of shapes, default: 2000)"""
 EXAMPLES = """examples:
   unroll prepare pixels --train train-images-idx3-ubyte.gz --test t10k-images-idx3-ubyte.gz --size 14x14 --levels 2 \\
       --output data/mnist14
@@ -61,7 +61,7 @@ class PixelsEntry(TypedDict):
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
-    add("source", nargs="?", help=SOURCE)
+    add("source", nargs="?", metavar="SOURCE", help=SOURCE)
     shared.add_output(parser)
     shared.add_workers(parser)
     splits = parser.add_argument_group("splits")
@@ -202,8 +202,8 @@ class PixelReader:
             return str(error)
         except OSError as error:
             return f"cannot be read: {error.strerror}"
-        chance = None if self.seed is None else np.random.default_rng([self.seed, *found.name.encode()])
-        levels = quantise(values(image, self.channels, self.size), self.levels, chance)
+        rng = None if self.seed is None else np.random.default_rng([self.seed, *found.name.encode()])
+        levels = quantise(values(image, self.channels, self.size), self.levels, rng)
         return Pixels((levels.shape[0], levels.shape[1]), levels.tobytes())
 
 

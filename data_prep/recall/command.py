@@ -101,8 +101,8 @@ class _Symbols:
         splits = {}
         for name in SPLITS:
             shards = Shards(place.path, name, columns, len(ids))
-            for chance in _chances(self.options, name):
-                question, answer = self.task.draw(chance)
+            for rng in _generators(self.options, name):
+                question, answer = self.task.draw(rng)
                 texts = [" ".join(self.task.words[one] for one in part) for part in (question, answer)]
                 shards.add({"source": ids[question].tolist(), "text": texts[0]}, [(ids[answer].tolist(), texts[1])])
             splits[name] = shards.close()
@@ -138,13 +138,13 @@ class _Adding:
         steps = self.length + 1
         for part, name in enumerate(SPLITS):
             edges = tuple(steps if border > part else 0 for border in range(len(SPLITS) + 1))
-            for chance in _chances(self.options, name):
-                numbers, marks, total = adding(self.length, chance)
+            for rng in _generators(self.options, name):
+                numbers, marks, total = adding(self.length, rng)
                 values, known = np.append(numbers, np.float32(total)), np.append(marks, np.float32(0))
                 yield Series(ADDING, 0, edges, 0.0, values, np.ones(steps, bool), known[:, None])
 
 
-def _chances(options: argparse.Namespace, split: str) -> Iterator[np.random.Generator]:
+def _generators(options: argparse.Namespace, split: str) -> Iterator[np.random.Generator]:
     """Yield the random generator of each sample of a split."""
     for number in range(getattr(options, split)):
         yield np.random.default_rng((options.seed, SPLITS.index(split), number))

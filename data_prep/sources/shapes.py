@@ -39,9 +39,9 @@ class Thing(NamedTuple):
 
 def drawn(number: int) -> tuple[bytes, list[str]]:
     """Return drawing `number` as a JPEG file, and its captions; equal numbers give equal drawings."""
-    chance = random.Random(number)
-    things = _things(chance)
-    image = Image.new("RGB", (SIDE, SIDE), chance.choice(("white", "#e8e8e8", "#dfe9f5")))
+    rng = random.Random(number)
+    things = _things(rng)
+    image = Image.new("RGB", (SIDE, SIDE), rng.choice(("white", "#e8e8e8", "#dfe9f5")))
     pen = ImageDraw.Draw(image)
     for thing in things:
         _draw(pen, thing, COLOURS[thing.colour])
@@ -51,26 +51,26 @@ def drawn(number: int) -> tuple[bytes, list[str]]:
 def figures(count: int) -> Iterator[tuple[UInt8[np.ndarray, "32 32 3"], str]]:
     """Yield `count` small drawings of one shape on black, each with the name of the shape; always the same ones."""
     for number in range(count):
-        chance = random.Random(number)
+        rng = random.Random(number)
         largest = max(SIZES.values())
-        x, y = (chance.randint(largest, SMALL - 1 - largest) for _ in range(2))
-        thing = Thing("", chance.choice(SHAPES), chance.choice([*SIZES]), x, y)
+        x, y = (rng.randint(largest, SMALL - 1 - largest) for _ in range(2))
+        thing = Thing("", rng.choice(SHAPES), rng.choice([*SIZES]), x, y)
         image = Image.new("RGB", (SMALL, SMALL))
-        _draw(ImageDraw.Draw(image), thing, chance.choice(LIGHT))
+        _draw(ImageDraw.Draw(image), thing, rng.choice(LIGHT))
         yield np.asarray(image), thing.shape
 
 
-def _things(chance: random.Random) -> list[Thing]:
+def _things(rng: random.Random) -> list[Thing]:
     """Draw one shape in the center, or two shapes beside or above each other."""
-    names = [(chance.choice([*COLOURS]), chance.choice(SHAPES), chance.choice([*SIZES])) for _ in range(2)]
+    names = [(rng.choice([*COLOURS]), rng.choice(SHAPES), rng.choice([*SIZES])) for _ in range(2)]
     near, far = SIDE // 4, 3 * SIDE // 4
 
     def about(center: int) -> int:
-        return center + chance.randint(-2, 2)
+        return center + rng.randint(-2, 2)
 
-    if chance.random() < 0.25:
+    if rng.random() < 0.25:
         return [Thing(*names[0], about(SIDE // 2), about(SIDE // 2))]
-    if chance.random() < 0.5:
+    if rng.random() < 0.5:
         return [Thing(*name, about(x), about(SIDE // 2)) for name, x in zip(names, (near, far), strict=True)]
     return [Thing(*name, about(SIDE // 2), about(y)) for name, y in zip(names, (near, far), strict=True)]
 

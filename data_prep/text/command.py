@@ -1,6 +1,7 @@
-"""Prepare a text dataset: read, split and tokenize documents in parallel; an interrupted preparation can continue.
+"""Prepare a dataset of tokenized text.
 
-`unroll prepare text SOURCE... --output data/NAME`.
+`unroll prepare text SOURCE... --output data/NAME`. Documents are tokenized in parallel, and an interrupted preparation
+can continue.
 """
 
 import argparse

@@ -45,16 +45,16 @@ def swing(observation: Observation) -> Float32[np.ndarray, " 1"]:
 SCRIPTED: dict[str, Controller] = {"CartPole-v1": balance, "MountainCar-v0": rock, "Pendulum-v1": swing}
 
 
-def unsteady(controller: Controller, space: "gymnasium.Space[Any]", chance: np.random.Generator) -> Controller:
+def unsteady(controller: Controller, space: "gymnasium.Space[Any]", rng: np.random.Generator) -> Controller:
     """Return a controller that follows another one with a random probability (its skill), else acts at random."""
-    skill = chance.uniform()
-    space.seed(int(chance.integers(2**31)))
-    return lambda observation: controller(observation) if chance.random() < skill else space.sample()
+    skill = rng.uniform()
+    space.seed(int(rng.integers(2**31)))
+    return lambda observation: controller(observation) if rng.random() < skill else space.sample()
 
 
-def at_the_door(keys: int, chance: np.random.Generator) -> Controller:
+def at_the_door(keys: int, rng: np.random.Generator) -> Controller:
     """Return a random player of key to door."""
-    kind, believed = chance.random(), int(chance.integers(keys))
+    kind, believed = rng.random(), int(rng.integers(keys))
 
     def act(observation: Observation) -> int:
         nonlocal believed
@@ -73,13 +73,13 @@ def play(name: str, settings: Mapping[str, Any], count: int, seed: int) -> Itera
 
     environment = make(name, settings)
     for number in range(count):
-        chance = np.random.default_rng((seed, number))
+        rng = np.random.default_rng((seed, number))
         controller = (
-            at_the_door(settings["keys"], chance)
+            at_the_door(settings["keys"], rng)
             if name == KEY_TO_DOOR
-            else unsteady(SCRIPTED[name], environment.action_space, chance)
+            else unsteady(SCRIPTED[name], environment.action_space, rng)
         )
-        yield _played(f"{name.rsplit('/')[-1]}-{number:06d}", environment, controller, int(chance.integers(2**31)))
+        yield _played(f"{name.rsplit('/')[-1]}-{number:06d}", environment, controller, int(rng.integers(2**31)))
 
 
 def _played(name: str, environment: "gymnasium.Env[Any, Any]", controller: Controller, seed: int) -> Episode:

@@ -63,7 +63,9 @@ def add_tokenizer(parser: Group, default: str) -> None:
     """Add `--tokenizer`, with `default` as its default, and `--vocab-size`."""
     kinds = "byte, character, word, bpe, unigram or an existing tokenizer.json (default: %(default)s)"
     parser.add_argument("--tokenizer", default=default, metavar="KIND", help=kinds)
-    size = "maximum vocabulary size with special tokens (default: 8192 for bpe and unigram, no limit for the others)"
+    size = (
+        "maximum number of tokens, special ones included (default: 8192 for bpe and unigram, no limit for the others)"
+    )
     parser.add_argument("--vocab-size", type=positive_integer, metavar="N", help=size)
 
 

@@ -48,8 +48,8 @@ def write_idx(path: Path, numbers: np.ndarray) -> Path:
 @pytest.fixture
 def digits(tmp_path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Write images of 6 x 4 pixels with labels, with the file names of MNIST."""
-    chance = np.random.default_rng(1)
-    images, labels = chance.integers(0, 256, (40, 6, 4), np.uint8), chance.integers(0, 3, 40).astype(np.uint8)
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (40, 6, 4), np.uint8), rng.integers(0, 3, 40).astype(np.uint8)
     for suffix in ("", ".gz"):
         write_idx(tmp_path / f"train-images-idx3-ubyte{suffix}", images)
         write_idx(tmp_path / f"train-labels-idx1-ubyte{suffix}", labels)
@@ -108,9 +108,9 @@ def save(path: Path, values: np.ndarray) -> np.ndarray:
 
 
 def test_a_folder_gives_colours_in_order_and_classes_by_subfolder(prepare: Prepare, tmp_path: Path) -> None:
-    chance, folder = np.random.default_rng(2), tmp_path / "animals"
+    rng, folder = np.random.default_rng(2), tmp_path / "animals"
     folder.mkdir()
-    images = [chance.integers(0, 256, (3, 5, 3), np.uint8) for _ in range(4)]
+    images = [rng.integers(0, 256, (3, 5, 3), np.uint8) for _ in range(4)]
     for number, image in enumerate(images):
         save(folder / ("cat" if number < 2 else "dog") / f"{number}.png", image)
     dataset = prepare(folder, "--colour")
