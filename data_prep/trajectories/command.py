@@ -48,7 +48,7 @@ class Played(NamedTuple):
     """Number of episodes."""
 
 
-class SplitEntry(TypedDict):
+class EpisodesEntry(TypedDict):
     """The manifest's entry of a split of episodes."""
 
     episodes: int
@@ -146,7 +146,7 @@ def _prepare(
     played: Played | None,
     options: argparse.Namespace,
     argv: Sequence[str],
-) -> tuple[dict[str, SplitEntry], dict[str, float]]:
+) -> tuple[dict[str, EpisodesEntry], dict[str, float]]:
     from data_prep.trajectories import controllers
     from pipeline.dataset.environments import make
 
@@ -234,7 +234,7 @@ def _observation_size(space: "gymnasium.Space[Any]") -> int:
     return int(np.prod(space.shape))
 
 
-def _write(folder: Path, split: str, episodes: list[Episode]) -> SplitEntry:
+def _write(folder: Path, split: str, episodes: list[Episode]) -> EpisodesEntry:
     shard = write_episodes(folder / f"{split}.arrow", episodes)
     actions = episodes[0].actions
     return {

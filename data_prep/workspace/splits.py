@@ -132,7 +132,7 @@ def cut(
 
 
 def _by_speaker(clips: Sequence[Described], shares: Mapping[str, float]) -> list[str]:
-    """Fill each held-out split with whole speakers, in the order of their hashes, until it has its share of clips."""
+    """Return the split of each clip; whole speakers fill each held-out split, in the order of their hashes."""
     counts = Counter(_speaker(clip) for clip in clips)
     order = sorted(counts, key=_at)
     home = dict.fromkeys(order, "train")

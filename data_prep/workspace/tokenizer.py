@@ -31,7 +31,7 @@ def byte(texts: Iterable[str], vocab_size: int | None = None, others: int = 0) -
 
 
 def character(texts: Iterable[str], vocab_size: int | None = None, others: int = 0) -> Tokenizer:
-    """Return a tokenizer of the characters of the texts; `vocab_size` keeps the most frequent."""
+    """Return a tokenizer of `<eos>`, `<unk>` and the characters of the texts; `vocab_size` keeps the most frequent."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
@@ -44,7 +44,7 @@ def character(texts: Iterable[str], vocab_size: int | None = None, others: int =
 
 
 def word(texts: Iterable[str], vocab_size: int | None = None, others: int = 0) -> Tokenizer:
-    """Return a tokenizer of words separated by white space; `vocab_size` keeps the most frequent."""
+    """Return a tokenizer of `<eos>`, `<unk>` and the words between white space, most frequent first."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text.split())
@@ -56,7 +56,7 @@ def word(texts: Iterable[str], vocab_size: int | None = None, others: int = 0) -
 
 
 def label(texts: Iterable[str]) -> Tokenizer:
-    """Return a tokenizer in which each distinct text is one token, in alphabetical order."""
+    """Return a tokenizer of `<eos>`, `<unk>` and each distinct text as one token, in alphabetical order."""
     vocab = {token: index for index, token in enumerate([EOS, UNK, *sorted(set(texts) - {EOS, UNK})])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNK))
     tokenizer.add_special_tokens([EOS])

@@ -118,7 +118,7 @@ def test_an_unsupported_or_missing_source_is_refused(tmp_path: Path) -> None:
         find(str(tmp_path / "b.txt"))
 
 
-def test_a_long_document_comes_in_pieces_cut_at_lines_or_words() -> None:
+def test_a_long_document_is_divided_at_lines_or_words() -> None:
     text = "word " * PIECE + "x" * (2 * PIECE) + "\n".join(["line"] * PIECE)
     pieces = list(in_pieces(text[at : at + 1000] for at in range(0, len(text), 1000)))
     assert "".join(piece.text for piece in pieces) == text

@@ -24,7 +24,7 @@ def test_all_documents_may_go_to_one_split() -> None:
     assert list(given_split("test")(iter(pieces))) == [("test", piece) for piece in pieces]
 
 
-def test_a_document_goes_where_its_hash_falls() -> None:
+def test_a_document_is_assigned_by_its_hash() -> None:
     assigned = list(by_hash(validation=0.2, test=0.1)(Piece(text, True, True) for text in TEXTS))
     for split, piece in assigned:
         at = place(piece.text)

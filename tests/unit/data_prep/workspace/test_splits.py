@@ -72,7 +72,7 @@ def test_equal_clips_are_distinguished_by_identity() -> None:
     assert names(found)["train"] == ["b"]
 
 
-def test_splits_with_a_source_of_their_own_are_taken_as_they_are() -> None:
+def test_splits_with_their_own_source_are_unchanged() -> None:
     named = {"train": [clip("a")], "test": [clip("b")], "validation": [clip("c")]}
     shares = {"validation": 0.9, "test": 0.9}
     wheres = {"validation": [Where.of("x=1")], "test": [Where.of("x=1")]}
@@ -81,7 +81,7 @@ def test_splits_with_a_source_of_their_own_are_taken_as_they_are() -> None:
     assert named["train"] == [clip("a")]
 
 
-def test_a_name_goes_where_its_hash_falls() -> None:
+def test_a_sample_is_assigned_by_the_hash_of_its_name() -> None:
     listed = [clip(f"clip {number}") for number in range(500)]
     found = by_name(listed, {"test": 0.1, "validation": 0.3})
     for one, split in zip(listed, found, strict=True):
