@@ -102,9 +102,11 @@ def table_of(path: Path) -> Path:
     if path.is_file():
         return path
     found = sorted(file for file in path.iterdir() if file.is_file() and kind(file, must_be_known=False) in FORMATS)
+    if not found:
+        raise DataError(f"directory {path} has no file of captions ({', '.join(FORMATS)}). Name the file")
     if len(found) != 1:
-        names = ", ".join(file.name for file in found[:5]) or "none"
-        raise DataError(f"source {path}: expected one file of captions, got {len(found)} ({names}). Name the file")
+        names = ", ".join(file.name for file in found[:5])
+        raise DataError(f"directory {path}: expected one file of captions, got {len(found)} ({names}). Name the file")
     return found[0]
 
 

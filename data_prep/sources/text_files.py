@@ -114,8 +114,8 @@ def find(source: str) -> list[Name]:
     found = sorted(file for file in below if not file.name.startswith(".") and _known(file))
     if not found:
         raise DataError(
-            f"source {source}: expected files with an extension {_extensions()}, got {len(below)} other files. "
-            "Rename them or name a single file"
+            f"directory {source} has {len(below)} files, but none with an extension {_extensions()}. "
+            "Rename the files or name another source"
         )
     return [Name(str(file), file) for file in found]
 

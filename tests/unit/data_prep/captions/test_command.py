@@ -206,12 +206,14 @@ def test_images_that_were_fixed_are_read_again(images: Path, table: Path, tmp_pa
         (["c.tar"], DataError, "c.tar is damaged"),
         (["d.mp4"], DataError, "unknown file extension '.mp4'"),
         (["."], DataError, "expected one file of captions, got 4"),
+        (["empty"], DataError, "directory empty has no file of captions"),
     ],
 )
 def test_a_mistake_is_a_clear_error(
     arguments: list[str], error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
     for name, text in (("a.csv", "image,text\n"), ("b.json", "[]"), ("c.tar", "x" * 600), ("d.mp4", ""), ("e.csv", "")):
         Path(name).write_text(text)
     with pytest.raises(error, match=message):
