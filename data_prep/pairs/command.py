@@ -196,9 +196,11 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
     for name in corpus.splits:
         splits[name] = _write(place.path, name, corpus, options, source, target)
         if not splits[name]["samples"]:
-            corpus.report.check(options.max_bad_share)
             given = name if name in corpus.files else "train"
-            if next(corpus.units(given, False), None) is None:
+            first = next(corpus.units(given, given != name), None)  # counts all lines if none is a valid pair
+            if first is None or given == name:
+                corpus.report.check(options.max_bad_share)
+            if first is None:
                 raise DataError(f"no pair in {', '.join(map(str, corpus.files[given]))}. Check the files of --{given}")
             raise DataError(f"the {name} split is empty. Name files with --{name}, or change the shares")
     corpus.report.check(options.max_bad_share)

@@ -196,6 +196,11 @@ def test_bad_pairs_are_counted_and_named(tmp_path: Path, capsys: Capture) -> Non
         (["--train", "a", "--history", "0"], ConfigError, "--history: expected an integer of at least 1, got 0"),
         (["--train", "empty.de", "empty.en"], DataError, "no pair in empty.de, empty.en"),
         (["--train", "empty.tsv", "--test", "empty.tsv"], DataError, "no pair in empty.tsv. Check the files of --test"),
+        (
+            ["--train", "one.tsv", "--delimiter", ";"],
+            DataError,
+            "1 of 1 documents are invalid .no delimiter ';': 1",
+        ),
         (["--train", "one.tsv", "--test-share", "0.001"], DataError, "the test split is empty. Name files with --test"),
     ],
 )
