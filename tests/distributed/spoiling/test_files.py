@@ -79,7 +79,7 @@ def test_a_disk_that_is_full_costs_no_step(
     assert mounting(work) == 0
     told = capfd.readouterr()
     assert "could not be saved" in told.out
-    assert "training goes on" in told.out
+    assert "training continues" in told.out
     assert "the checkpoint of step 14 could not be saved" in told.err
     faults = journal.read_journal(Path("runs/full")).faults()
     assert faults == [] or {fault["fault"] for fault in faults} == {"checkpoint_not_saved"}
@@ -176,7 +176,7 @@ def test_checkpoints_of_another_model_are_refused_in_one_line(fit: Fit, capfd: p
     capfd.readouterr()
     assert fit("stopped", *OFTEN) == 4
     [line] = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("Seed")]
-    assert "the checkpoint is not one of this model" in line
+    assert "the checkpoint does not match this model" in line
 
 
 @pytest.mark.parametrize(
