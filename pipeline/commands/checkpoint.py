@@ -20,6 +20,7 @@ from pipeline.runs.run import Run, find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
     from pipeline.distributed.checkpoint.diff import Difference
+    from pipeline.distributed.checkpoint.directory import Manifest
 
 
 def main(argv: list[str]) -> int:
@@ -138,7 +139,7 @@ def export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _note(run: Path, model: Path, manifest: dict[str, Any]) -> None:
+def _note(run: Path, model: Path, manifest: "Manifest") -> None:
     """Have the run's journal tell of an exported model: Weights & Biases shows it as the run's."""
     number = len(Run(run).record["attempts"])
     metrics = {name: plain(value) for name, value in manifest.get("metrics", {}).items()}

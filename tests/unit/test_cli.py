@@ -36,8 +36,8 @@ def test_a_verb_alone_tells_how_to_use_it(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (errno.ENOSPC, "No space left on device; make room"),
-        (errno.EACCES, "Permission denied; choose another place, or change its rights"),
+        (errno.ENOSPC, "No space left on device. Free disk space"),
+        (errno.EACCES, "Permission denied. Choose another path or change its permissions"),
     ],
 )
 def test_what_the_disk_refuses_is_one_line(
@@ -48,7 +48,7 @@ def test_what_the_disk_refuses_is_one_line(
 
     monkeypatch.setattr("importlib.import_module", lambda _: types.SimpleNamespace(main=refuse))
     assert cli.main(["compare", "x"]) == 1
-    assert capsys.readouterr().err.startswith(f"unroll: error: /data/x: {said}, then the same command goes on")
+    assert capsys.readouterr().err.startswith(f"unroll: error: /data/x: {said}, then run the same command again.")
 
 
 @pytest.mark.parametrize("verb", sorted(set(cli.VERBS) - {"prepare"}))

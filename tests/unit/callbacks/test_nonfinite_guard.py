@@ -78,7 +78,7 @@ class TwoProcesses:
     def largest(self, *numbers: int) -> list[int]:
         return list(numbers)
 
-    def everyone(self, mine: Any) -> list[Any]:
+    def gather(self, mine: Any) -> list[Any]:
         return [mine, [100, 101]]
 
 
