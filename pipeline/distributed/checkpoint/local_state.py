@@ -87,7 +87,7 @@ def aliases(module: nn.Module) -> dict[str, str]:
 
 
 @torch.no_grad()
-def load_weights(module: nn.Module, shards: ShardReader) -> None:
+def restore_weights(module: nn.Module, shards: ShardReader) -> None:
     """Load the module's tensors, whole or DTensors, from a checkpoint.
 
     Raises:
@@ -98,7 +98,7 @@ def load_weights(module: nn.Module, shards: ShardReader) -> None:
 
 
 @torch.no_grad()
-def load_optimizer(module: nn.Module, optimizer: Optimizer, shards: ShardReader, kept: OptimizerRecord) -> None:
+def restore_optimizer(module: nn.Module, optimizer: Optimizer, shards: ShardReader, kept: OptimizerRecord) -> None:
     """Load the state of an optimizer over whole tensors or DTensors from a checkpoint."""
     named = names(module)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -53,11 +53,11 @@ class FullySharded(Sharded, ModelParallelStrategy):
         self.setup_precision_plugin()
         self.barrier()
 
-    def load_weights(self, shards: ShardReader) -> None:
-        local_state.load_weights(self.module(), shards)
+    def restore_weights(self, shards: ShardReader) -> None:
+        local_state.restore_weights(self.module(), shards)
 
-    def load_optimizer(self, shards: ShardReader, kept: OptimizerRecord) -> None:
-        local_state.load_optimizer(self.module(), self.optimizers[0], shards, kept)
+    def restore_optimizer(self, shards: ShardReader, kept: OptimizerRecord) -> None:
+        local_state.restore_optimizer(self.module(), self.optimizers[0], shards, kept)
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:

@@ -54,11 +54,11 @@ class Sharded(StrategyTraits, ABC):
         return module
 
     @abstractmethod
-    def load_weights(self, shards: ShardReader) -> None:
+    def restore_weights(self, shards: ShardReader) -> None:
         """Load this process's part of the weights."""
 
     @abstractmethod
-    def load_optimizer(self, shards: ShardReader, kept: OptimizerRecord) -> None:
+    def restore_optimizer(self, shards: ShardReader, kept: OptimizerRecord) -> None:
         """Load this process's part of the optimizer state; `kept` is the rest of `local_state`."""
 
     def lightning_module_state_dict(self) -> dict[str, Tensor]:
@@ -77,11 +77,11 @@ class Sharded(StrategyTraits, ABC):
 
     def load_model_state_dict(self, checkpoint: Mapping[str, object], strict: bool = True) -> None:
         """Load the weights."""
-        self.load_weights(ShardReader(self.path))
+        self.restore_weights(ShardReader(self.path))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Load the optimizer state."""
-        self.load_optimizer(ShardReader(self.path), checkpoint["optimizer_states"][0])
+        self.restore_optimizer(ShardReader(self.path), checkpoint["optimizer_states"][0])
 
 
 def layers(module: nn.Module) -> list[nn.Module]:

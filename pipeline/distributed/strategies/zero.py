@@ -155,7 +155,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         return LocalState(found, {}, layout.groups(), layout.loss_scale())
 
     @torch.no_grad()
-    def load_weights(self, shards: ShardReader) -> None:
+    def restore_weights(self, shards: ShardReader) -> None:
         layout = self._layout
         for name, tensor in self._whole(layout).items():
             local_state.fill_tensor(tensor, shards, WEIGHTS + name)
@@ -165,7 +165,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         layout.spread()
 
     @torch.no_grad()
-    def load_optimizer(self, shards: ShardReader, kept: OptimizerRecord) -> None:
+    def restore_optimizer(self, shards: ShardReader, kept: OptimizerRecord) -> None:
         layout = self._layout
         inner = layout.inner
         for group, before in zip(inner.param_groups, kept["groups"], strict=True):

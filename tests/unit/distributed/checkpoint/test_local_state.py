@@ -93,9 +93,9 @@ def test_training_continues_as_if_it_had_not_been_interrupted(tmp_path: Path) ->
     read = shards.ShardReader(path := save(tmp_path, module, optimizer))
     other, other_optimizer = trained(2, steps=1)
     mask = other.mask.clone()
-    local_state.load_weights(other, read)
+    local_state.restore_weights(other, read)
     kept = checkpoint.read_plain(path)["optimizer"]
-    local_state.load_optimizer(other, other_optimizer, read, kept)
+    local_state.restore_optimizer(other, other_optimizer, read, kept)
     assert equal(other.state_dict(), module.state_dict())
     assert torch.equal(other.mask, mask)
     assert other_optimizer.state[other.first.bias].pop("note") == 7.5
@@ -201,7 +201,7 @@ def test_the_state_of_a_shard_is_divided_as_its_parameter_is(rank: int, tmp_path
     assert isinstance(like, DTensor)
     assert like.dtype == torch.float64
     assert torch.equal(like.to_local(), whole[ROWS[rank]].double() + 1)
-    local_state.load_optimizer(module, optimizer, read, kept)
+    local_state.restore_optimizer(module, optimizer, read, kept)
     state = optimizer.state[module.w]
     assert torch.equal(state["exp_avg"].to_local(), whole[ROWS[rank]] + 1)
     assert state["step"] == 3.0
