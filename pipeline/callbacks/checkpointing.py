@@ -24,7 +24,7 @@ from pipeline.distributed.lightning_internals import (
     callbacks,
     count_validation,
     rescale,
-    turn_page,
+    start_next_epoch,
     validate,
     validation_comes,
 )
@@ -94,7 +94,7 @@ class Checkpoints(Checkpoint):
         if self.validation_due:
             self.validation_due = False
             validate(trainer)
-        turn_page(trainer)
+        start_next_epoch(trainer)
         self.loops = None
 
     def on_train_batch_end(
@@ -194,7 +194,7 @@ class Checkpoints(Checkpoint):
         taken, rank = snapshot.take(trainer), trainer.global_rank
 
         def write(own: Path) -> None:
-            shards.write_shard(own / f"rank-{rank:05d}.safetensors", taken.pieces)
+            shards.write_shard(own / f"rank-{rank:05d}.safetensors", taken.shards)
             if rank == 0:
                 torch.save(taken.plain, own / checkpoint.STATE)
                 record.copy_into(self.directory.parent, own)

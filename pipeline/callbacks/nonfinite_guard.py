@@ -162,7 +162,7 @@ class Guard(Callback):
             self.good = step - 1 if self.good < 0 else self.good
         self.refused, self.in_a_row = self.refused + 1, self.in_a_row + 1
         self.vote.keeps_all = True
-        ids = [sample for part in self.vote.agreement.everyone(self.ids) for sample in part]
+        ids = [sample for part in self.vote.agreement.gather(self.ids) for sample in part]
         measured = {"loss": self.vote.verdict.loss, "gradient_norm": self.vote.verdict.norm}
         journal_fault(trainer, {"fault": "step_skipped", "why": self.reason, **measured, "ids": ids})
         if trainer.is_global_zero:

@@ -4,9 +4,9 @@ The gradient by lag (Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Beng
 the loss at position t by the network's input at t - k; it vanishes or explodes with k. Saturation of gates and the
 limits of it follow Karpathy, Johnson and Fei-Fei (2015), "Visualizing and Understanding Recurrent Networks".
 
-One interface for all architectures: a task with a `network` that maps (B, T, D) and a state, and with `costs(batch)`,
-what each position's prediction costs. A module of the network may offer more: `gate_values(...)` or `weights(...)`, which
-take what its `forward` takes and give its gates by name, (B, T, H), or its attention, (B, N, T, S).
+All architectures have one interface: a task with a `network` that maps (B, T, D) and a state, and with
+`costs(batch)`, the loss of each position. A module of the network may also have `gate_values(...)` or `weights(...)`,
+which take the arguments of its `forward` and return its gates by name, (B, T, H), or its attention, (B, N, T, S).
 
 Legend: B sequences, T positions, S positions looked at, D features, H features of a gate, N heads, K lags.
 """

@@ -108,7 +108,7 @@ class Covering:
     """A model whose state also holds how much each position of its memory was looked at, (B, S).
 
     Args:
-        forward: a model with `forward_with_attention`, which gives the weights of the memory too, and `memory_mask`, where a memory is.
+        forward: a model with `forward_with_attention`, which also returns the attention weights, and `memory_mask`.
 
     Raises:
         ValueError: the model has no such thing.

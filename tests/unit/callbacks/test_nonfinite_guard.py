@@ -79,7 +79,7 @@ class TwoProcesses:
     def largest(self, *numbers: int) -> list[int]:
         return list(numbers)
 
-    def everyone(self, mine: list[int]) -> list[list[int]]:
+    def gather(self, mine: list[int]) -> list[list[int]]:
         return [mine, [100, 101]]
 
 
