@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
-        return exit_code.complain(f"unknown verb {verb!r}: expected one of {', '.join(VERBS)}", 2)
+        return exit_code.report_error(f"unknown verb {verb!r}: expected one of {', '.join(VERBS)}", 2)
     return exit_code.of(partial(_run, verb, rest))
 
 

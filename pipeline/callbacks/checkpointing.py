@@ -24,7 +24,7 @@ from pipeline.distributed.lightning_internals import (
     callbacks,
     count_validation,
     rescale,
-    turn_page,
+    start_next_epoch,
     validate,
     validation_comes,
 )
@@ -94,7 +94,7 @@ class Checkpoints(Checkpoint):
         if self.validation_due:
             self.validation_due = False
             validate(trainer)
-        turn_page(trainer)
+        start_next_epoch(trainer)
         self.loops = None
 
     def on_train_batch_end(
@@ -194,7 +194,7 @@ class Checkpoints(Checkpoint):
         taken, rank = snapshot.take(trainer), trainer.global_rank
 
         def write(own: Path) -> None:
-            shards.write_shard(own / f"rank-{rank:05d}.safetensors", taken.pieces)
+            shards.write_shard(own / f"rank-{rank:05d}.safetensors", taken.shards)
             if rank == 0:
                 torch.save(taken.plain, own / checkpoint.STATE)
                 record.copy_into(self.directory.parent, own)
@@ -248,7 +248,7 @@ class Checkpoints(Checkpoint):
             self._remove_old()
         except OSError as problem:  # the new one is published nevertheless
             print(f"an older checkpoint could not be removed ({problem}); training continues", flush=True)
-            journal_fault(trainer, {"fault": "checkpoint not removed", "why": str(problem)})
+            journal_fault(trainer, {"fault": "checkpoint_not_removed", "why": str(problem)})
         self._log_checkpoint(trainer, writing.directory)
         return None
 
@@ -258,7 +258,7 @@ class Checkpoints(Checkpoint):
             f"{writing.directory} could not be saved ({why}); earlier checkpoints are kept, training continues",
             flush=True,
         )
-        journal_fault(trainer, {"fault": "checkpoint not saved", "why": why})
+        journal_fault(trainer, {"fault": "checkpoint_not_saved", "why": why})
 
     def _log_checkpoint(self, trainer: pl.Trainer, place: Path) -> None:
         """Write the published checkpoint to the journal with its aliases: last, and possibly best."""

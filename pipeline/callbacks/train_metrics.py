@@ -100,7 +100,7 @@ class Monitor(Callback):
         pl_module.seen.reset()
         elapsed = time.perf_counter() - self.opened
         row = {
-            **{f"train/{name}": value for name, value in pl_module.measured(loss).items()},
+            **{f"train/{name}": value for name, value in pl_module.loss_metrics(loss).items()},
             "train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "train/tokens_per_second": (self.tokens - self.window_tokens) / elapsed,
             "train/memory_gb": memory_gb(),

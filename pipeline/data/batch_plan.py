@@ -65,7 +65,7 @@ class InOrder(Plan):
 
 
 @dataclass(frozen=True)
-class Lanes(Plan):
+class Contiguous(Plan):
     """G contiguous streams read in parallel: row i of batch k+1 continues row i of batch k.
 
     With `complete`, the last stream is filled so that every sample is read exactly once (evaluation). Without it,

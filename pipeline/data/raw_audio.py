@@ -83,7 +83,7 @@ class WaveDataModule(TextDataModule):
 
     Args:
         labels: start each clip with its label, to allow class-conditional generation.
-        **text: dataset (made by `unroll prepare audio`), cut, context, global_batch_size, per_device_batch_size,
+        **text: dataset (made by `unroll prepare audio`), order, context, global_batch_size, per_device_batch_size,
             workers and seed, as for a TextDataModule.
 
     Raises:

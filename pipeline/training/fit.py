@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 from jsonargparse import Namespace
@@ -26,6 +27,14 @@ from pipeline.training.config import CommandLine
 from pipeline.training.trainer import check_precision, make_trainer
 
 LOCK_PATIENCE = 60.0  # seconds that a requeued attempt waits for the previous one to exit
+
+
+class Broadcast(TypedDict):
+    """What the first process determines for all."""
+
+    start: tuple[str, int, bool]
+    """Checkpoint, step, and whether the run is finished."""
+    record: dict[str, Any]
 
 
 def fit(cli: CommandLine, run: Run) -> int:
@@ -79,7 +88,7 @@ def _begin(cli: CommandLine, run: Run, held: ExitStack) -> tuple[Run, Start]:
 
     begun: list[Start] = []
 
-    def first() -> dict[str, object]:
+    def first() -> Broadcast:
         held.enter_context(run.lock(patience=LOCK_PATIENCE))
         begun.append(start := begin(run, cli))
         return {"start": (str(start.checkpoint or ""), start.step, start.finished), "record": run.record}

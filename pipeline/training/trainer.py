@@ -67,7 +67,7 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         guard,
         monitor,
         *_time_limit(settings.pop("max_time"), monitor),
-        *model.shown(run.path),
+        *model.preview_callbacks(run.path),
         *([Gradients(config.tracking.gradients)] if config.tracking.gradients is not None else []),
         *([Diagnoses(config.tracking.diagnosis, model)] if config.tracking.diagnosis is not None else []),
         config.execution,

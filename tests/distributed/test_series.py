@@ -21,14 +21,15 @@ data:
   class_path: pipeline.data.series.SeriesDataModule
   init_args: {{dataset: {dataset}, context: 24, horizon: 6, global_batch_size: 16, stride: 5}}
 """
-STUDENT = "{outcome: {class_path: pipeline.tasks.likelihoods.StudentT}, reach: 2, instance_norm: true, paths: 10}"
+LIKELIHOOD = "likelihood: {class_path: pipeline.tasks.likelihoods.StudentT}"
+STUDENT = f"{{{LIKELIHOOD}, chunk_length: 2, instance_norm: true, num_samples: 10}}"
 FORECASTER = "tasks.forecaster.Forecaster"
 LSTM = "network: {class_path: pipeline.models.lstm.LSTM, init_args: {width: 8, depth: 1, dropout: DROPOUT}}"
 CONV = "network: {class_path: pipeline.models.conv.ConvNet, init_args: {width: 8, depth: 3, dropout: DROPOUT}}"
 MODELS = {
-    "LSTM": (FORECASTER, f"{LSTM}, saying: {STUDENT}"),
+    "LSTM": (FORECASTER, f"{LSTM}, forecast: {STUDENT}"),
     "ConvNet": (FORECASTER, CONV),
-    "DLinear": ("models.dlinear.DLinearForecaster", "kernel: 5, saying: {dropout: DROPOUT}"),
+    "DLinear": ("models.dlinear.DLinearForecaster", "kernel: 5, forecast: {dropout: DROPOUT}"),
     "PatchTransformer": (
         "models.assemblies.patch_transformer.PatchTransformerForecaster",
         "width: 8, heads: 2, patch: 6, stride: 3, dropout: DROPOUT",
@@ -104,7 +105,7 @@ def test_a_test_stands_beside_the_baselines_and_a_table_is_forecast(
     assert "<svg" in (tmp_path / "next.svg").read_text()
     assert main(["generate", "run", *asked, "--picture", "next.none"]) == 2
     said = capfd.readouterr().err.splitlines()[-1]
-    assert said.startswith("unroll: error: --picture next.none cannot be written")
+    assert said.startswith("unroll: error: --picture=next.none: cannot be written")
     head, *lines = (tmp_path / "next.csv").read_text().splitlines()
     assert head == "time,series,forecast"
     assert [line.rsplit(",", 1)[0] for line in lines[:2]] == ["2020-01-11 00:00,north", "2020-01-11 01:00,north"]

@@ -36,8 +36,8 @@ def test_a_verb_alone_prints_its_usage(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (errno.ENOSPC, "No space left on device; make room"),
-        (errno.EACCES, "Permission denied; choose another place, or change its rights"),
+        (errno.ENOSPC, "No space left on device. Free disk space"),
+        (errno.EACCES, "Permission denied. Choose another path or change its permissions"),
     ],
 )
 def test_an_error_of_the_disk_is_one_line(
@@ -48,7 +48,7 @@ def test_an_error_of_the_disk_is_one_line(
 
     monkeypatch.setattr("importlib.import_module", lambda _: types.SimpleNamespace(main=fail))
     assert cli.main(["compare", "x"]) == 1
-    assert capsys.readouterr().err.startswith(f"unroll: error: /data/x: {message}, then the same command goes on")
+    assert capsys.readouterr().err.startswith(f"unroll: error: /data/x: {message}, then run the same command again.")
 
 
 @pytest.mark.parametrize("verb", sorted(set(cli.VERBS) - {"prepare"}))

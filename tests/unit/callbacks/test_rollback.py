@@ -80,7 +80,7 @@ def test_several_skipped_steps_in_a_row_roll_back_to_the_newest_checkpoint_befor
     assert task.carried == {}
     assert average.calls == [("checkpoint", "weights"), ("state", {"count": 3}), ("start", None)]
     assert guard.state_dict() == {"refused": 3, "in_a_row": 0, "returned": 1, "good": 19, "recent": []}
-    assert faults[-1] == {"fault": "went back", "weights_of_step": 19, "passed_over": 4}
+    assert faults[-1] == {"fault": "rolled_back", "weights_of_step": 19, "passed_over": 4}
     assert "step 23: rolled back to the weights of step 19\n" in capsys.readouterr().out
 
 
@@ -122,7 +122,7 @@ def test_without_a_checkpoint_the_run_fails(restored: list[Path], tmp_path: Path
 
 @pytest.mark.usefixtures("faults")
 def test_too_many_rollbacks_fail_the_run(restored: list[Path], tmp_path: Path) -> None:
-    guard, run = make_guard(tmp_path, patience=1, returns=2), trainer(global_step=20)
+    guard, run = make_guard(tmp_path, patience=1, max_rollbacks=2), trainer(global_step=20)
     save(tmp_path, 0, 1, 2, 3)
     skip(guard, run, Task(), 2)
     with pytest.raises(NonFiniteError, match="the run was rolled back 2 times"):
@@ -134,7 +134,7 @@ def test_too_many_rollbacks_fail_the_run(restored: list[Path], tmp_path: Path) -
 def test_a_rollback_to_the_checkpoint_of_step_0_is_possible(restored: list[Path], tmp_path: Path) -> None:
     save(tmp_path, 0)
     for returns in (1, 0):
-        guard, run = make_guard(tmp_path, patience=1, returns=returns), trainer(global_step=20)
+        guard, run = make_guard(tmp_path, patience=1, max_rollbacks=returns), trainer(global_step=20)
         if returns:
             skip(guard, run, Task(), 1)
             continue

@@ -205,9 +205,9 @@ def test_a_missing_key_or_server_is_reported_in_one_line(written, server, monkey
         sync.main([str(written.run.path)])
     assert "5ecre7" not in str(raised.value)
     monkeypatch.delenv("WANDB_API_KEY")
-    with pytest.raises(ConfigError, match="no key"):
+    with pytest.raises(ConfigError, match="API key not found"):
         sync.main([str(written.run.path)])
-    with pytest.raises(ConfigError, match="follows one RUN"):
+    with pytest.raises(ConfigError, match="--watch: expected one RUN"):
         sync.main(["a", "b", "--watch"])
 
 

@@ -27,7 +27,7 @@ LSTM = str(Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml")
         ("model", "pipeline.models.lstm.LSTMLanguageModl", "has no LSTMLanguageModl; did you mean LSTMLanguageModel?"),
         ("model", "pipeline.modles.lstm.LSTM", "module pipeline.modles not found"),
         (
-            "data.init_args.cut",
+            "data.init_args.order",
             "lane",
             "expected lanes or windows or documents, got 'lane'; did you mean lanes?",
         ),
@@ -78,8 +78,8 @@ def test_a_dataset_of_the_wrong_kind_is_a_data_error(tiny_captions_dataset: Path
         parse_config([f"--config={gru}", f"--data.init_args.dataset={tiny_captions_dataset}"]).build()
 
 
-def test_labels_and_transcripts_are_not_confused() -> None:
-    with pytest.raises(DataError, match="a classifier learns labels"):
+def test_labels_and_transcripts_are_not_taken_for_each_other() -> None:
+    with pytest.raises(DataError, match="a classifier requires labels"):
         ConvKeywords(classes=0, rate=8000)
-    with pytest.raises(DataError, match="a transcriber learns transcripts"):
+    with pytest.raises(DataError, match="a transcriber requires transcripts"):
         LSTMTranscriber(vocab_size=0, rate=8000)
