@@ -133,7 +133,7 @@ def mean_returns(
     for target, delay in settings:
         changed = {} if delay is None else {"delay": [delay, delay]}
         made = partial(make, environment["name"], {**environment["settings"], **changed})
-        target = policy.asked if target is None else target
+        target = policy.target_return if target is None else target
         played = play_episodes(policy, made, range(arguments.episodes), target, arguments.seed, arguments.greedy)
         returns = np.array([one.reward for one in played])
         yield float(returns.mean()), float(returns.std() / np.sqrt(len(returns)))

@@ -97,7 +97,7 @@ def windows_of(table: "pa.Table", about: dict[str, Any], context: int, horizon: 
         DataError: a series is too short or unknown, or lacks known covariates over the horizon.
     """
     findings, layout = Findings(), TableLayout.of(about)
-    grid, frames = frames_of(table, layout, findings, Grid(about["unit"], about["step"]))
+    grid, frames = frames_of(table, layout, findings, Grid.of(about))
     findings.refuse(source)
     if unknown := [frame.name for frame in frames if frame.name not in about["scaling"]]:
         raise DataError(f"{source}: series not in the training data: {', '.join(unknown[:5])}. Train on them, too")
@@ -146,7 +146,7 @@ def forecast_windows(
     parts = [part.to(device) for part in (context, *nothing, known, naive, ids)]
     batch = SeriesBatch._make([*parts, 0, 0, None])
     with torch.no_grad():
-        forecast = summary(task.paths(batch))
+        forecast = summary(task.sample_paths(batch))
     scale = torch.tensor([scaling[window.name] for window in windows])
     return Forecast(*(scale[:, :1] + scale[:, 1:] * part.cpu() for part in forecast))
 
