@@ -1,7 +1,7 @@
 """`unroll plan` prints processes, tokens, memory by strategy and hours."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,10 +12,13 @@ from pipeline.runs.run import Run
 from pipeline.training.config import parse_config
 
 CONFIGS = Path(__file__).parents[4] / "configs"
+Planned = Callable[..., tuple[int, dict[str, str]]]
 
 
 @pytest.fixture
-def planned(tiny_text_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Any:
+def planned(
+    tiny_text_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Planned:
     """`planned(OPTION..., keys=[KEY=VALUE...])`: return the exit code and the lines of a plan by first word."""
     monkeypatch.chdir(tmp_path)
 
@@ -28,7 +31,7 @@ def planned(tiny_text_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return planned
 
 
-def test_a_plan_names_tokens_micro_batches_hours_and_what_fits(planned: Any) -> None:
+def test_a_plan_names_tokens_micro_batches_hours_and_what_fits(planned: Planned) -> None:
     code, lines = planned(
         *("--nodes", "2", "--gpus-per-node", "4", "--rate", "1000"),
         keys=("--data.init_args.per_device_batch_size=1", "--trainer.max_steps=7200", "--trainer.max_epochs=-1"),
@@ -42,7 +45,7 @@ def test_a_plan_names_tokens_micro_batches_hours_and_what_fits(planned: Any) -> 
     assert float(lines["device-hours"]) == 16.4
 
 
-def test_a_plan_names_the_strategies_that_fit(planned: Any) -> None:
+def test_a_plan_names_the_strategies_that_fit(planned: Planned) -> None:
     code, lines = planned("--tasks-per-node", "16", "--memory", "0.014")
     assert code == 5
     assert "ddp (strategy of the config) does NOT fit in 0.014 GB, less 10%" in lines["memory"]
@@ -53,7 +56,7 @@ def test_a_plan_names_the_strategies_that_fit(planned: Any) -> None:
     assert "no other strategy fits; try a smaller per_device_batch_size" in lines["memory"]
 
 
-def test_the_rate_of_a_run_is_scaled_to_the_processes(planned: Any) -> None:
+def test_the_rate_of_a_run_is_scaled_to_the_processes(planned: Planned) -> None:
     _, lines = planned()
     assert lines["time"].startswith("unknown: give --rate")
     run = Run(Path("runs/probe"))
@@ -78,6 +81,6 @@ def test_the_strategy_of_an_overlay_is_found_in_the_config(name: str, tiny_text_
     assert plan.own_strategy(config.trainer.strategy) == name
 
 
-def test_an_invalid_layout_is_refused(planned: Any) -> None:
+def test_an_invalid_layout_is_refused(planned: Planned) -> None:
     with pytest.raises(ConfigError, match="cannot be divided among 3 processes"):
         planned("--nodes", "3")
