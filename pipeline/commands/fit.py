@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
         return 0
     cli = parse_config(chosen)
     run = Run(run_directory(cli.config))
-    with output_streams.may_leave():
+    with output_streams.tolerate_closed_output():
         return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb)
 
 

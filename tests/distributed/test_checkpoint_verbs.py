@@ -167,7 +167,7 @@ def test_nothing_is_written_over(home: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_task_of_another_kind_is_refused(home: Path) -> None:
     main(["checkpoint", "export", "a", "--output", "out"])
-    with pytest.raises(checkpoint.CheckpointError, match="is of LSTMLanguageModel, not of GRULanguageModel"):
+    with pytest.raises(checkpoint.CheckpointError, match="expected a GRULanguageModel, got a LSTMLanguageModel"):
         GRULanguageModel.from_pretrained("out")
 
 

@@ -145,5 +145,5 @@ def test_episodes_longer_than_the_learned_positions_end_in_one_line(
     few = ["model.init_args.network.init_args.positions", 4, "trainer.max_steps", 2, "trainer.val_check_interval", 2]
     assert decide("few", *few, model="transformer.Transformer") == 2
     said = capfd.readouterr().err
-    assert "unroll: error: position 5 is beyond positions=4, the learned ones: ask for more or none" in said
+    assert "unroll: error: positions=4: expected at least 5 learned positions. Increase or unset it" in said
     assert "Traceback" not in said

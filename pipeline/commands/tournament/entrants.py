@@ -29,7 +29,7 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.errors import ConfigError, UserError
 from pipeline.runs.load import build_model, with_facts
 from pipeline.training.config import CommandLine, parse_config
-from pipeline.training.config_errors import meant, own, plainly, read_mapping
+from pipeline.training.config_errors import read_mapping, readable_error, suggestion, wrapped_user_error
 
 WIDTHS = "model.init_args.width", "model.init_args.network.init_args.width"  # in flat configs, and in nested ones
 
@@ -79,11 +79,11 @@ def read_tournament(path: Path) -> Tournament:
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is invalid.
     """
-    given = read_mapping(path, wanted="a tournament, such as those of configs/tournament/")
+    given = read_mapping(path, expected="a tournament, such as those of configs/tournament/")
     known = [each.name for each in fields(Tournament) if each.name != "name"]
     for key in given:
         if key not in known:
-            raise ConfigError(f"{path}: unknown key {key!r}{meant(str(key), known) or f'; choose from {known}'}")
+            raise ConfigError(f"{path}: unknown key {key!r}{suggestion(str(key), known) or f'; choose from {known}'}")
     if missing := [key for key in ("entrants", "budget") if not given.get(key)]:
         raise ConfigError(f"{path}: {missing[0]} is required. See the examples in configs/tournament/")
     for key, (fits, expected) in FORMS.items():
@@ -201,7 +201,7 @@ def _width(tournament: Tournament, key: str, model: dict[str, Any]) -> int:
             with torch.device("meta"):
                 built = build_model(_with(model, key.split(".")[1:], width))
         except Exception as error:  # errors of constructors, wrapped by jsonargparse
-            raise own(error) or ConfigError(plainly(str(error))) from error
+            raise wrapped_user_error(error) or ConfigError(readable_error(str(error))) from error
         return sum(parameter.numel() for parameter in built.parameters())
 
     width = nearest_width(target, count)

@@ -91,7 +91,7 @@ class Trial:
 
     def attempt(self, name: str, stop: Interrupt | None = None) -> int:
         """Start or resume a run; return its exit code."""
-        callbacks = [{"class_path": f"{step_trace.__name__}.{step_trace.Witness.__name__}"}]
+        callbacks: list[dict[str, object]] = [{"class_path": f"{step_trace.__name__}.{step_trace.Witness.__name__}"}]
         callbacks += [] if stop is None else [stop.config()]
         more = [f"--trainer.callbacks+={json.dumps(each)}" for each in callbacks]
         self.home.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ class Trial:
         """Train one run with the settings of one trial per attempt; return an unexpected exit code in words."""
         for trial, stop in zip(trials, [*stops, None], strict=True):
             code = Trial(self.home, trial.arguments, self.start).attempt(name, stop)
-            expected = 0 if stop is None else TRY_AGAIN if stop.asks else 128 + stop.number
+            expected = 0 if stop is None else TRY_AGAIN if stop.graceful else 128 + stop.number
             if code != expected:
                 return f"exit code {code}, expected {expected}; see {self._log(name)}"
         return None

@@ -1,4 +1,4 @@
-"""A model of raw sound hears its label at every position, carried or not, and writes what it draws."""
+"""Models of raw audio: label conditioning through the carried state, and generation."""
 
 import math
 from functools import partial
@@ -50,7 +50,7 @@ def test_reading_in_pieces_equals_reading_at_once(name: str) -> None:
 
 
 @every_network
-def test_the_label_is_heard_long_after_the_field_of_view(name: str) -> None:
+def test_the_label_conditions_positions_beyond_the_receptive_field(name: str) -> None:
     model = build(name)
     read = torch.randint(256, (1, 60)).repeat(2, 1)
     read[:, 0] = torch.tensor([257, 258])
@@ -60,10 +60,10 @@ def test_the_label_is_heard_long_after_the_field_of_view(name: str) -> None:
 
 @pytest.mark.numeric
 @every_network
-def test_a_clip_that_is_read_alone_does_not_hear_the_label_before_it(name: str) -> None:
+def test_a_clip_is_not_conditioned_on_the_label_before_it(name: str) -> None:
     model, read = build(name), tokens()[:1]
     starts = torch.zeros_like(read, dtype=torch.bool)
-    starts[0, 16] = True  # the end mark of the clip before is the first that the next one reads
+    starts[0, 16] = True  # the EOS of the previous clip is the first input of the next one
     whole, _ = model(read, None, starts)
     alone, _ = model(read[:, 16:])
     torch.testing.assert_close(whole[:, 16:], alone, rtol=0, atol=1e-10)
@@ -108,7 +108,7 @@ def test_a_sound_is_written_as_it_was_drawn(
     assert np.abs(samples[: len(expected)] - expected).max() < 1e-4
 
 
-def test_a_clip_ends_where_the_model_says(spoken: WaveModel) -> None:
+def test_a_clip_ends_at_eos(spoken: WaveModel) -> None:
     with torch.no_grad():
         spoken.output.bias[256] = 1e4
     assert len(AudioGenerator.open("run", "best").levels([256, 257], Greedy(), Limits(50, eos=256), 0)) == 0
@@ -126,7 +126,7 @@ def test_a_clip_ends_where_the_model_says(spoken: WaveModel) -> None:
         (["--out", "a.wav", "--prompt", "7", "8"], "--prompt: expected one label, got 2"),
     ],
 )
-def test_what_cannot_be_said_is_one_line(
+def test_invalid_options_are_one_line_errors(
     spoken: WaveModel, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["generate", "run", *options]) == 2

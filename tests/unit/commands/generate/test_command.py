@@ -107,7 +107,7 @@ def test_the_beam_writes_its_best(babbler, capsys):
 def test_the_selected_checkpoint_is_loaded(babbler, capsys):
     main(["babble", "--tokens", "1"])
     main(["babble", "--tokens", "1", "--checkpoint", "last"])
-    assert babbler.asked == [(babbler.path, "best"), (babbler.path, "last")]
+    assert babbler.loaded == [(babbler.path, "best"), (babbler.path, "last")]
 
 
 def test_words_missing_from_the_vocabulary_are_named_once(babbler, capsys):
@@ -162,7 +162,7 @@ def test_characters_missing_from_the_vocabulary_are_named(babbler, capsys):
 def test_invalid_options_are_refused_before_the_run_is_loaded(babbler, options, message):
     with pytest.raises(ConfigError, match=message):
         main(["babble", *options])
-    assert babbler.asked == []
+    assert babbler.loaded == []
 
 
 def test_missing_empty_and_binary_prompt_files_are_reported(babbler, tmp_path):

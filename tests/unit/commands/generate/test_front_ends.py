@@ -110,7 +110,7 @@ def test_help_alone_prints_every_option_and_help_of_a_run_its_own(
     assert "--chat" in own
     assert "--history" not in own
     assert "--lm" not in own
-    assert babbler.asked == []
+    assert babbler.loaded == []
 
 
 def test_a_run_may_come_after_its_options(babbler: SimpleNamespace, capsys: pytest.CaptureFixture) -> None:
