@@ -19,7 +19,7 @@ from pipeline.commands.generate.trained import Trained, labels_of, open_model, v
 from pipeline.dataset.codecs import audio
 from pipeline.dataset.manifest import MANIFEST, Dataset
 from pipeline.errors import ConfigError, DataError
-from pipeline.generation.ctc import BestPath, Language, PrefixBeam, PrefixSearch, Read
+from pipeline.generation.ctc import BestPath, CachedLanguageModel, Language, PrefixBeam, PrefixSearch
 from pipeline.generation.sampling import Choice, Greedy, Limits, generate
 from pipeline.generation.text_stream import text_of
 from pipeline.models.kneser_ney import KneserNey
@@ -149,7 +149,7 @@ class Listener:
         tokenizer, eos = vocabulary(run / "tokenizer.json")
         if (model.reads, model.writes) != ("prompt", "text") or tokenizer.get_vocab() != known:
             raise ConfigError(f"--lm {name}: give a language model, or a dataset, with the vocabulary of {self.run}")
-        return Read(model, eos, device)
+        return CachedLanguageModel(model, eos, device)
 
 
 def counted(dataset: Dataset, known: dict[str, int]) -> Language:

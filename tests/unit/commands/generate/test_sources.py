@@ -94,7 +94,7 @@ def test_what_looks_at_no_source_or_once_draws_no_attention(translator, tmp_path
 
 
 def test_coverage_is_of_a_source(babbler):
-    with pytest.raises(CheckpointError, match="coverage_penalty wants a model that writes from a source"):
+    with pytest.raises(CheckpointError, match="coverage_penalty requires a model with attention"):
         main(["babble", "--prompt", "the", "--beam", "2", "--coverage-penalty", "1"])
 
 
