@@ -66,7 +66,7 @@ def tokens() -> torch.Tensor:
 def test_every_checkpoint_of_a_run_is_verified(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["checkpoint", "verify", "a"]) == 0
     told = capsys.readouterr().out
-    assert told.count(": whole, step ") == len(checkpoint.newest_first(home / "runs/a/checkpoints")) >= 2
+    assert told.count(": intact, step ") == len(checkpoint.newest_first(home / "runs/a/checkpoints")) >= 2
     damaged = newest() / checkpoint.STATE
     flip(damaged)
     assert main(["checkpoint", "verify", "a"]) == 4

@@ -112,4 +112,7 @@ def test_it_learns_which_shape_it_reads_pixel_by_pixel(
     record_property("result", accuracy)
     assert accuracy > 55  # guessing gives 33; ten seeds: 75 ± 4.8
     assert main(["generate", "shapes", "--prompt", "circle"]) == 2
-    assert "writes no texts: unroll test tells how often it is right" in capsys.readouterr().err
+    assert (
+        "is a classifier: `unroll generate` does not support it. Measure its accuracy with `unroll test`"
+        in capsys.readouterr().err
+    )

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pipeline.cli import main
-from pipeline.commands.generate.images import Painter
+from pipeline.commands.generate.images import ImageGenerator
 from pipeline.data.pixels import PixelDataModule
 from pipeline.dataset.codecs.pixel_levels import image_of_levels, quantise
 from pipeline.errors import ConfigError
@@ -164,14 +164,14 @@ def test_a_run_logs_the_loss_of_an_image_and_draws(
     assert "| shapes |" in capsys.readouterr().out
     Path("text.png").write_text("no image")
     for arguments, code, message in (
-        (["--out", "grid.png", "--prompt", "hexagon"], 2, "knows of circle, square, triangle"),
+        (["--out", "grid.png", "--prompt", "hexagon"], 2, "choose from circle, square, triangle"),
         (["--out", "grid.png", "--beam", "2"], 2, "--beam: "),
         (["--out", "grid.png", "--image", "text.png"], 3, "text.png: no image that can be read"),
         (["--out", "grid.png", "--image", "none.png"], 3, "none.png: No such file"),
-        (["--out", "missing/grid.png"], 3, "missing/grid.png cannot be written"),
+        (["--out", "missing/grid.png"], 3, "missing/grid.png: cannot be written"),
         (["--out", "grid.png", "--tokens", "5"], 2, "--tokens: "),
-        (["--out", "sound.wav"], 2, "--out sound.wav: name a .png file"),
-        ([], 2, "(PixelModel) writes images: give --out FILE.png"),
+        (["--out", "sound.wav"], 2, "--out=sound.wav: expected a .png file"),
+        ([], 2, "(PixelModel) generates images. Give --out FILE.png"),
     ):
         capsys.readouterr()
         assert main(["generate", "shapes", *arguments]) == code
@@ -180,5 +180,5 @@ def test_a_run_logs_the_loss_of_an_image_and_draws(
 
 def test_images_of_one_row_have_no_half_to_complete() -> None:
     model = PixelModel(LSTM(8), vocab_size=3, **(SHAPE | {"rows": 1}))
-    with pytest.raises(ConfigError, match="--image: the images of run are one row"):
-        Painter(Path("run"), model, []).picture([], ["a.png"], 1, Sample(), 0)
+    with pytest.raises(ConfigError, match="--image: images of run have one row"):
+        ImageGenerator(Path("run"), model, []).grid([], ["a.png"], 1, Sample(), 0)

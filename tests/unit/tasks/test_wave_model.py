@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from pipeline.cli import main
-from pipeline.commands.generate.sound import Speaker
+from pipeline.commands.generate.sound import AudioGenerator
 from pipeline.commands.generate.trained import Trained
 from pipeline.data.raw_audio import WaveDataModule
 from pipeline.dataset.codecs import audio
@@ -96,7 +96,7 @@ def test_a_sound_is_written_as_it_was_drawn(
     file = tmp_path / f"a.{suffix}"
     command = ["generate", "run", "--out", str(file), "--prompt", "7", "--seconds", "0.05", "--no-stop", "--greedy"]
     assert main(command) == 0
-    assert capsys.readouterr().out == f"{file}: 0.05 s at 8000 samples a second\n"
+    assert capsys.readouterr().out == f"{file}: 0.05 s at 8000 Hz\n"
     samples, rate = soundfile.read(file)
     assert rate == 8000
     read = [256, 257 + sorted("123A456B789C*0#D").index("7")]
@@ -111,19 +111,19 @@ def test_a_sound_is_written_as_it_was_drawn(
 def test_a_clip_ends_at_eos(spoken: WaveModel) -> None:
     with torch.no_grad():
         spoken.output.bias[256] = 1e4
-    assert len(Speaker.open("run", "best").levels([256, 257], Greedy(), Limits(50, eos=256), 0)) == 0
+    assert len(AudioGenerator.open("run", "best").levels([256, 257], Greedy(), Limits(50, eos=256), 0)) == 0
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--prompt", "7"], "(WaveModel) writes audio: give --out FILE.wav"),
-        (["--out", "a.mp3", "--prompt", "7"], "name a .wav or a .flac file"),
-        (["--out", "a.wav", "--prompt", "eight"], "knows one of #, *, 0, 1"),
-        (["--out", "a.wav"], "--prompt '': "),
-        (["--out", "a.wav", "--prompt", "7", "--beam", "2"], "(WaveModel) does not take it"),
+        (["--prompt", "7"], "(WaveModel) generates audio. Give --out FILE.wav"),
+        (["--out", "a.mp3", "--prompt", "7"], "expected a .wav or .flac file"),
+        (["--out", "a.wav", "--prompt", "eight"], "choose from #, *, 0, 1"),
+        (["--out", "a.wav"], "--prompt=: not a label"),
+        (["--out", "a.wav", "--prompt", "7", "--beam", "2"], "(WaveModel). Its options: "),
         (["--out", "a.wav", "--prompt", "7", "--samples", "2"], "--samples: "),
-        (["--out", "a.wav", "--prompt", "7", "8"], "a.wav holds one sound; give one label"),
+        (["--out", "a.wav", "--prompt", "7", "8"], "--prompt: expected one label, got 2"),
     ],
 )
 def test_invalid_options_are_one_line_errors(
