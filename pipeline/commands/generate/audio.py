@@ -17,7 +17,7 @@ from pipeline.commands.generate.options import settings
 from pipeline.commands.generate.trained import Trained, open_model
 from pipeline.dataset.manifest import MANIFEST, Dataset
 from pipeline.errors import ConfigError, DataError
-from pipeline.generation.ctc import BestPath, Language, PrefixBeam, PrefixSearch, Read
+from pipeline.generation.ctc import BestPath, CachedLanguageModel, Language, PrefixBeam, PrefixSearch
 from pipeline.generation.sampling import Choice, Greedy, Limits, generate
 from pipeline.generation.text_stream import text_of
 from pipeline.generation.vocabulary import labels_of, vocabulary
@@ -144,7 +144,7 @@ class Recogniser:
         tokenizer, eos = vocabulary(run / "tokenizer.json")
         if (model.reads, model.writes) != ("prompt", "text") or tokenizer.get_vocab() != known:
             raise ConfigError(f"--lm={name}: expected a language model or dataset with the vocabulary of {self.run}")
-        return Read(model, eos, device)
+        return CachedLanguageModel(model, eos, device)
 
 
 def transcript_ngram(dataset: Dataset, known: dict[str, int]) -> Language:
