@@ -249,14 +249,14 @@ class Checkpoints(Checkpoint):
             self._forget_old()
         except OSError as problem:  # the new one is there all the same
             print(f"an older checkpoint could not be removed ({problem}); training goes on", flush=True)
-            journal_fault(trainer, {"fault": "checkpoint not removed", "why": str(problem)})
+            journal_fault(trainer, {"fault": "checkpoint_not_removed", "why": str(problem)})
         self._tell_of(trainer, writing.directory)
         return None
 
     def _complain(self, trainer: pl.Trainer, writing: checkpoint.Writing, why: str) -> None:
         writing.drop()
         print(f"{writing.directory} could not be saved ({why}); those before it are kept, training goes on", flush=True)
-        journal_fault(trainer, {"fault": "checkpoint not saved", "why": why})
+        journal_fault(trainer, {"fault": "checkpoint_not_saved", "why": why})
 
     def _tell_of(self, trainer: pl.Trainer, place: Path) -> None:
         """Have the journal say which checkpoint is there, and what it is: the last, and perhaps the best."""

@@ -22,7 +22,7 @@ class Execution(Callback):
     Args:
         compile: compile each layer with `torch.compile`; steps start after a minute or so and are faster then.
             Evaluation and generation, whose shapes change from call to call, run as they are.
-        recompute: keep only the inputs of each layer and compute what is inside again in the backward pass
+        activation_checkpointing: keep only the inputs of each layer and recompute the rest in the backward pass
             (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): about a third more
             computation, far less memory; the results are the same.
 
@@ -30,14 +30,14 @@ class Execution(Callback):
         ConfigError: there is no C++ compiler to compile with.
     """
 
-    def __init__(self, compile: bool = False, recompute: bool = False) -> None:
-        self.compile, self.recompute = compile, recompute
+    def __init__(self, compile: bool = False, activation_checkpointing: bool = False) -> None:
+        self.compile, self.activation_checkpointing = compile, activation_checkpointing
         if compile and not shutil.which(os.environ.get("CXX", "g++")):
             raise ConfigError("execution.compile needs a C++ compiler: install g++, or set it to false")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Change the layers; the strategy has divided them by now."""
-        if not self.compile and not self.recompute:
+        if not self.compile and not self.activation_checkpointing:
             return
         for layer in layers(pl_module):
             layer.forward = partial(_run, layer, layer.forward, self._changed(layer.forward))
@@ -50,7 +50,7 @@ class Execution(Callback):
     def _changed(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         if self.compile:
             forward = torch.compile(forward)
-        return partial(checkpoint, forward, use_reentrant=False) if self.recompute else forward
+        return partial(checkpoint, forward, use_reentrant=False) if self.activation_checkpointing else forward
 
 
 def _run(layer: nn.Module, plain: Callable[..., Any], changed: Callable[..., Any], *inputs: Any) -> Any:

@@ -36,7 +36,7 @@ class GuardSettings:
 
     Args:
         patience: refused steps in a row after which the run goes back to its last good checkpoint.
-        returns: times that the run may go back before it is given up.
+        max_rollbacks: rollbacks to a checkpoint after which the run fails.
         spike: refuse finite losses too that lie this many robust standard deviations above the median of the
             recent ones (Iglewicz and Hoaglin 1993, "How to Detect and Handle Outliers"); None takes them.
         window: recent losses that a spike is measured against.
@@ -46,16 +46,16 @@ class GuardSettings:
     """
 
     patience: int = 5
-    returns: int = 3
+    max_rollbacks: int = 3
     spike: float | None = None
     window: int = 100
 
     def __post_init__(self) -> None:
-        patience, returns, window, spike = self.patience, self.returns, self.window, self.spike
-        if patience < 1 or returns < 0 or window < 3 or (spike is not None and spike <= 0):
+        patience, rollbacks, window, spike = self.patience, self.max_rollbacks, self.window, self.spike
+        if patience < 1 or rollbacks < 0 or window < 3 or (spike is not None and spike <= 0):
             raise ValueError(
-                f"patience={patience} must be at least 1, returns={returns} at least 0, window={window} at least 3, "
-                f"spike={spike} above 0"
+                f"patience={patience} must be at least 1, max_rollbacks={rollbacks} at least 0, "
+                f"window={window} at least 3, spike={spike} above 0"
             )
 
 
@@ -117,7 +117,7 @@ class Guard(Callback):
 
     def row(self) -> dict[str, float]:
         """For the journal: steps refused since the run began."""
-        return {"train/refused_steps": float(self.refused)}
+        return {"train/skipped_steps": float(self.refused)}
 
     def state_dict(self) -> dict[str, Any]:
         counts = {"refused": self.refused, "in_a_row": self.in_a_row, "returned": self.returned, "good": self.good}
@@ -161,7 +161,7 @@ class Guard(Callback):
         self.vote.keeps_all = True
         ids = [sample for part in self.vote.agreement.gather(self.ids) for sample in part]
         measured = {"loss": self.vote.verdict.loss, "gradient_norm": self.vote.verdict.norm}
-        journal_fault(trainer, {"fault": "step refused", "why": self.reason, **measured, "ids": ids})
+        journal_fault(trainer, {"fault": "step_skipped", "why": self.reason, **measured, "ids": ids})
         if trainer.is_global_zero:
             print(f"step {step} not taken: {self.reason}; {self.in_a_row} in a row", flush=True)
 
@@ -173,7 +173,7 @@ class Guard(Callback):
         """
         self.checkpoints.finish(trainer)
         chosen, *_ = self.vote.agreement.largest(self._choose() if trainer.is_global_zero else -1)
-        if chosen < 0 or self.returned >= self.settings.returns:
+        if chosen < 0 or self.returned >= self.settings.max_rollbacks:
             why = f"it went back {self.returned} times" if chosen >= 0 else "no earlier checkpoint is left"
             raise NonFiniteError(
                 f"{self.in_a_row} steps in a row were refused up to step {trainer.global_step} ({self.reason}), and "
@@ -191,7 +191,7 @@ class Guard(Callback):
             callback.on_train_start(trainer, pl_module)
         self.in_a_row, self.returned, self.good = 0, self.returned + 1, chosen
         journal_fault(
-            trainer, {"fault": "went back", "weights_of_step": chosen, "passed_over": trainer.global_step - chosen}
+            trainer, {"fault": "rolled_back", "weights_of_step": chosen, "passed_over": trainer.global_step - chosen}
         )
         if trainer.is_global_zero:
             print(f"step {trainer.global_step}: went back to the weights of step {chosen}", flush=True)

@@ -106,7 +106,7 @@ def reached(
     for asked, delay in settings:
         changed = {} if delay is None else {"delay": [delay, delay]}
         made = partial(make, place["name"], {**place["settings"], **changed})
-        wanted = policy.asked if asked is None else asked
+        wanted = policy.target_return if asked is None else asked
         played = play_episodes(policy, made, range(arguments.episodes), wanted, arguments.seed, arguments.greedy)
         returns = np.array([one.reward for one in played])
         yield float(returns.mean()), float(returns.std() / np.sqrt(len(returns)))

@@ -65,7 +65,7 @@ class InOrder(Plan):
 
 
 @dataclass(frozen=True)
-class Lanes(Plan):
+class Contiguous(Plan):
     """G contiguous lanes read side by side: row i of batch k+1 continues row i of batch k.
 
     With `complete`, the last lane is filled up so that every sample is read exactly once (evaluation);

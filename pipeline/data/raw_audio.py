@@ -84,7 +84,7 @@ class WaveDataModule(TextDataModule):
 
     Args:
         labels: open each clip with its label, so that it can be asked for.
-        **text: as of a TextDataModule: dataset (made by `unroll prepare audio`), cut, context, global_batch_size,
+        **text: as of a TextDataModule: dataset (made by `unroll prepare audio`), order, context, global_batch_size,
             per_device_batch_size, workers and seed.
 
     Raises:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 import pipeline.dataset.manifest
 from pipeline.data.batch import IGNORE, TokenBatch
-from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Lanes, Plan, Share, Shuffled, Slice
+from pipeline.data.batch_plan import NO_SAMPLE, Contiguous, Ids, InOrder, Plan, Share, Shuffled, Slice
 from pipeline.data.module import PlannedDataModule
 from pipeline.errors import ConfigError
 
@@ -108,18 +108,18 @@ class Windows(Dataset[TokenBatch]):
         return starts
 
 
-class Cut(NamedTuple):
-    """One way of reading the windows."""
+class Order(NamedTuple):
+    """How the windows of a corpus are ordered and what they carry over."""
 
     shuffled: bool
     resets: bool
     carries: bool
 
 
-CUTS = {
-    "lanes": Cut(shuffled=False, resets=False, carries=True),
-    "windows": Cut(shuffled=True, resets=False, carries=False),
-    "documents": Cut(shuffled=True, resets=True, carries=False),
+ORDERS = {
+    "contiguous": Order(shuffled=False, resets=False, carries=True),
+    "shuffled": Order(shuffled=True, resets=False, carries=False),
+    "documents": Order(shuffled=True, resets=True, carries=False),
 }
 
 
@@ -128,9 +128,9 @@ class TextDataModule(PlannedDataModule):
 
     Args:
         dataset: a directory made by `unroll prepare text`.
-        cut: `lanes` reads contiguous streams and carries the hidden state from batch to batch (truncated
-            backpropagation through time); `windows` shuffles fixed windows; `documents` shuffles them too
-            and resets state and attention at the edges of documents.
+        order: `contiguous` reads parallel streams and carries the hidden state from batch to batch (truncated
+            backpropagation through time); `shuffled` draws fixed windows in random order; `documents` does too,
+            and resets state and attention at document boundaries.
         context: positions of a window.
         global_batch_size: windows of a global batch, over all processes and micro-batches.
         per_device_batch_size: most windows that a device takes at once; gradient accumulation is derived.
@@ -147,7 +147,7 @@ class TextDataModule(PlannedDataModule):
     def __init__(
         self,
         dataset: Path,
-        cut: Literal["lanes", "windows", "documents"] = "windows",
+        order: Literal["contiguous", "shuffled", "documents"] = "shuffled",
         context: int = 256,
         global_batch_size: int = 32,
         per_device_batch_size: int | None = None,
@@ -157,7 +157,7 @@ class TextDataModule(PlannedDataModule):
         if context < 1 or global_batch_size < 1:
             raise ConfigError(f"context={context} and global_batch_size={global_batch_size} must be at least 1")
         super().__init__(pipeline.dataset.manifest.Dataset.open(dataset, kind=self.kind), workers)
-        self.cut, self.context, self.seed = CUTS[cut], context, seed
+        self.order, self.context, self.seed = ORDERS[order], context, seed
         self.global_batch_size, self.limit = global_batch_size, per_device_batch_size
 
     @property
@@ -167,7 +167,7 @@ class TextDataModule(PlannedDataModule):
 
     def samples(self, name: str) -> Windows:
         """The windows of the split `name`; all of them, unless it is the training split."""
-        how = {"resets": self.cut.resets, "carries": self.cut.carries, "complete": name != "train"}
+        how = {"resets": self.order.resets, "carries": self.order.carries, "complete": name != "train"}
         return Windows(self.split(name), self.context, self.eos, **how)
 
     def plan(self, samples: Windows) -> Plan:
@@ -182,12 +182,12 @@ class TextDataModule(PlannedDataModule):
                 f"the training split of {self.dataset.path} holds {count} windows of context={self.context}, "
                 f"fewer than global_batch_size={size}: lower one of them or prepare more text"
             )
-        return Shuffled(count, size, self.seed) if self.cut.shuffled else Lanes(count, size)
+        return Shuffled(count, size, self.seed) if self.order.shuffled else Contiguous(count, size)
 
     def plan_evaluation(self, samples: Windows) -> Plan:
         """Every token exactly once."""
         count, size = len(samples), self.global_batch_size
-        return InOrder(count, size) if self.cut.shuffled else Lanes(count, size, complete=True)
+        return InOrder(count, size) if self.order.shuffled else Contiguous(count, size, complete=True)
 
     def divide(self, world_size: int, rank: int) -> Share:
         """This process's rows of a global batch."""

@@ -1,7 +1,7 @@
 """A policy is played in an environment: many episodes side by side, a step of the network for a step of each.
 
 The state is carried, nothing is read twice, and the rows of episodes that are over leave it. Chen et al. (2021),
-"Decision Transformer": the return asked for, less what was rewarded so far, is read at each step.
+"Decision Transformer": the target return, less the rewards so far, is an input at each step.
 
 An episode belongs to its number: its environment and its draws come from the seed and the number alone, so it is the
 same beside any others and on any number of processes.
@@ -67,7 +67,7 @@ def play_episodes(
     policy: Any,
     make: Callable[[], Any],
     numbers: Sequence[int],
-    asked: float,
+    target_return: float,
     seed: int = 0,
     greedy: bool = False,
 ) -> list[Played]:
@@ -77,14 +77,14 @@ def play_episodes(
         policy: a `pipeline.tasks.policy.Policy` in evaluation mode.
         make: makes an environment.
         numbers: of the episodes.
-        asked: the return that is asked for.
+        target_return: return-to-go at the first step.
         seed: of all episodes.
         greedy: always the most probable action; else actions are drawn.
     """
     found: list[Played] = []
     for first in range(0, len(numbers), SIDE_BY_SIDE):
         games = [
-            Game(make(), np.random.default_rng((seed, number)), asked, policy.actions.nothing)
+            Game(make(), np.random.default_rng((seed, number)), target_return, policy.actions.nothing)
             for number in numbers[first : first + SIDE_BY_SIDE]
         ]
         _play(policy, games, greedy)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.tasks.forecaster import Saying, WindowForecaster
+from pipeline.tasks.forecaster import ForecastSettings, WindowForecaster
 
 __all__ = ["DLinear", "DLinearForecaster"]
 
@@ -53,7 +53,7 @@ class DLinearForecaster(WindowForecaster):
         horizon: steps that are predicted; the data says it.
         covariates: known ahead; the data says it.
         kernel: steps of the moving average, an odd number.
-        saying: how a forecast is said.
+        forecast: how a forecast is said.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
@@ -64,8 +64,8 @@ class DLinearForecaster(WindowForecaster):
         horizon: int,
         covariates: int = 0,
         kernel: int = 25,
-        saying: Saying = Saying(),  # noqa: B008  # frozen
+        forecast: ForecastSettings = ForecastSettings(),  # noqa: B008  # frozen
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(DLinear(context, kernel), horizon, covariates, saying, optimizer, schedule)
+        super().__init__(DLinear(context, kernel), horizon, covariates, forecast, optimizer, schedule)

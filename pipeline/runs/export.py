@@ -116,7 +116,7 @@ def build(directory: Path) -> Any:
     """
     file = directory / CONFIG
     try:
-        config = update_config(yaml.safe_load(file.read_text())["model"])
+        config = update_config(yaml.safe_load(file.read_text())["model"], "model")
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file} is not the config of an exported model: {error}") from error
     _refuse_foreign(config, file)

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsFloat
 
+from pipeline.runs.moved import update_row
+
 FILE = "journal.jsonl"
 # the fields of every record; all other fields of a record of kind metrics are measurements
 CLOCK = ("kind", "attempt", "step", "tokens", "seconds", "time")
@@ -58,7 +60,7 @@ class JournalWriter:
         self._append("samples", attempt, step, tokens, seconds, {"samples": [dict(one) for one in samples]})
 
     def fault(self, attempt: int, step: int, tokens: int, seconds: int | float, fields: Mapping[str, object]) -> None:
-        """Write a fault of a step, such as `{"fault": "step refused", "ids": [3, 7]}`; raises as `metrics`."""
+        """Write a fault of a step, such as `{"fault": "step_skipped", "ids": [3, 7]}`; raises as `metrics`."""
         values = {key: plain(value) if isinstance(value, float) else value for key, value in fields.items()}
         self._append("fault", attempt, step, tokens, seconds, values)
 
@@ -201,7 +203,8 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
         return None
     if not all(type(value) in (int, float) for value in clock):
         return None
-    return {key: NOT_FINITE[value] if is_not_finite(value) else value for key, value in record.items()}
+    finite = {key: NOT_FINITE[value] if is_not_finite(value) else value for key, value in record.items()}
+    return update_row(finite)
 
 
 def is_not_finite(value: object) -> bool:

@@ -1,6 +1,6 @@
-"""Class paths of version 0.1 and what replaces them today: runs, checkpoints and exports of that layout still open.
+"""Names of version 0.1 and their replacements: runs, checkpoints, journals and exports of that layout still open.
 
-A config that a user gives is not changed: the error for its class path names the new one.
+A config that a user gives is not changed: the error for an old class path or key names the new one.
 """
 
 import re
@@ -84,10 +84,37 @@ SPLIT: dict[str, tuple[str, str]] = {
 }
 """Tasks and networks by the classes that took the arguments of both; all other arguments are the network's."""
 OF_TASK = {
-    *("spaces", "conditioned", "playing", "horizon", "covariates", "saying", "vocab_size", "rate", "head"),
+    *("spaces", "return_conditioned", "rollout", "horizon", "covariates", "forecast", "vocab_size", "rate", "head"),
     *("optimizer", "schedule"),
 }
 """Arguments of these tasks; none of their networks has one of the same name."""
+KEYS = {
+    "data.cut": "order",
+    "execution.recompute": "activation_checkpointing",
+    "guard.returns": "max_rollbacks",
+    "head.activation_penalty": "ar_weight",
+    "head.slowness_penalty": "tar_weight",
+    "model.conditioned": "return_conditioned",
+    "model.playing": "rollout",
+    "model.sampled_inputs": "scheduled_sampling",
+    "model.saying": "forecast",
+    "playing.asked": "target_return",
+    "saying.outcome": "likelihood",
+    "saying.paths": "num_samples",
+    "saying.reach": "chunk_length",
+}
+"""New keys of a config by old ones, each after the key that holds it; `init_args` is skipped."""
+VALUES = {"data.cut": {"lanes": "contiguous", "windows": "shuffled"}}
+"""New values of these keys by old ones."""
+METRICS = {"train/refused_steps": "train/skipped_steps"}
+"""New keys of a row of the journal by old ones."""
+FAULTS = {
+    "checkpoint not removed": "checkpoint_not_removed",
+    "checkpoint not saved": "checkpoint_not_saved",
+    "step refused": "step_skipped",
+    "went back": "rolled_back",
+}
+"""New values of `fault` in a row of the journal by old ones."""
 DOTTED = re.compile(r"\bpipeline(?:\.\w+)+")
 
 
@@ -100,13 +127,23 @@ def new_path(name: str) -> str | None:
     return None if (path := RENAMED.get(path, path)) == name else path
 
 
-def update_config(config: Any) -> Any:
-    """Return a config with the class paths of today, and with the networks of classes that were split."""
+def update_config(config: Any, parent: str = "") -> Any:
+    """Return a config with the class paths and keys of today, and with the networks of classes that were split.
+
+    Args:
+        config: all of it, or the part below `parent`.
+        parent: the key that holds the part.
+    """
     if isinstance(config, list):
-        return [update_config(value) for value in config]
+        return [update_config(value, parent) for value in config]
     if not isinstance(config, dict):
         return (new_path(config) or config) if isinstance(config, str) else config
-    found = {key: update_config(value) for key, value in config.items()}
+    found = {}
+    for key, value in config.items():
+        place = f"{parent}.{key}"
+        below = parent if key == "init_args" else key
+        value = VALUES.get(place, {}).get(value, value) if isinstance(value, str) else value
+        found[KEYS.get(place, key)] = update_config(value, below)
     if (name := config.get("class_path")) not in SPLIT:
         return found
     given = found.get("init_args") or {}
@@ -114,6 +151,12 @@ def update_config(config: Any) -> Any:
     of_task = {key: value for key, value in given.items() if key in OF_TASK}
     network = {"class_path": SPLIT[name][1], "init_args": of_network}
     return {**found, "init_args": {"network": network, **of_task}}
+
+
+def update_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of a journal with the keys and faults of today."""
+    found = {METRICS.get(key, key): value for key, value in row.items()}
+    return {**found, "fault": FAULTS.get(found["fault"], found["fault"])} if "fault" in found else found
 
 
 def complaint(text: str) -> str | None:
@@ -126,3 +169,33 @@ def complaint(text: str) -> str | None:
         if path := new_path(name):
             return f"{name} has moved: use {path}"
     return None
+
+
+def renamed_key(config: Any, parent: str = "") -> str | None:
+    """Return one line for the first key of a config that was renamed; None where there is none.
+
+    Args:
+        config: all of it, or the part below `parent`.
+        parent: the key that holds the part.
+    """
+    if isinstance(config, list):
+        return next((line for value in config if (line := renamed_key(value, parent))), None)
+    if not isinstance(config, dict):
+        return None
+    for key, value in config.items():
+        place = f"{parent}.{key}"
+        if place in KEYS:
+            values = "".join(f" ({old} is now {new})" for old, new in VALUES.get(place, {}).items() if value == old)
+            return f"{place} was renamed: use {parent}.{KEYS[place]}{values}"
+        if line := renamed_key(value, parent if key == "init_args" else str(key)):
+            return line
+    return None
+
+
+def renamed_option(argument: str) -> str | None:
+    """Return one line for an option such as `--data.cut=lanes` whose key was renamed; None where none was."""
+    name, _, value = argument.removeprefix("--").partition("=")
+    nested: Any = value
+    for key in reversed([part for part in name.split(".") if part != "init_args"]):
+        nested = {key: nested}
+    return renamed_key(nested) if argument.startswith("--") else None

@@ -90,23 +90,23 @@ class Numbers(Actions):
         self.features = self.draws = len(self.low)
         self.parameters = 2 * self.features
         self.nothing = no_action(self.features)
-        self.outcome = Gaussian()
+        self.likelihood = Gaussian()
 
     def read(self, done: Float[Tensor, "*S A"]) -> Float[Tensor, "*S A"]:
         middle, half = self._range(done)
         return ((done - middle) / half).nan_to_num(0.0)
 
     def nats(self, said: Float[Tensor, "*S P"], done: Float[Tensor, "*S A"]) -> Float[Tensor, "*S"]:
-        return self.outcome.loss(self._parts(said), self.read(done)).sum(-1)
+        return self.likelihood.loss(self._parts(said), self.read(done)).sum(-1)
 
     def draw(self, said: Float[Tensor, "B P"], chance: Float[Tensor, "B 2 A"]) -> Float[Tensor, "B A"]:
-        return self._within(self.outcome.draw(self._parts(said), *chance.unbind(1)))
+        return self._within(self.likelihood.draw(self._parts(said), *chance.unbind(1)))
 
     def best(self, said: Float[Tensor, "B P"]) -> Float[Tensor, "B A"]:
         return self._within(self._parts(said)[..., 0])
 
     def _parts(self, said: Tensor) -> Float[Tensor, "*S A 2"]:
-        return self.outcome.parts(said.reshape(*said.shape[:-1], self.features, 2))
+        return self.likelihood.parts(said.reshape(*said.shape[:-1], self.features, 2))
 
     def _within(self, scaled: Tensor) -> Tensor:
         middle, half = self._range(scaled)

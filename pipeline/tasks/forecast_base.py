@@ -22,29 +22,29 @@ from pipeline.evaluation.forecast_baselines import Baseline, fitted
 from pipeline.evaluation.forecast_errors import ForecastErrors, measured
 from pipeline.evaluation.metrics import TokenLoss
 from pipeline.optim import OptimizerCallable, Schedule
-from pipeline.tasks.likelihoods import Outcome, SquaredError
+from pipeline.tasks.likelihoods import Likelihood, SquaredError
 from pipeline.tasks.task import Reads, Task, Writes
 
 MIXED = 32  # features in which a covariate meets what was read
 
 
 @dataclass(frozen=True)
-class Saying:
+class ForecastSettings:
     """How a forecast is said.
 
     Args:
-        outcome: what it says of a step, and what a miss costs; by default one number and its squared error.
-        reach: steps that are said at once, a divisor of the horizon; by default all of it. With fewer, what was said
-            is read again through the carried state.
+        likelihood: what it says of a step, and what a miss costs; by default one number and its squared error.
+        chunk_length: steps that are predicted at once, a divisor of the horizon (default: the horizon). With fewer,
+            predictions are fed back through the carried state.
         instance_norm: read each window in units of its own mean and deviation.
-        paths: drawn for each window of an evaluation, where the outcome can be drawn from.
+        num_samples: sample paths per window in evaluation, where the likelihood can be sampled.
         dropout: share of the features dropped in training before the last layer.
     """
 
-    outcome: Outcome | None = None
-    reach: int | None = None
+    likelihood: Likelihood | None = None
+    chunk_length: int | None = None
     instance_norm: bool = False
-    paths: int = 100
+    num_samples: int = 100
     dropout: float = 0.0
 
 
@@ -101,7 +101,7 @@ class Forecasting(Task):
         features: D, from which the steps are said.
         horizon: H; the data says it.
         covariates: K, known ahead; the data says it.
-        saying: how a forecast is said.
+        forecast: how a forecast is said.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
 
@@ -117,20 +117,20 @@ class Forecasting(Task):
         features: int,
         horizon: int,
         covariates: int,
-        saying: Saying,
+        forecast: ForecastSettings,
         optimizer: OptimizerCallable,
         schedule: Schedule | None,
     ) -> None:
         super().__init__(optimizer, schedule)
-        self.horizon, self.covariates, self.saying = horizon, covariates, saying
-        self.reach = horizon if saying.reach is None else saying.reach
-        if self.reach < 1 or horizon % self.reach:
-            raise ValueError(f"reach={self.reach} must divide horizon={horizon}")
-        if saying.paths < 1:
-            raise ValueError(f"paths={saying.paths} must be at least 1")
-        self.outcome = saying.outcome or SquaredError()
-        self.instance = InstanceNorm() if saying.instance_norm else None
-        self.head = ForecastHead(features, self.reach, self.outcome.parameters, covariates, saying.dropout)
+        self.horizon, self.covariates, self.forecast = horizon, covariates, forecast
+        self.chunk_length = horizon if forecast.chunk_length is None else forecast.chunk_length
+        if self.chunk_length < 1 or horizon % self.chunk_length:
+            raise ValueError(f"chunk_length={self.chunk_length} must divide horizon={horizon}")
+        if forecast.num_samples < 1:
+            raise ValueError(f"num_samples={forecast.num_samples} must be at least 1")
+        self.likelihood = forecast.likelihood or SquaredError()
+        self.instance = InstanceNorm() if forecast.instance_norm else None
+        self.head = ForecastHead(features, self.chunk_length, self.likelihood.parameters, covariates, forecast.dropout)
         self.seen = TokenLoss()  # since the last log; whoever logs resets it
         self.held_out = TokenLoss()
         self.errors = ForecastErrors()
@@ -147,7 +147,7 @@ class Forecasting(Task):
         """Paths of which each block is read before the next one is said."""
         raise NotImplementedError
 
-    def paths(self, batch: SeriesBatch, parts: Float[Tensor, "B H P"] | None = None) -> Float[Tensor, "B S H"]:
+    def sample_paths(self, batch: SeriesBatch, parts: Float[Tensor, "B H P"] | None = None) -> Float[Tensor, "B S H"]:
         """Paths of each window, the same ones on any number of processes: noise belongs to the sample.
 
         Args:
@@ -155,10 +155,10 @@ class Forecasting(Task):
             parts: what `forward` gave for them, if it was asked.
         """
         noise = self._noise(batch.ids)
-        if self.reach < self.horizon:
+        if self.chunk_length < self.horizon:
             return self.roll(batch.context, batch.known, noise)
         said = self(batch) if parts is None else parts
-        return self.outcome.draw(said[:, None].expand(-1, noise.shape[2], -1, -1), *noise)
+        return self.likelihood.draw(said[:, None].expand(-1, noise.shape[2], -1, -1), *noise)
 
     def training_step(self, batch: SeriesBatch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the mean cost of the global batch."""
@@ -171,7 +171,7 @@ class Forecasting(Task):
         parts = self(batch)
         self.held_out.update(self._cost(parts, batch), batch.observed.sum())
         came = batch.targets, batch.observed, batch.naive_errors
-        self.errors.update(self.paths(batch, parts), *came)
+        self.errors.update(self.sample_paths(batch, parts), *came)
         for name, baseline in self.baselines.items():
             self.baseline_errors[name].update(baseline(batch.context)[:, None], *came)
 
@@ -215,7 +215,7 @@ class Forecasting(Task):
         return loss
 
     def _cost(self, parts: Tensor, batch: SeriesBatch) -> Tensor:
-        return torch.where(batch.observed, self.outcome.loss(parts.float(), batch.targets), 0.0).sum()
+        return torch.where(batch.observed, self.likelihood.loss(parts.float(), batch.targets), 0.0).sum()
 
     def _scale(self, context: Float[Tensor, "B L"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """What is subtracted from each window, and what it is then divided by."""
@@ -226,8 +226,8 @@ class Forecasting(Task):
 
     def _noise(self, ids: Int64[Tensor, " B"]) -> Float[Tensor, "2 B S H"]:
         """Uniform numbers in (0, 1], drawn for each sample from a seed of its own."""
-        if not self.outcome.draws:
+        if not self.likelihood.draws:
             return torch.ones(2, len(ids), 1, self.horizon, device=ids.device)
-        size = 2, self.saying.paths, self.horizon
+        size = 2, self.forecast.num_samples, self.horizon
         rows = [1 - torch.rand(size, generator=torch.Generator().manual_seed(abs(row))) for row in ids.tolist()]
         return torch.stack(rows, 1).to(ids.device)

@@ -13,9 +13,9 @@ from pipeline import state as states
 from pipeline.data.batch import SeriesBatch
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State, width_of
-from pipeline.tasks.forecast_base import Forecasting, Saying
+from pipeline.tasks.forecast_base import Forecasting, ForecastSettings
 
-__all__ = ["Forecaster", "Saying", "WindowForecaster"]
+__all__ = ["ForecastSettings", "Forecaster", "WindowForecaster"]
 
 ROWS = 1024  # paths that are rolled together
 
@@ -27,7 +27,7 @@ class Forecaster(Forecasting):
         network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.
         horizon: steps that are predicted; the data says it.
         covariates: known ahead; the data says it.
-        saying: how a forecast is said.
+        forecast: how a forecast is said.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
 
@@ -40,34 +40,34 @@ class Forecaster(Forecasting):
         network: nn.Module,
         horizon: int,
         covariates: int = 0,
-        saying: Saying = Saying(),  # noqa: B008  # frozen
+        forecast: ForecastSettings = ForecastSettings(),  # noqa: B008  # frozen
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(width_of(network), horizon, covariates, saying, optimizer, schedule)
+        super().__init__(width_of(network), horizon, covariates, forecast, optimizer, schedule)
         self.input = nn.Linear(1 + covariates, width_of(network))
         self.network = network
 
     def forward(self, batch: SeriesBatch) -> Float[Tensor, "B H P"]:
         """The parameters at each step, said from what really came before its block."""
         context = batch.context.shape[1]
-        length = context + self.horizon - self.reach
+        length = context + self.horizon - self.chunk_length
         values = torch.cat([batch.context, batch.targets], 1)[:, :length]
         shift, scale = (part[:, None] for part in self._scale(batch.context))
         features, _ = self._read((values - shift) / scale, batch.known[:, :length], None)
-        raw = self.head(features[:, context - 1 :: self.reach], batch.known[:, context:])
-        return self.outcome.move(self.outcome.parts(raw), shift, scale)
+        raw = self.head(features[:, context - 1 :: self.chunk_length], batch.known[:, context:])
+        return self.likelihood.move(self.likelihood.parts(raw), shift, scale)
 
     def costs(self, batch: SeriesBatch) -> Float[Tensor, "B T"]:
         """The mean cost of the steps said from each position that is read; NaN where nothing is said."""
-        blocks = len(batch.targets), -1, self.reach
-        miss = self.outcome.loss(self(batch).float(), batch.targets).reshape(blocks)
+        blocks = len(batch.targets), -1, self.chunk_length
+        miss = self.likelihood.loss(self(batch).float(), batch.targets).reshape(blocks)
         seen = batch.observed.reshape(blocks)
         said = torch.where(seen, miss, 0.0).sum(2) / seen.sum(2)  # NaN where no step was observed
         before = said.new_full((len(said), batch.context.shape[1] - 1), torch.nan)
-        between = said.new_full((*said.shape, self.reach - 1), torch.nan)
+        between = said.new_full((*said.shape, self.chunk_length - 1), torch.nan)
         spread = torch.cat([said[..., None], between], 2).flatten(1)
-        return torch.cat([before, spread[:, : self.horizon - self.reach + 1]], 1)
+        return torch.cat([before, spread[:, : self.horizon - self.chunk_length + 1]], 1)
 
     @torch.no_grad()
     def roll(
@@ -86,15 +86,15 @@ class Forecaster(Forecasting):
         features, state = features[index], states.select(state, index)
         shift, scale, known, noise = shift[index], scale[index], known[index], noise.flatten(1, 2)
         drawn: list[Tensor] = []
-        for first in range(0, self.horizon, self.reach):
-            block = slice(first, first + self.reach)
-            ahead = known[:, length + first : length + first + self.reach]
+        for first in range(0, self.horizon, self.chunk_length):
+            block = slice(first, first + self.chunk_length)
+            ahead = known[:, length + first : length + first + self.chunk_length]
             if drawn:
-                before = known[:, length + first - self.reach : length + first]
+                before = known[:, length + first - self.chunk_length : length + first]
                 features, state = self._read((drawn[-1] - shift) / scale, before, state)
             raw = self.head(features[:, -1:], ahead)
-            said = self.outcome.move(self.outcome.parts(raw), shift, scale)
-            drawn.append(self.outcome.draw(said, *noise[:, :, block]))
+            said = self.likelihood.move(self.likelihood.parts(raw), shift, scale)
+            drawn.append(self.likelihood.draw(said, *noise[:, :, block]))
         return torch.cat(drawn, 1).reshape(len(context), paths, self.horizon)
 
     def _read(self, values: Tensor, known: Tensor, state: State) -> tuple[Float[Tensor, "B T D"], State]:
@@ -111,7 +111,7 @@ class WindowForecaster(Forecasting):
         network: maps (B, L) to (B, D); has `features` D.
         horizon: steps that are predicted; the data says it.
         covariates: known ahead; the data says it.
-        saying: how a forecast is said.
+        forecast: how a forecast is said.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
 
@@ -124,13 +124,15 @@ class WindowForecaster(Forecasting):
         network: nn.Module,
         horizon: int,
         covariates: int = 0,
-        saying: Saying = Saying(),  # noqa: B008  # frozen
+        forecast: ForecastSettings = ForecastSettings(),  # noqa: B008  # frozen
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
-        if saying.reach not in (None, horizon):
-            raise ValueError(f"reach={saying.reach}: a network of windows says the whole horizon={horizon} at once")
-        super().__init__(int(network.features), horizon, covariates, saying, optimizer, schedule)  # type: ignore[arg-type]
+        if forecast.chunk_length not in (None, horizon):
+            raise ValueError(
+                f"chunk_length={forecast.chunk_length}: a network of windows says the whole horizon={horizon} at once"
+            )
+        super().__init__(int(network.features), horizon, covariates, forecast, optimizer, schedule)  # type: ignore[arg-type]
         self.network = network
 
     def forward(self, batch: SeriesBatch) -> Float[Tensor, "B H P"]:
@@ -138,4 +140,4 @@ class WindowForecaster(Forecasting):
         shift, scale = (part[:, None] for part in self._scale(batch.context))
         features = self.network((batch.context - shift) / scale)
         raw = self.head(features[:, None], batch.known[:, batch.context.shape[1] :])
-        return self.outcome.move(self.outcome.parts(raw), shift, scale)
+        return self.likelihood.move(self.likelihood.parts(raw), shift, scale)

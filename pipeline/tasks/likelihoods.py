@@ -19,7 +19,7 @@ from torch.nn import functional as F
 SMALLEST = 1e-4  # of a deviation, in standardised units: likelihoods stay finite
 
 
-class Outcome(ABC):
+class Likelihood(ABC):
     """What a forecast says of each step.
 
     Attributes:
@@ -49,7 +49,7 @@ class Outcome(ABC):
         """A value for each pair of numbers that are uniform in (0, 1)."""
 
 
-class SquaredError(Outcome):
+class SquaredError(Likelihood):
     """One number a step; its cost is the squared error, so it aims at the mean."""
 
     draws = False
@@ -77,7 +77,7 @@ class AbsoluteError(SquaredError):
         return (parts[..., 0] - values).abs()
 
 
-class Quantiles(Outcome):
+class Quantiles(Likelihood):
     """The values that lie above given shares of what may come (Koenker and Bassett 1978); they do not cross.
 
     A level q costs max(q e, (q - 1) e) of the error e = value - quantile; a step costs twice the mean over levels,
@@ -125,7 +125,7 @@ class Quantiles(Outcome):
         return low + (high - low) * (share - levels[above - 1]) / (levels[above] - levels[above - 1])
 
 
-class Gaussian(Outcome):
+class Gaussian(Likelihood):
     """A normal distribution; its cost is the negative log-likelihood in nats."""
 
     parameters = 2
@@ -149,7 +149,7 @@ class Gaussian(Outcome):
         return mean + deviation * (-2 * one.log()).sqrt() * torch.cos(2 * math.pi * two)
 
 
-class StudentT(Outcome):
+class StudentT(Likelihood):
     """Student's t distribution: far misses cost less than under a normal one; in nats, as the Gaussian."""
 
     parameters = 3

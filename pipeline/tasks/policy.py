@@ -25,20 +25,20 @@ from pipeline.state import State, width_of
 from pipeline.tasks.action_distributions import actions_of
 from pipeline.tasks.task import Reads, Task, Writes
 
-__all__ = ["Playing", "Policy"]
+__all__ = ["Policy", "RolloutSettings"]
 
 
 @dataclass(frozen=True)
-class Playing:
+class RolloutSettings:
     """How a policy is tried in its environment by each evaluation.
 
     Args:
         episodes: how many; 0: it is not.
-        asked: the return that is asked for; by default the best of the training data.
+        target_return: return-to-go at the first step (default: the best return of the training data).
     """
 
     episodes: int = 32
-    asked: float | None = None
+    target_return: float | None = None
 
 
 class Standardise(nn.Module):
@@ -68,8 +68,8 @@ class Policy(Task):
     Args:
         network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.
         spaces: what observations and actions are; the data says it.
-        conditioned: read the return-to-go; without it, behaviour is cloned.
-        playing: how it is tried in its environment.
+        return_conditioned: read the return-to-go; without it, behaviour is cloned.
+        rollout: how it is tried in its environment.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
@@ -81,17 +81,17 @@ class Policy(Task):
         self,
         network: nn.Module,
         spaces: dict[str, Any],
-        conditioned: bool = True,
-        playing: Playing = Playing(),  # frozen
+        return_conditioned: bool = True,
+        rollout: RolloutSettings = RolloutSettings(),  # frozen
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(optimizer, schedule)
-        self.spaces, self.conditioned, self.playing = spaces, conditioned, playing
+        self.spaces, self.return_conditioned, self.rollout = spaces, return_conditioned, rollout
         self.actions = actions_of(spaces)
-        self.asked = float(spaces["best_return"] if playing.asked is None else playing.asked)
+        self.target_return = float(spaces["best_return"] if rollout.target_return is None else rollout.target_return)
         width, seen = width_of(network), len(spaces["observation_mean"])
-        self.input = nn.Linear(seen + self.actions.features + conditioned, width)
+        self.input = nn.Linear(seen + self.actions.features + return_conditioned, width)
         self.network = network
         self.output = nn.Linear(width, self.actions.parameters)
         self.standardise = Standardise(spaces["observation_mean"], spaces["observation_deviation"])
@@ -114,7 +114,7 @@ class Policy(Task):
             state: after all before.
         """
         parts = [self.standardise(observations), self.actions.read(before).to(observations)]
-        if self.conditioned:
+        if self.return_conditioned:
             parts.append(returns[..., None] / self.spaces["return_scale"])
         features, state = self.network(self.input(torch.cat(parts, -1)), state)
         said: Tensor = self.output(features)
@@ -150,7 +150,7 @@ class Policy(Task):
         """How good the players of the training data were, and what was asked for."""
         returns = self._about()["returns"]
         lines = [f"  returns of the training data: mean {returns['mean']:.4g}, best {returns['best']:.4g}"]
-        return lines + ([f"  asked for: {self.asked:.4g}"] if self.conditioned else [])
+        return lines + ([f"  target return: {self.target_return:.4g}"] if self.return_conditioned else [])
 
     def _nats(self, batch: TrajectoryBatch) -> Tensor:
         return torch.where(batch.inside, self._each(batch), 0.0).sum()
@@ -166,7 +166,7 @@ class Policy(Task):
     def _log(self, prefix: str, seed: int) -> float:
         loss = float(self.held_out.compute())
         found = {"loss": loss}
-        if self.playing.episodes and (place := self._about()["environment"]):
+        if self.rollout.episodes and (place := self._about()["environment"]):
             found["return"] = self._play(place, seed)
         self.held_out.reset()
         # not to the loggers: Monitor writes one row of all that a validation found
@@ -178,10 +178,10 @@ class Policy(Task):
         from pipeline.dataset.environments import make
         from pipeline.generation.rollout import play_episodes
 
-        numbers = range(self.playing.episodes)
+        numbers = range(self.rollout.episodes)
         if not traits(self.trainer).divides_model:  # else no process can compute without the others
             numbers = numbers[self.trainer.global_rank :: self.trainer.world_size]
-        played = play_episodes(self, partial(make, place["name"], place["settings"]), numbers, self.asked, seed)
+        played = play_episodes(self, partial(make, place["name"], place["settings"]), numbers, self.target_return, seed)
         self.returns.update([one.reward for one in played])
         found = float(self.returns.compute())
         self.returns.reset()

@@ -69,7 +69,7 @@ class SequenceToSequence(TokenPrediction):
         vocab_size: V of targets; the dataset knows it.
         head: how tokens become vectors and vectors become predictions.
         evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training: scheduled sampling
+        scheduled_sampling: share of the decoder's inputs that are its own guesses in training: scheduled sampling
             (Bengio et al. 2015), in two passes over all positions (Mihaylova and Martins 2019).
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
@@ -87,17 +87,17 @@ class SequenceToSequence(TokenPrediction):
         vocab_size: int,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         if encoder.width != decoder.width:
             raise ValueError(f"the encoder's width={encoder.width} is not the decoder's width={decoder.width}")
-        if not 0 <= sampled_inputs <= 1:
-            raise ValueError(f"sampled_inputs={sampled_inputs} is no share: from 0 to 1")
+        if not 0 <= scheduled_sampling <= 1:
+            raise ValueError(f"scheduled_sampling={scheduled_sampling} is no share: from 0 to 1")
         super().__init__(width_of(decoder), vocab_size, head, optimizer, schedule)
         self.encoder, self.decoder = encoder, decoder
-        self.evaluation, self.sampled_inputs = evaluation, sampled_inputs
+        self.evaluation, self.scheduled_sampling = evaluation, scheduled_sampling
         self.written = Written()
 
     @property
@@ -220,11 +220,11 @@ class SequenceToSequence(TokenPrediction):
 
     def _inputs(self, batch: PairBatch, state: State) -> Tensor:
         """The decoder's inputs, some of them what it would have said itself."""
-        if not self.sampled_inputs:
+        if not self.scheduled_sampling:
             return batch.inputs
         with torch.no_grad():
             guesses = self(batch.inputs, state)[0].argmax(-1).roll(1, dims=1)
-        own = torch.rand(batch.inputs.shape, device=guesses.device) < self.sampled_inputs
+        own = torch.rand(batch.inputs.shape, device=guesses.device) < self.scheduled_sampling
         own[:, 0] = False  # the end mark with which every text begins
         return torch.where(own, guesses, batch.inputs)
 

@@ -27,16 +27,16 @@ class TokenHead:
         tied: predict with the embedding's own matrix (Press and Wolf 2017).
         word_dropout: share of the vocabulary whose embedding is dropped in a training step (Gal and
             Ghahramani 2016).
-        activation_penalty: weight of the squared outputs (alpha of Merity et al. 2017).
-        slowness_penalty: weight of the squared change from one output to the next (beta of the same).
+        ar_weight: weight of the squared outputs (alpha of Merity et al. 2017).
+        tar_weight: weight of the squared change from one output to the next (beta of the same).
         label_smoothing: share of a target's probability that training spreads over all tokens (Szegedy et al.
             2016); what is logged is without it.
     """
 
     tied: bool = True
     word_dropout: float = 0.0
-    activation_penalty: float = 0.0
-    slowness_penalty: float = 0.0
+    ar_weight: float = 0.0
+    tar_weight: float = 0.0
     label_smoothing: float = 0.0
 
 
@@ -141,10 +141,10 @@ class TokenPrediction(Task):
     def _penalty(self, outputs: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]) -> Tensor:
         """AR and TAR of Merity et al. 2017 (section 4.5), summed over the same positions as the nats."""
         penalty = outputs.new_zeros(())
-        if self.head.activation_penalty:
-            penalty = self.head.activation_penalty * outputs.float().pow(2).mean(-1).masked_fill(~keep, 0.0).sum()
-        if self.head.slowness_penalty:
+        if self.head.ar_weight:
+            penalty = self.head.ar_weight * outputs.float().pow(2).mean(-1).masked_fill(~keep, 0.0).sum()
+        if self.head.tar_weight:
             change = torch.diff(outputs.float(), dim=1)
             slow = change.pow(2).mean(-1).masked_fill(~keep[:, 1:], 0.0).sum()
-            penalty = penalty + self.head.slowness_penalty * slow
+            penalty = penalty + self.head.tar_weight * slow
         return penalty

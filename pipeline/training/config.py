@@ -26,7 +26,7 @@ from pipeline.runs import options
 from pipeline.runs.record import CONFIG, is_run, read_config
 from pipeline.runs.run import directory_of, find_run
 from pipeline.tracking.settings import Tracking
-from pipeline.training.config_errors import check_class_paths, check_files, own, plainly
+from pipeline.training.config_errors import check_files, check_names, own, plainly
 from pipeline.training.shipped_configs import CONFIGS
 
 
@@ -126,7 +126,7 @@ def parse_config(arguments: list[str]) -> CommandLine:
         arguments = _with_config_of_run(arguments)
     if any(argument.startswith("--run") for argument in arguments):
         arguments = [_current(argument) for argument in arguments]
-    check_class_paths(arguments)
+    check_names(arguments)
     return CommandLine(arguments)
 
 

@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from pipeline.errors import ConfigError, UserError
-from pipeline.runs.moved import complaint
+from pipeline.runs.moved import complaint, renamed_key, renamed_option
 
 LISTED = 16  # keys of a class that a line may list
 CLASS = r"class_path(?:=| )'([\w.]+)'"
@@ -43,17 +43,20 @@ def check_files(arguments: list[str]) -> None:
             read_mapping(Path(argument.removeprefix("--config=")), "--config ")
 
 
-def check_class_paths(arguments: list[str]) -> None:
-    """Look for class paths of an earlier layout in arguments and in the config files that they name.
+def check_names(arguments: list[str]) -> None:
+    """Look for class paths and keys of version 0.1 in arguments and in the config files that they name.
 
     Raises:
-        ConfigError: a class has moved; the message names its new path.
+        ConfigError: a class has moved or a key was renamed; the message gives the new name.
     """
     for argument in arguments:
         path = Path(argument.removeprefix("--config="))
-        is_file = path.suffix in (".yaml", ".yml") and path.is_file()
-        if line := complaint(yaml.safe_dump(read_mapping(path)) if is_file else argument):
-            raise ConfigError(f"{path}: {line}" if is_file else line)
+        if path.suffix in (".yaml", ".yml") and path.is_file():
+            config = read_mapping(path)
+            if line := complaint(yaml.safe_dump(config)) or renamed_key(config):
+                raise ConfigError(f"{path}: {line}")
+        elif line := complaint(argument) or renamed_option(argument):
+            raise ConfigError(line)
 
 
 def read_mapping(

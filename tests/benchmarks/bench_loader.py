@@ -96,13 +96,13 @@ def main() -> None:
         data_prep.text.command.main([*source, "--output", str(folder / "data")])
         split = Dataset.open(folder / "data").splits["train"]
         split.read(0, split.tokens).tofile(folder / "flat")
-        for cut in ("windows", "lanes", "documents"):
-            data = TextDataModule(folder / "data", cut, CONTEXT, ROWS)  # type: ignore[arg-type]
+        for order in ("shuffled", "contiguous", "documents"):
+            data = TextDataModule(folder / "data", order, CONTEXT, ROWS)  # type: ignore[arg-type]
             pairs = [(ours(data), bare(data, folder / "flat")) for _ in range(options.rounds)]
             ratio = median(theirs / mine for mine, theirs in pairs)
             below = "" if ratio >= WANTED else f": below {WANTED}"
             rate = ROWS * CONTEXT * BATCHES / median(mine for mine, _ in pairs)
-            print(f"loader, {cut}: {rate:,.0f} tokens/s, {ratio:.2f} of a bare memmap reader{below}", flush=True)
+            print(f"loader, {order}: {rate:,.0f} tokens/s, {ratio:.2f} of a bare memmap reader{below}", flush=True)
         if seconds := list(first_steps(folder, options.starts)):
             print(f"command to first step: {median(seconds):.1f} s (median of {len(seconds)})")
 

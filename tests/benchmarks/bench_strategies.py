@@ -20,7 +20,12 @@ from pipeline.runs import journal
 
 ROOT = Path(__file__).parents[2]
 SHARDED = ("fsdp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3")
-WAYS = {"one process": [], "ddp": ["ddp"], **{name: [name] for name in SHARDED}, "ddp, recompute": ["ddp", "recompute"]}
+WAYS = {
+    "one process": [],
+    "ddp": ["ddp"],
+    **{name: [name] for name in SHARDED},
+    "ddp, activation checkpointing": ["ddp", "activation_checkpointing"],
+}
 
 
 def rate(run: Path, overlays: list[str], options: argparse.Namespace, dataset: Path) -> float:

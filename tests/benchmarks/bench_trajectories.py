@@ -67,7 +67,7 @@ def rolled(data: TrajectoriesDataModule, episodes: int) -> float:
     torch.manual_seed(0)
     policy = Policy(LSTM(width=64, depth=1), data.facts.spaces).eval()
     began = time.perf_counter()
-    played = play_episodes(policy, partial(make, "CartPole-v1", {}), range(episodes), asked=500.0)
+    played = play_episodes(policy, partial(make, "CartPole-v1", {}), range(episodes), target_return=500.0)
     return sum(one.steps for one in played) / (time.perf_counter() - began)
 
 

@@ -115,7 +115,7 @@ model:
   init_args: {{width: 16, dropout: 0.2, optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.01}}}}}}
 data:
   class_path: pipeline.data.text.TextDataModule
-  init_args: {{dataset: {dataset}, cut: lanes, context: 16, global_batch_size: 16}}
+  init_args: {{dataset: {dataset}, order: contiguous, context: 16, global_batch_size: 16}}
 """
 
 

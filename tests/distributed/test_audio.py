@@ -25,7 +25,7 @@ SOUNDS = """audio.AudioDataModule
 """
 WAVENET = "network: {class_path: pipeline.models.conv.ConvNet, init_args: {width: 16, depth: 4}}"
 WAVES = """raw_audio.WaveDataModule
-  init_args: {{dataset: {dataset}, cut: lanes, context: 64, global_batch_size: 8, labels: true}}
+  init_args: {{dataset: {dataset}, order: contiguous, context: 64, global_batch_size: 8, labels: true}}
 """
 
 

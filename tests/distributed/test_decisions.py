@@ -19,7 +19,7 @@ model:
   class_path: pipeline.tasks.policy.Policy
   init_args:
     network: {{class_path: pipeline.models.{name}, init_args: {{{network}}}}}
-    playing: {{episodes: 6}}
+    rollout: {{episodes: 6}}
     optimizer: {{class_path: {optimizer}, init_args: {{lr: 0.01}}}}
 data:
   class_path: pipeline.data.trajectories.TrajectoriesDataModule

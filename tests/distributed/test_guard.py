@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.data.batch_plan import Lanes
+from pipeline.data.batch_plan import Contiguous
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint.directory import checkpoint_name, read_state
 from pipeline.runs import journal
@@ -93,7 +93,7 @@ def test_a_refused_step_changes_nothing(
     words = "loss" if how is loss_is_nan else "gradient"
     assert (fault["step"], fault["why"]) == (4, f"the {words} is not finite")
     windows = Dataset.open(corpus).splits["train"].tokens // 16
-    assert sorted(fault["ids"]) == sorted(Lanes(windows, 16).batch(0, 3).tolist())
+    assert sorted(fault["ids"]) == sorted(Contiguous(windows, 16).batch(0, 3).tolist())
 
 
 @pytest.mark.parametrize("strategy", ["one", "ddp", "fsdp", "zero2", "zero3"])
@@ -115,7 +115,7 @@ def test_after_its_patience_a_run_goes_back_and_passes_the_data_over(
     assert different(held("straight", 14), held("killed", 14)) == []
     last = read_state(Path("runs/straight/checkpoints") / checkpoint_name(14))
     assert last["global_step"] == 14
-    assert journal.read_journal(Path("runs/straight")).last("train/refused_steps") == 2
+    assert journal.read_journal(Path("runs/straight")).last("train/skipped_steps") == 2
 
 
 def test_a_spike_is_refused_where_it_is_asked_for(fit: Fit, spoil: Callable[..., None]) -> None:

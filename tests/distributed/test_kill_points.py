@@ -21,7 +21,7 @@ from pipeline.runs import journal
 TryOut = Callable[..., Trial]
 LENGTHS = Lengths(run=13, epoch=5, validation=4, checkpoint=3)
 NUMBERS: Iterator[int] = count()  # each stopped run has a name of its own
-CUTS = ["lanes", "windows", "documents"]
+ORDERS = ["contiguous", "shuffled", "documents"]
 
 
 def families() -> list[str]:
@@ -56,7 +56,7 @@ def stops(draw: st.DrawFn, processes: int, slots: int) -> list[Interrupt]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "slots"), [(1, 1), (1, 2), (2, 2)])
 def test_stops_at_any_points_change_nothing(try_out: TryOut, processes: int, slots: int) -> None:
-    trial = try_out(LENGTHS, "data.init_args.cut", "lanes", processes=processes, slots=slots)
+    trial = try_out(LENGTHS, "data.init_args.order", "contiguous", processes=processes, slots=slots)
 
     @settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(stops=stops(processes, slots))
@@ -111,16 +111,16 @@ def test_a_finished_run_goes_on_as_if_its_limit_had_always_been_the_higher_one(t
 @pytest.mark.parametrize(("place", "model"), enumerate(families()))
 def test_every_architecture_continues_exactly(try_out: TryOut, place: int, model: str, processes: int) -> None:
     """With each way of cutting for some of them, and another one on two processes."""
-    cut = CUTS[(place + processes) % len(CUTS)]
-    if "Transformer" in model and cut == "lanes":
-        cut = "documents"  # it carries no state
-    trial = try_out(LENGTHS, "data.init_args.cut", cut, processes=processes, model=model)
+    order = ORDERS[(place + processes) % len(ORDERS)]
+    if "Transformer" in model and order == "contiguous":
+        order = "documents"  # it carries no state
+    trial = try_out(LENGTHS, "data.init_args.order", order, processes=processes, model=model)
     assert_equal(trial, [BeforeBatch(TERM, processes - 1, step=6), BeforeBatch(KILL, processes - 1, step=11)])
 
 
 @pytest.mark.parametrize("number", [TERM, KILL])
 def test_a_run_that_moves_between_one_process_and_two_reads_the_same_batches(try_out: TryOut, number: int) -> None:
-    keys: list[Any] = ["data.init_args.cut", "lanes", "model.init_args.dropout", 0.0]
+    keys: list[Any] = ["data.init_args.order", "contiguous", "model.init_args.dropout", 0.0]
     one = try_out(LENGTHS, *keys, slots=4)  # the limit of a device stays: four micro-batches, or two on each of two
     two = try_out(LENGTHS, *keys, processes=2, slots=2)
     moments = [BeforeBatch(number, 0, step=4, slot=1), BeforeBatch(number, 0, step=8, slot=2)]

@@ -30,9 +30,9 @@ def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("cut", ["lanes", "windows", "documents"])
-def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(fit: Fit, state: State, cut: str, workers: int) -> None:
-    keys = ["data.init_args.cut", cut, "data.init_args.workers", workers]
+@pytest.mark.parametrize("order", ["contiguous", "shuffled", "documents"])
+def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(fit: Fit, state: State, order: str, workers: int) -> None:
+    keys = ["data.init_args.order", order, "data.init_args.workers", workers]
     assert fit("straight", *keys) == 0
     assert fit("killed", *keys, die=(signal.SIGKILL, 7)) == 128 + signal.SIGKILL
     assert fit("killed", *keys) == 0
@@ -44,9 +44,9 @@ def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(fit: Fit, state: St
 def test_any_step_can_be_the_last_before_a_kill_or_a_stop(fit: Fit, state: State, step: int) -> None:
     assert fit("straight") == 0
     number = signal.SIGKILL if step % 2 else signal.SIGTERM
-    assert fit("cut", die=(number, step)) == (75 if number == signal.SIGTERM else 128 + number)
-    assert fit("cut") == 0
-    assert_equal(state("straight"), state("cut"))
+    assert fit("stopped", die=(number, step)) == (75 if number == signal.SIGTERM else 128 + number)
+    assert fit("stopped") == 0
+    assert_equal(state("straight"), state("stopped"))
 
 
 def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(fit: Fit, state: State, tmp_path: Path) -> None:
@@ -55,15 +55,15 @@ def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(fit: Fit,
     keys = ["checkpoints.background", "false"]  # so that it is known which checkpoint a kill leaves
     assert fit("straight", *keys) == 0
     for number, step in ((signal.SIGTERM, 3), (signal.SIGKILL, 8), (signal.SIGTERM, 11)):
-        assert fit("cut", *keys, die=(number, step)) != 0
-    assert fit("cut", *keys) == 0
-    assert_equal(state("straight"), state("cut"))
-    rows = [read_journal(tmp_path / "runs" / name) for name in ("straight", "cut")]
+        assert fit("stopped", *keys, die=(number, step)) != 0
+    assert fit("stopped", *keys) == 0
+    assert_equal(state("straight"), state("stopped"))
+    rows = [read_journal(tmp_path / "runs" / name) for name in ("straight", "stopped")]
     for key in ("train/loss", "val/loss"):
-        straight, cut = (journal.series(key) for journal in rows)
-        assert list(straight.steps) == list(cut.steps)
-        assert list(straight.values) == list(cut.values)
-    record = json.loads((tmp_path / "runs" / "cut" / "run.json").read_text())
+        straight, stopped = (journal.series(key) for journal in rows)
+        assert list(straight.steps) == list(stopped.steps)
+        assert list(straight.values) == list(stopped.values)
+    record = json.loads((tmp_path / "runs" / "stopped" / "run.json").read_text())
     assert [attempt["start_step"] for attempt in record["attempts"]] == [0, 4, 8, 12]
     assert [attempt["exit_code"] for attempt in record["attempts"]] == [75, None, 75, 0]
 
@@ -72,11 +72,12 @@ def test_the_validation_that_a_stop_left_undone_is_whole(fit: Fit, state: State,
     from pipeline.runs.journal import read_journal
 
     assert fit("straight") == 0
-    assert fit("cut", die=(signal.SIGTERM, 9)) == 75  # the second validation is due at step 10
-    assert fit("cut") == 0
-    straight, cut = (read_journal(tmp_path / "runs" / name).series("val/loss") for name in ("straight", "cut"))
+    assert fit("stopped", die=(signal.SIGTERM, 9)) == 75  # the second validation is due at step 10
+    assert fit("stopped") == 0
+    straight, stopped = (read_journal(tmp_path / "runs" / name).series("val/loss") for name in ("straight", "stopped"))
     assert (
-        dict(zip(straight.steps, straight.values, strict=True))[10] == dict(zip(cut.steps, cut.values, strict=True))[10]
+        dict(zip(straight.steps, straight.values, strict=True))[10]
+        == dict(zip(stopped.steps, stopped.values, strict=True))[10]
     )
 
 

@@ -21,14 +21,15 @@ data:
   class_path: pipeline.data.series.SeriesDataModule
   init_args: {{dataset: {dataset}, context: 24, horizon: 6, global_batch_size: 16, stride: 5}}
 """
-STUDENT = "{outcome: {class_path: pipeline.tasks.likelihoods.StudentT}, reach: 2, instance_norm: true, paths: 10}"
+LIKELIHOOD = "likelihood: {class_path: pipeline.tasks.likelihoods.StudentT}"
+STUDENT = f"{{{LIKELIHOOD}, chunk_length: 2, instance_norm: true, num_samples: 10}}"
 FORECASTER = "tasks.forecaster.Forecaster"
 LSTM = "network: {class_path: pipeline.models.lstm.LSTM, init_args: {width: 8, depth: 1, dropout: DROPOUT}}"
 CONV = "network: {class_path: pipeline.models.conv.ConvNet, init_args: {width: 8, depth: 3, dropout: DROPOUT}}"
 MODELS = {
-    "LSTM": (FORECASTER, f"{LSTM}, saying: {STUDENT}"),
+    "LSTM": (FORECASTER, f"{LSTM}, forecast: {STUDENT}"),
     "ConvNet": (FORECASTER, CONV),
-    "DLinear": ("models.dlinear.DLinearForecaster", "kernel: 5, saying: {dropout: DROPOUT}"),
+    "DLinear": ("models.dlinear.DLinearForecaster", "kernel: 5, forecast: {dropout: DROPOUT}"),
     "PatchTransformer": (
         "models.assemblies.patch_transformer.PatchTransformerForecaster",
         "width: 8, heads: 2, patch: 6, stride: 3, dropout: DROPOUT",

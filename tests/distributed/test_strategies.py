@@ -37,10 +37,12 @@ def assert_close(one: dict[str, Any], two: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize(("model", "cut"), [(LSTM, "lanes"), (TRANSFORMER, "windows")])
-def test_a_strategy_learns_what_one_process_learns(fit: Fit, state: State, strategy: str, model: str, cut: str) -> None:
+@pytest.mark.parametrize(("model", "order"), [(LSTM, "contiguous"), (TRANSFORMER, "shuffled")])
+def test_a_strategy_learns_what_one_process_learns(
+    fit: Fit, state: State, strategy: str, model: str, order: str
+) -> None:
     """Two processes with two micro-batches a step each; the gradient is clipped (its norm is about 1)."""
-    keys = [*WHOLE, "data.init_args.cut", cut, "trainer.gradient_clip_val", 0.25]
+    keys = [*WHOLE, "data.init_args.order", order, "trainer.gradient_clip_val", 0.25]
     assert fit("one", *keys, model=model) == 0
     assert fit("two", *keys, *on(strategy), "data.init_args.per_device_batch_size", 4, model=model) == 0
     assert state("two")["accumulation"] == 2
@@ -67,11 +69,11 @@ def test_bfloat16_stays_near_float32_and_resumes_exactly(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize(("model", "cut"), [(LSTM, "lanes"), (TRANSFORMER, "windows")])
-def test_what_is_computed_again_changes_nothing(fit: Fit, state: State, strategy: str, model: str, cut: str) -> None:
-    keys = [*on(strategy), "data.init_args.cut", cut, "trainer.max_steps", 5]
+@pytest.mark.parametrize(("model", "order"), [(LSTM, "contiguous"), (TRANSFORMER, "shuffled")])
+def test_what_is_computed_again_changes_nothing(fit: Fit, state: State, strategy: str, model: str, order: str) -> None:
+    keys = [*on(strategy), "data.init_args.order", order, "trainer.max_steps", 5]
     assert fit("kept", *keys, model=model) == 0
-    assert fit("again", *keys, "execution.recompute", "true", model=model) == 0
+    assert fit("again", *keys, "execution.activation_checkpointing", "true", model=model) == 0
     assert_equal(state("kept"), state("again"))
 
 
@@ -101,7 +103,7 @@ def part(state: dict[str, Any]) -> list[Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [LSTM, TRANSFORMER])
 def test_a_run_moves_through_all_strategies_and_numbers_of_processes(fit: Fit, state: State, model: str) -> None:
-    keys = ["model.init_args.dropout", 0.0, "data.init_args.cut", "lanes" if model is LSTM else "windows"]
+    keys = ["model.init_args.dropout", 0.0, "data.init_args.order", "contiguous" if model is LSTM else "shuffled"]
     assert fit("straight", *keys, model=model) == 0
     ways = [("zero3", 2), ("fsdp", 2), ("zero1", 2), ("ddp", 2), ("fsdp", 1), ("zero2", 2), ("zero3", 1)]
     for step, (strategy, processes) in enumerate(ways, start=1):
@@ -120,7 +122,7 @@ def test_the_loss_scale_of_float16_goes_on_where_it_stood(
     scaled["scaler"] = {"class_path": "torch.amp.GradScaler", "init_args": scaler}
     plugins = json.dumps([{"class_path": "lightning.pytorch.plugins.MixedPrecision", "init_args": scaled}])
     keys = ["trainer.plugins", plugins, "trainer.devices", processes, "trainer.gradient_clip_val", 1.0]
-    keys += ["data.init_args.cut", "windows"]  # no CPU has an LSTM in float16
+    keys += ["data.init_args.order", "shuffled"]  # no CPU has an LSTM in float16
     assert fit("straight", *keys, model=TRANSFORMER) == 0
     assert fit("killed", *keys, model=TRANSFORMER, die=(signal.SIGTERM, 4)) == 75
     assert fit("killed", *keys, model=TRANSFORMER, die=(signal.SIGKILL, 9)) == 128 + signal.SIGKILL

@@ -47,7 +47,7 @@ def config(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
         },
         "data": {
             "class_path": "pipeline.data.text.TextDataModule",
-            "init_args": {"dataset": str(corpus), "cut": "lanes", "context": 16, "global_batch_size": 16},
+            "init_args": {"dataset": str(corpus), "order": "contiguous", "context": 16, "global_batch_size": 16},
         },
         "trainer": {"accelerator": "cpu", "devices": 1},
     }

@@ -28,9 +28,9 @@ CHANGED = Augmentation(
 ROWS = {"global_batch_size": 8, "per_device_batch_size": 2, "seed": 5}
 TOKENS = {"global_batch_tokens": 120, "per_device_batch_tokens": 30, "seed": 5}
 MODULES: dict[str, tuple[str, Callable[..., Any], dict[str, Any]]] = {
-    "text in lanes": ("text", TextDataModule, {"cut": "lanes", "context": 16, **ROWS}),
-    "text in windows": ("text", TextDataModule, {"cut": "windows", "context": 16, **ROWS}),
-    "text in documents": ("text", TextDataModule, {"cut": "documents", "context": 16, **ROWS}),
+    "text in lanes": ("text", TextDataModule, {"order": "contiguous", "context": 16, **ROWS}),
+    "text in windows": ("text", TextDataModule, {"order": "shuffled", "context": 16, **ROWS}),
+    "text in documents": ("text", TextDataModule, {"order": "documents", "context": 16, **ROWS}),
     "pairs": ("pairs", PairsDataModule, TOKENS),
     "captions": (
         "captions",
@@ -43,7 +43,7 @@ MODULES: dict[str, tuple[str, Callable[..., Any], dict[str, Any]]] = {
         {"global_batch_seconds": 6.0, "per_device_batch_seconds": 2.0, "augmentation": CHANGED, "seed": 5},
     ),
     "sounds with labels": ("labels", AudioDataModule, {"global_batch_seconds": 4.0, "seed": 5}),
-    "waves": ("labels", WaveDataModule, {"labels": True, "cut": "lanes", "context": 64, **ROWS}),
+    "waves": ("labels", WaveDataModule, {"labels": True, "order": "contiguous", "context": 64, **ROWS}),
     "pixels": ("pixels", PixelDataModule, {"labels": True, **ROWS}),
     "pixels in another order": ("pixels", PixelLabelDataModule, {"permutation": 3, **ROWS}),
     "series": ("series", SeriesDataModule, {"context": 24, "horizon": 6, "stride": 5, **ROWS}),

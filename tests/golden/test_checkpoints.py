@@ -63,7 +63,7 @@ def run(request: pytest.FixtureRequest, tiny_text_dataset: Path, tmp_path_factor
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "weight_decay": 0.1}}
     schedule = {"class_path": "pipeline.optim.Plateau"}
     options = {"width": 8, "depth": 2, "dropout": 0.0, "optimizer": optimizer, "schedule": schedule}
-    cut = {"dataset": str(tiny_text_dataset), "cut": "lanes", "context": 16, "global_batch_size": 8}
+    cut = {"dataset": str(tiny_text_dataset), "order": "contiguous", "context": 16, "global_batch_size": 8}
     config = {
         "model": {"class_path": "pipeline.models.lstm.LSTMLanguageModel", "init_args": options},
         "data": {"class_path": "pipeline.data.text.TextDataModule", "init_args": cut},

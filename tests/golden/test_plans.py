@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.data.batch_plan import Bucketed, InOrder, Lanes, MicroBatches, Plan, Share, Shuffled, permute
+from pipeline.data.batch_plan import Bucketed, Contiguous, InOrder, MicroBatches, Plan, Share, Shuffled, permute
 
 LENGTHS = np.array([i * i * 7919 % 97 + 1 for i in range(400)] + [40] * 700 + [3] * 500)
 LARGE = 3_000_000_019
@@ -18,8 +18,8 @@ PLANS = {
     "windows, more than a processor's integer of 32 bits": Shuffled(LARGE, 4, seed=5),
     "windows in order, the last batch filled up": InOrder(103, 8),
     "windows in order, no batch filled up": InOrder(104, 8),
-    "lanes": Lanes(103, 8),
-    "lanes, all of them": Lanes(103, 8, complete=True),
+    "lanes": Contiguous(103, 8),
+    "lanes, all of them": Contiguous(103, 8, complete=True),
     "buckets": Bucketed.of(LENGTHS, 800, seed=5),
     "buckets of few parts": Bucketed.of(LENGTHS[:60], 800, seed=5),
     "buckets in order": Bucketed.of(LENGTHS, 800, seed=None),

@@ -150,7 +150,7 @@ model:
   init_args: {{width: 16, dropout: 0.2, optimizer: {{class_path: torch.optim.AdamW, init_args: {{lr: 0.01}}}}}}
 data:
   class_path: pipeline.data.text.TextDataModule
-  init_args: {{dataset: {dataset}, cut: lanes, context: 16, global_batch_size: 16}}
+  init_args: {{dataset: {dataset}, order: contiguous, context: 16, global_batch_size: 16}}
 trainer: {{accelerator: cpu, max_steps: 14, log_every_n_steps: 2, val_check_interval: 5, check_val_every_n_epoch: null,
   callbacks: [{{class_path: held.Held}}, {{class_path: pipeline.callbacks.step_trace.Witness}}]}}
 checkpoints: {{every_steps: 2, background: false}}

@@ -52,7 +52,7 @@ def preview_panels(task: Any, samples: Any, about: dict[str, Any], count: int) -
     chosen = (2 * np.arange(count) + 1) * len(samples) // (2 * count)
     batch = samples.batch(chosen)
     moved = type(batch)(*(part.to(task.device) if isinstance(part, torch.Tensor) else part for part in batch))
-    said = summary(task.paths(moved))
+    said = summary(task.sample_paths(moved))
     grid, found = Grid(about["unit"], about["step"]), []
     for row, sample in enumerate(chosen):
         number, begins = samples.places[sample]

@@ -141,7 +141,7 @@ def forecast_windows(
     parts = [part.to(device) for part in (context, *nothing, known, naive, ids)]
     batch = SeriesBatch._make([*parts, 0, 0, None])
     with torch.no_grad():
-        said = summary(task.paths(batch))
+        said = summary(task.sample_paths(batch))
     scale = torch.tensor([scaling[window.name] for window in windows])
     return Forecast(*(scale[:, :1] + scale[:, 1:] * part.cpu() for part in said))
 

@@ -108,7 +108,9 @@ def tell_memory(cli: Any, shape: Layout, given: float | None) -> int:
 
     config = cli.config
     batches = partial(largest, cli, shape)
-    model = measure_memory(partial(make_task, cli), batches, str(config.trainer.precision), config.execution.recompute)
+    model = measure_memory(
+        partial(make_task, cli), batches, str(config.trainer.precision), config.execution.activation_checkpointing
+    )
     found = {name: footprint(model, shape.processes) for name, footprint in STRATEGIES.items()}
     memory, source = _memory(given)
     print("", f"{'GB a device':18}" + "".join(f"{name:>13}" for name in (*COLUMNS, "all")), sep="\n")
@@ -126,7 +128,11 @@ def tell_memory(cli: Any, shape: Layout, given: float | None) -> int:
     if chosen in fitting:
         _tell("memory", f"{chosen}, which the config takes, fits in {room}")
         return 0
-    smaller = "" if fitting else "; try a smaller per_device_batch_size, configs/run/recompute.yaml, or more devices"
+    smaller = (
+        ""
+        if fitting
+        else "; try a smaller per_device_batch_size, configs/run/activation_checkpointing.yaml, or more devices"
+    )
     _tell("memory", f"{chosen}, which the config takes, does NOT fit in {room}; {others}{smaller}")
     return OutOfMemoryError.exit_code
 

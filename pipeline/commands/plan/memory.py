@@ -128,7 +128,7 @@ STRATEGIES: dict[str, Callable[[Model, int], Footprint]] = {
 }  # by the overlay of configs/run that takes it
 
 
-def measure_memory(build: Build, batches: Batches, precision: str, recompute: bool = False) -> Model:
+def measure_memory(build: Build, batches: Batches, precision: str, activation_checkpointing: bool = False) -> Model:
     """Count a model's parameters and what a micro-batch makes autograd keep.
 
     Nothing is computed, on tensors without memory; but where a task decides by values, such as where documents start,
@@ -138,17 +138,17 @@ def measure_memory(build: Build, batches: Batches, precision: str, recompute: bo
         build: makes the task as the trainer gets it: its shapes, and `configure_model` for the rest.
         batches: a micro-batch and one of twice the rows, to separate what does not depend on the number of rows.
         precision: the trainer's.
-        recompute: the backward pass computes again what is inside a layer.
+        activation_checkpointing: the backward pass computes again what is inside a layer.
     """
 
     def without_memory() -> Model:
         mode = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True)
-        return _measured(build(), batches(None), mode, precision, recompute)
+        return _measured(build(), batches(None), mode, precision, activation_checkpointing)
 
     if (found := _in_a_process(without_memory)) is not None:
         return found
     rows = len(batches(None)[0].ids)
-    one = _measured(build(), batches(1), nullcontext(), precision, recompute)
+    one = _measured(build(), batches(1), nullcontext(), precision, activation_checkpointing)
     return replace(one, kept=one.kept * rows)
 
 
@@ -183,14 +183,14 @@ def _in_a_process(count: Callable[[], Found]) -> Found | None:
     return cast("Found | None", found)
 
 
-def _measured(task: Any, batches: tuple[Any, Any], mode: Any, precision: str, recompute: bool) -> Model:
+def _measured(task: Any, batches: tuple[Any, Any], mode: Any, precision: str, activation_checkpointing: bool) -> Model:
     dtype = DTYPES.get(precision)
     with mode, torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
         task.configure_model()
         kept: list[float] = [_kept(task, _moved(batch, mode)) for batch in batches]
         repeated = layers(task)
-        if recompute and repeated:  # what is between the layers, and all that is inside of one of them
-            Execution(recompute=True).on_train_start(task.trainer, task)
+        if activation_checkpointing and repeated:  # what is between the layers, and all that is inside of one of them
+            Execution(activation_checkpointing=True).on_train_start(task.trainer, task)
             outside = [_kept(task, _moved(batch, mode)) for batch in batches]
             kept = [out + (all - out) / len(repeated) for all, out in zip(kept, outside, strict=True)]
     trained = {id(each): each.numel() for each in task.parameters() if each.requires_grad}

@@ -36,7 +36,7 @@ class ShowAndTell(SequenceToSequence):
         dropout: share of the decoder's features dropped in training.
         head: how tokens become vectors and vectors become predictions.
         evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
+        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
@@ -52,13 +52,13 @@ class ShowAndTell(SequenceToSequence):
         dropout: float = 0.0,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         decoder = VectorDecoder(network(width=width, depth=depth, dropout=dropout))
         made = encoder(width, image_size)
-        super().__init__(made, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(made, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)
 
 
 class ShowAttendTell(SequenceToSequence):
@@ -76,7 +76,7 @@ class ShowAttendTell(SequenceToSequence):
         input_feeding: give the decoder what it saw last, beside its input.
         head: how tokens become vectors and vectors become predictions.
         evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
+        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
@@ -94,14 +94,14 @@ class ShowAttendTell(SequenceToSequence):
         input_feeding: bool = True,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         inner = network(width=width, depth=depth, dropout=dropout)
         decoder = AttentionDecoder(inner, attention, input_feeding, dropout)
         made = encoder(width, image_size)
-        super().__init__(made, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(made, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)
 
 
 class TransformerCaptioner(SequenceToSequence):
@@ -118,7 +118,7 @@ class TransformerCaptioner(SequenceToSequence):
         dropout: share of the decoder's features and attention weights dropped in training.
         head: how tokens become vectors and vectors become predictions.
         evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
+        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
@@ -135,10 +135,10 @@ class TransformerCaptioner(SequenceToSequence):
         dropout: float = 0.1,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         decoder = Transformer(width, depth, heads, hidden, dropout, decodes=True)
         made = encoder(width, image_size)
-        super().__init__(made, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(made, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)

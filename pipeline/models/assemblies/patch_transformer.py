@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from pipeline.models.encoders.text import TransformerStack
 from pipeline.models.layers.feedforward import GELU, initialise
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.tasks.forecaster import Saying, WindowForecaster
+from pipeline.tasks.forecaster import ForecastSettings, WindowForecaster
 
 __all__ = ["PatchTransformer", "PatchTransformerForecaster"]
 
@@ -76,7 +76,7 @@ class PatchTransformerForecaster(WindowForecaster):
         context: steps that are read; the data says it.
         horizon: steps that are predicted; the data says it.
         covariates: known ahead; the data says it.
-        saying: how a forecast is said.
+        forecast: how a forecast is said.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
         **network: as in `PatchTransformer`.
@@ -87,9 +87,9 @@ class PatchTransformerForecaster(WindowForecaster):
         context: int,
         horizon: int,
         covariates: int = 0,
-        saying: Saying = Saying(),  # noqa: B008  # frozen
+        forecast: ForecastSettings = ForecastSettings(),  # noqa: B008  # frozen
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
         **network: Any,
     ) -> None:
-        super().__init__(PatchTransformer(context, **network), horizon, covariates, saying, optimizer, schedule)
+        super().__init__(PatchTransformer(context, **network), horizon, covariates, forecast, optimizer, schedule)

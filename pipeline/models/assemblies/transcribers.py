@@ -134,7 +134,7 @@ class ListenAttendSpell(SequenceToSequence):
         attention: how the memory is weighed.
         head: how tokens become vectors and vectors become predictions.
         evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
+        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
@@ -151,10 +151,10 @@ class ListenAttendSpell(SequenceToSequence):
         attention: type[Attention] = AdditiveAttention,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         encoder = SoundEncoder(BidirectionalStack(network, width, depth, dropout), rate, width, ear, dropout)
         decoder = AttentionDecoder(network(width=width, depth=1, dropout=dropout), attention, dropout=dropout)
-        super().__init__(encoder, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(encoder, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)

@@ -30,7 +30,7 @@ class Translator(SequenceToSequence):
         decoder: a network of the same width that begins with a memory.
         head: how tokens become vectors and vectors become predictions.
         evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
+        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
@@ -43,12 +43,12 @@ class Translator(SequenceToSequence):
         decoder: nn.Module,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         made = encoder(source_vocab_size)
-        super().__init__(made, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(made, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)
 
 
 class LSTMTranslator(SequenceToSequence):
@@ -62,7 +62,7 @@ class LSTMTranslator(SequenceToSequence):
         dropout: share of the features dropped in training.
         head: how tokens become vectors and vectors become predictions.
         evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
+        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
@@ -76,13 +76,13 @@ class LSTMTranslator(SequenceToSequence):
         dropout: float = 0.0,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         encoder = BidirectionalEncoder(source_vocab_size, LSTM, width, depth, dropout)
         decoder = VectorDecoder(LSTM(width=width, depth=depth, dropout=dropout))
-        super().__init__(encoder, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(encoder, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)
 
 
 class AttentionTranslator(SequenceToSequence):
@@ -99,7 +99,7 @@ class AttentionTranslator(SequenceToSequence):
         input_feeding: give the decoder what it saw last, beside its input.
         head: how tokens become vectors and vectors become predictions.
         evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
+        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
@@ -116,14 +116,14 @@ class AttentionTranslator(SequenceToSequence):
         input_feeding: bool = True,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         encoder = BidirectionalEncoder(source_vocab_size, network, width, depth, dropout)
         inner = network(width=width, depth=depth, dropout=dropout)
         decoder = AttentionDecoder(inner, attention, input_feeding, dropout)
-        super().__init__(encoder, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(encoder, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)
 
 
 class TransformerTranslator(SequenceToSequence):
@@ -139,7 +139,7 @@ class TransformerTranslator(SequenceToSequence):
         dropout: share of the features and attention weights dropped in training.
         head: how tokens become vectors and vectors become predictions.
         evaluation: what a validation and a test write and score.
-        sampled_inputs: share of the decoder's inputs that are its own guesses in training.
+        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
         optimizer: makes the optimizer from parameter groups.
         schedule: what the learning rate is multiplied by at each step.
     """
@@ -155,10 +155,10 @@ class TransformerTranslator(SequenceToSequence):
         dropout: float = 0.1,
         head: TokenHead = TokenHead(),  # noqa: B008  # frozen
         evaluation: Evaluation = Evaluation(),  # noqa: B008  # frozen
-        sampled_inputs: float = 0.0,
+        scheduled_sampling: float = 0.0,
         optimizer: OptimizerCallable = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         encoder = TransformerEncoder(source_vocab_size, width, depth, heads, hidden, dropout)
         decoder = Transformer(width, depth, heads, hidden, dropout, decodes=True)
-        super().__init__(encoder, decoder, vocab_size, head, evaluation, sampled_inputs, optimizer, schedule)
+        super().__init__(encoder, decoder, vocab_size, head, evaluation, scheduled_sampling, optimizer, schedule)

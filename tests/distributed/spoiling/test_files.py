@@ -82,7 +82,7 @@ def test_a_disk_that_is_full_costs_no_step(
     assert "training goes on" in told.out
     assert "the checkpoint of step 14 could not be saved" in told.err
     faults = journal.read_journal(Path("runs/full")).faults()
-    assert faults == [] or {fault["fault"] for fault in faults} == {"checkpoint not saved"}
+    assert faults == [] or {fault["fault"] for fault in faults} == {"checkpoint_not_saved"}
     assert [attempt["exit_code"] for attempt in Run(Path("runs/full")).record["attempts"]] == [4, 0]
 
 

@@ -11,5 +11,5 @@ from pipeline.callbacks import nonfinite_guard as guards
 def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the guard writes to the journal."""
     found: list[dict[str, Any]] = []
-    monkeypatch.setattr(guards, "tell", lambda trainer, fault: found.append(fault))
+    monkeypatch.setattr(guards, "journal_fault", lambda trainer, fault: found.append(fault))
     return found

@@ -19,7 +19,7 @@ def test_a_good_step_is_taken() -> None:
     assert guard.vote.verdict[:2] == (2.0, 5.0)
     assert task.carried == {0: "after 2.0"}
     assert task.seen.tokens == 15
-    assert guard.row() == {"train/refused_steps": 0.0}
+    assert guard.row() == {"train/skipped_steps": 0.0}
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
@@ -32,10 +32,10 @@ def test_a_loss_that_is_not_finite_leaves_everything_as_it_was(
     assert task.two.grad is None
     assert task.carried == {0: "before"}
     assert task.seen.tokens == 10
-    assert guard.row() == {"train/refused_steps": 1.0}
+    assert guard.row() == {"train/skipped_steps": 1.0}
     [fault] = told
     assert fault.keys() == {"fault", "why", "loss", "gradient_norm", "ids"}
-    assert (fault["fault"], fault["why"], fault["ids"]) == ("step refused", "the loss is not finite", [7, 8])
+    assert (fault["fault"], fault["why"], fault["ids"]) == ("step_skipped", "the loss is not finite", [7, 8])
     assert (str(fault["loss"]), fault["gradient_norm"]) == (str(loss), 5.0)
     assert capsys.readouterr().out == "step 42 not taken: the loss is not finite; 1 in a row\n"
     task.one.grad = task.two.grad = torch.tensor(1.0)
@@ -167,15 +167,15 @@ def test_a_loss_that_is_not_finite_is_not_one_of_the_recent_ones(told: list[Any]
     assert guard.recent == []
 
 
-@pytest.mark.parametrize("wrong", [{"patience": 0}, {"returns": -1}, {"window": 2}, {"spike": 0.0}])
+@pytest.mark.parametrize("wrong", [{"patience": 0}, {"max_rollbacks": -1}, {"window": 2}, {"spike": 0.0}])
 def test_numbers_that_are_too_small_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         make_guard(**wrong)
-    make_guard(patience=1, returns=0, window=3, spike=0.5)
+    make_guard(patience=1, max_rollbacks=0, window=3, spike=0.5)
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
-    assert GuardSettings() == GuardSettings(patience=5, returns=3, spike=None, window=100)
+    assert GuardSettings() == GuardSettings(patience=5, max_rollbacks=3, spike=None, window=100)
 
 
 def test_its_state_continues_in_another_attempt() -> None:

@@ -78,7 +78,7 @@ def test_several_refused_steps_in_a_row_lead_back_to_the_newest_checkpoint_befor
     assert task.carried == {}
     assert average.calls == [("checkpoint", "weights"), ("state", {"count": 3}), ("start", None)]
     assert guard.state_dict() == {"refused": 3, "in_a_row": 0, "returned": 1, "good": 19, "recent": []}
-    assert told[-1] == {"fault": "went back", "weights_of_step": 19, "passed_over": 4}
+    assert told[-1] == {"fault": "rolled_back", "weights_of_step": 19, "passed_over": 4}
     assert "step 23: went back to the weights of step 19\n" in capsys.readouterr().out
 
 
@@ -116,7 +116,7 @@ def test_without_a_checkpoint_the_run_ends(told: list[Any], restored: list[Path]
 
 
 def test_a_run_that_went_back_too_often_ends(told: list[Any], restored: list[Path], tmp_path: Path) -> None:
-    guard, run = make_guard(tmp_path, patience=1, returns=2), trainer(global_step=20)
+    guard, run = make_guard(tmp_path, patience=1, max_rollbacks=2), trainer(global_step=20)
     save(tmp_path, 0, 1, 2, 3)
     refuse(guard, run, Task(), 2)
     with pytest.raises(NonFiniteError, match="it went back 2 times"):
@@ -127,7 +127,7 @@ def test_a_run_that_went_back_too_often_ends(told: list[Any], restored: list[Pat
 def test_the_checkpoint_of_step_0_is_one_to_go_back_to(told: list[Any], restored: list[Path], tmp_path: Path) -> None:
     save(tmp_path, 0)
     for returns in (1, 0):
-        guard, run = make_guard(tmp_path, patience=1, returns=returns), trainer(global_step=20)
+        guard, run = make_guard(tmp_path, patience=1, max_rollbacks=returns), trainer(global_step=20)
         if returns:
             refuse(guard, run, Task(), 1)
             continue

@@ -77,7 +77,7 @@ def test_a_forecaster_is_diagnosed_from_where_it_speaks(tiny_series_dataset, cap
         "--data.init_args.global_batch_size",
         "8",
     ]
-    fit("series/lstm.yaml", tiny_series_dataset, "series", *sizes, "--model.init_args.saying.reach", "2")
+    fit("series/lstm.yaml", tiny_series_dataset, "series", *sizes, "--model.init_args.forecast.chunk_length", "2")
     assert cli.main(["diagnose", "series", "--sequences", "6"]) == 0
     found = json.loads(Path("runs/series/diagnosis.json").read_text())
     assert found["positions"] == 10 + 4 - 2

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.batch_plan import NO_SAMPLE, Bucketed, InOrder, Lanes, MicroBatches, Share, Shuffled, permute
+from pipeline.data.batch_plan import NO_SAMPLE, Bucketed, Contiguous, InOrder, MicroBatches, Share, Shuffled, permute
 from pipeline.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ def test_permute_looks_random() -> None:
 
 @given(st.integers(1, 200), st.integers(1, 20))
 def test_evaluation_reads_every_sample_exactly_once(samples: int, size: int) -> None:
-    for plan in (InOrder(samples, size), Lanes(samples, size, complete=True)):
+    for plan in (InOrder(samples, size), Contiguous(samples, size, complete=True)):
         ids = np.concatenate([plan.batch(0, k) for k in range(len(plan))])
         assert sorted(ids[ids != NO_SAMPLE]) == list(range(samples))
         assert len(ids) == len(plan) * size
@@ -31,7 +31,7 @@ def test_evaluation_reads_every_sample_exactly_once(samples: int, size: int) -> 
 
 @given(st.integers(20, 200), st.integers(1, 20))
 def test_training_reads_no_sample_twice_in_an_epoch(samples: int, size: int) -> None:
-    for plan in (Shuffled(samples, size, seed=3), Lanes(samples, size)):
+    for plan in (Shuffled(samples, size, seed=3), Contiguous(samples, size)):
         ids = np.concatenate([plan.batch(1, k) for k in range(len(plan))])
         assert len(set(ids.tolist())) == len(ids) == samples // size * size
         assert ids.min() >= 0
@@ -46,7 +46,7 @@ def test_epochs_differ_and_repeat_by_seed() -> None:
 
 
 def test_rows_of_lanes_go_on_where_they_were() -> None:
-    plan = Lanes(103, 10)
+    plan = Contiguous(103, 10)
     for k in range(len(plan) - 1):
         assert (plan.batch(0, k + 1) == plan.batch(0, k) + 1).all()
 
@@ -245,8 +245,8 @@ def test_a_limited_epoch_ends_early_and_the_next_one_starts_at_its_beginning() -
 
 
 def test_lanes_lie_side_by_side() -> None:
-    assert [Lanes(11, 3).batch(0, k).tolist() for k in range(3)] == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
-    complete = Lanes(11, 3, complete=True)
+    assert [Contiguous(11, 3).batch(0, k).tolist() for k in range(3)] == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+    complete = Contiguous(11, 3, complete=True)
     assert [complete.batch(0, k).tolist() for k in range(len(complete))] == [
         [0, 4, 8],
         [1, 5, 9],

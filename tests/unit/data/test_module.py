@@ -63,7 +63,7 @@ def test_a_validation_after_more_steps_than_an_epoch_has_counts_over_epochs_or_i
 FAILING = """
 from pipeline.data.text import TextDataModule
 
-data = TextDataModule({dataset!r}, cut="windows", context=8, global_batch_size=4, workers=1)
+data = TextDataModule({dataset!r}, order="shuffled", context=8, global_batch_size=4, workers=1)
 data.share = data.divide(1, 0)
 batches = iter(data.val_dataloader())
 next(batches)

@@ -7,7 +7,17 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.batch_plan import NO_SAMPLE, Bucketed, InOrder, Lanes, MicroBatches, Plan, Share, Shuffled, permute
+from pipeline.data.batch_plan import (
+    NO_SAMPLE,
+    Bucketed,
+    Contiguous,
+    InOrder,
+    MicroBatches,
+    Plan,
+    Share,
+    Shuffled,
+    permute,
+)
 
 SEEDS, EPOCHS = st.integers(0, 2**40), st.integers(0, 100)
 WORLDS = range(1, 9)
@@ -40,7 +50,7 @@ def rows(draw: st.DrawFn) -> Plan:
     size = 840 * draw(st.integers(1, 2))
     samples = draw(st.integers(size, 5 * size))
     shuffled = Shuffled(samples, size, draw(SEEDS))
-    plans = [shuffled, InOrder(samples, size), Lanes(samples, size), Lanes(samples, size, complete=True)]
+    plans = [shuffled, InOrder(samples, size), Contiguous(samples, size), Contiguous(samples, size, complete=True)]
     return draw(st.sampled_from(plans))
 
 
@@ -80,7 +90,7 @@ def test_shuffled_reads_each_sample_once_but_the_few_left_over(size: int, batch:
 @few
 @given(st.integers(1, 400), st.integers(1, 40), EPOCHS)
 def test_evaluations_read_every_sample_once_in_full_batches(size: int, batch: int, epoch: int) -> None:
-    for plan in (InOrder(size, batch), Lanes(size, batch, complete=True)):
+    for plan in (InOrder(size, batch), Contiguous(size, batch, complete=True)):
         parts = batches(plan, epoch)
         assert len(parts) == -(-size // batch)
         assert {len(ids) for ids in parts} == {batch}
@@ -92,7 +102,7 @@ def test_evaluations_read_every_sample_once_in_full_batches(size: int, batch: in
 @few
 @given(st.integers(1, 400), st.integers(1, 40), st.booleans())
 def test_a_row_of_lanes_is_one_stretch(size: int, batch: int, complete: bool) -> None:
-    plan = Lanes(size, batch, complete)
+    plan = Contiguous(size, batch, complete)
     table = np.array(batches(plan, 0)).reshape(len(plan), batch)
     assert len(plan) == (-(-size // batch) if complete else size // batch)
     for lane, column in enumerate(table.T):

@@ -44,7 +44,9 @@ def test_the_stream_is_that_of_the_clips(labelled: bool, tiny_labels_dataset: Pa
 
 
 def test_windows_follow_each_other_in_lanes(tiny_labels_dataset: Path) -> None:
-    data = WaveDataModule(labels=True, dataset=tiny_labels_dataset, cut="lanes", context=100, global_batch_size=3)
+    data = WaveDataModule(
+        labels=True, dataset=tiny_labels_dataset, order="contiguous", context=100, global_batch_size=3
+    )
     samples = data.samples("validation")
     batches = [
         samples.__getitems__(part) for part in MicroBatches(data.plan_evaluation(samples), Share(), samples.predictions)

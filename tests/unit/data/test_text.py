@@ -50,7 +50,7 @@ def test_every_token_is_predicted_once_from_the_one_before(dataset: Path, contex
 
 @pytest.mark.numeric
 def test_documents_start_where_the_end_mark_is_read(dataset: Path) -> None:
-    data = TextDataModule(dataset, cut="documents", context=16, global_batch_size=4)
+    data = TextDataModule(dataset, order="documents", context=16, global_batch_size=4)
     windows = data.samples("train")
     part = next(iter(MicroBatches(InOrder(len(windows), 4), Share(), windows.predictions)))
     batch = windows.__getitems__(part)
@@ -60,8 +60,8 @@ def test_documents_start_where_the_end_mark_is_read(dataset: Path) -> None:
 
 
 def test_lanes_carry_and_windows_do_not(dataset: Path) -> None:
-    for cut, slot in (("lanes", 0), ("windows", None)):
-        windows = TextDataModule(dataset, cut=cut, context=8, global_batch_size=2).samples("train")  # type: ignore[arg-type]
+    for order, slot in (("contiguous", 0), ("shuffled", None)):
+        windows = TextDataModule(dataset, order=order, context=8, global_batch_size=2).samples("train")  # type: ignore[arg-type]
         part = next(iter(MicroBatches(InOrder(len(windows), 2), Share(), windows.predictions)))
         assert windows.__getitems__(part).slot == slot
 

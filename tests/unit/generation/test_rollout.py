@@ -53,7 +53,7 @@ class Watched:
 @pytest.mark.parametrize("network", EVERY, ids=lambda network: network.__name__)
 def test_steps_through_the_state_say_what_one_call_over_the_episode_says(network: type[nn.Module]) -> None:
     watched = Watched(policy(network(width=8)))
-    [played] = play_episodes(watched, DOOR, [3], asked=1.0)
+    [played] = play_episodes(watched, DOOR, [3], target_return=1.0)
     assert len(watched.calls) == played.steps
     assert all(call[0].shape == (1, 1, 5) for call in watched.calls)  # nothing is read twice
     seen, before, wanted, said = (torch.cat(part, 1) for part in zip(*watched.calls, strict=True))
@@ -65,9 +65,9 @@ def test_steps_through_the_state_say_what_one_call_over_the_episode_says(network
 @pytest.mark.parametrize("network", [LSTM, ConvNet, Transformer], ids=lambda network: network.__name__)
 def test_episodes_side_by_side_are_those_played_alone(network: type[nn.Module]) -> None:
     task = policy(network(width=8, depth=2), seen=4, choices=2)
-    together = play_episodes(task, CART, range(12), asked=50.0)
-    assert together == [play_episodes(task, CART, [number], asked=50.0)[0] for number in range(12)]
-    assert play_episodes(task, CART, range(5, 12), asked=50.0) == together[5:]
+    together = play_episodes(task, CART, range(12), target_return=50.0)
+    assert together == [play_episodes(task, CART, [number], target_return=50.0)[0] for number in range(12)]
+    assert play_episodes(task, CART, range(5, 12), target_return=50.0) == together[5:]
     assert len({played.steps for played in together}) > 3  # they end one after the other
 
 
@@ -75,18 +75,18 @@ def test_episodes_side_by_side_are_those_played_alone(network: type[nn.Module]) 
 def test_episodes_come_from_seed_and_number_and_leave_other_generators_alone() -> None:
     task = policy(seen=4, choices=2)
     torch.manual_seed(5)
-    first = play_episodes(task, CART, range(8), asked=50.0)
+    first = play_episodes(task, CART, range(8), target_return=50.0)
     after = torch.rand(1)
     torch.manual_seed(6)
-    assert play_episodes(task, CART, range(8), asked=50.0) == first
-    assert play_episodes(task, CART, range(8), asked=50.0, seed=1) != first
+    assert play_episodes(task, CART, range(8), target_return=50.0) == first
+    assert play_episodes(task, CART, range(8), target_return=50.0, seed=1) != first
     torch.manual_seed(5)
     assert torch.equal(after, torch.rand(1))
 
 
 def test_the_return_still_wanted_is_what_was_asked_less_what_was_rewarded() -> None:
     watched = Watched(policy(seen=4, choices=2))
-    [played] = play_episodes(watched, CART, [0], asked=50.0)
+    [played] = play_episodes(watched, CART, [0], target_return=50.0)
     wanted = torch.cat([call[2] for call in watched.calls], 1)[0]
     assert wanted.tolist() == [50.0 - step for step in range(played.steps)]
     assert played.reward == played.steps  # CartPole rewards each step with one
@@ -102,7 +102,7 @@ def test_the_action_before_is_the_one_that_was_done() -> None:
         game.step = lambda action: (done.append(action), step(action))[1]
         return game
 
-    play_episodes(watched, recorded, [0], asked=1.0, greedy=True)
+    play_episodes(watched, recorded, [0], target_return=1.0, greedy=True)
     assert [int(call[1]) for call in watched.calls] == [-1, *done[:-1]]
     assert [int(call[3][0, 0].argmax()) for call in watched.calls] == done
 
@@ -117,7 +117,7 @@ def test_numbers_are_played_within_their_range() -> None:
         game.step = lambda action: (done.append(action), step(action))[1]
         return game
 
-    [played] = play_episodes(task, recorded, [0], asked=0.0)
+    [played] = play_episodes(task, recorded, [0], target_return=0.0)
     assert played.steps == 200
     assert played.reward < 0
     assert np.abs(done).max() <= 2
@@ -136,8 +136,8 @@ def test_one_who_knows_opens_every_door_and_one_who_guesses_one_in_three() -> No
             key = seen[:, 0, :3] * 50 if state is None else state
             return torch.cat([torch.zeros(len(seen), 1), key], 1)[:, None], key
 
-    assert {played.reward for played in play_episodes(Knows(), DOOR, range(60), asked=1.0)} == {1.0}
-    guessed = [played.reward for played in play_episodes(policy(), DOOR, range(300), asked=1.0)]
+    assert {played.reward for played in play_episodes(Knows(), DOOR, range(60), target_return=1.0)} == {1.0}
+    guessed = [played.reward for played in play_episodes(policy(), DOOR, range(300), target_return=1.0)]
     assert 0.1 < np.mean(guessed) < 0.45
 
 

@@ -12,7 +12,8 @@ import yaml
 
 from pipeline import cli
 from pipeline.distributed.checkpoint.directory import read_state
-from pipeline.runs.moved import MOVED, RENAMED, SPLIT, complaint, new_path, update_config
+from pipeline.runs.journal import read_journal
+from pipeline.runs.moved import MOVED, RENAMED, SPLIT, complaint, new_path, update_config, update_row
 from pipeline.tasks.task import Task
 
 LAYOUT = Path(__file__).parents[3] / "tests" / "fixtures" / "runs_0_1"
@@ -141,9 +142,70 @@ def test_an_old_class_path_of_a_user_is_one_line_with_the_new_one(
     monkeypatch.setitem(MOVED, "pipeline.before", "pipeline.now")
     old = "pipeline.before.Thing"
     Path("mine.yaml").write_text(f"# {old}\nmodel: {{init_args: {{deep: [{{class_path: {old}}}]}}}}\n")
-    for arguments in (["--config", "mine.yaml"], ["--config", "text.yaml", f"--model.init_args.head={old}"]):
+    Path("new.yaml").write_text("seed_everything: 1\n")
+    for arguments in (["--config", "mine.yaml"], ["--config", "new.yaml", f"--model.init_args.head={old}"]):
         assert cli.main(["fit", *arguments, "--run", "new"]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert "pipeline.before.Thing has moved: use pipeline.now.Thing" in error
     assert not Path("runs/new").exists()
+
+
+OLD_KEYS = [
+    ("{data: {init_args: {cut: lanes}}}", "data.cut was renamed: use data.order (lanes is now contiguous)"),
+    ("{guard: {returns: 2}}", "guard.returns was renamed: use guard.max_rollbacks"),
+    ("{execution: {recompute: true}}", "execution.recompute was renamed: use execution.activation_checkpointing"),
+    ("{model: {init_args: {head: {tar_weight: 1, slowness_penalty: 1}}}}", "use head.tar_weight"),
+    ("{model: {init_args: {saying: {reach: 1}}}}", "model.saying was renamed: use model.forecast"),
+]
+
+
+@pytest.mark.parametrize(("config", "message"), OLD_KEYS)
+def test_an_old_key_of_a_user_is_one_line_with_the_new_one(
+    config: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.yaml").write_text(config)
+    assert cli.main(["fit", "--config", "mine.yaml", "--run", "new"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert not Path("runs/new").exists()
+
+
+@pytest.mark.parametrize("option", ["--data.init_args.cut=lanes", "--data.cut=lanes"])
+def test_an_old_key_on_the_command_line_is_one_line_too(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("new.yaml").write_text("seed_everything: 1\n")
+    assert cli.main(["fit", "--config", "new.yaml", option, "--run", "new"]) == 2
+    assert "data.cut was renamed: use data.order (lanes is now contiguous)\n" in capsys.readouterr().err
+
+
+def test_keys_of_an_old_config_have_their_names_of_today() -> None:
+    forecast = {"saying": {"outcome": {"class_path": "pipeline.outcomes.Gaussian"}, "reach": 2, "paths": 7}}
+    policy = {"conditioned": False, "playing": {"asked": 3.0}, "head": {"activation_penalty": 2.0}}
+    old = {
+        "model": {"init_args": {**forecast, **policy, "sampled_inputs": 0.5}},
+        "data": {"init_args": {"cut": "windows", "dataset": "cut"}},
+        "guard": {"returns": 3, "patience": 5},
+        "execution": {"recompute": True},
+    }
+    likelihood = {"class_path": "pipeline.tasks.likelihoods.Gaussian"}
+    assert update_config(old) == {
+        "model": {
+            "init_args": {
+                "forecast": {"likelihood": likelihood, "chunk_length": 2, "num_samples": 7},
+                "return_conditioned": False,
+                "rollout": {"target_return": 3.0},
+                "head": {"ar_weight": 2.0},
+                "scheduled_sampling": 0.5,
+            }
+        },
+        "data": {"init_args": {"order": "shuffled", "dataset": "cut"}},
+        "guard": {"max_rollbacks": 3, "patience": 5},
+        "execution": {"activation_checkpointing": True},
+    }
+
+
+def test_rows_of_an_old_journal_have_the_keys_of_today() -> None:
+    assert read_journal(Path("runs/text")).last("train/skipped_steps") == 0
+    old = {"kind": "fault", "fault": "went back", "train/refused_steps": 1.0}
+    assert update_row(old) == {"kind": "fault", "fault": "rolled_back", "train/skipped_steps": 1.0}

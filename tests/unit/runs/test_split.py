@@ -21,9 +21,9 @@ from pipeline.models.rnn import RNN
 from pipeline.models.transformer import Transformer
 from pipeline.runs.load import build_model
 from pipeline.runs.moved import OF_TASK, SPLIT, complaint, update_config
-from pipeline.tasks.forecaster import Forecaster, Saying
+from pipeline.tasks.forecaster import Forecaster, ForecastSettings
 from pipeline.tasks.likelihoods import StudentT
-from pipeline.tasks.policy import Playing, Policy
+from pipeline.tasks.policy import Policy, RolloutSettings
 from pipeline.tasks.token_prediction import TokenHead
 from pipeline.tasks.wave_model import WaveModel
 
@@ -31,6 +31,7 @@ SPACES = {
     **{"observation_mean": [1.0, -2.0], "observation_deviation": [2.0, 0.5], "choices": 3, "low": [], "high": []},
     **{"best_return": 9.0, "return_scale": 10.0},
 }
+KEPT = ("return_conditioned", "rollout", "target_return", "horizon", "covariates", "chunk_length", "rate", "classes")
 STUDENT = {"class_path": "pipeline.tasks.likelihoods.StudentT"}
 POLICY = {"spaces": SPACES, "conditioned": False, "playing": {"episodes": 5, "asked": 2.0}}
 FORECASTER = {"horizon": 4, "covariates": 2, "saying": {"outcome": STUDENT, "reach": 2, "dropout": 0.3, "paths": 7}}
@@ -50,11 +51,11 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
 
 
 def policy(network: nn.Module) -> Policy:
-    return Policy(network, SPACES, conditioned=False, playing=Playing(5, 2.0))
+    return Policy(network, SPACES, return_conditioned=False, rollout=RolloutSettings(5, 2.0))
 
 
 def forecaster(network: nn.Module) -> Forecaster:
-    return Forecaster(network, 4, 2, Saying(StudentT(), 2, paths=7, dropout=0.3))
+    return Forecaster(network, 4, 2, ForecastSettings(StudentT(), 2, num_samples=7, dropout=0.3))
 
 
 def wave_model(network: nn.Module) -> WaveModel:
@@ -93,8 +94,8 @@ def test_a_flat_config_makes_the_model_that_it_made(name: str) -> None:
     optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.25}}
     schedule = {"class_path": "pipeline.optim.WarmupCosine", "init_args": {"warmup_steps": 3}}
     flat = {"class_path": name, "init_args": {**of_task, "optimizer": optimizer, "schedule": schedule, **options}}
-    config = update_config(flat)
-    assert update_config(config) == config
+    config = update_config(flat, "model")
+    assert update_config(config, "model") == config
     torch.manual_seed(1)
     built = build_model(config)
     torch.manual_seed(1)
@@ -104,11 +105,11 @@ def test_a_flat_config_makes_the_model_that_it_made(name: str) -> None:
     found, wanted = built.state_dict(), expected.state_dict()
     assert list(found) == list(wanted)
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
-    for key in ("conditioned", "playing", "asked", "horizon", "covariates", "reach", "rate", "classes"):
+    for key in KEPT:
         assert getattr(built, key, None) == getattr(expected, key, None)
     if isinstance(expected, Forecaster):
-        assert isinstance(built.outcome, StudentT)
-        assert replace(built.saying, outcome=None) == replace(expected.saying, outcome=None)
+        assert isinstance(built.likelihood, StudentT)
+        assert replace(built.forecast, likelihood=None) == replace(expected.forecast, likelihood=None)
     assert (built.check_optimizer().param_groups[0]["lr"], built.schedule.warmup_steps) == (0.25, 3)
 
 

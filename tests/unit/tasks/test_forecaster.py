@@ -13,7 +13,7 @@ from pipeline.models.dlinear import DLinear, DLinearForecaster
 from pipeline.models.lstm import LSTM
 from pipeline.models.transformer import Transformer
 from pipeline.tasks.forecast_base import Forecasting
-from pipeline.tasks.forecaster import Forecaster, Saying, WindowForecaster
+from pipeline.tasks.forecaster import Forecaster, ForecastSettings, WindowForecaster
 from pipeline.tasks.likelihoods import Gaussian, Quantiles, StudentT
 
 CONTEXT, HORIZON = 20, 6
@@ -27,38 +27,43 @@ def batch(rows: int = 3, covariates: int = 2) -> SeriesBatch:
     return SeriesBatch(values[:, :CONTEXT], values[:, CONTEXT:], observed, known, naive, ids, rows * HORIZON, 0)
 
 
-def forecaster(network: nn.Module | None = None, covariates: int = 2, **saying: object) -> Forecaster:
+def forecaster(network: nn.Module | None = None, covariates: int = 2, **forecast: object) -> Forecaster:
     torch.manual_seed(1)
-    return Forecaster(network or LSTM(width=8, depth=1), HORIZON, covariates, Saying(**saying)).eval()
+    return Forecaster(network or LSTM(width=8, depth=1), HORIZON, covariates, ForecastSettings(**forecast)).eval()
 
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("network", [LSTM, ConvNet, Transformer])
-@pytest.mark.parametrize("reach", [1, 2])
-def test_paths_through_the_state_are_those_of_reading_everything_anew(network: type[nn.Module], reach: int) -> None:
-    task, given = forecaster(network(width=8, depth=2), outcome=StudentT(), reach=reach, paths=3), batch()
-    rolled = task.paths(given)
+@pytest.mark.parametrize("chunk_length", [1, 2])
+def test_paths_through_the_state_are_those_of_reading_everything_anew(
+    network: type[nn.Module], chunk_length: int
+) -> None:
+    task, given = (
+        forecaster(network(width=8, depth=2), likelihood=StudentT(), chunk_length=chunk_length, num_samples=3),
+        batch(),
+    )
+    rolled = task.sample_paths(given)
     noise = task._noise(given.ids)
     for path in range(3):
         targets = torch.zeros(3, HORIZON)
-        for first in range(0, HORIZON, reach):
+        for first in range(0, HORIZON, chunk_length):
             parts = task(given._replace(targets=targets))  # each block is said from the values before it
-            block = slice(first, first + reach)
-            targets[:, block] = task.outcome.draw(parts[:, block], *noise[:, :, path, block])
+            block = slice(first, first + chunk_length)
+            targets[:, block] = task.likelihood.draw(parts[:, block], *noise[:, :, path, block])
         torch.testing.assert_close(rolled[:, path], targets, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.numeric
 def test_paths_belong_to_the_sample_and_not_to_its_batch() -> None:
-    task, given = forecaster(outcome=Gaussian(), reach=2, paths=5), batch()
-    whole = task.paths(given)
+    task, given = forecaster(likelihood=Gaussian(), chunk_length=2, num_samples=5), batch()
+    whole = task.sample_paths(given)
     for row in range(3):
         alone = type(given)(*(part[row : row + 1] if isinstance(part, torch.Tensor) else part for part in given))
-        torch.testing.assert_close(task.paths(alone), whole[row : row + 1])
+        torch.testing.assert_close(task.sample_paths(alone), whole[row : row + 1])
 
 
 def test_nothing_is_said_from_what_comes_later() -> None:
-    task, given = forecaster(reach=2), batch()
+    task, given = forecaster(chunk_length=2), batch()
     targets = given.targets.clone().requires_grad_()
     said = task(given._replace(targets=targets))[..., 0]
     for step in range(HORIZON):
@@ -69,23 +74,23 @@ def test_nothing_is_said_from_what_comes_later() -> None:
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("outcome", [None, Quantiles([0.1, 0.5, 0.9]), StudentT()])
+@pytest.mark.parametrize("likelihood", [None, Quantiles([0.1, 0.5, 0.9]), StudentT()])
 @pytest.mark.parametrize("kind", ["lstm", "dlinear", "patches"])
-def test_with_instance_norm_a_window_in_other_units_is_said_in_these_units(kind: str, outcome: object) -> None:
-    saying = Saying(outcome=outcome, instance_norm=True, paths=4)  # type: ignore[arg-type]
+def test_with_instance_norm_a_window_in_other_units_is_said_in_these_units(kind: str, likelihood: object) -> None:
+    forecast = ForecastSettings(likelihood=likelihood, instance_norm=True, num_samples=4)  # type: ignore[arg-type]
     torch.manual_seed(1)
     kinds: dict[str, Forecasting] = {
-        "lstm": Forecaster(LSTM(width=8, depth=1), HORIZON, 2, saying),
-        "dlinear": DLinearForecaster(CONTEXT, HORIZON, 2, kernel=5, saying=saying),
-        "patches": PatchTransformerForecaster(CONTEXT, HORIZON, 2, saying, width=8, heads=2, patch=4, stride=2),
+        "lstm": Forecaster(LSTM(width=8, depth=1), HORIZON, 2, forecast),
+        "dlinear": DLinearForecaster(CONTEXT, HORIZON, 2, kernel=5, forecast=forecast),
+        "patches": PatchTransformerForecaster(CONTEXT, HORIZON, 2, forecast, width=8, heads=2, patch=4, stride=2),
     }
     task, given = kinds[kind].eval(), batch()
     with torch.no_grad():
         assert task.instance is not None
         task.instance.bias.fill_(0.3)
         task.instance.log_gain.fill_(-0.2)
-        plain = task.paths(given)
-        moved = task.paths(given._replace(context=1000 * given.context + 50, targets=1000 * given.targets + 50))
+        plain = task.sample_paths(given)
+        moved = task.sample_paths(given._replace(context=1000 * given.context + 50, targets=1000 * given.targets + 50))
     torch.testing.assert_close(moved, 1000 * plain + 50, rtol=1e-3, atol=0.5)
 
 
@@ -125,9 +130,9 @@ def test_reading_in_units_of_the_window_needs_no_other_head() -> None:
 
 
 def test_what_cannot_be_is_said() -> None:
-    with pytest.raises(ValueError, match="reach=4 must divide horizon=6"):
-        forecaster(reach=4)
+    with pytest.raises(ValueError, match="chunk_length=4 must divide horizon=6"):
+        forecaster(chunk_length=4)
     with pytest.raises(ValueError, match="says the whole horizon=6 at once"):
-        WindowForecaster(DLinear(CONTEXT, 5), HORIZON, 0, Saying(reach=2))
+        WindowForecaster(DLinear(CONTEXT, 5), HORIZON, 0, ForecastSettings(chunk_length=2))
     with pytest.raises(ValueError, match="kernel=4 must be odd"):
         DLinear(CONTEXT, 4)

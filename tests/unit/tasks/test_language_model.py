@@ -48,7 +48,7 @@ def test_the_loss_is_the_cross_entropy_of_the_formula() -> None:
 @pytest.mark.numeric
 def test_penalties_are_summed_where_there_is_something_to_predict() -> None:
     torch.manual_seed(0)
-    head = TokenHead(activation_penalty=0.5, slowness_penalty=0.25)
+    head = TokenHead(ar_weight=0.5, tar_weight=0.25)
     model = LSTMLanguageModel(vocab_size=11, width=16, head=head)
     outputs, targets = torch.randn(2, 7, 16), torch.randint(11, (2, 7))
     plain = LSTMLanguageModel(vocab_size=11, width=16)

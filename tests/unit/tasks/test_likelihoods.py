@@ -7,15 +7,15 @@ import torch
 from torch.distributions import Normal
 from torch.distributions import StudentT as TorchStudentT
 
-from pipeline.tasks.likelihoods import AbsoluteError, Gaussian, Outcome, Quantiles, SquaredError, StudentT
+from pipeline.tasks.likelihoods import AbsoluteError, Gaussian, Likelihood, Quantiles, SquaredError, StudentT
 
-OUTCOMES = [SquaredError(), AbsoluteError(), Quantiles(), Gaussian(), StudentT()]
-every_outcome = pytest.mark.parametrize("outcome", OUTCOMES, ids=lambda outcome: type(outcome).__name__)
+LIKELIHOODS = [SquaredError(), AbsoluteError(), Quantiles(), Gaussian(), StudentT()]
+every_likelihood = pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=lambda likelihood: type(likelihood).__name__)
 
 
-def said(outcome: Outcome, steps: int = 6) -> torch.Tensor:
+def said(likelihood: Likelihood, steps: int = 6) -> torch.Tensor:
     torch.manual_seed(1)
-    return outcome.parts(torch.randn(steps, outcome.parameters, dtype=torch.float64))
+    return likelihood.parts(torch.randn(steps, likelihood.parameters, dtype=torch.float64))
 
 
 def uniform(count: int, steps: int = 6) -> torch.Tensor:
@@ -34,10 +34,10 @@ def test_likelihoods_are_those_of_torch() -> None:
 
 @pytest.mark.numeric
 def test_the_pinball_loss_of_a_quantile_is_that_of_its_definition() -> None:
-    outcome = Quantiles([0.2, 0.9])
+    likelihood = Quantiles([0.2, 0.9])
     parts = torch.tensor([[1.0, 2.0]])
-    below = outcome.loss(parts, torch.tensor([0.0]))
-    between = outcome.loss(parts, torch.tensor([1.5]))
+    below = likelihood.loss(parts, torch.tensor([0.0]))
+    between = likelihood.loss(parts, torch.tensor([1.5]))
     assert below.item() == pytest.approx(2 * (0.8 * 1 + 0.1 * 2) / 2)
     assert between.item() == pytest.approx(2 * (0.2 * 0.5 + 0.1 * 0.5) / 2)
 
@@ -47,23 +47,23 @@ def test_quantiles_never_cross() -> None:
 
 
 @pytest.mark.numeric
-@every_outcome
-def test_a_moved_outcome_costs_what_the_values_moved_back_cost(outcome: Outcome) -> None:
-    parts, values = said(outcome), torch.linspace(-2, 2, 6, dtype=torch.float64)
+@every_likelihood
+def test_a_moved_outcome_costs_what_the_values_moved_back_cost(likelihood: Likelihood) -> None:
+    parts, values = said(likelihood), torch.linspace(-2, 2, 6, dtype=torch.float64)
     shift, scale = torch.tensor(0.7, dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64)
-    moved = outcome.loss(outcome.move(parts, shift, scale), shift + scale * values)
-    plain = outcome.loss(parts, values)
-    factor = {SquaredError: 9.0, AbsoluteError: 3.0, Quantiles: 3.0}.get(type(outcome), 1.0)
-    added = math.log(3.0) if isinstance(outcome, Gaussian | StudentT) else 0.0  # of a density
+    moved = likelihood.loss(likelihood.move(parts, shift, scale), shift + scale * values)
+    plain = likelihood.loss(parts, values)
+    factor = {SquaredError: 9.0, AbsoluteError: 3.0, Quantiles: 3.0}.get(type(likelihood), 1.0)
+    added = math.log(3.0) if isinstance(likelihood, Gaussian | StudentT) else 0.0  # of a density
     torch.testing.assert_close(moved, factor * plain + added)
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("outcome", [Gaussian(), StudentT()], ids=["Gaussian", "StudentT"])
-def test_draws_have_the_distribution_that_was_said(outcome: Outcome) -> None:
-    parts, count = said(outcome), 40_000
-    drawn = outcome.draw(parts.expand(count, -1, -1), *uniform(count)).sort(0).values
-    deviation = Normal(*parts.unbind(-1)) if isinstance(outcome, Gaussian) else None
+@pytest.mark.parametrize("likelihood", [Gaussian(), StudentT()], ids=["Gaussian", "StudentT"])
+def test_draws_have_the_distribution_that_was_said(likelihood: Likelihood) -> None:
+    parts, count = said(likelihood), 40_000
+    drawn = likelihood.draw(parts.expand(count, -1, -1), *uniform(count)).sort(0).values
+    deviation = Normal(*parts.unbind(-1)) if isinstance(likelihood, Gaussian) else None
     shares = (torch.arange(count, dtype=torch.float64)[:, None] + 0.5) / count
     if deviation is not None:
         distance = (deviation.cdf(drawn) - shares).abs().max()
@@ -76,10 +76,10 @@ def test_draws_have_the_distribution_that_was_said(outcome: Outcome) -> None:
 
 
 def test_draws_of_quantiles_have_these_quantiles() -> None:
-    outcome = Quantiles([0.1, 0.3, 0.5, 0.9])
-    parts, count = said(outcome), 100_000
-    drawn = outcome.draw(parts.expand(count, -1, -1), *uniform(count))
-    found = torch.quantile(drawn, torch.tensor(outcome.levels, dtype=torch.float64), dim=0).T
+    likelihood = Quantiles([0.1, 0.3, 0.5, 0.9])
+    parts, count = said(likelihood), 100_000
+    drawn = likelihood.draw(parts.expand(count, -1, -1), *uniform(count))
+    found = torch.quantile(drawn, torch.tensor(likelihood.levels, dtype=torch.float64), dim=0).T
     assert (found - parts).abs().max() < 0.02
 
 
@@ -104,8 +104,8 @@ def test_raw_numbers_become_parameters_in_their_ranges() -> None:
 
 
 def test_a_number_is_drawn_as_itself_and_distributions_differ() -> None:
-    assert [outcome.draws for outcome in OUTCOMES] == [False, False, True, True, True]
-    assert [outcome.parameters for outcome in OUTCOMES] == [1, 1, 9, 2, 3]
+    assert [likelihood.draws for likelihood in LIKELIHOODS] == [False, False, True, True, True]
+    assert [likelihood.parameters for likelihood in LIKELIHOODS] == [1, 1, 9, 2, 3]
     parts = torch.tensor([[2.5], [-1.0]])
     assert SquaredError().draw(parts, torch.rand(2), torch.rand(2)).tolist() == [2.5, -1.0]
     assert AbsoluteError().loss(parts, torch.tensor([1.0, 1.0])).tolist() == [1.5, 2.0]
@@ -114,9 +114,9 @@ def test_a_number_is_drawn_as_itself_and_distributions_differ() -> None:
 
 @pytest.mark.numeric
 def test_draws_outside_the_quantiles_are_the_outermost_ones() -> None:
-    outcome, parts = Quantiles([0.2, 0.4, 0.8]), torch.tensor([1.0, 2.0, 6.0])
+    likelihood, parts = Quantiles([0.2, 0.4, 0.8]), torch.tensor([1.0, 2.0, 6.0])
     one = torch.tensor([0.01, 0.2, 0.3, 0.4, 0.5, 0.8, 0.99])
-    drawn = outcome.draw(parts.expand(7, 3), one, one)
+    drawn = likelihood.draw(parts.expand(7, 3), one, one)
     assert drawn.tolist() == pytest.approx([1.0, 1.0, 1.5, 2.0, 3.0, 6.0, 6.0])
     assert Quantiles([0.3]).draw(torch.tensor([[7.0]]), torch.tensor([0.9]), torch.tensor([0.9])).tolist() == [7.0]
 

@@ -16,7 +16,7 @@ from pipeline.models.linear_recurrence import LinearRecurrence
 from pipeline.models.lstm import LSTM, LSTMLanguageModel
 from pipeline.models.rnn import RNN
 from pipeline.models.transformer import Transformer
-from pipeline.tasks.policy import Playing, Policy
+from pipeline.tasks.policy import Policy, RolloutSettings
 from pipeline.tasks.recall import Recaller
 
 SPACES: dict[str, Any] = {
@@ -121,7 +121,7 @@ def test_an_action_follows_from_what_was_seen_up_to_it_and_done_before_it() -> N
 def test_cloned_behaviour_knows_no_return() -> None:
     given = batch()
     other = given._replace(returns=given.returns + 5)
-    cloning, conditioned = policy(conditioned=False), policy()
+    cloning, conditioned = policy(return_conditioned=False), policy()
     assert torch.equal(said(cloning, given), said(cloning, other))
     assert not torch.equal(said(conditioned, given), said(conditioned, other))
 
@@ -136,5 +136,5 @@ def test_observations_and_returns_are_read_in_units_of_the_data() -> None:
 
 
 def test_the_best_return_of_the_data_is_asked_for_unless_told_otherwise() -> None:
-    assert policy().asked == 9.0
-    assert policy(playing=Playing(asked=4.0)).asked == 4.0
+    assert policy().target_return == 9.0
+    assert policy(rollout=RolloutSettings(target_return=4.0)).target_return == 4.0

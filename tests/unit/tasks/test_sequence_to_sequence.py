@@ -119,7 +119,7 @@ def test_label_smoothing_is_the_cross_entropy_with_the_spread_target_and_is_not_
 
 @pytest.mark.numeric
 def test_sampled_inputs_are_the_models_own_guesses() -> None:
-    model = build(AttentionTranslator, sampled_inputs=1.0, dropout=0.0).eval()
+    model = build(AttentionTranslator, scheduled_sampling=1.0, dropout=0.0).eval()
     source, inputs, targets = reversal(5, 4, 1)
     state = model.begin(source)
     from pipeline.data.batch import PairBatch
@@ -129,7 +129,7 @@ def test_sampled_inputs_are_the_models_own_guesses() -> None:
     guesses = model(inputs, state)[0].argmax(-1)
     assert (own[:, 0] == EOS).all()
     assert torch.equal(own[:, 1:], guesses[:, :-1])
-    model.sampled_inputs = 0.0
+    model.scheduled_sampling = 0.0
     assert model._inputs(batch, state) is inputs
 
 
@@ -158,7 +158,7 @@ def test_a_validation_shows_where_its_texts_looked(
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"sampled_inputs": 1.5}, "sampled_inputs=1.5"), ({"width": 30}, "heads=4 must divide width=30")],
+    [({"scheduled_sampling": 1.5}, "scheduled_sampling=1.5"), ({"width": 30}, "heads=4 must divide width=30")],
 )
 def test_what_cannot_be_is_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -75,11 +75,11 @@ def test_label_smoothing_spreads_a_share_over_all_tokens_and_is_not_logged() -> 
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("penalty", ["activation_penalty", "slowness_penalty"])
+@pytest.mark.parametrize("penalty", ["ar_weight", "tar_weight"])
 def test_a_penalty_alone_is_added(penalty: str) -> None:
     model = task(**{penalty: 0.5})
     outputs, targets = torch.tensor([[[1.0] * 4, [3.0] * 4, [9.0] * 4]]), torch.tensor([[1, 2, IGNORE]])
-    expected = 0.5 * (1 + 9 if penalty == "activation_penalty" else 4)
+    expected = 0.5 * (1 + 9 if penalty == "ar_weight" else 4)
     added = model.training_loss(outputs, targets) - task().training_loss(outputs, targets)
     assert added.item() == pytest.approx(expected, rel=1e-5)
 
@@ -130,7 +130,7 @@ def test_the_schedule_gets_the_loss_of_a_validation(
 
 @pytest.mark.numeric
 def test_held_out_batches_are_counted_without_smoothing_and_penalties() -> None:
-    model = task(label_smoothing=0.1, activation_penalty=1.0)
+    model = task(label_smoothing=0.1, ar_weight=1.0)
     outputs, targets = torch.randn(2, 3, 4), torch.tensor([[1, 5, IGNORE], [0, IGNORE, 3]])
     for row in range(2):
         model.count_held_out(outputs[row : row + 1], targets[row : row + 1])

@@ -147,7 +147,7 @@ def test_bits_per_sample_are_those_of_the_levels(
         "data": "pipeline.data.raw_audio.WaveDataModule",
         "data.init_args.dataset": str(tiny_labels_dataset),
         "data.init_args.labels": "true",
-        "data.init_args.cut": "lanes",
+        "data.init_args.order": "contiguous",
         "data.init_args.context": "256",
         "data.init_args.global_batch_size": "16",
         "trainer.max_steps": "3",

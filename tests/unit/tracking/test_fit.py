@@ -18,7 +18,7 @@ model:
   init_args: {{width: 8}}
 data:
   class_path: pipeline.data.text.TextDataModule
-  init_args: {{dataset: {dataset}, cut: lanes, context: 8, global_batch_size: 8}}
+  init_args: {{dataset: {dataset}, order: contiguous, context: 8, global_batch_size: 8}}
 trainer:
   {{accelerator: cpu, devices: 2, log_every_n_steps: 2, val_check_interval: 4, check_val_every_n_epoch: null}}
 checkpoints: {{every_steps: 4}}

@@ -27,7 +27,7 @@ LSTM = str(Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml")
         ("model", "pipeline.models.lstm.LSTMLanguageModl", "has no LSTMLanguageModl; did you mean LSTMLanguageModel?"),
         ("model", "pipeline.modles.lstm.LSTM", "there is no module pipeline.modles"),
         (
-            "data.init_args.cut",
+            "data.init_args.order",
             "lane",
             "wants lanes or windows or documents, not 'lane'; did you mean lanes?",
         ),

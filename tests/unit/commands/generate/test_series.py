@@ -15,7 +15,7 @@ from pipeline.data.series import SeriesDataModule
 from pipeline.dataset.codecs.table import read_table
 from pipeline.errors import DataError
 from pipeline.models.gru import GRU
-from pipeline.tasks.forecaster import Forecaster, Saying
+from pipeline.tasks.forecaster import Forecaster, ForecastSettings
 from pipeline.tasks.likelihoods import Quantiles
 
 
@@ -39,7 +39,7 @@ def test_a_history_is_forecast_as_the_same_window_of_the_dataset(
     tiny_series_dataset: Path, about: dict[str, Any], history: Any
 ) -> None:
     torch.manual_seed(1)
-    task = Forecaster(GRU(width=8, depth=1), 4, 1, Saying(outcome=Quantiles([0.1, 0.5, 0.9]))).eval()
+    task = Forecaster(GRU(width=8, depth=1), 4, 1, ForecastSettings(likelihood=Quantiles([0.1, 0.5, 0.9]))).eval()
     windows = windows_of(history, about, 12, 4, "history")
     assert [window.name for window in windows] == ["north", "south", "west"]
     samples = SeriesDataModule(tiny_series_dataset, 12, 4).samples("test")
@@ -51,7 +51,7 @@ def test_a_history_is_forecast_as_the_same_window_of_the_dataset(
     said = forecast_windows(task, windows, about["scaling"])
     parts = task(batch)
     mean, deviation = about["scaling"]["south"]
-    drawn = torch.quantile(task.paths(batch._replace(ids=torch.arange(3))), 0.5, dim=1)
+    drawn = torch.quantile(task.sample_paths(batch._replace(ids=torch.arange(3))), 0.5, dim=1)
     torch.testing.assert_close(said.median[1], mean + deviation * drawn[1], rtol=1e-4, atol=1e-4)
     assert parts.shape == (3, 4, 3)
     rows = list(rows_of(windows, said, "time", 4))

@@ -30,7 +30,9 @@ def measured(cli: Any) -> Model:
     """What is counted of it, for one process."""
     precision = str(cli.config.trainer.precision)
     batches = partial(plan.largest, cli, ONE)
-    return memory.measure_memory(partial(plan.make_task, cli), batches, precision, cli.config.execution.recompute)
+    return memory.measure_memory(
+        partial(plan.make_task, cli), batches, precision, cli.config.execution.activation_checkpointing
+    )
 
 
 def real_peak(cli: Any) -> dict[str, int]:
@@ -94,7 +96,7 @@ def test_it_counts_after_this_process_computed_with_several_threads() -> None:
 
 @pytest.mark.numeric
 def test_what_decides_by_values_is_measured_on_one_real_row(tiny_text_dataset: Path) -> None:
-    cut = "--data.init_args.cut=documents"
+    cut = "--data.init_args.order=documents"
     found, windows = (measured(prepared("lstm", tiny_text_dataset, *more)) for more in ([cut], []))
     assert found.parameters == windows.parameters
     assert found.kept == pytest.approx(windows.kept, rel=0.25)
@@ -102,7 +104,7 @@ def test_what_decides_by_values_is_measured_on_one_real_row(tiny_text_dataset: P
 
 def test_layers_that_are_computed_again_keep_less(tiny_text_dataset: Path) -> None:
     plain = measured(prepared("transformer", tiny_text_dataset))
-    again = measured(prepared("transformer", tiny_text_dataset, "--execution.recompute=true"))
+    again = measured(prepared("transformer", tiny_text_dataset, "--execution.activation_checkpointing=true"))
     assert again.kept < 0.7 * plain.kept
     assert (again.parameters, again.layer, again.outside) == (plain.parameters, plain.layer, plain.outside)
 

@@ -30,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_text_dataset: Pat
     """A working directory with two small experiments and a tournament of them, two seeds each."""
     monkeypatch.chdir(tmp_path)
     for name, model in MODELS.items():
-        settings = {"dataset": str(tiny_text_dataset), "context": 10, "global_batch_size": 4, "cut": "lanes"}
+        settings = {"dataset": str(tiny_text_dataset), "context": 10, "global_batch_size": 4, "order": "contiguous"}
         data = {"class_path": "pipeline.data.text.TextDataModule", "init_args": settings}
         optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.003}}
         made = {"class_path": model, "init_args": {"width": 8, "depth": 1, "optimizer": optimizer}}
