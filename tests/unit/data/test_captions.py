@@ -130,7 +130,7 @@ def test_an_image_that_is_damaged_on_the_disk_is_told_by_its_name(
 def test_what_cannot_be_is_told(tiny_captions_dataset: Path, tiny_pairs_dataset: Path) -> None:
     with pytest.raises(ConfigError, match=r"smallest_crop=1\.5"):
         ImageCaptionDataModule(tiny_captions_dataset, smallest_crop=1.5)
-    with pytest.raises(DataError, match="'captions' is wanted"):
+    with pytest.raises(DataError, match="expected kind 'captions'"):
         ImageCaptionDataModule(tiny_pairs_dataset)
     data = ImageCaptionDataModule(tiny_captions_dataset, global_batch_tokens=60)
     with pytest.raises(ConfigError, match="more than global_batch_tokens=60"):

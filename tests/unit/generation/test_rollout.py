@@ -142,7 +142,7 @@ def test_one_who_knows_opens_every_door_and_one_who_guesses_one_in_three() -> No
 
 
 def test_an_environment_that_is_not_there_is_named() -> None:
-    with pytest.raises(ConfigError, match="the environment Nothing-v0 cannot be made: Environment `Nothing` doesn't"):
+    with pytest.raises(ConfigError, match="environment Nothing-v0 cannot be created: Environment `Nothing` doesn't"):
         make("Nothing-v0", {})
-    with pytest.raises(ConfigError, match=f"{KEY_TO_DOOR} cannot be made"):
+    with pytest.raises(ConfigError, match=f"{KEY_TO_DOOR} cannot be created"):
         make(KEY_TO_DOOR, {"colour": 3})

@@ -74,7 +74,7 @@ def test_a_file_that_is_not_there_is_told_from_one_of_a_similar_name() -> None:
 
 def test_a_dataset_of_another_kind_is_a_mistake_of_the_data_not_of_the_config(tiny_captions_dataset: Path) -> None:
     gru = Path(LSTM).parents[1] / "pairs" / "gru.yaml"
-    with pytest.raises(DataError, match="is a dataset of kind 'captions', 'pairs' is wanted"):
+    with pytest.raises(DataError, match="expected kind 'pairs', got 'captions'"):
         parse_config([f"--config={gru}", f"--data.init_args.dataset={tiny_captions_dataset}"]).build()
 
 

@@ -168,7 +168,7 @@ def test_a_classifier_takes_no_way_of_choosing(
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "empty file"), (b"hello", "no sound that can be read"), (None, "No such file")]
+    ("content", "message"), [(b"", "empty file"), (b"hello", "not readable as audio"), (None, "No such file")]
 )
 def test_a_file_that_is_no_sound_is_one_line(
     opened: Open,
