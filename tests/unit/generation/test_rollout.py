@@ -142,7 +142,7 @@ def test_an_oracle_opens_every_door_and_a_random_policy_one_in_three() -> None:
 
 
 def test_an_unknown_environment_raises_an_error() -> None:
-    with pytest.raises(ConfigError, match="the environment Nothing-v0 cannot be made: Environment `Nothing` doesn't"):
+    with pytest.raises(ConfigError, match="environment Nothing-v0 cannot be created: Environment `Nothing` doesn't"):
         make("Nothing-v0", {})
-    with pytest.raises(ConfigError, match=f"{KEY_TO_DOOR} cannot be made"):
+    with pytest.raises(ConfigError, match=f"{KEY_TO_DOOR} cannot be created"):
         make(KEY_TO_DOOR, {"colour": 3})

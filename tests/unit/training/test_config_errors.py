@@ -74,7 +74,7 @@ def test_for_a_missing_file_one_of_a_similar_name_is_suggested() -> None:
 
 def test_a_dataset_of_the_wrong_kind_is_a_data_error(tiny_captions_dataset: Path) -> None:
     gru = Path(LSTM).parents[1] / "pairs" / "gru.yaml"
-    with pytest.raises(DataError, match="is a dataset of kind 'captions', 'pairs' is wanted"):
+    with pytest.raises(DataError, match="expected kind 'pairs', got 'captions'"):
         parse_config([f"--config={gru}", f"--data.init_args.dataset={tiny_captions_dataset}"]).build()
 
 

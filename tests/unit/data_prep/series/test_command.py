@@ -165,7 +165,7 @@ def test_the_calendar_says_where_in_day_week_and_year_a_stamp_lies() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        (["--target", "c"], DataError, "there is no such column, but time, a, b"),
+        (["--target", "c"], DataError, "column not found. Choose among time, a, b"),
         (["--lengths", 30, 10, 10], DataError, "add up to 50 steps, there are 40"),
         (["--validation-share", 0.6, "--test-share", 0.5], ConfigError, "the sum must be below 1"),
         (["--target", "a", "--known", "a"], DataError, "two meanings"),
@@ -179,6 +179,6 @@ def test_what_cannot_be_is_one_line(prepare: Prepare, options: list[Any], error:
 
 def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("no")
-    for name, said in (("bad.parquet", "is no table"), ("none.csv", "cannot be read")):
+    for name, said in (("bad.parquet", "is not a table"), ("none.csv", "cannot be read")):
         with pytest.raises(DataError, match=rf"{name} {said}"):
             series.main([str(tmp_path / name), "--output", str(tmp_path / "data")])
