@@ -44,7 +44,7 @@ class Evaluation:
         no_repeat: length of n-grams that are not generated twice in a text; 0 allows repetition.
         temperature: sample tokens at this temperature instead.
         tokens: maximum number of tokens of a text.
-        validation_rows: number of sources, from the start of the split, that a validation generates texts for.
+        validation_rows: maximum number of sources, evenly spaced over the split, that a validation generates texts for.
         baseline: also score a baseline that outputs the most common target of the training split for every source.
     """
 

@@ -1,5 +1,6 @@
 """The base of all tasks: optimizer, schedule, gradient norm, and the state carried between batches."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -129,6 +130,11 @@ class Task(LightningModule):
         """Whether the trainer has a `Monitor`, which writes all metrics of a run to the loggers, in rows of its own."""
         trainer: Any = self.trainer
         return any(isinstance(callback, Monitor) for callback in trainer.callbacks)
+
+    def on_fit_start(self) -> None:
+        """Warn if the schedule does not suit the length of the run."""
+        if self.schedule and self.trainer.is_global_zero and (line := self.schedule.warning(self.total_steps)):
+            print(f"unroll: warning: {line}", file=sys.stderr, flush=True)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the training loss, unless a `Monitor` does."""

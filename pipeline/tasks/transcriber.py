@@ -42,7 +42,7 @@ class Transcription:
     Args:
         scores: scores of the transcripts; without scores no transcripts are decoded.
         search: decoding method (default: best path).
-        validation_rows: number of clips, from the start of the split, that a validation transcribes; a test
+        validation_rows: maximum number of clips, evenly spaced over the split, that a validation transcribes; a test
             transcribes all.
     """
 
@@ -94,6 +94,7 @@ class Transcriber(Task):
 
     def on_fit_start(self) -> None:
         """Check for transcripts that are longer than their audio."""
+        super().on_fit_start()
         self.check("train", "validation")
 
     def on_validation_start(self) -> None:

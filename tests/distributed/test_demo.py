@@ -43,7 +43,7 @@ def test_the_demo_stops_a_run_continues_it_and_compares_both(tmp_path: Path) -> 
     assert all(name in table for name in ("demo-lstm", "demo-transformer", "5-gram"))
     assert re.search(r"Reference transcript: [0-9 ]+\.", table)
     assert (place / "runs" / "demo-captions" / "attention.png").stat().st_size > 1000
-    assert (place / "runs" / "compare.html").stat().st_size > 1000
+    assert (place / "runs" / "compare-demo-lstm-demo-transformer.html").stat().st_size > 1000
     assert f"- The LSTM was interrupted and resumed at step {after}.\n" in table
     assert sorted(path.name for path in place.iterdir()) == ["data", "runs"]
     assert [*home.iterdir(), *temporary.iterdir()] == []

@@ -148,7 +148,8 @@ def run_tournament(matches: list[Match]) -> int:
             print(f"{match.run} failed with exit code {ended}; the tournament continues", flush=True)
         code = code or ended
     signals.forget()
-    compared = compare.main([str(match.run) for match in matches])
+    page = matches[0].run.parent / "compare.html"
+    compared = compare.main([*(str(match.run) for match in matches), "--html", str(page)])
     return code or compared
 
 
