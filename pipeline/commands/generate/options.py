@@ -63,12 +63,18 @@ def add_options(parser: Parser, takes: Collection[str] | None = None) -> None:
     add(other, "output", "write the forecast as CSV (default: standard output)", type=Path, metavar="FILE")
     add(other, "picture", "plot the forecast", type=Path, metavar="FILE.svg")
     add(other, "json", "print one JSON object per line", **switch)
+    _add_decoding(parser, add)
+
+
+def _add_decoding(parser: Parser, add: Callable[..., None]) -> None:
+    """Add the options that select a decoding method by `add`."""
+    whole, real = {"type": int}, {"type": float}
     title = "decoding (default: sample at temperature 1; greedy for models with a source)"
     way = parser.add_argument_group(title).add_argument
     add(way, "temperature", "divide the logits by this: below 1 less varied, above 1 more", **real)
     add(way, "top-k", "sample from the k most probable tokens", **whole)
     add(way, "top-p", "sample from the smallest set of tokens with this probability, in (0, 1]", **real)
-    add(way, "greedy", "take the most probable token at each step", **switch)
+    add(way, "greedy", "take the most probable token at each step", action="store_true", default=False)
     add(way, "beam", "use beam search of this width", metavar="WIDTH", **whole)
     add(way, "n-best", "with --beam, print the N best texts (default: 1)", metavar="N", **whole)
     add(way, "length-penalty", "with --beam, 0 ranks by log-probability, 1 by its mean per token", **real)
