@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict
 from pipeline.arguments import Parser
 from pipeline.errors import CheckpointError
 from pipeline.runs.journal import JournalWriter, plain
-from pipeline.runs.load import choose_checkpoint
+from pipeline.runs.load import MODEL_CONFIG, choose_checkpoint, model_config
 from pipeline.runs.run import Run, find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -184,7 +184,7 @@ def convert(arguments: argparse.Namespace) -> int:
     from pipeline.distributed.checkpoint import single_file
 
     place = last_of(arguments.target)
-    single_file.write_single_file(place, arguments.output)
+    single_file.write_single_file(place, arguments.output, {MODEL_CONFIG: model_config(place)})
     print(f"wrote {place} to {arguments.output}")
     return 0
 
