@@ -47,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_output(parser)
     add = parser.add_argument_group("what the columns mean").add_argument
     add("--time", metavar="COLUMN", help="time stamps (default: the first column)")
+    zone = "zone of stamps without an offset, or of stamps whose offset changes (default: as written)"
+    add("--time-zone", default="", metavar="AREA/CITY", help=zone)
     add("--id", nargs="+", default=[], metavar="COLUMN", help="in a long table: columns that together name a series")
     add("--target", nargs="+", default=[], metavar="COLUMN", help="columns to predict (default: all other numbers)")
     add("--known", nargs="+", default=[], metavar="COLUMN", help="covariates that are known ahead: prices, holidays")
@@ -76,10 +78,10 @@ def main(argv: list[str]) -> int:
     findings = Findings()
     table = read_table(options.sources)
     layout = layout_of(table, options)
-    grid, frames = frames_of(table, layout, findings)
+    grid, frames = frames_of(table, layout, findings, zone=options.time_zone)
     frames = [trimmed(frame) for frame in frames if frame.name not in options.drop]
     place = shared.workplace(options)
-    with place.entered(anew=True):  # tables are small enough to begin anew
+    with place.entered(fresh=True):  # tables are small enough to begin anew
         entries = _prepare(place, grid, frames, layout, options, findings, argv)
     print(f"{len(frames):,} series, a step is {grid}, season {options.season or grid.season}")
     for finding, times in findings.counts.items():
@@ -141,8 +143,7 @@ def _prepare(
             entries[name] = {**counts, "shards": [shard._asdict()]}
     about = {
         **layout.as_json(),
-        "unit": grid.unit,
-        "step": grid.step,
+        **grid.as_json(),
         "season": season,
         "covariates": known,
         "covariate_mean": ahead[0].tolist(),

@@ -51,6 +51,20 @@ def read_record(run: Path) -> dict[str, Any]:
     return _read(run, RECORD, json.loads)
 
 
+def read_series_record(run: Path) -> dict[str, Any]:
+    """Read the record of a run, or the part of it that an exported model contains.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not (file := run / SERIES).is_file():
+        return read_record(run)
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+
+
 def check_format(run: Path) -> None:
     """Raise CheckpointError if a later version of unroll wrote the record of a run; ignore a damaged record."""
     with suppress(OSError, ValueError):

@@ -141,8 +141,8 @@ def test_a_run_that_cannot_roll_back_ends_with_its_own_exit_code(
     corrupt(loss_is_nan, *range(3, 14))
     assert fit("lost", "trainer.devices", 2, "guard.patience", 2, "checkpoints.every_steps", 1) == 6
     printed = capfd.readouterr()
-    assert "went back to the weights of step 2" in printed.out
-    assert "lower the learning rate" in printed.err
+    assert "rolled back to the weights of step 2" in printed.out
+    assert "Lower the learning rate" in printed.err
 
 
 def test_two_processes_skip_a_step_that_is_invalid_on_one(fit: Fit, corrupt: Callable[..., None]) -> None:

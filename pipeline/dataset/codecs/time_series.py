@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from pipeline.dataset.codecs.table import column, is_number
 from pipeline.dataset.codecs.time_grid import Grid, cycles, stamps_of
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 
 NAMED = 5  # places that are named for each finding
 # what can be wrong, and how it is mended
@@ -107,7 +107,7 @@ class Frame(NamedTuple):
 
 
 def frames_of(
-    table: Any, layout: TableLayout, findings: Findings, grid: Grid | None = None
+    table: Any, layout: TableLayout, findings: Findings, grid: Grid | None = None, zone: str = ""
 ) -> tuple[Grid, list[Frame]]:
     """The grid and the series of a table.
 
@@ -115,18 +115,28 @@ def frames_of(
         table: an Arrow table.
         layout: what its columns mean.
         findings: what is wrong is added here.
-        grid: on which the series are to lie; found where it is None.
+        grid: the grid of a dataset that was prepared before (default: found in the stamps).
+        zone: time zone of the stamps (default: that of the column, if it has one).
 
     Raises:
-        DataError: a column is missing or holds no numbers, or the stamps count something else than the grid's.
+        DataError: a column is missing or holds no numbers, or the stamps do not have the unit of the grid.
+        ConfigError: the time zone does not exist, or the calendar requires one.
     """
-    unit, stamps, bad = stamps_of(column(table, layout.time, "--time"))
+    read, stamps, bad, offsets = stamps_of(column(table, layout.time, "--time"), zone, grid)
+    if layout.calendar and len(offsets) > 1:
+        raise ConfigError(
+            f"column {layout.time} has stamps with the UTC offsets {', '.join(offsets)}: the calendar requires their "
+            "time zone. Give --time-zone AREA/CITY."
+        )
     for row in np.flatnonzero(bad):
         findings.add(UNREADABLE, f"row {row + 1}")
     rows = np.flatnonzero(~bad)
-    if grid is not None and unit != grid.unit and len(rows) > 1:
-        raise DataError(f"{layout.time} counts {unit}s, the model's series count {grid.unit}s: give stamps as before")
-    grid = grid or Grid.of(unit, stamps[rows])
+    if grid is not None and read.unit != grid.unit and len(rows) > 1:
+        raise DataError(
+            f"column {layout.time} has stamps in {read.unit}s, expected {grid.unit}s as in training. "
+            "Write the stamps as in the table that was prepared."
+        )
+    grid = grid or read.with_step_of(stamps[rows])
     targets = [_numbers(table, name) for name in layout.targets]
     known = _known(table, layout)
     found = []

@@ -80,7 +80,7 @@ def test_a_disk_that_is_full_costs_no_step(
     assert mounting(work) == 0
     printed = capfd.readouterr()
     assert "could not be saved" in printed.out
-    assert "training goes on" in printed.out
+    assert "training continues" in printed.out
     assert "the checkpoint of step 14 could not be saved" in printed.err
     faults = journal.read_journal(Path("runs/full")).faults()
     assert faults == [] or {fault["fault"] for fault in faults} == {"checkpoint_not_saved"}
@@ -177,7 +177,7 @@ def test_checkpoints_of_another_model_are_refused_in_one_line(fit: Fit, capfd: p
     capfd.readouterr()
     assert fit("stopped", *OFTEN) == 4
     [line] = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("Seed")]
-    assert "the checkpoint is not one of this model" in line
+    assert "the checkpoint does not match this model" in line
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_months_and_counts_are_grids_too(prepare: Prepare) -> None:
 
 
 def test_the_calendar_says_where_in_day_week_and_year_a_stamp_lies() -> None:
-    _, stamps, _ = stamps_of(pa.array(["2020-01-06 00:00", "2020-01-06 06:00", "2020-07-02 00:00"]))
+    _, stamps, _, _ = stamps_of(pa.array(["2020-01-06 00:00", "2020-01-06 06:00", "2020-07-02 00:00"]))
     names, values = cycles(Grid("microsecond", 3_600_000_000), stamps)
     assert names == [f"{wave} of {cycle}" for cycle in ("day", "week", "year") for wave in ("sine", "cosine")]
     np.testing.assert_allclose(values[0, :4], [0, 1, 0, 1], atol=1e-12)  # midnight of a Monday
@@ -167,7 +167,7 @@ def test_the_calendar_says_where_in_day_week_and_year_a_stamp_lies() -> None:
     [
         (["--target", "c"], DataError, "column not found. Choose among time, a, b"),
         (["--lengths", 30, 10, 10], DataError, "add up to 50 steps, there are 40"),
-        (["--validation-share", 0.6, "--test-share", 0.5], ConfigError, "leave nothing to train on"),
+        (["--validation-share", 0.6, "--test-share", 0.5], ConfigError, "the sum must be below 1"),
         (["--target", "a", "--known", "a"], DataError, "two meanings"),
         (["--season", 0], ConfigError, "at least 1, got 0"),
     ],

@@ -1,0 +1,104 @@
+"""Stamps of every calendar are read, written and placed in the calendar as pandas does."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from pipeline.dataset.codecs.time_grid import BUSINESS, COUNT, LAST_DAY, MONTH, TIME, Grid, cycles, stamps_of
+from pipeline.errors import ConfigError
+
+HOUR = 3_600_000_000
+CALENDARS = {
+    "month starts": (pd.date_range("2019-11-01", periods=30, freq="MS"), MONTH, 1, "1 month", 12),
+    "month ends": (pd.date_range("2019-11-30", periods=30, freq="ME"), MONTH, 1, "1 month", 12),
+    "15ths of months": (
+        pd.date_range("2019-11-01", periods=30, freq="MS") + pd.Timedelta(days=14),
+        MONTH,
+        1,
+        "1 month",
+        12,
+    ),
+    "quarter ends": (pd.date_range("2019-03-31", periods=30, freq="QE"), MONTH, 3, "3 months", 4),
+    "year ends": (pd.date_range("1990-12-31", periods=30, freq="YE"), MONTH, 12, "12 months", 1),
+    "business days": (pd.date_range("2019-12-27", periods=30, freq="B"), BUSINESS, 1, "1 business day", 5),
+    "days": (pd.date_range("2019-12-27", periods=30, freq="D"), TIME, 24 * HOUR, "1 day", 7),
+    "Fridays": (pd.date_range("2019-12-27", periods=30, freq="W-FRI"), TIME, 7 * 24 * HOUR, "1 week", 52),
+    "hours": (pd.date_range("2019-12-27", periods=30, freq="h"), TIME, HOUR, "1 hour", 24),
+}
+
+
+@pytest.mark.parametrize("name", CALENDARS)
+@pytest.mark.parametrize("as_text", [True, False])
+def test_the_stamps_of_a_calendar_are_consecutive_and_written_as_they_were(name: str, as_text: bool) -> None:
+    times, unit, step, text, season = CALENDARS[name]
+    texts = [str(time).removesuffix(":00") if unit == TIME and step == HOUR else str(time.date()) for time in times]
+    read = stamps_of(pa.array(texts) if as_text else pa.array(times.to_pydatetime()))
+    grid = read.grid.with_step_of(read.values)
+    assert (grid.unit, grid.step, str(grid), grid.season) == (unit, step, text, season)
+    assert not read.bad.any()
+    assert set(np.diff(read.values)) == {step}
+    written = [each[:7] for each in texts] if name == "month starts" else texts
+    assert grid.text(read.values) == written
+    further = read.values[-1] + step * np.arange(1, 4)
+    expected = times[-1] + (times.freq or pd.offsets.DateOffset(months=1)) * np.arange(1, 4)
+    assert [pd.Timestamp(each) for each in grid.text(further)] == list(expected)
+    assert Grid.of(grid.as_json()) == grid
+
+
+@pytest.mark.parametrize("name", [name for name in CALENDARS if "month" in name or "days" in name])
+def test_a_short_history_is_read_on_the_grid_of_its_dataset(name: str) -> None:
+    times = CALENDARS[name][0]
+    whole = stamps_of(pa.array(times.to_pydatetime()))
+    grid = whole.grid.with_step_of(whole.values)
+    part = stamps_of(pa.array(times[3:5].to_pydatetime()), like=grid)
+    assert part.grid.unit == grid.unit
+    assert part.values.tolist() == whole.values[3:5].tolist()
+
+
+def test_hours_around_daylight_saving_are_consecutive_and_keep_their_offsets() -> None:
+    times = pd.date_range("2024-10-26 22:00", periods=8, freq="h", tz="Europe/Berlin")
+    texts = [time.isoformat(" ", "minutes") for time in times]
+    unknown = stamps_of(pa.array(texts))
+    assert unknown.offsets == ("+01:00", "+02:00")
+    assert unknown.grid.with_step_of(unknown.values).text(unknown.values[:1]) == ["2024-10-26 20:00+00:00"]
+    for column in (pa.array(texts), pa.array([text[:16] for text in texts]), pa.array(times.to_pydatetime())):
+        read = stamps_of(column, zone="Europe/Berlin")
+        assert (read.offsets, read.bad.any()) == ((), False)
+        grid = read.grid.with_step_of(read.values)
+        assert (grid.step, grid.zone, grid.text(read.values)) == (HOUR, "Europe/Berlin", texts)
+        values = cycles(grid, read.values)[1]
+        hours = 2 * np.pi * times.hour.to_numpy() / 24  # of local time: 2 o'clock comes twice
+        np.testing.assert_allclose(values[:, 0], np.sin(hours), atol=1e-12)
+
+
+def test_local_midnights_are_days_apart_across_daylight_saving() -> None:
+    times = pd.date_range("2024-03-29", periods=5, freq="D", tz="Europe/Berlin")
+    read = stamps_of(pa.array([time.isoformat(" ", "minutes") for time in times]), zone="Europe/Berlin")
+    grid = read.grid.with_step_of(read.values)
+    assert set(np.diff(read.values)) == {24 * HOUR}
+    assert grid.text(read.values)[-1] == "2024-04-02 00:00+02:00"
+
+
+def test_one_offset_is_kept() -> None:
+    texts = ["2024-01-01 00:00+05:30", "2024-01-01 01:00+05:30"]
+    read = stamps_of(pa.array(texts))
+    assert read.grid.with_step_of(read.values).text(read.values) == texts
+
+
+def test_what_cannot_be_read_is_bad_and_an_unknown_zone_is_an_error() -> None:
+    read = stamps_of(pa.array(["2024-01-01", None, "soon", "2024-01-03", "2024/01/02", ""]))
+    assert read.bad.tolist() == [False, True, True, False, False, True]
+    assert stamps_of(pa.array([3, None, 5])).grid == Grid(COUNT)
+    with pytest.raises(ConfigError, match="time zone 'Berlin' does not exist"):
+        stamps_of(pa.array(["2024-01-01 00:00"]), zone="Berlin")
+
+
+def test_the_calendar_of_month_ends_and_business_days() -> None:
+    names, values = cycles(Grid(MONTH, 1, in_month=LAST_DAY), np.array([2024 * 12 + 3]))
+    assert names == ["sine of year", "cosine of year"]
+    np.testing.assert_allclose(values, [[1, 0]], atol=1e-12)  # April: a quarter of the year
+    monday = np.busday_count("1970-01-01", "2024-07-01")
+    names, values = cycles(Grid(BUSINESS), np.array([monday]))
+    assert names[:2] == ["sine of week", "cosine of week"]
+    np.testing.assert_allclose(values[0, :2], [0, 1], atol=1e-12)
