@@ -127,7 +127,8 @@ class Task(LightningModule):
     @property
     def writes_rows(self) -> bool:
         """Whether the trainer has a `Monitor`, which writes all metrics of a run to the loggers, in rows of its own."""
-        return any(isinstance(callback, Monitor) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        trainer: Any = self.trainer
+        return any(isinstance(callback, Monitor) for callback in trainer.callbacks)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the training loss, unless a `Monitor` does."""

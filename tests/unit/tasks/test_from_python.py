@@ -75,6 +75,7 @@ def test_a_model_trains_with_the_trainer_of_lightning(tiny_text_dataset: Path, t
     assert isinstance(model.generate("a", max_new_tokens=5, seed=1), str)
 
 
+@pytest.mark.numeric
 def test_a_network_that_a_file_does_not_hold_is_an_argument(tiny_text_dataset: Path, tmp_path: Path) -> None:
     data = TextDataModule(tiny_text_dataset, context=8, global_batch_size=4)
     assert data.facts.vocab_size is not None
@@ -89,6 +90,7 @@ def test_a_network_that_a_file_does_not_hold_is_an_argument(tiny_text_dataset: P
         LanguageModel.load_from_checkpoint(kept.best_model_path, network=GRU(width=9, depth=1))
 
 
+@pytest.mark.numeric
 @pytest.mark.usefixtures("runs")
 def test_checkpoints_of_a_run_load_as_a_directory_and_as_a_file() -> None:
     place = "runs/text/checkpoints/step-00000008"
@@ -106,6 +108,7 @@ def test_checkpoints_of_a_run_load_as_a_directory_and_as_a_file() -> None:
             LanguageModel.load_from_checkpoint(missing)
 
 
+@pytest.mark.numeric
 @pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize("place", ["{}", "exported/{}"])
 def test_trained_models_generate_what_the_command_generates(place: str) -> None:
