@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, UInt
 
-from pipeline.dataset.shard import PREPARE, Shard, ShardFile, arrow_column, record_batches
+from pipeline.dataset.shard import PREPARE, Shard, ShardFile, SplitEntry, arrow_column, record_batches
 from pipeline.errors import DataError
 
 BATCH_ROWS = 4096  # maximum rows of a record batch
@@ -84,7 +84,7 @@ class RecordSplit:
     shards: tuple[Shard, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, path: Path, name: str, entry: Mapping[str, Any]) -> "RecordSplit":
+    def of(cls, path: Path, name: str, entry: SplitEntry) -> "RecordSplit":
         """Create the split from its manifest entry."""
         counts = entry["rows"], entry["samples"], entry["tokens"], entry["bytes"]
         return cls(path, name, *counts, tuple(Shard(**shard) for shard in entry["shards"]))

@@ -7,17 +7,16 @@ part. A step that was not observed repeats the previous one and is never predict
 Legend: N series, L steps of a series, K known covariates, S steps of all series, W windows, T steps of a window.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from pipeline.dataset.shard import Shard, all_batches, edges, flat, joined, write_rows
+from pipeline.dataset.shard import Shard, SplitEntry, all_batches, edges, flat, joined, write_rows
 
 PARTS = ("train", "validation", "test")
 SCHEMA = pa.schema(
@@ -82,7 +81,7 @@ class SeriesSplit:
     shards: tuple[Shard, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, path: Path, name: str, entry: Mapping[str, Any]) -> "SeriesSplit":
+    def of(cls, path: Path, name: str, entry: SplitEntry) -> "SeriesSplit":
         """Create the split from its manifest entry."""
         counts = entry["series"], entry["steps"], entry["covariates"]
         return cls(path, name, *counts, tuple(Shard(**shard) for shard in entry["shards"]))

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,33 @@ class Shard(NamedTuple):
     tokens: int
     size: int
     sha256: str
+
+
+class ShardEntry(TypedDict):
+    """A shard in dataset.json, with the fields of `Shard`."""
+
+    file: str
+    rows: int
+    tokens: int
+    size: int
+    sha256: str
+
+
+class SplitEntry(TypedDict, total=False):
+    """A split in dataset.json: its shards, and the counts of its kind of dataset."""
+
+    shards: list[ShardEntry]
+    rows: int
+    samples: int
+    documents: int
+    tokens: int
+    bytes: int
+    series: int
+    steps: int
+    covariates: int
+    episodes: int
+    observation: int
+    action: int
 
 
 class ShardFile:

@@ -7,17 +7,15 @@ Legend: N tokens of a range of the stream, R rows.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64, UInt
 
-from pipeline.dataset.shard import PREPARE, Shard, ShardFile, arrow_column, record_batches
+from pipeline.dataset.shard import PREPARE, Shard, ShardFile, SplitEntry, arrow_column, record_batches
 from pipeline.errors import DataError
 
 BATCH_TOKENS = (
@@ -85,7 +83,7 @@ class TokenSplit:
     shards: tuple[Shard, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, path: Path, name: str, entry: Mapping[str, Any]) -> "TokenSplit":
+    def of(cls, path: Path, name: str, entry: SplitEntry) -> "TokenSplit":
         """Create the split from its manifest entry."""
         counts = entry["documents"], entry["tokens"], entry["bytes"]
         return cls(path, name, *counts, tuple(Shard(**shard) for shard in entry["shards"]))

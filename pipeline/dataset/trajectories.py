@@ -6,17 +6,16 @@ of the episode. It is computed when an episode is written.
 Legend: N episodes, L steps of an episode, S steps of all episodes, O numbers of an observation, A of an action.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int64, Shaped
 
-from pipeline.dataset.shard import Shard, all_batches, edges, flat, write_rows
+from pipeline.dataset.shard import Shard, SplitEntry, all_batches, edges, flat, write_rows
 
 Actions = Shaped[np.ndarray, "L *A"]  # Int64[np.ndarray, " L"] if discrete, else Float32[np.ndarray, "L A"]
 
@@ -82,7 +81,7 @@ class TrajectorySplit:
     shards: tuple[Shard, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, path: Path, name: str, entry: Mapping[str, Any]) -> "TrajectorySplit":
+    def of(cls, path: Path, name: str, entry: SplitEntry) -> "TrajectorySplit":
         """Create the split from its manifest entry."""
         counts = entry["episodes"], entry["steps"], entry["observation"], entry["action"]
         return cls(path, name, *counts, tuple(Shard(**shard) for shard in entry["shards"]))

@@ -6,7 +6,7 @@ import pkgutil
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 
@@ -26,7 +26,7 @@ NAMES = {field.name for field in fields(DataFacts)}
 CONFIG = Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml"
 
 
-def classes(package: Any, base: type) -> Iterator[type]:
+def classes(package: ModuleType, base: type) -> Iterator[type]:
     """Yield the classes defined in a package."""
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         for found in vars(importlib.import_module(module.name)).values():

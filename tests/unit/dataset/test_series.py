@@ -3,7 +3,6 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +93,7 @@ def test_long_series_are_written_in_several_record_batches(
 
 
 def test_a_wrong_number_of_series_is_rejected(splits: Splits) -> None:
-    split: Any = splits(ALL)["train"]
+    split = splits(ALL)["train"]
     wrong = SeriesSplit(split.path, "train", 4, split.steps, split.covariates, split.shards)
     with pytest.raises(DataError, match="expected 4 rows, got 3"):
         _ = wrong.values

@@ -72,7 +72,7 @@ def keys_of(owner: type) -> Iterator[Key]:
                 yield Key(owner, action.dest, kind, _inputs(hint), _typehints.ActionTypeHint.supports_append(action))
 
 
-def _inputs(hint: Any) -> int:
+def _inputs(hint: object) -> int:
     if isinstance((given := next(iter(get_args(hint)), None)), list):
         return len(given)
     return max(map(_inputs, get_args(hint)), default=0)
@@ -94,7 +94,7 @@ def parser_of(owner: type, option: str | None = None) -> Any:
 def subclass(kind: type, inputs: int, **defaults: int) -> str:
     """Create a subclass with these options and return its path."""
 
-    def __init__(self: Any, *given: Any, **named: Any) -> None:
+    def __init__(self: object, *given: object, **named: object) -> None:
         """Accept inputs and options."""
 
     positional, either = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
@@ -109,11 +109,11 @@ def subclass(kind: type, inputs: int, **defaults: int) -> str:
     return f"{__name__}.{name}"
 
 
-def parsed(key: Key, *values: dict[str, Any]) -> Any:
+def parsed(key: Key, *values: dict[str, object]) -> object:
     """Return the value of a key after parsing one config per value."""
     words = []
     for value in values:
-        config: Any = [value] if key.many else value
+        config: object = [value] if key.many else value
         for name in reversed(key.name.split(".")):
             config = {name: config}
         words += ["--config", json.dumps(config)]
@@ -121,7 +121,7 @@ def parsed(key: Key, *values: dict[str, Any]) -> Any:
     return json.loads(json.dumps(config.get(key.name), default=lambda part: part.as_dict()))
 
 
-def expected_at(key: Key, expected: dict[str, Any]) -> Any:
+def expected_at(key: Key, expected: dict[str, object]) -> object:
     return [expected] if key.many else expected
 
 
@@ -219,7 +219,7 @@ def parse(*words: str) -> CommandLine:
     ],
 )
 def test_a_class_named_on_the_command_line_drops_the_options_before_it(
-    words: list[str], key: str, expected: Any
+    words: list[str], key: str, expected: object
 ) -> None:
     found: Any = kept_config(parse(*words))
     for name in key.split("."):

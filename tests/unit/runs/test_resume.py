@@ -73,7 +73,7 @@ CONFIG: dict[str, Any] = {
 class CLI:
     """A parsed command line for a dataset, and the objects that it builds."""
 
-    def __init__(self, dataset: Path, resume: str = "auto", **changed: Any) -> None:
+    def __init__(self, dataset: Path, resume: str = "auto", **changed: object) -> None:
         data = SimpleNamespace(init_args=SimpleNamespace(dataset=dataset))
         trainer = SimpleNamespace(devices=1, num_nodes=3, accelerator="cpu")
         self.config = SimpleNamespace(resume=resume, data=data, trainer=trainer)
@@ -84,13 +84,13 @@ class CLI:
         self.data.samples = lambda split: self.calls.append(split)
         self.calls: list[str] = []
 
-    def dump(self, config: Any, skip_none: bool) -> str:
+    def dump(self, config: object, skip_none: bool) -> str:
         assert config is self.config
         assert skip_none is False
         other = {"config": ["a.yaml"], "run": "one", "resume": "auto", "sweep": None}
         return yaml.safe_dump({**self.kept, **other}, sort_keys=False)
 
-    def build(self) -> tuple[Any, Any, Any]:
+    def build(self) -> tuple[object, object, object]:
         return self.model, self.data, None
 
 
@@ -112,7 +112,7 @@ def begin_again(run: Run, cli: CLI) -> Start:
 def save(run: Run, step: int) -> Path:
     made = run.checkpoints / checkpoint.checkpoint_name(step)
     made.mkdir(parents=True)
-    files: dict[str, Any] = {}
+    files: dict[str, object] = {}
     text = json.dumps({"step": step, "files": files, "sha256": checkpoint._hash({"step": step, "files": files})})
     (made / checkpoint.MANIFEST).write_text(text)
     return made

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from pydoc import locate
-from typing import Any
 
 import pytest
 import torch
@@ -40,7 +39,7 @@ STACK = {"width": 8, "depth": 2, "hidden": 12, "dropout": 0.1, "input_dropout": 
 CONV = {"width": 8, "depth": 3, "hidden": 12, "kernel": 3, "cycle": 2, "dropout": 0.1}
 RECURRENCE = {"width": 8, "depth": 2, "hidden": 12, "kernel": 3, "dropout": 0.1}
 TRANSFORMER = {"width": 8, "depth": 2, "heads": 2, "hidden": 20, "dropout": 0.1, "positions": 16, "window": 4}
-NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, object]]] = {
     "RNN": (RNN, {"nonlinearity": "relu", **STACK}),
     "GRU": (GRU, STACK),
     "LSTM": (LSTM, {"forget_bias": 2.0, **STACK}),
@@ -62,7 +61,7 @@ def wave_model(network: nn.Module) -> WaveModel:
     return WaveModel(network, 260, 8000, TokenHead(tied=False))
 
 
-EXPECTED: dict[str, tuple[dict[str, Any], Callable[[nn.Module], nn.Module], str]] = {
+EXPECTED: dict[str, tuple[dict[str, object], Callable[[nn.Module], nn.Module], str]] = {
     **{f"pipeline.models.policies.{name}Policy": (POLICY, policy, name) for name in NETWORKS},
     **{f"pipeline.models.forecasters.{name}Forecaster": (FORECASTER, forecaster, name) for name in NETWORKS},
     "pipeline.models.waves.WaveNet": (WAVE, wave_model, "Conv"),
@@ -71,7 +70,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], Callable[[nn.Module], nn.Module], str]
 """By former class: the arguments of the task, a function that builds it around a network, and the network."""
 
 
-def of_signature(make: Callable[..., Any]) -> set[str]:
+def of_signature(make: Callable[..., object]) -> set[str]:
     return set(inspect.signature(make).parameters)
 
 
@@ -113,7 +112,7 @@ def test_a_flat_config_builds_the_same_model_as_before(name: str) -> None:
     assert (built.check_optimizer().param_groups[0]["lr"], built.schedule.warmup_steps) == (0.25, 3)
 
 
-def _made(value: Any) -> Any:
+def _made(value: object) -> object:
     return locate(value) if isinstance(value, str) and value.startswith("pipeline.") else value
 
 

@@ -1,7 +1,6 @@
 """Images of every colour mode are decoded to upright RGB; damaged files are rejected with a reason."""
 
 import io
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +11,13 @@ from pipeline.dataset.codecs.image import ImageError, View, decode_image, encode
 RED = (255, 0, 0)
 
 
-def file_of(image: Image.Image, kind: str, **options: Any) -> bytes:
+def file_of(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
-def plain(mode: str, colour: Any, size: tuple[int, int] = (40, 20)) -> Image.Image:
+def plain(mode: str, colour: int | tuple[int, ...] | str, size: tuple[int, int] = (40, 20)) -> Image.Image:
     return Image.new(mode, size, colour)
 
 

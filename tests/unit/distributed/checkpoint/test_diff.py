@@ -1,15 +1,14 @@
 """Trees are compared leaf by leaf, bitwise."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
 
-from pipeline.distributed.checkpoint.diff import compare, same_bits
+from pipeline.distributed.checkpoint.diff import Difference, compare, same_bits
 
 
-def only(one: Any, two: Any) -> Any:
+def only(one: object, two: object) -> Difference:
     [row] = compare({"x": one}, {"x": two})
     return row
 

@@ -3,9 +3,9 @@
 import json
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from pipeline.errors import CheckpointError
 WEIGHT = torch.arange(7.0)
 
 
-def write(path: Path, state: Any, processes: int = 2, **about: Any) -> Path:
+def write(path: Path, state: object, processes: int = 2, **about: object) -> Path:
     """Write a checkpoint as several processes would, each a share of one tensor."""
 
     def one(rank: int, own: Path) -> None:
@@ -74,7 +74,7 @@ def garble_manifest(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [truncate, flip, lose_state, lose_shard, truncate_shard, lose_manifest, garble_manifest]
 )
-def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path, damage: Any) -> None:
+def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     older, newer = save(tmp_path, 10), save(tmp_path, 20)
     damage(newer)
     reported: list[str] = []
@@ -162,7 +162,7 @@ def test_the_best_is_the_lowest_metric(tmp_path: Path) -> None:
 class Malice:
     """A pickle that runs a command when it is loaded."""
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return os.system, ("touch pwned",)
 
 
