@@ -1,6 +1,6 @@
-"""Raw sources become datasets: a `main` for each modality, here chosen by its name.
+"""Preparation of datasets from raw sources, with one command per modality.
 
-A modality runs by itself too: `python -m data_prep.text.command --help`.
+Each modality is also a script: `python -m data_prep.text.command --help`.
 """
 
 from importlib import import_module
@@ -8,27 +8,27 @@ from importlib import import_module
 from pipeline.errors import ConfigError
 
 MODALITIES = {
-    "audio": "clips of sound with transcripts or labels",
+    "audio": "audio clips with transcripts or labels",
     "captions": "images with captions",
-    "pairs": "pairs of texts: translations, words and their sounds, conversations and their replies",
+    "pairs": "pairs of texts: translations, pronunciations, conversations with replies",
     "pixels": "images as sequences of pixels",
-    "recall": "questions that need memory: copying, selective copying, association, adding",
-    "series": "tables of measurements",
-    "text": "text of files, standard input, the hub or the built-in corpus",
-    "trajectories": "episodes of observations, actions and rewards, of files or played on the spot",
+    "recall": "synthetic memory tasks: copy, selective copy, association, adding",
+    "series": "time series from tables",
+    "text": "text of files, standard input, the Hub or the built-in corpus",
+    "trajectories": "episodes of observations, actions and rewards, from files or an environment",
 }
 
 
 def main(argv: list[str]) -> int:
-    """Run the modality that comes first on the command line, as `unroll prepare MODALITY ...`.
+    """Run the command of the modality that is the first argument, for `unroll prepare MODALITY ...`.
 
     Raises:
-        ConfigError: there is no such modality.
+        ConfigError: the modality is unknown.
     """
     if not argv or argv[0] in ("-h", "--help"):
         known = "\n".join(f"  {name:14}{about}" for name, about in MODALITIES.items())
         print(f"usage: unroll prepare MODALITY ...\n\n{known}\n\nRun `unroll prepare MODALITY --help` for details.")
         return 0
     if argv[0] not in MODALITIES:
-        raise ConfigError(f"cannot prepare {argv[0]!r}; choose one of {', '.join(MODALITIES)}")
+        raise ConfigError(f"unknown modality {argv[0]!r}. Choose one of {', '.join(MODALITIES)}")
     return int(import_module(f"data_prep.{argv[0]}.command").main(argv[1:]))

@@ -1,4 +1,4 @@
-"""What the command lines of all verbs have in common."""
+"""Argument parsing shared by all verbs."""
 
 import argparse
 import math
@@ -12,13 +12,13 @@ Number = TypeVar("Number", int, float)
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises what it does not understand as one line.
+    """An argument parser that raises ConfigError instead of exiting.
 
     Args:
-        prog: how the command begins.
-        description: what it does.
-        epilog: what its help ends with.
-        **more: as of argparse.
+        prog: name of the command, as shown in its help.
+        description: what the command does.
+        epilog: text at the end of the help.
+        **more: further arguments of argparse.ArgumentParser.
     """
 
     def __init__(
@@ -32,27 +32,27 @@ class Parser(argparse.ArgumentParser):
 
 
 def fraction(text: str) -> float:
-    """Read a number from 0 to below 1, for `type=`."""
+    """Parse a number in [0, 1), for `type=`."""
     return _read(text, float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
 
 
 def non_negative_number(text: str) -> float:
-    """Read a number of at least 0, for `type=`."""
+    """Parse a number of at least 0, for `type=`."""
     return _read(text, float, lambda value: value >= 0, "a number of at least 0")
 
 
 def positive_number(text: str) -> float:
-    """Read a finite number above 0, for `type=`."""
+    """Parse a finite number above 0, for `type=`."""
     return _read(text, float, lambda value: 0 < value < math.inf, "a finite number above 0")
 
 
 def non_negative_integer(text: str) -> int:
-    """Read an integer of at least 0, for `type=`."""
+    """Parse an integer of at least 0, for `type=`."""
     return _read(text, int, lambda value: value >= 0, "an integer of at least 0")
 
 
 def positive_integer(text: str) -> int:
-    """Read an integer of at least 1, for `type=`."""
+    """Parse an integer of at least 1, for `type=`."""
     return _read(text, int, lambda value: value >= 1, "an integer of at least 1")
 
 

@@ -1,4 +1,4 @@
-"""The command line: `unroll VERB ...`, each verb imported only when it is called."""
+"""The command line `unroll VERB ...`; each verb is imported only when it is called."""
 
 import importlib
 import sys
@@ -7,76 +7,73 @@ from functools import partial
 from pipeline.distributed import exit_code, signals, slurm_environment
 
 VERBS = {
-    "prepare": ("data_prep", "raw text -> dataset: `unroll prepare text SOURCE... --output data/NAME`"),
-    "fit": ("pipeline.commands.fit", "train, or continue, a run: `unroll fit --config configs/text/lstm.yaml`"),
+    "prepare": ("data_prep", "prepare a dataset from raw files: `unroll prepare text SOURCE... --output data/NAME`"),
+    "fit": ("pipeline.commands.fit", "train a run or resume it: `unroll fit --config configs/text/lstm.yaml`"),
     "plan": (
         "pipeline.commands.plan.command",
-        "what a run will take: memory by strategy, time: `unroll plan CONFIG --nodes 2`",
+        "estimate memory per strategy and training time: `unroll plan CONFIG --nodes 2`",
     ),
     "submit": (
         "pipeline.commands.slurm.submit",
-        "check a run and hand it to Slurm: `unroll submit CONFIG --nodes 2 --time 24:00:00`",
+        "check a run and submit it to Slurm: `unroll submit CONFIG --nodes 2 --time 24:00:00`",
     ),
-    "status": ("pipeline.commands.slurm.status", "queue, step, loss, rate and attempts of runs"),
-    "logs": ("pipeline.commands.slurm.logs", "what a run's job said: `unroll logs -f RUN`"),
-    "cancel": ("pipeline.commands.slurm.cancel", "take a run's job out of the queue"),
-    "doctor": ("pipeline.commands.doctor.command", "what on this node or cluster would make a run fail, and the mend"),
-    "sync": (
-        "pipeline.commands.sync",
-        "send runs to Weights & Biases from a machine that reaches it: `unroll sync RUN`",
-    ),
-    "validate": ("pipeline.commands.fit", "measure a run's best checkpoint on the validation split"),
-    "test": ("pipeline.commands.fit", "measure a run's best checkpoint on the test split"),
-    "generate": ("pipeline.commands.generate.command", "write text with a run: `unroll generate RUN --prompt TEXT`"),
-    "play": ("pipeline.commands.play", "play trained policies in their environment: `unroll play RUN... --return R`"),
+    "status": ("pipeline.commands.slurm.status", "show queue state, step, loss, throughput and attempts of runs"),
+    "logs": ("pipeline.commands.slurm.logs", "print the log of a run's job: `unroll logs -f RUN`"),
+    "cancel": ("pipeline.commands.slurm.cancel", "cancel a run's job"),
+    "doctor": ("pipeline.commands.doctor.command", "diagnose this node or cluster and suggest fixes"),
+    "sync": ("pipeline.commands.sync", "upload runs to Weights & Biases: `unroll sync RUN`"),
+    "validate": ("pipeline.commands.fit", "evaluate a run's best checkpoint on the validation split"),
+    "test": ("pipeline.commands.fit", "evaluate a run's best checkpoint on the test split"),
+    "generate": ("pipeline.commands.generate.command", "generate text with a run: `unroll generate RUN --prompt TEXT`"),
+    "play": ("pipeline.commands.play", "roll out policies in their environment: `unroll play RUN... --return R`"),
     "checkpoint": ("pipeline.commands.checkpoint", "verify, compare, export or convert checkpoints"),
     "verify-resume": (
         "pipeline.commands.verify_resume.command",
-        "does an experiment, stopped and continued, end like the straight one?",
+        "verify that an interrupted run ends like an uninterrupted one",
     ),
     "compare": (
         "pipeline.commands.compare.command",
-        "runs side by side, as a table and a page: `unroll compare RUN...`",
+        "compare runs in a table and an HTML page: `unroll compare RUN...`",
     ),
     "diagnose": (
         "pipeline.commands.diagnose",
-        "what runs remember: gradient by lag, receptive field, gates, attention",
+        "measure the memory of runs: gradient by lag, receptive field, gates, attention",
     ),
     "architectures": (
         "pipeline.commands.architectures",
-        "what a lecture asks of every architecture, measured, as a table",
+        "compare architectures on a small benchmark suite",
     ),
     "tournament": (
         "pipeline.commands.tournament.command",
-        "every architecture, one dataset, one budget: `unroll tournament configs/tournament/builtin.yaml`",
+        "train several architectures with one budget: `unroll tournament configs/tournament/builtin.yaml`",
     ),
-    "by-length": ("pipeline.commands.by_length", "scores of what was written from short sources and from long ones"),
-    "demo": ("pipeline.commands.demo", "all of it in minutes, on the built-in corpus"),
+    "by-length": ("pipeline.commands.by_length", "score generated outputs by the length of their source"),
+    "demo": ("pipeline.commands.demo", "run the whole pipeline in minutes on the built-in corpus"),
 }
 
-# verbs that run a network in this process
+# Verbs that run a network in this process.
 COMPUTING = ("fit", "validate", "test", "generate", "play", "diagnose", "architectures")
 
 HELP = """usage: unroll VERB [OPTIONS]
 
-Train sequence models; lose nothing when they are stopped.
+Train sequence models and resume exactly where training was interrupted.
 
 {verbs}
 
-`unroll VERB --help` tells more. Exit codes: 0 done, 2 config, 3 data, 4 checkpoint, 5 memory, 6 not
-finite, 7 lost process, 8 hang, 75 stopped and saved (give the same command again), 1 anything else."""
+Run `unroll VERB --help` for details. Exit codes: 0 success, 2 config, 3 data, 4 checkpoint, 5 out of memory,
+6 non-finite loss, 7 lost process, 8 hang, 75 stopped and saved (repeat the command), 1 any other error."""
 
 TRAINING_HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yaml ...] [--run NAME] [--KEY VALUE ...]
 
-  --config FILE       an experiment, then overlays such as configs/run/ddp.yaml; later files win
-  --run NAME          the run's directory is runs/NAME (default: from the name of the first config)
-  --resume auto|never auto continues the run where it stands; never starts anew and keeps the old run aside
-  --sweep E/P/ID      a sweep of W&B, as `wandb sweep` prints it, chooses values for the run that --run names
-  --KEY VALUE         any value: --model.init_args.width 512 --trainer.max_steps 1000 --data.init_args.context 64
-  --print_config      the resolved config, and nothing else
-  --help-all          every key; --model.help CLASS and --data.help CLASS tell what a class takes
+  --config FILE       experiment, then overlays such as configs/run/ddp.yaml; later files override earlier ones
+  --run NAME          train in runs/NAME (default: a name derived from the first config)
+  --resume auto|never continue the run (auto), or set the old run aside and start from scratch (never)
+  --sweep E/P/ID      take the values of the run from a W&B sweep, as `wandb sweep` prints it; requires --run
+  --KEY VALUE         set any value: --model.init_args.width 512 --trainer.max_steps 1000 --data.init_args.context 64
+  --print_config      print the resolved config and exit
+  --help-all          list every key; --model.help CLASS and --data.help CLASS list the arguments of a class
 
-`unroll {verb} --run NAME` alone uses the config kept in the run."""
+`unroll {verb} --run NAME` alone uses the config stored in the run."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
-        return exit_code.complain(f"no verb {verb!r}: one of {', '.join(VERBS)}", 2)
+        return exit_code.report_error(f"unknown verb {verb!r}: expected one of {', '.join(VERBS)}", 2)
     return exit_code.of(partial(_run, verb, rest))
 
 
@@ -97,7 +94,7 @@ def _run(verb: str, rest: list[str]) -> int:
         if not rest or {"-h", "--help"} & set(rest):
             print(TRAINING_HELP.format(verb=verb))
             return 0 if rest else 2
-        signals.install()  # before torch is imported: a signal in those seconds is not lost
+        signals.install()  # before the import of torch, which takes seconds in which a signal would be lost
         slurm_environment.set_rank_variables()
         rest = [verb, *rest]
     if verb in COMPUTING and not {"-h", "--help"} & set(rest):
@@ -106,15 +103,15 @@ def _run(verb: str, rest: list[str]) -> int:
 
 
 def flush_denormals() -> None:
-    """Replace numbers below 1e-38 by zero on the CPU, where arithmetic with them is many times slower.
+    """Flush denormal numbers (below 1e-38) to zero on the CPU, where arithmetic with them is many times slower.
 
-    The processor keeps this setting for each thread, and a new thread or a forked process takes that of the thread that
-    makes it. So the main thread sets it before any other is made: those of OpenMP in the first parallel operation, of
-    gloo, of the loader's workers. The backward pass on the CPU runs in the thread that calls it.
+    The setting is per thread, and new threads and forked processes inherit it from their creator. The main thread
+    therefore sets it before OpenMP, gloo or the loader's workers start. The backward pass on the CPU runs in the
+    calling thread.
     """
     import torch
 
-    torch.set_flush_denormal(True)  # False, and nothing else happens, on a processor that has no such setting
+    torch.set_flush_denormal(True)  # returns False, without other effect, where the processor lacks the setting
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How weights move: the learning rate over the steps, weight decay on matrices only, gradients clipped once.
+"""Optimization: learning rate schedules, weight decay on matrices only, and the global gradient norm.
 
-A schedule is a function of the step and of what validation said, so a resumed run continues it exactly.
+A schedule depends only on the step and on past validation losses, so a resumed run continues it exactly.
 """
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -26,33 +26,33 @@ __all__ = [
 
 
 class Schedule(ABC):
-    """What the learning rate is multiplied by at each step."""
+    """The factor on the learning rate at each step."""
 
     @abstractmethod
     def scale(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
-        """The factor at optimizer step `step`, counted from 0; `total_steps` is 0 where no step is known to be last."""
+        """Return the factor at optimizer step `step`, counted from 0; `total_steps` is 0 if the end is not known."""
 
-    def observe(self, loss: float) -> None:  # noqa: B027  # most schedules do not look at validation
-        """Hear a validation loss, in nats a token."""
+    def observe(self, loss: float) -> None:  # noqa: B027  # most schedules ignore the validation loss
+        """Update the schedule with a validation loss, in nats per token."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """What `observe` changed."""
+    def state_dict(self) -> dict[str, object]:
+        """Return the values that `observe` changes."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Restore the values of a `state_dict`."""
         self.__dict__.update(state)
 
 
 class WarmupCosine(Schedule):
-    """Linear warm-up, then half a cosine down to a share of the peak (Loshchilov and Hutter 2017, equation 5).
+    """Linear warm-up, then cosine decay to a fraction of the peak (Loshchilov and Hutter 2017, equation 5).
 
-    A training that ends by the clock has no last step to come down to: it stays at the peak, so that what it learns
-    in a step does not depend on how fast the machine is.
+    A training limited by time has no known last step, so the rate stays at its peak. What a step does then
+    does not depend on the speed of the machine.
 
     Args:
         warmup_steps: steps until the full learning rate.
-        final_share: the share of it that is left at the end.
+        final_share: fraction of the full learning rate at the last step.
     """
 
     def __init__(self, warmup_steps: int = 100, final_share: float = 0.1) -> None:
@@ -72,7 +72,7 @@ class EpochDecay(Schedule):
 
     Args:
         constant_epochs: epochs at the full learning rate.
-        factor: what every later epoch multiplies it by.
+        factor: multiplier per later epoch.
     """
 
     def __init__(self, constant_epochs: int = 6, factor: float = 1 / 1.2) -> None:
@@ -83,11 +83,11 @@ class EpochDecay(Schedule):
 
 
 class Plateau(Schedule):
-    """Multiplied by `factor` when the validation loss has not fallen for `patience` validations.
+    """Multiplied by `factor` when the validation loss has not improved for `patience` validations.
 
     Args:
-        factor: what the learning rate is multiplied by.
-        patience: validations without a new best that are borne.
+        factor: multiplier of the learning rate.
+        patience: validations without improvement before the rate is reduced.
     """
 
     def __init__(self, factor: float = 0.25, patience: int = 1) -> None:
@@ -105,41 +105,41 @@ class Plateau(Schedule):
         if self.worse > self.patience:
             self.current, self.worse = self.current * self.factor, 0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"current": self.current, "best": self.best, "worse": self.worse}
 
 
 def total_steps(max_epochs: int | None, max_steps: int, steps_per_epoch: int) -> int:
-    """Optimizer steps of a whole run: where the first of its limits is; 0 where there is none.
+    """Return the number of optimizer steps of a whole run, by its first limit; 0 without a limit.
 
     Args:
-        max_epochs: the trainer's; None and -1 for none.
-        max_steps: the trainer's; -1 for none.
-        steps_per_epoch: of the data.
+        max_epochs: the trainer's; None or -1 for no limit.
+        max_steps: the trainer's; -1 for no limit.
+        steps_per_epoch: optimizer steps per epoch of the data.
     """
     limits = [limit for limit in ((max_epochs or 0) * steps_per_epoch, max_steps) if limit > 0]
     return min(limits) if limits else 0
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Two groups: matrices, which weight decay shrinks, and vectors (biases, gains), which it does not."""
+def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
+    """Return two parameter groups: matrices, with weight decay, and vectors (biases, gains), without."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if len(_shape(parameter)) >= 2]
     vectors = [parameter for parameter in trained if len(_shape(parameter)) < 2]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    groups: list[dict[str, object]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
 def _shape(parameter: nn.Parameter) -> tuple[int, ...]:
-    """The shape of the whole parameter, also of one that ZeRO 3 has flattened and divided."""
+    """Return the shape of the whole parameter, also where ZeRO 3 has flattened and partitioned it."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def gradient_norm(module: nn.Module) -> torch.Tensor:
-    """The Euclidean norm of all gradients together; a DTensor where they are."""
+    """Return the Euclidean norm of all gradients together; a DTensor if they are DTensors."""
     return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
 
 
 def full_tensor(value: torch.Tensor) -> torch.Tensor:
-    """A tensor that may be divided among processes (a DTensor), put together on each; all of them call this."""
+    """Return the full tensor of a DTensor; a collective call. Other tensors are returned as they are."""
     return value.full_tensor() if isinstance(value, DTensor) else value

@@ -1,7 +1,7 @@
-"""The carried state of a network is a pytree of tensors, batch axis first; everything done to it is written here once.
+"""The carried state of a network: a pytree of tensors, batch axis first, and the operations on it.
 
-An LSTM's (h, c), a Transformer's key/value cache, an n-gram's last n-1 inputs: the operations below do not
-care which. `None` is the state before anything was read.
+The operations work for any state: an LSTM's (h, c), a Transformer's key/value cache, an n-gram's last n-1 inputs.
+`None` is the state before the first input.
 
 Legend: B sequences.
 """
@@ -17,7 +17,7 @@ State = Any  # a pytree of tensors whose first axis is B, or None
 
 
 def width_of(network: nn.Module) -> int:
-    """The features D that a network takes and gives at each position."""
+    """Return the number of features D of a network's inputs and outputs per position."""
     width = network.width
     assert isinstance(width, int)
     return width
@@ -29,24 +29,24 @@ def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
 
 
 def detach(state: State) -> State:
-    """Cut the gradient: truncated backpropagation through time."""
+    """Detach the state from the graph: truncated backpropagation through time."""
     return map_state(Tensor.detach, state)
 
 
 def select(state: State, index: Tensor) -> State:
-    """Rows `index` of the state: beam search keeps, drops and copies hypotheses with it."""
+    """Return rows `index` of the state: beam search keeps, drops and copies hypotheses with it."""
     return map_state(lambda leaf: leaf.index_select(0, index), state)
 
 
 def concatenate(states: Sequence[State]) -> State:
-    """Join states along the batch axis, in order; the inverse of `split`."""
+    """Concatenate states along the batch axis, in order; the inverse of `split`."""
     if not states or states[0] is None:
         return None
     return pytree.tree_map(lambda *leaves: torch.cat(leaves), *states)
 
 
 def split(state: State, sizes: Sequence[int]) -> list[State]:
-    """Cut the state along the batch axis into pieces of the given sizes."""
+    """Split the state along the batch axis into parts of the given sizes."""
     if state is None:
         return [None for _ in sizes]
     leaves, shape = pytree.tree_flatten(state)
@@ -55,10 +55,10 @@ def split(state: State, sizes: Sequence[int]) -> list[State]:
 
 
 def size_in_bytes(state: State) -> int:
-    """Bytes that the state occupies: constant in length for a recurrent network, growing for a full cache."""
+    """Return the size of the state in bytes: constant for a recurrent network, growing for a full cache."""
     return sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor))
 
 
 def rows(state: State) -> int:
-    """How many sequences the state belongs to: B."""
+    """Return the number of sequences B in the state."""
     return next(leaf.shape[0] for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor))

@@ -1,4 +1,4 @@
-"""What all tests share: one thread a process, no network, records in a temporary directory, small data."""
+"""Shared by all tests: one thread per process, no network, runs in a temporary directory, small datasets."""
 
 import importlib.util
 import math
@@ -11,15 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
-# Before torch is imported: sums in one order, and several processes on few cores do not fight.
+# Before the import of torch: sums in a fixed order, and no contention of several processes for few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Before huggingface_hub and wandb are imported: nothing goes to the network.
+# Before the import of huggingface_hub and wandb: no access to the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["WANDB_SILENT"] = "true"
-# Before torch is imported: compiled code is of one instruction set, which the cache of inductor does not ask for.
+# Before the import of torch: compiled code is specific to an instruction set, which inductor's cache ignores.
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(
     tempfile.gettempdir(),
     f"unroll-inductor-{os.getuid()}",
@@ -27,16 +26,17 @@ os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(
 )
 
 import pytest
+from _pytest.terminal import TerminalReporter
 from hypothesis import settings
 
 from tests.timeouts import scaled
 
-# The same examples each time, however slow the machine is: a property that fails does so for everybody.
+# The same examples each time and without a deadline, so that a property fails on every machine or on none.
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("same")
 
 REPOSITORY = Path(__file__).parent.parent
-# Before pytest-timeout reads it: no test takes a minute on a quiet machine.
+# Before pytest-timeout reads it. No test takes a minute on a quiet machine.
 os.environ.setdefault("PYTEST_TIMEOUT", f"{scaled(300):.0f}")
 
 
@@ -47,13 +47,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test marked `learns` runs once, and with --seeds N as often as needed to see how far its bound is."""
+    """Run a test marked `learns` once, or with --seeds N as often as needed to see the margin of its bound."""
     if metafunc.definition.get_closest_marker("learns"):
         metafunc.parametrize("seed", range(1, 1 + metafunc.config.getoption("seeds")), ids=lambda seed: f"seed{seed}")
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """With --seeds, print mean and standard deviation of what each test recorded as its `result`."""
+def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
+    """With --seeds, print the mean and standard deviation of the values each test recorded as its `result`."""
     if config.getoption("seeds") == 1:
         return
     results = defaultdict(list)
@@ -67,7 +67,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(autouse=True)
 def _denormal_numbers_after_each_test() -> Iterator[None]:
-    """Commands flush denormal numbers in the process that they run in, where hypothesis then draws no floats."""
+    """Restore denormal numbers, which commands flush in their process; hypothesis then could not draw floats."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
@@ -81,12 +81,12 @@ def _wandb_writes_to_a_temporary_directory(tmp_path_factory: pytest.TempPathFact
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked `gpu`, with the reason, where they cannot run; those that wait for Slurm begin first."""
+    """Skip tests marked `gpu` where they cannot run, and start those that wait for Slurm first."""
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not _has_a_gpu():
         for item in marked:
-            item.add_marker(pytest.mark.skip(reason="wants a CUDA device"))
+            item.add_marker(pytest.mark.skip(reason="requires a CUDA device"))
 
 
 def _has_a_gpu() -> bool:
@@ -97,7 +97,7 @@ def _has_a_gpu() -> bool:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The directory of the real data sets: PIPELINE_DATA, else ../shared/data beside the repository."""
+    """The directory of the real data sets: PIPELINE_DATA, or ../shared/data beside the repository."""
     named = os.environ.get("PIPELINE_DATA")
     folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
@@ -107,9 +107,9 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_text_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared dataset by bytes: 200 short documents of made-up sentences, with all three splits."""
+    """A byte-level text dataset of 200 short documents of made-up sentences, with all three splits."""
     if importlib.util.find_spec("tokenizers") is None:
-        pytest.skip("wants the tokenizers package")
+        pytest.skip("requires the tokenizers package")
     from data_prep.text import command as text
 
     folder = tmp_path_factory.mktemp("tiny_text")
@@ -123,9 +123,9 @@ def tiny_text_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_pairs_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of 160 made-up words with their reversals, some also in capitals: by bytes, with all three splits."""
+    """A byte-level dataset of 160 made-up words and their reversals, some also in capitals, with all three splits."""
     if importlib.util.find_spec("tokenizers") is None:
-        pytest.skip("wants the tokenizers package")
+        pytest.skip("requires the tokenizers package")
     import numpy as np
     import pyarrow as pa
 
@@ -161,20 +161,20 @@ def tiny_pairs_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_audio_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of 60 numbers dialled by key tones, each with its transcript by bytes; with all three splits."""
+    """A dataset of 60 numbers dialled by key tones, with byte-level transcripts and all three splits."""
     return _tones(tmp_path_factory.mktemp("tiny_audio"), "builtin:60", "--tokenizer", "byte")
 
 
 @pytest.fixture(scope="session")
 def tiny_labels_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of 300 key tones, each with the key as its label; with all three splits."""
+    """A dataset of 300 key tones, labelled with the key, with all three splits."""
     return _tones(tmp_path_factory.mktemp("tiny_labels"), "builtin:300", "--labels")
 
 
 def _tones(folder: Path, *options: str) -> Path:
     for package in ("tokenizers", "soundfile"):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"wants the {package} package")
+            pytest.skip(f"requires the {package} package")
     from data_prep.audio import command as audio
 
     output = ["--output", str(folder / "dataset"), "--rate", "8000", "--workers", "1"]
@@ -184,9 +184,9 @@ def _tones(folder: Path, *options: str) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_pixels_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of 160 drawn shapes of 8 x 6 pixels in two levels, of three classes; with all three splits."""
+    """A dataset of 160 drawn shapes of 8 x 6 pixels in two levels, in three classes, with all three splits."""
     if importlib.util.find_spec("tokenizers") is None:
-        pytest.skip("wants the tokenizers package")
+        pytest.skip("requires the tokenizers package")
     from data_prep.pixels import command as pixels
 
     output = tmp_path_factory.mktemp("tiny_pixels") / "dataset"
@@ -216,9 +216,9 @@ def tiny_series_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_captions_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of 80 drawings with what is said of them: by bytes, with all three splits."""
+    """A byte-level dataset of 80 captioned drawings, with all three splits."""
     if importlib.util.find_spec("tokenizers") is None:
-        pytest.skip("wants the tokenizers package")
+        pytest.skip("requires the tokenizers package")
     from data_prep.captions import command as captions
 
     output = tmp_path_factory.mktemp("tiny_captions") / "dataset"
@@ -229,7 +229,7 @@ def tiny_captions_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_recall_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of 64 questions: three values of four, five blanks, the values again; with all three splits."""
+    """A dataset of 64 copy questions (three values of four, five blanks, the values again), with all three splits."""
     from data_prep.recall import command as recall
 
     output = tmp_path_factory.mktemp("tiny_recall") / "dataset"
@@ -240,7 +240,7 @@ def tiny_recall_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_trajectories_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """160 scripted episodes of key to door, of two to five steps between; with all three splits."""
+    """A dataset of 160 scripted episodes of key to door, two to five steps apart, with all three splits."""
     from data_prep.trajectories import command as trajectories
 
     output = tmp_path_factory.mktemp("tiny_trajectories") / "dataset"

@@ -1,6 +1,6 @@
-"""Where clips of sound are found: manifests, layouts of LJSpeech and LibriSpeech, names that follow a pattern, a hub.
+"""Sources of audio clips: manifests, the layouts of LJSpeech and LibriSpeech, file name patterns, Hub data sets.
 
-A clip has fields besides its sound: `text` (its transcript), `label`, `speaker`, and whatever else the source tells.
+A clip has fields besides its audio: `text` (its transcript), `label`, `speaker`, and all other fields of the source.
 """
 
 import csv
@@ -11,63 +11,64 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from data_prep.workspace.report import Report
 from pipeline.errors import ConfigError, DataError
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".sph")
 AUDIO_FIELDS = ("audio_filepath", "audio", "file_name", "file", "path", "wav")
-WANTED = ("text", "label", "speaker")
+FIELDS = ("text", "label", "speaker")
+Record = Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A sound that was not read yet, and what is known of it."""
+    """An audio clip that has not been read yet, with its fields."""
 
     name: str
     path: Path | None
     fields: Mapping[str, str]
     data: bytes = field(default=b"", repr=False)
-    """The file itself, where it lies in no file of its own."""
+    """Content of the audio file, for a clip without its own file."""
 
     @property
     def size(self) -> int:
-        """Bytes of the file, 0 where there is none."""
+        """Size of the file in bytes, 0 if there is none."""
         return self._status[0]
 
     @property
     def signature(self) -> str:
-        """What changes with the clip, or with what is known of it."""
+        """String that changes when the file or the fields change."""
         return f"{self.name} {sorted(self.fields.items())} {self._status}"
 
     @cached_property
     def _status(self) -> tuple[int, int]:
-        """Bytes of the file, and when it was changed."""
+        """Size of the file in bytes, and its modification time."""
         if self.path is None or not self.path.is_file():
             return len(self.data), 0
         status = self.path.stat()
         return status.st_size, status.st_mtime_ns
 
     def read(self) -> bytes:
-        """The file's bytes.
+        """Return the bytes of the file.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
         """
         return self.data if self.path is None else self.path.read_bytes()
 
 
 @dataclass(frozen=True)
 class Naming:
-    """What the fields are called.
+    """Names of the fields in a source.
 
     Args:
-        audio: the field of a manifest that names the file; by default the first usual name it has.
-        text: the field that holds the transcript.
-        label: the field that holds the label.
-        speaker: the field that names the speaker.
-        pattern: of file names, with fields in braces: `{label}_{speaker}_{index}`; with a slash in it, of paths.
+        audio: field of the file name; by default the first of `AUDIO_FIELDS` that exists.
+        text: field of the transcript.
+        label: field of the label.
+        speaker: field of the speaker.
+        pattern: pattern of file names with fields in braces, `{label}_{speaker}_{index}`; of paths if it has a slash.
     """
 
     audio: str | None = None
@@ -76,23 +77,23 @@ class Naming:
     speaker: str = "speaker"
     pattern: str | None = None
 
-    def named(self, record: Mapping[str, Any]) -> dict[str, str]:
-        """A record's fields, under our names."""
+    def named(self, record: Mapping[str, object]) -> dict[str, str]:
+        """Return the fields of a record, those of `FIELDS` under their standard names."""
         kept = {key: str(value) for key, value in record.items() if isinstance(value, str | int)}
-        ours = {name: kept[getattr(self, name)] for name in WANTED if getattr(self, name) in kept}
-        return kept | ours
+        standard = {name: kept[getattr(self, name)] for name in FIELDS if getattr(self, name) in kept}
+        return kept | standard
 
 
 def find(source: str, naming: Naming, report: Report) -> Iterator[Clip]:
-    """The clips of a source, in a fixed order; records that name none are counted as bad.
+    """Yield the clips of a source in a fixed order; records without a clip are counted as invalid.
 
     Args:
         source: a directory, a manifest (.jsonl, .csv, .tsv), or hub:NAME[:CONFIG[:SPLIT]].
-        naming: what the fields are called.
-        report: where bad records are counted.
+        naming: names of the fields.
+        report: counts invalid records.
 
     Raises:
-        DataError: there is no such source, or nothing in it that is a clip.
+        DataError: the source does not exist or holds no clips.
     """
     if source.startswith("hub:"):
         return _hub(source, naming, report)
@@ -101,7 +102,7 @@ def find(source: str, naming: Naming, report: Report) -> Iterator[Clip]:
         return _manifest(path, naming, report)
     if not path.is_dir():
         raise DataError(
-            f"there is no source {source}; name a directory, a .jsonl or .csv manifest, hub:NAME or builtin"
+            f"source {source} does not exist. Name a directory, a .jsonl, .csv or .tsv manifest, hub:NAME or builtin"
         )
     return _directory(path, naming, report)
 
@@ -115,8 +116,8 @@ def _directory(path: Path, naming: Naming, report: Report) -> Iterator[Clip]:
     if transcripts := sorted(path.rglob("*.trans.txt")):
         return _librispeech(transcripts, report)
     raise DataError(
-        f"{path} holds no metadata.csv, metadata.jsonl or *.trans.txt: name a manifest, or say with --pattern how "
-        "its files are called, such as '{label}_{speaker}_{index}'"
+        f"directory {path} has no metadata.csv, metadata.jsonl or *.trans.txt. Name a manifest, or describe the file "
+        "names with --pattern, such as '{label}_{speaker}_{index}'"
     )
 
 
@@ -130,50 +131,50 @@ def _manifest(path: Path, naming: Naming, report: Report) -> Iterator[Clip]:
     return _records(path, _rows(path), naming, report)
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> TextIO:
     try:
         return path.open(encoding="utf-8", newline="")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _json_lines(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_lines(path: Path, report: Report) -> Iterator[tuple[int, Record]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 record = json.loads(line)
             except ValueError:
-                report.reject(f"{path}:{number}", "not JSON")
+                report.reject(f"{path}:{number}", "invalid JSON")
                 continue
             if isinstance(record, dict):
                 yield number, record
             else:
-                report.reject(f"{path}:{number}", "no JSON object")
+                report.reject(f"{path}:{number}", "not a JSON object")
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(path: Path) -> Iterator[tuple[int, Record]]:
     with _opened(path) as file:
         rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
         try:
             yield from ((rows.line_num, row) for row in rows)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is no table in UTF-8 ({error}); name a .jsonl, .csv or .tsv manifest") from error
+            raise DataError(
+                f"{path} is not a table in UTF-8 ({error}). Name a .jsonl, .csv or .tsv manifest"
+            ) from error
 
 
-def _records(
-    path: Path, records: Iterator[tuple[int, dict[str, Any]]], naming: Naming, report: Report
-) -> Iterator[Clip]:
+def _records(path: Path, records: Iterator[tuple[int, Record]], naming: Naming, report: Report) -> Iterator[Clip]:
     for number, record in records:
         names = [naming.audio] if naming.audio else AUDIO_FIELDS
-        file = next((record[name] for name in names if isinstance(record.get(name), str)), None)
+        file = next((value for name in names if isinstance(value := record.get(name), str)), None)
         if file is None:
-            report.reject(f"{path}:{number}", f"no file named (fields {', '.join(names)})")
+            report.reject(f"{path}:{number}", f"no file name in fields {', '.join(names)}")
             continue
         yield Clip(file, path.parent / file, naming.named(record))
 
 
 def _ljspeech(path: Path, report: Report) -> Iterator[Clip]:
-    """`ID|transcript|normalised transcript`, and a file of that name somewhere below."""
+    """Read lines `ID|transcript|normalized transcript`, with an audio file ID in the directory or below."""
     files = {file.stem: file for file in _sounds(path.parent)}
     with _opened(path) as lines:
         for number, line in enumerate(lines, 1):
@@ -185,7 +186,7 @@ def _ljspeech(path: Path, report: Report) -> Iterator[Clip]:
 
 
 def _librispeech(transcripts: list[Path], report: Report) -> Iterator[Clip]:
-    """SPEAKER-CHAPTER.trans.txt with lines `SPEAKER-CHAPTER-NUMBER TRANSCRIPT`, beside the files."""
+    """Read files SPEAKER-CHAPTER.trans.txt with lines `SPEAKER-CHAPTER-NUMBER TRANSCRIPT`, beside the audio files."""
     for path in transcripts:
         with _opened(path) as lines:
             for number, line in enumerate(lines, 1):
@@ -205,23 +206,25 @@ def _by_pattern(path: Path, pattern: str, report: Report) -> Iterator[Clip]:
         inner = file.relative_to(path).with_suffix("")
         match = expression.fullmatch(inner.as_posix() if "/" in pattern else inner.name)
         if match is None:
-            report.reject(str(file), f"a name that is not like {pattern}")
+            report.reject(str(file), f"name does not match --pattern {pattern}")
             continue
         yield Clip(inner.as_posix() + file.suffix, file, match.groupdict())
     if not found:
-        raise DataError(f"no file below {path} ends in {', '.join(SUFFIXES)}")
+        raise DataError(f"directory {path} has no audio files ({', '.join(SUFFIXES)}). Name another directory")
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """The regular expression for a pattern with fields in braces; a field is as short as it can be.
+    """Return the regular expression for a pattern with fields in braces; fields match as little as possible.
 
     Raises:
-        ConfigError: a field is no name, or comes twice.
+        ConfigError: a field has an invalid name or appears twice, or the pattern lacks fields.
     """
     parts = re.split(r"\{(\w*)\}", pattern)
     names = parts[1::2]
     if not names or len(set(names)) != len(names) or not all(name.isidentifier() for name in names):
-        raise ConfigError(f"--pattern {pattern!r} wants fields in braces, each once, such as '{{label}}_{{speaker}}'")
+        raise ConfigError(
+            f"--pattern={pattern}: expected fields in braces, each once, such as '{{label}}_{{speaker}}_{{index}}'"
+        )
     inside = "".join(f"(?P<{part}>[^/]+?)" if at % 2 else re.escape(part) for at, part in enumerate(parts))
     return re.compile(inside)
 
@@ -239,15 +242,15 @@ def _hub(source: str, naming: Naming, report: Report) -> Iterator[Clip]:
 
         found = datasets.load_dataset(name, config or None, split=split or "train")
         features = found.features
-        found = found.cast_column(column, datasets.Audio(decode=False))  # bytes as they are
+        found = found.cast_column(column, datasets.Audio(decode=False))  # keep the encoded bytes
         classes = features[naming.label].names if hasattr(features.get(naming.label), "names") else None
-    except Exception as error:  # whatever the hub, the network or the builder has to say
+    except Exception as error:  # The Hub, the network and the builders raise errors of many types.
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{source} cannot be loaded: {first[0]}") from error
     for number, record in enumerate(found):
         audio = record.pop(column)
         if not audio or not (audio.get("bytes") or audio.get("path")):
-            report.reject(f"{source}:{number}", f"no sound in {column!r}")
+            report.reject(f"{source}:{number}", f"no audio in column {column!r}")
             continue
         fields = naming.named(record)
         if classes is not None:

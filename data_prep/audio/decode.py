@@ -1,4 +1,4 @@
-"""A clip is heard: decoded, mixed, resampled, measured, and encoded without loss; and clips are joined to strings.
+"""Decoding of audio clips to one channel at one rate, and joining of clips to strings.
 
 Legend: S samples.
 """
@@ -14,13 +14,13 @@ import numpy as np
 from data_prep.audio.clips import Clip
 from pipeline.dataset.codecs import audio
 
-CLIPPED = 0.001  # share of samples at full scale from which a clip is called clipped
+CLIPPED = 0.001  # fraction of samples at full scale above which a clip is reported as clipped
 PAUSE = (0.02, 0.2)  # seconds between joined clips
 CONTAINERS = {".wav": ("WAV", "WAVEX", "RF64"), ".flac": ("FLAC",), ".mp3": ("MP3", "MPEG"), ".ogg": ("OGG",)}
 
 
-class Heard(NamedTuple):
-    """A clip that can be used; or, without data, one that is dropped for the reason in its notes."""
+class DecodedClip(NamedTuple):
+    """A decoded clip; without data, one that is dropped for the reason in its notes."""
 
     name: str
     data: bytes
@@ -31,21 +31,21 @@ class Heard(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Hearing:
-    """What is done to every clip.
+class ClipDecoder:
+    """Decodes, mixes and resamples clips.
 
     Args:
-        rate: samples a second that are wanted.
-        shortest: seconds; shorter clips are dropped.
-        longest: seconds; longer clips are dropped.
+        rate: sampling rate of the result in hertz.
+        shortest: minimum duration in seconds; shorter clips are dropped.
+        longest: maximum duration in seconds; longer clips are dropped.
     """
 
     rate: int
     shortest: float
     longest: float
 
-    def __call__(self, clip: Clip) -> Heard | str:
-        """The clip, or why it is bad."""
+    def __call__(self, clip: Clip) -> DecodedClip | str:
+        """Return the decoded clip, or the reason why it is invalid."""
         try:
             found = audio.decode_audio(clip.read())
         except OSError as error:
@@ -55,14 +55,14 @@ class Hearing:
         seconds = len(found.samples) / found.rate
         notes = tuple(self._notes(clip.name, found))
         if seconds < self.shortest:
-            return Heard(clip.name, b"", 0, (*notes, f"shorter than {self.shortest:g} s: dropped"))
+            return DecodedClip(clip.name, b"", 0, (*notes, f"shorter than {self.shortest:g} s: dropped"))
         if seconds > self.longest:
-            return Heard(clip.name, b"", 0, (*notes, f"longer than {self.longest:g} s: dropped"))
+            return DecodedClip(clip.name, b"", 0, (*notes, f"longer than {self.longest:g} s: dropped"))
         samples = audio.at_rate(found, self.rate)
-        return Heard(clip.name, audio.encode_audio(samples, self.rate, found.bits), len(samples), notes)
+        return DecodedClip(clip.name, audio.encode_audio(samples, self.rate, found.bits), len(samples), notes)
 
     def _notes(self, name: str, found: audio.Sound) -> Iterator[str]:
-        """What is strange, but no reason to leave the clip out."""
+        """Yield what is unusual about the clip but does not exclude it."""
         suffix = Path(name).suffix.lower()
         if found.container not in CONTAINERS.get(suffix, (found.container,)):
             yield f"{found.container} by content, {suffix} by name"
@@ -72,28 +72,31 @@ class Hearing:
             yield f"{found.samples.shape[1]} channels, mixed into one"
 
 
-def joined(clips: Sequence[Heard], length: tuple[int, int], times: float, rate: int, seed: int) -> Iterator[Heard]:
-    """Strings of clips of one speaker, drawn at random, with pauses between them; the targets with spaces.
+def joined(
+    clips: Sequence[DecodedClip], length: tuple[int, int], times: float, rate: int, seed: int
+) -> Iterator[DecodedClip]:
+    """Yield random strings of clips of one speaker, with pauses between the clips and spaces between the targets.
 
     Args:
-        clips: what is joined.
-        length: fewest and most clips of a string.
-        times: how often a clip is used, on average.
-        rate: samples a second.
-        seed: decides what is drawn.
+        clips: clips to draw from.
+        length: minimum and maximum number of clips in a string.
+        times: average number of strings that use a clip.
+        rate: sampling rate in hertz.
+        seed: random seed of the strings.
     """
-    spoken = defaultdict(list)
+    by_speaker = defaultdict(list)
     for clip in clips:
-        spoken[clip.speaker].append(clip)
+        by_speaker[clip.speaker].append(clip)
     fewest, most = length
     for number in range(round(times * len(clips) / ((fewest + most) / 2))):
-        chance = np.random.default_rng((seed, number))
-        known = spoken[clips[int(chance.integers(len(clips)))].speaker]  # as often as there are clips
-        drawn = [known[int(at)] for at in chance.integers(len(known), size=chance.integers(fewest, most + 1))]
+        rng = np.random.default_rng((seed, number))
+        # The probability of a speaker is proportional to the number of the speaker's clips.
+        choices = by_speaker[clips[int(rng.integers(len(clips)))].speaker]
+        drawn = [choices[int(at)] for at in rng.integers(len(choices), size=rng.integers(fewest, most + 1))]
         parts = []
         for clip in drawn:
-            parts += [audio.decode(clip.data), np.zeros(int(chance.uniform(*PAUSE) * rate), np.float32)]
+            parts += [audio.decode(clip.data), np.zeros(int(rng.uniform(*PAUSE) * rate), np.float32)]
         samples = np.concatenate(parts)
         text = " ".join(clip.target for clip in drawn)
         data = audio.encode_audio(samples, rate)
-        yield Heard(f"string-{number:05d}", data, len(samples), (), text, drawn[0].speaker)
+        yield DecodedClip(f"string-{number:05d}", data, len(samples), (), text, drawn[0].speaker)

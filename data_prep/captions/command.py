@@ -1,7 +1,7 @@
-"""Images with captions become a dataset: scaled, split by image and written, in parallel and resumably.
+"""Prepare a dataset of images with captions.
 
-`unroll prepare captions SOURCE... --output data/NAME`. Each image becomes a row
-with all its captions.
+`unroll prepare captions SOURCE... --output data/NAME`. Each image is a row with all its captions. The images are
+scaled in parallel, and an interrupted preparation can continue.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import time
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
@@ -20,27 +20,32 @@ from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.report import Report, progress
 from data_prep.workspace.resumable_rows import Rows
+from data_prep.workspace.shards import SplitEntry
 from data_prep.workspace.workers import in_order
 from data_prep.workspace.workspace import SPLITS, Workplace, train_once
 from pipeline.arguments import Parser, positive_integer
 from pipeline.dataset.codecs.image import MAX_PIXELS, ImageError, shrink
 from pipeline.errors import DataError
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 PROGRAM = "unroll prepare captions"
-BATCH = 32  # images that a worker scales at a time
+BATCH = 32  # images per piece of work
 COLUMNS = {"image": pa.binary(), "name": pa.string()}
-SOURCES = """a table of images and captions (.csv .tsv .txt .jsonl, plain, .gz or .xz), a .json as COCO has them, a
-directory with one of these, .tar files of WebDataset, hub:NAME[:CONFIG[:SPLIT]], or builtin[:N]: drawings of shapes"""
+SOURCES = """table of images and captions (.csv .tsv .txt .jsonl, optionally .gz or .xz), COCO .json, a directory with
+one of these, WebDataset .tar files, hub:NAME[:CONFIG[:SPLIT]],
+or builtin[:N] (N generated drawings of shapes, default: 2000)"""
 EXAMPLES = """examples:
   unroll prepare captions captions.csv --images photographs/ --plain --tokenizer word --output data/photographs
   unroll prepare captions --train train.json --validation val.json --images images/ --size 256 --output data/coco
   unroll prepare captions shards/*.tar --output data/web
   unroll prepare captions builtin:2000 --tokenizer word --output data/shapes
-A preparation that was stopped continues when the same command is given again."""
+To continue an interrupted preparation, run the same command again."""
 
 
 class Scaled(NamedTuple):
-    """An image on its way to a shard, or why it is not."""
+    """A scaled image with its captions, or the reason why the image is invalid."""
 
     split: str
     name: str
@@ -55,38 +60,39 @@ def _parser() -> argparse.ArgumentParser:
     add("sources", nargs="*", metavar="SOURCE", help=SOURCES)
     shared.add_output(parser)
     shared.add_workers(parser)
-    splits = parser.add_argument_group("splits, cut by image from SOURCE... or given")
+    splits = parser.add_argument_group("splits, divided by image from SOURCE... or given")
     shared.add_splits(splits, nargs="+", default=[], metavar="SOURCE")
     shared.add_shares(splits, 0.05, "images")
     images = parser.add_argument_group("images")
     add = images.add_argument
-    add("--images", type=Path, metavar="DIR", help="directory of the images of a table (default: that of the table)")
+    folder = "directory of the images that a table names (default: the directory of the table)"
+    add("--images", type=Path, metavar="DIR", help=folder)
     shared.add_field(images, "image", "the image")
-    size = "maximum number of pixels of the shorter side (default: %(default)s)"
+    size = "scale larger images to this length of the shorter side (default: %(default)s)"
     add("--size", type=positive_integer, default=256, metavar="PIXELS", help=size)
     add(
         "--max-pixels",
         type=positive_integer,
         default=MAX_PIXELS,
         metavar="N",
-        help="reject larger images (default: 2**26)",
+        help="reject images with more than N pixels (default: 2**26)",
     )
     shared.add_max_bad_share(images, "records")
     captions = parser.add_argument_group("captions")
     add = captions.add_argument
     shared.add_field(captions, "caption", "the caption")
-    add("--plain", action="store_true", help="lower-case captions and remove punctuation")
+    add("--plain", action="store_true", help="convert captions to lower case and remove punctuation")
     add("--max-length", type=positive_integer, metavar="N", help="drop captions of more than N tokens from training")
     shared.add_tokenizer(captions, "bpe")
     return parser
 
 
 def main(argv: list[str]) -> int:
-    """Prepare a dataset of captioned images as the command line asks.
+    """Prepare a dataset of captioned images from the command line.
 
     Raises:
         ConfigError: the options contradict each other.
-        DataError: a source or the output cannot be used; the message names it.
+        DataError: a source or the output cannot be used.
     """
     options = _parser().parse_args(argv)
     _check(options)
@@ -105,11 +111,11 @@ def main(argv: list[str]) -> int:
 def _check(options: argparse.Namespace) -> None:
     shared.check_sources(options)
     if options.images and not options.images.is_dir():
-        raise DataError(f"--images {options.images} is no directory")
+        raise DataError(f"--images={options.images} is not a directory. Name the directory of the images")
     shared.check(options)
 
 
-def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, dict[str, Any]]:
+def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, dict[str, SplitEntry]]:
     corpus, report = Corpus(options), Report("images")
     place.begin(corpus.fingerprint())
     train_once(place, lambda: _tokenizer(corpus, options))
@@ -117,10 +123,10 @@ def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> 
         print(f"continuing after {place.state.pieces:,} images", file=sys.stderr)
     splits = _write(place, corpus, report, options)
     report.check(options.max_bad_share)
-    wanted = {"train": 1.0, **shared.shares(options)}
+    parts = {"train": 1.0, **shared.shares(options)}
     for name in SPLITS:
-        if (getattr(options, name) or (options.sources and wanted[name])) and name not in splits:
-            raise DataError(f"no image fell to the {name} split: give it sources, or other shares")
+        if (getattr(options, name) or (options.sources and parts[name])) and name not in splits:
+            raise DataError(f"the {name} split is empty. Name sources with --{name}, or change the shares")
     from data_prep.workspace import tokenizer
 
     manifest = {
@@ -134,20 +140,20 @@ def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> 
     return report, splits
 
 
-def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> Any:
+def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> "Tokenizer":
     from data_prep.workspace import tokenizer
 
     images = corpus.images(Report())
     texts = (caption for split, image in images if split == "train" for caption in image.captions)
-    return tokenizer.made(options.tokenizer, texts, options.vocab_size)
+    return tokenizer.build(options.tokenizer, texts, options.vocab_size)
 
 
-def _write(place: Workplace, corpus: Corpus, report: Report, options: argparse.Namespace) -> dict[str, Any]:
-    """Scale what is not yet done and write the shards; what the manifest says of the splits."""
+def _write(place: Workplace, corpus: Corpus, report: Report, options: argparse.Namespace) -> dict[str, SplitEntry]:
+    """Scale the remaining images, write the shards and return the manifest's entries of the splits."""
     from data_prep.workspace import tokenizer
 
-    known = tokenizer.load(place.tokenizer)
-    rows = Rows(place, COLUMNS, tokenizer.size(known))
+    loaded = tokenizer.load(place.tokenizer)
+    rows = Rows(place, COLUMNS, tokenizer.size(loaded))
     total = sum(1 for _ in corpus.images(Report()))
     todo = islice(corpus.images(report), place.state.pieces, None)
     batches = iter(lambda: list(islice(todo, BATCH)), [])
@@ -157,7 +163,7 @@ def _write(place: Workplace, corpus: Corpus, report: Report, options: argparse.N
         for each in batch:
             if each.bad:
                 rows.report.reject(each.name, each.bad)
-        _add(rows, good, known, options.max_length)
+        _add(rows, good, loaded, options.max_length)
         rows.report.documents += len(good)
         rows.done(len(batch))
     splits = rows.close()
@@ -165,9 +171,9 @@ def _write(place: Workplace, corpus: Corpus, report: Report, options: argparse.N
     return splits
 
 
-def _add(rows: Rows, batch: list[Scaled], known: Any, limit: int | None) -> None:
+def _add(rows: Rows, batch: list[Scaled], tokenizer: "Tokenizer", limit: int | None) -> None:
     """Tokenize the captions and append the images."""
-    found = known.encode_batch_fast([text for each in batch for text in each.captions], add_special_tokens=False)
+    found = tokenizer.encode_batch_fast([text for each in batch for text in each.captions], add_special_tokens=False)
     tokens = iter(encoding.ids for encoding in found)
     for each in batch:
         targets = []
@@ -182,7 +188,7 @@ def _add(rows: Rows, batch: list[Scaled], known: Any, limit: int | None) -> None
 
 
 def _scale(size: int, max_pixels: int, batch: list[tuple[str, Captioned]]) -> list[Scaled]:
-    """In a worker: read and scale."""
+    """Read and scale a batch, in a worker process."""
     found = []
     for split, (name, image, captions) in batch:
         try:

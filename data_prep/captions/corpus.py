@@ -1,10 +1,9 @@
-"""All images that the command line names, each with its captions and its split, which is decided by image."""
+"""The images of all sources of a command line, with their captions and splits."""
 
 import argparse
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 from data_prep.captions.sources import Captioned, Reading, Stored, read, table_of
 from data_prep.workspace.options import is_builtin, shares
@@ -24,14 +23,14 @@ class Corpus:
         self.plain = options.plain
         held_out_first = ("test", "validation", "train")
         self.parts = {name: getattr(options, name) for name in held_out_first if getattr(options, name)}
-        self.edges: list[tuple[bytes, str]] = []  # an image goes to the first split whose edge is above its hash
+        self.edges: list[tuple[bytes, str]] = []  # The split of an image is the first whose edge is above its hash.
         if options.sources:
             self.parts = {"": options.sources}
-            self._cut(shares(options))
+            self._set_edges(shares(options))
 
     def images(self, report: Report) -> Iterator[tuple[str, Captioned]]:
-        """Every image that has captions, with its split; what is bad is counted and named."""
-        held_out: set[Any] = set()
+        """Yield every image with captions, and its split; invalid records are counted and named in the report."""
+        held_out: set[Stored | str] = set()
         for split, image in self._given(report):
             key = image.image if isinstance(image.image, Stored) else image.name
             if split == "train" and key in held_out:
@@ -39,21 +38,21 @@ class Corpus:
                 continue
             if split in ("test", "validation"):
                 held_out.add(key)
-            captions = [each for said in image.captions if (each := self._cleaned(said))]
+            captions = [cleaned for caption in image.captions if (cleaned := self._cleaned(caption))]
             if captions:
                 yield split or self._split(image.name), image._replace(captions=list(dict.fromkeys(captions)))
             else:
                 report.reject(image.name, "image without captions")
 
     def fingerprint(self) -> list[str]:
-        """What changes with the sources, and with the images that they name; by name where they are no files."""
+        """Return strings that change when a source or an image file changes."""
         digest = blake2b(digest_size=16)
         for _, image in self._given(Report()):
             digest.update(image.image.signature.encode() if isinstance(image.image, Stored) else image.name.encode())
         return [digest.hexdigest(), *(Stored(path).signature for path in self.files())]
 
     def files(self) -> list[Path]:
-        """The sources that are files."""
+        """Return the sources that are files."""
         named = (source for sources in self.parts.values() for source in sources)
         return [table_of(Path(source)) for source in named if not _is_named(source)]
 
@@ -61,8 +60,8 @@ class Corpus:
         for split, sources in self.parts.items():
             yield from ((split, image) for source in sources for image in read(source, self.reading, report))
 
-    def _cut(self, parts: dict[str, float]) -> None:
-        """Exactly these shares of the images, those with the lowest hashes of their names."""
+    def _set_edges(self, parts: dict[str, float]) -> None:
+        """Hold out exactly these shares of the images, in the order of the hashes of their names."""
         hashes = sorted(_hash(image.name) for _, image in self._given(Report()))
         taken = 0
         for split, part in parts.items():

@@ -1,6 +1,6 @@
-"""Sources of images with captions: tables of captions beside a directory of images, tars, a hub data set, shapes.
+"""Sources of captioned images: tables beside a directory of images, tar files, Hub data sets, generated drawings.
 
-Nothing of an image is read here but where it lies: the workers that scale it read it.
+Only the locations of the images are collected here; the workers that scale the images read them.
 """
 
 import csv
@@ -11,11 +11,11 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_prep.sources.packed import PACKINGS, open_packed, text_lines
 from data_prep.sources.shapes import drawn
-from data_prep.workspace.options import builtin, is_builtin
+from data_prep.workspace.options import builtin_count, is_builtin
 from data_prep.workspace.report import Report
 from pipeline.errors import DataError
 
@@ -23,17 +23,17 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 class Stored(NamedTuple):
-    """Bytes in a file: all, or those of a member of a tar."""
+    """A file, or the bytes of a member of a tar file."""
 
     path: Path
     offset: int = 0
     size: int = -1
 
     def read(self) -> bytes:
-        """The bytes.
+        """Return the bytes.
 
         Raises:
-            OSError: they cannot be read.
+            OSError: the file cannot be read.
         """
         with self.path.open("rb") as file:
             file.seek(self.offset)
@@ -41,28 +41,28 @@ class Stored(NamedTuple):
 
     @property
     def signature(self) -> str:
-        """What changes with the file."""
+        """String that changes when the file changes."""
         status = self.path.stat()
         return f"{self.path} {self.offset} {status.st_size} {status.st_mtime_ns}"
 
 
 class Captioned(NamedTuple):
-    """An image with its captions, as they were written."""
+    """An image with its captions, before cleaning."""
 
     name: str
-    """Of the image: what the report calls it, and what decides where it goes."""
+    """Name of the image in the report; its hash selects the split."""
     image: Stored | bytes
     captions: list[str]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Where images and captions are found.
+    """Settings for finding images and captions.
 
     Args:
-        images: the directory that tables name images in; by default that of the table.
-        image: the column or field with an image or its name.
-        caption: the column or field with a caption, or a list of them.
+        images: directory of the images that a table names; by default the directory of the table.
+        image: the column or field of an image or its name.
+        caption: the column or field of a caption or a list of captions.
     """
 
     images: Path | None = None
@@ -70,7 +70,7 @@ class Reading:
     caption: str = "caption"
 
     def folder(self, table: Path) -> Path:
-        """Where the images of a table lie."""
+        """Return the directory of the images of a table."""
         return self.images or table.parent
 
 
@@ -78,64 +78,71 @@ Read = Callable[[Path, Reading, Report], Iterator[Captioned]]
 
 
 def read(source: str, reading: Reading, report: Report) -> Iterator[Captioned]:
-    """The images of a source, each with its captions; what is bad is counted and named.
+    """Yield the images of a source with their captions; invalid records are counted and named in the report.
 
     Raises:
-        DataError: there is no such source, or of a kind that holds no captions.
+        DataError: the source does not exist or has an unsupported format.
     """
     if source.startswith("hub:"):
         return hub(source, reading)
     if is_builtin(source):
-        return (Captioned(f"drawing {number}", *drawn(number)) for number in range(builtin(source, "drawings")))
+        return (Captioned(f"drawing {number}", *drawn(number)) for number in range(builtin_count(source, "drawings")))
     path = table_of(Path(source))
     return FORMATS[kind(path)](path, reading, report)
 
 
 def table_of(path: Path) -> Path:
-    """A file of captions, or the only one in a directory.
+    """Return the file of captions itself, or the only one in a directory.
 
     Raises:
-        DataError: there is none, or more than one.
+        DataError: the source does not exist, or the directory does not have exactly one file of captions.
     """
     if not path.exists():
-        raise DataError(f"there is no source {path}; name a table of captions, .tar files, hub:NAME or builtin")
+        raise DataError(f"source {path} does not exist. Name a table of captions, .tar files, hub:NAME or builtin")
     if path.is_file():
         return path
-    found = sorted(file for file in path.iterdir() if file.is_file() and kind(file, "") in FORMATS)
+    found = sorted(file for file in path.iterdir() if file.is_file() and kind(file, must_be_known=False) in FORMATS)
+    if not found:
+        raise DataError(f"directory {path} has no file of captions ({', '.join(FORMATS)}). Name the file")
     if len(found) != 1:
-        names = ", ".join(file.name for file in found[:5]) or "none"
-        raise DataError(f"{path} holds {len(found)} files of captions ({names}): name the one that is meant")
+        names = ", ".join(file.name for file in found[:5])
+        raise DataError(f"directory {path}: expected one file of captions, got {len(found)} ({names}). Name the file")
     return found[0]
 
 
-def kind(path: Path, otherwise: str | None = None) -> str:
-    """The ending that says what a file is, without that of its packing.
+def kind(path: Path, must_be_known: bool = True) -> str:
+    """Return the file extension without that of the compression.
+
+    Args:
+        path: the file.
+        must_be_known: raise an error for an unknown extension.
 
     Raises:
-        DataError: it is none of those that are known, and there is nothing to say otherwise.
+        DataError: the extension is unknown.
     """
     ending = (path.with_suffix("") if path.suffix in PACKINGS else path).suffix
-    if ending in FORMATS or otherwise is not None:
+    if ending in FORMATS or not must_be_known:
         return ending
-    raise DataError(f"{path}: '{ending}' is no known ending; readable are {', '.join(FORMATS)} (tables also packed)")
+    supported = f"{', '.join(FORMATS)} (all but .tar optionally with .gz or .xz)"
+    raise DataError(f"{path}: unknown file extension '{ending}'. Supported are {supported}")
 
 
 # ---------------------------------------------------------------------- tables beside a directory of images
 
 
 def table(path: Path, reading: Reading, report: Report) -> Iterator[Captioned]:
-    """Rows of an image's name and a caption; several of one image make one."""
+    """Read a CSV or TSV table with an image name and a caption per row; an image may have several rows."""
 
-    def rows() -> Iterator[tuple[str, str, Any]]:
+    def rows() -> Iterator[tuple[str, str, str]]:
         with open_packed(path) as file:
             text = io.TextIOWrapper(file, encoding="utf-8", newline="")
             found = csv.DictReader(text, delimiter="\t" if kind(path) == ".tsv" else ",")
             if not (columns := found.fieldnames):
-                raise DataError(f"{path} is empty: its first line names the columns")
+                raise DataError(f"{path} is empty. The first line must name the columns")
             if missing := {reading.image, reading.caption} - set(columns):
                 raise DataError(
-                    f"{path} has no column {', '.join(sorted(missing))} but {', '.join(columns)}: "
-                    "choose with --image-field and --caption-field"
+                    f"{path} has no column {' and '.join(sorted(missing))}, only {', '.join(columns)}. "
+                    "Set --image-field and --caption-field"
                 )
             for row in found:
                 yield f"{path}:{found.line_num}", row[reading.image], row[reading.caption]
@@ -143,13 +150,13 @@ def table(path: Path, reading: Reading, report: Report) -> Iterator[Captioned]:
     try:
         yield from gathered(rows(), reading.folder(path), report)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a table in UTF-8: {error}") from error
+        raise DataError(f"{path} is not a table in UTF-8 ({error}). Check its format and encoding") from error
 
 
 def json_lines(path: Path, reading: Reading, report: Report) -> Iterator[Captioned]:
-    """Lines of JSON with an image's name and a caption, or a list of them."""
+    """Read JSON Lines with an image name and a caption, or a list of captions, per line."""
 
-    def rows() -> Iterator[tuple[str, Any, Any]]:
+    def rows() -> Iterator[tuple[str, object, object]]:
         for name, line in text_lines(path, report):
             if line is None:
                 continue
@@ -157,7 +164,7 @@ def json_lines(path: Path, reading: Reading, report: Report) -> Iterator[Caption
                 record = json.loads(line)
                 yield name, record[reading.image], record[reading.caption]
             except ValueError:
-                report.reject(name, "not JSON")
+                report.reject(name, "invalid JSON")
             except (KeyError, TypeError):
                 report.reject(name, f"no fields {reading.image!r} and {reading.caption!r}")
 
@@ -165,24 +172,29 @@ def json_lines(path: Path, reading: Reading, report: Report) -> Iterator[Caption
 
 
 def coco(path: Path, reading: Reading, report: Report) -> Iterator[Captioned]:
-    """`images` with an `id` and a `file_name`, `annotations` with an `image_id` and a `caption` (Lin et al. 2014)."""
+    """Read a COCO JSON file of captions (Lin et al. 2014).
+
+    It has `images` with an `id` and a `file_name`, and `annotations` with an `image_id` and a `caption`.
+    """
     try:
         with open_packed(path) as file:
             record = json.load(file)
         names = {image["id"]: image["file_name"] for image in record["images"]}
-        said = [(note["image_id"], note["caption"]) for note in record["annotations"]]
+        captions = [(note["image_id"], note["caption"]) for note in record["annotations"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no JSON of images and annotations as COCO has them: {error!r}") from error
-    rows = ((f"{path}: annotation {at}", names.get(image), caption) for at, (image, caption) in enumerate(said))
+        raise DataError(
+            f"{path} is not a COCO file of captions ({error!r}). It requires `images` and `annotations`"
+        ) from error
+    rows = ((f"{path}: annotation {at}", names.get(image), caption) for at, (image, caption) in enumerate(captions))
     return gathered(rows, reading.folder(path), report)
 
 
-def gathered(rows: Iterator[tuple[str, Any, Any]], folder: Path, report: Report) -> Iterator[Captioned]:
-    """Images in the order in which they are first named, each with all its captions, which may be anywhere."""
+def gathered(rows: Iterator[tuple[str, object, object]], folder: Path, report: Report) -> Iterator[Captioned]:
+    """Yield images in the order of their first row, each with the captions of all its rows."""
     found: dict[str, list[str]] = {}
     absent: set[str] = set()
-    for where, name, said in rows:
-        captions = [each for each in (said if isinstance(said, list) else [said]) if isinstance(each, str)]
+    for where, name, given in rows:
+        captions = [each for each in (given if isinstance(given, list) else [given]) if isinstance(each, str)]
         if not name or not isinstance(name, str):
             report.reject(where, "caption without an image")
         elif name in absent or (name not in found and not (folder / name).is_file()):
@@ -196,7 +208,7 @@ def gathered(rows: Iterator[tuple[str, Any, Any]], folder: Path, report: Report)
 
 
 def unnamed(folder: Path, named: dict[str, list[str]]) -> Iterator[str]:
-    """Images in the directories of those that are named, which no caption names."""
+    """Yield the images without captions in the directories of the named images."""
     for below in sorted({str(PurePosixPath(name).parent) for name in named}):
         files = (str(PurePosixPath(below) / entry.name) for entry in os.scandir(folder / below))
         yield from (name for name in files if name not in named and name.lower().endswith(PICTURES))
@@ -206,13 +218,13 @@ def unnamed(folder: Path, named: dict[str, list[str]]) -> Iterator[str]:
 
 
 def tar(path: Path, reading: Reading, report: Report) -> Iterator[Captioned]:
-    """Members of one name that differ in their endings: an image, and a `.txt` or a `.json` with captions (WebDataset).
+    """Read a WebDataset tar file: an image and a `.txt` or `.json` member with its captions share a name.
 
     Raises:
-        DataError: the file is damaged or packed.
+        DataError: the file is damaged or compressed.
     """
     if path.suffix in PACKINGS:
-        raise DataError(f"{path} is packed, so its images cannot be read apart: unpack it to a plain .tar")
+        raise DataError(f"{path} is compressed, which does not allow reading single images. Unpack it to a plain .tar")
     key, members = "", dict[str, Stored]()
     try:
         with tarfile.open(path, "r:") as file:
@@ -225,30 +237,30 @@ def tar(path: Path, reading: Reading, report: Report) -> Iterator[Captioned]:
                 members[f".{ending.lower()}"] = Stored(path, member.offset_data, member.size)
             yield from sample(path, key, members, reading, report)
     except tarfile.TarError as error:
-        raise DataError(f"{path} is damaged ({error}); fetch it again") from error
+        raise DataError(f"{path} is damaged ({error}). Download or copy it again") from error
 
 
 def sample(path: Path, key: str, members: dict[str, Stored], reading: Reading, report: Report) -> Iterator[Captioned]:
-    """The image of one key, if it is whole."""
+    """Yield the image of one key if it has captions; otherwise count it in the report."""
     name = f"{path.name}:{key.lstrip('/')}"
     images = [stored for ending, stored in members.items() if ending in PICTURES]
     texts = [members[ending].read() for ending in (".txt", ".caption", ".json") if ending in members]
     if images and texts:
         try:
-            said = json.loads(texts[-1])[reading.caption] if ".json" in members else texts[-1].decode()
+            captions = json.loads(texts[-1])[reading.caption] if ".json" in members else texts[-1].decode()
         except (ValueError, KeyError, TypeError):
-            report.reject(name, f"captions that are no UTF-8, or no JSON with a field {reading.caption!r}")
+            report.reject(name, f"captions not in UTF-8, or not in a JSON field {reading.caption!r}")
             return
-        yield Captioned(name, images[0], said if isinstance(said, list) else [said])
+        yield Captioned(name, images[0], captions if isinstance(captions, list) else [captions])
     elif members:
         report.reject(name, "image without captions" if images else "caption without its image")
 
 
 def hub(source: str, reading: Reading) -> Iterator[Captioned]:
-    """Rows of a data set of the hub, or of one on disk that `datasets` knows, with an image and its captions.
+    """Read a data set of the Hub, or one on disk in a layout of the `datasets` library.
 
     Raises:
-        DataError: it cannot be loaded, or lacks a column.
+        DataError: the data set cannot be loaded or lacks a column.
     """
     name, config, split = [*source.removeprefix("hub:").split(":"), "", ""][:3]
     try:
@@ -256,15 +268,15 @@ def hub(source: str, reading: Reading) -> Iterator[Captioned]:
 
         rows = datasets.load_dataset(name, config or None, split=split or "train")
         rows = rows.cast_column(reading.image, datasets.Image(decode=False))
-        captions = rows.column_names.index(reading.caption)
-    except Exception as error:  # whatever the hub, the network or the builder has to say
+        rows.column_names.index(reading.caption)  # raises ValueError if the column is missing
+    except Exception as error:  # The Hub, the network and the builders raise errors of many types.
         first = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"{source} cannot be loaded: {first[0]}; see --image-field and --caption-field") from error
-    said = rows.column_names[captions]
+        raise DataError(f"{source} cannot be loaded: {first[0]}. Check --image-field and --caption-field") from error
     for number, row in enumerate(rows):
         image = row[reading.image] or {}
         stored = image.get("bytes") or Stored(Path(image.get("path") or ""))
-        yield Captioned(f"{source}:{number}", stored, row[said] if isinstance(row[said], list) else [row[said]])
+        captions = row[reading.caption]
+        yield Captioned(f"{source}:{number}", stored, captions if isinstance(captions, list) else [captions])
 
 
 FORMATS: dict[str, Read] = {

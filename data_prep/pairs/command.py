@@ -1,7 +1,7 @@
-"""Pairs of texts become a dataset: translations, words and their sounds, conversations and their replies.
+"""Prepare a dataset of text pairs: translations, pronunciations, conversations with replies.
 
-`unroll prepare pairs --train a.en a.de --output data/NAME`. Each source becomes a
-row with its target, or with `--group` with all its targets.
+`unroll prepare pairs --train a.en a.de --output data/NAME`. Each row is a source with its target, or with all its
+targets if `--group` is given.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -19,16 +19,19 @@ from data_prep.pairs.sources import Read, Unit, is_hub, reader
 from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.report import Report
-from data_prep.workspace.shards import Shards
+from data_prep.workspace.shards import Shards, SplitEntry
 from data_prep.workspace.splits import split_of
 from data_prep.workspace.workspace import SPLITS, Workplace
 from pipeline.arguments import Parser, positive_integer
 from pipeline.dataset.shard import token_type
 from pipeline.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 PROGRAM = "unroll prepare pairs"
 SOURCE_TOKENIZER = "source_tokenizer.json"
-BATCH = 2048  # rows encoded together, on all cores
+BATCH = 2048  # rows encoded in one call, which uses all cores
 EXAMPLES = """examples:
   unroll prepare pairs --train train.en train.de --validation val.en val.de --test test.en test.de \\
       --vocab-size 8000 --output data/en-de
@@ -43,34 +46,34 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     shared.add_output(parser)
     files = parser.add_argument_group(
-        "sources: two parallel files, one with both sides (plain, .gz or .xz), or hub:NAME[:CONFIG[:SPLIT]]"
+        "sources: two parallel files, one file with both sides (optionally .gz or .xz), or hub:NAME[:CONFIG[:SPLIT]]"
     )
     add = files.add_argument
     shared.add_splits(files, nargs="+", type=Path, default=[], metavar="FILE")
     shared.add_shares(files, 0.05, "training pairs")
     add("--delimiter", default="\t", help="text between source and target of a line (default: a tab)")
-    shared.add_field(files, "source", "the source, in .jsonl and hub records")
+    shared.add_field(files, "source", "the source in .jsonl and Hub records, with dots for nested fields")
     shared.add_field(files, "target", "the target, a text or a list of texts")
-    add("--dialogue", metavar="MARK", help="read each line as a conversation whose turns end in MARK")
-    history = "maximum number of turns before a reply (default: %(default)s)"
+    add("--dialogue", metavar="MARK", help="read each line as a conversation whose turns end with MARK")
+    history = "maximum number of turns in the source of a reply (default: %(default)s)"
     add("--history", type=positive_integer, default=3, metavar="N", help=history)
-    kept = parser.add_argument_group("what is kept")
+    kept = parser.add_argument_group("filters")
     add = kept.add_argument
-    add("--group", action="store_true", help="make one row of equal sources; any of its targets is correct")
+    add("--group", action="store_true", help="merge equal sources into one row, for which any target is correct")
     add(
         "--deduplicate",
         action=argparse.BooleanOptionalAction,
-        help="drop from training what it holds twice or another split holds (default: for --dialogue)",
+        help="drop duplicates and pairs of other splits from training (default: only with --dialogue)",
     )
-    add("--lowercase", action="store_true", help="lower-case both sides")
+    add("--lowercase", action="store_true", help="convert both sides to lower case")
     add(
         "--max-length",
         type=positive_integer,
         metavar="N",
-        help="drop pairs with more than N tokens on a side from training",
+        help="drop pairs with more than N tokens on either side from training",
     )
     shared.add_max_bad_share(kept, "pairs")
-    tokens = parser.add_argument_group("tokens, of both sides or of one")
+    tokens = parser.add_argument_group("tokens, of both sides together or of each side")
     add = tokens.add_argument
     shared.add_tokenizer(tokens, "bpe")
     add("--source-tokenizer", metavar="KIND", help="tokenizer of the sources (default: --tokenizer)")
@@ -79,23 +82,23 @@ def _parser() -> argparse.ArgumentParser:
         "--source-vocab-size",
         type=positive_integer,
         metavar="N",
-        help="maximum for the sources (default: --vocab-size)",
+        help="maximum vocabulary size of the sources (default: --vocab-size)",
     )
     return parser
 
 
 def main(argv: list[str]) -> int:
-    """Prepare a dataset of pairs as the command line asks.
+    """Prepare a dataset of pairs from the command line.
 
     Raises:
         ConfigError: the options contradict each other.
-        DataError: a source or the output cannot be used; the message names it.
+        DataError: a source or the output cannot be used.
     """
     options = _parser().parse_args(argv)
     _check(options)
     began = time.monotonic()
     place = shared.workplace(options)
-    with place.entered(anew=True):  # pairs are few enough to begin anew
+    with place.entered(fresh=True):  # Preparing all pairs again takes little time.
         corpus = Corpus(options)
         splits = _prepare(place, corpus, options, argv)
     print("\n".join(corpus.report.lines()))
@@ -111,14 +114,16 @@ def main(argv: list[str]) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     if not options.train:
-        raise ConfigError("name the training pairs: --train FILE, or --train SOURCES TARGETS")
+        raise ConfigError("--train is missing. Name one file with both sides, or two: --train SOURCES TARGETS")
     if bool(options.source_tokenizer) != bool(options.target_tokenizer):
-        raise ConfigError("--source-tokenizer and --target-tokenizer come together; --tokenizer is for both sides")
+        raise ConfigError(
+            "--source-tokenizer and --target-tokenizer must be given together. For both sides use --tokenizer"
+        )
     shared.check(options)
 
 
 class Corpus:
-    """The pairs of all splits, without what is dropped.
+    """The pairs of all splits after filtering.
 
     Args:
         options: the command line.
@@ -127,7 +132,7 @@ class Corpus:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.report, self.dropped = Report(), Counter[str]()
-        self.unknown: dict[str, Counter[str]] = {}  # tokens that a vocabulary lacks, by split and side
+        self.unknown: dict[str, Counter[str]] = {}  # number of tokens outside the vocabulary, by split and side
         self.shares = {name: 0.0 if getattr(options, name) else part for name, part in shared.shares(options).items()}
         self.files = {name: files for name in SPLITS if (files := getattr(options, name))}
         dialogue = (options.dialogue, options.history) if options.dialogue else None
@@ -140,11 +145,16 @@ class Corpus:
 
     @property
     def splits(self) -> list[str]:
-        """Held-out ones first: training is compared with them."""
+        """Names of the splits, held-out ones first because training is deduplicated against them."""
         return [name for name in ("test", "validation") if name in self.files or self.shares[name]] + ["train"]
 
     def units(self, split: str, count: bool) -> Iterator[Unit]:
-        """What a split holds; `count` what is bad and what is dropped, once."""
+        """Yield the units of a split.
+
+        Args:
+            split: name of the split.
+            count: count invalid and dropped units; the caller sets it in one pass per split.
+        """
         report = self.report if count else Report()
         dropped = self.dropped if count else Counter[str]()
         name = split if split in self.files else "train"
@@ -156,7 +166,7 @@ class Corpus:
             if self.deduplicate and split == "train" and key in self.held_out:
                 dropped["in another split too: dropped from training"] += 1
             elif self.deduplicate and split == "train" and key in seen:
-                dropped["twice in training: dropped"] += 1
+                dropped["duplicate in training: dropped"] += 1
             else:
                 seen.add(key)
                 yield self._cased(unit)
@@ -164,7 +174,7 @@ class Corpus:
             self.held_out |= seen
 
     def _part(self, unit: Unit) -> str:
-        """Where a unit of the training files goes: by a hash of its source."""
+        """Return the split of a unit of the training files, by a hash of its source."""
         if not any(self.shares.values()):
             return "train"
         return split_of((self.options.dialogue and unit.text) or unit.pairs[0].source, self.shares)
@@ -175,8 +185,8 @@ class Corpus:
         return Unit(unit.text, tuple(type(pair)(pair.source.lower(), pair.target.lower()) for pair in unit.pairs))
 
 
-def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
-    for name in corpus.splits[:-1]:  # so that training is compared with them
+def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv: list[str]) -> dict[str, SplitEntry]:
+    for name in corpus.splits[:-1]:  # Collect the held-out units, against which training is deduplicated.
         for _ in corpus.units(name, False):
             pass
     source, target = _tokenizers(corpus, options)
@@ -186,11 +196,13 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
     for name in corpus.splits:
         splits[name] = _write(place.path, name, corpus, options, source, target)
         if not splits[name]["samples"]:
-            corpus.report.check(options.max_bad_share)
             given = name if name in corpus.files else "train"
-            if next(corpus.units(given, False), None) is None:
-                raise DataError(f"there is no pair in {', '.join(map(str, corpus.files[given]))}")
-            raise DataError(f"no pair fell to the {name} split: give it files, or other shares")
+            first = next(corpus.units(given, given != name), None)  # counts all lines if none is a valid pair
+            if first is None or given == name:
+                corpus.report.check(options.max_bad_share)
+            if first is None:
+                raise DataError(f"no pair in {', '.join(map(str, corpus.files[given]))}. Check the files of --{given}")
+            raise DataError(f"the {name} split is empty. Name files with --{name}, or change the shares")
     corpus.report.check(options.max_bad_share)
     files = [path for named in corpus.files.values() for path in named if not is_hub(path)]
     manifest = {
@@ -202,23 +214,23 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
     }
     if options.dialogue:
         manifest["dialogue"] = {"mark": options.dialogue, "history": options.history}
-    place.publish(manifest, _told(corpus), options.overwrite)
+    place.publish(manifest, _report(corpus), options.overwrite)
     return splits
 
 
-def _told(corpus: Corpus) -> dict[str, Any]:
-    """What report.json holds."""
+def _report(corpus: Corpus) -> dict[str, object]:
+    """Return the content of report.json."""
     unknown = {split: dict(counts) for split, counts in corpus.unknown.items()}
     return corpus.report.as_json() | {"dropped": dict(corpus.dropped), "unknown_tokens": unknown}
 
 
-def _tokenizers(corpus: Corpus, options: argparse.Namespace) -> tuple[Any, Any]:
-    """Of sources and of targets; the same one twice where they share it."""
+def _tokenizers(corpus: Corpus, options: argparse.Namespace) -> tuple["Tokenizer", "Tokenizer"]:
+    """Return the tokenizers of sources and targets, which are the same object if both sides share one."""
     from data_prep.workspace import tokenizer
 
-    def make(kind: str, side: slice, size: int | None) -> Any:
+    def make(kind: str, side: slice, size: int | None) -> "Tokenizer":
         texts = (text for unit in corpus.units("train", False) for pair in unit.pairs for text in pair[side])
-        return tokenizer.made(kind, texts, size, options.dialogue)
+        return tokenizer.build(kind, texts, size, options.dialogue)
 
     if not options.source_tokenizer:
         both = make(options.tokenizer, slice(0, 2), options.vocab_size)
@@ -229,7 +241,7 @@ def _tokenizers(corpus: Corpus, options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _rows(units: Iterable[Unit], group: bool) -> Iterator[tuple[str, list[str]]]:
-    """A source with its targets; grouped, equal sources come together where the first stood."""
+    """Yield each source with its targets; if grouped, equal sources are merged at the first one's position."""
     if not group:
         yield from ((pair.source, [pair.target]) for unit in units for pair in unit.pairs)
         return
@@ -243,9 +255,9 @@ def _rows(units: Iterable[Unit], group: bool) -> Iterator[tuple[str, list[str]]]
 
 
 def _write(
-    folder: Path, split: str, corpus: Corpus, options: argparse.Namespace, source: Any, target: Any
-) -> dict[str, Any]:
-    """Encode a split and write its shards; what the manifest says of it."""
+    folder: Path, split: str, corpus: Corpus, options: argparse.Namespace, source: "Tokenizer", target: "Tokenizer"
+) -> SplitEntry:
+    """Encode a split, write its shards and return the manifest's entry."""
     from data_prep.workspace import tokenizer
 
     rows = _rows(corpus.units(split, True), options.group)
@@ -253,7 +265,7 @@ def _write(
     shards = Shards(folder, split, {"source": numbers, "text": pa.string()}, tokenizer.size(target))
     limit = options.max_length if split == "train" else None
     corpus.unknown[split] = unknown = Counter(sources=0, targets=0)
-    lacking = {"sources": source.token_to_id(tokenizer.UNK), "targets": target.token_to_id(tokenizer.UNK)}
+    source_unk, target_unk = tokenizer.unknown_id(source), tokenizer.unknown_id(target)
     while batch := list(islice(rows, BATCH)):
         sources = [encoding.ids for encoding in source.encode_batch_fast([text for text, _ in batch])]
         flat = target.encode_batch_fast([text for _, texts in batch for text in texts])
@@ -264,9 +276,9 @@ def _write(
             corpus.dropped.update({f"longer than {limit} tokens: dropped from training": len(made) - len(kept)})
             if kept:
                 shards.add({"source": ids, "text": text}, kept)
-                unknown["sources"] += ids.count(lacking["sources"])
-                unknown["targets"] += sum(tokens.count(lacking["targets"]) for tokens, _ in kept)
-    corpus.dropped += Counter()  # without the zeros
+                unknown["sources"] += ids.count(source_unk)
+                unknown["targets"] += sum(tokens.count(target_unk) for tokens, _ in kept)
+    corpus.dropped += Counter()  # removes the zeros
     return shards.close()
 
 

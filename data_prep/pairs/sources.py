@@ -1,6 +1,6 @@
-"""Sources of pairs: two parallel files, one with both sides on a line or in a record, a hub data set, or conversations.
+"""Sources of pairs: two parallel files, one file with both sides, a Hub data set, or conversations.
 
-Legend: a unit is what is kept or dropped as a whole: a pair, or a conversation with all its pairs.
+Legend: a unit is kept or dropped as a whole; it is a pair, or a conversation with all its pairs.
 """
 
 import json
@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, DataError
 
 
 class Pair(NamedTuple):
-    """A text and what is to be written from it."""
+    """A source text and its target text."""
 
     source: str
     target: str
@@ -35,7 +35,7 @@ Read = Callable[[list[Path], Report], Iterator[Unit]]
 
 
 def pair(name: str, source: str, target: str, report: Report) -> Iterator[Unit]:
-    """The pair as a unit; nothing, but counted, where a side is empty."""
+    """Yield the pair as a unit, or count it in the report if a side is empty."""
     source, target = source.strip(), target.strip()
     if not source or not target:
         report.reject(name, "empty source" if target else "empty target" if source else "both sides empty")
@@ -45,10 +45,10 @@ def pair(name: str, source: str, target: str, report: Report) -> Iterator[Unit]:
 
 
 def parallel(paths: list[Path], report: Report) -> Iterator[Unit]:
-    """Line k of the one file with line k of the other.
+    """Read pairs of line k of one file and line k of the other.
 
     Raises:
-        DataError: the files have unequal numbers of lines.
+        DataError: the files have different numbers of lines.
     """
     one, other = paths
     both = zip_longest(text_lines(one, report), text_lines(other, report))
@@ -56,13 +56,15 @@ def parallel(paths: list[Path], report: Report) -> Iterator[Unit]:
         if left is None or right is None:
             longer = number + 1 + sum(1 for _ in both)
             counts = (number, longer) if left is None else (longer, number)
-            raise DataError(f"{one} has {counts[0]} lines and {other} {counts[1]}: line k of both must be a pair")
+            raise DataError(
+                f"{one} has {counts[0]} lines, but {other} has {counts[1]}. Line k of both files must be a pair"
+            )
         if left[1] is not None and right[1] is not None:
             yield from pair(left[0], left[1], right[1], report)
 
 
 def delimited(delimiter: str) -> Read:
-    """Lines with a source, the delimiter and a target."""
+    """Return a reader of lines with a source, the delimiter and a target."""
 
     def read(paths: list[Path], report: Report) -> Iterator[Unit]:
         for name, line in text_lines(paths[0], report):
@@ -78,7 +80,7 @@ def delimited(delimiter: str) -> Read:
 
 
 def records(source_field: str, target_field: str) -> Read:
-    """Lines of JSON with both texts in fields; a list of targets makes a pair of each."""
+    """Return a reader of JSON Lines with both texts in fields; a list of targets makes several pairs."""
 
     def read(paths: list[Path], report: Report) -> Iterator[Unit]:
         for name, line in text_lines(paths[0], report):
@@ -87,7 +89,7 @@ def records(source_field: str, target_field: str) -> Read:
             try:
                 record = json.loads(line)
             except ValueError:
-                report.reject(name, "not JSON")
+                report.reject(name, "invalid JSON")
             else:
                 yield from of_record(name, record, source_field, target_field, report)
 
@@ -95,7 +97,7 @@ def records(source_field: str, target_field: str) -> Read:
 
 
 def hub(source_field: str, target_field: str) -> Read:
-    """Rows of a data set of the hub, or of a directory in its layout: `hub:NAME[:CONFIG[:SPLIT]]`."""
+    """Return a reader of Hub data sets, or of directories in their layout: `hub:NAME[:CONFIG[:SPLIT]]`."""
 
     def read(paths: list[Path], report: Report) -> Iterator[Unit]:
         for number, record in enumerate(of_hub(str(paths[0]), streaming=False)):
@@ -104,10 +106,10 @@ def hub(source_field: str, target_field: str) -> Read:
     return read
 
 
-def of_record(name: str, record: Any, source_field: str, target_field: str, report: Report) -> Iterator[Unit]:
-    """The pairs of a record; a dot in a field's name leads into a field of fields, as in `translation.de`."""
+def of_record(name: str, record: object, source_field: str, target_field: str, report: Report) -> Iterator[Unit]:
+    """Yield the pairs of a record; a dot in the name of a field selects a nested field, as in `translation.de`."""
     try:
-        source, targets = (reduce(getitem, field.split("."), record) for field in (source_field, target_field))
+        source, targets = (_nested(record, field) for field in (source_field, target_field))
         targets = [targets] if isinstance(targets, str) else list(targets)
         if not isinstance(source, str) or not all(isinstance(each, str) for each in targets):
             raise TypeError
@@ -118,12 +120,16 @@ def of_record(name: str, record: Any, source_field: str, target_field: str, repo
             yield from pair(name, source, target, report)
 
 
+def _nested(record: Any, field: str) -> Any:
+    return reduce(getitem, field.split("."), record)
+
+
 def conversations(mark: str, history: int) -> Read:
-    """Lines of turns that end in a mark; each turn but the first is the answer to those before it.
+    """Return a reader of conversations, one per line; each turn but the first is the reply to those before it.
 
     Args:
-        mark: what ends a turn; it stands between the turns of a source too.
-        history: most turns of a source.
+        mark: text at the end of each turn; it also separates the turns of a source.
+        history: maximum number of turns of a source.
     """
 
     def read(paths: list[Path], report: Report) -> Iterator[Unit]:
@@ -133,7 +139,7 @@ def conversations(mark: str, history: int) -> Read:
             turns = [turn.strip() for turn in line.split(mark)]
             turns = [turn for turn in turns if turn]
             if len(turns) < 2:
-                report.reject(name, f"fewer than two turns that end in {mark!r}")
+                report.reject(name, f"fewer than two turns separated by {mark!r}")
                 continue
             report.documents += 1
             yield Unit(line.strip(), tuple(
@@ -144,28 +150,35 @@ def conversations(mark: str, history: int) -> Read:
 
 
 def is_hub(path: Path) -> bool:
-    """Whether a source is the name of a data set, not a file."""
+    """Return whether a source is a Hub data set and not a file."""
     return str(path).startswith("hub:")
 
 
 def reader(paths: Sequence[Path], delimiter: str, fields: tuple[str, str], dialogue: tuple[str, int] | None) -> Read:
-    """How these files are read.
+    """Return the reader for the files of a split.
+
+    Args:
+        paths: one or two files, or one Hub data set.
+        delimiter: text between source and target of a line.
+        fields: fields of source and target in a record.
+        dialogue: mark and history of conversations, if the files hold them.
 
     Raises:
-        ConfigError: more than two files, or a kind of file that holds no pairs.
-        DataError: a file is not there.
+        ConfigError: the number or kind of the files is not supported.
+        DataError: a file does not exist.
     """
     if len(paths) == 1 and is_hub(paths[0]) and not dialogue:
         return hub(*fields)
     for path in paths:
         if is_hub(path):
-            raise ConfigError(f"{path} stands alone, for both sides, and holds no --dialogue")
+            raise ConfigError(f"{path}: a Hub data set must be the only source of its split, without --dialogue")
         if not path.is_file():
-            raise DataError(f"there is no file {path}")
+            raise DataError(f"file {path} does not exist. Check the path, or name a data set as hub:NAME")
     if dialogue and len(paths) == 1:
         return conversations(*dialogue)
     if dialogue or len(paths) > 2:
-        raise ConfigError(f"{', '.join(map(str, paths))}: give one file, or two parallel ones (for --dialogue one)")
+        expected = "one file for --dialogue" if dialogue else "one file or two parallel files"
+        raise ConfigError(f"expected {expected} per split, got {len(paths)}: {', '.join(map(str, paths))}")
     if len(paths) == 2:
         return parallel
     inner = paths[0].with_suffix("") if paths[0].suffix in PACKINGS else paths[0]

@@ -1,7 +1,7 @@
-"""Images become a dataset of sequences of pixels: grey or colour, row by row, every value one of a few levels.
+"""Prepare a dataset of images as sequences of quantized pixel values, grey or colour, in raster order.
 
-`unroll prepare pixels SOURCE --output data/NAME`. Images that are damaged are counted
-and named in the dataset's report; all of a dataset have one size, their own or that of `--size`.
+`unroll prepare pixels SOURCE --output data/NAME`. Damaged images are counted and named in the dataset's report. All
+images of a dataset have one size: their own, or the value of `--size`.
 """
 
 import argparse
@@ -11,18 +11,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from tokenizers import Tokenizer
 
 from data_prep.pixels.sources import Found, find
 from data_prep.workspace import options as shared
 from data_prep.workspace import tokenizer
 from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.report import Report, progress
-from data_prep.workspace.shards import Shards
+from data_prep.workspace.shards import Shards, SplitEntry
 from data_prep.workspace.splits import cut
 from data_prep.workspace.workers import in_order
 from data_prep.workspace.workspace import SPLITS, Workplace
@@ -33,10 +34,12 @@ from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare pixels"
 COLUMNS = {"image": pa.binary(), "label": pa.int64(), "name": pa.string()}
-NO_LABEL = -1  # in the column of labels
-BATCH = 256  # images that a worker looks at in one go
-EACH = 5000  # images for which another process is worth its start
+NO_LABEL = -1  # value in the column of labels
+BATCH = 256  # images per piece of work
+EACH = 5000  # images per worker process; fewer do not justify the start of a process
 LEVELS = (2, 16, 256)
+SOURCE = """IDX file (optionally .gz), directory of images with one subdirectory per class, hub:NAME[:CONFIG[:SPLIT]],
+or builtin[:N] (N generated drawings of shapes, default: 2000)"""
 EXAMPLES = """examples:
   unroll prepare pixels --train train-images-idx3-ubyte.gz --test t10k-images-idx3-ubyte.gz --size 14x14 --levels 2 \\
       --output data/mnist14
@@ -44,10 +47,21 @@ EXAMPLES = """examples:
   unroll prepare pixels builtin:2000 --size 14x14 --levels 2 --output data/figures"""
 
 
+class PixelsEntry(TypedDict):
+    """The manifest's entry of the pixels."""
+
+    rows: int
+    columns: int
+    channels: int
+    levels: int
+    labels: list[str]
+    binarised: str | None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
-    add("source", nargs="?", help="IDX file (plain, .gz), folder of images (a subfolder a class), hub:NAME or builtin")
+    add("source", nargs="?", metavar="SOURCE", help=SOURCE)
     shared.add_output(parser)
     shared.add_workers(parser)
     splits = parser.add_argument_group("splits")
@@ -55,41 +69,43 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_shares(splits, 0.05, "images")
     images = parser.add_argument_group("images")
     add = images.add_argument
-    add("--size", type=_size, metavar="HxW", help="scale to H rows and W columns, as 14x14 (default: their own size)")
-    add("--colour", action="store_true", help="store red, green and blue, three levels per pixel (default: grey)")
-    add("--levels", type=int, choices=LEVELS, default=256, help="levels of each value (default: %(default)s)")
+    size = "scale images to H rows and W columns, for example 14x14 (default: no scaling)"
+    add("--size", type=_size, metavar="HxW", help=size)
+    add("--colour", action="store_true", help="store red, green and blue values of each pixel (default: grey values)")
+    levels = "number of quantization levels of each value (default: %(default)s)"
+    add("--levels", type=int, choices=LEVELS, default=256, help=levels)
     add(
         "--sample",
         type=non_negative_integer,
         metavar="SEED",
-        help="with 2 levels: draw white with the grey value as probability",
+        help="with --levels 2: sample each pixel with its grey value as the probability of white (default: round)",
     )
-    shared.add_field(images, "image", "the image, in a hub data set")
-    shared.add_field(images, "label", "the class, in a hub data set")
+    shared.add_field(images, "image", "the image in a Hub data set")
+    shared.add_field(images, "label", "the class in a Hub data set")
     shared.add_max_bad_share(images, "images")
     return parser
 
 
-def _size(said: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", said)
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{said!r}: write rows x columns, as 14x14")
+        raise argparse.ArgumentTypeError(f"expected ROWSxCOLUMNS such as 14x14, got {text}")
     return int(match[1]), int(match[2])
 
 
 def main(argv: list[str]) -> int:
-    """Prepare a dataset of pixels as the command line asks.
+    """Prepare a dataset of pixels from the command line.
 
     Raises:
         ConfigError: the options contradict each other.
-        DataError: a source or the output cannot be used; the message names it.
+        DataError: a source or the output cannot be used.
     """
     options = _parser().parse_args(argv)
     _check(options)
     began = time.monotonic()
     place = shared.workplace(options)
     report = Report("images")
-    with place.entered(anew=True):  # images are read anew
+    with place.entered(fresh=True):  # Images are read again after an interruption.
         splits, about = _prepare(place, report, options, argv)
     print("\n".join(report.lines()))
     height, width, channels = (about[name] for name in ("rows", "columns", "channels"))
@@ -103,13 +119,13 @@ def main(argv: list[str]) -> int:
 def _check(options: argparse.Namespace) -> None:
     shared.check_source(options, "images")
     if options.sample is not None and options.levels != 2:
-        raise ConfigError(f"--sample {options.sample} draws one of two levels: add --levels 2")
+        raise ConfigError(f"--sample requires --levels=2, got --levels={options.levels}. Add --levels 2")
     shared.check(options)
 
 
 def _prepare(
     place: Workplace, report: Report, options: argparse.Namespace, argv: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, SplitEntry], PixelsEntry]:
     found = _found(options)
     labels = sorted({image.label for image in found["train"] if image.label is not None})
     made = tokenizer.label(labels)
@@ -120,12 +136,12 @@ def _prepare(
     writing.check_sizes()
     for name, entry in splits.items():
         if not entry["rows"]:
-            raise DataError(f"no usable image fell to the {name} split: give it a source, or other shares")
+            raise DataError(f"the {name} split has no valid images. Name a source with --{name}, or change the shares")
     [(rows, columns)] = writing.sizes
-    about = {
+    about: PixelsEntry = {
         "rows": rows,
         "columns": columns,
-        "channels": writing.looking.channels,
+        "channels": writing.reader.channels,
         "levels": options.levels,
         "labels": labels,
         "binarised": None if options.levels > 2 else "at half" if options.sample is None else f"seed {options.sample}",
@@ -143,7 +159,7 @@ def _prepare(
 
 
 def _found(options: argparse.Namespace) -> dict[str, list[Found]]:
-    """The images of each split."""
+    """Return the images of each split."""
     found = {
         name: list(find(source, options.image_field, options.label_field))
         for name in SPLITS
@@ -152,22 +168,22 @@ def _found(options: argparse.Namespace) -> dict[str, list[Found]]:
     return cut(found, shared.shares(options))
 
 
-class Seen(NamedTuple):
-    """An image that was looked at."""
+class Pixels(NamedTuple):
+    """The quantized pixels of an image."""
 
     size: tuple[int, int]
     levels: bytes
 
 
 @dataclass(frozen=True)
-class Looking:
-    """How images are looked at, in a worker.
+class PixelReader:
+    """Reads, scales and quantizes images in a worker process.
 
     Args:
-        size: rows and columns to scale to.
-        channels: 1 of grey or 3 of colour.
-        levels: of each value.
-        seed: of drawn levels; None where they are rounded.
+        size: rows and columns to scale to; None keeps the size.
+        channels: 1 for grey or 3 for colour.
+        levels: number of quantization levels.
+        seed: random seed of sampled levels; None rounds instead.
     """
 
     size: tuple[int, int] | None
@@ -175,20 +191,20 @@ class Looking:
     levels: int
     seed: int | None
 
-    def __call__(self, batch: Sequence[Found]) -> list[Seen | str]:
-        """Of each image its levels, or why there are none."""
-        return [self._look(found) for found in batch]
+    def __call__(self, batch: Sequence[Found]) -> list[Pixels | str]:
+        """Return the pixels of each image, or the reason why it is invalid."""
+        return [self._read(found) for found in batch]
 
-    def _look(self, found: Found) -> Seen | str:
+    def _read(self, found: Found) -> Pixels | str:
         try:
             image = _opened(found.image)
         except ImageError as error:
             return str(error)
         except OSError as error:
             return f"cannot be read: {error.strerror}"
-        chance = None if self.seed is None else np.random.default_rng([self.seed, *found.name.encode()])
-        seen = quantise(values(image, self.channels, self.size), self.levels, chance)
-        return Seen((seen.shape[0], seen.shape[1]), seen.tobytes())
+        rng = None if self.seed is None else np.random.default_rng([self.seed, *found.name.encode()])
+        levels = quantise(values(image, self.channels, self.size), self.levels, rng)
+        return Pixels((levels.shape[0], levels.shape[1]), levels.tobytes())
 
 
 def _opened(image: np.ndarray | Path | bytes) -> Image.Image:
@@ -199,64 +215,69 @@ def _opened(image: np.ndarray | Path | bytes) -> Image.Image:
 
 @dataclass
 class _Writing:
-    """The shards of all splits, and the sizes of the images that went into them."""
+    """Writes the shards of all splits and collects the sizes of their images."""
 
     labels: list[str]
-    tokenizer: Any
+    tokenizer: Tokenizer
     report: Report
     options: argparse.Namespace
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     first: dict[tuple[int, int], str] = field(default_factory=dict)
 
     @property
-    def looking(self) -> Looking:
-        """As the options say."""
+    def reader(self) -> PixelReader:
+        """Reader with the settings of the command line."""
         options = self.options
-        return Looking(options.size, max(MODES) if options.colour else min(MODES), options.levels, options.sample)
+        return PixelReader(options.size, max(MODES) if options.colour else min(MODES), options.levels, options.sample)
 
-    def write(self, folder: Path, split: str, images: list[Found]) -> dict[str, Any]:
-        """Write the shards of a split; what the manifest says of it."""
+    def write(self, folder: Path, split: str, images: list[Found]) -> SplitEntry:
+        """Write the shards of a split and return the manifest's entry."""
         shards = Shards(folder, split, COLUMNS, tokenizer.size(self.tokenizer))
-        levels = 0
-        for found, seen in self._seen(split, images):
-            self.sizes[seen.size] += 1
-            self.first.setdefault(seen.size, found.name)
+        vocab, levels = self.tokenizer.get_vocab(), 0
+        for found, pixels in self._valid(split, images):
+            self.sizes[pixels.size] += 1
+            self.first.setdefault(pixels.size, found.name)
             if len(self.sizes) > 1:
-                continue  # nothing will come of it but a report
-            known = found.label if self.labels else None  # training knows none: then nobody asks for one
-            label = NO_LABEL if known is None else self.labels.index(known)
-            target = [] if known is None else [self.tokenizer.token_to_id(known)]
-            shards.add({"image": seen.levels, "label": label, "name": found.name}, [(target, known or "")])
+                continue  # The preparation fails later; the sizes are still counted for the error message.
+            name = found.label if self.labels else None  # Labels are dropped if training has none.
+            label = NO_LABEL if name is None else self.labels.index(name)
+            target = [] if name is None else [vocab[name]]
+            shards.add({"image": pixels.levels, "label": label, "name": found.name}, [(target, name or "")])
             self.report.documents += 1
-            levels += len(seen.levels)
-        # what is predicted are levels, a byte each: bits a byte are bits a dimension
-        return shards.close() | {"tokens": levels, "bytes": levels}
+            levels += len(pixels.levels)
+        # The predicted symbols are levels of one byte each, so bits per byte are bits per dimension.
+        return {**shards.close(), "tokens": levels, "bytes": levels}
 
     def check_sizes(self) -> None:
-        """Raise DataError where there are no images, or images of several sizes."""
+        """Check the sizes of the images.
+
+        Raises:
+            DataError: no image is valid, or the sizes differ.
+        """
         if not self.sizes:
-            raise DataError(f"no image of {self.options.train} can be used: {dict(self.report.bad)}")
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in self.report.bad.most_common())
+            raise DataError(f"source {self.options.train} has no valid images ({reasons}). Check its images")
         if len(self.sizes) == 1:
             return
         counts = [f"{n:,} of {h}x{w} (first {self.first[h, w]})" for (h, w), n in self.sizes.most_common(5)]
         more = f" and {len(self.sizes) - 5} more sizes" if len(self.sizes) > 5 else ""
-        raise DataError(f"images of several sizes: {', '.join(counts)}{more}; give --size HxW, which scales all to one")
+        raise DataError(f"images of several sizes: {', '.join(counts)}{more}. Scale them to one size with --size HxW")
 
-    def _seen(self, split: str, images: list[Found]) -> Iterator[tuple[Found, Seen]]:
-        """The usable images; the others are counted and named."""
+    def _valid(self, split: str, images: list[Found]) -> Iterator[tuple[Found, Pixels]]:
+        """Yield the valid images with their pixels; count and name the others in the report."""
         workers = min(self.options.workers, max(1, len(images) // EACH))
         batches = [images[at : at + BATCH] for at in range(0, len(images), BATCH)]
-        looked = Counter[str]()
-        results = in_order(self.looking, batches, workers)
-        shown = progress(results, split, len(images), lambda: looked["images"], ("images", 1.0))
-        for batch, seen in zip(batches, shown, strict=True):
-            looked["images"] += len(batch)
-            for found, one in zip(batch, seen, strict=True):
-                if isinstance(one, Seen) and (not self.labels or found.label in self.labels):
-                    yield found, one
+        read = Counter[str]()
+        results = in_order(self.reader, batches, workers)
+        shown = progress(results, split, len(images), lambda: read["images"], ("images", 1.0))
+        for batch, result in zip(batches, shown, strict=True):
+            read["images"] += len(batch)
+            for found, pixels in zip(batch, result, strict=True):
+                if isinstance(pixels, Pixels) and (not self.labels or found.label in self.labels):
+                    yield found, pixels
                     continue
-                lacks = "no label" if found.label is None else f"a label that training lacks ({found.label})"
-                self.report.reject(found.name, one if isinstance(one, str) else lacks)
+                reason = "no label" if found.label is None else f"label not in training ({found.label})"
+                self.report.reject(found.name, pixels if isinstance(pixels, str) else reason)
 
 
 if __name__ == "__main__":

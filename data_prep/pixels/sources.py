@@ -1,7 +1,7 @@
-"""Where images without captions are found: IDX files, folders whose subfolders are classes, a hub, shapes drawn here.
+"""Sources of images without captions: IDX files, directories, Hub data sets, generated drawings.
 
-An IDX file (LeCun, "The MNIST database") begins with 0, 0, the type of a number, how many axes there are, and the
-length of each; images of unsigned bytes have three axes (or four, with colours), their labels one.
+An IDX file (LeCun, "The MNIST database") begins with 0, 0, the data type, the number of axes and the length of each
+axis. Images of unsigned bytes have three axes (four in colour), their labels one.
 
 Legend: N images, H rows, W columns.
 """
@@ -17,32 +17,32 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.sources.shapes import figures
-from data_prep.workspace.options import builtin, is_builtin
+from data_prep.workspace.options import builtin_count, is_builtin
 from pipeline.errors import DataError
 
-BYTE = 8  # IDX's type of unsigned bytes
+BYTE = 8  # code of unsigned bytes in IDX files
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 
 class Found(NamedTuple):
-    """An image that was not looked at yet."""
+    """An image that has not been decoded yet."""
 
     name: str
     label: str | None
     image: np.ndarray | Path | bytes
-    """Its values, or a file."""
+    """Pixel values, or a file: its path or content."""
 
 
 def find(source: str, image_field: str, label_field: str) -> Iterator[Found]:
-    """The images of a source, in a fixed order.
+    """Yield the images of a source in a fixed order.
 
     Args:
-        source: an IDX file, a folder, hub:NAME[:CONFIG[:SPLIT]] or builtin[:N].
-        image_field: column of a hub data set that holds the image.
-        label_field: and the one that holds the label.
+        source: an IDX file, a directory, hub:NAME[:CONFIG[:SPLIT]] or builtin[:N].
+        image_field: column of the image in a Hub data set.
+        label_field: column of the label in a Hub data set.
 
     Raises:
-        DataError: there is no such source, or nothing in it that is an image.
+        DataError: the source does not exist or holds no images.
     """
     if source.startswith("hub:"):
         return _hub(source, image_field, label_field)
@@ -52,51 +52,53 @@ def find(source: str, image_field: str, label_field: str) -> Iterator[Found]:
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
-        raise DataError(f"there is no source {source}; name IDX files, a folder of images, hub:NAME or builtin")
+        raise DataError(f"source {source} does not exist. Name an IDX file, a directory of images, hub:NAME or builtin")
     return _idx(path)
 
 
 def _idx(path: Path) -> Iterator[Found]:
-    """Images, with labels from the file beside them that is called likewise."""
+    """Yield the images of an IDX file, with labels from the file of the matching name beside it, if it exists."""
     images = read_idx(path)
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
         axes = " x ".join(map(str, images.shape))
-        raise DataError(f"{path} holds {axes} numbers, no images (N x H x W, or N x H x W x 3): name the images' file")
+        raise DataError(f"{path}: expected images of shape N x H x W or N x H x W x 3, got {axes}. Name another file")
     beside = path.with_name(path.name.replace("images", "labels").replace(f"idx{images.ndim}", "idx1"))
     labels = read_idx(beside) if beside != path and beside.is_file() else None
     if labels is not None and len(labels) != len(images):
-        raise DataError(f"{beside} holds {len(labels)} labels for the {len(images)} images of {path}: one is damaged")
+        raise DataError(
+            f"{beside} has {len(labels)} labels, but {path} has {len(images)} images. Download or copy both files again"
+        )
     for number, image in enumerate(images):
         yield Found(f"{path.name}:{number}", None if labels is None else str(labels[number]), image)
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The numbers in an IDX file of unsigned bytes, plain or .gz.
+    """Read the numbers of an IDX file of unsigned bytes, plain or .gz.
 
     Raises:
-        DataError: it is no such file, or damaged.
+        DataError: the file has another format or is damaged.
     """
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}): fetch it again") from error
+        raise DataError(f"{path} cannot be read ({error}). Download or copy it again") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != BYTE:
-        raise DataError(f"{path} is no IDX file of unsigned bytes: name one, or a folder of images")
+        raise DataError(f"{path} is not an IDX file of unsigned bytes. Name an IDX file or a directory of images")
     begin = 4 + 4 * data[3]
     shape = np.frombuffer(data[4:begin], ">u4").tolist()
     if len(data) != begin + math.prod(shape):
         axes = " x ".join(map(str, shape))
-        raise DataError(f"{path} is damaged: {axes} bytes are announced, {len(data) - begin} are there: fetch it again")
+        raise DataError(f"{path} is damaged: expected {axes} bytes, got {len(data) - begin}. Download or copy it again")
     return np.frombuffer(data, np.uint8, offset=begin).reshape(shape)
 
 
 def _folder(path: Path) -> Iterator[Found]:
-    """Image files; where they lie in a subfolder its name is their class."""
+    """Yield the image files of a directory; the class of an image is the name of its subdirectory, if any."""
     found = (file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
     files = sorted(file for file in found if not file.name.startswith("."))
     if not files:
-        raise DataError(f"no file below {path} ends in {', '.join(PICTURES)}: name a folder of images, or IDX files")
+        raise DataError(f"directory {path} has no images ({', '.join(PICTURES)}). Name another one or an IDX file")
     for file in files:
         inner = file.relative_to(path)
         yield Found(inner.as_posix(), inner.parts[0] if len(inner.parts) > 1 else None, file)
@@ -110,10 +112,10 @@ def _hub(source: str, image_field: str, label_field: str) -> Iterator[Found]:
 
         rows: Any = datasets.load_dataset(name, config or None, split=split or "train")
         classes = getattr(rows.features.get(label_field), "names", None)
-        rows = rows.cast_column(image_field, datasets.Image(decode=False))  # bytes as they are
-    except Exception as error:  # whatever the hub, the network or the builder has to say
+        rows = rows.cast_column(image_field, datasets.Image(decode=False))  # keep the encoded bytes
+    except Exception as error:  # The Hub, the network and the builders raise errors of many types.
         first = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"{source} cannot be loaded: {first[0]}; see --image-field") from error
+        raise DataError(f"{source} cannot be loaded: {first[0]}. Check --image-field") from error
     for number, row in enumerate(rows):
         image, label = row[image_field] or {}, row.get(label_field)
         named = None if label is None else str(classes[label] if classes else label)
@@ -121,5 +123,5 @@ def _hub(source: str, image_field: str, label_field: str) -> Iterator[Found]:
 
 
 def _builtin(source: str) -> Iterator[Found]:
-    drawn = figures(builtin(source, "drawings"))
+    drawn = figures(builtin_count(source, "drawings"))
     return (Found(f"drawing {n}", label, data) for n, (data, label) in enumerate(drawn))

@@ -1,16 +1,15 @@
-"""Questions whose answers lie far back become a dataset: copying, selective copying, association, adding.
+"""Generate a dataset of a synthetic memory task: copy, selective copy, association or adding.
 
-`unroll prepare recall copy --length 1000 --output data/copy`. Everything is drawn
-from the seed: nothing is downloaded, and sample n of a split is the same however many there are. Symbols become
-pairs of a question and its answer, read by `pipeline.data.recall`; numbers to be added become series whose last
-step is the sum, read by `pipeline.data.series`.
+`unroll prepare recall copy --length 1000 --output data/copy`. All samples are drawn from the seed; sample n of a split
+does not depend on the number of samples. Tasks with symbols become pairs of question and answer, which
+`pipeline.data.recall` reads. The adding task becomes series whose last step is the sum, which `pipeline.data.series`
+reads.
 """
 
 import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +29,7 @@ from pipeline.errors import ConfigError
 PROGRAM = "unroll prepare recall"
 SYMBOLS: dict[str, type[Recall]] = {"copy": Copy, "selective-copy": SelectiveCopy, "association": Association}
 ADDING, ADDING_LENGTH = "adding", 600
-EXAMPLES = """examples (sizes are by default those of Bai, Kolter and Koltun 2018, where the task is theirs):
+EXAMPLES = """examples (the default sizes of copy and adding are those of Bai, Kolter and Koltun 2018):
   unroll prepare recall copy --length 100 --output data/copy
   unroll prepare recall adding --length 200 --train 20000 --output data/adding"""
 
@@ -38,12 +37,14 @@ EXAMPLES = """examples (sizes are by default those of Bai, Kolter and Koltun 201
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
-    add("task", choices=[*SYMBOLS, ADDING], help="what is to be remembered")
+    add("task", choices=[*SYMBOLS, ADDING], help="memory task")
     shared.add_output(parser)
-    length = "number of blanks, or of numbers to be added (default: 1000, 256, 0, 600, in the order of the tasks)"
+    length = "number of blanks or addends (default: copy 1000, selective-copy 256, association 0, adding 600)"
     add("--length", type=non_negative_integer, metavar="N", help=length)
-    add("--items", type=positive_integer, metavar="N", help="number of values that are shown (default: 10, 10, 8)")
-    add("--symbols", type=positive_integer, metavar="N", help="number of different values (default: 8, 8, 16)")
+    items = "number of values to remember (default: copy 10, selective-copy 10, association 8)"
+    add("--items", type=positive_integer, metavar="N", help=items)
+    symbols = "number of different values (default: copy 8, selective-copy 8, association 16)"
+    add("--symbols", type=positive_integer, metavar="N", help=symbols)
     for name, default in zip(SPLITS, (10_000, 1_000, 1_000), strict=True):
         described = f"number of samples for {name} (default: %(default)s)"
         add(f"--{name}", type=positive_integer, default=default, metavar="N", help=described)
@@ -52,11 +53,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Prepare a dataset as the command line asks, and print what is reached on it without memory.
+    """Generate a dataset from the command line and print the scores of a model without memory.
 
     Raises:
-        ConfigError: sizes that contradict each other.
-        DataError: the output is there already.
+        ConfigError: the sizes contradict each other.
+        DataError: the output exists.
     """
     options = _parser().parse_args(argv)
     shared.check(options)
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> int:
     make = _Adding(options, sizes) if options.task == ADDING else _Symbols(options, sizes)
     began = time.monotonic()
     place = shared.workplace(options)
-    with place.entered(anew=True):  # it is drawn in seconds
+    with place.entered(fresh=True):  # Drawing the samples again takes seconds.
         manifest = {
             **make.write(place),
             "recall": {"task": options.task, **make.sizes, "chance": make.chance},
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
 
 
 class _Symbols:
-    """Questions about symbols, as pairs."""
+    """Writes the samples of a task with symbols as pairs of question and answer."""
 
     def __init__(self, options: argparse.Namespace, sizes: dict[str, int]) -> None:
         try:
@@ -89,8 +90,8 @@ class _Symbols:
         shape = ", ".join(f"{field.name} {getattr(self.task, field.name)}" for field in fields(self.task))
         self.about = f"{options.task} with {shape}"
 
-    def write(self, place: Workplace) -> dict[str, Any]:
-        """Write shards and tokenizer; what the manifest says of them."""
+    def write(self, place: Workplace) -> dict[str, object]:
+        """Write the shards and the tokenizer and return the manifest's entries."""
         from data_prep.workspace import tokenizer
 
         made = tokenizer.word([" ".join(self.task.words)])
@@ -100,8 +101,8 @@ class _Symbols:
         splits = {}
         for name in SPLITS:
             shards = Shards(place.path, name, columns, len(ids))
-            for chance in _chances(self.options, name):
-                question, answer = self.task.draw(chance)
+            for rng in _generators(self.options, name):
+                question, answer = self.task.draw(rng)
                 texts = [" ".join(self.task.words[one] for one in part) for part in (question, answer)]
                 shards.add({"source": ids[question].tolist(), "text": texts[0]}, [(ids[answer].tolist(), texts[1])])
             splits[name] = shards.close()
@@ -109,17 +110,18 @@ class _Symbols:
 
 
 class _Adding:
-    """Numbers to be added, as series of one more step each: the last is the sum, and is all that is predicted."""
+    """Writes the samples of the adding task as series whose last step, the sum, is the only one predicted."""
 
     def __init__(self, options: argparse.Namespace, sizes: dict[str, int]) -> None:
         self.length = sizes.pop("length", ADDING_LENGTH)
         if sizes or self.length < 2:
-            raise ConfigError(f"adding takes --length, of at least 2, and no other size; got {self.length}, {sizes}")
+            given = ", ".join([f"--length={self.length}", *(f"--{name}={size}" for name, size in sizes.items())])
+            raise ConfigError(f"adding: expected --length of at least 2 and no other size, got {given}")
         self.options, self.sizes, self.chance = options, {"length": self.length}, {"mse": ADDING_CHANCE}
         self.about = f"two of {self.length} numbers; train with --data.init_args.context {self.length}"
 
-    def write(self, place: Workplace) -> dict[str, Any]:
-        """Write the shard that all splits share; what the manifest says of it."""
+    def write(self, place: Workplace) -> dict[str, object]:
+        """Write the shard, which all splits share, and return the manifest's entries."""
         shard = write_series(place.path / "series.arrow", list(self._series()))
         splits = {}
         for name in SPLITS:
@@ -136,14 +138,14 @@ class _Adding:
         steps = self.length + 1
         for part, name in enumerate(SPLITS):
             edges = tuple(steps if border > part else 0 for border in range(len(SPLITS) + 1))
-            for chance in _chances(self.options, name):
-                numbers, marks, total = adding(self.length, chance)
+            for rng in _generators(self.options, name):
+                numbers, marks, total = adding(self.length, rng)
                 values, known = np.append(numbers, np.float32(total)), np.append(marks, np.float32(0))
                 yield Series(ADDING, 0, edges, 0.0, values, np.ones(steps, bool), known[:, None])
 
 
-def _chances(options: argparse.Namespace, split: str) -> Iterator[np.random.Generator]:
-    """What each sample of a split is drawn from."""
+def _generators(options: argparse.Namespace, split: str) -> Iterator[np.random.Generator]:
+    """Yield the random generator of each sample of a split."""
     for number in range(getattr(options, split)):
         yield np.random.default_rng((options.seed, SPLITS.index(split), number))
 

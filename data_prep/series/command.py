@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
     grid, frames = frames_of(table, layout, findings, zone=options.time_zone)
     frames = [trimmed(frame) for frame in frames if frame.name not in options.drop]
     place = shared.workplace(options)
-    with place.entered(anew=True):  # tables are small enough to begin anew
+    with place.entered(fresh=True):  # tables are small enough to begin anew
         entries = _prepare(place, grid, frames, layout, options, findings, argv)
     print(f"{len(frames):,} series, a step is {grid}, season {options.season or grid.season}")
     for finding, times in findings.counts.items():

@@ -1,4 +1,4 @@
-"""Files, plain or packed with gzip or xz, and the lines of text in them."""
+"""Files, plain or compressed with gzip or xz, and their lines of text."""
 
 import gzip
 import lzma
@@ -15,10 +15,10 @@ DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
 def open_packed(path: Path) -> IO[bytes]:
-    """The bytes of a file, plain or packed.
+    """Open a plain or compressed file and return its uncompressed bytes.
 
     Raises:
-        DataError: it cannot be opened.
+        DataError: the file cannot be opened.
     """
     try:
         opened: IO[bytes] = PACKINGS.get(path.suffix, open)(path, "rb")
@@ -28,7 +28,11 @@ def open_packed(path: Path) -> IO[bytes]:
 
 
 def text_lines(path: Path, report: Report) -> Iterator[tuple[str, str | None]]:
-    """The name of each line and the line; None where it is not UTF-8, which is counted."""
+    """Yield the name and the text of each line; the text is None if the line is not UTF-8, which is reported.
+
+    Raises:
+        DataError: the file cannot be read or is damaged.
+    """
     with open_packed(path) as file:
         try:
             for number, line in enumerate(file, 1):
@@ -39,6 +43,6 @@ def text_lines(path: Path, report: Report) -> Iterator[tuple[str, str | None]]:
                     report.reject(name, "not UTF-8")
                     yield name, None
         except DAMAGE as error:
-            raise DataError(f"{path} is damaged ({error}); fetch it again") from error
+            raise DataError(f"{path} is damaged ({error}). Download or copy it again") from error
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -1,11 +1,11 @@
-"""Sources that are no files are copied into one first, so that they can be read twice and resumed."""
+"""Copies of sources that are not files, so that they can be read more than once and resumed."""
 
 import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,20 @@ from data_prep.sources.text_files import Name, find
 from pipeline.errors import DataError
 from pipeline.files import write_durably
 
-QUOTED = 40  # characters; a shorter passage may stand in several topics, such as a heading
+QUOTED = 40  # characters; a shorter passage, such as a heading, may appear in several topics
 
 
 def collect(source: str, work: Path, field: str, streaming: bool) -> list[Name]:
-    """The files of a source; what is no file is written below `work`.
+    """Return the files of a source; a source that is not a file is first copied to the directory `work`.
 
     Args:
         source: a path, `-` (standard input), `builtin`, or `hub:NAME[:CONFIG[:SPLIT]]`.
-        work: where copies go.
-        field: the field of a hub record that is kept.
-        streaming: read the hub without a local cache.
+        work: directory for copies.
+        field: the field of a Hub record to copy.
+        streaming: read Hub data without a local cache.
 
     Raises:
-        DataError: the source is not there or gives nothing.
+        DataError: the source does not exist, holds no readable file or cannot be loaded.
     """
     key = hashlib.sha256(f"{source} {field}".encode()).hexdigest()[:16]
     if source == "-":
@@ -37,7 +37,7 @@ def collect(source: str, work: Path, field: str, streaming: bool) -> list[Name]:
         write_durably(copy, lambda path: _records(path, _topics(), field))
     elif source.startswith("hub:"):
         copy = work / f"{key}.jsonl"
-        if not copy.exists():  # complete, as it was renamed: a resumed preparation need not fetch it again
+        if not copy.exists():  # An existing copy is complete, so a resumed preparation does not download it again.
             write_durably(copy, lambda path: _records(path, of_hub(source, streaming), field))
     else:
         return find(source)
@@ -49,18 +49,18 @@ def _standard_input(path: Path) -> None:
         shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
 
 
-def _records(path: Path, texts: Iterator[Any], field: str) -> None:
+def _records(path: Path, records: Iterable[str | Mapping[str, object]], field: str) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for record in texts:
+        for record in records:
             kept = {field: record} if isinstance(record, str) else {k: v for k, v in record.items() if k == field}
             file.write(json.dumps(kept) + "\n")
 
 
 def _topics() -> Iterator[str]:
-    """Python's own language reference, which comes with every CPython: a topic a document.
+    """Yield Python's language reference, which is part of CPython, with one document per topic.
 
-    Topics quote each other at length. Each passage stays where it comes first, so that a held-out topic does not
-    repeat the training text.
+    Topics repeat long passages of each other. Only the first copy of a passage is kept, so that a held-out topic
+    does not repeat the training text.
     """
     from pydoc_data.topics import topics
 
@@ -76,10 +76,10 @@ def _topics() -> Iterator[str]:
 
 
 def of_hub(source: str, streaming: bool) -> Iterator[dict[str, Any]]:
-    """The records of `hub:NAME[:CONFIG[:SPLIT]]`; by default those of its training split.
+    """Yield the records of `hub:NAME[:CONFIG[:SPLIT]]`, by default of the training split.
 
     Raises:
-        DataError: it cannot be loaded.
+        DataError: the data set cannot be loaded.
     """
     name, config, split = [*source.removeprefix("hub:").split(":"), "", ""][:3]
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -87,6 +87,6 @@ def of_hub(source: str, streaming: bool) -> Iterator[dict[str, Any]]:
         import datasets
 
         yield from datasets.load_dataset(name, config or None, split=split or "train", streaming=streaming)
-    except Exception as error:  # whatever the hub, the network or the builder has to say
+    except Exception as error:  # The Hub, the network and the builders raise errors of many types.
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{source} cannot be loaded: {first[0]}") from error

@@ -1,19 +1,18 @@
-"""Sources of text and the documents in them: files, plain or packed, read in pieces and constant memory.
+"""Documents of text files, plain or compressed, read in pieces with constant memory.
 
-A document longer than a piece comes in several, cut after a newline or before a space where there is one. A
-record that cannot be read is counted in the report and named; a file that cannot be read at all stops the
-preparation.
+A document longer than a piece is divided after a newline or before a space, if it has one. An invalid record is
+counted and named in the report; a file that cannot be read at all stops the preparation.
 """
 
 import codecs
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from data_prep.sources.packed import DAMAGE, PACKINGS
 from data_prep.workspace.report import Report
@@ -27,39 +26,39 @@ class Piece(NamedTuple):
 
     text: str
     starts: bool
-    """It is the first part of its document."""
+    """Whether it is the first piece of its document."""
     ends: bool
-    """It is the last part of its document."""
+    """Whether it is the last piece of its document."""
     dropped: int = 0
-    """Bytes of the line ending after it, for which `<eos>` stands."""
+    """Bytes of the line ending after it, which `<eos>` replaces."""
 
 
 class Name(NamedTuple):
-    """How a source is called in reports and where it lies."""
+    """A source file: its name in reports, and its path."""
 
     shown: str
     path: Path
 
 
-TextCut = Callable[[IO[bytes], str, "Reading", Report], Iterator[Piece]]
+ReadDocuments = Callable[[IO[bytes], str, "Reading", Report], Iterator[Piece]]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How documents are found in a file.
+    """Settings for finding the documents of a file.
 
     Args:
-        text_documents: how a text file is cut: `whole`, `lines` or `paragraphs`.
+        text_documents: reader of text files: `whole`, `lines` or `paragraphs`.
         field: the field of a JSON or Parquet record that holds the text.
-        keep_empty: empty documents are documents too.
+        keep_empty: keep empty documents.
     """
 
-    text_documents: TextCut
+    text_documents: ReadDocuments
     field: str = "text"
     keep_empty: bool = False
 
     def document(self, text: str, report: Report, dropped: int = 0) -> Iterable[Piece]:
-        """One document in pieces, or nothing where it is empty."""
+        """Return the pieces of one document, none if it is empty, and count it."""
         if not self.keep_empty and (not text or text.isspace()):
             report.empty += 1
             return ()
@@ -71,7 +70,7 @@ class Reading:
 
 @dataclass
 class Sources:
-    """Files read one after another; `done` of `total` bytes lie behind."""
+    """Files that are read one after another; `done` of their `total` bytes have been read."""
 
     names: list[Name]
     reading: Reading
@@ -82,7 +81,7 @@ class Sources:
         self.total = sum(name.path.stat().st_size for name in self.names)
 
     def pieces(self, report: Report) -> Iterator[Piece]:
-        """All documents in order.
+        """Yield the pieces of all documents in order.
 
         Raises:
             DataError: a file cannot be read or is damaged.
@@ -99,10 +98,10 @@ class Sources:
 
 
 def find(source: str) -> list[Name]:
-    """The files of a source: itself, or the readable ones below a directory, sorted.
+    """Return the file itself, or the files with a supported extension below a directory, sorted.
 
     Raises:
-        DataError: there is none, or the file's name does not tell what it is.
+        DataError: the source does not exist, or no file has a supported extension.
     """
     path = Path(source)
     with _readable(source):
@@ -110,11 +109,14 @@ def find(source: str) -> list[Name]:
             _format(path)
             return [Name(source, path)]
         if not path.exists():
-            raise DataError(f"there is no source {source}; name a file, a directory, '-', hub:NAME or builtin")
+            raise DataError(f"source {source} does not exist. Name a file, a directory, '-', hub:NAME or builtin")
         below = [Path(root) / file for root, _, files in os.walk(path, onerror=_throw) for file in files]
     found = sorted(file for file in below if not file.name.startswith(".") and _known(file))
     if not found:
-        raise DataError(f"no file below {source} ends in {_endings()}; it holds {len(below)} others")
+        raise DataError(
+            f"directory {source} has {len(below)} files, but none with an extension {_extensions()}. "
+            "Rename the files or name another source"
+        )
     return [Name(str(file), file) for file in found]
 
 
@@ -122,8 +124,8 @@ def _throw(error: OSError) -> None:
     raise error
 
 
-def _endings() -> str:
-    return f"{', '.join(FORMATS)} (or these with .gz or .xz)"
+def _extensions() -> str:
+    return f"{', '.join(FORMATS)} (optionally with .gz or .xz)"
 
 
 def _known(path: Path) -> bool:
@@ -131,16 +133,15 @@ def _known(path: Path) -> bool:
     return inner.suffix in FORMATS
 
 
-def _format(path: Path) -> tuple[Any, Any]:
+def _format(path: Path) -> tuple[ReadDocuments, Callable[..., AbstractContextManager[IO[bytes]]]]:
     if not _known(path):
-        raise DataError(f"{path}: '{path.suffix}' is no known ending; readable are {_endings()}")
+        raise DataError(f"{path}: unknown file extension '{path.suffix}'. Supported are {_extensions()}")
     inner = path.with_suffix("") if path.suffix in PACKINGS else path
     return FORMATS[inner.suffix], PACKINGS.get(path.suffix, _plain)
 
 
-@contextmanager
-def _plain(raw: IO[bytes], mode: str) -> Iterator[IO[bytes]]:
-    yield raw
+def _plain(raw: IO[bytes], mode: str) -> AbstractContextManager[IO[bytes]]:
+    return nullcontext(raw)
 
 
 @contextmanager
@@ -148,30 +149,30 @@ def _readable(shown: str) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        raise DataError(f"{shown} is damaged ({error}); fetch it again") from error
+        raise DataError(f"{shown} is damaged ({error}). Download or copy it again") from error
     except OSError as error:
         raise DataError(f"{shown} cannot be read: {error.strerror or error}") from error
 
 
 def in_pieces(blocks: Iterable[str]) -> Iterator[Piece]:
-    """One document, given in blocks of any size, in pieces of at most PIECE characters."""
-    held, starts = "", True
+    """Divide one document, given in blocks of any size, into pieces of at most PIECE characters."""
+    text, starts = "", True
     for block in blocks:
-        held += block
-        while len(held) > PIECE:
-            at = held.rfind("\n", 0, PIECE) + 1 or max(held.rfind(" ", 0, PIECE), 0) or PIECE
-            yield Piece(held[:at], starts, False)
-            held, starts = held[at:], False
-    yield Piece(held, starts, True)
+        text += block
+        while len(text) > PIECE:
+            at = text.rfind("\n", 0, PIECE) + 1 or max(text.rfind(" ", 0, PIECE), 0) or PIECE
+            yield Piece(text[:at], starts, False)
+            text, starts = text[at:], False
+    yield Piece(text, starts, True)
 
 
-# ---------------------------------------------------------------------- text files, cut in three ways
+# ---------------------------------------------------------------------- text files
 
 
 def whole(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
-    """A text file is one document."""
+    """Read a text file as one document."""
     try:
-        blank = all(not block or block.isspace() for block in _decoded(file))  # stops at the first that is not
+        blank = all(not block or block.isspace() for block in _decoded(file))
         for _ in _decoded(file):
             pass
     except UnicodeDecodeError as error:
@@ -192,7 +193,7 @@ def _decoded(file: IO[bytes]) -> Iterator[str]:
 
 
 def lines(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
-    """Each line of a text file is a document; `<eos>` takes the place of its newline."""
+    """Read each line of a text file as a document; `<eos>` replaces its line ending."""
     for number, line in enumerate(file, 1):
         bare = line.removesuffix(b"\n").removesuffix(b"\r")
         try:
@@ -204,7 +205,7 @@ def lines(file: IO[bytes], name: str, reading: Reading, report: Report) -> Itera
 
 
 def paragraphs(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
-    """Lines between empty lines of a text file are a document."""
+    """Read each block of lines between blank lines as a document."""
     number = 1
     for blank, group in groupby(file, key=bytes.isspace):
         block = list(group)
@@ -224,7 +225,7 @@ def _undecodable(error: UnicodeDecodeError) -> str:
 
 
 def json_lines(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
-    """Each line is a JSON object with the document in one field."""
+    """Read the documents of a JSON Lines file, one per line, from one field."""
     for number, line in enumerate(file, 1):
         if line.isspace():
             report.empty += 1
@@ -235,7 +236,7 @@ def json_lines(file: IO[bytes], name: str, reading: Reading, report: Report) -> 
         except UnicodeError:
             report.reject(f"{name}:{number}", "not UTF-8")
         except ValueError:
-            report.reject(f"{name}:{number}", "not JSON")
+            report.reject(f"{name}:{number}", "invalid JSON")
         except (KeyError, TypeError, AttributeError, IndexError):
             report.reject(f"{name}:{number}", f"no text in field {reading.field!r}")
         else:
@@ -243,14 +244,14 @@ def json_lines(file: IO[bytes], name: str, reading: Reading, report: Report) -> 
 
 
 def parquet(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
-    """Each row has the document in one column."""
+    """Read the documents of a Parquet file, one per row, from one column."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.ParquetFile(file)
         if reading.field not in (columns := table.schema_arrow.names):
-            raise DataError(f"{name} has no column {reading.field!r} but {', '.join(columns)}; choose one with --field")
+            raise DataError(f"--field={reading.field}: expected a column of {name} ({', '.join(columns)}). Choose one")
         batches = table.iter_batches(batch_size=256, columns=[reading.field])
         for number, text in enumerate((text for batch in batches for text in batch.column(0).to_pylist()), 1):
             if isinstance(text, str):
@@ -258,11 +259,11 @@ def parquet(file: IO[bytes], name: str, reading: Reading, report: Report) -> Ite
             else:
                 report.reject(f"{name}:{number}", f"no text in column {reading.field!r}")
     except pa.ArrowException as error:
-        raise DataError(f"{name} is damaged ({str(error).splitlines()[0]}); fetch it again") from error
+        raise DataError(f"{name} is damaged ({str(error).splitlines()[0]}). Download or copy it again") from error
 
 
-DOCUMENTS: dict[str, TextCut] = {"file": whole, "line": lines, "paragraph": paragraphs}
-FORMATS: dict[str, Any] = {
+DOCUMENTS: dict[str, ReadDocuments] = {"file": whole, "line": lines, "paragraph": paragraphs}
+FORMATS: dict[str, ReadDocuments] = {
     ".txt": lambda file, name, reading, report: reading.text_documents(file, name, reading, report),
     ".tokens": lambda file, name, reading, report: reading.text_documents(file, name, reading, report),
     ".jsonl": json_lines,

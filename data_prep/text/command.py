@@ -1,14 +1,15 @@
-"""Text becomes a dataset: read, split, tokenized and written, in parallel and resumably.
+"""Prepare a dataset of tokenized text.
 
-`unroll prepare text SOURCE... --output data/NAME`.
+`unroll prepare text SOURCE... --output data/NAME`. Documents are tokenized in parallel, and an interrupted preparation
+can continue.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING
 
 from data_prep.sources.text_files import DOCUMENTS
 from data_prep.text.corpus import CUTS, Corpus
@@ -21,14 +22,18 @@ from pipeline.arguments import Parser, positive_integer
 from pipeline.errors import DataError
 from pipeline.files import sha256
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 PROGRAM = "unroll prepare text"
 PACKAGES = ("tokenizers", "pyarrow")
-LEARNED = ("bpe", "unigram")  # tokenizers whose training wants memory that grows with the text
-SOURCES = """file or directory (.txt .tokens .jsonl .parquet, plain, .gz or .xz), '-' for standard input,
+LEARNED = ("bpe", "unigram")  # tokenizers whose training requires memory that grows with the text
+SOURCES = """file or directory (.txt .tokens .jsonl .parquet, optionally .gz or .xz), '-' for standard input,
 hub:NAME[:CONFIG[:SPLIT]] or 'builtin' (Python's language reference)"""
-SHARD_BYTES = "bytes of text between two points from which a stopped preparation continues (default: 2**28)"
-CUT = "choose held-out documents by a hash, or hold out the tail of the text (default: %(default)s)"
-FIELD = "field that holds the text, in JSON, Parquet and hub records (default: %(default)s)"
+SHARD_BYTES = "save the progress after every N bytes of text (default: 2**28)"
+CUT = "hold out documents chosen by a hash, or the tail of the text (default: %(default)s)"
+DOCUMENTS_HELP = "documents of a text file: the whole file, its lines or its paragraphs (default: %(default)s)"
+FIELD = "field of the text in JSON, Parquet and Hub records (default: %(default)s)"
 TOKENIZER_BYTES = "train bpe and unigram on the first N characters of the training split (default: 2**30)"
 EXAMPLES = """examples:
   unroll prepare text builtin --tokenizer bpe --vocab-size 2048 --output data/pydoc
@@ -37,7 +42,7 @@ EXAMPLES = """examples:
   unroll prepare text --train train.txt --validation valid.txt --documents line --tokenizer word \\
       --output data/words
   unroll prepare text hub:roneneldan/TinyStories --streaming --output data/stories
-A preparation that was stopped continues when the same command is given again."""
+To continue an interrupted preparation, run the same command again."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,16 +52,16 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_output(parser)
     shared.add_workers(parser)
     add("--shard-bytes", type=positive_integer, default=1 << 28, metavar="N", help=SHARD_BYTES)
-    splits = parser.add_argument_group("splits, cut from SOURCE... or given")
+    splits = parser.add_argument_group("splits, divided from SOURCE... or given")
     shared.add_splits(splits, nargs="+", default=[], metavar="SOURCE")
     shared.add_shares(splits, 0.05, "documents")
     splits.add_argument("--cut", choices=CUTS, default="hash", help=CUT)
     documents = parser.add_argument_group("documents")
     add = documents.add_argument
-    add("--documents", choices=DOCUMENTS, default="file", help="unit of a text file (default: %(default)s)")
+    add("--documents", choices=DOCUMENTS, default="file", help=DOCUMENTS_HELP)
     add("--keep-empty", action="store_true", help="keep empty documents, such as blank lines")
     add("--field", default="text", metavar="NAME", help=FIELD)
-    add("--streaming", action="store_true", help="read hub data without caching them")
+    add("--streaming", action="store_true", help="read Hub data without a local cache")
     shared.add_max_bad_share(documents, "records")
     tokens = parser.add_argument_group("tokens")
     shared.add_tokenizer(tokens, "bpe")
@@ -65,11 +70,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Prepare a text dataset as the command line asks.
+    """Prepare a text dataset from the command line.
 
     Raises:
         ConfigError: the options contradict each other.
-        DataError: a source or the output cannot be used; the message names it.
+        DataError: a source or the output cannot be used.
     """
     options = _parser().parse_args(argv)
     _check(options)
@@ -93,7 +98,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, TextWriter, int]:
-    """Make the dataset and publish it; returns the report, what was written and the tokens that this start encoded."""
+    """Make and publish the dataset; return the report, the writer and the tokens encoded in this start."""
     corpus = Corpus(options, place.work)
     place.begin(corpus.fingerprint())
     train_once(place, lambda: _tokenizer(corpus, options))
@@ -101,19 +106,17 @@ def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> 
     if before := writer.tokens:
         print(f"continuing after {before:,} tokens", file=sys.stderr)
     report = Report()
-    with ThreadPoolExecutor(1) as beside:  # hashing leaves the interpreter to the others
-        hashed = [beside.submit(sha256, name.path) for name in corpus.names]
+    with ThreadPoolExecutor(1) as pool:  # Hashing releases the interpreter lock.
+        hashed = [pool.submit(sha256, name.path) for name in corpus.names]
         steps = writer.write(corpus.pieces(report), options.workers, options.shard_bytes)
         for _ in progress(steps, "encoding", corpus.total, lambda: corpus.done):
             pass
     report.check(options.max_bad_share)
     if not report.documents:
-        place.forget()
-        raise DataError(
-            f"there is no text in the sources ({report.empty} empty documents); see --documents and --field"
-        )
+        place.discard()
+        raise DataError(f"the sources hold no text ({report.empty} empty documents). Check --documents and --field")
     _check_splits(writer, options)
-    sources = [
+    sources: list[Mapping[str, object]] = [
         {"name": name.shown, "size": name.path.stat().st_size, "sha256": digest.result()}
         for name, digest in zip(corpus.names, hashed, strict=True)
     ]
@@ -121,7 +124,7 @@ def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> 
     return report, writer, writer.tokens - before
 
 
-def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> Any:
+def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> "Tokenizer":
     from data_prep.workspace import tokenizer
 
     report = Report()
@@ -130,25 +133,25 @@ def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> Any:
         yield from corpus.training_texts(report, limit)
         report.check(options.max_bad_share)
         if not report.documents:
-            raise DataError("there is no text in the sources; see --documents and --field")
+            raise DataError("the sources hold no text for training. Check --documents and --field")
         if options.tokenizer in LEARNED:
-            print("choosing the tokens of the vocabulary", file=sys.stderr, flush=True)  # minutes, for much text
+            print("training the tokenizer", file=sys.stderr, flush=True)  # takes minutes for large texts
 
     limit = options.tokenizer_bytes if options.tokenizer in LEARNED else float("inf")
-    return tokenizer.made(options.tokenizer, texts(), options.vocab_size)
+    return tokenizer.build(options.tokenizer, texts(), options.vocab_size)
 
 
 def _check_splits(writer: TextWriter, options: argparse.Namespace) -> None:
     parts = {"train": 1.0, **shared.shares(options)}
     for name in SPLITS:
-        wanted = getattr(options, name) or (options.sources and parts[name])
-        if wanted and name not in writer.totals:
-            writer.place.forget()  # the same command would end the same way
-            cut = "for few documents use --cut tail" if options.sources else "see --documents and --field"
-            raise DataError(f"no document fell to the {name} split; {cut}")
+        expected = getattr(options, name) or (options.sources and parts[name])
+        if expected and name not in writer.totals:
+            writer.place.discard()  # Continuing would fail in the same way.
+            action = "For few documents use --cut tail" if options.sources else "Check --documents and --field"
+            raise DataError(f"the {name} split is empty. {action}")
 
 
-def _publish(writer: TextWriter, options: argparse.Namespace, report: Report, source: dict[str, Any]) -> None:
+def _publish(writer: TextWriter, options: argparse.Namespace, report: Report, source: Mapping[str, object]) -> None:
     place, totals = writer.place, writer.splits()
     counted = {
         name: {

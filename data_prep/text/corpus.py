@@ -1,9 +1,8 @@
-"""A corpus: the files that the options name, read piece by piece, each piece with the split it goes to."""
+"""The documents of all sources of a command line, in pieces with their splits."""
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from data_prep.sources.spool import collect
 from data_prep.sources.text_files import DOCUMENTS, Name, Reading, Sources
@@ -24,7 +23,12 @@ CUTS = {"hash": _by_hash, "tail": _tail}
 
 
 class Corpus:
-    """All pieces of the sources with the split each goes to."""
+    """The pieces of all sources with their splits.
+
+    Args:
+        options: the command line.
+        work: directory for copies of sources that are not files.
+    """
 
     def __init__(self, options: argparse.Namespace, work: Path) -> None:
         reading = Reading(DOCUMENTS[options.documents], options.field, options.keep_empty)
@@ -40,13 +44,13 @@ class Corpus:
             self.parts = [(found, CUTS[options.cut](found, options.validation_share, options.test_share))]
 
     def pieces(self, report: Report) -> split.Assigned:
-        """Every piece with its split."""
+        """Yield every piece with its split."""
         for sources, cut in self.parts:
             yield from cut(sources.pieces(report))
 
     @property
     def total(self) -> int:
-        """Bytes of all files."""
+        """Size of all files in bytes."""
         return sum(sources.total for sources, _ in self.parts)
 
     @property
@@ -59,19 +63,19 @@ class Corpus:
         """All files."""
         return [name for sources, _ in self.parts for name in sources.names]
 
-    def fingerprint(self) -> list[list[Any]]:
-        """Name, size and time of change of every file; a copy of what is no file has no time."""
-        found = []
+    def fingerprint(self) -> list[list[str | int]]:
+        """Return the name, size and modification time of every file; the time is 0 for a copy of another source."""
+        found: list[list[str | int]] = []
         for shown, path in self.names:
             status = path.stat()
             found.append([shown, status.st_size, status.st_mtime_ns if shown == str(path) else 0])
         return found
 
     def training_texts(self, report: Report, limit: float) -> Iterator[str]:
-        """The text of the training split, up to about `limit` characters."""
-        sources, cut = self.parts[0]  # the training split is given first, or cut from the only part
+        """Yield the text of the training split, up to about `limit` characters."""
+        sources, cut = self.parts[0]  # The first part holds the training split.
         pieces = cut(sources.pieces(report))
-        for name, piece in progress(pieces, "learning the tokenizer", sources.total, lambda: sources.done):
+        for name, piece in progress(pieces, "reading for the tokenizer", sources.total, lambda: sources.done):
             if name == "train":
                 yield piece.text
                 limit -= len(piece.text)

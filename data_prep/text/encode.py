@@ -1,6 +1,6 @@
-"""Text to tokens on all cores: pieces go to worker processes in chunks and come back in order, to be written in shards.
+"""Parallel tokenization: worker processes encode chunks of pieces, which are written to shards in order.
 
-Legend: N tokens of a chunk in one split, R rows of them.
+Legend: N tokens of a chunk in one split, R rows (documents or parts of them).
 """
 
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt
@@ -19,12 +19,12 @@ from data_prep.workspace.workspace import SPLITS, Workplace
 from pipeline.dataset.shard import Shard, token_type
 from pipeline.dataset.tokens import ShardWriter
 
-CHUNK = 1 << 19  # characters: half a second of work or less, so that the last chunk is not waited for
+CHUNK = 1 << 19  # characters: at most half a second of work, so that workers finish at about the same time
 
 
 @dataclass
 class Chunk:
-    """Some pieces of one split."""
+    """Consecutive pieces of one split."""
 
     texts: list[str] = field(default_factory=list)
     ends: list[bool] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Chunk:
 
 
 class Encoded(NamedTuple):
-    """The same pieces as tokens."""
+    """The tokens of a chunk."""
 
     ids: UInt[np.ndarray, " N"]
     lengths: Int64[np.ndarray, " R"]
@@ -42,7 +42,11 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-    """A tokenizer file, loaded, with what is needed around it."""
+    """A loaded tokenizer with its special tokens and the type of its ids.
+
+    Args:
+        tokenizer_file: file of the `tokenizers` library.
+    """
 
     def __init__(self, tokenizer_file: Path) -> None:
         from data_prep.workspace import tokenizer
@@ -54,7 +58,7 @@ class Encoder:
         self.dtype = token_type(self.vocab_size)
 
     def __call__(self, chunk: Chunk) -> Encoded:
-        """The tokens of a chunk: a row a document, closed by `<eos>`; the last may go on in the next."""
+        """Encode a chunk; each row is a document that ends with `<eos>`, except that the last may be unfinished."""
         encodings = self.tokenizer.encode_batch_fast(chunk.texts, add_special_tokens=False)
         parts = [encoding.ids for encoding in encodings]
         for part, end in zip(parts, chunk.ends, strict=True):
@@ -75,7 +79,7 @@ Done = dict[str, Encoded]
 
 
 def chunks(assigned: Assigned) -> Iterator[tuple[int, Work]]:
-    """The pieces in chunks of similar length, with the number of pieces in each."""
+    """Yield chunks of similar length, with the number of pieces in each."""
     work: Work = {}
     pieces = length = 0
     for split, piece in assigned:
@@ -95,7 +99,7 @@ def chunks(assigned: Assigned) -> Iterator[tuple[int, Work]]:
 
 
 def encoded(assigned: Assigned, tokenizer_file: Path, workers: int) -> Iterator[tuple[int, Done]]:
-    """All pieces as tokens, chunk by chunk in order, with the number of pieces in each chunk.
+    """Yield the tokens of all pieces, chunk by chunk in order, with the number of pieces in each chunk.
 
     Raises:
         DataError: a worker process was killed.
@@ -105,16 +109,16 @@ def encoded(assigned: Assigned, tokenizer_file: Path, workers: int) -> Iterator[
 
 @dataclass
 class Total:
-    """What has been written of one split."""
+    """Counts of one split."""
 
     documents: int = 0
     tokens: int = 0
     bytes: int = 0
     unknown: int = 0
-    shards: list[dict[str, Any]] = field(default_factory=list)
+    shards: list[dict[str, object]] = field(default_factory=list)
 
     def add(self, part: Encoded) -> None:
-        """Count a chunk."""
+        """Add the counts of a chunk."""
         self.documents += int(part.ends.sum())
         self.tokens += len(part.ids)
         self.bytes += part.bytes
@@ -122,40 +126,40 @@ class Total:
 
 
 class TextWriter:
-    """The token shards of all splits, from where an earlier start of the same preparation left them.
+    """Writes the token shards of all splits and continues those of an earlier start.
 
     Args:
-        place: where they are written, with the tokenizer and what is noted of an earlier start.
+        place: working directory, with the tokenizer and the state of an earlier start.
     """
 
     def __init__(self, place: Workplace) -> None:
-        noted = place.state.records
+        saved = place.state.records
         self.place, self.encoder = place, Encoder(place.tokenizer)
-        self.totals = {name: Total(**total) for name, total in noted.get("totals", {}).items()}
-        self.generation: int = noted.get("generation", 0)
+        self.totals = {name: Total(**total) for name, total in saved.get("totals", {}).items()}
+        self.generation: int = saved.get("generation", 0)
         self._open: dict[str, ShardWriter] = {}
 
     @property
     def tokens(self) -> int:
-        """Tokens encoded so far, of all splits."""
+        """Number of tokens encoded so far, in all splits."""
         return sum(total.tokens for total in self.totals.values())
 
     def write(self, assigned: Assigned, workers: int, shard_bytes: int) -> Iterator[int]:
-        """Encode what is not yet done, yielding the tokens so far.
+        """Encode the remaining pieces; yield the number of tokens so far.
 
         Args:
-            assigned: all pieces with their splits, from the first on.
-            workers: processes that encode.
+            assigned: all pieces with their splits, those of an earlier start included.
+            workers: number of worker processes.
             shard_bytes: bytes of text after which shards are closed.
         """
-        held, state = 0, self.place.state
+        unsaved, state = 0, self.place.state
         for pieces, done in encoded(islice(assigned, state.pieces, None), self.place.tokenizer, workers):
             self._add(done)
             state.pieces += pieces
-            held += sum(part.bytes for part in done.values())
-            if held >= shard_bytes:
+            unsaved += sum(part.bytes for part in done.values())
+            if unsaved >= shard_bytes:
                 self._close()
-                held = 0
+                unsaved = 0
             yield self.tokens
         self._close()
 
@@ -177,10 +181,10 @@ class TextWriter:
         self.generation += 1
         totals = {name: asdict(total) for name, total in self.totals.items()}
         self.place.state.records = {"generation": self.generation, "totals": totals}
-        self.place.remember()
+        self.place.save_state()
 
     def splits(self) -> dict[str, Total]:
-        """The splits in their usual order."""
+        """Return the counts of the splits in the order of `SPLITS`."""
         return {name: self.totals[name] for name in SPLITS if name in self.totals}
 
 
@@ -191,7 +195,7 @@ _encoder: Encoder
 
 def _start(tokenizer_file: Path) -> None:
     global _encoder
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core, one thread a process
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # The parallelism is in the processes.
     _encoder = Encoder(tokenizer_file)
 
 

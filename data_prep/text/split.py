@@ -1,4 +1,4 @@
-"""Which document goes to which split: as given, by a stable hash of the document, or the last of the text."""
+"""Assignment of documents to splits: as given, by a hash of the document, or by position in the text."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,12 +10,12 @@ Cut = Callable[[Iterator[Piece]], Assigned]
 
 
 def given(split: str) -> Cut:
-    """All documents go to one split."""
+    """Assign all documents to one split."""
     return lambda pieces: ((split, piece) for piece in pieces)
 
 
 def by_hash(validation: float, test: float) -> Cut:
-    """Each document goes where a hash of its beginning falls: equal documents together.
+    """Assign each document by a hash of its first piece, so that equal documents are in one split.
 
     Args:
         validation: share of the documents, in 0..1.
@@ -33,12 +33,12 @@ def by_hash(validation: float, test: float) -> Cut:
 
 
 def tail(validation: float, test: float, characters: int) -> Cut:
-    """The text in order: first training, then validation, then test; a document on the edge is cut in two.
+    """Assign the text in order: training, validation, test; a document across an edge is divided.
 
     Args:
         validation: share of the characters, in 0..1.
         test: share of the characters, in 0..1.
-        characters: how many there are in all documents.
+        characters: number of characters of all documents.
     """
     train = int(round(characters * (1 - validation - test), 6))
     edges = [
@@ -62,14 +62,14 @@ def tail(validation: float, test: float, characters: int) -> Cut:
 
 
 def _closed(assigned: Assigned) -> Assigned:
-    """A document that goes on in another split ends in the one and starts in the other."""
-    held: tuple[str, Piece] | None = None
+    """End a document at the edge of its split and start it again in the next one."""
+    last: tuple[str, Piece] | None = None
     for split, piece in assigned:
-        if held and held[0] != split:
-            yield held[0], held[1]._replace(ends=True)
-            held, piece = None, piece._replace(starts=True)
-        if held:
-            yield held
-        held = split, piece
-    if held:
-        yield held
+        if last and last[0] != split:
+            yield last[0], last[1]._replace(ends=True)
+            last, piece = None, piece._replace(starts=True)
+        if last:
+            yield last
+        last = split, piece
+    if last:
+        yield last

@@ -1,91 +1,95 @@
-"""Scripted controllers play environments well, badly and in between, so that there is data of mixed quality.
+"""Scripted controllers that play environments with varying skill, for data of mixed quality.
 
-Each episode is played with a skill of its own: the controller of a classic control task acts as it knows with that
-probability and else at random. At the door of key to door, three kinds of players meet: those who remember the key
-(35 %), those who take the last mirage for it (45 %), and those who guess. So the commonest action is the mirage's.
+Each episode has its own skill: the controller of a classic control task acts by its rule with that probability and
+at random otherwise. The players of key to door are of three kinds: 35 % remember the key, 45 % mistake the last mirage
+for it, and the others guess. So the most frequent action at the door is the one of the mirage.
 
-Legend: O numbers of an observation.
+Legend: O numbers of an observation, A of an action.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from pipeline.dataset.trajectories import Episode
 
-Seen = Float32[np.ndarray, " O"]
-Player = Callable[[Seen], Any]  # what to do, given what is seen
-REMEMBER, MISTAKE = 0.35, 0.45  # shares of the players at the door; the rest guess
+if TYPE_CHECKING:
+    import gymnasium
+
+Observation = Float32[np.ndarray, " O"]
+Action = int | Float32[np.ndarray, " A"]
+Controller = Callable[[Observation], Action]
+REMEMBER, MISTAKE = 0.35, 0.45  # fractions of the players at the door; the others guess
 
 
-def balance(seen: Seen) -> int:
+def balance(observation: Observation) -> int:
     """CartPole: push the cart to the side to which the pole falls."""
-    return int(seen @ np.array([0.1, 0.3, 5.0, 1.0]) > 0)
+    return int(observation @ np.array([0.1, 0.3, 5.0, 1.0]) > 0)
 
 
-def rock(seen: Seen) -> int:
+def rock(observation: Observation) -> int:
     """MountainCar: push in the direction of the movement."""
-    return 2 if seen[1] >= 0 else 0
+    return 2 if observation[1] >= 0 else 0
 
 
-def swing(seen: Seen) -> Float32[np.ndarray, " 1"]:
-    """Pendulum: pump energy until it suffices to stand, then hold (Astrom and Furuta 2000)."""
-    cosine, sine, speed = (float(number) for number in seen)
+def swing(observation: Observation) -> Float32[np.ndarray, " 1"]:
+    """Pendulum: pump energy until it suffices to swing up, then balance (Astrom and Furuta 2000)."""
+    cosine, sine, speed = (float(number) for number in observation)
     missing = 15 - (speed**2 / 2 + 15 * cosine)
     torque = -(10 * sine + 2 * speed) if cosine > 0.9 else 2 * np.sign((speed or 1.0) * missing)
     return np.array([np.clip(torque, -2, 2)], np.float32)
 
 
-SCRIPTED: dict[str, Player] = {"CartPole-v1": balance, "MountainCar-v0": rock, "Pendulum-v1": swing}
+SCRIPTED: dict[str, Controller] = {"CartPole-v1": balance, "MountainCar-v0": rock, "Pendulum-v1": swing}
 
 
-def unsteady(known: Player, space: Any, chance: np.random.Generator) -> Player:
-    """A controller that acts at random as often as its skill of this episode leaves."""
-    skill = chance.uniform()
-    space.seed(int(chance.integers(2**31)))
-    return lambda seen: known(seen) if chance.random() < skill else space.sample()
+def unsteady(controller: Controller, space: "gymnasium.Space[Any]", rng: np.random.Generator) -> Controller:
+    """Return a controller that follows another one with a random probability (its skill), else acts at random."""
+    skill = rng.uniform()
+    space.seed(int(rng.integers(2**31)))
+    return lambda observation: controller(observation) if rng.random() < skill else space.sample()
 
 
-def at_the_door(keys: int, chance: np.random.Generator) -> Player:
-    """A player of key to door."""
-    kind, believed = chance.random(), int(chance.integers(keys))
+def at_the_door(keys: int, rng: np.random.Generator) -> Controller:
+    """Return a random player of key to door."""
+    kind, believed = rng.random(), int(rng.integers(keys))
 
-    def act(seen: Seen) -> int:
+    def act(observation: Observation) -> int:
         nonlocal believed
-        is_key, is_door = seen[keys:]
+        is_key, is_door = observation[keys:]
         looks = is_key if kind < REMEMBER else not is_key if kind < REMEMBER + MISTAKE else False
-        if looks and seen[:keys].any():
-            believed = int(seen[:keys].argmax())
+        if looks and observation[:keys].any():
+            believed = int(observation[:keys].argmax())
         return 1 + believed if is_door else 0
 
     return act
 
 
-def play(name: str, settings: dict[str, Any], count: int, seed: int) -> Iterator[Episode]:
-    """So many episodes of an environment, the same ones for the same seed."""
-    from pipeline.dataset.environments import KEY_TO_DOOR, make  # Gymnasium: only once there is something to play
+def play(name: str, settings: Mapping[str, Any], count: int, seed: int) -> Iterator[Episode]:
+    """Yield `count` episodes of an environment; equal seeds give equal episodes."""
+    from pipeline.dataset.environments import KEY_TO_DOOR, make  # imports Gymnasium, so not needed for files
 
-    game = make(name, settings)
+    environment = make(name, settings)
     for number in range(count):
-        chance = np.random.default_rng((seed, number))
-        player = (
-            at_the_door(settings["keys"], chance)
+        rng = np.random.default_rng((seed, number))
+        controller = (
+            at_the_door(settings["keys"], rng)
             if name == KEY_TO_DOOR
-            else unsteady(SCRIPTED[name], game.action_space, chance)
+            else unsteady(SCRIPTED[name], environment.action_space, rng)
         )
-        yield _played(f"{name.rsplit('/')[-1]}-{number:06d}", game, player, int(chance.integers(2**31)))
+        yield _played(f"{name.rsplit('/')[-1]}-{number:06d}", environment, controller, int(rng.integers(2**31)))
 
 
-def _played(name: str, game: Any, player: Player, seed: int) -> Episode:
-    seen, _ = game.reset(seed=seed)
-    steps: list[tuple[Seen, Any, float]] = []
+def _played(name: str, environment: "gymnasium.Env[Any, Any]", controller: Controller, seed: int) -> Episode:
+    observation, _ = environment.reset(seed=seed)
+    steps: list[tuple[Observation, Action, float]] = []
     over = False
     while not over:
-        action = player(seen)
-        after, reward, terminated, truncated, _ = game.step(action)
-        steps.append((seen, action, float(reward)))
-        seen, over = after, terminated or truncated
+        action = controller(observation)
+        after, reward, terminated, truncated, _ = environment.step(action)
+        steps.append((observation, action, float(reward)))
+        observation, over = after, terminated or truncated
     observations, actions, rewards = (np.array(part) for part in zip(*steps, strict=True))
     return Episode(name, observations.astype(np.float32), actions, rewards.astype(np.float32))

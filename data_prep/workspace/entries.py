@@ -1,29 +1,34 @@
-"""Entries of `dataset.json` that several modalities write: the vocabulary, and where the data come from."""
+"""Entries of `dataset.json` that several modalities write: the vocabulary and the origin of the data."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline.files import sha256
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
-def vocabulary(file: Path, tokenizer: Any) -> dict[str, Any]:
-    """Describe a tokenizer and its file."""
+
+def vocabulary(file: Path, tokenizer: "Tokenizer") -> dict[str, object]:
+    """Return the entry of a tokenizer and its file."""
     from data_prep.workspace.tokenizer import EOS, size
 
     described = {"file": file.name, "size": file.stat().st_size, "sha256": sha256(file)}
     return {"tokenizer": described, "vocab_size": size(tokenizer), "eos": tokenizer.token_to_id(EOS)}
 
 
-def origin(program: str, argv: Sequence[str], sources: Iterable[Any], *packages: str) -> dict[str, Any]:
-    """Describe what a dataset was made from and how.
+def origin(
+    program: str, argv: Sequence[str], sources: Iterable[Path | Mapping[str, object]], *packages: str
+) -> dict[str, object]:
+    """Return the entry that records the sources, the command and the versions that made a dataset.
 
     Args:
         program: the command without its options.
         argv: the options.
-        sources: each a file, which is hashed, or what the manifest holds of it.
-        packages: those that shaped the data, beside this one.
+        sources: files, which are hashed here, or their finished entries.
+        packages: packages that affect the data, besides this one.
     """
     return {
         "sources": [_described(source) if isinstance(source, Path) else source for source in sources],
@@ -37,5 +42,5 @@ def versions(*packages: str) -> dict[str, str]:
     return {name: version(name) for name in ("unroll", *packages)}
 
 
-def _described(path: Path) -> dict[str, Any]:
+def _described(path: Path) -> dict[str, object]:
     return {"name": str(path), "size": path.stat().st_size, "sha256": sha256(path)}

@@ -1,9 +1,9 @@
-"""The options that several modalities share, each declared once, and the checks of their values."""
+"""Command-line options that several modalities share, each declared once, and the checks of their values."""
 
 import argparse
 import os
 import sys
-from argparse import _ActionsContainer as Group  # or a whole parser
+from argparse import _ActionsContainer as Group  # a parser or an argument group
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pipeline.arguments import fraction, non_negative_integer, positive_integer
 from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.files import sha256
 
-NOT_SHAPING = ("output", "overwrite", "streaming", "max_bad_share", "workers")  # they leave the result the same
+NOT_SHAPING = ("output", "overwrite", "streaming", "max_bad_share", "workers")  # options without effect on the result
 
 
 def add_output(parser: Group) -> None:
@@ -24,12 +24,12 @@ def add_output(parser: Group) -> None:
 
 def add_workers(parser: Group) -> None:
     """Add `--workers`."""
-    default, described = os.cpu_count() or 1, "number of processes (default: all cores)"
+    default, described = os.cpu_count() or 1, "number of worker processes (default: one per CPU core)"
     parser.add_argument("--workers", type=positive_integer, default=default, metavar="N", help=described)
 
 
 def add_splits(parser: Group, **settings: Any) -> None:
-    """Add `--train`, `--validation` and `--test`, which name the sources of one split; `settings` are argparse's."""
+    """Add `--train`, `--validation` and `--test`, each the source of one split; `settings` go to `add_argument`."""
     for name in SPLITS:
         parser.add_argument(f"--{name}", help=f"source of the {name} split", **settings)
 
@@ -38,87 +38,107 @@ def add_shares(parser: Group, default: float, of: str) -> None:
     """Add `--validation-share` and `--test-share`.
 
     Args:
-        parser: gets the options.
-        default: of both.
-        of: what is divided, in the plural.
+        parser: the parser or group to add to.
+        default: default of both shares.
+        of: name of the records to split, in the plural.
     """
     for name in ("validation", "test"):
-        described = f"share of the {of} for {name} (default: %(default)s)"
+        described = f"fraction of the {of} to hold out for {name} (default: %(default)s)"
         parser.add_argument(f"--{name}-share", type=fraction, default=default, metavar="SHARE", help=described)
 
 
 def add_max_bad_share(parser: Group, of: str) -> None:
     """Add `--max-bad-share`; `of` names the records, in the plural."""
-    described = f"fail above this share of bad {of} (default: %(default)s)"
+    described = f"fail if more than this fraction of the {of} is invalid (default: %(default)s)"
     parser.add_argument("--max-bad-share", type=fraction, default=0.01, metavar="SHARE", help=described)
 
 
 def add_field(parser: Group, name: str, holds: str) -> None:
-    """Add `--NAME-field`: the column or the key of a source that holds something, by default the one of that name."""
-    described = f"field that holds {holds} (default: %(default)s)"
+    """Add `--NAME-field`: the column or key of a source that holds something, NAME by default."""
+    described = f"column or key of {holds} (default: %(default)s)"
     parser.add_argument(f"--{name}-field", default=name, metavar="NAME", help=described)
 
 
 def add_tokenizer(parser: Group, default: str) -> None:
-    """Add `--tokenizer`, of the kind `default`, and `--vocab-size`."""
+    """Add `--tokenizer`, with `default` as its default, and `--vocab-size`."""
     kinds = "byte, character, word, bpe, unigram or an existing tokenizer.json (default: %(default)s)"
     parser.add_argument("--tokenizer", default=default, metavar="KIND", help=kinds)
-    size = "maximum number of tokens, marks included (default: 8192 for bpe and unigram, no limit for the others)"
+    size = (
+        "maximum number of tokens, special ones included (default: 8192 for bpe and unigram, no limit for the others)"
+    )
     parser.add_argument("--vocab-size", type=positive_integer, metavar="N", help=size)
 
 
 def add_seed(parser: Group, default: int, of: str) -> None:
-    """Add `--seed`; `of` names what is drawn from it."""
-    described = f"seed of {of} (default: %(default)s)"
+    """Add `--seed`; `of` names what it seeds."""
+    described = f"random seed of {of} (default: %(default)s)"
     parser.add_argument("--seed", type=non_negative_integer, default=default, metavar="N", help=described)
 
 
 def check(options: argparse.Namespace) -> None:
-    """Check the shares, where there are any, and the output.
+    """Check the shares, if the modality has them, and the output directory.
 
     Raises:
-        ConfigError: no share is left for training.
-        DataError: a dataset must not be written there.
+        ConfigError: the shares leave no training data.
+        DataError: the output exists and must not be overwritten.
     """
     if "test_share" in options and sum(shares(options).values()) >= 1:
-        raise ConfigError("--validation-share and --test-share leave nothing to train on")
+        given = f"--validation-share={options.validation_share:g} --test-share={options.test_share:g}"
+        raise ConfigError(f"{given}: the sum must be below 1 to leave training data. Lower one of them")
     if options.output.exists() and not options.overwrite:
-        raise DataError(f"{options.output} exists; choose another --output or add --overwrite")
+        raise DataError(f"--output={options.output} exists. Choose another directory or add --overwrite")
     if options.output.exists() and not (options.output / "dataset.json").is_file():
-        raise DataError(f"{options.output} is no dataset, so it is not overwritten; choose another --output")
+        raise DataError(
+            f"--output={options.output} is not a dataset (no dataset.json), so it is not overwritten. "
+            "Choose another directory"
+        )
 
 
 def check_source(options: argparse.Namespace, of: str) -> None:
-    """Make `--train` of a single SOURCE.
+    """Set `--train` from a positional SOURCE.
 
     Args:
-        options: the command line, which is changed.
-        of: what the source holds, in the plural.
+        options: the command line, changed in place.
+        of: name of the source's records, in the plural.
 
     Raises:
-        ConfigError: both are given, or neither.
+        ConfigError: both SOURCE and `--train` are given, or neither.
     """
     options.train = options.train or options.source
     if options.train is None or (options.source and options.train != options.source):
-        raise ConfigError(f"name one source of training {of}: SOURCE, or --train SOURCE")
+        number = "none" if options.train is None else "both"
+        raise ConfigError(f"expected one source of training {of}, SOURCE or --train SOURCE, got {number}")
 
 
 def check_sources(options: argparse.Namespace) -> None:
-    """Raise ConfigError where there are sources to divide beside sources of single splits, or neither."""
+    """Check that either SOURCE... or `--train` (with `--validation` and `--test`) is given.
+
+    Raises:
+        ConfigError: both are given, or neither, or held-out splits without `--train`.
+    """
     given = options.train or options.validation or options.test
     if bool(options.sources) == bool(given):
-        raise ConfigError("name sources to cut, or give --train (and --validation, --test): one of the two")
+        number = "both" if given else "neither"
+        raise ConfigError(
+            f"expected SOURCE..., to be split, or --train with --validation and --test, got {number}. Give one of them"
+        )
     if given and not options.train:
-        raise ConfigError("--validation and --test come with --train: the tokenizer learns from the training split")
+        raise ConfigError(
+            "--validation and --test require --train, because the tokenizer is trained on the training split. "
+            "Add --train"
+        )
 
 
 def shares(options: argparse.Namespace) -> dict[str, float]:
-    """Return the share of each held-out split."""
+    """Return the fraction of the records to hold out, by split."""
     return {"test": options.test_share, "validation": options.validation_share}
 
 
 def workplace(options: argparse.Namespace, **more: str) -> Workplace:
-    """Return the directory where the dataset is made; work under other options, or `more`, is not continued there."""
+    """Return the working directory of a preparation.
+
+    Work of an earlier start is continued there only if the options that shape the result, and `more`, are the same.
+    """
     shaping = {name: str(value) for name, value in vars(options).items() if name not in NOT_SHAPING}
     if (existing := Path(shaping.get("tokenizer", ""))).is_file():
         shaping["tokenizer"] = sha256(existing)
@@ -126,7 +146,7 @@ def workplace(options: argparse.Namespace, **more: str) -> Workplace:
 
 
 def run_as_script(main: Callable[[list[str]], int]) -> None:
-    """Run a modality by itself, as `python -m data_prep.text.command`."""
+    """Run a modality as a script: `python -m data_prep.text.command`."""
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
@@ -134,18 +154,18 @@ def run_as_script(main: Callable[[list[str]], int]) -> None:
         sys.exit(error.exit_code)
 
 
-def builtin(source: str, what: str) -> int:
-    """How much of a built-in source is wanted: N of `builtin:N`, and 2,000 of `builtin`.
+def builtin_count(source: str, what: str) -> int:
+    """Return the number of samples to generate: N for `builtin:N`, 2,000 for `builtin`.
 
     Raises:
-        DataError: N is no number.
+        DataError: N is not a positive integer.
     """
     number = source.partition(":")[2] or "2000"
     if not number.isdigit() or not int(number):
-        raise DataError(f"{source}: after the colon comes how many {what}, as in builtin:500")
+        raise DataError(f"{source}: expected a number of {what} after the colon, got {number}. Write builtin:500")
     return int(number)
 
 
 def is_builtin(source: str) -> bool:
-    """Whether a source is the one that is made on the spot."""
+    """Return whether a source is the generated one."""
     return source.partition(":")[0] == "builtin"

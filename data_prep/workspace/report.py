@@ -1,4 +1,4 @@
-"""What a preparation tells its user: how far it is, and at the end what was read, skipped and why."""
+"""Progress of a preparation, and its final report of records read, skipped and rejected."""
 
 import sys
 import time
@@ -9,15 +9,24 @@ from typing import Any, TypeVar
 
 from pipeline.errors import DataError
 
-NAMED = 20  # bad records that the report names, for each reason
-SAY_EVERY = 10.0  # seconds between two lines of progress where there is no terminal
-LOOK_EVERY = 0.2  # seconds between two looks at the position
+NAMED = 20  # records that the report names for each reason
+PRINT_EVERY = 10.0  # seconds between two lines of progress without a terminal
+UPDATE_EVERY = 0.2  # seconds between two updates of the progress bar
 T = TypeVar("T")
 
 
 @dataclass
 class Report:
-    """Counts of one pass over the sources: documents read, empty ones, and bad or strange ones with their names."""
+    """Counts of one pass over the sources: documents read, empty ones, and invalid or unusual ones with their names.
+
+    Args:
+        kind: name of the records, in the plural.
+        documents: number of records read.
+        empty: number of empty records, which are skipped.
+        bad: number of invalid records, which are skipped, by reason.
+        noted: number of unusual but valid records, by reason.
+        names: the first records of each reason.
+    """
 
     kind: str = "documents"
     documents: int = 0
@@ -27,36 +36,36 @@ class Report:
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def reject(self, name: str, reason: str) -> None:
-        """Count a bad record and remember the first few by name."""
+        """Count an invalid record and store its name if it is among the first of its reason."""
         self.bad[reason] += 1
-        self._remember(name, reason, self.bad[reason])
+        self._store(name, reason, self.bad[reason])
 
     def note(self, name: str, reason: str) -> None:
-        """Count a record that is strange, but not bad, and remember the first few by name."""
+        """Count an unusual but valid record and store its name if it is among the first of its reason."""
         self.noted[reason] += 1
-        self._remember(name, reason, self.noted[reason])
+        self._store(name, reason, self.noted[reason])
 
-    def _remember(self, name: str, reason: str, count: int) -> None:
+    def _store(self, name: str, reason: str, count: int) -> None:
         if count <= NAMED:
             self.names.setdefault(reason, []).append(name)
 
     def check(self, max_bad_share: float) -> None:
-        """Fail where too many records are bad.
+        """Check the fraction of invalid records.
 
         Raises:
-            DataError: the share of bad records is above `max_bad_share`.
+            DataError: the fraction is above `max_bad_share`.
         """
         bad, records = self.bad.total(), self.documents + self.empty + self.bad.total()
         if bad <= max_bad_share * records:
             return
         reasons = "; ".join(f"{reason}: {n}, first {self.names[reason][0]}" for reason, n in self.bad.most_common())
         raise DataError(
-            f"{bad} of {records} records are bad ({reasons}): above --max-bad-share {max_bad_share:g}; "
-            "mend them or allow a larger share"
+            f"--max-bad-share={max_bad_share:g}: {bad} of {records} {self.kind} are invalid ({reasons}). "
+            "Fix them or allow a larger share"
         )
 
     def add(self, other: "Report") -> None:
-        """Count what another report has counted."""
+        """Add the counts of another report."""
         self.documents += other.documents
         self.empty += other.empty
         self.bad += other.bad
@@ -64,17 +73,17 @@ class Report:
         for reason, names in other.names.items():
             self.names[reason] = [*self.names.get(reason, []), *names][:NAMED]
 
-    def kept(self) -> dict[str, Any]:
-        """All of it as plain values, of which `recalled` makes it again."""
+    def to_state(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible values for `from_state`."""
         return {**vars(self), "bad": dict(self.bad), "noted": dict(self.noted)}
 
     @classmethod
-    def recalled(cls, kept: dict[str, Any]) -> "Report":
-        """The report that was kept."""
-        return cls(**{**kept, "bad": Counter(kept["bad"]), "noted": Counter(kept["noted"])})
+    def from_state(cls, state: dict[str, Any]) -> "Report":
+        """Return the report that `to_state` converted."""
+        return cls(**{**state, "bad": Counter(state["bad"]), "noted": Counter(state["noted"])})
 
-    def as_json(self) -> dict[str, Any]:
-        """The report as `report.json` holds it."""
+    def as_json(self) -> dict[str, object]:
+        """Return the content of `report.json`."""
         bad, noted = (
             {reason: {"count": n, "first": self.names[reason]} for reason, n in sorted(counts.items())}
             for counts in (self.bad, self.noted)
@@ -83,8 +92,8 @@ class Report:
         return {**counts, "bad": bad, **({"noted": noted} if noted else {})}
 
     def lines(self) -> Iterator[str]:
-        """The report as a user reads it."""
-        yield f"read {self.documents:,} {self.kind}, skipped {self.empty:,} empty, {self.bad.total():,} bad"
+        """Return the lines of the report that are printed."""
+        yield f"read {self.documents:,} {self.kind}, skipped {self.empty:,} empty, {self.bad.total():,} invalid"
         for reason, count in [*self.bad.most_common(), *self.noted.most_common()]:
             yield f"  {count:,} x {reason}: {', '.join(self.names[reason][:3])}{' ...' if count > 3 else ''}"
 
@@ -92,16 +101,16 @@ class Report:
 def progress(
     items: Iterable[T], doing: str, total: int, done: Callable[[], int], unit: tuple[str, float] = ("MB", 1e6)
 ) -> Iterator[T]:
-    """Pass the items on while showing how far they are: a bar on a terminal, else a line now and then.
+    """Yield the items while showing the progress: as a bar on a terminal, else as a line every few seconds.
 
     Args:
-        items: what is worked through.
-        doing: what the user reads before the bar.
-        total: bytes of the sources, or how many of something else.
-        done: those read so far.
-        unit: what speed is counted in.
+        items: the work.
+        doing: description before the bar.
+        total: size of the work, such as the bytes of the sources.
+        done: returns the size of the finished work.
+        unit: name of the unit of speed, and its size.
     """
-    return (_bar if sys.stderr.isatty() else _said)(items, doing, total, done, unit)
+    return (_bar if sys.stderr.isatty() else _printed)(items, doing, total, done, unit)
 
 
 def _bar(items: Iterable[T], doing: str, total: int, done: Callable[[], int], unit: tuple[str, float]) -> Iterator[T]:
@@ -110,32 +119,34 @@ def _bar(items: Iterable[T], doing: str, total: int, done: Callable[[], int], un
 
     began = time.monotonic()
 
-    def rate(behind: int) -> str:
-        return f"{behind / max(time.monotonic() - began, 1e-9) / unit[1]:.1f} {unit[0]}/s"
+    def rate(finished: int) -> str:
+        return f"{finished / max(time.monotonic() - began, 1e-9) / unit[1]:.1f} {unit[0]}/s"
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=Console(stderr=True)) as bar:
         task = bar.add_task(doing, total=total, rate="")
-        yield from _now_and_then(items, LOOK_EVERY, lambda: bar.update(task, completed=done(), rate=rate(done())))
+        yield from _with_updates(items, UPDATE_EVERY, lambda: bar.update(task, completed=done(), rate=rate(done())))
         bar.update(task, completed=total, rate=rate(total))
 
 
-def _said(items: Iterable[T], doing: str, total: int, done: Callable[[], int], unit: tuple[str, float]) -> Iterator[T]:
+def _printed(
+    items: Iterable[T], doing: str, total: int, done: Callable[[], int], unit: tuple[str, float]
+) -> Iterator[T]:
     began = time.monotonic()
 
-    def say() -> None:
+    def print_line() -> None:
         rate = done() / (time.monotonic() - began)
         left = (total - done()) / rate if rate else float("inf")
         share = done() / max(total, 1)
         print(f"{doing}: {share:.0%}, {rate / unit[1]:.1f} {unit[0]}/s, {left:.0f} s left", file=sys.stderr, flush=True)
 
-    return _now_and_then(items, SAY_EVERY, say)
+    return _with_updates(items, PRINT_EVERY, print_line)
 
 
-def _now_and_then(items: Iterable[T], seconds: float, act: Callable[[], None]) -> Iterator[T]:
+def _with_updates(items: Iterable[T], seconds: float, update: Callable[[], None]) -> Iterator[T]:
     last = time.monotonic()
     for item in items:
         yield item
         if time.monotonic() - last >= seconds:
-            act()
+            update()
             last = time.monotonic()

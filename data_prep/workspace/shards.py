@@ -1,8 +1,8 @@
-"""Rows become the shards of a split, counted for the manifest."""
+"""Writer of the shards of one split, with the counts for the manifest."""
 
 from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import pyarrow as pa
 
@@ -12,15 +12,29 @@ from pipeline.dataset.shard import token_type
 SHARD_BYTES = 1 << 28
 
 
+class SplitEntry(TypedDict):
+    """The manifest's entry of a split of records."""
+
+    rows: int
+    samples: int
+    tokens: int
+    bytes: int
+    shards: list[dict[str, object]]
+    seconds: NotRequired[float]
+    """Total duration, of audio only."""
+    speakers: NotRequired[dict[str, bool]]
+    """Names of the speakers, of audio only; the published manifest has their number."""
+
+
 class Shards:
-    """The shards of a split while they are written, and what the manifest says of it.
+    """Writes the shards of a split and counts their contents.
 
     Args:
-        folder: where they go.
+        folder: directory of the shards.
         split: name of the split.
         columns: Arrow types of the source's columns, by name.
-        vocab_size: of the targets.
-        entry: what the manifest would say so far, to go on from there.
+        vocab_size: vocabulary size of the targets.
+        entry: the manifest's entry of the shards of an earlier start, which this writer continues.
     """
 
     def __init__(
@@ -29,31 +43,32 @@ class Shards:
         split: str,
         columns: Mapping[str, pa.DataType],
         vocab_size: int,
-        entry: dict[str, Any] | None = None,
+        entry: SplitEntry | None = None,
     ) -> None:
         self.folder, self.split = folder, split
         self.columns, self.dtype = columns, token_type(vocab_size)
-        self.entry: dict[str, Any] = entry or {"rows": 0, "samples": 0, "tokens": 0, "bytes": 0, "shards": []}
+        self.entry: SplitEntry = entry or {"rows": 0, "samples": 0, "tokens": 0, "bytes": 0, "shards": []}
         self.writer: RecordWriter | None = None
-        self.held = 0
+        self._shard_bytes = 0
 
-    def add(self, source: Mapping[str, Any], targets: Sequence[tuple[Sequence[int], str]]) -> None:
+    def add(self, source: Mapping[str, object], targets: Sequence[tuple[Sequence[int], str]]) -> None:
         """Append a row: its source's columns, and the tokens and the text of each target."""
         if self.writer is None:
             path = self.folder / f"{self.split}-{len(self.entry['shards']):05d}.arrow"
-            self.writer, self.held = RecordWriter(path, self.columns, self.dtype), 0
+            self.writer, self._shard_bytes = RecordWriter(path, self.columns, self.dtype), 0
         references = [reference for _, reference in targets]
         self.writer.add(source, [tokens for tokens, _ in targets], references)
         size = sum(len(reference.encode()) + 1 for reference in references)
-        counted = {"rows": 1, "samples": len(targets), "tokens": sum(len(t) + 1 for t, _ in targets), "bytes": size}
-        for name, count in counted.items():
-            self.entry[name] += count
-        self.held += size + sum(len(value) for value in source.values() if isinstance(value, Sized))
-        if self.held >= SHARD_BYTES:
+        self.entry["rows"] += 1
+        self.entry["samples"] += len(targets)
+        self.entry["tokens"] += sum(len(tokens) + 1 for tokens, _ in targets)  # with EOS
+        self.entry["bytes"] += size
+        self._shard_bytes += size + sum(len(value) for value in source.values() if isinstance(value, Sized))
+        if self._shard_bytes >= SHARD_BYTES:
             self._next()
 
-    def close(self) -> dict[str, Any]:
-        """What the manifest says."""
+    def close(self) -> SplitEntry:
+        """Close the last shard and return the manifest's entry."""
         self._next()
         return self.entry
 

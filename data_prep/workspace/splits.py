@@ -1,30 +1,31 @@
-"""Samples are divided among splits: by what their fields say, or by shares, of samples or of speakers."""
+"""Assignment of samples to splits: by the values of their fields, or by fractions of the samples or speakers."""
 
+from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
 
 HELD_OUT = ("test", "validation")
 
 
 class Named(Protocol):
-    """A sample that has a name."""
+    """A sample with a name."""
 
     @property
     def name(self) -> str:
-        """What the sample is called."""
+        """Name of the sample."""
 
 
 class Described(Named, Protocol):
-    """A sample that has fields too, such as its speaker."""
+    """A sample with a name and fields, such as its speaker."""
 
     @property
     def fields(self) -> Mapping[str, str]:
-        """What is known of the sample."""
+        """Values of the fields, by name."""
 
 
 Sample = TypeVar("Sample", bound=Named)
@@ -33,21 +34,17 @@ Clip = TypeVar("Clip", bound=Described)
 
 @dataclass(frozen=True)
 class Where:
-    """A condition on a clip: one of its fields has one of these values."""
+    """A condition on a clip: the field has one of the values."""
 
     field: str
     values: frozenset[str]
 
     @classmethod
-    def of(cls, said: str) -> "Where":
-        """Read `field=value,value` or `field=0-4`.
-
-        Raises:
-            ConfigError: it is neither.
-        """
-        field, equals, listed = said.partition("=")
+    def of(cls, text: str) -> "Where":
+        """Parse `field=value,value` or `field=0-4`, for `type=`."""
+        field, equals, listed = text.partition("=")
         if not field or not listed or not equals:
-            raise ConfigError(f"{said!r} is no condition: write FIELD=VALUE,VALUE or FIELD=0-4")
+            raise ArgumentTypeError(f"expected FIELD=VALUE,VALUE or FIELD=0-4, got {text}")
         values: set[str] = set()
         for value in listed.split(","):
             first, dash, last = value.partition("-")
@@ -58,7 +55,7 @@ class Where:
         return cls(field, frozenset(values))
 
     def holds(self, clip: Described) -> bool:
-        """Whether the clip is meant."""
+        """Return whether the clip meets the condition."""
         return clip.fields.get(self.field) in self.values
 
 
@@ -68,24 +65,25 @@ def divided(
     shares: Mapping[str, float],
     by_speaker: bool,
 ) -> dict[str, list[Clip]]:
-    """The clips of each split.
+    """Return the clips of each split.
 
     Args:
-        named: splits that have a source of their own, `train` among them.
-        wheres: conditions, all of which a clip of training meets to go to that split instead.
-        shares: of the training clips, for splits with neither source nor conditions.
-        by_speaker: no speaker may be in two splits; shares are then of speakers, in whole ones.
+        named: clips of the splits with their own source, among them `train`.
+        wheres: conditions of each held-out split; training clips that meet all of them move to the split.
+        shares: fraction of the training clips for each split with neither source nor conditions.
+        by_speaker: keep all clips of a speaker in one split.
 
     Raises:
         DataError: no clip meets a split's conditions, a speaker is in two splits, there are fewer speakers than
-            splits, or clips have no speaker.
+            splits, or a clip has no speaker.
     """
     splits = {name: list(clips) for name, clips in named.items()}
     for name in HELD_OUT:
         if name not in splits and wheres[name]:
             taken = [clip for clip in splits["train"] if all(where.holds(clip) for where in wheres[name])]
             if not taken:
-                raise DataError(f"no clip meets the conditions of --{name}-where: look at the fields' values")
+                listed = " ".join(f"{where.field}={','.join(sorted(where.values))}" for where in wheres[name])
+                raise DataError(f"--{name}-where {listed}: no clip matches. Check the values of the fields")
             splits[name] = taken
             chosen = set(map(id, taken))
             splits["train"] = [clip for clip in splits["train"] if id(clip) not in chosen]
@@ -95,14 +93,14 @@ def divided(
     return splits
 
 
-def _at(said: str) -> float:
-    """A number in 0..1 for a text, always the same."""
-    return int.from_bytes(blake2b(said.encode(), digest_size=8).digest(), "big") / 2**64
+def _at(text: str) -> float:
+    """Return a hash of the text as a number in [0, 1)."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
-def split_of(said: str, shares: Mapping[str, float]) -> str:
+def split_of(text: str, shares: Mapping[str, float]) -> str:
     """Return the split of a text, by its hash."""
-    at, edge = _at(said), 0.0
+    at, edge = _at(text), 0.0
     for split, share in shares.items():
         edge += share
         if at < edge:
@@ -118,23 +116,23 @@ def by_name(samples: Sequence[Named], shares: Mapping[str, float]) -> list[str]:
 def cut(
     splits: Mapping[str, Sequence[Sample]],
     shares: Mapping[str, float],
-    divide: Callable[[Sequence[Any], Mapping[str, float]], list[str]] = by_name,
+    assign: Callable[[Sequence[Sample], Mapping[str, float]], list[str]] = by_name,
 ) -> dict[str, list[Sample]]:
-    """Cut from training the held-out splits that have no samples of their own.
+    """Hold out training samples for the splits without samples of their own.
 
     Args:
-        splits: samples of those that have a source, `train` among them.
-        shares: of the training samples, for the others.
-        divide: names the split of each training sample.
+        splits: samples of the splits with their own source, among them `train`.
+        shares: fraction of the training samples for each other split.
+        assign: returns the split of each training sample.
     """
-    wanted = {name: shares[name] for name in HELD_OUT if name not in splits and shares[name]}
-    places = list(zip(splits["train"], divide(splits["train"], wanted), strict=True))
-    parts = {name: [sample for sample, place in places if place == name] for name in ("train", *wanted)}
+    missing = {name: shares[name] for name in HELD_OUT if name not in splits and shares[name]}
+    assigned = list(zip(splits["train"], assign(splits["train"], missing), strict=True))
+    parts = {name: [sample for sample, split in assigned if split == name] for name in ("train", *missing)}
     return {name: list(samples) for name, samples in splits.items()} | parts
 
 
 def _by_speaker(clips: Sequence[Described], shares: Mapping[str, float]) -> list[str]:
-    """Speakers in the order of their hashes go to each split until it has its share."""
+    """Return the split of each clip; whole speakers fill each held-out split, in the order of their hashes."""
     counts = Counter(_speaker(clip) for clip in clips)
     order = sorted(counts, key=_at)
     home = dict.fromkeys(order, "train")
@@ -145,15 +143,15 @@ def _by_speaker(clips: Sequence[Described], shares: Mapping[str, float]) -> list
             home[order.pop(0)] = name
     if empty := [name for name in ("train", *shares) if name not in home.values()]:
         raise DataError(
-            f"--by-speaker: of {len(counts)} speakers none is left for the {empty[0]} split: set --validation-share "
-            "or --test-share to 0, or leave out --by-speaker"
+            f"--by-speaker: expected a speaker for every split, got {len(counts)} and none left for {empty[0]}. "
+            "Set --validation-share or --test-share to 0, or omit --by-speaker"
         )
     return [home[_speaker(clip)] for clip in clips]
 
 
 def _speaker(clip: Described) -> str:
     if not clip.fields.get("speaker"):
-        raise DataError(f"{clip.name} has no speaker, which --by-speaker needs: name the field with --speaker-field")
+        raise DataError(f"{clip.name}: no speaker, but --by-speaker requires one. Name its field with --speaker-field")
     return clip.fields["speaker"]
 
 
@@ -163,6 +161,6 @@ def _check_speakers(splits: Mapping[str, Sequence[Described]]) -> None:
         for clip in clips:
             if (other := home.setdefault(_speaker(clip), name)) != name:
                 raise DataError(
-                    f"speaker {_speaker(clip)} is in {other} and in {name} ({clip.name}): leave out --by-speaker, or "
-                    "divide otherwise"
+                    f"--by-speaker: speaker {_speaker(clip)} is in both {other} and {name} ({clip.name}). "
+                    "Change the sources or conditions of the splits, or omit --by-speaker"
                 )

@@ -1,4 +1,4 @@
-"""Work for several processes, done in order: only so much is under way that memory stays bounded."""
+"""Parallel map over worker processes, with results in order and bounded memory."""
 
 import os
 import signal
@@ -9,11 +9,11 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pipeline.errors import DataError
 
-AHEAD = 3  # pieces of work for each worker that wait or are being done
+AHEAD = 3  # pieces of work per worker that are queued or running
 Work = TypeVar("Work")
 Done = TypeVar("Done")
 
@@ -23,16 +23,16 @@ def in_order(
     work: Iterable[Work],
     workers: int,
     start: Callable[..., None] | None = None,
-    arguments: tuple[Any, ...] = (),
+    arguments: tuple[object, ...] = (),
 ) -> Iterator[Done]:
-    """What the function makes of each piece of work, in order.
+    """Yield the function's result for each piece of work, in order.
 
     Args:
-        function: done in the workers.
-        work: what is done.
-        workers: processes; 1 is this one.
-        start: called first in each of them.
-        arguments: what it is called with.
+        function: called in the workers.
+        work: arguments of the calls.
+        workers: number of processes; 1 runs everything in this process.
+        start: called once at the start of each process.
+        arguments: arguments of `start`.
 
     Raises:
         DataError: a worker process was killed.
@@ -53,21 +53,22 @@ def in_order(
             yield future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            "a worker process was killed (out of memory?); the same command with fewer --workers continues"
+            "a worker process was killed, possibly for lack of memory. "
+            "Run the command again with fewer --workers to continue"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+def _begin(start: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     if start is not None:
         start(*arguments)
 
 
-def _leave_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process is killed; otherwise the worker waits for work forever."""
     parent = parent_process()
     assert parent is not None
     wait([parent.sentinel])

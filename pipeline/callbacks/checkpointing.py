@@ -1,8 +1,8 @@
-"""Before each step, and in a validation, the processes agree what comes after it: go on, save, or save and leave.
+"""Checkpointing: the processes agree before each step whether to continue, save, or save and stop.
 
-A checkpoint is taken every so many steps or minutes, after each validation, when a signal asked the run to
-stop, and at the end. Training stands still while the state is copied to host memory; the copy is written in
-the background and published between two later steps. The last few and the best by a metric are kept.
+A checkpoint is saved every few steps or minutes, after each validation, on a stop signal, and at the end. Training
+pauses while the state is copied to host memory. The copy is written in the background and published between two
+later steps. The newest checkpoints and the best by a metric are kept.
 """
 
 import copy
@@ -24,7 +24,7 @@ from pipeline.distributed.lightning_internals import (
     callbacks,
     count_validation,
     rescale,
-    turn_page,
+    start_next_epoch,
     validate,
     validation_comes,
 )
@@ -36,15 +36,15 @@ from pipeline.tracking.journal_logger import JournalLogger, journal_fault
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """When a run is saved, and what is kept.
+    """When a run is saved, and which checkpoints are kept.
 
     Args:
-        every_steps: optimizer steps from one checkpoint to the next; None for none by steps.
-        every_minutes: minutes after which one is due whatever the steps; None for none by time.
-        keep_last: newest checkpoints kept.
-        keep_best: checkpoints with the lowest metric kept.
-        metric: what `best` means; lower is better.
-        background: write while training goes on; False waits for the disk.
+        every_steps: optimizer steps between two checkpoints; None for none by steps.
+        every_minutes: minutes between two checkpoints; None for none by time.
+        keep_last: number of newest checkpoints to keep.
+        keep_best: number of checkpoints with the lowest metric to keep.
+        metric: metric of the best checkpoint; lower is better.
+        background: write while training continues; False waits for the disk.
 
     Raises:
         ValueError: no checkpoint would be kept.
@@ -60,17 +60,17 @@ class CheckpointSettings:
     def __post_init__(self) -> None:
         if self.keep_last < 1:
             raise ValueError(
-                f"keep_last={self.keep_last} must be at least 1: a run without a checkpoint cannot continue"
+                f"keep_last={self.keep_last} must be at least 1: a run without a checkpoint cannot be resumed"
             )
 
 
 class Checkpoints(Checkpoint):
-    """Saves the run; Lightning calls a `Checkpoint` after all other callbacks, so it saves what they did in a step.
+    """Saves the run. Lightning calls a `Checkpoint` after all other callbacks, so it saves their effects of a step.
 
     Args:
-        settings: when, and what is kept.
-        vote: where the processes agree.
-        directory: where they are written.
+        settings: when to save, and what to keep.
+        vote: the vote in which the processes agree.
+        directory: directory of the checkpoints.
     """
 
     def __init__(self, settings: CheckpointSettings, vote: StepVote, directory: Path) -> None:
@@ -78,29 +78,29 @@ class Checkpoints(Checkpoint):
         self.agreement = vote.agreement
         self.writing: checkpoint.Writing | None = None
         self.about: checkpoint.Manifest = {}
-        self.stalled = 0.0  # seconds that training stood still for checkpoints, since somebody last asked
+        self.stalled = 0.0  # seconds that training paused for checkpoints since the last row
         self.saved_at, self.saved_step, self.validated_step = time.monotonic(), -1, -1
         self.validation_due = False
-        self.loops: dict[str, Any] | None = None  # as they were loaded, until training goes on
+        self.loops: dict[str, object] | None = None  # as loaded, until training continues
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Connect the processes that will agree."""
+        """Connect the processes that vote."""
         self.agreement.connect()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen to signals, after Lightning put its own handlers; do what a stop at a step's end left undone."""
+        """Install the signal handlers after Lightning's, and run a validation that a stop left undone."""
         signals.install()
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
         if self.validation_due:
             self.validation_due = False
             validate(trainer)
-        turn_page(trainer)
+        start_next_epoch(trainer)
         self.loops = None
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """At the end of an optimizer step: save or leave, as was agreed before it."""
+        """At the end of an optimizer step, save or stop as agreed before it."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         verdict = self.vote.verdict
@@ -110,7 +110,7 @@ class Checkpoints(Checkpoint):
             return
         validates = validation_comes(trainer)
         if validates and not verdict.stop:
-            return  # the validation that comes now ends with a checkpoint
+            return  # the validation that follows ends with a checkpoint
         self.validation_due = validates
         self.save(trainer)
         if verdict.stop:
@@ -118,37 +118,37 @@ class Checkpoints(Checkpoint):
             raise signals.Stopped
         self.validation_due = False
 
-    def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
-        """Where a process was asked to stop: break the validation off, save and leave; it begins anew after that."""
+    def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: object) -> None:
+        """On a stop signal to any process, abort the validation, save and stop; the next attempt repeats it."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if self.agreement.largest(int(signals.requested() is not None)) == [0]:
             return
         for callback in (each for each in callbacks(trainer) if isinstance(each, WeightAverage)):
-            callback.put_own_back(pl_module)
+            callback.restore_weights(pl_module)
         self.validation_due = True
         count_validation(trainer)
         self.finish_last(trainer)
         raise signals.Stopped
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save with the metrics just measured."""
+        """Save with the new metrics."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.validated_step = trainer.global_step
             self.saved_step = -1  # the same step may have been saved without its metrics
             self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validate and save the end, unless the last step is validated and saved already."""
+        """Validate and save at the end, unless that is already done for the last step."""
         if self.validated_step != trainer.global_step:
             validate(trainer)
         self.finish_last(trainer)
 
     def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, object]
     ) -> None:
         checkpoint["accumulation"] = trainer.accumulate_grad_batches
-        if self.loops is not None:  # Lightning is still about to take them up
+        if self.loops is not None:  # Lightning has not restored them yet
             checkpoint["loops"] = self.loops
 
     def on_load_checkpoint(
@@ -158,11 +158,11 @@ class Checkpoints(Checkpoint):
         self.loops = copy.deepcopy(checkpoint["loops"])
 
     def row(self) -> dict[str, float]:
-        """For the journal: seconds that training stood still for checkpoints since the last row."""
+        """Return, for the journal, the seconds that training paused for checkpoints since the last row."""
         stalled, self.stalled = self.stalled, 0.0
         return {"train/checkpoint_stall": stalled}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"validation_due": self.validation_due, "validated_step": self.validated_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -177,7 +177,7 @@ class Checkpoints(Checkpoint):
         return Requests(by_steps or by_time, signals.requested() is not None, writing)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Take the checkpoint of this step; called on every process."""
+        """Save the checkpoint of this step; called on every process."""
         if self.saved_step == trainer.global_step:
             return
         self.finish(trainer)
@@ -194,7 +194,7 @@ class Checkpoints(Checkpoint):
         taken, rank = snapshot.take(trainer), trainer.global_rank
 
         def write(own: Path) -> None:
-            shards.write_shard(own / f"rank-{rank:05d}.safetensors", taken.pieces)
+            shards.write_shard(own / f"rank-{rank:05d}.safetensors", taken.shards)
             if rank == 0:
                 torch.save(taken.plain, own / checkpoint.STATE)
                 record.copy_into(self.directory.parent, own)
@@ -205,10 +205,9 @@ class Checkpoints(Checkpoint):
             self.finish(trainer)
 
     def finish(self, trainer: pl.Trainer) -> None:
-        """Publish the checkpoint under way, or tell that it failed; called on every process.
+        """Publish the checkpoint being written, or report its failure; called on every process.
 
-        A save that fails (disk full, directory not writable) does not end training: the checkpoints before
-        it are untouched.
+        A failed save (disk full, directory not writable) does not end training: earlier checkpoints are untouched.
         """
         if self.writing is None:
             return
@@ -219,25 +218,25 @@ class Checkpoints(Checkpoint):
         error: Exception | str | None = writing.error or ("another process could not write" if failed else None)
         if trainer.is_global_zero:
             error = error or self._publish(trainer, writing)
-            if error is not None:  # before the others know: they may try this step again, in the same place
-                self._complain(trainer, writing, str(error))
+            if error is not None:  # before the others are informed: they may retry this step in the same place
+                self._report(trainer, writing, str(error))
         unsaved, *_ = self.agreement.largest(int(error is not None))
         if unsaved:
-            self.saved_step = -1  # nobody may think that this step is safe
+            self.saved_step = -1  # this step is not saved on any process
         self.stalled += time.monotonic() - began
 
     def finish_last(self, trainer: pl.Trainer) -> None:
-        """Publish the checkpoint that the run ends or stops with; called on every process.
+        """Publish the checkpoint with which the run ends or stops; called on every process.
 
         Raises:
-            CheckpointError: it could not be saved.
+            CheckpointError: the checkpoint could not be saved.
         """
         self.save(trainer)
         self.finish(trainer)
         if self.saved_step != trainer.global_step:
             raise CheckpointError(
-                f"the checkpoint of step {trainer.global_step} could not be saved, see above: make room, or mend the "
-                "permissions; the same command continues from the one before"
+                f"the checkpoint of step {trainer.global_step} could not be saved (see above). Free disk space or fix "
+                "the permissions; the same command continues from the previous checkpoint"
             )
 
     def _publish(self, trainer: pl.Trainer, writing: checkpoint.Writing) -> OSError | None:
@@ -246,20 +245,23 @@ class Checkpoints(Checkpoint):
         except OSError as problem:
             return problem
         try:
-            self._forget_old()
-        except OSError as problem:  # the new one is there all the same
-            print(f"an older checkpoint could not be removed ({problem}); training goes on", flush=True)
+            self._remove_old()
+        except OSError as problem:  # the new one is published nevertheless
+            print(f"an older checkpoint could not be removed ({problem}); training continues", flush=True)
             journal_fault(trainer, {"fault": "checkpoint_not_removed", "why": str(problem)})
-        self._tell_of(trainer, writing.directory)
+        self._log_checkpoint(trainer, writing.directory)
         return None
 
-    def _complain(self, trainer: pl.Trainer, writing: checkpoint.Writing, why: str) -> None:
+    def _report(self, trainer: pl.Trainer, writing: checkpoint.Writing, why: str) -> None:
         writing.drop()
-        print(f"{writing.directory} could not be saved ({why}); those before it are kept, training goes on", flush=True)
+        print(
+            f"{writing.directory} could not be saved ({why}); earlier checkpoints are kept, training continues",
+            flush=True,
+        )
         journal_fault(trainer, {"fault": "checkpoint_not_saved", "why": why})
 
-    def _tell_of(self, trainer: pl.Trainer, place: Path) -> None:
-        """Have the journal say which checkpoint is there, and what it is: the last, and perhaps the best."""
+    def _log_checkpoint(self, trainer: pl.Trainer, place: Path) -> None:
+        """Write the published checkpoint to the journal with its aliases: last, and possibly best."""
         best = checkpoint.by_metric(self.directory, self.settings.metric)[:1]
         aliases = ["last", *(["best"] if [path for _, path in best] == [place] else [])]
         where = str(place.relative_to(self.directory.parent))
@@ -268,7 +270,7 @@ class Checkpoints(Checkpoint):
             if isinstance(logger, JournalLogger):
                 logger.log_event("checkpoint", fields, self.about["step"])
 
-    def _forget_old(self) -> None:
+    def _remove_old(self) -> None:
         if self.vote.keeps_all:
             return
         kept = set(checkpoint.newest_first(self.directory)[: self.settings.keep_last])
@@ -280,5 +282,5 @@ class Checkpoints(Checkpoint):
                 checkpoint.remove(path)
 
 
-def _plain(metrics: dict[str, float]) -> dict[str, Any]:
+def _plain(metrics: dict[str, float]) -> dict[str, object]:
     return {name: plain(value) for name, value in metrics.items()}

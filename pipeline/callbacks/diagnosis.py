@@ -1,7 +1,6 @@
-"""Diagnoses a model as it learns: every few steps, on the same sequences of the validation split.
+"""Diagnoses of a model during training: every few steps, on the same sequences of the validation split.
 
-The first process measures, on its own, in evaluation mode and without drawing a number: the training is the same with
-it and without it.
+The first process measures alone, in evaluation mode and without random numbers, so training is not affected.
 """
 
 from typing import Any
@@ -21,14 +20,14 @@ SEQUENCES = 8
 
 
 class Diagnoses(Callback):
-    """Writes diagnoses to the journal, and their pictures to the run.
+    """Writes diagnoses to the journal and their pictures to the run.
 
     Args:
-        every: optimizer steps from one to the next.
-        task: what is to be diagnosed.
+        every: optimizer steps between two diagnoses.
+        task: the task to diagnose.
 
     Raises:
-        ConfigError: no steps, or a task that cannot be diagnosed.
+        ConfigError: `every` is below 1, or the task cannot be diagnosed.
     """
 
     def __init__(self, every: int, task: pl.LightningModule) -> None:
@@ -38,13 +37,15 @@ class Diagnoses(Callback):
         self.every = every
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a strategy under which no process has the weights."""
+        """Raise ConfigError under a strategy in which no process has all weights."""
         if traits(trainer).divides_model:
             name = type(trainer.strategy).__name__
-            raise ConfigError(f"tracking.diagnosis: {name} divides the weights; leave it out, or train with ddp")
+            raise ConfigError(f"tracking.diagnosis={self.every}: {name} shards the weights; set it to null or use ddp")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Measure, on the first process, if a diagnosis is due after the step that was taken."""
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Measure on the first process if a diagnosis is due after this step."""
         step, journals = trainer.global_step, [each for each in trainer.loggers if isinstance(each, JournalLogger)]
         if (batch_idx + 1) % trainer.accumulate_grad_batches or step % self.every or not journals:
             return

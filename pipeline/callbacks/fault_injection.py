@@ -1,12 +1,11 @@
-"""A process that sends itself a signal at a chosen moment: for those who prove that a run survives it.
+"""Fault injection: a process sends itself a signal at a chosen moment, to test that a run survives it.
 
-SIGTERM asks the run to save and to leave; SIGKILL takes the process away as a power loss does.
+SIGTERM requests the run to save and stop; SIGKILL ends the process like a power loss.
 """
 
 import os
 import signal
 import sys
-from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -15,27 +14,27 @@ from pipeline.distributed.checkpoint.directory import checkpoint_name
 
 
 class Interrupt(Callback):
-    """Sends a signal to one of the processes of a run; those below say when.
+    """Sends a signal to one process of a run; subclasses define when.
 
     Args:
-        number: of the signal.
-        rank: of the process that sends it to itself.
+        number: number of the signal.
+        rank: rank of the process that sends the signal to itself.
     """
 
     def __init__(self, number: int, rank: int = 0) -> None:
         self.number, self.rank = number, rank
 
     @property
-    def asks(self) -> bool:
-        """Whether the run is asked to stop, and may save; else it is killed."""
+    def graceful(self) -> bool:
+        """Whether the run can save before it stops; otherwise it is killed."""
         return self.number != signal.SIGKILL
 
-    def strike(self) -> None:
-        """Now."""
+    def fire(self) -> None:
+        """Send the signal."""
         os.kill(os.getpid(), self.number)
 
-    def config(self) -> dict[str, Any]:
-        """How a config names this interrupt."""
+    def config(self) -> dict[str, object]:
+        """Return the entry of a config for this callback."""
         return {"class_path": f"{type(self).__module__}.{type(self).__name__}", "init_args": vars(self)}
 
     def __str__(self) -> str:
@@ -43,7 +42,7 @@ class Interrupt(Callback):
 
     @property
     def moment(self) -> str:
-        """When, in words."""
+        """The moment of the signal, in words."""
         raise NotImplementedError
 
 
@@ -51,10 +50,10 @@ class BeforeBatch(Interrupt):
     """Before a micro-batch of training.
 
     Args:
-        number: of the signal.
-        rank: of the process that sends it to itself.
-        step: optimizer steps done.
-        slot: micro-batches of the next step done.
+        number: number of the signal.
+        rank: rank of the process that sends the signal to itself.
+        step: completed optimizer steps.
+        slot: completed micro-batches of the next step.
     """
 
     def __init__(self, number: int, rank: int = 0, step: int = 0, slot: int = 0) -> None:
@@ -62,11 +61,11 @@ class BeforeBatch(Interrupt):
         self.step, self.slot = step, slot
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
         now = (trainer.global_rank, trainer.global_step, batch_idx % trainer.accumulate_grad_batches)
         if now == (self.rank, self.step, self.slot):
-            self.strike()
+            self.fire()
 
     @property
     def moment(self) -> str:
@@ -78,10 +77,10 @@ class WhileValidating(Interrupt):
     """Before a batch of a validation.
 
     Args:
-        number: of the signal.
-        rank: of the process that sends it to itself.
-        step: optimizer steps done.
-        batch: batches of the validation done.
+        number: number of the signal.
+        rank: rank of the process that sends the signal to itself.
+        step: completed optimizer steps.
+        batch: completed batches of the validation.
     """
 
     def __init__(self, number: int, rank: int = 0, step: int = 0, batch: int = 0) -> None:
@@ -92,12 +91,12 @@ class WhileValidating(Interrupt):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        batch: Any,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         if (trainer.global_rank, trainer.global_step, batch_idx) == (self.rank, self.step, self.batch):
-            self.strike()
+            self.fire()
 
     @property
     def moment(self) -> str:
@@ -108,10 +107,10 @@ class WhileSaving(Interrupt):
     """Before Python's next operation on a file of a checkpoint that is being written.
 
     Args:
-        number: of the signal.
-        rank: of the process that sends it to itself.
-        step: of the checkpoint.
-        done: operations on its files done: open, rename, make, list or remove.
+        number: number of the signal.
+        rank: rank of the process that sends the signal to itself.
+        step: step of the checkpoint.
+        done: completed operations on its files: open, rename, make, list or remove.
     """
 
     def __init__(self, number: int, rank: int = 0, step: int = 0, done: int = 0) -> None:
@@ -119,17 +118,17 @@ class WhileSaving(Interrupt):
         self.step, self.done = step, done
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Watch what the process does with files; there is no way to stop watching."""
+        """Install an audit hook that counts file operations; audit hooks cannot be removed."""
         if trainer.global_rank != self.rank:
             return
         partial, seen = f".{checkpoint_name(self.step)}.partial", 0
 
-        def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        def watch(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal seen
             if event.startswith(("open", "os.", "shutil.")) and any(partial in str(each) for each in arguments):
                 seen += 1
                 if seen == self.done + 1:
-                    self.strike()
+                    self.fire()
 
         sys.addaudithook(watch)
 

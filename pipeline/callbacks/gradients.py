@@ -1,10 +1,8 @@
-"""Histograms of the gradients, one a parameter, as they are when the optimizer takes its step.
+"""Histograms of the gradients, one per parameter, as the optimizer uses them.
 
-Every value is counted in one of BINS equal parts between the smallest and the largest. Under a strategy that
-divides the model a process sees its share alone, and the first one tells.
+Values are counted in BINS equal intervals between the smallest and the largest. Under a strategy that shards the
+model, the histograms cover the shard of the first process only.
 """
-
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -20,10 +18,10 @@ BINS = 64
 
 
 class Gradients(Callback):
-    """Writes them to the journal.
+    """Writes histograms of gradients to the journal.
 
     Args:
-        every: optimizer steps from one set to the next.
+        every: optimizer steps between two sets.
     """
 
     def __init__(self, every: int) -> None:
@@ -32,12 +30,16 @@ class Gradients(Callback):
         self.every = every
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a strategy that keeps gradients to itself."""
+        """Raise ConfigError under a strategy that hides gradients."""
         if traits(trainer).owns_gradients:
-            raise ConfigError("tracking.gradients: ZeRO keeps gradients to itself; leave it out, or train under FSDP")
+            raise ConfigError(
+                f"tracking.gradients={self.every}: gradients are not accessible under ZeRO; set it to null or use FSDP"
+            )
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-        """Count, on the first process, if a set is due at the step that is being taken."""
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Compute the histograms on the first process if they are due at this step."""
         step = trainer.global_step + 1
         journals = [logger for logger in trainer.loggers if isinstance(logger, JournalLogger)]
         if step % self.every or not journals:
@@ -52,10 +54,10 @@ class Gradients(Callback):
 
 
 def histogram(gradient: Tensor) -> dict[str, list[float]] | None:
-    """Counts and the edges around them; None where nothing, or nothing finite, is to be counted.
+    """Return counts and bin edges; None without any finite value.
 
     Args:
-        gradient: of any shape.
+        gradient: a tensor of any shape.
     """
     values = gradient.to_local() if isinstance(gradient, DTensor) else gradient
     values = values.detach().float().flatten()

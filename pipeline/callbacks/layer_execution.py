@@ -1,4 +1,4 @@
-"""How the layers of a network are run in training: as they are, compiled, or without keeping what they computed."""
+"""Execution of a network's layers in training: plain, compiled, or with activation checkpointing."""
 
 import os
 import shutil
@@ -17,33 +17,33 @@ from pipeline.errors import ConfigError
 
 
 class Execution(Callback):
-    """Changes how each layer runs forward, under every strategy; names and weights stay what they are.
+    """Changes how each layer runs forward, under every strategy; names and weights stay the same.
 
     Args:
-        compile: compile each layer with `torch.compile`; steps start after a minute or so and are faster then.
-            Evaluation and generation, whose shapes change from call to call, run as they are.
-        activation_checkpointing: keep only the inputs of each layer and recompute the rest in the backward pass
-            (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): about a third more
-            computation, far less memory; the results are the same.
+        compile: compile each layer with `torch.compile`; the first steps take about a minute, later ones are faster.
+            Evaluation and generation, whose shapes change from call to call, are not compiled.
+        activation_checkpointing: keep only the inputs of each layer and recompute the rest in the backward
+            pass (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). About a third more computation,
+            far less memory, the same results.
 
     Raises:
-        ConfigError: there is no C++ compiler to compile with.
+        ConfigError: `torch.compile` requires a C++ compiler, which is not installed.
     """
 
     def __init__(self, compile: bool = False, activation_checkpointing: bool = False) -> None:
         self.compile, self.activation_checkpointing = compile, activation_checkpointing
         if compile and not shutil.which(os.environ.get("CXX", "g++")):
-            raise ConfigError("execution.compile needs a C++ compiler: install g++, or set it to false")
+            raise ConfigError("execution.compile=true requires a C++ compiler: install g++, or set it to false")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Change the layers; the strategy has divided them by now."""
+        """Change the layers, after the strategy has wrapped them."""
         if not self.compile and not self.activation_checkpointing:
             return
         for layer in layers(pl_module):
             layer.forward = partial(_run, layer, layer.forward, self._changed(layer.forward))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the layers as they were."""
+        """Restore the layers."""
         for layer in layers(pl_module):
             layer.__dict__.pop("forward", None)
 

@@ -1,9 +1,8 @@
-"""A step whose loss or gradient is not finite is not taken; after several in a row the run goes back to good weights.
+"""Skips optimizer steps with a non-finite loss or gradient, and rolls back after several in a row.
 
-The processes agree on it before the optimizer steps, so that all of them step or none does. A step that is refused
-leaves weights, optimizer and carried state as they were; its batch counts as read. Going back takes weights and
-optimizer from a checkpoint and goes on with the batch that comes next, so a step's number is always the number of
-batches read, and the batches in between are passed over.
+The processes agree before the optimizer steps, so all of them step or none does. A skipped step leaves weights,
+optimizer and carried state as they were; its batch counts as read. A rollback loads weights and optimizer from a
+checkpoint and continues with the next batch. The step number therefore always equals the number of batches read.
 """
 
 import math
@@ -26,20 +25,20 @@ from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, NonFiniteError
 from pipeline.tracking.journal_logger import journal_fault
 
-NORMAL = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
-FLOOR = 1e-3  # of the median: losses that hardly move have no spikes smaller than this
+NORMAL = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
+FLOOR = 1e-3  # smallest deviation, as a fraction of the median, so that nearly constant losses have no spikes
 
 
 @dataclass(frozen=True)
 class GuardSettings:
-    """When a step is refused, and when a run goes back.
+    """When a step is skipped, and when a run is rolled back.
 
     Args:
-        patience: refused steps in a row after which the run goes back to its last good checkpoint.
-        max_rollbacks: rollbacks to a checkpoint after which the run fails.
-        spike: refuse finite losses too that lie this many robust standard deviations above the median of the
-            recent ones (Iglewicz and Hoaglin 1993, "How to Detect and Handle Outliers"); None takes them.
-        window: recent losses that a spike is measured against.
+        patience: skipped steps in a row after which the run rolls back to its last good checkpoint.
+        max_rollbacks: maximum number of rollbacks before the run fails.
+        spike: also skip finite losses that exceed the median of the recent ones by this many robust standard
+            deviations (Iglewicz and Hoaglin 1993, "How to Detect and Handle Outliers"); None accepts them.
+        window: number of recent losses to compare with.
 
     Raises:
         ValueError: a number is too small.
@@ -60,23 +59,23 @@ class GuardSettings:
 
 
 class Guard(Callback):
-    """Refuses steps that would spoil the weights.
+    """Skips steps that would corrupt the weights.
 
     Args:
-        settings: when it does.
-        vote: where the processes agree.
-        checkpoints: what the run goes back to.
+        settings: when to skip and when to roll back.
+        vote: the vote in which the processes agree.
+        checkpoints: the checkpoints for rollbacks.
     """
 
     def __init__(self, settings: GuardSettings, vote: StepVote, checkpoints: Checkpoints) -> None:
         self.settings, self.vote, self.checkpoints = settings, vote, checkpoints
         self.recent: list[float] = []  # finite losses, nats per token over all processes
         self.refused, self.in_a_row, self.returned = 0, 0, 0
-        self.good = -1  # a checkpoint to go back to is older than this step
+        self.good = -1  # rollbacks use checkpoints older than this step
         self._begin_step({}, {})
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Remember what a refused step must not change."""
+        """Store the state that a skipped step must not change."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
             seen = {name: value.clone() for name, value in pl_module.seen.metric_state.items()}
             self._begin_step(dict(pl_module.carried), seen)
@@ -86,8 +85,10 @@ class Guard(Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         self.losses.append(loss.detach() / (scaler.get_scale() if scaler else 1.0))
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Agree, on saving and leaving too, and drop the gradient of a step that is not to be taken."""
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer | None
+    ) -> None:
+        """Vote, on saving and stopping as well, and drop the gradient of a step to be skipped."""
         if accumulates(trainer):
             return
         loss, strategy = torch.stack(self.losses).sum().float(), traits(trainer)
@@ -98,8 +99,10 @@ class Guard(Callback):
         if self.reason:
             strategy.refuse_step(pl_module, _is_scaled(trainer))
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """After a refused step: put back, write it down, and go back where there were too many in a row."""
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """After a skipped step, restore the state, log the fault, and roll back after too many in a row."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if traits(trainer).dropped_step and not _is_scaled(trainer):
@@ -113,34 +116,34 @@ class Guard(Callback):
             setattr(pl_module.seen, name, value)
         self._count(trainer)
         if self.in_a_row >= self.settings.patience:
-            self._go_back(trainer, pl_module)
+            self._roll_back(trainer, pl_module)
 
     def row(self) -> dict[str, float]:
-        """For the journal: steps refused since the run began."""
+        """Return, for the journal, the number of skipped steps since the run began."""
         return {"train/skipped_steps": float(self.refused)}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         counts = {"refused": self.refused, "in_a_row": self.in_a_row, "returned": self.returned, "good": self.good}
         return {**counts, "recent": list(self.recent)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         self.__dict__.update(state_dict)
         self.vote.keeps_all = bool(self.in_a_row)
 
-    def _begin_step(self, carried: dict[int, Any], seen: dict[str, Tensor]) -> None:
+    def _begin_step(self, carried: dict[int, object], seen: dict[str, Tensor]) -> None:
         self.carried, self.seen, self.reason = carried, seen, ""
         self.losses: list[Tensor] = []
-        self.ids: list[int] = []  # samples that this process read in this step
+        self.ids: list[int] = []  # samples read by this process in this step
 
     def _judge(self, loss: float, norm: float, scaled: bool) -> str:
-        """Why the step must not be taken; empty where it may be."""
+        """Return the reason to skip the step, or an empty string."""
         if not math.isfinite(loss):
             return "the loss is not finite"
         spike, window = self.settings.spike, self.settings.window
         score, enough = self._score(loss), len(self.recent) == window
         if spike is not None:
             self.recent = [*self.recent, loss][-window:]
-        if not math.isfinite(norm) and not scaled:  # a loss scale finds its measure by overflowing
+        if not math.isfinite(norm) and not scaled:  # loss scaling overflows while it searches for its scale
             return "the gradient is not finite"
         if spike is not None and enough and score > spike:
             return f"the loss is a spike ({score:.1f} robust standard deviations)"
@@ -159,31 +162,31 @@ class Guard(Callback):
             self.good = step - 1 if self.good < 0 else self.good
         self.refused, self.in_a_row = self.refused + 1, self.in_a_row + 1
         self.vote.keeps_all = True
-        ids = [sample for part in self.vote.agreement.everyone(self.ids) for sample in part]
+        ids = [sample for part in self.vote.agreement.gather(self.ids) for sample in part]
         measured = {"loss": self.vote.verdict.loss, "gradient_norm": self.vote.verdict.norm}
         journal_fault(trainer, {"fault": "step_skipped", "why": self.reason, **measured, "ids": ids})
         if trainer.is_global_zero:
-            print(f"step {step} not taken: {self.reason}; {self.in_a_row} in a row", flush=True)
+            print(f"step {step} skipped: {self.reason}; {self.in_a_row} in a row", flush=True)
 
-    def _go_back(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Take weights and optimizer from the newest checkpoint before the trouble.
+    def _roll_back(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Load weights and optimizer from the newest checkpoint before the first skipped step.
 
         Raises:
-            NonFiniteError: there is none, or the run went back too often.
+            NonFiniteError: no such checkpoint exists, or the maximum number of rollbacks is reached.
         """
         self.checkpoints.finish(trainer)
         chosen, *_ = self.vote.agreement.largest(self._choose() if trainer.is_global_zero else -1)
         if chosen < 0 or self.returned >= self.settings.max_rollbacks:
-            why = f"it went back {self.returned} times" if chosen >= 0 else "no earlier checkpoint is left"
+            why = f"the run was rolled back {self.returned} times" if chosen >= 0 else "no earlier checkpoint is left"
             raise NonFiniteError(
-                f"{self.in_a_row} steps in a row were refused up to step {trainer.global_step} ({self.reason}), and "
-                f"{why}: lower the learning rate, clip the gradient (trainer.gradient_clip_val), or look at the "
-                "samples that journal.jsonl names"
+                f"{self.in_a_row} steps in a row were skipped up to step {trainer.global_step} ({self.reason}), and "
+                f"{why}. Lower the learning rate, clip the gradient (trainer.gradient_clip_val), or inspect the "
+                "samples listed in journal.jsonl"
             )
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         state = snapshot.put_back(trainer, self.checkpoints.directory / checkpoint.checkpoint_name(chosen))
         for group, rate in zip(trainer.optimizers[0].param_groups, rates, strict=True):
-            group["lr"] = rate  # the schedule stays where the data is
+            group["lr"] = rate  # the schedule follows the data, which is not rolled back
         pl_module.carried = {}
         for callback in (each for each in callbacks(trainer) if isinstance(each, WeightAverage)):
             callback.on_load_checkpoint(trainer, pl_module, state)
@@ -194,21 +197,21 @@ class Guard(Callback):
             trainer, {"fault": "rolled_back", "weights_of_step": chosen, "passed_over": trainer.global_step - chosen}
         )
         if trainer.is_global_zero:
-            print(f"step {trainer.global_step}: went back to the weights of step {chosen}", flush=True)
+            print(f"step {trainer.global_step}: rolled back to the weights of step {chosen}", flush=True)
 
     def _choose(self) -> int:
-        """The newest step before the trouble whose checkpoint verifies; -1 where there is none."""
+        """Return the newest step before the first skipped one whose checkpoint is valid; -1 if there is none."""
         for path in checkpoint.newest_first(self.checkpoints.directory):
             if checkpoint.step_of(path) < self.good:
                 try:
                     checkpoint.verify_checkpoint(path)
                 except CheckpointError as error:
-                    print(f"checkpoint passed over: {error}", flush=True)
+                    print(f"checkpoint skipped: {error}", flush=True)
                     continue
                 return checkpoint.step_of(path)
         return -1
 
 
 def _is_scaled(trainer: pl.Trainer) -> bool:
-    """Whether the loss is scaled for float16, which skips steps of its own while it looks for the scale."""
+    """Return whether the loss is scaled for float16; the scaler then skips steps itself."""
     return str(trainer.precision).startswith("16")

@@ -1,8 +1,7 @@
-"""Dropout is drawn from the seed, the step and the rank, so a resumed run draws what the straight one draws."""
+"""Seeds random numbers from the run's seed, the step and the rank, so a resumed run draws the same ones."""
 
 import hashlib
 import random
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -11,26 +10,26 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Randomness(Callback):
-    """Seeds the generators of torch, numpy and Python anew before each micro-batch.
+    """Seeds the generators of torch, numpy and Python before each micro-batch.
 
     Args:
-        seed: the run's seed.
+        seed: seed of the run.
     """
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
         slot = batch_idx % trainer.accumulate_grad_batches
         drawn = seed_of(self.seed, trainer.global_step, slot, trainer.global_rank)
         torch.manual_seed(drawn)
-        np.random.seed(drawn % 2**32)  # the global one, which libraries draw from
+        np.random.seed(drawn % 2**32)  # libraries use the global generator
         random.seed(drawn)
 
 
 def seed_of(*parts: int) -> int:
-    """A 63-bit seed from several numbers: different numbers give unrelated seeds."""
+    """Return a 63-bit seed derived from several integers; different integers give unrelated seeds."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -1,7 +1,6 @@
 """Progress as plain lines, for logs and terminals that cannot redraw."""
 
 import time
-from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -11,11 +10,11 @@ from pipeline.distributed.lightning_internals import log_interval
 
 
 class Lines(Callback):
-    """Prints the monitor's newest row, at most one every `seconds`, and each validation.
+    """Prints the monitor's newest row, at most once every `seconds`, and each validation.
 
     Args:
-        monitor: whose rows are printed.
-        seconds: least time between two lines.
+        monitor: source of the rows.
+        seconds: minimum time between two lines.
     """
 
     def __init__(self, monitor: Monitor, seconds: float = 5.0) -> None:
@@ -23,13 +22,13 @@ class Lines(Callback):
         self.printed = -seconds
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         row, now = self.monitor.latest, time.monotonic()
         if not trainer.is_global_zero or "train/loss" not in row or now - self.printed < self.seconds:
             return
         if trainer.global_step % log_interval(trainer):
-            return  # the row is an old one
+            return  # the row was already available at an earlier step
         self.printed = now
         perplexity = f" perplexity {row['train/perplexity']:.2f}," if "train/perplexity" in row else ""
         print(
@@ -40,11 +39,11 @@ class Lines(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            print(told(trainer), flush=True)
+            print(validation_line(trainer), flush=True)
 
 
-def told(trainer: pl.Trainer) -> str:
-    """What the last validation found, as a line."""
+def validation_line(trainer: pl.Trainer) -> str:
+    """Return the metrics of the last validation as a line."""
     found = [(name, float(value)) for name, value in trainer.callback_metrics.items() if "val/" in name]
     listed = ", ".join(f"{name[4:].replace('_', ' ')} {value:.4f}" for name, value in found)
     return f"validation at step {trainer.global_step}: {listed}"

@@ -1,7 +1,7 @@
-"""A witness writes down what each step of a training did, so that two trainings can be compared step by step.
+"""A trace of every training step, so that two trainings can be compared step by step.
 
-runs/NAME/witness-00000.jsonl, one file a process, a line a micro-batch; steps that were trained again after a
-kill are there twice.
+The trace is runs/NAME/witness-00000.jsonl: one file per process, one line per micro-batch. Steps that were repeated
+after a kill appear twice.
 """
 
 import hashlib
@@ -17,33 +17,33 @@ from torch.utils import _pytree as pytree
 
 
 class Row(NamedTuple):
-    """What one process did with one micro-batch."""
+    """The trace of one micro-batch on one process."""
 
     step: int
-    """Optimizer steps done before."""
+    """Completed optimizer steps before this micro-batch."""
     rank: int
     slot: int
-    """Micro-batches of this step done before."""
+    """Completed micro-batches of this step."""
     processes: int
     slots: int
-    """Micro-batches of a step."""
+    """Micro-batches per step."""
     samples: list[int]
     batch: str
     """Digest of the batch's tensors."""
     generators: str
-    """Digest of the states of torch's generators afterwards."""
+    """Digest of torch's generator states after the micro-batch."""
     loss: float
-    """This process's part of the step's loss, times the number of processes."""
+    """This process's share of the step's loss, times the number of processes."""
 
 
 class Witness(Callback):
-    """Writes the rows."""
+    """Writes the trace."""
 
     def __init__(self) -> None:
         self.begun = (0, 0)  # step and slot
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
         self.begun = trainer.global_step, batch_idx % trainer.accumulate_grad_batches
 
@@ -70,7 +70,7 @@ class Witness(Callback):
 
 
 def digest(tensors: list[Tensor]) -> str:
-    """A hash of the bytes of some tensors."""
+    """Return a hash of the bytes of some tensors."""
     found = hashlib.blake2b(digest_size=8)
     for tensor in tensors:
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -78,53 +78,53 @@ def digest(tensors: list[Tensor]) -> str:
 
 
 def read_traces(run: Path) -> list[Row]:
-    """The rows of all processes of a run, by step, rank and slot; those of one micro-batch in the order of time."""
+    """Return the rows of all processes of a run by step, rank and slot, and by time for the same micro-batch."""
     lines = [line for file in sorted(run.glob("witness-*.jsonl")) for line in file.read_text().splitlines()]
     return sorted((Row(**json.loads(line)) for line in lines), key=lambda row: row[:3])
 
 
 def first_divergence(one: list[Row], two: list[Row]) -> str | None:
-    """Where two trainings on the same number of processes part, in words; None if they never do.
+    """Describe the first difference of two trainings on the same number of processes; None if there is none.
 
     Args:
-        one: a training that was not stopped.
-        two: another, which may have trained some steps more than once.
+        one: a training that was not interrupted.
+        two: another training, which may have repeated steps.
     """
     expected = {row[:3]: row for row in one}
     for row in two:
         if row[:3] not in expected:
-            return f"step {row.step + 1}, process {row.rank}: trained, and not by the other"
-        wanted = expected[row[:3]]
+            return f"step {row.step + 1}, process {row.rank}: trained only by the second run"
+        reference = expected[row[:3]]
         for field in Row._fields[3:]:
-            ours, theirs = (json.dumps(getattr(each, field)) for each in (wanted, row))  # NaN is what it is
-            if ours != theirs:
-                return f"step {row.step + 1}, process {row.rank}: {field} {ours} and {theirs}"
+            left, right = (json.dumps(getattr(each, field)) for each in (reference, row))  # as text, NaN equals NaN
+            if left != right:
+                return f"step {row.step + 1}, process {row.rank}: {field} {left} and {right}"
     missing = expected.keys() - {row[:3] for row in two}
     return f"step {min(missing)[0] + 1}, process {min(missing)[1]}: not trained" if missing else None
 
 
 def compare_steps(one: list[Row], two: list[Row]) -> tuple[str | None, float]:
-    """Whether two trainings read the same global batches, on whatever numbers of processes.
+    """Compare the global batches of two trainings, on any numbers of processes.
 
     Returns:
-        Where they part, in words, or None; and the largest relative difference of the loss of a step.
+        A description of the first difference, or None, and the largest relative difference of a step's loss.
     """
-    straight, other = global_batches(one), global_batches(two)
-    apart = 0.0
-    for step, [(samples, loss), *_] in straight.items():
-        if step not in other:
-            return f"step {step + 1}: not trained", apart
-        for theirs, loss_of_theirs in other[step]:
-            if samples != theirs:
-                return f"step {step + 1}: samples {samples} and {theirs}", apart
-            apart = max(apart, abs(loss - loss_of_theirs) / max(abs(loss), abs(loss_of_theirs)))
-    return None, apart
+    expected, found = global_batches(one), global_batches(two)
+    difference = 0.0
+    for step, [(samples, loss), *_] in expected.items():
+        if step not in found:
+            return f"step {step + 1}: not trained", difference
+        for other_samples, other_loss in found[step]:
+            if samples != other_samples:
+                return f"step {step + 1}: samples {samples} and {other_samples}", difference
+            difference = max(difference, abs(loss - other_loss) / max(abs(loss), abs(other_loss)))
+    return None, difference
 
 
 def global_batches(rows: list[Row]) -> dict[int, list[tuple[list[int], float]]]:
-    """Of each step, the samples in the order of the global batch, and their loss: for every time that it was trained.
+    """Return, per step and for each time it was trained, its samples in the order of the global batch and its loss.
 
-    It does not matter on how many processes and in how many micro-batches.
+    The result does not depend on the numbers of processes and micro-batches.
     """
     groups: dict[tuple[int, int, int], list[Row]] = {}
     for row in rows:
@@ -132,7 +132,7 @@ def global_batches(rows: list[Row]) -> dict[int, list[tuple[list[int], float]]]:
     found: dict[int, list[tuple[list[int], float]]] = {}
     for (step, processes, slots), group in sorted(groups.items()):
         once = list({row[:3]: row for row in group}.values())
-        if len(once) == processes * slots:  # a kill may leave the rows of some processes
+        if len(once) == processes * slots:  # a kill may leave the rows of only some processes
             samples = [sample for row in once for sample in row.samples]
             found.setdefault(step, []).append((samples, sum(row.loss for row in once) / processes))
     return found

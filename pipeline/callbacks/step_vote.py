@@ -1,4 +1,4 @@
-"""Agreement of all processes before each optimizer step, in one sum: loss, gradient norm, saving and stopping.
+"""A vote of all processes before each optimizer step, in one all-reduce: loss, gradient norm, saving and stopping.
 
 `Guard` casts the vote. `Guard` and `Checkpoints` act on the verdict, which is the same on every process.
 """
@@ -9,11 +9,11 @@ from pipeline.distributed.collectives import Agreement
 
 
 class Requests(NamedTuple):
-    """What one process requests for the end of the next step."""
+    """The requests of one process for the end of the next step."""
 
     save: bool
     stop: bool
-    writing: bool  # it still writes an earlier checkpoint
+    writing: bool  # an earlier checkpoint is still being written
 
 
 class Verdict(NamedTuple):
@@ -21,10 +21,10 @@ class Verdict(NamedTuple):
 
     Args:
         loss: nats per token over all processes.
-        norm: of the gradient, the mean over processes; infinite or NaN where that of one of them is.
+        norm: mean of the gradient norm over processes; infinite or NaN if it is on any process.
         save: at least one process requests a checkpoint.
         stop: at least one process requests to stop.
-        writing: at least one process still writes an earlier checkpoint.
+        writing: at least one process is still writing an earlier checkpoint.
     """
 
     loss: float = 0.0
@@ -40,17 +40,17 @@ class StepVote:
     def __init__(self) -> None:
         self.agreement = Agreement()
         self.verdict = Verdict()
-        self.keeps_all = False  # steps were refused since the last good one: older checkpoints may be needed
+        self.keeps_all = False  # steps were skipped since the last good one, so old checkpoints may be needed
 
     def cast(self, loss: float, norm: float, requests: Requests, world_size: int) -> Verdict:
         """Sum the values and requests of all processes; called on every process.
 
         Args:
-            loss: of this process's part of the step.
-            norm: of the gradient, as this process sees it.
-            requests: of this process.
+            loss: loss of this process's part of the step.
+            norm: gradient norm on this process.
+            requests: requests of this process.
             world_size: number of processes.
         """
-        loss, norm, *asked = self.agreement.total(loss, norm, *map(float, requests))
-        self.verdict = Verdict(loss / world_size, norm / world_size, *map(bool, asked))
+        loss, norm, *requested = self.agreement.total(loss, norm, *map(float, requests))
+        self.verdict = Verdict(loss / world_size, norm / world_size, *map(bool, requested))
         return self.verdict

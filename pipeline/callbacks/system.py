@@ -1,4 +1,4 @@
-"""How busy the machine of the first process is: its processor, its memory and its GPU."""
+"""Utilization of the first process's machine: processor, memory and GPU."""
 
 import os
 import time
@@ -8,18 +8,17 @@ import torch
 
 
 class System:
-    """Measures from one row of the journal to the next."""
+    """Measures utilization between two rows of the journal."""
 
     def __init__(self) -> None:
         self.used, self.at = _used(), time.perf_counter()
 
     def row(self) -> dict[str, float]:
-        """For the journal.
+        """Return the metrics for the journal.
 
-        `system/cpu` is processor seconds a second of this process and the workers that ended, `system/load` the
-        processes of the machine that run or would, `system/gpu_memory_gb` what is taken on this process's GPU by all
-        together, in 1e9 bytes, and `system/gpu_busy` the share of the last moment in which it computed, where the
-        driver tells.
+        `system/cpu` is processor seconds per second of this process and its finished workers. `system/load` is the
+        load average of the machine. `system/gpu_memory_gb` is the memory used on this process's GPU by all processes,
+        in units of 1e9 bytes. `system/gpu_busy` is the recent utilization of the GPU, if the driver reports it.
         """
         used, now = _used(), time.perf_counter()
         row = {"system/cpu": (used - self.used) / max(now - self.at, 1e-9), "system/load": os.getloadavg()[0]}
@@ -34,6 +33,6 @@ def _used() -> float:
 def _gpu() -> dict[str, float]:
     free, total = torch.cuda.mem_get_info()
     row = {"system/gpu_memory_gb": (total - free) / 1e9}
-    with suppress(Exception):  # there may be no NVML, which raises errors of its own
+    with suppress(Exception):  # without NVML, pynvml raises its own errors
         row["system/gpu_busy"] = torch.cuda.utilization() / 100
     return row

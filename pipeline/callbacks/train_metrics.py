@@ -1,6 +1,6 @@
-"""What a person watches: loss, gradient, learning rate, speed, memory, and how long the data kept us waiting.
+"""Metrics of training: loss, gradient norm, learning rate, throughput, memory and time spent waiting for data.
 
-Every row of the journal comes from here; sums stay on the device until a row is due.
+All metric rows of the journal are logged here; sums stay on the device until a row is due.
 """
 
 import math
@@ -21,8 +21,8 @@ class Monitor(Callback):
     """Logs a row every `trainer.log_every_n_steps` optimizer steps and after each validation.
 
     Args:
-        attempt: which start of the run this is.
-        others: what else goes into a row; asked once for each.
+        attempt: number of the attempt.
+        others: functions that return further metrics, called once per row.
     """
 
     def __init__(self, attempt: int = 1, others: Sequence[Callable[[], dict[str, float]]] = ()) -> None:
@@ -30,13 +30,13 @@ class Monitor(Callback):
         self.tokens = 0
         self.seconds = 0.0  # of training, over all attempts
         self.latest: dict[str, float] = {}
-        self.opened = math.inf  # what comes before training does not count
-        self.paused: float | None = None  # when the validation under way, or just done, began
-        self.waited = self.waited_at_pause = 0.0  # of the loader's seconds, those that do not belong to the window
+        self.opened = math.inf  # time before training does not count
+        self.paused: float | None = None  # start of the current or last validation
+        self.waited = self.waited_at_pause = 0.0  # the loader's waiting seconds outside the current window
         self._window(self.opened)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the attempt's part of the journal where the run stands."""
+        """Start the attempt's part of the journal at the current step."""
         self._window(time.perf_counter())
         self.waited = data_wait(trainer)
         for logger in trainer.loggers:
@@ -45,16 +45,16 @@ class Monitor(Callback):
                 logger.start_attempt(self.attempt, trainer.global_step)
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        """A validation does not count as training, nor its pictures, its checkpoint and the wait after it."""
+        """Exclude a validation, its pictures, its checkpoint and the wait after it from the time of training."""
         if self.paused is not None:
             self.opened += time.perf_counter() - self.paused
             self.waited += data_wait(trainer) - self.waited_at_pause
             self.paused = None
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: Any, batch_idx: int
     ) -> None:
         """Count, and log if a row is due."""
         self.padding += getattr(batch, "padding", 0)
@@ -72,14 +72,14 @@ class Monitor(Callback):
         self.paused, self.waited_at_pause = time.perf_counter(), data_wait(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log what validation found."""
+        """Log the metrics of the validation."""
         now, began = time.perf_counter(), self.paused or 0.0
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             found = {name: float(value) for name, value in trainer.callback_metrics.items()}
             row = {name: value for name, value in found.items() if name.startswith("val/")}
             self._log(trainer, row | {"val/seconds": now - began})
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"tokens": self.tokens, "seconds": self.trained()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ class Monitor(Callback):
         self.padding = self.positions = 0  # of this process
 
     def trained(self) -> float:
-        """Seconds of training, over all attempts."""
+        """Return the seconds of training over all attempts."""
         now = time.perf_counter() if self.paused is None else self.paused
         return self.seconds + max(0.0, now - self.opened)
 
@@ -100,7 +100,7 @@ class Monitor(Callback):
         pl_module.seen.reset()
         elapsed = time.perf_counter() - self.opened
         row = {
-            **{f"train/{name}": value for name, value in pl_module.measured(loss).items()},
+            **{f"train/{name}": value for name, value in pl_module.loss_metrics(loss).items()},
             "train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "train/tokens_per_second": (self.tokens - self.window_tokens) / elapsed,
             "train/memory_gb": memory_gb(),
@@ -124,12 +124,12 @@ class Monitor(Callback):
 
 
 def data_wait(trainer: pl.Trainer) -> float:
-    """Seconds that training has waited for the loader of the project's DataModules since it was made."""
+    """Return the seconds that training has waited for the loader since the loader was created."""
     return float(getattr(trainer.train_dataloader, "waited", 0.0))
 
 
 def memory_gb() -> float:
-    """Most memory that this process held so far, in 1e9 bytes: on the device where there is one, else resident."""
+    """Return the peak memory of this process in 1e9 bytes: on the GPU if there is one, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,7 +1,7 @@
-"""A process that dies, hangs or leaves makes the others stop within a minute, each writing down where it stood.
+"""A watchdog: if a process dies, hangs or exits, the others stop within a minute and write their stack traces.
 
-A thread of every process tells the others, through the store in which they met, that it lives and for how long its
-main thread has not moved; and it listens to them. So nothing is asked of a launcher or a cluster.
+A thread of each process publishes, through the store of the process group, a growing counter and the time since the
+main thread last made progress, and reads those of the others. No launcher or cluster support is required.
 """
 
 import contextlib
@@ -24,57 +24,57 @@ from lightning.pytorch.callbacks import Callback
 
 from pipeline.errors import HangError, LostPeerError, UserError
 
-DUMP = signal.SIGUSR2  # makes a process write its stacks, even one that is stuck in a library
+DUMP = signal.SIGUSR2  # makes a process write its stack traces, even if it is stuck in a library
 LEFT, DONE = "left", "done"
-GRACE = 5.0  # seconds in which a process that lost another may still end by an error of its own
+GRACE = 5.0  # seconds in which a process that lost a peer may still fail with an error of its own
 
 
 class Pulse:
-    """What is known of the processes: which of them were heard when, and how long each has not moved.
+    """The state of all processes: when each last sent a heartbeat, and how long each has made no progress.
 
     Args:
-        patience: seconds without a sign that are borne.
-        ranks: of the processes; one that says nothing at all counts from now on.
-        now: seconds, on the clock of `hear`.
+        patience: seconds without a heartbeat or progress that are tolerated.
+        ranks: ranks of the processes; a process without any heartbeat is timed from `now`.
+        now: current time in seconds, on the clock of `update`.
     """
 
     def __init__(self, patience: float, ranks: Iterable[int], now: float) -> None:
         self.patience = patience
-        self.said: dict[int, str] = {}
-        self.heard = dict.fromkeys(ranks, now)
+        self.messages: dict[int, str] = {}
+        self.last_seen = dict.fromkeys(ranks, now)
 
-    def hear(self, said: Mapping[int, str], now: float) -> None:
-        """Take what the processes say: a growing number and the seconds without a move, `left REASON` or `done`."""
-        for rank, word in said.items():
-            if self.said.get(rank) != word:
-                self.said[rank], self.heard[rank] = word, now
+    def update(self, messages: Mapping[int, str], now: float) -> None:
+        """Read messages: a growing counter and the seconds without progress, or `left REASON`, or `done`."""
+        for rank, message in messages.items():
+            if self.messages.get(rank) != message:
+                self.messages[rank], self.last_seen[rank] = message, now
 
-    def forgive(self, now: float) -> None:
-        """Start counting anew: this process itself stood still, and has not listened."""
-        self.heard = dict.fromkeys(self.heard, now)
+    def restart(self, now: float) -> None:
+        """Restart all timeouts, because this process itself was suspended."""
+        self.last_seen = dict.fromkeys(self.last_seen, now)
 
-    def trouble(self, mine: int, still: float, now: float) -> UserError | None:
-        """What is wrong with the run, if anything is.
+    def failure(self, mine: int, still: float, now: float) -> UserError | None:
+        """Return the failure of the run, if there is one.
 
         Args:
             mine: rank of this process.
-            still: seconds for which its main thread has not moved.
-            now: seconds, on the clock of `hear`.
+            still: seconds in which its main thread has made no progress.
+            now: current time in seconds, on the clock of `update`.
         """
         stills = [still]
-        for rank, heard in self.heard.items():
-            word = self.said.get(rank, "0 0.0")
+        for rank, last_seen in self.last_seen.items():
+            message = self.messages.get(rank, "0 0.0")
             if rank == mine:
                 continue
-            if word.startswith((LEFT, DONE)):
-                if still > (GRACE if word.startswith(LEFT) else self.patience):
-                    return LostPeerError(f"process {rank} {word}, this one waits for it")
-            elif now - heard > self.patience:
-                return LostPeerError(f"process {rank} has not been heard for {now - heard:.0f} s")
+            if message.startswith((LEFT, DONE)):
+                if still > (GRACE if message.startswith(LEFT) else self.patience):
+                    return LostPeerError(f"process {rank} exited ({message}) while this process waits for it")
+            elif now - last_seen > self.patience:
+                return LostPeerError(f"process {rank} has not responded for {now - last_seen:.0f} s")
             else:
-                stills.append(float(word.split()[1]))
+                stills.append(float(message.split()[1]))
         if min(stills) > self.patience:
-            return HangError(f"no process has moved for {min(stills):.0f} s")
+            return HangError(f"no process has made progress for {min(stills):.0f} s")
         return None
 
 
@@ -83,11 +83,11 @@ class WatchdogSettings:
     """How long a process waits for the others.
 
     Args:
-        patience: seconds without a sign of another process, or in which none of them moves, after which this one
-            stops; None watches nothing.
+        patience: seconds without a heartbeat of another process, or without progress of any process, after which
+            this process stops; None disables the watchdog.
 
     Raises:
-        ValueError: if the patience is below a second.
+        ValueError: the patience is below one second.
     """
 
     patience: float | None = 60.0
@@ -98,11 +98,11 @@ class WatchdogSettings:
 
 
 class Watchdog(Callback):
-    """Watches over the other processes of the run; there is none where there is one process.
+    """Watches the other processes of the run; inactive with a single process.
 
     Args:
-        settings: how long it waits.
-        directory: where stacks are written.
+        settings: how long to wait.
+        directory: directory of the stack traces.
     """
 
     def __init__(self, settings: WatchdogSettings, directory: Path) -> None:
@@ -113,14 +113,14 @@ class Watchdog(Callback):
         self.ended = threading.Event()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Start watching, where there are others."""
+        """Start the watchdog if there are other processes."""
         if not self.patience or trainer.world_size == 1 or stage != "fit":
             return
-        met: Any = torch.distributed.distributed_c10d._get_default_store()
-        store = met.clone()  # may be used beside it
+        shared: Any = torch.distributed.distributed_c10d._get_default_store()
+        store = shared.clone()  # a connection for this thread alone
         store.set_timeout(timedelta(seconds=self.patience))
         self.store, self.rank, self.ranks = store, trainer.global_rank, [*range(trainer.world_size)]
-        self.speaking: list[int] = []
+        self.present: list[int] = []  # ranks that have sent a message
         self.main = threading.get_ident()
         self.directory.mkdir(parents=True, exist_ok=True)
         self.path = self.directory / f"{time.strftime('%Y%m%dT%H%M%S')}-rank-{self.rank:05d}.txt"
@@ -129,14 +129,14 @@ class Watchdog(Callback):
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self.thread.start()
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, *_: object) -> None:
         self.batches += 1
 
-    def on_validation_batch_start(self, *_: Any) -> None:
+    def on_validation_batch_start(self, *_: object) -> None:
         self.batches += 1
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Tell the others that this process leaves, and write down why."""
+        """Inform the other processes that this one exits, and write its traceback."""
         if isinstance(exception, Exception):
             self._end(f"{LEFT} after {type(exception).__name__}", exception)
         else:
@@ -145,15 +145,15 @@ class Watchdog(Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._end(DONE)
 
-    def _end(self, word: str, exception: Exception | None = None) -> None:
-        """Stop watching and say so; leave no file where there is nothing to tell."""
+    def _end(self, message: str, exception: Exception | None = None) -> None:
+        """Stop the watchdog and publish the message; remove the file of stack traces if it is empty."""
         if self.thread is None:
             return
         self.ended.set()
         self.thread.join(self.patience)
         self.thread = None
-        with contextlib.suppress(RuntimeError):  # the process that kept the store may be gone
-            self.store.set(_key(self.rank), word)
+        with contextlib.suppress(RuntimeError):  # the process that hosts the store may have exited
+            self.store.set(_key(self.rank), message)
         faulthandler.cancel_dump_traceback_later()
         faulthandler.unregister(DUMP)
         if exception is not None:
@@ -164,50 +164,51 @@ class Watchdog(Callback):
             self.path.unlink()
 
     def _watch(self) -> None:
-        count, looked, sign, moved = 0, time.monotonic(), (), time.monotonic()
+        count, looked, moved = 0, time.monotonic(), time.monotonic()
+        sign: tuple[object, ...] = ()
         pulse = Pulse(self.patience, self.ranks, looked)
         while not self.ended.wait(self.interval):
-            # whoever keeps this thread from running too (the interpreter is locked) is stopped by a clock in C
+            # A clock in C ends the process if the interpreter lock keeps this thread from running too.
             faulthandler.dump_traceback_later(2 * self.patience, exit=True, file=self.file)
             now, count, latest = time.monotonic(), count + 1, self._sign()
             if now - looked > max(5 * self.interval, self.patience / 4):
-                pulse.forgive(now)  # stopped and woken: a suspended job, an overloaded machine
+                pulse.restart(now)  # this process was suspended, or the machine is overloaded
                 moved = now
             if latest != sign:
                 sign, moved = latest, now
             looked = now
             try:
-                pulse.hear(self._exchange(f"{count} {now - moved:.1f}"), now)
-            except RuntimeError:  # the store does not answer: its keeper is heard no more
+                pulse.update(self._exchange(f"{count} {now - moved:.1f}"), now)
+            except RuntimeError:  # the store does not respond: the process that hosts it is timed out
                 looked = time.monotonic()
-            trouble = pulse.trouble(self.rank, now - moved, time.monotonic())
-            if trouble is not None and not self.ended.is_set():
-                self._stop(trouble)
+            failure = pulse.failure(self.rank, now - moved, time.monotonic())
+            if failure is not None and not self.ended.is_set():
+                self._stop(failure)
 
-    def _exchange(self, word: str) -> dict[int, str]:
-        """Say `word`; hear what the others say."""
-        self.store.set(_key(self.rank), word)
-        if self.speaking != self.ranks:  # not all have said their first word yet
-            self.speaking = [rank for rank in self.ranks if self.store.check([_key(rank)])]
-        said = self.store.multi_get([_key(rank) for rank in self.speaking])
-        return {rank: word.decode() for rank, word in zip(self.speaking, said, strict=True)}
+    def _exchange(self, message: str) -> dict[int, str]:
+        """Publish the message and return those of all processes."""
+        self.store.set(_key(self.rank), message)
+        if self.present != self.ranks:  # some processes have not sent their first message
+            self.present = [rank for rank in self.ranks if self.store.check([_key(rank)])]
+        received = self.store.multi_get([_key(rank) for rank in self.present])
+        return {rank: text.decode() for rank, text in zip(self.present, received, strict=True)}
 
-    def _sign(self) -> tuple[Any, ...]:
-        """Something that changes when the main thread moves: where it is, and how many batches it began."""
+    def _sign(self) -> tuple[object, ...]:
+        """Return a value that changes with the main thread's progress: its stack and the number of batches."""
         frame, places = sys._current_frames().get(self.main), []
         while frame is not None:
             places.append((id(frame.f_code), frame.f_lasti))
             frame = frame.f_back
         return (self.batches, *places)
 
-    def _stop(self, trouble: UserError) -> None:
-        """Write down where every thread stands, and leave: the main thread may never come back."""
-        print(f"{trouble}; process {self.rank} stood here:", file=self.file, flush=True)
+    def _stop(self, failure: UserError) -> None:
+        """Write the stacks of all threads and exit; the main thread may be stuck."""
+        print(f"{failure}; stacks of process {self.rank}:", file=self.file, flush=True)
         faulthandler.dump_traceback(self.file, all_threads=True)
-        print(f"unroll: error: rank {self.rank}: {trouble}; stacks in {self.directory}", file=sys.stderr, flush=True)
+        print(f"unroll: error: rank {self.rank}: {failure}; stacks in {self.directory}", file=sys.stderr, flush=True)
         sys.stdout.flush()
-        time.sleep(2 * self.interval)  # the others hear of it from the store, which this process may keep
-        os._exit(trouble.exit_code)
+        time.sleep(2 * self.interval)  # the others read the store, which this process may host
+        os._exit(failure.exit_code)
 
 
 def _key(rank: int) -> str:

@@ -1,10 +1,10 @@
-"""`unroll architectures`: the questions that a lecture asks of every architecture, each answered by a measurement.
+"""`unroll architectures`: compare architectures on a small benchmark suite.
 
-The networks of all language models are found by walking `pipeline.models`; all are made with one width and otherwise
-with their own defaults, and learn by the same few steps. What is short here can be long elsewhere: a table of what
-happens under one small budget, not of what is possible.
+The networks of all language models are found by walking `pipeline.models`. All have the same width, otherwise their
+own defaults, and train for the same few steps. The table shows results under one small budget, not what each
+architecture can reach.
 
-Legend: B sequences, T positions, N of an answer, D features.
+Legend: B sequences, T positions, N answer positions, D features.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,31 +31,31 @@ from pipeline.state import width_of
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.task import Task
 
-ROWS, POSITIONS = 32, 512  # a training step reads so many questions, fewer of long ones
-TESTED = 100, 1000  # questions of a test: of long ones, and of short ones
+ROWS, POSITIONS = 32, 512  # limits of a training batch: sequences, and positions of all sequences together
+TESTED = 100, 1000  # test sequences: of tasks with a delay, and without
 PAIRS = Association(0, 2, 4)
 RATE, WARMUP = 0.002, 50
-LONGEST = 64  # delay that training sees
-DELAYS = tuple(2**power for power in range(10))  # that are tested
+LONGEST = 64  # largest delay in training
+DELAYS = tuple(2**power for power in range(10))  # tested delays
 UNSEEN = 4 * LONGEST
-ENOUGH = 0.9  # of the answers have to be right
-SHORT, LONG = 100, 2000  # tokens read before the ones that are timed
-CONTEXTS = 32, 512  # of training batches of as many tokens each
+ENOUGH = 0.9  # accuracy at which a delay counts as solved
+SHORT, LONG = 100, 2000  # tokens read before the timed ones
+CONTEXTS = 32, 512  # sequence lengths of timed training batches of TOKENS tokens
 TOKENS, TIMED = 2048, 20
 VOCABULARY = 1024
 
 EXPLAINED = f"""
-order: change of the last output, relative, when all inputs before the last are permuted, before training.
-derivative: disagreement, relative, of the gradient and a finite difference in float64, along a random direction.
-pairs: 2 keys with one of 4 values each, then one of the keys; right answers in %, chance 25, knowing both values 50.
-delay: one of 8 symbols, then up to {LONGEST} blanks in training; the longest at which {100 * ENOUGH:.0f} % are right.
-unseen: the same at a delay of {UNSEEN}, {UNSEEN // LONGEST} times what training saw; right answers in %, chance 12.5.
-ms a token: of text that is generated after {SHORT} tokens and after {LONG:,}.
-tokens/s: of training steps of {TOKENS:,} tokens in rows of {CONTEXTS[0]}, and in rows of {CONTEXTS[1]}."""
+order: relative change of the last output of an untrained network when all earlier inputs are permuted.
+derivative: relative difference of gradient and finite difference (float64) along a random direction.
+pairs: recall of one of 2 key-value pairs with 4 values; accuracy in % (chance 25; either of the two values 50).
+delay: recall of one of 8 symbols, up to {LONGEST} blanks in training; longest delay with {100 * ENOUGH:.0f} % accuracy.
+unseen: the same at delay {UNSEEN}, {UNSEEN // LONGEST} times the longest in training; accuracy in % (chance 12.5).
+ms/token: time to generate a token after {SHORT} tokens and after {LONG:,}.
+tokens/s: training speed with {TOKENS:,} tokens per step, in sequences of {CONTEXTS[0]} and of {CONTEXTS[1]}."""
 
 
-class Answers(NamedTuple):
-    """What was measured of one architecture."""
+class ArchitectureResults(NamedTuple):
+    """Measurements of one architecture."""
 
     parameters: int
     order: float
@@ -68,41 +68,41 @@ class Answers(NamedTuple):
 
 
 def main(argv: list[str]) -> int:
-    """Ask all architectures, or those that are named, and print a table.
+    """Measure all architectures, or the named ones, and print a table.
 
     Raises:
-        ConfigError: there is none of a name.
+        ConfigError: a name is not a network.
     """
     parser = Parser(prog="unroll architectures", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help="classes of networks, such as LSTM (default: all)")
-    add("--width", type=positive_integer, default=64, metavar="D", help="features of each (default: 64)")
+    add("names", nargs="*", metavar="NAME", help="network classes, such as LSTM (default: all)")
+    add("--width", type=positive_integer, default=64, metavar="D", help="width of every network (default: 64)")
     add(
         "--steps",
         type=positive_integer,
         default=500,
         metavar="N",
-        help="of training, for each of two tasks (default: 500)",
+        help="training steps on each of two tasks (default: 500)",
     )
-    add("--seed", type=non_negative_integer, default=1, help="of weights and questions (default: 1)")
+    add("--seed", type=non_negative_integer, default=1, help="seed of weights and data (default: 1)")
     options = parser.parse_args(argv)
 
     torch.set_num_threads(1)
     known = networks()
     if wrong := [name for name in options.names if name not in known]:
-        raise ConfigError(f"there is no network {wrong[0]!r}; choose from {', '.join(known)}")
+        raise ConfigError(f"NAME={wrong[0]}: not a network. Choose from {', '.join(known)}")
     began = time.monotonic()
     found = {}
     for name in options.names or known:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        found[name] = ask(known[name], options)
+        found[name] = measure_architecture(known[name], options)
     print("\n".join([*architectures_table(found), EXPLAINED]))
     print(f"\nwidth {options.width}, {options.steps} steps, one thread, {time.monotonic() - began:.0f} s")
     return 0
 
 
 def networks() -> dict[str, type[nn.Module]]:
-    """The networks of language models: where a module of pipeline.models names a network and its language model."""
+    """Return the networks by class name: those of modules in pipeline.models that also export a language model."""
     found: dict[str, type[nn.Module]] = {}
     for module in pkgutil.walk_packages(pipeline.models.__path__, "pipeline.models."):
         file = importlib.import_module(module.name)
@@ -113,38 +113,38 @@ def networks() -> dict[str, type[nn.Module]]:
     return found
 
 
-def ask(make: Callable[..., nn.Module], options: argparse.Namespace) -> Answers:
-    """All questions to one architecture."""
+def measure_architecture(make: Callable[..., nn.Module], options: argparse.Namespace) -> ArchitectureResults:
+    """Return all measurements of one architecture."""
 
-    def new() -> Any:
+    def new() -> nn.Module:
         torch.manual_seed(options.seed)
         return make(width=options.width)
 
-    associating = learned(new(), lambda _: PAIRS, options)
-    copying = learned(new(), delayed, options)
+    associating = train_recall(new(), lambda _: PAIRS, options)
+    copying = train_recall(new(), draw_copy, options)
     right = {delay: accuracy(copying, Copy(delay, 1, 8)) for delay in (*DELAYS, UNSEEN)}
     failed = [delay for delay in DELAYS if right[delay] < ENOUGH]
     reached = max((delay for delay in DELAYS if delay < min(failed, default=DELAYS[-1] + 1)), default=0)
     model = LanguageModel(new(), VOCABULARY)
-    return Answers(
+    return ArchitectureResults(
         sum(parameter.numel() for parameter in new().parameters()),
-        order(new().eval()),
-        disagreement(new().double().eval()),
+        order_sensitivity(new().eval()),
+        gradient_error(new().double().eval()),
         100 * accuracy(associating, PAIRS),
         reached,
         100 * right[UNSEEN],
-        generating(model.eval()),
-        training(model.train()),
+        time_generation(model.eval()),
+        time_training(model.train()),
     )
 
 
-def delayed(chance: np.random.Generator) -> Recall:
-    """A copy of one symbol; the logarithm of the delay is uniform, so that there are short ones to begin with."""
+def draw_copy(chance: np.random.Generator) -> Recall:
+    """Return a copy task of one symbol, its delay log-uniform: short delays are learned first."""
     return Copy(int((LONGEST + 0.99) ** chance.random()), 1, 8)
 
 
-def order(network: nn.Module) -> float:
-    """How much the last output changes, relatively, when the inputs before the last are permuted."""
+def order_sensitivity(network: nn.Module) -> float:
+    """Return the relative change of the last output when the inputs before the last are permuted."""
     with torch.no_grad():
         inputs = torch.randn(16, 12, width_of(network))
         mixed = torch.cat([inputs[:, torch.randperm(11)], inputs[:, 11:]], 1)
@@ -152,8 +152,8 @@ def order(network: nn.Module) -> float:
         return float((changed - outputs).norm() / outputs.norm())
 
 
-def disagreement(network: nn.Module, step: float = 1e-6) -> float:
-    """The relative difference of the derivative along a random direction of all parameters and a finite difference."""
+def gradient_error(network: nn.Module, step: float = 1e-6) -> float:
+    """Return the relative difference of gradient and finite difference along a random direction in parameter space."""
     inputs = torch.randn(4, 12, width_of(network), dtype=torch.float64)
     parameters = list(network.parameters())
     along = [torch.randn_like(parameter) for parameter in parameters]
@@ -167,37 +167,38 @@ def disagreement(network: nn.Module, step: float = 1e-6) -> float:
     derivative = sum(float((gradient * each).sum()) for gradient, each in zip(gradients, along, strict=True))
     values = []
     with torch.no_grad():
-        for sign in (1, -2):  # a step ahead, then one back from where it began
+        for sign in (1, -2):  # central difference: one step ahead, then one step behind the start
             for parameter, each in zip(parameters, along, strict=True):
                 parameter.add_(each, alpha=sign * step)
             values.append(float(value()))
     return abs((values[0] - values[1]) / (2 * step) / derivative - 1)
 
 
-def questions(
+def recall_batch(
     task: Recall, chance: np.random.Generator, rows: int
 ) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B N"]]:
-    """Inputs (B, T), end marks where answers are wanted, and the answers (B, N), the last positions of T."""
+    """Return inputs (B, T) that end in N EOS tokens, and the answers (B, N) expected at these positions."""
     drawn = [task.draw(chance) for _ in range(rows)]
-    asked, answers = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
-    return torch.cat([asked, torch.full_like(answers, len(task.words))], 1), answers
+    prompts, answers = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
+    return torch.cat([prompts, torch.full_like(answers, len(task.words))], 1), answers
 
 
-def learned(network: nn.Module, draw: Callable[[Any], Recall], options: argparse.Namespace) -> Any:
-    """A language model that was asked so many questions.
+def train_recall(
+    network: nn.Module, draw: Callable[[np.random.Generator], Recall], options: argparse.Namespace
+) -> LanguageModel:
+    """Train a language model on recall tasks and return it in evaluation mode.
 
     Args:
-        network: of the model.
-        draw: the task of a step.
-        options: steps and seed.
+        network: the network to train.
+        draw: returns the task of a step.
+        options: number of steps, and seed.
     """
-
     chance = np.random.default_rng(options.seed)
     model = LanguageModel(network, len(draw(chance).words) + 1).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     for step in range(options.steps):
         task = draw(chance)
-        inputs, answers = questions(task, chance, min(ROWS, POSITIONS // (task.length + 1)))
+        inputs, answers = recall_batch(task, chance, min(ROWS, POSITIONS // (task.length + 1)))
         logits = model(inputs)[0][:, -answers.shape[1] :]
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARMUP, 2 - 2 * step / options.steps)
         optimizer.zero_grad()
@@ -207,16 +208,16 @@ def learned(network: nn.Module, draw: Callable[[Any], Recall], options: argparse
     return model.eval()
 
 
-def accuracy(model: Any, task: Recall) -> float:
-    """The share of answers to new questions that is right."""
-    inputs, answers = questions(task, np.random.default_rng(0), TESTED[task.length == 0])
+def accuracy(model: LanguageModel, task: Recall) -> float:
+    """Return the share of correct answers on new sequences."""
+    inputs, answers = recall_batch(task, np.random.default_rng(0), TESTED[task.length == 0])
     with torch.no_grad():
-        said = torch.cat([model(part)[0][:, -answers.shape[1] :].argmax(-1) for part in torch.split(inputs, ROWS)])
-    return float((said == answers).double().mean())
+        predicted = torch.cat([model(part)[0][:, -answers.shape[1] :].argmax(-1) for part in torch.split(inputs, ROWS)])
+    return float((predicted == answers).double().mean())
 
 
-def generating(model: Any) -> tuple[float, float]:
-    """Milliseconds a token after a short text and after a long one, token by token in turns."""
+def time_generation(model: LanguageModel) -> tuple[float, float]:
+    """Return milliseconds per token after a short and after a long prefix, measured alternately."""
     tokens = torch.randint(VOCABULARY, (1, LONG))
     with torch.no_grad():
         states = [model(tokens[:, :length])[1] for length in (SHORT, LONG)]
@@ -230,8 +231,8 @@ def generating(model: Any) -> tuple[float, float]:
     return short, long
 
 
-def training(model: Any) -> tuple[float, float]:
-    """Tokens a second of a step's forward and backward pass with short rows and with long ones, in turns."""
+def time_training(model: LanguageModel) -> tuple[float, float]:
+    """Return tokens per second of forward and backward passes with short and with long sequences, in turns."""
     took: list[list[float]] = [[], []]
     for _ in range(5):
         for context, times in zip(CONTEXTS, took, strict=True):
@@ -243,10 +244,10 @@ def training(model: Any) -> tuple[float, float]:
     return short, long
 
 
-def architectures_table(found: Mapping[str, Answers]) -> Iterator[str]:
-    """Lines of a Markdown table."""
+def architectures_table(found: Mapping[str, ArchitectureResults]) -> Iterator[str]:
+    """Yield the lines of a Markdown table."""
     heads = ["architecture", "parameters", "order", "derivative", "pairs, %", "delay", "unseen, %"]
-    heads += [f"ms a token after {SHORT}, {LONG:,}", f"tokens/s at {CONTEXTS[0]}, {CONTEXTS[1]}"]
+    heads += [f"ms/token after {SHORT}, {LONG:,}", f"tokens/s at {CONTEXTS[0]}, {CONTEXTS[1]}"]
     yield f"| {' | '.join(heads)} |"
     yield "|---" * len(heads) + "|"
     for name, one in found.items():

@@ -1,6 +1,6 @@
-"""`unroll by-length RUN...`: how well texts were written from short sources and from long ones, run beside run.
+"""`unroll by-length RUN...`: compare scores of generated texts by the length of their sources.
 
-A model that keeps its source in one vector should lose with the length, one with attention should not (Bahdanau, Cho
+A model that encodes its source in one vector should degrade with length; one with attention should not (Bahdanau, Cho
 and Bengio 2015, figure 2).
 """
 
@@ -8,46 +8,53 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from pipeline.arguments import Parser
 from pipeline.errors import ConfigError, DataError
 from pipeline.runs.run import find_run
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from pipeline.evaluation.metrics import Score
+
+
+class WrittenText(TypedDict):
+    """One line of written-SPLIT.jsonl, as far as it is used here."""
+
+    row: int
+    source: str
+    text: str
+    references: list[str]
 
 
 def main(argv: list[str]) -> int:
     """Print a table.
 
     Raises:
-        UserError: no such run, or one that has no written texts.
+        UserError: a run does not exist or has no generated texts.
     """
-    from pipeline.evaluation import text_scores
-    from pipeline.evaluation.metrics import Score
+    from pipeline.evaluation.text_scores import BLEU, ChrF, Distinct, ErrorRate, ExactMatch
 
-    known = {
-        name: kind for name, kind in vars(text_scores).items() if isinstance(kind, type) and issubclass(kind, Score)
-    }
-    known.pop("Score")
+    known: dict[str, type[Score]] = {kind.__name__: kind for kind in (BLEU, ChrF, ExactMatch, ErrorRate, Distinct)}
     parser = Parser(prog="unroll by-length", description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("runs", nargs="+", metavar="RUN", help="runs that `unroll test` measured on the same data")
-    add("--groups", type=int, default=5, metavar="N", help="groups of about as many sources each (default: 5)")
-    add("--score", choices=sorted(known), default="BLEU", help="default: BLEU")
-    add("--split", default="test", help="which texts: those of `unroll test` (default), or validation")
+    add("runs", nargs="+", metavar="RUN", help="runs evaluated by `unroll test` on the same data")
+    add("--groups", type=int, default=5, metavar="N", help="number of length groups of equal size (default: 5)")
+    add("--score", choices=sorted(known), default="BLEU", help="score per group (default: BLEU)")
+    add("--split", default="test", help="split of the sources: test or validation (default: test)")
     options = parser.parse_args(argv)
     if options.groups < 1:
-        raise ConfigError(f"--groups {options.groups} must be at least 1")
-    runs = {name: texts(find_run(name), options.split) for name in options.runs}
-    score: Any = known[options.score]()
-    print("\n".join(lengths_table(runs, options.groups, score)))
+        raise ConfigError(f"--groups={options.groups}: expected at least 1")
+    runs = {name: read_written_texts(find_run(name), options.split) for name in options.runs}
+    print("\n".join(lengths_table(runs, options.groups, known[options.score]())))
     return 0
 
 
-def texts(run: Path, split: str) -> list[dict[str, Any]]:
-    """What a run wrote from each source, the shortest first; a length is counted in words, or letters of a word.
+def read_written_texts(run: Path, split: str) -> list[WrittenText]:
+    """Read the texts that a run generated, by the length of the source in words, then in characters.
 
     Raises:
-        DataError: nothing was written, or from sources that are no texts.
+        DataError: no texts were generated, or their sources are not texts.
     """
     file = run / f"written-{split}.jsonl"
     try:
@@ -55,33 +62,32 @@ def texts(run: Path, split: str) -> list[dict[str, Any]]:
         rows = sorted(rows, key=lambda row: (len(row["source"].split()), len(row["source"]), row["row"]))
     except OSError as error:
         verb = {"test": "test"}.get(split, "validate")
-        raise DataError(f"{run} holds no {file.name}: `unroll {verb} --run {run.name}` writes it") from error
+        raise DataError(f"{file} not found. Create it with `unroll {verb} --run {run.name}`") from error
     except (ValueError, KeyError) as error:
-        raise DataError(f"{file} holds no texts with sources ({error!r})") from error
+        raise DataError(f"{file}: expected texts with sources ({error!r})") from error
     return rows
 
 
-def lengths_table(runs: dict[str, list[dict[str, Any]]], groups: int, score: Any) -> list[str]:
-    """Lines of a Markdown table: a row for each group of sources, a column for each run.
+def lengths_table(runs: dict[str, list[WrittenText]], groups: int, score: "Score") -> list[str]:
+    """Return the lines of a Markdown table: a row per group of sources, a column per run.
 
     Raises:
-        DataError: the runs did not write from the same sources.
+        DataError: the runs have different sources.
     """
     first, *others = runs.values()
     if any([row["source"] for row in rows] != [row["source"] for row in first] for rows in others):
-        raise DataError(f"{', '.join(runs)} were not measured on the same sources: test them on one dataset")
+        raise DataError(f"{', '.join(runs)} were evaluated on different sources. Test them on one dataset")
     groups = min(groups, len(first))
     edges = [len(first) * group // groups for group in range(groups + 1)]
-    lines = [f"| words of a source | sources | {' | '.join(runs)} |", "|---" * (2 + len(runs)) + "|"]
+    lines = [f"| words per source | sources | {' | '.join(runs)} |", "|---" * (2 + len(runs)) + "|"]
     for begin, end in [*pairwise(edges), (0, len(first))]:
         lengths = [len(row["source"].split()) for row in first[begin:end]]
         span = f"{lengths[0]} to {lengths[-1]}" if (begin, end) != (0, len(first)) else "all"
-        cells = [f"{value(rows[begin:end], score):.1f}" for rows in runs.values()]
+        cells = [f"{first_score(rows[begin:end], score):.1f}" for rows in runs.values()]
         lines.append(f"| {span} | {end - begin} | {' | '.join(cells)} |")
     return lines
 
 
-def value(rows: Sequence[dict[str, Any]], score: Any) -> float:
-    """The score's first value."""
-    found: dict[str, float] = score([row["text"] for row in rows], [row["references"] for row in rows])
-    return next(iter(found.values()))
+def first_score(rows: Sequence[WrittenText], score: "Score") -> float:
+    """Return the first value of a score."""
+    return next(iter(score([row["text"] for row in rows], [row["references"] for row in rows]).values()))

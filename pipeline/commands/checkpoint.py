@@ -1,16 +1,16 @@
-"""`unroll checkpoint verify|diff|export|convert`: look at checkpoints, and take models out of runs.
+"""`unroll checkpoint verify|diff|export|convert`: verify and compare checkpoints, export models.
 
-A checkpoint is the same thing for every strategy and every number of processes, so nothing has to be
-converted to go on elsewhere; `convert` is for other programs.
+The format of a checkpoint does not depend on the strategy or the number of processes: no conversion is needed to
+resume elsewhere. `convert` is for other programs.
 """
 
 import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from pipeline.arguments import Parser
 from pipeline.errors import CheckpointError
@@ -18,15 +18,25 @@ from pipeline.runs.journal import JournalWriter, plain
 from pipeline.runs.load import choose_checkpoint
 from pipeline.runs.run import Run, find_run
 
-if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
+if TYPE_CHECKING:  # torch takes seconds to import
     from pipeline.distributed.checkpoint.diff import Difference
 
 
+class CheckpointReport(TypedDict, total=False):
+    """One line of `unroll checkpoint verify --json`; a damaged checkpoint has no step, bytes and metrics."""
+
+    checkpoint: str
+    damage: str | None
+    step: int
+    bytes: int
+    metrics: dict[str, float]
+
+
 def main(argv: list[str]) -> int:
-    """The verb; what it returns is told by each part.
+    """Run one of the subcommands and return its exit code.
 
     Raises:
-        UserError: no such run, checkpoint or file.
+        UserError: a run, checkpoint or file does not exist.
     """
     arguments = parser().parse_args(argv)
     work: Callable[[argparse.Namespace], int] = arguments.work
@@ -34,34 +44,40 @@ def main(argv: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    result = Parser(prog="unroll checkpoint", description="Look at checkpoints; take models out.")
+    """Return the command line parser."""
+    result = Parser(prog="unroll checkpoint", description="Verify, compare, export or convert checkpoints.")
     verbs = result.add_subparsers(metavar="verify|diff|export|convert", required=True)
 
-    def verb(work: Callable[[argparse.Namespace], int], name: str, about: str) -> Callable[..., Any]:
+    def verb(work: Callable[[argparse.Namespace], int], name: str, about: str) -> Callable[..., argparse.Action]:
         found = verbs.add_parser(name, help=about, description=about)
         found.set_defaults(work=work)
         return found.add_argument
 
-    add = verb(verify_checkpoints, "verify", "is every file what was written? exit code 4 if not")
-    add("target", metavar="PATH|RUN", help="a checkpoint, or a run, whose checkpoints are all verified")
-    add("--json", action="store_true", help="one JSON object a checkpoint")
-    add = verb(diff, "diff", "what differs between two checkpoints: exit code 0 for nothing, 1 for something")
-    add("one", metavar="A", help="a checkpoint, or a run, of which the last is taken")
-    add("two", metavar="B", help="another")
-    add("--json", action="store_true", help="everything, equal or not, as JSON")
-    add = verb(export, "export", "weights, config, tokenizer: a directory that LanguageModel.from_pretrained loads")
+    add = verb(verify_checkpoints, "verify", "check every file against its hash; exit code 4 if any is damaged")
+    add("target", metavar="PATH|RUN", help="a checkpoint, or a run (verifies all its checkpoints)")
+    add("--json", action="store_true", help="print one JSON object per checkpoint")
+    add = verb(diff, "diff", "compare two checkpoints; exit code 0 if equal, 1 if not")
+    add("one", metavar="A", help="a checkpoint, or a run (uses its last checkpoint)")
+    add("two", metavar="B", help="the other checkpoint or run")
+    add("--json", action="store_true", help="print all tensors and values as JSON, equal ones included")
+    add = verb(export, "export", "write weights, config and tokenizer for LanguageModel.from_pretrained")
     add("target", metavar="RUN|PATH", help="a run, or one of its checkpoints")
-    add("--output", type=Path, required=True, metavar="DIR", help="made here")
-    add("--which", choices=["best", "last"], default="best", help="of a run's checkpoints (default: best)")
-    add = verb(convert, "convert", "a checkpoint as one file for other programs")
-    add("target", metavar="PATH|RUN", help="a checkpoint, or a run, of which the last is taken")
-    add("--output", type=Path, required=True, metavar="FILE", help=".ckpt or .pt: everything; .safetensors: weights")
+    add("--output", type=Path, required=True, metavar="DIR", help="directory to create")
+    add("--which", choices=["best", "last"], default="best", help="checkpoint of the run (default: best)")
+    add = verb(convert, "convert", "write a checkpoint as one file for other programs")
+    add("target", metavar="PATH|RUN", help="a checkpoint, or a run (uses its last checkpoint)")
+    add(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".ckpt or .pt: full state; .safetensors: weights only",
+    )
     return result
 
 
 def verify_checkpoints(arguments: argparse.Namespace) -> int:
-    """Tell of each checkpoint whether it is whole; 4 if any is not."""
+    """Print a line per checkpoint; return 4 if any is damaged."""
     damaged = 0
     for directory in checkpoints_of(arguments.target):
         found = inspect_checkpoint(directory)
@@ -70,29 +86,33 @@ def verify_checkpoints(arguments: argparse.Namespace) -> int:
     return CheckpointError.exit_code if damaged else 0
 
 
-def inspect_checkpoint(directory: Path) -> dict[str, Any]:
-    """Step, size, metrics and damage (None for a whole one) of a checkpoint, every byte of which is read."""
+def inspect_checkpoint(directory: Path) -> CheckpointReport:
+    """Read a whole checkpoint and return its step, size, metrics and damage (None if intact)."""
     from pipeline.distributed.checkpoint import directory as checkpoint
 
-    found: dict[str, Any] = {"checkpoint": str(directory), "damage": None}
     try:
         manifest = checkpoint.verify_checkpoint(directory)
-        checkpoint.read_state(directory)  # hashes prove who wrote it last, not what it holds
+        checkpoint.read_state(directory)  # a valid hash does not prove that the content can be read
     except CheckpointError as error:
-        return {**found, "damage": str(error)}
-    size = sum(file["bytes"] for file in manifest["files"].values())
-    return {**found, "step": manifest["step"], "bytes": size, "metrics": manifest.get("metrics", {})}
+        return {"checkpoint": str(directory), "damage": str(error)}
+    return {
+        "checkpoint": str(directory),
+        "damage": None,
+        "step": manifest["step"],
+        "bytes": sum(file["bytes"] for file in manifest["files"].values()),
+        "metrics": manifest.get("metrics", {}),
+    }
 
 
-def _line(found: dict[str, Any]) -> str:
+def _line(found: CheckpointReport) -> str:
     if found["damage"] is not None:
         return f"{found['checkpoint']}: DAMAGED: {found['damage']}"
     metrics = "".join(f", {name} {value:.4f}" for name, value in found["metrics"].items() if name.endswith("/loss"))
-    return f"{found['checkpoint']}: whole, step {found['step']}, {found['bytes'] / 1e6:.2f} MB{metrics}"
+    return f"{found['checkpoint']}: intact, step {found['step']}, {found['bytes'] / 1e6:.2f} MB{metrics}"
 
 
 def diff(arguments: argparse.Namespace) -> int:
-    """Compare two checkpoints; 1 if they differ, as diff(1) does."""
+    """Compare two checkpoints; return 1 if they differ, as diff(1) does."""
     from pipeline.distributed.checkpoint import directory as checkpoint
     from pipeline.distributed.checkpoint.diff import compare
 
@@ -111,44 +131,46 @@ def _show(rows: "list[Difference]", places: list[Path]) -> None:
     from rich.table import Table
 
     print(f"A {places[0]}\nB {places[1]}")
-    told = [row for row in rows if not row.equal and not row.name.startswith("loops/")]
-    if told:
+    shown = [row for row in rows if not row.equal and not row.name.startswith("loops/")]
+    if shown:
         table = Table(box=None, pad_edge=False)
         for heading in ("tensor or value", "A and B", "largest |a - b|", "relative"):
             table.add_column(heading, justify="right" if heading.startswith(("largest", "rel")) else "left")
-        for row in told:
+        for row in shown:
             numbers = ["" if number is None else f"{number:.3g}" for number in (row.absolute, row.relative)]
             table.add_row(row.name, row.what, *numbers)
         Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False).print(table)
     count = Counter((row.is_tensor, row.equal) for row in rows)
-    print(f"tensors: {count[True, True]} equal in every bit, {count[True, False]} not")
-    print(f"values:  {count[False, True]} equal, {count[False, False]} not (Lightning's loop counters: see --json)")
+    print(f"tensors: {count[True, True]} bitwise equal, {count[True, False]} different")
+    print(
+        f"values:  {count[False, True]} equal, {count[False, False]} different (--json lists Lightning's loop counters)"
+    )
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write an exported model."""
+    """Export a model to a directory."""
     from pipeline.commands.generate.command import example
     from pipeline.distributed.checkpoint import directory as checkpoint
     from pipeline.runs import export as exported
 
     run, which = _run_and_checkpoint(arguments.target, arguments.which)
     chosen = exported.write_export(arguments.output, run, which, example)
-    _note(run, arguments.output, checkpoint.verify_checkpoint(chosen))
-    print(f"{chosen} is exported to {arguments.output}")
+    manifest = checkpoint.verify_checkpoint(chosen)
+    _note(run, arguments.output, manifest["step"], manifest.get("metrics", {}))
+    print(f"exported {chosen} to {arguments.output}")
     return 0
 
 
-def _note(run: Path, model: Path, manifest: dict[str, Any]) -> None:
-    """Have the run's journal tell of an exported model: Weights & Biases shows it as the run's."""
+def _note(run: Path, model: Path, step: int, metrics: Mapping[str, float]) -> None:
+    """Record an exported model in the run's journal, so that Weights & Biases shows it with the run."""
     number = len(Run(run).record["attempts"])
-    metrics = {name: plain(value) for name, value in manifest.get("metrics", {}).items()}
-    fields = {"path": str(model.resolve()), "metrics": metrics}
+    fields = {"path": str(model.resolve()), "metrics": {name: plain(value) for name, value in metrics.items()}}
     try:
         journal = JournalWriter(run)
-        journal.event("model", number, manifest["step"], 0, 0.0, fields)
+        journal.event("model", number, step, 0, 0.0, fields)
         journal.close()
-    except OSError as error:  # somebody else's run may be read only
-        print(f"{run} is not told of it: {error}", file=sys.stderr)
+    except OSError as error:  # another user's run may be read-only
+        print(f"unroll: warning: the export is not recorded in {run}: {error}", file=sys.stderr)
 
 
 def _run_and_checkpoint(target: str, which: str) -> tuple[Path, str]:
@@ -163,24 +185,24 @@ def convert(arguments: argparse.Namespace) -> int:
 
     place = last_of(arguments.target)
     single_file.write_single_file(place, arguments.output)
-    print(f"{place} is written to {arguments.output}")
+    print(f"wrote {place} to {arguments.output}")
     return 0
 
 
 def last_of(name: str) -> Path:
-    """The checkpoint that is named, or the last of the run that is named; it verifies.
+    """Return the named checkpoint, or the last checkpoint of the named run; it is verified.
 
     Raises:
-        CheckpointError: there is none, or the one named is damaged.
+        CheckpointError: there is none, or the named one is damaged.
     """
     return choose_checkpoint(Path(name), name) if _is_checkpoint(name) else choose_checkpoint(find_run(name), "last")
 
 
 def checkpoints_of(name: str) -> list[Path]:
-    """The checkpoint that is named, or all of the run that is named, the latest first.
+    """Return the named checkpoint, or all checkpoints of the named run, the latest first.
 
     Raises:
-        CheckpointError: there is no such run, or it has no checkpoint yet.
+        CheckpointError: the run does not exist, or has no checkpoint yet.
     """
     from pipeline.distributed.checkpoint import directory as checkpoint
 

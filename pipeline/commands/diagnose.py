@@ -1,4 +1,4 @@
-"""`unroll diagnose RUN...`: what trained models remember: gradient by lag, receptive field, gates, attention.
+"""`unroll diagnose RUN...`: measure the memory of trained models: gradient by lag, receptive field, gates, attention.
 
 Legend: K lags.
 """
@@ -8,23 +8,23 @@ import json
 from collections.abc import Mapping
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.arguments import Parser, positive_integer
 from pipeline.errors import ConfigError
 from pipeline.runs.run import find_run
 
-if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
-    from pipeline.evaluation.diagnosis import Diagnosis
+if TYPE_CHECKING:  # torch takes seconds to import
+    from pipeline.evaluation.diagnosis import Diagnosis, Maps
 
-FILES = "diagnosis.json", "diagnosis.png"  # in the directory of a run
+FILES = "diagnosis.json", "diagnosis.png"  # written to the directory of each run
 
 
 def main(argv: list[str]) -> int:
-    """Diagnose runs, each into its directory, and print them side by side.
+    """Diagnose runs, write the results to their directories and print a comparison.
 
     Raises:
-        UserError: no such run, or a task that tells no cost by position.
+        UserError: a run does not exist, or its task has no loss per position.
     """
     options = _parser().parse_args(argv)
     runs = {name: find_run(name) for name in options.runs}
@@ -42,24 +42,24 @@ def main(argv: list[str]) -> int:
         try:
             save(diagnosis_picture(found, {}), options.picture)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"--picture {options.picture} cannot be written ({error}): name a .png") from error
+            raise ConfigError(f"--picture={options.picture}: cannot be written ({error}). Give a .png file") from error
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="unroll diagnose", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
-    add("runs", nargs="+", metavar="RUN", help="runs of language models, forecasters, policies or questions of memory")
-    add("--checkpoint", default="best", metavar="best|last|PATH", help="which weights (default: best)")
-    add("--split", default="validation", help="where sequences are taken from (default: validation)")
-    add("--sequences", type=positive_integer, default=32, metavar="N", help="spread over the split (default: 32)")
-    add("--context", type=positive_integer, metavar="N", help="positions of a sequence (default: as in training)")
-    add("--picture", type=Path, metavar="FILE.png", help="draw all runs in one picture, beside that of each")
+    add("runs", nargs="+", metavar="RUN", help="runs of language models, forecasters, policies or recall tasks")
+    add("--checkpoint", default="best", metavar="best|last|PATH", help="checkpoint to load (default: best)")
+    add("--split", default="validation", help="split to sample sequences from (default: validation)")
+    add("--sequences", type=positive_integer, default=32, metavar="N", help="number of sequences (default: 32)")
+    add("--context", type=positive_integer, metavar="N", help="length of a sequence (default: as in training)")
+    add("--picture", type=Path, metavar="FILE.png", help="also plot all runs in one figure")
     return parser
 
 
-def _diagnose(run: Path, options: argparse.Namespace) -> Any:
-    """The diagnosis of a run, and the attention to draw."""
+def _diagnose(run: Path, options: argparse.Namespace) -> "tuple[Diagnosis, Maps]":
+    """Return the diagnosis of a run, and the attention maps to plot."""
     import torch
 
     from pipeline.commands.fit import quieten
@@ -74,24 +74,24 @@ def _diagnose(run: Path, options: argparse.Namespace) -> Any:
     task = load_model(run, options.checkpoint).to(device)
     try:
         return diagnose(task, spread_batch(data, options.split, options.sequences, device))
-    except ValueError as error:  # what a network says of sequences that are too long for it
+    except ValueError as error:  # such as a sequence that is too long for the network
         raise ConfigError(f"{run.name}: {error}") from error
 
 
 def diagnosis_table(found: Mapping[str, "Diagnosis"]) -> list[str]:
-    """Lines of Markdown tables: what is one number or a row of lags, then gates, then attention."""
+    """Return the lines of Markdown tables: gradient and receptive field, then gates, then attention."""
     longest = max(len(one.gradient) for one in found.values())
     lags = [0, *takewhile(lambda lag: lag < longest, (2**power for power in range(30)))]
-    lines = ["norm of the gradient of a loss by the input k positions back, over that at k = 0:", ""]
+    lines = ["norm of the gradient of the loss with respect to the input k positions back, relative to k = 0:", ""]
     lines += _rows(["run", "at k = 0", *(f"k = {lag}" for lag in lags[1:])])
     for name, one in found.items():
         first = one.gradient[0]
         back = [f"{one.gradient[lag] / first:.2g}" if first and lag < len(one.gradient) else "" for lag in lags[1:]]
         lines.append(_row([name, f"{first:.3g}", *back]))
-    lines += ["", *_rows(["run", "inputs read", "receptive field", "95 % of the gradient within", "loss, by quarter"])]
+    lines += ["", *_rows(["run", "inputs", "receptive field", "95 % of the gradient within", "loss by quarter"])]
     for name, one in found.items():
         quarters = " ".join(f"{value:.3f}" for value in by_quarter(one.loss))
-        lines.append(_row([name, f"{one.positions}", f"{one.field}", f"{one.memory} back", quarters]))
+        lines.append(_row([name, f"{one.positions}", f"{one.field}", f"{one.memory} positions", quarters]))
     gates = [(name, gate, shares) for name, one in found.items() for gate, shares in one.gates.items()]
     if gates:
         lines += ["", *_rows(["run", "gate", "mean", "below 0.1", "above 0.9"])]
@@ -102,7 +102,7 @@ def diagnosis_table(found: Mapping[str, "Diagnosis"]) -> list[str]:
     if looks:
         lines += [
             "",
-            *_rows(["run", "attention", "entropy by head, nats", "of equal weights", "mean distance by head"]),
+            *_rows(["run", "attention", "entropy by head (nats)", "entropy if uniform", "mean distance by head"]),
         ]
         for name, layer, each in looks:
             entropy, distance = (" ".join(f"{v:.2f}" for v in each[what]) for what in ("entropy", "distance"))
@@ -111,7 +111,7 @@ def diagnosis_table(found: Mapping[str, "Diagnosis"]) -> list[str]:
 
 
 def by_quarter(loss: list[float | None]) -> list[float]:
-    """The mean loss of each quarter of the positions; of fewer where less is predicted."""
+    """Return the mean loss per quarter of the positions, without quarters in which nothing is predicted."""
     edges = [len(loss) * quarter // 4 for quarter in range(5)]
     parts = [[v for v in loss[a:b] if v is not None] for a, b in pairwise(edges)]
     return [sum(part) / len(part) for part in parts if part]

@@ -1,4 +1,4 @@
-"""The verbs fit, validate and test."""
+"""The commands `unroll fit`, `unroll validate` and `unroll test`."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from pipeline.training.fit import evaluate, fit
 
 
 def main(argv: list[str]) -> int:
-    """Run one of the verbs; `argv` opens with its name. Returns the exit code."""
+    """Run the command named by the first argument; return the exit code."""
     verb, arguments = argv[0], argv[1:]
     quieten()
     chosen = sweep.arguments_of_sweep(arguments) if verb == "fit" else arguments
@@ -20,12 +20,12 @@ def main(argv: list[str]) -> int:
         return 0
     cli = parse_config(chosen)
     run = Run(run_directory(cli.config))
-    with output_streams.may_leave():
+    with output_streams.tolerate_closed_output():
         return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb)
 
 
 def quieten() -> None:
-    """Leave out what Lightning says of things that are so by design here; a warning is one line."""
+    """Suppress Lightning's messages about intended settings; print other warnings in one line."""
     warnings.formatwarning = lambda message, *_, **__: f"unroll: warning: {message}\n"
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(package).setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Run `unroll` commands in forked processes, so that the imports are made only once.
+"""Run `unroll` commands in forked processes that share the imports of this one.
 
 A forked process does not run Python's exit handlers, so its temporary files are not removed.
 """
@@ -12,18 +12,18 @@ from multiprocessing.process import BaseProcess
 
 from pipeline.distributed import exit_code, signals
 
-# What every training imports: several seconds, once.
+# Imports of every training; they take several seconds.
 IMPORTED = ("lightning.pytorch.cli", "pipeline.commands.fit", "pipeline.data.module", "pipeline.tasks.task")
 
 
 def import_once(modules: Iterable[str] = IMPORTED) -> None:
-    """Import what the commands have in common, so that none of them waits for it."""
+    """Import the modules that all commands share."""
     for module in modules:
         importlib.import_module(module)
 
 
 def start_subcommand(arguments: Sequence[str]) -> BaseProcess:
-    """Start `unroll ARGUMENTS`, which writes where this process writes."""
+    """Start `unroll ARGUMENTS` with the standard output and error of this process."""
     process = multiprocessing.get_context("fork").Process(target=_run, args=(arguments,))
     process.start()
     return process

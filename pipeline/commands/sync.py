@@ -1,14 +1,14 @@
-"""`unroll sync RUN...`: send what Weights & Biases does not have of runs, from a machine that reaches it.
+"""`unroll sync RUN...`: send runs to Weights & Biases, from a machine that can reach it.
 
-All attempts become one continuous run, from the journal: what a rewind measured twice is there once. To send the
-same run again sends what is new; nothing is sent twice.
+All attempts become one continuous W&B run, read from the journal; steps repeated after a rewind are sent once. Running
+the command again sends only what is new.
 """
 
 import argparse
 import time
 import warnings
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pipeline.tracking.journal_sync import Mirror
     from pipeline.tracking.wandb_payloads import Messages
 
-PATIENCE = 120.0  # seconds that the client may take to begin
-# the client would describe the machine that sends, not the one that trained
-OURSELVES = {
+PATIENCE = 120.0  # seconds until the client must have started
+# Disabled because they would describe this machine, not the one that trained.
+DISABLED = {
     "x_disable_stats": True,
     "x_disable_meta": True,
     "x_disable_machine_info": True,
@@ -29,27 +29,27 @@ OURSELVES = {
 
 
 def main(argv: list[str]) -> int:
-    """Send, and with `--watch` go on until the run has finished.
+    """Send runs; with `--watch`, until the run has finished.
 
     Raises:
-        CheckpointError: there is no such run.
-        ConfigError: there is no key, the server refuses or cannot be reached, or the training itself sends this run.
+        CheckpointError: a run does not exist.
+        ConfigError: no API key, the server refuses or is unreachable, or the training itself sends this run.
     """
     parser = Parser(prog="unroll sync", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="name under runs/, or path, of a run")
-    parser.add_argument("--watch", action="store_true", help="follow one RUN until it has finished; Ctrl-C ends it")
-    parser.add_argument("--upload", action="store_true", help="send the files of checkpoints and exported models too")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="name of a run under runs/, or its path")
+    parser.add_argument("--watch", action="store_true", help="follow one RUN until it has finished, or until Ctrl-C")
+    parser.add_argument("--upload", action="store_true", help="also send files of checkpoints and exported models")
     parser.add_argument(
-        "--every", type=float, default=10.0, metavar="S", help="seconds between two looks (default: 10)"
+        "--every", type=float, default=10.0, metavar="S", help="polling interval of --watch in seconds (default: 10)"
     )
     options = parser.parse_args(argv)
     if options.watch and len(options.runs) > 1:
-        raise ConfigError("--watch follows one RUN: start one for each")
+        raise ConfigError(f"--watch: expected one RUN, got {len(options.runs)}. Start one process per run")
     runs = [Run(find_run(name)) for name in options.runs]
     _check_key()
     warnings.filterwarnings("default", module="pipeline")
     for run in runs:
-        print(f"run {run.name}: {_send(run, options)} lines of the journal sent", flush=True)
+        print(f"run {run.name}: sent {_send(run, options)} lines of the journal", flush=True)
     return 0
 
 
@@ -59,9 +59,9 @@ def _check_key() -> None:
     from pipeline.tracking.settings import has_key
 
     if find_spec("wandb") is None:
-        raise ConfigError("wandb is not installed: pip install wandb")
+        raise ConfigError("wandb is not installed. Run `pip install wandb`")
     if not has_key():
-        raise ConfigError("no key of Weights & Biases for its server: give `wandb login`, or set WANDB_API_KEY")
+        raise ConfigError("Weights & Biases API key not found. Run `wandb login`, or set WANDB_API_KEY")
 
 
 def _send(run: Run, options: argparse.Namespace) -> int:
@@ -73,25 +73,21 @@ def _send(run: Run, options: argparse.Namespace) -> int:
         try:
             return _session(run, options, refused)
         except Exception as error:
-            if not options.watch and refused.total() == before:  # it was not one of the lines
+            if not options.watch and refused.total() == before:  # no single journal line is to blame
                 raise ConfigError(f"run {run.name} could not be sent: {error_line(error)}") from error
             pause = 60 if options.watch else 0
-            print(f"run {run.name}: {error_line(error)}; tried again in {pause} s", flush=True)
+            print(f"run {run.name}: {error_line(error)}; retrying in {pause} s", flush=True)
             time.sleep(pause)
 
 
 def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> int:
-    """Lines sent until there is no more; with `--watch`, until the run has finished."""
+    """Send all new journal lines (with `--watch`, until the run has finished) and return their number."""
     from pipeline.tracking.settings import ONLINE
     from pipeline.tracking.wandb_session import session
 
-    ends = options.watch or _finished(run)  # else the run is not over, and must not be shown so
-    settings: dict[str, Any] = {
-        **OURSELVES,
-        "init_timeout": PATIENCE,
-        "finish_timeout": 0,
-        "x_update_finish_state": ends,
-    }
+    ends = options.watch or _finished(run)  # an unfinished run must not be marked as finished
+    timeouts = {"init_timeout": PATIENCE, "finish_timeout": 0.0}
+    settings = {**DISABLED, **timeouts, "x_update_finish_state": ends}
     with session(run, ONLINE, refused, options.upload, **settings) as (mirror, messages):
         count = mirror.follow(messages.send)
         messages.introduce()

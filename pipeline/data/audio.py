@@ -1,4 +1,4 @@
-"""Clips become batches: sounds of similar length together, within a budget of seconds, with transcripts or labels.
+"""Batches of audio clips of similar length, within a budget of seconds, with transcripts or labels.
 
 Legend: B rows, S samples, T positions of a transcript, K masks.
 """
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,10 +24,13 @@ from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError
 from pipeline.evaluation.plots.attention import attention_panels
-from pipeline.evaluation.plots.spectrogram import with_spectrogram
+from pipeline.evaluation.plots.spectrogram import Shown, with_spectrogram
 from pipeline.generation.text_stream import written
 
-COLUMNS = 3  # spectrograms in a row of a picture
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 3  # spectrograms per row of a picture
 NOTHING = np.zeros((0, 2), np.float32)
 
 
@@ -36,10 +39,10 @@ class Clips:
 
     Args:
         split: the rows.
-        eos: the end mark of transcripts.
-        rate: samples a second.
-        augmentation: how sounds are changed, None where they are left as they are.
-        seed: decides how.
+        eos: EOS token of the transcripts.
+        rate: samples per second.
+        augmentation: augmentation of the sounds; None for none.
+        seed: seed of the augmentation.
     """
 
     def __init__(
@@ -53,11 +56,11 @@ class Clips:
 
     @property
     def lengths(self) -> Ids:
-        """Samples of each clip, as it lies on disk."""
+        """The number of samples of each stored clip."""
         return self.split.numbers("samples")
 
     def predictions(self, ids: Ids) -> int:
-        """Tokens of these clips' transcripts, with their end marks."""
+        """Return the number of tokens of these clips' transcripts, with EOS tokens."""
         return predictions(self.split, ids)
 
     def __getitems__(self, part: Slice) -> PairBatch | LabelBatch:
@@ -69,7 +72,7 @@ class Clips:
         return PairBatch(source, inputs, targets, ids, part.predictions, empty, positions, part.step)
 
     def sounds(self, part: Slice) -> tuple[tuple[Tensor, ...], int]:
-        """What an encoder is given, see `PairBatch`, and at how many samples there is nothing."""
+        """Return the encoder's input, see `PairBatch`, and the number of padding samples."""
         rows = [self._row(int(sample), part.epoch) for sample in part.ids]
         waves, time_masks, mel_masks = zip(*rows, strict=True)
         lengths = np.array([len(wave) for wave in waves])
@@ -80,7 +83,7 @@ class Clips:
         return tuple(torch.from_numpy(part) for part in parts), int((~keep).sum())
 
     def _row(self, sample: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A clip's sound and masks; one silent sample in a row that only fills the batch."""
+        """Return a clip's sound and masks; one silent sample in a row that only fills the batch."""
         if sample == NO_SAMPLE:
             return np.zeros(1, np.float32), NOTHING, NOTHING
         wave = decode(self.split.value("audio", self.split.row_of(sample)))
@@ -91,7 +94,7 @@ class Clips:
 
 
 def _stacked(masks: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Masks of all rows (B, K, 2); those that hide nothing where a row has fewer."""
+    """Return the masks of all rows (B, K, 2), padded with empty masks."""
     stacked = np.zeros((len(masks), max(map(len, masks)), 2), np.float32)
     for row, each in enumerate(masks):
         stacked[row, : len(each)] = each
@@ -102,16 +105,28 @@ class LabelledClips(Clips):
     """The clips of one split with one label each.
 
     Args:
-        classes: the number of each label's class, by its token.
-        **clips: as `Clips` takes them.
+        classes: class index by the token of a label.
+        split: the rows.
+        eos: EOS token of the labels.
+        rate: samples per second.
+        augmentation: augmentation of the sounds; None for none.
+        seed: seed of the augmentation.
     """
 
-    def __init__(self, classes: Ids, *clips: object) -> None:
-        super().__init__(*clips)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        classes: Ids,
+        split: RecordSplit,
+        eos: int,
+        rate: int,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(split, eos, rate, augmentation, seed)
         self.classes = classes
 
     def predictions(self, ids: Ids) -> int:
-        """Labels: one a clip."""
+        """Return the number of labels, one per clip."""
         return int((ids != NO_SAMPLE).sum())
 
     def __getitems__(self, part: Slice) -> LabelBatch:
@@ -126,18 +141,18 @@ class LabelledClips(Clips):
 
 
 class AudioDataModule(BudgetedDataModule):
-    """Clips of sound with their transcripts or labels, in batches of at most `global_batch_seconds`.
+    """Audio clips with their transcripts or labels, in batches of at most `global_batch_seconds`.
 
     Args:
         dataset: a directory made by `unroll prepare audio`.
-        global_batch_seconds: most seconds of a global batch, padding included: clips times the longest of them.
-        per_device_batch_seconds: about as many a device takes at once; gradient accumulation is derived.
-        augmentation: how sounds are changed in training, anew in each epoch. Speed may exceed the budget.
+        global_batch_seconds: maximum seconds of a global batch with padding: number of clips times the longest clip.
+        per_device_batch_seconds: approximate maximum seconds per device; gradient accumulation is derived.
+        augmentation: augmentation in training, different in each epoch. Changed speed may exceed the budget.
         workers: loader processes; 0 reads in the training process.
-        seed: decides the order, and how sounds are changed.
+        seed: seed of the order and of the augmentation.
 
     Raises:
-        DataError: the dataset is missing, damaged or of another kind.
+        DataError: the dataset is missing, damaged or of the wrong kind.
         ConfigError: a clip of the training split is longer than the budget.
     """
 
@@ -156,63 +171,64 @@ class AudioDataModule(BudgetedDataModule):
         self.rate: int = opened.manifest["audio"]["rate"]
         limit = None if per_device_batch_seconds is None else int(per_device_batch_seconds * self.rate)
         if global_batch_seconds * self.rate < 1:
-            raise ConfigError(f"global_batch_seconds={global_batch_seconds} must hold a sample at least")
+            raise ConfigError(f"global_batch_seconds={global_batch_seconds} must cover at least one sample")
         if limit is not None and limit < 1:
-            raise ConfigError(f"per_device_batch_seconds={per_device_batch_seconds} must hold a sample at least")
+            raise ConfigError(f"per_device_batch_seconds={per_device_batch_seconds} must cover at least one sample")
         super().__init__(opened, int(global_batch_seconds * self.rate), limit, workers, seed)
         self.augmentation = augmentation
 
     @property
     def facts(self) -> DataFacts:
-        """Size of the vocabulary or number of classes, and samples per second."""
+        """Vocabulary size or number of classes, and samples per second."""
         sizes = DataFacts(classes=len(self.labels)) if self.labels else self.dataset.facts
         return replace(sizes, rate=self.rate)
 
     @property
     def labels(self) -> list[str]:
-        """The labels, in the order of their classes; none where clips have transcripts."""
+        """The labels, in the order of their classes; empty if clips have transcripts."""
         return list(self.dataset.manifest["audio"].get("labels", []))
 
     def samples(self, name: str) -> Clips:
-        """The clips of the split `name`; only those of training are changed."""
+        """Return the clips of the split `name`; only training clips are augmented."""
         augmentation = self.augmentation if name == "train" else None
         clips = self.split(name), self.dataset.target.eos, self.rate, augmentation, self.seed
         return LabelledClips(self._classes, *clips) if self.labels else Clips(*clips)
 
     def too_long(self, longest: int, name: str) -> str:
-        """What is said of a sample that does not fit into the budget."""
+        """Return the error message for a clip that exceeds the budget."""
         seconds = longest / self.rate
         return (
             f"the longest clip of {self.dataset.path} ({name}) takes {seconds:.2f} s, more than "
-            f"global_batch_seconds={self.budget / self.rate:g}: raise it, or prepare with a lower --max-seconds"
+            f"global_batch_seconds={self.budget / self.rate:g}: increase it, or prepare with a lower --max-seconds"
         )
 
     def show(self, name: str, count: int) -> tuple[tuple[Tensor, ...], list[str]]:
-        """The first clips of a split as a batch's `source`, and their names."""
+        """Return the first clips of a split as a batch's `source`, and their names."""
         samples = self.samples(name)
         rows = range(min(count, samples.split.rows))
         source, _ = samples.sounds(Slice(samples.split.first_samples[list(rows)], 0, 0, 0, 0))
         return source, [samples.split.value(self.shown, row) for row in rows]
 
-    def illustrate(self, source: tuple[Tensor, ...]) -> list[dict[str, Any]]:
-        """The sounds of a batch's `source`, to be heard and seen."""
+    def illustrate(self, source: tuple[Tensor, ...]) -> list[dict[str, Shown]]:
+        """Return the sounds of a batch's `source` with their spectrograms."""
         rows = zip(*source[:2], strict=True)
         return [{"sound": with_spectrogram(wave[keep].cpu().numpy(), self.rate)} for wave, keep in rows]
 
-    def picture(self, source: tuple[Tensor, ...], tokens: Sequence[int], looks: Float[np.ndarray, "T S"]) -> Any:
-        """Where each token of a text looked at a sound, drawn over its spectrogram.
+    def picture(self, source: tuple[Tensor, ...], tokens: Sequence[int], looks: Float[np.ndarray, "T S"]) -> "Figure":
+        """Plot the attention of each token of a text over the spectrogram of a sound.
 
         Args:
             source: a batch's `source` of one row.
             tokens: the text.
-            looks: the share that each token gave to each position of the sound.
+            looks: attention weights of each token over the positions of the sound.
         """
         [row] = self.illustrate(source)
         return attention_panels(row["sound"].picture, written(self.tokenizer, tokens), looks[:, None], COLUMNS)
 
     @cached_property
     def _classes(self) -> Ids:
-        tokens = [self.tokenizer.token_to_id(label) for label in self.labels]
+        vocabulary = self.tokenizer.get_vocab()
+        tokens = [vocabulary[label] for label in self.labels]
         classes = np.full(self.dataset.target.size, IGNORE, np.int64)
         classes[tokens] = np.arange(len(tokens))
         return classes

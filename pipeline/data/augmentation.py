@@ -1,7 +1,7 @@
-"""Sounds are changed a little before training hears them, as a function of seed, epoch and sample alone.
+"""Augmentation of sounds in training, as a function of seed, epoch and sample alone.
 
-Speed: Ko et al. (2015), "Audio augmentation for speech recognition". Masks over stretches of time and bands of
-frequency: Park et al. (2019), "SpecAugment"; their edges are drawn here and applied to the spectrogram by the network.
+Speed: Ko et al. (2015), "Audio augmentation for speech recognition". Masks over time intervals and frequency bands:
+Park et al. (2019), "SpecAugment"; their edges are drawn here and applied to the spectrogram by the network.
 
 Legend: S samples.
 """
@@ -19,20 +19,20 @@ Masks = Float32[np.ndarray, "_ 2"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far sounds may be changed; nothing is changed by default.
+    """Strength of each augmentation; all are off by default.
 
     Args:
-        shift: most seconds that a sound is moved, earlier or later, silence taking the place.
-        gain: most decibels that it is made louder or softer.
-        noise: least decibels that it stands above white noise; its distance is drawn from here to 30 more.
-        speed: most that it is played faster or slower: 0.1 is a tenth.
-        time_masks: stretches of time that are hidden.
-        time_share: longest of them, as a share of the sound.
-        mel_masks: bands of frequency that are hidden.
-        mel_share: widest of them, as a share of the bands.
+        shift: maximum shift in seconds, earlier or later; the gap is filled with silence.
+        gain: maximum change of loudness in decibels.
+        noise: minimum signal-to-noise ratio of added white noise in decibels; drawn from [noise, noise + 30].
+        speed: maximum relative change of speed: 0.1 is a tenth.
+        time_masks: number of masked time intervals.
+        time_share: maximum length of a time mask, as a fraction of the sound.
+        mel_masks: number of masked frequency bands.
+        mel_share: maximum width of a frequency mask, as a fraction of the bands.
 
     Raises:
-        ConfigError: a share that is none.
+        ConfigError: a fraction is out of range.
     """
 
     shift: float = 0.0
@@ -46,13 +46,13 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.speed < 1:
-            raise ConfigError(f"speed={self.speed} is no share: from 0 to below 1")
+            raise ConfigError(f"speed={self.speed} must be in [0, 1)")
         for name in ("time_share", "mel_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}={getattr(self, name)} is no share: from 0 to 1")
+                raise ConfigError(f"{name}={getattr(self, name)} must be in [0, 1]")
 
     def wave(self, samples: Float32[np.ndarray, " S"], rate: int, chance: np.random.Generator) -> np.ndarray:
-        """The changed sound, at the same rate; its length changes with its speed."""
+        """Return the augmented sound at the same rate; a change of speed changes its length."""
         if self.speed:
             samples = resample(samples, rate * (1 + chance.uniform(-self.speed, self.speed)), rate)
         if self.shift:
@@ -66,7 +66,7 @@ class Augmentation:
         return samples.astype(np.float32)
 
     def masks(self, chance: np.random.Generator) -> tuple[Masks, Masks]:
-        """Where the stretches of time, and the bands of frequency, begin and end, from 0 to 1."""
+        """Return the edges of the masks over time and over frequency, from 0 to 1."""
         return _edges(self.time_masks, self.time_share, chance), _edges(self.mel_masks, self.mel_share, chance)
 
 

@@ -1,10 +1,10 @@
-"""The plan says which samples make global batch k: a pure function of (number of samples, seed, epoch, k).
+"""The plan of batches: global batch k as a pure function of (number of samples, seed, epoch, k).
 
-It does not know how many processes there are. Rank r of W takes its slice of every global batch, so the
-position of a run in its data is one integer, resuming costs O(1), and 1, 2 or 64 processes see the same
-batches in the same order.
+The plan does not depend on the number of processes. Rank r of W takes its slice of every global batch. The position
+of a run in its data is therefore one integer, resuming costs O(1), and any number of processes sees the same batches
+in the same order.
 
-Legend: G samples in a global batch, W processes, A micro-batches a step (gradient accumulation).
+Legend: G samples in a global batch, W processes, A micro-batches per step (gradient accumulation).
 """
 
 import math
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 
 Ids = NDArray[np.int64]
-NO_SAMPLE = -1  # an id that only fills the last batch of an evaluation
+NO_SAMPLE = -1  # the id of a row that only fills the last batch of an evaluation
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Plan(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Global batches in an epoch."""
+        """Return the number of global batches per epoch."""
 
     @abstractmethod
     def batch(self, epoch: int, k: int) -> Ids:
-        """Ids of global batch k, shape (at most G,); NO_SAMPLE where the batch is only filled."""
+        """Return the ids of global batch k, shape (at most G,); NO_SAMPLE in rows that only fill the batch."""
 
 
 @dataclass(frozen=True)
 class Shuffled(Plan):
-    """Every sample at most once an epoch, in an order drawn from the seed; the few left over differ by epoch."""
+    """Every sample at most once per epoch, in an order drawn from the seed; the remainder differs by epoch."""
 
     seed: int
 
@@ -54,7 +54,7 @@ class Shuffled(Plan):
 
 @dataclass(frozen=True)
 class InOrder(Plan):
-    """Every sample exactly once, first to last; the last batch is filled with NO_SAMPLE."""
+    """Every sample exactly once, in order; the last batch is filled with NO_SAMPLE."""
 
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
@@ -66,10 +66,10 @@ class InOrder(Plan):
 
 @dataclass(frozen=True)
 class Contiguous(Plan):
-    """G contiguous lanes read side by side: row i of batch k+1 continues row i of batch k.
+    """G contiguous streams read in parallel: row i of batch k+1 continues row i of batch k.
 
-    With `complete`, the last lane is filled up so that every sample is read exactly once (evaluation);
-    without, the fewer than G samples left over are not read (training).
+    With `complete`, the last stream is filled so that every sample is read exactly once (evaluation). Without it,
+    the remainder of fewer than G samples is not read (training).
     """
 
     complete: bool = False
@@ -84,27 +84,27 @@ class Contiguous(Plan):
 
 @dataclass(frozen=True, eq=False)
 class Bucketed(Plan):
-    """Samples of similar length together, every one exactly once an epoch; made by `Bucketed.of`."""
+    """Batches of samples of similar length, each sample exactly once per epoch; created by `Bucketed.of`."""
 
     order: Ids
-    """All samples, those of each bucket together."""
+    """All samples, sorted by bucket."""
     first_sample: Ids
-    """Where each bucket begins in `order`; then its end."""
+    """Start of each bucket in `order`, and the end."""
     first_batch: Ids
-    """The number of each bucket's first batch; then the number of batches."""
+    """Number of each bucket's first batch, and the number of batches."""
     seed: int | None
 
     @classmethod
     def of(cls, lengths: Ids, budget: int, seed: int | None) -> "Bucketed":
-        """Cut samples into batches whose number times the longest of them stays within a budget.
+        """Return a plan whose batches, as number of samples times longest sample, stay within a budget.
 
         Args:
-            lengths: of each sample; none above the budget.
-            budget: most positions of a batch, padding included.
-            seed: decides the order; shortest first where it is None.
+            lengths: length of each sample; none above the budget.
+            budget: maximum positions of a batch, with padding.
+            seed: seed of the order; None for shortest first.
         """
         order = np.argsort(lengths, kind="stable")
-        # lengths 1 to 10 apart, then steps of a tenth
+        # Edges at every length up to 10, then in steps of a tenth.
         edges = np.unique(np.ceil(1.1 ** np.arange(1, 400)).astype(np.int64))
         bucket = np.searchsorted(edges, lengths[order])
         first = np.flatnonzero(np.diff(bucket, prepend=-1))
@@ -125,7 +125,7 @@ class Bucketed(Plan):
         first, after = self.first_sample[bucket : bucket + 2]
         part, parts = k - self.first_batch[bucket], self.first_batch[bucket + 1] - self.first_batch[bucket]
         size = int(after - first)
-        places = np.arange(size * part // parts, size * (part + 1) // parts)  # parts that differ by one at most
+        places = np.arange(size * part // parts, size * (part + 1) // parts)  # sizes differ by at most one
         if self.seed is not None:
             places = permute(places, size, (self.seed, epoch, bucket))
         found: Ids = self.order[first + places]
@@ -133,12 +133,12 @@ class Bucketed(Plan):
 
 
 def permute(places: Ids, size: int, key: tuple[int, ...]) -> Ids:
-    """The elements at `places` of a random permutation of 0 .. size-1, without drawing the whole permutation.
+    """Return the elements at `places` of a random permutation of 0 .. size-1, in time proportional to `places`.
 
-    A Feistel network of four rounds is a bijection on the next power of four; places that leave the range
-    walk on until they are back in it (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+    A Feistel network of four rounds is a bijection on the next power of four. Values outside the range are mapped
+    again until they are inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
     """
-    assert places.max(initial=0) < size  # another place would never come back into the range
+    assert places.max(initial=0) < size  # a larger place might never return to the range
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << half) - 1)
     keys = np.random.SeedSequence([abs(part) for part in key]).generate_state(4, np.uint64).astype(np.uint64)
@@ -156,28 +156,28 @@ def _feistel(value: NDArray[np.uint64], half: int, mask: np.uint64, keys: NDArra
 
 
 def _scramble(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every input bit moves every output bit."""
+    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every input bit affects every output bit."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
 
 
 class Slice(NamedTuple):
-    """What one rank reads for one micro-batch."""
+    """What one rank reads in one micro-batch."""
 
     ids: Ids
     predictions: int
-    """Targets in the whole global batch, over all ranks and micro-batches."""
+    """Number of targets in the whole global batch, over all ranks and micro-batches."""
     epoch: int
     step: int
-    """Which global batch of the epoch this is a part of."""
+    """Index of the global batch within the epoch."""
     slot: int
-    """Which micro-batch of the step this is, 0 .. A-1."""
+    """Index of the micro-batch within the step, 0 .. A-1."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """How a global batch is divided: into W x A micro-batches of equally many rows."""
+    """The partition of a global batch into W x A micro-batches of equally many rows."""
 
     world_size: int = 1
     rank: int = 0
@@ -185,15 +185,15 @@ class Share:
 
     @classmethod
     def of(cls, batch_size: int, limit: int | None, world_size: int, rank: int) -> "Share":
-        """Derive the gradient accumulation: the fewest micro-batches of at most `limit` rows a process.
+        """Derive the gradient accumulation: the fewest micro-batches of at most `limit` rows per process.
 
         Raises:
-            ConfigError: the global batch cannot be divided among the processes.
+            ConfigError: the global batch is not divisible by the number of processes.
         """
         if batch_size % world_size:
             raise ConfigError(
                 f"global_batch_size={batch_size} cannot be divided among {world_size} processes: "
-                f"choose a multiple of {world_size}, or other devices"
+                f"use a multiple of {world_size}, or other devices"
             )
         rows = batch_size // world_size
         if limit is not None and limit < 1:
@@ -205,10 +205,10 @@ class Share:
     def of_budget(
         cls, budget: float | int, limit: float | int | None, world_size: int, rank: int, unit: str = "tokens"
     ) -> "Share":
-        """The same for a budget of positions: the fewest micro-batches of about `limit` positions a process.
+        """Derive the accumulation for a budget of positions: the fewest micro-batches of about `limit` per process.
 
         Raises:
-            ConfigError: a limit that leaves nothing.
+            ConfigError: the limit is not positive.
         """
         if limit is not None and limit <= 0:
             raise ConfigError(f"per_device_batch_{unit}={limit} must be above 0")
@@ -216,10 +216,10 @@ class Share:
 
     @classmethod
     def of_config(cls, data: Mapping[str, Any], world_size: int, rank: int = 0) -> "Share | None":
-        """What the arguments of a DataModule say; None where they say nothing.
+        """Derive the partition from the arguments of a DataModule; None if they name no global batch.
 
         Raises:
-            ConfigError: the global batch cannot be divided among the processes.
+            ConfigError: the global batch is not divisible by the number of processes.
         """
         if "global_batch_size" in data:
             return cls.of(data["global_batch_size"], data.get("per_device_batch_size"), world_size, rank)
@@ -229,11 +229,11 @@ class Share:
         return None
 
     def rows(self, batch_size: int) -> int:
-        """Rows of a micro-batch of a global batch of that size."""
+        """Return the rows per micro-batch of a global batch of that size."""
         return -(-batch_size // (self.world_size * self.accumulation))
 
     def of_rank(self, ids: Ids, slot: int) -> Ids:
-        """This rank's micro-batch `slot` of a global batch: contiguous rows, filled up with NO_SAMPLE."""
+        """Return this rank's micro-batch `slot` of a global batch: contiguous rows, padded with NO_SAMPLE."""
         rows = self.rows(len(ids))
         first = (self.rank * self.accumulation + slot) * rows
         mine = ids[first : first + rows]
@@ -241,12 +241,14 @@ class Share:
 
 
 class MicroBatches:
-    """The batch sampler of a DataLoader: one rank's slices, epoch after epoch, from any position.
+    """The batch sampler of a DataLoader: one rank's slices over all epochs, starting at any position.
 
     Args:
-        predictions: counts the targets in a global batch, given its ids.
-        position: micro-batches of this rank already consumed.
-        limit: micro-batches an epoch ends after; all of them when None.
+        plan: the plan of global batches.
+        share: the partition of global batches.
+        predictions: function that counts the targets in a global batch, given its ids.
+        position: micro-batches already consumed by this rank.
+        limit: micro-batches per epoch; None for all.
     """
 
     def __init__(
@@ -263,14 +265,14 @@ class MicroBatches:
 
     @property
     def batch_size(self) -> int:
-        """Most rows of a micro-batch; DeepSpeed asks for it."""
+        """Maximum rows of a micro-batch; DeepSpeed reads it."""
         return self.share.rows(self.plan.batch_size)
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[Slice]:
-        # The body runs at the first next(): torch calls iter() twice an epoch when there are workers.
+        # The body runs at the first next(): with workers, torch calls iter() twice per epoch.
         epoch, index = divmod(self.position, self.limit)
         self.position = (epoch + 1) * self.limit
         for micro in range(index, self.length):

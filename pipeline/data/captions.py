@@ -1,7 +1,7 @@
-"""Photographs with their captions become batches: images decoded where they are loaded, each seen as its seed says.
+"""Batches of images with captions, decoded in the loader, with a random crop per sample.
 
-A batch holds captions of similar length, an image for each. What a training sample shows of its image is drawn from
-(seed, epoch, sample) alone, so it is the same on any number of processes and after any stop.
+A batch contains captions of similar length and one image for each. The crop of a training sample is drawn from
+(seed, epoch, sample) alone, so it is the same on any number of processes and after any interruption.
 
 Legend: B rows, S pixels of a side, T positions of a caption, P regions.
 """
@@ -9,7 +9,7 @@ Legend: B rows, S pixels of a side, T positions of a caption, P regions.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,21 +28,24 @@ from pipeline.errors import ConfigError, SampleError
 from pipeline.evaluation.plots.attention import photograph
 from pipeline.generation.text_stream import written
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 class Views:
-    """Which square of its image each sample shows in training.
+    """Random square crops of images in training.
 
     Args:
-        smallest: the smallest share of the shorter side that the square may have.
-        flip: show half of them in a mirror.
-        seed: decides with epoch and sample.
+        smallest: smallest side of the crop, as a fraction of the image's shorter side.
+        flip: mirror half of the crops.
+        seed: seed of the crops, with epoch and sample.
     """
 
     def __init__(self, smallest: float, flip: bool, seed: int) -> None:
         self.smallest, self.flip, self.seed = smallest, flip, seed
 
     def __call__(self, image: Image.Image, epoch: int, sample: int) -> View:
-        """The square of this sample in this epoch."""
+        """Return the crop of this sample in this epoch."""
         size, across, down, mirrored = np.random.default_rng((self.seed, epoch, sample)).random(4)
         side = min(image.size) * (self.smallest + (1 - self.smallest) * size)
         mirror = self.flip and mirrored < 0.5
@@ -54,10 +57,10 @@ class CaptionedImages:
 
     Args:
         split: the rows.
-        eos: the end mark.
-        image_size: pixels of a side of what is shown.
-        image_tokens: positions that an image counts for.
-        views: what is shown of an image; by default its largest central square.
+        eos: EOS token of the captions.
+        image_size: pixels per side of the image shown to the model.
+        image_tokens: positions that an image counts for in the budget.
+        views: crops of the images; None for the largest central square.
     """
 
     def __init__(
@@ -71,11 +74,11 @@ class CaptionedImages:
 
     @property
     def lengths(self) -> Ids:
-        """Positions that each sample takes: those of its caption with the end mark, and what its image counts for."""
+        """The positions of each sample: its caption, the EOS token and `image_tokens`."""
         return self.split.target_lengths + 1 + self.image_tokens
 
     def predictions(self, ids: Ids) -> int:
-        """Targets in these captions, with their end marks; none in a row that only fills the batch."""
+        """Return the number of targets in these captions, with EOS tokens; 0 in a row that only fills the batch."""
         return predictions(self.split, ids)
 
     def __getitems__(self, part: Slice) -> PairBatch:
@@ -90,7 +93,7 @@ class CaptionedImages:
         return PairBatch(source, inputs, targets, ids, part.predictions, padding, targets.numel(), part.step)
 
     def image(self, row: int, epoch: int = 0, sample: int = 0) -> Image.Image:
-        """What is shown of a row's image.
+        """Return the crop of a row's image.
 
         Raises:
             SampleError: the image is damaged.
@@ -113,20 +116,20 @@ class ImageCaptionDataModule(BudgetedDataModule):
 
     Args:
         dataset: a directory made by `unroll prepare captions`.
-        image_size: pixels of a side of the square that a model sees of an image.
-        smallest_crop: training sees squares of this share of an image's shorter side up to all of it, anywhere in the
-            image; evaluations see the largest central square.
-        flip: training sees half of the squares in a mirror; only where captions do not tell left from right.
-        global_batch_tokens: most positions of a global batch: samples times the longest caption, each with
-            `image_tokens` more.
-        per_device_batch_tokens: about as many a device takes at once; gradient accumulation is derived.
+        image_size: pixels per side of the square shown to the model.
+        smallest_crop: smallest side of training crops, as a fraction of the image's shorter side; evaluations use
+            the largest central square.
+        flip: mirror half of the training crops; only if captions do not depend on left and right.
+        global_batch_tokens: maximum positions of a global batch: number of samples times the longest caption, plus
+            `image_tokens` per sample.
+        per_device_batch_tokens: approximate maximum positions per device; gradient accumulation is derived.
         image_tokens: positions that an image counts for.
-        workers: loader processes, which decode; 0 decodes in the training process.
-        seed: decides the order, and what is seen of each image.
+        workers: loader processes, which decode images; 0 decodes in the training process.
+        seed: seed of the order and of the crops.
 
     Raises:
-        DataError: the dataset is missing, damaged or of another kind.
-        ConfigError: a caption of the training split is longer than the budget, or sizes that cannot be.
+        DataError: the dataset is missing, damaged or of the wrong kind.
+        ConfigError: a caption of the training split is longer than the budget, or a size is out of range.
     """
 
     def __init__(
@@ -144,7 +147,7 @@ class ImageCaptionDataModule(BudgetedDataModule):
         if image_size < 1 or image_tokens < 0 or not 0 < smallest_crop <= 1:
             raise ConfigError(
                 f"image_size={image_size} must be at least 1, image_tokens={image_tokens} at least 0, "
-                f"and smallest_crop={smallest_crop} a share above 0"
+                f"and smallest_crop={smallest_crop} in (0, 1]"
             )
         opened = Dataset.open(dataset, kind="captions")
         super().__init__(opened, global_batch_tokens, per_device_batch_tokens, workers, seed)
@@ -153,27 +156,27 @@ class ImageCaptionDataModule(BudgetedDataModule):
 
     @property
     def facts(self) -> DataFacts:
-        """Size of the vocabulary, and of an image."""
+        """Vocabulary size and image size."""
         return replace(super().facts, image_size=self.image_size)
 
     def samples(self, name: str) -> CaptionedImages:
-        """The captions of the split `name`."""
+        """Return the captions of the split `name`."""
         views = self.views if name == "train" else None
         return CaptionedImages(self.split(name), self.dataset.target.eos, self.image_size, self.image_tokens, views)
 
     def show(self, name: str, count: int) -> tuple[tuple[UInt8[Tensor, "B 3 S S"]], list[str]]:
-        """The first images of a split as a batch's `source`, and their names."""
+        """Return the first images of a split as a batch's `source`, and their names."""
         samples = self.samples(name)
         rows = range(min(count, samples.split.rows))
         shown = np.stack([pixels(samples.image(row)) for row in rows])
         return (torch.from_numpy(shown),), [samples.split.value("name", row) for row in rows]
 
-    def picture(self, source: tuple[Tensor, ...], tokens: Sequence[int], looks: Float[np.ndarray, "T P"]) -> Any:
-        """Where each token of a text looked at an image, drawn.
+    def picture(self, source: tuple[Tensor, ...], tokens: Sequence[int], looks: Float[np.ndarray, "T P"]) -> "Figure":
+        """Plot the attention of each token of a text over an image.
 
         Args:
             source: a batch's `source` of one row.
             tokens: the text.
-            looks: the share that each token gave to each region.
+            looks: attention weights of each token over the regions.
         """
         return photograph(source[0][0].cpu().numpy(), written(self.tokenizer, tokens), looks)

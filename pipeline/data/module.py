@@ -1,20 +1,26 @@
-"""What every DataModule does: it opens a dataset and hands each process its part of each global batch of a plan."""
+"""The base DataModule: it opens a dataset and gives each process its part of the global batches of a plan."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import lightning
 import torch
+from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from pipeline.data.batch import Batch
 from pipeline.data.batch_plan import Ids, MicroBatches, Plan, Share, Slice
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.lightning_internals import validates_by_the_clock
 from pipeline.distributed.signals import end_workers_at_exit, ignore_signals
 from pipeline.errors import ConfigError
+from pipeline.evaluation.plots.spectrogram import Shown
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 STAGES = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
 
@@ -26,10 +32,10 @@ class SplitSamples(Protocol):
     def __len__(self) -> int: ...
 
     def predictions(self, ids: Ids) -> int:
-        """Targets in these samples, none in a row that only fills the batch."""
+        """Return the number of targets in these samples; 0 in a row that only fills the batch."""
 
-    def __getitems__(self, part: Slice) -> Any:
-        """The batch."""
+    def __getitems__(self, part: Slice) -> Batch:
+        """Return the batch of a slice."""
 
 
 class PlannedDataModule(lightning.LightningDataModule):
@@ -40,7 +46,7 @@ class PlannedDataModule(lightning.LightningDataModule):
         workers: loader processes; 0 reads in the training process.
     """
 
-    shown: str | None = None  # the column of a split that tells people which source a row is
+    shown: str | None = None  # column of a split that identifies the source of a row to users
 
     def __init__(self, dataset: Dataset, workers: int) -> None:
         super().__init__()
@@ -50,26 +56,26 @@ class PlannedDataModule(lightning.LightningDataModule):
         self.share = Share()
 
     def samples(self, name: str) -> SplitSamples:
-        """The samples of the split `name`."""
+        """Return the samples of the split `name`."""
         raise NotImplementedError
 
     def plan(self, samples: Any) -> Plan:
-        """The order in which training reads the samples."""
+        """Return the order in which training reads the samples."""
         raise NotImplementedError
 
     def plan_evaluation(self, samples: Any) -> Plan:
-        """The order in which an evaluation reads them, each exactly once."""
+        """Return the order in which an evaluation reads each sample exactly once."""
         raise NotImplementedError
 
     def divide(self, world_size: int, rank: int) -> Share:
-        """This process's part of a global batch."""
+        """Return this process's part of a global batch."""
         raise NotImplementedError
 
     def split(self, name: str) -> Any:
-        """The split `name` of the dataset.
+        """Return the split `name` of the dataset.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: the dataset does not have this split.
         """
         if name not in self.dataset.splits:
             raise ConfigError(
@@ -78,33 +84,33 @@ class PlannedDataModule(lightning.LightningDataModule):
         return self.dataset.splits[name]
 
     def batch(self, name: str, ids: Ids) -> Any:
-        """These samples of the split `name`, outside any plan."""
+        """Return these samples of the split `name` as a batch, outside any plan."""
         samples = self.samples(name)
         return samples.__getitems__(Slice(ids, samples.predictions(ids), 0, 0, 0))
 
     @property
     def facts(self) -> DataFacts:
-        """What the data decides about a model."""
+        """Properties of the data that determine arguments of the model."""
         return self.dataset.facts
 
-    def illustrate(self, source: tuple[torch.Tensor, ...]) -> list[dict[str, Any]]:
-        """What is logged of each row of a batch's `source` beside its name: a sound, for example."""
+    def illustrate(self, source: tuple[torch.Tensor, ...]) -> list[dict[str, Shown]]:
+        """Return what is logged for each row of a batch's `source` beside its name, for example a sound."""
         return [{} for _ in source[0]]
 
     @cached_property
-    def tokenizer(self) -> Any:
-        """Of the targets."""
+    def tokenizer(self) -> "Tokenizer":
+        """The tokenizer of the targets."""
         from tokenizers import Tokenizer
 
         return Tokenizer.from_file(str(self.dataset.target.file))
 
     @property
     def steps_per_epoch(self) -> int:
-        """Global batches of a training epoch."""
+        """Number of global batches per training epoch."""
         return len(self.plan(self.samples("train")))
 
     def setup(self, stage: str) -> None:
-        """Divide the global batch among the processes that there are."""
+        """Partition the global batch among the processes."""
         trainer = self.trainer
         assert trainer is not None
         self.share = self.divide(trainer.world_size, trainer.global_rank)
@@ -114,8 +120,8 @@ class PlannedDataModule(lightning.LightningDataModule):
         for name in STAGES[stage]:
             self.samples(name)
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Training batches from where the run stands."""
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return training batches from the current position of the run."""
         assert self.trainer is not None
         samples = self.samples("train")
         plan = self.plan(samples)
@@ -123,38 +129,37 @@ class PlannedDataModule(lightning.LightningDataModule):
         position = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
         return self._loader(samples, MicroBatches(plan, self.share, samples.predictions, position, limit))
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Everything of the validation split exactly once."""
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation split, each sample exactly once."""
         return self._evaluation("validation")
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Everything of the test split exactly once."""
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the test split, each sample exactly once."""
         return self._evaluation("test")
 
-    def _evaluation(self, name: str) -> DataLoader[Any]:
+    def _evaluation(self, name: str) -> DataLoader[Batch]:
         samples = self.samples(name)
         return self._loader(samples, MicroBatches(self.plan_evaluation(samples), self.share, samples.predictions))
 
-    def _loader(self, samples: Any, sampler: MicroBatches) -> DataLoader[Any]:
-        collate: Callable[[Any], Any] = _as_it_is
+    def _loader(self, samples: Any, sampler: MicroBatches) -> DataLoader[Batch]:
         end_workers_at_exit()
         return Loader(
             samples,
             batch_sampler=sampler,  # type: ignore[arg-type]  # slices, not lists of ids
-            collate_fn=collate,
+            collate_fn=_identity,
             num_workers=self.workers,
             worker_init_fn=ignore_signals,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(0),  # its own: the global generator stays where it is
+            generator=torch.Generator().manual_seed(0),  # so that the global generator is not advanced
         )
 
 
-class Loader(DataLoader[Any]):
-    """Counts the seconds in which its reader waits for a batch."""
+class Loader(DataLoader[Batch]):
+    """A DataLoader that counts the seconds in which its consumer waits for a batch."""
 
     waited = 0.0
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         batches = super().__iter__()
         while True:
             began = time.perf_counter()
@@ -167,34 +172,36 @@ class Loader(DataLoader[Any]):
             yield batch
 
 
-def count_in_steps(trainer: Any, steps: int) -> None:
-    """Have epochs end, and validations come, after whole optimizer steps, the same ones on any number of processes.
+def count_in_steps(trainer: Trainer, steps: int) -> None:
+    """Convert the trainer's limits from optimizer steps to micro-batches, for any number of processes.
 
-    `limit_train_batches`, `limit_val_batches` and `val_check_interval` are given in global batches, or as shares;
-    Lightning counts micro-batches.
+    `limit_train_batches`, `limit_val_batches` and `val_check_interval` are given in global batches or as fractions,
+    but Lightning counts micro-batches.
 
     Args:
-        trainer: changed in place, before its loops begin.
-        steps: of a whole epoch.
+        trainer: the trainer, changed in place before its loops begin.
+        steps: optimizer steps per full epoch.
 
     Raises:
-        ConfigError: validation by the clock, which comes at another step each time and for each process; or after more
-            steps than an epoch has, where it is counted anew in each.
+        ConfigError: validation is scheduled by time, which differs between processes; or after more steps than an
+            epoch has, although the count restarts in each epoch.
     """
     limit, interval, slots = trainer.limit_train_batches, trainer.val_check_interval, trainer.accumulate_grad_batches
     if validates_by_the_clock(trainer):
-        raise ConfigError("trainer.val_check_interval: give a number of steps, or a share of an epoch, not a time")
+        raise ConfigError(
+            "trainer.val_check_interval: expected a number of steps or a fraction of an epoch, got a time"
+        )
     limit = int(limit * steps) if isinstance(limit, float) else min(limit, steps)
     every = max(1, int(interval * limit)) if isinstance(interval, float) else interval
     if every > limit and trainer.check_val_every_n_epoch is not None:
         raise ConfigError(
-            f"trainer.val_check_interval={every} is more than the {limit} steps of an epoch: give a smaller one, or "
-            "trainer.check_val_every_n_epoch=null, which counts on from one epoch to the next"
+            f"trainer.val_check_interval={every} is more than the {limit} steps of an epoch: decrease it, or set "
+            "trainer.check_val_every_n_epoch=null to count across epochs"
         )
     trainer.limit_train_batches, trainer.val_check_interval = limit * slots, every * slots
     if isinstance(trainer.limit_val_batches, int):
         trainer.limit_val_batches *= slots
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: object) -> object:
     return batch

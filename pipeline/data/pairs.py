@@ -1,11 +1,11 @@
-"""Texts with their targets become batches: pairs of similar length together, within a budget of tokens.
+"""Batches of text pairs of similar length, within a budget of tokens.
 
 Legend: B rows, S positions of a source, T positions of a target.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,12 +14,26 @@ from torch import Tensor
 
 from pipeline.data.batch import IGNORE, PairBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Bucketed, Ids, Plan, Share, Slice
-from pipeline.data.module import PlannedDataModule
+from pipeline.data.module import PlannedDataModule, SplitSamples
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError
 from pipeline.evaluation.plots.attention import against
 from pipeline.generation.text_stream import written
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@runtime_checkable
+class MeasuredSamples(SplitSamples, Protocol):
+    """Samples of records whose lengths are known."""
+
+    split: RecordSplit
+
+    @property
+    def lengths(self) -> Ids:
+        """The number of positions of each sample."""
 
 
 class Pairs:
@@ -27,8 +41,8 @@ class Pairs:
 
     Args:
         split: the rows.
-        eos: the end mark of targets.
-        source_eos: the end mark of sources.
+        eos: EOS token of the targets.
+        source_eos: EOS token of the sources.
     """
 
     def __init__(self, split: RecordSplit, eos: int, source_eos: int) -> None:
@@ -39,14 +53,14 @@ class Pairs:
 
     @property
     def lengths(self) -> Ids:
-        """Positions that each pair takes: of its source or its target, whichever is longer, with the end mark."""
+        """The positions of each pair: the longer of source and target, with the EOS token."""
         counts = np.diff(self.split.first_samples)
         sources = np.repeat(self.split.lengths("source"), counts)
         longer: Ids = np.maximum(sources, self.split.target_lengths) + 1
         return longer
 
     def predictions(self, ids: Ids) -> int:
-        """Targets in these pairs, with their end marks; none in a row that only fills the batch."""
+        """Return the number of targets in these pairs, with EOS tokens; 0 in a row that only fills the batch."""
         return predictions(self.split, ids)
 
     def __getitems__(self, part: Slice) -> PairBatch:
@@ -61,19 +75,19 @@ class Pairs:
         )
 
     def _source(self, sample: int) -> np.ndarray:
-        """Tokens of a source and its end mark, which alone stands in a row that only fills the batch."""
+        """Return the tokens of a source and EOS; only EOS in a row that only fills the batch."""
         tokens = [] if sample == NO_SAMPLE else self.split.value("source", self.split.row_of(sample))
         return np.append(tokens, self.source_eos).astype(np.int64)
 
 
 def predictions(split: RecordSplit, ids: Ids) -> int:
-    """Tokens of these samples' targets, with their end marks."""
+    """Return the number of tokens of these samples' targets, with EOS tokens."""
     ids = ids[ids != NO_SAMPLE]
     return int(split.target_lengths[ids].sum()) + len(ids)
 
 
 def decoder_side(split: RecordSplit, ids: Ids, eos: int) -> tuple[Tensor, Tensor]:
-    """Inputs and targets (B, T) of samples, as `PairBatch` describes them."""
+    """Return the inputs and targets (B, T) of samples, as described in `PairBatch`."""
     rows = [np.zeros(0, np.int64) if sample == NO_SAMPLE else split.target(int(sample)) for sample in ids]
     longest = max(map(len, rows)) + 1
     inputs = np.full((len(rows), longest), eos, np.int64)
@@ -86,7 +100,7 @@ def decoder_side(split: RecordSplit, ids: Ids, eos: int) -> tuple[Tensor, Tensor
 
 
 def padded(rows: Sequence[np.ndarray], filling: int) -> tuple[Tensor, Tensor]:
-    """Rows of different lengths as one matrix (B, S), and where there is something."""
+    """Return rows of different lengths as a padded matrix (B, S), and the mask of valid positions."""
     lengths = np.array([len(row) for row in rows])
     keep = np.arange(lengths.max()) < lengths[:, None]
     matrix = np.full(keep.shape, filling, np.int64)
@@ -95,14 +109,14 @@ def padded(rows: Sequence[np.ndarray], filling: int) -> tuple[Tensor, Tensor]:
 
 
 class BudgetedDataModule(PlannedDataModule):
-    """Samples of similar length together, within a budget of positions: tokens, samples of sound, ...
+    """Batches of samples of similar length, within a budget of positions: tokens, audio samples, and so on.
 
     Args:
         dataset: the dataset.
-        global_batch_tokens: most positions of a global batch, padding included: rows times the longest one.
-        per_device_batch_tokens: about as many a device takes at once; gradient accumulation is derived.
+        global_batch_tokens: maximum positions of a global batch with padding: number of rows times the longest row.
+        per_device_batch_tokens: approximate maximum positions per device; gradient accumulation is derived.
         workers: loader processes.
-        seed: decides the order.
+        seed: seed of the order.
 
     Raises:
         ConfigError: a sample of the training split is longer than the budget.
@@ -115,28 +129,28 @@ class BudgetedDataModule(PlannedDataModule):
         if global_batch_tokens < 1:
             raise ConfigError(f"global_batch_tokens={global_batch_tokens} must be at least 1")
         self.budget, self.limit, self.seed = global_batch_tokens, per_device_batch_tokens, seed
-        self._plans: dict[tuple[str, int | None], Bucketed] = {}  # sorting is done once
+        self._plans: dict[tuple[str, int | None], Bucketed] = {}  # a cache, since sorting is slow
 
-    def plan(self, samples: Any) -> Plan:
-        """Buckets in an order drawn from the seed."""
+    def plan(self, samples: MeasuredSamples) -> Plan:
+        """Return buckets in an order drawn from the seed."""
         return self._planned(samples, self.seed)
 
-    def plan_evaluation(self, samples: Any) -> Plan:
-        """Every sample exactly once, shortest first."""
+    def plan_evaluation(self, samples: MeasuredSamples) -> Plan:
+        """Return every sample exactly once, shortest first."""
         return self._planned(samples, None)
 
     def divide(self, world_size: int, rank: int) -> Share:
-        """This process's rows of a global batch."""
+        """Return this process's part of a global batch."""
         return Share.of_budget(self.budget, self.limit, world_size, rank)
 
     def too_long(self, longest: int, name: str) -> str:
-        """What is said of a sample that does not fit into the budget."""
+        """Return the error message for a sample that exceeds the budget."""
         return (
             f"the longest sample of {self.dataset.path} ({name}) takes {longest} positions, more than "
-            f"global_batch_tokens={self.budget}: raise it, or prepare with --max-length {self.budget - 1}"
+            f"global_batch_tokens={self.budget}: increase it, or prepare with --max-length {self.budget - 1}"
         )
 
-    def _planned(self, samples: Any, seed: int | None) -> Bucketed:
+    def _planned(self, samples: MeasuredSamples, seed: int | None) -> Bucketed:
         name = samples.split.name
         if (name, seed) not in self._plans:
             lengths = samples.lengths
@@ -147,18 +161,18 @@ class BudgetedDataModule(PlannedDataModule):
 
 
 class PairsDataModule(BudgetedDataModule):
-    """Pairs of texts for encoders and decoders, in batches of at most `global_batch_tokens` positions.
+    """Text pairs for encoder-decoders, in batches of at most `global_batch_tokens` positions.
 
     Args:
         dataset: a directory made by `unroll prepare pairs`.
-        global_batch_tokens: most positions of a global batch, padding included: pairs times the longest source or
-            target among them.
-        per_device_batch_tokens: about as many a device takes at once; gradient accumulation is derived.
+        global_batch_tokens: maximum positions of a global batch with padding: number of pairs times the longest
+            source or target.
+        per_device_batch_tokens: approximate maximum positions per device; gradient accumulation is derived.
         workers: loader processes; 0 reads in the training process.
-        seed: decides the order.
+        seed: seed of the order.
 
     Raises:
-        DataError: the dataset is missing, damaged or of another kind.
+        DataError: the dataset is missing, damaged or of the wrong kind.
         ConfigError: a pair of the training split is longer than the budget.
     """
 
@@ -176,25 +190,25 @@ class PairsDataModule(BudgetedDataModule):
         super().__init__(opened, global_batch_tokens, per_device_batch_tokens, workers, seed)
 
     def samples(self, name: str) -> Pairs:
-        """The pairs of the split `name`."""
+        """Return the pairs of the split `name`."""
         assert self.dataset.source is not None
         return Pairs(self.split(name), self.dataset.target.eos, self.dataset.source.eos)
 
     def show(self, name: str, count: int) -> tuple[tuple[Tensor, ...], list[str]]:
-        """The first sources of a split as a batch's `source`, and as they were written."""
+        """Return the first sources of a split as a batch's `source`, and their texts."""
         samples = self.samples(name)
         rows = range(min(count, samples.split.rows))
         ids = samples.split.first_samples[list(rows)]
         batch = samples.__getitems__(Slice(ids, 0, 0, 0, 0))
         return batch.source, [samples.split.value(self.shown, row) for row in rows]
 
-    def picture(self, source: tuple[Tensor, ...], tokens: Sequence[int], looks: Float[np.ndarray, "T S"]) -> Any:
-        """Where each token of a text looked at a source, drawn.
+    def picture(self, source: tuple[Tensor, ...], tokens: Sequence[int], looks: Float[np.ndarray, "T S"]) -> "Figure":
+        """Plot the attention of each token of a text over a source.
 
         Args:
             source: a batch's `source` of one row.
             tokens: the text.
-            looks: the share that each token gave to each of the source.
+            looks: attention weights of each token over the tokens of the source.
         """
         from tokenizers import Tokenizer
 

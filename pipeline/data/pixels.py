@@ -1,11 +1,11 @@
-"""Images become batches: their pixels in a row, each to be predicted from those before it, or all read for a label.
+"""Batches of images as pixel sequences, for autoregressive models or for classifiers.
 
 Legend: B rows, T positions (rows x columns x channels of an image), N images.
 """
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -21,13 +21,23 @@ from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError, DataError
 
 
+class PixelFormat(TypedDict):
+    """The manifest's description of a dataset of images."""
+
+    rows: int
+    columns: int
+    channels: int
+    levels: int
+    labels: list[str]
+
+
 class Images:
     """The images of one split, read by slices of a global batch.
 
     Args:
         split: the rows.
-        positions: of an image, T.
-        levels: that a pixel can have.
+        positions: positions per image, T.
+        levels: number of levels of a pixel.
     """
 
     def __init__(self, split: RecordSplit, positions: int, levels: int) -> None:
@@ -37,7 +47,7 @@ class Images:
         return self.split.rows
 
     def pixels(self, ids: Ids) -> UInt8[np.ndarray, "B T"]:
-        """The levels of these images, row by row; black where there is none."""
+        """Return the levels of these images in raster order; zeros in a row that only fills the batch."""
         found = np.zeros((len(ids), self.positions), np.uint8)
         for row, sample in enumerate(ids.tolist()):
             if sample != NO_SAMPLE:
@@ -45,37 +55,39 @@ class Images:
         return found
 
     def predictions(self, ids: Ids) -> int:
-        """Targets in these images."""
+        """Return the number of targets in these images."""
         raise NotImplementedError
 
-    def __getitems__(self, part: Slice) -> Any:
-        """The batch."""
+    def __getitems__(self, part: Slice) -> TokenBatch | LabelBatch:
+        """Return the batch of a slice."""
         raise NotImplementedError
 
-    def batch(self, ids: Ids) -> Any:
-        """These images, outside any plan."""
+    def batch(self, ids: Ids) -> TokenBatch | LabelBatch:
+        """Return these images as a batch, outside any plan."""
         return self.__getitems__(Slice(ids, self.predictions(ids), 0, 0, 0))
 
     @cached_property
     def classes(self) -> Int64[np.ndarray, " N"]:
-        """The class of each image, negative where it has none."""
+        """The class of each image; negative without a label."""
         return self.split.numbers("label")
 
 
 class Drawn(Images):
-    """Images as sequences to be continued.
+    """Images as sequences for next-pixel prediction.
 
     Args:
-        opened: each opens with its label, else all with the token after the last level.
-        **images: as `Images` takes them.
+        opened: whether each sequence starts with its label, else with a constant start token.
+        split: the rows.
+        positions: positions per image, T.
+        levels: number of levels of a pixel.
     """
 
-    def __init__(self, opened: bool, *images: Any) -> None:
-        super().__init__(*images)
+    def __init__(self, opened: bool, split: RecordSplit, positions: int, levels: int) -> None:
+        super().__init__(split, positions, levels)
         self.opened = opened
 
     def predictions(self, ids: Ids) -> int:
-        """Pixels of these images; none in a row that only fills the batch."""
+        """Return the number of pixels of these images; 0 in a row that only fills the batch."""
         return self.positions * int((ids != NO_SAMPLE).sum())
 
     def __getitems__(self, part: Slice) -> TokenBatch:
@@ -92,19 +104,21 @@ class Drawn(Images):
 
 
 class Labelled(Images):
-    """Images as sequences of brightnesses with one label each.
+    """Images as sequences of brightness values with one label each.
 
     Args:
-        order: which pixel is read at each position.
-        **images: as `Images` takes them.
+        order: index of the pixel read at each position.
+        split: the rows.
+        positions: positions per image, T.
+        levels: number of levels of a pixel.
     """
 
-    def __init__(self, order: Ids, *images: Any) -> None:
-        super().__init__(*images)
+    def __init__(self, order: Ids, split: RecordSplit, positions: int, levels: int) -> None:
+        super().__init__(split, positions, levels)
         self.order = order
 
     def predictions(self, ids: Ids) -> int:
-        """Labels: one an image."""
+        """Return the number of labels, one per image."""
         return int((ids != NO_SAMPLE).sum())
 
     def __getitems__(self, part: Slice) -> LabelBatch:
@@ -114,25 +128,25 @@ class Labelled(Images):
         return LabelBatch(source, labels, ids, part.predictions, 0, source[0].numel(), part.step)
 
     def source(self, ids: Ids) -> tuple[Tensor, ...]:
-        """What an encoder is given of these images: brightnesses (B, T) from 0 to 1."""
+        """Return the encoder's input for these images: brightness values (B, T) from 0 to 1."""
         bright = self.pixels(ids)[:, self.order].astype(np.float32) / (self.levels - 1)
         return (torch.from_numpy(bright),)
 
 
 class PixelDataModule(PlannedDataModule):
-    """Images for models that draw them, pixel by pixel: training in an order drawn from the seed.
+    """Images for autoregressive models, pixel by pixel; training in an order drawn from the seed.
 
     Args:
         dataset: a directory made by `unroll prepare pixels`.
-        labels: open each image with its label, so that it can be asked for.
-        global_batch_size: images of a global batch, over all processes and micro-batches.
-        per_device_batch_size: most images that a device takes at once; gradient accumulation is derived.
+        labels: start each sequence with its label, to allow class-conditional generation.
+        global_batch_size: images per global batch, over all processes and micro-batches.
+        per_device_batch_size: maximum images per device; gradient accumulation is derived.
         workers: loader processes; 0 reads in the training process.
-        seed: decides the order.
+        seed: seed of the order.
 
     Raises:
-        DataError: the dataset is missing, damaged or of another kind.
-        ConfigError: labels are wanted and there are none, or a batch size below 1.
+        DataError: the dataset is missing, damaged or of the wrong kind.
+        ConfigError: labels are required but missing, or a batch size is below 1.
     """
 
     def __init__(
@@ -148,11 +162,11 @@ class PixelDataModule(PlannedDataModule):
         if global_batch_size < 1:
             raise ConfigError(f"global_batch_size={global_batch_size} must be at least 1")
         self.global_batch_size, self.limit, self.seed = global_batch_size, per_device_batch_size, seed
-        self.about: dict[str, Any] = self.dataset.manifest["pixels"]
+        self.about: PixelFormat = self.dataset.manifest["pixels"]
         self.positions: int = self.about["rows"] * self.about["columns"] * self.about["channels"]
         self.opened = labels
         if labels and not self.labels:
-            raise ConfigError(f"labels: the images of {self.dataset.path} have none; leave it out")
+            raise ConfigError(f"labels=true: the images of {self.dataset.path} have no labels; use labels=false")
 
     @property
     def labels(self) -> list[str]:
@@ -161,16 +175,22 @@ class PixelDataModule(PlannedDataModule):
 
     @property
     def facts(self) -> DataFacts:
-        """Levels, opening and labels as a vocabulary, and the shape of an image."""
-        shape = {name: self.about[name] for name in ("levels", "rows", "columns", "channels")}
-        return DataFacts(shape["levels"] + 1 + len(self.labels) * self.opened, **shape)
+        """The vocabulary of levels, start token and labels, and the shape of an image."""
+        about, size = self.about, self.about["levels"] + 1 + len(self.labels) * self.opened
+        return DataFacts(
+            size,
+            levels=about["levels"],
+            rows=about["rows"],
+            columns=about["columns"],
+            channels=about["channels"],
+        )
 
-    def samples(self, name: str) -> Any:
-        """The images of the split `name`."""
+    def samples(self, name: str) -> Images:
+        """Return the images of the split `name`."""
         return Drawn(self.opened, self.split(name), self.positions, self.about["levels"])
 
     def plan(self, samples: Images) -> Plan:
-        """An order drawn from the seed.
+        """Return an order drawn from the seed.
 
         Raises:
             ConfigError: there are not enough images for one global batch.
@@ -178,31 +198,31 @@ class PixelDataModule(PlannedDataModule):
         count, size = len(samples), self.global_batch_size
         if count < size:
             raise ConfigError(
-                f"the training split of {self.dataset.path} holds {count} images, fewer than "
-                f"global_batch_size={size}: lower it or prepare more"
+                f"the training split of {self.dataset.path} has {count} images, fewer than "
+                f"global_batch_size={size}: decrease it or prepare more images"
             )
         return Shuffled(count, size, self.seed)
 
     def plan_evaluation(self, samples: Images) -> Plan:
-        """Every image exactly once."""
+        """Return every image exactly once."""
         return InOrder(len(samples), self.global_batch_size)
 
     def divide(self, world_size: int, rank: int) -> Share:
-        """This process's rows of a global batch."""
+        """Return this process's part of a global batch."""
         return Share.of(self.global_batch_size, self.limit, world_size, rank)
 
 
 class PixelLabelDataModule(PixelDataModule):
-    """Images for classifiers that read them pixel by pixel, as they lie or in another order that is always the same.
+    """Images for classifiers that read them pixel by pixel, in raster order or in a fixed permutation.
 
     Args:
         dataset: a directory made by `unroll prepare pixels`, with labels.
-        permutation: seed of the order in which pixels are read; None reads row by row.
-        **pixels: as of a PixelDataModule: global_batch_size, per_device_batch_size, workers and seed.
+        permutation: seed of the order in which pixels are read; None for raster order.
+        **pixels: global_batch_size, per_device_batch_size, workers and seed, as for a PixelDataModule.
 
     Raises:
-        DataError: the dataset is missing, damaged, of another kind or without labels.
-        ConfigError: a negative seed, or a batch size below 1.
+        DataError: the dataset is missing, damaged, of the wrong kind or without labels.
+        ConfigError: the permutation is negative, or a batch size is below 1.
     """
 
     shown = "name"
@@ -210,10 +230,10 @@ class PixelLabelDataModule(PixelDataModule):
     def __init__(self, dataset: Path, permutation: int | None = None, **pixels: Any) -> None:
         super().__init__(dataset, **pixels)
         if not self.labels:
-            raise DataError(f"the images of {self.dataset.path} have no labels: prepare them in a folder a class")
+            raise DataError(f"the images of {self.dataset.path} have no labels: prepare them with one folder per class")
         self.order = np.arange(self.positions)
         if permutation is not None and permutation < 0:
-            raise ConfigError(f"permutation={permutation} must be a seed from 0 up, or null to read row by row")
+            raise ConfigError(f"permutation={permutation} must be a seed of at least 0, or null for raster order")
         if permutation is not None:
             self.order = np.random.default_rng(permutation).permutation(self.positions)
 
@@ -223,11 +243,11 @@ class PixelLabelDataModule(PixelDataModule):
         return DataFacts(classes=len(self.labels))
 
     def samples(self, name: str) -> Labelled:
-        """The images of the split `name`."""
+        """Return the images of the split `name`."""
         return Labelled(self.order, self.split(name), self.positions, self.about["levels"])
 
     def show(self, name: str, count: int) -> tuple[tuple[Tensor, ...], list[str]]:
-        """The first images of a split as a batch's `source`, and their names."""
+        """Return the first images of a split as a batch's `source`, and their names."""
         samples = self.samples(name)
         rows = range(min(count, len(samples)))
         return samples.source(np.arange(len(rows))), [samples.split.value("name", row) for row in rows]

@@ -1,10 +1,9 @@
-"""Clips of sound read as a text whose letters are mu-law levels: the raw wave as a sequence to be modelled.
+"""Batches of raw audio as sequences of mu-law levels, for autoregressive models.
 
-The clips of a split stand one after the other, each closed by an end mark; where clips have labels, each opens with
-its label. Windows of that stream are read exactly as windows of text are. A level is a byte, so what is logged as bits
-per byte is bits per sample.
+The clips of a split are concatenated into a stream. Each ends with an EOS token and can start with its label. Windows
+of the stream are read like windows of text. A level is a byte, so bits per byte are bits per sample.
 
-Legend: N tokens of a stretch of the stream, R clips.
+Legend: N tokens of a part of the stream, R clips.
 """
 
 from functools import cached_property
@@ -19,7 +18,7 @@ from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError
 
-HELD = 64  # decoded clips that are kept at hand
+HELD = 64  # decoded clips in the cache
 
 
 class WaveSplit:
@@ -27,7 +26,7 @@ class WaveSplit:
 
     Args:
         clips: the rows.
-        labels: the class of each label's token; None where clips do not open with a label.
+        labels: class index by the token of a label; None if clips do not start with a label.
     """
 
     def __init__(self, clips: RecordSplit, labels: dict[int, int] | None = None) -> None:
@@ -36,25 +35,25 @@ class WaveSplit:
 
     @cached_property
     def edges(self) -> Int64[np.ndarray, " _"]:
-        """Where each clip begins in the stream, then its end."""
+        """Start of each clip in the stream, and the end."""
         extra = 1 if self.labels is None else 2
         return np.concatenate([[0], np.cumsum(self.clips.numbers("samples") + extra)])
 
     @property
     def tokens(self) -> int:
-        """Length of the stream."""
+        """Number of tokens of the stream."""
         return int(self.edges[-1])
 
     @property
     def bytes(self) -> int:
-        """Samples of all clips."""
+        """Number of samples of all clips."""
         return int(self.clips.numbers("samples").sum())
 
     def read(self, start: int, stop: int) -> Int64[np.ndarray, " N"]:
-        """The tokens at the positions [start, stop).
+        """Return the tokens at the positions [start, stop).
 
         Raises:
-            IndexError: the stretch is not inside [0, tokens].
+            IndexError: the range is not inside [0, tokens].
         """
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"[{start}, {stop}) is not inside the {self.tokens} tokens of {self.name!r}")
@@ -65,7 +64,7 @@ class WaveSplit:
         return whole[start - self.edges[first] :][: stop - start]
 
     def starts(self, start: int, stop: int) -> Int64[np.ndarray, " R"]:
-        """The positions in [start, stop) at which a clip starts, ascending."""
+        """Return the positions in [start, stop) at which a clip starts, ascending."""
         begins = self.edges[:-1]
         return begins[(begins >= start) & (begins < stop)]
 
@@ -80,16 +79,16 @@ class WaveSplit:
 
 
 class WaveDataModule(TextDataModule):
-    """Raw sounds for language models: windows of `context` mu-law levels.
+    """Raw audio for language models: windows of `context` mu-law levels.
 
     Args:
-        labels: open each clip with its label, so that it can be asked for.
-        **text: as of a TextDataModule: dataset (made by `unroll prepare audio`), order, context, global_batch_size,
-            per_device_batch_size, workers and seed.
+        labels: start each clip with its label, to allow class-conditional generation.
+        **text: dataset (made by `unroll prepare audio`), order, context, global_batch_size, per_device_batch_size,
+            workers and seed, as for a TextDataModule.
 
     Raises:
-        DataError: the dataset is missing, damaged or of another kind.
-        ConfigError: labels are wanted and there are none, or a split is too small for one global batch.
+        DataError: the dataset is missing, damaged or of the wrong kind.
+        ConfigError: labels are required but missing, or a split is too small for one global batch.
     """
 
     kind = "audio"
@@ -98,20 +97,20 @@ class WaveDataModule(TextDataModule):
         super().__init__(**text)
         self.labelled = labels
         if labels and "labels" not in self.dataset.manifest["audio"]:
-            raise ConfigError(f"labels: the clips of {self.dataset.path} have transcripts; leave it out")
+            raise ConfigError(f"labels=true: the clips of {self.dataset.path} have transcripts; use labels=false")
 
     @property
     def eos(self) -> int:
-        """The end mark of a clip."""
+        """The EOS token of a clip."""
         return END
 
     @property
     def facts(self) -> DataFacts:
-        """Levels, end mark and labels as a vocabulary, and samples per second."""
+        """The vocabulary of levels, EOS token and labels, and samples per second."""
         return DataFacts(FIRST_LABEL + len(self._classes or {}), rate=self.dataset.manifest["audio"]["rate"])
 
     def split(self, name: str) -> WaveSplit:
-        """The split `name` as a stream of levels."""
+        """Return the split `name` as a stream of levels."""
         if name not in self._splits:
             self._splits[name] = WaveSplit(super().split(name), self._classes)
         return self._splits[name]
@@ -122,8 +121,8 @@ class WaveDataModule(TextDataModule):
 
     @cached_property
     def _classes(self) -> dict[int, int] | None:
-        """The class of each label's token."""
+        """Class index by the token of a label."""
         if not self.labelled:
             return None
-        labels = self.dataset.manifest["audio"]["labels"]
-        return {self.tokenizer.token_to_id(label): number for number, label in enumerate(labels)}
+        labels, vocabulary = self.dataset.manifest["audio"]["labels"], self.tokenizer.get_vocab()
+        return {vocabulary[label]: number for number, label in enumerate(labels)}

@@ -1,8 +1,8 @@
-"""Pairs become one sequence each: a question, then an end mark at each place of the answer, which alone is counted.
+"""Batches of recall questions: the question, then EOS tokens at the positions of the answer, which are the targets.
 
-What is read at the answer's places tells nothing of the answer: it has to be remembered.
+The inputs at the answer's positions contain no information about the answer, so it has to be remembered.
 
-Legend: B rows, T positions, of the longest question with its answer.
+Legend: B rows, T positions of the longest question with its answer.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ class Questions:
 
     Args:
         split: the rows.
-        eos: the end mark.
+        eos: EOS token.
     """
 
     def __init__(self, split: RecordSplit, eos: int) -> None:
@@ -33,7 +33,7 @@ class Questions:
         return self.split.samples
 
     def predictions(self, ids: Ids) -> int:
-        """Tokens of these answers; none in a row that only fills the batch."""
+        """Return the number of tokens of these answers; 0 in a row that only fills the batch."""
         return int(self.split.target_lengths[ids[ids != NO_SAMPLE]].sum())
 
     def __getitems__(self, part: Slice) -> TokenBatch:
@@ -44,7 +44,7 @@ class Questions:
             else (self.split.value("source", self.split.row_of(int(sample))), self.split.target(int(sample)))
             for sample in part.ids
         ]
-        longest = max(1, *(len(question) + len(answer) for question, answer in rows))  # 1 where rows only fill
+        longest = max(1, *(len(question) + len(answer) for question, answer in rows))  # 1 if all rows only fill
         inputs = np.full((len(rows), longest), self.eos, np.int64)
         targets = np.full((len(rows), longest), IGNORE, np.int64)
         for row, (question, answer) in enumerate(rows):
@@ -56,19 +56,19 @@ class Questions:
 
 
 class RecallDataModule(PlannedDataModule):
-    """Questions with answers for causal networks: batches of `global_batch_size` of them.
+    """Questions with answers for causal networks, in batches of `global_batch_size`.
 
     Args:
-        dataset: a directory made by `unroll prepare recall` (not adding), or by `unroll prepare pairs` with one
+        dataset: a directory made by `unroll prepare recall` (except adding), or by `unroll prepare pairs` with one
             tokenizer for both sides.
-        global_batch_size: questions of a global batch, over all processes and micro-batches.
-        per_device_batch_size: most questions that a device takes at once; gradient accumulation is derived.
+        global_batch_size: questions per global batch, over all processes and micro-batches.
+        per_device_batch_size: maximum questions per device; gradient accumulation is derived.
         workers: loader processes; 0 reads in the training process.
-        seed: decides the order.
+        seed: seed of the order.
 
     Raises:
-        DataError: the dataset is missing, damaged or of another kind.
-        ConfigError: the sides have a tokenizer each.
+        DataError: the dataset is missing, damaged or of the wrong kind.
+        ConfigError: source and target have different tokenizers.
     """
 
     def __init__(
@@ -81,35 +81,35 @@ class RecallDataModule(PlannedDataModule):
     ) -> None:
         super().__init__(Dataset.open(dataset, kind="pairs"), workers)
         if self.dataset.source != self.dataset.target:
-            raise ConfigError(f"{dataset} has a tokenizer for each side: prepare it with one, --tokenizer, for both")
+            raise ConfigError(f"{dataset}: source and target have different tokenizers; prepare it with --tokenizer")
         self.global_batch_size, self.limit, self.seed = global_batch_size, per_device_batch_size, seed
 
     @property
     def chance(self) -> dict[str, float]:
-        """What is reached without memory, by name; nothing where it is not known."""
+        """Scores reached without memory, by name; empty if unknown."""
         return dict(self.dataset.manifest.get("recall", {}).get("chance", {}))
 
     def samples(self, name: str) -> Questions:
-        """The questions of the split `name`."""
+        """Return the questions of the split `name`."""
         return Questions(self.split(name), self.dataset.target.eos)
 
     def plan(self, samples: Questions) -> Plan:
-        """An order drawn from the seed.
+        """Return an order drawn from the seed.
 
         Raises:
-            ConfigError: there are fewer questions than a global batch takes.
+            ConfigError: there are not enough questions for one global batch.
         """
         if len(samples) < self.global_batch_size:
             raise ConfigError(
-                f"the training split of {self.dataset.path} holds {len(samples)} questions, fewer than "
-                f"global_batch_size={self.global_batch_size}: lower it"
+                f"the training split of {self.dataset.path} has {len(samples)} questions, fewer than "
+                f"global_batch_size={self.global_batch_size}: decrease it"
             )
         return Shuffled(len(samples), self.global_batch_size, self.seed)
 
     def plan_evaluation(self, samples: Questions) -> Plan:
-        """Every question exactly once."""
+        """Return every question exactly once."""
         return InOrder(len(samples), self.global_batch_size)
 
     def divide(self, world_size: int, rank: int) -> Share:
-        """This process's rows of a global batch."""
+        """Return this process's part of a global batch."""
         return Share.of(self.global_batch_size, self.limit, world_size, rank)

@@ -1,6 +1,6 @@
-"""Series become batches of windows: a context that is read, and the horizon after it that is predicted.
+"""Batches of windows of time series: a context as input, and the horizon after it as target.
 
-Legend: B rows, L steps of a context, H of a horizon, K covariates, W windows, S steps of all series.
+Legend: B rows, L steps of a context, H steps of a horizon, K covariates, W windows, S steps of all series.
 """
 
 from functools import cached_property
@@ -23,9 +23,9 @@ class SeriesWindows:
     """The windows of one split, read by slices of a global batch.
 
     Args:
-        split: the series.
-        context: steps that are read.
-        horizon: steps that are predicted.
+        context: input steps.
+        horizon: predicted steps.
+        stride: steps between two horizons.
         stride: steps from one horizon to the next.
     """
 
@@ -37,19 +37,19 @@ class SeriesWindows:
 
     @cached_property
     def places(self) -> Ids:
-        """The series of each window, and where its horizon begins among the steps of all series (W, 2).
+        """The series of each window, and the start of its horizon among the steps of all series (W, 2).
 
-        A window of whose horizon nothing was observed is none: there is nothing to learn from it or to measure.
+        Windows without any observed step in the horizon are left out: they have no target.
         """
         found = self.split.windows(self.context, self.horizon, self.stride)
         return found[self._observed(found[:, 1]) > 0]
 
     def predictions(self, ids: Ids) -> int:
-        """Observed steps of these horizons; none in a row that only fills the batch."""
+        """Return the number of observed steps of these horizons; 0 in a row that only fills the batch."""
         return int(self._observed(self.places[ids[ids != NO_SAMPLE], 1]).sum())
 
     def _observed(self, begins: Ids) -> Ids:
-        """Observed steps of the horizons that begin there."""
+        """Return the number of observed steps of the horizons that begin at these steps."""
         missing = self.split.unobserved_before
         if missing is None:
             return np.full(len(begins), self.horizon)
@@ -57,7 +57,7 @@ class SeriesWindows:
         return seen
 
     def batch(self, ids: Ids) -> SeriesBatch:
-        """These windows, outside any plan."""
+        """Return these windows as a batch, outside any plan."""
         return self.__getitems__(Slice(ids, self.predictions(ids), 0, 0, 0))
 
     def __getitems__(self, part: Slice) -> SeriesBatch:
@@ -82,30 +82,30 @@ class SeriesWindows:
 
     @property
     def _values(self) -> np.ndarray:
-        """A view (S - L - H + 1, L + H): the values from each step on."""
+        """A view (S - L - H + 1, L + H): the values of the window at each step."""
         return sliding_window_view(self.split.values, self.context + self.horizon)
 
     @property
     def _known(self) -> np.ndarray:
-        """A view (S - L - H + 1, K, L + H): the covariates from each step on."""
+        """A view (S - L - H + 1, K, L + H): the covariates of the window at each step."""
         return sliding_window_view(self.split.known, self.context + self.horizon, axis=0)
 
 
 class SeriesDataModule(PlannedDataModule):
-    """Windows of series: training in an order drawn from the seed, evaluation from the first to the last.
+    """Windows of time series; training in an order drawn from the seed, evaluation in order.
 
     Args:
         dataset: a directory made by `unroll prepare series`.
-        context: steps that are read before each forecast.
-        horizon: steps that are predicted.
-        global_batch_size: windows in a batch, over all processes.
-        per_device_batch_size: windows a device takes at once; gradient accumulation is derived. Default: all.
-        stride: steps from one forecast of an evaluation to the next: 1 rolls over every step.
+        context: input steps before each forecast.
+        horizon: predicted steps.
+        global_batch_size: windows per batch, over all processes.
+        per_device_batch_size: maximum windows per device; gradient accumulation is derived. Default: all.
+        stride: steps between two forecasts of an evaluation; 1 forecasts at every step.
         workers: loader processes; 0 reads in the training process.
-        seed: decides the order.
+        seed: seed of the order.
 
     Raises:
-        DataError: the dataset is missing, damaged or of another kind.
+        DataError: the dataset is missing, damaged or of the wrong kind.
         ConfigError: context, horizon, stride or batch size is below 1.
     """
 
@@ -128,33 +128,33 @@ class SeriesDataModule(PlannedDataModule):
             )
         self.context, self.horizon, self.stride = context, horizon, stride
         self.global_batch_size, self.limit, self.seed = global_batch_size, per_device_batch_size, seed
-        self._windows: dict[str, SeriesWindows] = {}  # placing them is done once
+        self._windows: dict[str, SeriesWindows] = {}  # a cache
 
     @property
     def facts(self) -> DataFacts:
-        """Steps of a window, and the number of covariates."""
+        """Steps of a window, and number of covariates."""
         covariates = len(self.dataset.manifest["series"]["covariates"])
         return DataFacts(context=self.context, horizon=self.horizon, covariates=covariates)
 
     def samples(self, name: str) -> SeriesWindows:
-        """The windows of the split `name`.
+        """Return the windows of the split `name`.
 
         Raises:
-            ConfigError: there is no such split, or no window fits into it.
+            ConfigError: the split does not exist or is shorter than a window.
         """
         if name not in self._windows:
             stride = 1 if name == "train" else self.stride
             windows = SeriesWindows(self.split(name), self.context, self.horizon, stride)
             if not len(windows):
                 raise ConfigError(
-                    f"the {name} split of {self.dataset.path} holds no window of context={self.context} and "
-                    f"horizon={self.horizon}: lower them, or prepare longer series"
+                    f"the {name} split of {self.dataset.path} has no window of context={self.context} and "
+                    f"horizon={self.horizon}: decrease them, or prepare longer series"
                 )
             self._windows[name] = windows
         return self._windows[name]
 
     def plan(self, samples: SeriesWindows) -> Plan:
-        """An order drawn from the seed.
+        """Return an order drawn from the seed.
 
         Raises:
             ConfigError: there are not enough windows for one global batch.
@@ -162,15 +162,15 @@ class SeriesDataModule(PlannedDataModule):
         count, size = len(samples), self.global_batch_size
         if count < size:
             raise ConfigError(
-                f"the training split of {self.dataset.path} holds {count} windows of context={self.context} and "
-                f"horizon={self.horizon}, fewer than global_batch_size={size}: lower one of them"
+                f"the training split of {self.dataset.path} has {count} windows of context={self.context} and "
+                f"horizon={self.horizon}, fewer than global_batch_size={size}: decrease one of them"
             )
         return Shuffled(count, size, self.seed)
 
     def plan_evaluation(self, samples: SeriesWindows) -> Plan:
-        """Every window exactly once."""
+        """Return every window exactly once."""
         return InOrder(len(samples), self.global_batch_size)
 
     def divide(self, world_size: int, rank: int) -> Share:
-        """This process's rows of a global batch."""
+        """Return this process's part of a global batch."""
         return Share.of(self.global_batch_size, self.limit, world_size, rank)

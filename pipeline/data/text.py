@@ -1,8 +1,8 @@
-"""A corpus becomes batches: one stream of tokens cut into windows, read in one of three orders.
+"""Batches of text: one stream of tokens split into windows, read in one of three orders.
 
-Window i predicts the stream's tokens [i T, (i + 1) T), each from the token before it; the stream opens with
-an end mark. `lanes`, `windows` and `documents` differ only in the order of the windows and in whether a
-document's edge resets the state.
+Window i predicts the stream's tokens [i T, (i + 1) T), each from the token before it; the stream starts with an EOS
+token. `lanes` (contiguous), `windows` (shuffled) and `documents` differ only in the order of the windows and in
+whether the state is reset at the start of a document.
 
 Legend: B rows, T positions (the context).
 """
@@ -24,19 +24,19 @@ from pipeline.errors import ConfigError
 
 @runtime_checkable
 class Stream(Protocol):
-    """A split read as one stream of tokens: a `TokenSplit`, or another thing that is like one."""
+    """A split read as one stream of tokens, such as a `TokenSplit`."""
 
     name: str
 
     @property
     def tokens(self) -> int:
-        """Length of the stream."""
+        """Number of tokens of the stream."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """The tokens at the positions [start, stop)."""
+        """Return the tokens at the positions [start, stop)."""
 
     def starts(self, start: int, stop: int) -> np.ndarray:
-        """The positions in [start, stop) at which a document starts, ascending."""
+        """Return the positions in [start, stop) at which a document starts, ascending."""
 
 
 class Windows(Dataset[TokenBatch]):
@@ -44,11 +44,11 @@ class Windows(Dataset[TokenBatch]):
 
     Args:
         split: the stream.
-        context: positions of a window, T.
-        eos: the end mark, which the stream's first position reads.
+        context: positions per window, T.
+        eos: EOS token, the input of the stream's first position.
         resets: mark the positions at which a document starts.
-        carries: the state is carried from one window of a lane to the next.
-        complete: count the last, shorter window too, its rest filled with IGNORE.
+        carries: carry the state from one window of a row to the next.
+        complete: include the last, shorter window, padded with IGNORE.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Windows(Dataset[TokenBatch]):
         return self.samples
 
     def predictions(self, ids: Ids) -> int:
-        """Targets in these windows: T each, fewer in the last, none in a row that only fills the batch."""
+        """Return the number of targets: T per window, fewer in the last, 0 in a row that only fills the batch."""
         ids = ids[ids != NO_SAMPLE]
         return int(np.clip(self.split.tokens - ids * self.context, 0, self.context).sum())
 
@@ -83,7 +83,7 @@ class Windows(Dataset[TokenBatch]):
             last = min(first + width, self.split.tokens)
             tokens = self.split.read(max(first - 1, 0), last)
             targets[row, : last - first] = tokens[len(tokens) - (last - first) :]
-            # the input is the token before: the end mark before the first one
+            # The input is the previous token; before the first token it is EOS.
             inputs[row, 1 : last - first] = targets[row, : last - first - 1]
             if first > 0:
                 inputs[row, 0] = tokens[0]
@@ -98,9 +98,9 @@ class Windows(Dataset[TokenBatch]):
         )
 
     def _starts(self, part: Slice, inputs: Int64[np.ndarray, "B T"]) -> Bool[np.ndarray, "B T"]:
-        """True where a document starts."""
+        """Return a mask that is True where a document starts."""
         starts = np.zeros(inputs.shape, np.bool_)
-        for row in np.flatnonzero((inputs == self.eos).any(1)):  # no start but after an end mark
+        for row in np.flatnonzero((inputs == self.eos).any(1)):  # documents start only after an EOS token
             if (sample := int(part.ids[row])) != NO_SAMPLE:
                 first = sample * self.context
                 last = min(first + self.context, self.split.tokens)
@@ -109,7 +109,7 @@ class Windows(Dataset[TokenBatch]):
 
 
 class Order(NamedTuple):
-    """How the windows of a corpus are ordered and what they carry over."""
+    """An order of the windows, and the treatment of the state."""
 
     shuffled: bool
     resets: bool
@@ -128,21 +128,21 @@ class TextDataModule(PlannedDataModule):
 
     Args:
         dataset: a directory made by `unroll prepare text`.
-        order: `contiguous` reads parallel streams and carries the hidden state from batch to batch (truncated
-            backpropagation through time); `shuffled` draws fixed windows in random order; `documents` does too,
-            and resets state and attention at document boundaries.
-        context: positions of a window.
-        global_batch_size: windows of a global batch, over all processes and micro-batches.
-        per_device_batch_size: most windows that a device takes at once; gradient accumulation is derived.
+        order: `contiguous` reads parallel streams and carries the state from batch to batch (truncated backpropagation
+            through time); `shuffled` draws fixed windows in random order; `documents` does too, and resets state and
+            attention at document boundaries.
+        context: positions per window.
+        global_batch_size: windows per global batch, over all processes and micro-batches.
+        per_device_batch_size: maximum windows per device; gradient accumulation is derived.
         workers: loader processes; 0 reads in the training process.
-        seed: decides the order of shuffled windows.
+        seed: seed of the order of shuffled windows.
 
     Raises:
-        DataError: the dataset is missing, damaged or of another kind.
+        DataError: the dataset is missing, damaged or of the wrong kind.
         ConfigError: a split is too small for one global batch.
     """
 
-    kind = "tokens"  # of the dataset
+    kind = "tokens"  # kind of the dataset
 
     def __init__(
         self,
@@ -162,33 +162,33 @@ class TextDataModule(PlannedDataModule):
 
     @property
     def eos(self) -> int:
-        """The end mark, which the stream's first position reads."""
+        """The EOS token, which is the input of the stream's first position."""
         return self.dataset.target.eos
 
     def samples(self, name: str) -> Windows:
-        """The windows of the split `name`; all of them, unless it is the training split."""
+        """Return the windows of the split `name`; the training split drops an incomplete last window."""
         how = {"resets": self.order.resets, "carries": self.order.carries, "complete": name != "train"}
         return Windows(self.split(name), self.context, self.eos, **how)
 
     def plan(self, samples: Windows) -> Plan:
-        """The order in which training reads the windows.
+        """Return the order in which training reads the windows.
 
         Raises:
-            ConfigError: there are fewer windows than a global batch takes.
+            ConfigError: there are not enough windows for one global batch.
         """
         count, size = len(samples), self.global_batch_size
         if count < size:
             raise ConfigError(
-                f"the training split of {self.dataset.path} holds {count} windows of context={self.context}, "
-                f"fewer than global_batch_size={size}: lower one of them or prepare more text"
+                f"the training split of {self.dataset.path} has {count} windows of context={self.context}, "
+                f"fewer than global_batch_size={size}: decrease one of them or prepare more text"
             )
         return Shuffled(count, size, self.seed) if self.order.shuffled else Contiguous(count, size)
 
     def plan_evaluation(self, samples: Windows) -> Plan:
-        """Every token exactly once."""
+        """Return every token exactly once."""
         count, size = len(samples), self.global_batch_size
         return InOrder(count, size) if self.order.shuffled else Contiguous(count, size, complete=True)
 
     def divide(self, world_size: int, rank: int) -> Share:
-        """This process's rows of a global batch."""
+        """Return this process's part of a global batch."""
         return Share.of(self.global_batch_size, self.limit, world_size, rank)

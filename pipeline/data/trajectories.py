@@ -1,4 +1,4 @@
-"""Trajectories become batches: whole episodes, or stretches of a context out of them.
+"""Batches of trajectories: whole episodes, or segments of them.
 
 Legend: B rows, T positions, N samples, S steps of all episodes.
 """
@@ -19,13 +19,13 @@ from pipeline.errors import ConfigError
 
 
 class Stretches:
-    """Stretches of the episodes of one split, read by slices of a global batch.
+    """Segments of the episodes of one split, read by slices of a global batch.
 
     Args:
         split: the episodes.
-        nothing: stands for the action before the first.
-        context: most steps of a stretch; None: whole episodes.
-        every: steps from one stretch's begin to the next one's, within an episode.
+        nothing: value that represents the action before the first.
+        context: maximum steps of a segment; None for whole episodes.
+        every: steps between the starts of two segments of an episode.
     """
 
     def __init__(self, split: TrajectorySplit, nothing: np.ndarray, context: int | None, every: int) -> None:
@@ -36,7 +36,7 @@ class Stretches:
 
     @cached_property
     def places(self) -> Ids:
-        """Of each stretch: where its episode begins, among the steps of all, where itself begins, and ends (N, 3)."""
+        """Per segment, among the steps of all episodes: start of its episode, its start and its end (N, 3)."""
         firsts, ends = self.split.first_steps[:-1], self.split.first_steps[1:]
         if self.context is None:
             return np.stack([firsts, firsts, ends], 1)
@@ -47,12 +47,12 @@ class Stretches:
         return np.stack([first, begin, np.minimum(begin + self.context, end)], 1)
 
     def predictions(self, ids: Ids) -> int:
-        """Steps of these stretches; none in a row that only fills the batch."""
+        """Return the number of steps of these segments; 0 in a row that only fills the batch."""
         _, begins, ends = self.places[ids[ids != NO_SAMPLE]].T
         return int((ends - begins).sum())
 
     def batch(self, ids: Ids) -> TrajectoryBatch:
-        """These stretches, outside any plan."""
+        """Return these segments as a batch, outside any plan."""
         return self.__getitems__(Slice(ids, self.predictions(ids), 0, 0, 0))
 
     def __getitems__(self, part: Slice) -> TrajectoryBatch:
@@ -60,7 +60,7 @@ class Stretches:
         firsts, begins, ends = self.places[np.where(there, part.ids, 0)].T
         steps = begins[:, None] + np.arange((ends - begins).max())
         inside = (steps < ends[:, None]) & there[:, None]
-        steps = np.minimum(steps, ends[:, None] - 1)  # after the end its last step again, which nobody counts
+        steps = np.minimum(steps, ends[:, None] - 1)  # padding repeats the last step, which `inside` excludes
         before = self.split.actions[np.maximum(steps - 1, 0)]
         before[steps == firsts[:, None]] = self.nothing
         return TrajectoryBatch(
@@ -78,20 +78,20 @@ class Stretches:
 
 
 class TrajectoriesDataModule(PlannedDataModule):
-    """Trajectories: training in an order drawn from the seed, evaluation with each step once.
+    """Trajectories; training in an order drawn from the seed, evaluation with each step once.
 
-    With a context, a training sample begins at any step of an episode; an evaluation cuts episodes into pieces.
+    With a context, training samples start at any step of an episode, and evaluations split episodes into segments.
 
     Args:
         dataset: a directory made by `unroll prepare trajectories`.
-        context: most steps of a sample; default: whole episodes.
-        global_batch_size: samples in a batch, over all processes.
-        per_device_batch_size: samples a device takes at once; gradient accumulation is derived. Default: all.
+        context: maximum steps of a sample; default: whole episodes.
+        global_batch_size: samples per batch, over all processes.
+        per_device_batch_size: maximum samples per device; gradient accumulation is derived. Default: all.
         workers: loader processes; 0 reads in the training process.
-        seed: decides the order.
+        seed: seed of the order.
 
     Raises:
-        DataError: the dataset is missing, damaged or of another kind.
+        DataError: the dataset is missing, damaged or of the wrong kind.
         ConfigError: the context or the batch size is below 1.
     """
 
@@ -113,7 +113,7 @@ class TrajectoriesDataModule(PlannedDataModule):
             per_device_batch_size,
             seed,
         )
-        self._samples: dict[str, Stretches] = {}  # placing them is done once
+        self._samples: dict[str, Stretches] = {}  # a cache
 
     @property
     def facts(self) -> DataFacts:
@@ -121,10 +121,10 @@ class TrajectoriesDataModule(PlannedDataModule):
         return DataFacts(spaces=self.dataset.manifest["trajectories"]["spaces"])
 
     def samples(self, name: str) -> Stretches:
-        """The samples of the split `name`.
+        """Return the samples of the split `name`.
 
         Raises:
-            ConfigError: there is no such split.
+            ConfigError: the split does not exist.
         """
         if name not in self._samples:
             every = 1 if name == "train" else self.context or 1
@@ -133,7 +133,7 @@ class TrajectoriesDataModule(PlannedDataModule):
         return self._samples[name]
 
     def plan(self, samples: Stretches) -> Plan:
-        """An order drawn from the seed.
+        """Return an order drawn from the seed.
 
         Raises:
             ConfigError: there are not enough samples for one global batch.
@@ -141,15 +141,15 @@ class TrajectoriesDataModule(PlannedDataModule):
         count, size = len(samples), self.global_batch_size
         if count < size:
             raise ConfigError(
-                f"the training split of {self.dataset.path} holds {count} samples of context={self.context}, fewer "
-                f"than global_batch_size={size}: lower it, or prepare more episodes"
+                f"the training split of {self.dataset.path} has {count} samples of context={self.context}, fewer "
+                f"than global_batch_size={size}: decrease it, or prepare more episodes"
             )
         return Shuffled(count, size, self.seed)
 
     def plan_evaluation(self, samples: Stretches) -> Plan:
-        """Every step exactly once."""
+        """Return every step exactly once."""
         return InOrder(len(samples), self.global_batch_size)
 
     def divide(self, world_size: int, rank: int) -> Share:
-        """This process's rows of a global batch."""
+        """Return this process's part of a global batch."""
         return Share.of(self.global_batch_size, self.limit, world_size, rank)

@@ -1,50 +1,52 @@
-"""Between two steps the processes agree: each says something, and all hear the largest, the sum, or everyone.
+"""Collective operations on small values between two training steps: maximum, sum and gather.
 
-The agreement has a group of its own, over gloo on the CPU, so that it never waits for a device.
+They use a process group of their own, over gloo on the CPU, so they never wait for a device.
 """
 
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
+
 
 class Agreement:
-    """The processes of a run, made once on each of them."""
+    """The process group of the collectives; each process creates one instance."""
 
     def __init__(self) -> None:
-        self.group: Any = None
+        self.group: torch.distributed.ProcessGroup | None = None
 
     def connect(self, patience: timedelta | None = None) -> None:
-        """Make the group, where there is more than one process; called on every process.
+        """Create the group if there is more than one process. Must be called on every process.
 
         Args:
-            patience: how long to wait for the others before an error; torch's default when None.
+            patience: timeout of a collective (default: that of torch).
         """
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
         if self.group is None and several and torch.distributed.get_world_size() > 1:
             self.group = torch.distributed.new_group(backend="gloo", timeout=patience)
 
     def largest(self, *numbers: int) -> list[int]:
-        """The largest of what the processes say, number by number."""
+        """Return the elementwise maximum over all processes."""
         if self.group is None:
             return list(numbers)
-        said = torch.tensor(numbers, dtype=torch.int64)
-        torch.distributed.all_reduce(said, op=torch.distributed.ReduceOp.MAX, group=self.group)
-        return said.tolist()
+        reduced = torch.tensor(numbers, dtype=torch.int64)
+        torch.distributed.all_reduce(reduced, op=torch.distributed.ReduceOp.MAX, group=self.group)
+        return reduced.tolist()
 
     def total(self, *numbers: float) -> list[float]:
-        """The sum of what the processes say, number by number; not finite where one of them is not."""
+        """Return the elementwise sum over all processes; not finite where the value of one process is not."""
         if self.group is None:
             return list(numbers)
-        said = torch.tensor(numbers, dtype=torch.float64)
-        torch.distributed.all_reduce(said, group=self.group)
-        return said.tolist()
+        reduced = torch.tensor(numbers, dtype=torch.float64)
+        torch.distributed.all_reduce(reduced, group=self.group)
+        return reduced.tolist()
 
-    def everyone(self, mine: Any) -> list[Any]:
-        """What each process says, by rank: any object that can be pickled."""
+    def gather(self, local: T) -> list[T]:
+        """Return the value of each process, by rank. The values must be picklable."""
         if self.group is None:
-            return [mine]
-        said: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(said, mine, group=self.group)
-        return said
+            return [local]
+        gathered = [local] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(gathered, local, group=self.group)
+        return gathered

@@ -1,4 +1,4 @@
-"""The exit code of a process: for the error that ended its work, and for the signal that killed it."""
+"""Exit codes for errors and signals."""
 
 import errno
 import os
@@ -13,15 +13,15 @@ CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOL
 
 
 def of(work: Callable[[], int]) -> int:
-    """Do the work and return its exit code, or that of the error that ended it, which is printed as one line.
+    """Call `work` and return its exit code, or the exit code of the error that it raised, printed as one line.
 
     Args:
-        work: returns an exit code. An error that no user can fix is raised as it is: a traceback follows.
+        work: returns an exit code. Errors that a user cannot fix propagate.
     """
     try:
         return work()
     except UserError as error:
-        return complain(str(error), error.exit_code, error.shared)
+        return report_error(str(error), error.exit_code, error.shared)
     except signals.Stopped:
         return TRY_AGAIN
     except KeyboardInterrupt:
@@ -31,22 +31,22 @@ def of(work: Callable[[], int]) -> int:
     except OSError as error:
         if error.errno not in FULL | CLOSED:
             raise
-        mend = "make room" if error.errno in FULL else "choose another place, or change its rights"
+        action = "Free disk space" if error.errno in FULL else "Choose another path or change its permissions"
         where = f"{error.filename}: " if error.filename else ""
-        return complain(f"{where}{error.strerror}; {mend}, then the same command goes on", 1)
+        return report_error(f"{where}{error.strerror}. {action}, then run the same command again.", 1)
 
 
-def complain(message: str, exit_code: int, shared: bool = True) -> int:
-    """One line to the user, from one of the processes where all say the same."""
+def report_error(message: str, exit_code: int, shared: bool = True) -> int:
+    """Print an error as one line and return its exit code; an error of all processes is printed by rank 0 only."""
     if not shared or os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
         print(f"unroll: error: {' '.join(message.split())}", file=sys.stderr)
     return exit_code
 
 
 def as_shell(code: int) -> int:
-    """Return the exit code of a process as a shell reports it: 128 + n where signal n killed it.
+    """Return the exit code of a process as a shell reports it: 128 + n if signal n killed it.
 
     Args:
-        code: as Python reports it: -n where signal n killed the process.
+        code: as Python reports it: -n if signal n killed the process.
     """
     return code if code >= 0 else 128 - code

@@ -1,6 +1,6 @@
-"""One process a device: forked after the imports and checks, supervised until all have left.
+"""Start one process per device by forking after imports and checks, and supervise them until all have exited.
 
-Where a launcher of the cluster started the processes already (srun, torchrun), nothing is forked.
+Where a launcher (srun, torchrun) has started the processes already, nothing is forked.
 """
 
 import atexit
@@ -14,30 +14,30 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pipeline.distributed import exit_code, signals
 from pipeline.errors import TRY_AGAIN, ConfigError, HangError, LostPeerError
 
-PATIENCE = 30.0  # seconds the others are given when one process has failed
-GRACE = 3.0  # the same when it was killed: they cannot finish a step without it
+PATIENCE = 30.0  # seconds until the other processes are killed after one has failed
+GRACE = 3.0  # the same after one was killed: the others cannot finish a step without it
 
 
 def started_elsewhere(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is one of several that a launcher started."""
+    """Return whether a launcher started this process as one of several."""
     return "LOCAL_WORLD_SIZE" in environment
 
 
 def rank(environment: Mapping[str, str] = os.environ) -> int:
-    """Which process of the run this is; 0 keeps its record."""
+    """Return the global rank of this process; rank 0 writes the run's record."""
     return int(environment.get("RANK", environment.get("LOCAL_RANK", "0")))
 
 
-def count_processes(trainer: Mapping[str, Any]) -> int:
-    """Processes that this node runs: as many as the launcher started, else from the trainer's part of the config.
+def count_processes(trainer: Mapping[str, object]) -> int:
+    """Return the number of processes on this node, from the launcher or else from `trainer` in the config.
 
     Raises:
-        ConfigError: `devices` is none of the forms that Lightning takes.
+        ConfigError: Lightning does not accept the value of `devices`.
     """
     if started_elsewhere():
         return int(os.environ["LOCAL_WORLD_SIZE"])
@@ -50,30 +50,32 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
         return _count_gpus() if accelerator in ("auto", "gpu", "cuda") else 1
     parts = [part for part in str(devices).split(",") if part.strip()]
     if not parts or not all(part.strip().isdigit() for part in parts):
-        raise ConfigError(f"trainer.devices={devices!r} is neither a number, a list nor auto")
+        raise ConfigError(f"trainer.devices={devices!r}: expected a positive number, a list of indices, or auto")
     return len(parts) if "," in str(devices) else int(parts[0])
 
 
-def forks(trainer: Mapping[str, Any]) -> bool:
-    """Whether this process forks those that train, rather than being one of them."""
+def forks(trainer: Mapping[str, object]) -> bool:
+    """Return whether this process forks the training processes instead of training itself."""
     return not started_elsewhere() and count_processes(trainer) > 1
 
 
-def world_size(trainer: Mapping[str, Any]) -> int:
-    """Processes of the whole run, on all nodes."""
-    return int(os.environ.get("WORLD_SIZE", count_processes(trainer) * trainer["num_nodes"]))
+def world_size(trainer: Mapping[str, object]) -> int:
+    """Return the number of processes of the run, on all nodes."""
+    nodes = trainer["num_nodes"]
+    assert isinstance(nodes, int)
+    return int(os.environ.get("WORLD_SIZE", count_processes(trainer) * nodes))
 
 
 def supervise(processes: int, work: Callable[[], int]) -> int:
-    """Do the work in as many forks of this process, and wait until all have ended.
+    """Call `work` in forks of this process and wait until all have exited.
 
     Args:
-        processes: of this node.
-        work: done by each of them, whose environment names its rank; returns its exit code.
+        processes: number of forks on this node.
+        work: called in each fork, whose environment contains its rank. Returns the exit code.
 
     Returns:
-        The exit code of the run: that of the process that failed first, and not because another did; else 75 if they
-        stopped, else 0.
+        The exit code of the process that failed first for a cause of its own. Without a failure, 75 if the processes
+        were stopped, else 0.
     """
     parent, children = os.getpid(), {}
     place = {"MASTER_ADDR": os.environ.get("MASTER_ADDR", "127.0.0.1"), "MASTER_PORT": str(_free_port())}
@@ -88,19 +90,19 @@ def supervise(processes: int, work: Callable[[], int]) -> int:
 
 
 def _work_and_exit(parent: int, environment: Mapping[str, str], work: Callable[[], int]) -> NoReturn:
-    """End this process with the exit code of its work, as the interpreter would end it."""
+    """Call `work` and exit with its exit code, after the cleanup that the interpreter performs on exit."""
     code = 1
     try:
         _die_with(parent)
         os.environ |= environment
         signals.install()
-        atexit._clear()  # what the parent registered is the parent's to do
+        atexit._clear()  # the handlers of the parent must run in the parent only
         atexit.register(signals.end_workers)
         code = exit_code.of(work)
     except BaseException:
         traceback.print_exc()
     finally:
-        with suppress(BaseException):  # whatever happens, this process does not run the code of its parent
+        with suppress(BaseException):  # on any error this process must still exit below, not return to its caller
             threading._shutdown()  # type: ignore[attr-defined]  # threads may still be writing
             atexit._run_exitfuncs()
             sys.stdout.flush()
@@ -129,23 +131,23 @@ def _wait(children: dict[int, int]) -> int:
             _end(alive)
             break
         time.sleep(0.02)
-    return max(codes, key=_cause)  # of equal ones the first
+    return max(codes, key=_cause)  # the first of equal ones
 
 
 def _cause(code: int) -> int:
-    """How likely an exit code is the reason for the others: a process that was killed tells nobody."""
+    """Return a rank of exit codes: the higher, the more likely the process made the others fail."""
     if code > 128:
         return 4
     return {0: 0, TRY_AGAIN: 1, LostPeerError.exit_code: 2}.get(code, 3)
 
 
 def _is_silent(code: int) -> bool:
-    """Whether those that are still there can do nothing but wait for one that will say no more."""
+    """Return whether a process exited without notifying the others, which then block in a collective."""
     return code > 128 or code in (LostPeerError.exit_code, HangError.exit_code)
 
 
 def _end(children: set[int]) -> None:
-    """Have them write their stacks, then kill them."""
+    """Make the processes dump their stack traces, then kill them."""
     _signal(children, signal.SIGUSR2)
     time.sleep(0.5)
     _signal(children, signal.SIGKILL)
@@ -154,13 +156,13 @@ def _end(children: set[int]) -> None:
 
 
 def _ended(alive: set[int]) -> dict[int, int]:
-    """The exit codes of those that have left since the last look."""
+    """Return the exit codes of processes that have exited since the last call."""
     found = ((child, os.waitpid(child, os.WNOHANG)) for child in alive)
     return {child: exit_code.as_shell(os.waitstatus_to_exitcode(status)) for child, (gone, status) in found if gone}
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies: nobody would hold the run for it any more."""
+    """Make the kernel kill this process when its parent dies, because the parent holds the lock of the run."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
@@ -179,7 +181,9 @@ def _free_port() -> int:
 
 
 def _count_gpus() -> int:
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # count without initialising: children are forked
+    os.environ.setdefault(
+        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
+    )  # forked children cannot use a GPU that is initialized here
     import torch
 
     return max(1, torch.cuda.device_count())

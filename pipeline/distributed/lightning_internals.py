@@ -1,4 +1,4 @@
-"""Every access to non-public attributes of Lightning 2.6: its loops, their counts, its checkpoint connector.
+"""Every access to non-public attributes of Lightning 2.6: its loops, their counters, its checkpoint connector.
 
 tests/unit/distributed/test_lightning_internals.py checks that each attribute used here exists.
 """
@@ -13,85 +13,86 @@ COUNTS = ("ready", "started", "processed", "completed")
 
 
 class WholeFitLoop(_FitLoop):
-    """Training that begins and ends even where no step is left: a stop may have left the last validation to do."""
+    """A fit loop that runs even when no step is left, because a stop may have preceded the last validation."""
 
     skip = False
 
 
 def train_whole(trainer: pl.Trainer) -> None:
-    """Give the trainer a `WholeFitLoop`, with the loop over batches that it has."""
+    """Replace the trainer's fit loop by a `WholeFitLoop` that keeps the loop over batches."""
     before = trainer.fit_loop
     trainer.fit_loop = WholeFitLoop(trainer, before.min_epochs, before.max_epochs)
     trainer.fit_loop.epoch_loop = before.epoch_loop
 
 
 def datamodule(trainer: pl.Trainer) -> Any:
-    """The DataModule that feeds the trainer, which Lightning attaches while it runs."""
+    """Return the trainer's DataModule, which Lightning attaches while the trainer runs."""
     return trainer.datamodule  # type: ignore[attr-defined]
 
 
 def callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
-    """The trainer's callbacks, in the order in which they are called."""
+    """Return the trainer's callbacks, in the order in which they are called."""
     return list(trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def log_interval(trainer: pl.Trainer) -> int:
-    """Optimizer steps from one row of the journal to the next; 0 for none."""
+    """Return the number of optimizer steps between rows of the journal; 0 if no rows are written."""
     return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
 
 def accumulates(trainer: pl.Trainer) -> bool:
-    """Whether the optimizer does not step after this micro-batch."""
+    """Return whether gradients are only accumulated after this micro-batch, without an optimizer step."""
     return trainer.fit_loop._should_accumulate()
 
 
 def validation_comes(trainer: pl.Trainer) -> bool:
-    """Whether a validation comes after this step, before the next."""
-    loop: Any = trainer.fit_loop
-    return bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
+    """Return whether a validation runs between this step and the next."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 
 def validate(trainer: pl.Trainer) -> None:
-    """Run a validation where none is due."""
+    """Run a validation that is not due."""
     loop = trainer.fit_loop.epoch_loop.val_loop
-    loop.restarting = False  # a loaded loop would count the batches of an earlier validation as read
+    loop.restarting = False  # a restored loop would skip as many batches as an earlier validation read
     trainer.validating = True
     loop.run()
-    loop._has_run = False  # or an epoch that is taken up at its end would wait for ever for another one
+    loop._has_run = False  # otherwise an epoch that is resumed at its end would wait forever for another validation
     trainer.training = True
 
 
 def validates_by_the_clock(trainer: pl.Trainer) -> bool:
-    """Whether `val_check_interval` is a time."""
+    """Return whether `val_check_interval` is a time."""
     return trainer._val_check_time_interval is not None  # type: ignore[attr-defined]
 
 
 def plain_state(trainer: pl.Trainer) -> dict[str, Any]:
-    """Loops, callbacks, schedule and what the task adds: a checkpoint of Lightning without its tensors."""
+    """Return a Lightning checkpoint without tensors: loops, callbacks, schedule and what the task adds."""
     state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     del state["state_dict"], state["optimizer_states"]
     return state
 
 
 def set_data_parallel_size(strategy: ModelParallelStrategy, size: int) -> None:
-    """Set the size of the first dimension of the mesh, known once the environment gives the number of processes."""
+    """Set the size of the first mesh dimension, which is known once the number of processes is."""
     strategy._data_parallel_size = size
 
 
-def turn_page(trainer: pl.Trainer) -> None:
-    """Begin the next epoch where the run was left at the very end of one.
+def start_next_epoch(trainer: pl.Trainer) -> None:
+    """Start the next epoch if the restored run stopped exactly at the end of one.
 
-    Lightning would go on as if in the middle of an epoch: it would take the next stop for the end of
-    one, or end this one after its first step.
+    Lightning would continue as in the middle of an epoch. It would then take the next stop for the end of an epoch,
+    or end this one after its first step.
     """
     loop: Any = trainer.fit_loop
     epochs, batches = loop.epoch_progress, loop.epoch_loop.batch_progress
-    if loop.done:  # nothing is left to train, and to count the last step and epoch
+    if loop.done:  # no step is left to train, but the last step and epoch must be counted
         for counts in (epochs.total, epochs.current, batches.total, batches.current):
             counts.processed = counts.completed = counts.ready
     elif epochs.current.processed != epochs.current.ready:
         pass  # in the middle of an epoch
-    elif loop.restarted_mid_epoch:  # left before the end was counted, which was done just now
+    elif loop.restarted_mid_epoch:  # stopped before the end of the epoch was counted, which happened just now
         epochs.increment_ready()
         epochs.increment_started()
     else:
@@ -99,18 +100,18 @@ def turn_page(trainer: pl.Trainer) -> None:
 
 
 def count_validation(trainer: pl.Trainer) -> None:
-    """Count a validation that is broken off as if it had come to its end: Lightning would wait for ever for that."""
-    loop: Any = trainer.fit_loop.epoch_loop.val_loop
+    """Count an interrupted validation as complete, because Lightning would wait forever for its end."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
     loop.batch_progress.reset()
     loop.batch_progress.increment_by(int(max(loop.max_batches)), is_last_batch=True)
 
 
 def rescale(state: dict[str, Any], accumulation: int) -> None:
-    """Recount a checkpoint's micro-batches, in place, for another number of micro-batches a step.
+    """Convert a checkpoint's counts of micro-batches, in place, to another number of micro-batches per step.
 
     Args:
-        state: the checkpoint, taken between two optimizer steps.
-        accumulation: micro-batches a step from now on.
+        state: the plain values of the checkpoint, which was saved between two optimizer steps.
+        accumulation: new number of micro-batches per step.
     """
     before = state["accumulation"]
     progress = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]

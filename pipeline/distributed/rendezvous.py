@@ -1,34 +1,39 @@
-"""Before training, the first process tells the others how the attempt begins; they write nothing of the record.
+"""Broadcast results from the first process before training starts; only the first process writes the run's record.
 
-They meet where torch's processes meet a moment later, at MASTER_ADDR and MASTER_PORT: the first keeps the store.
+The processes connect to the store at MASTER_ADDR and MASTER_PORT, which torch.distributed uses again afterwards.
 """
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.distributed.launch import rank
 from pipeline.errors import LostPeerError, UserError
 
-PATIENCE = timedelta(hours=1)  # the first may have a large dataset to verify
-ERRAND = timedelta(seconds=30)  # for the others to hear why the first leaves
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
-_open: list[Any] = []  # torch's own rendezvous finds the server of this process only while somebody holds it
+Result = TypeVar("Result", bound=Mapping[str, object])
+
+PATIENCE = timedelta(hours=1)  # the first process may have a large dataset to verify
+ERRAND = timedelta(seconds=30)  # for the other processes to read why the first one exits
+
+_open: list["Store"] = []  # the server runs only while its store is referenced, and torch.distributed needs it later
 
 
-def broadcast_result(say: Callable[[], dict[str, Any]], world_size: int, about: str = "start") -> dict[str, Any]:
-    """What `say` returns on the first process, on every process.
+def broadcast_result(produce: Callable[[], Result], world_size: int, about: str = "start") -> Result:
+    """Call `produce` on the first process and return its result on every process.
 
     Args:
-        say: called on the first process alone; its answer must survive JSON.
-        world_size: processes that meet.
-        about: what is told; each once.
+        produce: called on the first process only. Its result must be serializable as JSON.
+        world_size: number of processes.
+        about: key of the result in the store; each key is used once.
 
     Raises:
-        UserError: on the others, with the exit code of what the first raised, which says it to the user.
-        LostPeerError: they cannot meet; the next start of a job meets at another port.
+        UserError: on the other processes, with the exit code of the error on the first one, which prints it.
+        LostPeerError: the processes cannot connect. The next start of a job uses another port.
     """
     from torch.distributed import DistNetworkError
     from torch.distributed.rendezvous import rendezvous
@@ -38,33 +43,33 @@ def broadcast_result(say: Callable[[], dict[str, Any]], world_size: int, about: 
     except DistNetworkError as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise LostPeerError(
-            f"the processes cannot meet at {place}: another program has the port, or this node does not reach the "
-            f"first one ({str(error).splitlines()[0]}); unroll doctor tells more, MASTER_PORT names another port"
+            f"the processes cannot connect at {place} ({str(error).splitlines()[0]}): the port is in use, or the first "
+            "node is not reachable. Run `unroll doctor`, or set MASTER_PORT to another port."
         ) from error
     _open.append(store)
     if rank():
         store.set_timeout(PATIENCE)
-        heard: dict[str, Any] = json.loads(store.get(about))
-        store.add(f"heard {about}", 1)
-        if "failed" in heard:
+        received: Result = json.loads(store.get(about))
+        store.add(f"received {about}", 1)
+        if "failed" in received:
             failure = UserError("the first process could not start")
-            failure.exit_code = heard["failed"]
+            failure.exit_code = int(str(received["failed"]))
             raise failure
-        return heard
+        return received
     try:
-        said = say()
+        result = produce()
     except BaseException as error:
         store.set(about, json.dumps({"failed": getattr(error, "exit_code", 1)}))
-        _wait_until_heard(store, f"heard {about}", world_size - 1)
+        _wait_until_received(store, f"received {about}", world_size - 1)
         raise
-    store.set(about, json.dumps(said))
-    return said
+    store.set(about, json.dumps(result))
+    return result
 
 
-def _wait_until_heard(store: Any, heard: str, others: int) -> None:
-    """The store ends with this process: the others must have read it."""
+def _wait_until_received(store: "Store", key: str, others: int) -> None:
+    """Wait until the other processes have read the result, because the store closes when this process exits."""
     import time
 
     until = time.monotonic() + ERRAND.total_seconds()
-    while store.add(heard, 0) < others and time.monotonic() < until:
+    while store.add(key, 0) < others and time.monotonic() < until:
         time.sleep(0.05)

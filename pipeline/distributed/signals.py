@@ -1,7 +1,7 @@
-"""SIGTERM, SIGUSR1, Ctrl-C and a closed terminal only raise a flag: training looks at it between two steps and leaves.
+"""Signal handlers that only set a flag, which training checks between two steps in order to stop.
 
-The handlers are installed before torch is imported, so a signal during the seconds of importing is not
-lost, and again when training starts, because libraries install their own.
+They handle SIGTERM, SIGUSR1, SIGINT (Ctrl-C) and SIGHUP (closed terminal). They are installed before torch is
+imported, so that no signal is lost meanwhile, and again when training starts, because libraries install their own.
 """
 
 import os
@@ -14,42 +14,42 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """The run was asked to stop, saved a checkpoint and leaves with exit code 75."""
+    """Raised after a requested stop, once a checkpoint is saved; the process exits with code 75."""
 
 
 class _Flag:
     raised: signal.Signals | None = None
-    owner: int = 0  # forked loader workers inherit the handler: only the process that installed it listens
+    owner: int = 0  # forked loader workers inherit the handler, which acts only in the process that installed it
 
 
 def install() -> None:
-    """Make the signals raise the flag of this process."""
+    """Install the handlers in this process."""
     _Flag.owner = os.getpid()
     for number in SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # set by nohup
             signal.signal(number, _raise_flag)
 
 
 def requested() -> signal.Signals | None:
-    """The signal that asked this process to stop, if one did."""
+    """Return the signal that requested a stop of this process, or None."""
     return _Flag.raised
 
 
 def forget() -> None:
-    """Lower the flag and give the signals their default meaning back."""
+    """Clear the flag and restore the default handlers."""
     _Flag.raised = None
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def ignore_signals(worker: int = 0) -> None:
-    """A loader worker leaves when its process does, not before: the stop is the trainer's to decide."""
+    """Ignore the signals in a loader worker, which must run until its training process stops."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def end_workers_at_exit() -> None:
-    """Have loader workers end with this process: they ignore the signal after which Python waits for them."""
+    """Kill loader workers when this process exits: they ignore SIGTERM, so Python would wait for them forever."""
     Finalize(None, end_workers, exitpriority=0)
 
 

@@ -1,4 +1,4 @@
-"""A task that srun started learns its place from Slurm's variables and says it in torchrun's words."""
+"""Translate the variables that srun sets for a task into those that torchrun sets for a process."""
 
 import os
 import re
@@ -6,14 +6,14 @@ from collections.abc import Mapping, MutableMapping
 
 from pipeline.errors import ConfigError
 
-FIRST_PORT, PORTS = 10240, 20000  # below the ports that systems hand out by themselves
+FIRST_PORT, PORTS = 10240, 20000  # below the ephemeral ports of the operating system
 
 
 def set_rank_variables(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Where srun started several tasks, set RANK, LOCAL_RANK, NODE_RANK, both world sizes and where they meet.
+    """Set RANK, LOCAL_RANK, NODE_RANK, both world sizes and the master's address where srun started several tasks.
 
-    A batch script's own shell has no SLURM_STEP_NUM_TASKS: what it starts without srun is one process. A task
-    that torchrun started below srun has its RANK already.
+    A batch script's own shell has no SLURM_STEP_NUM_TASKS, so what it starts without srun is one process. Where
+    torchrun was started by srun, RANK is set already and nothing is changed.
 
     Raises:
         ConfigError: the nodes run unequal numbers of tasks.
@@ -24,8 +24,8 @@ def set_rank_variables(environment: MutableMapping[str, str] = os.environ) -> No
     nodes = int(environment["SLURM_STEP_NUM_NODES"])
     if not re.fullmatch(r"\d+(\(x\d+\))?", environment["SLURM_STEP_TASKS_PER_NODE"]):
         raise ConfigError(
-            f"{tasks} tasks on {nodes} nodes are {environment['SLURM_STEP_TASKS_PER_NODE']} a node: every node must "
-            "run as many as the others; give --ntasks-per-node"
+            f"SLURM_STEP_TASKS_PER_NODE={environment['SLURM_STEP_TASKS_PER_NODE']}: expected the same number of tasks "
+            f"on each node, got {tasks} tasks on {nodes} nodes. Set --ntasks-per-node."
         )
     environment["RANK"] = environment["SLURM_PROCID"]
     environment["LOCAL_RANK"] = environment["SLURM_LOCALID"]
@@ -37,13 +37,13 @@ def set_rank_variables(environment: MutableMapping[str, str] = os.environ) -> No
 
 
 def first_host(hosts: str) -> str:
-    """The first of Slurm's list of hosts: `rack[1-2]node[03-04,7],x` begins with rack1node03."""
+    """Return the first host of a Slurm host list: rack1node03 for `rack[1-2]node[03-04,7],x`."""
     first = re.split(r",(?![^[]*\])", hosts)[0]
     return re.sub(r"\[(\w+)[^]]*\]", r"\1", first)
 
 
 def meeting_port(environment: Mapping[str, str]) -> int:
-    """A port that no other job, step or restart on this cluster derives within thousands of jobs."""
+    """Return a port that differs between jobs, steps and restarts, and repeats only after thousands of jobs."""
     job, step = int(environment["SLURM_JOB_ID"]), int(environment["SLURM_STEP_ID"])
     restart = int(environment.get("SLURM_RESTART_COUNT", "0"))
     return FIRST_PORT + (job * 7 + step + restart) % PORTS

@@ -1,7 +1,7 @@
-"""A snapshot is what must be kept of a training at a step, copied to host memory: the rest is writing it down.
+"""Snapshots of the training state in host memory, from which checkpoints are written.
 
-It has two parts: pieces of weights and optimizer state, by name, each process its own; and plain values
-(loops, callbacks, schedule, carried state), which are the same on all processes or gathered beforehand.
+A snapshot has two parts. Shards of weights and optimizer state, by name, belong to each process. Plain values (loops,
+callbacks, schedule, carried state) are the same on all processes or were gathered before.
 """
 
 import copy
@@ -14,29 +14,29 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pipeline.distributed.checkpoint import local_state
-from pipeline.distributed.checkpoint.shards import Piece
+from pipeline.distributed.checkpoint.shards import TensorShard
 from pipeline.distributed.lightning_internals import plain_state
 from pipeline.distributed.strategies.traits import traits
 
 
 class Snapshot(NamedTuple):
-    """A training at a step, in host memory."""
+    """The state of training at one step, in host memory."""
 
-    plain: dict[str, Any]
-    pieces: dict[str, Piece]
+    plain: dict[str, object]
+    shards: dict[str, TensorShard]
 
 
 def take(trainer: pl.Trainer) -> Snapshot:
-    """Copy the state of the training to host memory; called on every process.
+    """Copy the training state to host memory. Must be called on every process.
 
-    The training stands still for as long as this takes, and no longer.
+    Training is blocked only while this copy is made.
     """
     plain, mine = plain_state(trainer), traits(trainer).local_state(trainer)
-    plain["optimizer"] = {name: value for name, value in mine._asdict().items() if name != "pieces"}
+    plain["optimizer"] = {name: value for name, value in mine._asdict().items() if name != "shards"}
     plain["aliases"] = local_state.aliases(trainer.lightning_module)
     snapshot = Snapshot(
         pytree.tree_map(lambda leaf: _to_host(leaf) if isinstance(leaf, Tensor) else copy.deepcopy(leaf), plain),
-        {name: piece._replace(values=_to_host(piece.values)) for name, piece in mine.pieces.items()},
+        {name: piece._replace(values=_to_host(piece.values)) for name, piece in mine.shards.items()},
     )
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -44,9 +44,12 @@ def take(trainer: pl.Trainer) -> Snapshot:
 
 
 def put_back(trainer: pl.Trainer, directory: Path) -> dict[str, Any]:
-    """Take weights and optimizer state from a checkpoint, in the middle of a training; called on every process.
+    """Restore weights and optimizer state from a checkpoint during training. Must be called on every process.
 
-    Loops, schedule and data stay where they are. Returns what else the checkpoint holds.
+    Loops, schedule and data position are not changed.
+
+    Returns:
+        the plain values of the checkpoint.
     """
     strategy = trainer.strategy
     state = strategy.load_checkpoint(directory, weights_only=True)
@@ -56,6 +59,6 @@ def put_back(trainer: pl.Trainer, directory: Path) -> dict[str, Any]:
 
 
 def _to_host(tensor: Tensor) -> Tensor:
-    """A copy in host memory; from a GPU it has arrived after the next synchronisation."""
+    """Return a copy in host memory; a copy from a GPU is complete after the next synchronization."""
     here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
     return here.copy_(tensor.detach(), non_blocking=True)

@@ -4,9 +4,9 @@ The gradient by lag (Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Beng
 the loss at position t by the network's input at t - k; it vanishes or explodes with k. Saturation of gates and the
 limits of it follow Karpathy, Johnson and Fei-Fei (2015), "Visualizing and Understanding Recurrent Networks".
 
-One interface for all architectures: a task with a `network` that maps (B, T, D) and a state, and with `costs(batch)`,
-what each position's prediction costs. A module of the network may offer more: `openness(...)` or `weights(...)`, which
-take what its `forward` takes and give its gates by name, (B, T, H), or its attention, (B, N, T, S).
+All architectures have one interface: a task with a `network` that maps (B, T, D) and a state, and with
+`costs(batch)`, the loss of each position. A module of the network may also have `gate_values(...)` or `weights(...)`,
+which take the arguments of its `forward` and return its gates by name, (B, T, H), or its attention, (B, N, T, S).
 
 Legend: B sequences, T positions, S positions looked at, D features, H features of a gate, N heads, K lags.
 """
@@ -67,7 +67,7 @@ def strict(value: Any) -> Any:
 
 def require_diagnosable(task: Any) -> None:
     """Raise ConfigError of a task that cannot be diagnosed."""
-    if not hasattr(task, "costs") or getattr(task, "network", None) is None:
+    if not hasattr(task, "position_losses") or getattr(task, "network", None) is None:
         raise ConfigError(
             f"{type(task).__name__} cannot be diagnosed: it does not tell what each position that a network reads "
             "costs, as language models, forecasters and classifiers with one causal network do"
@@ -112,7 +112,7 @@ def diagnose(task: Any, batch: Any) -> tuple[Diagnosis, Maps]:
 
     with evaluating(task), torch.enable_grad():
         with ExitStack() as hooks:
-            hooks.callback(_watch(task.network, "openness", see_gates))
+            hooks.callback(_watch(task.network, "gate_values", see_gates))
             hooks.callback(_watch(task.network, "weights", see_attention))
             inputs, costs = _read(task, batch)
         gradient = by_lag(inputs, costs)
@@ -161,7 +161,7 @@ def by_lag(inputs: Float[Tensor, "B T D"], costs: Float[Tensor, "B T"]) -> list[
 
 
 def memory_of(gradient: list[float], share: float = SHARE) -> int:
-    """The smallest lag within which a share of the norms' sum lies."""
+    """The smallest lag within which a fraction of the norms' sum lies."""
     reached = torch.tensor(gradient, dtype=torch.float64).cumsum(0)
     return int((reached < share * reached[-1]).sum())
 
@@ -217,7 +217,7 @@ def _read(task: Any, batch: Any) -> tuple[Float[Tensor, "B T D"], Float[Tensor, 
 
     hook = task.network.register_forward_pre_hook(cut)
     try:
-        costs = task.costs(batch)
+        costs = task.position_losses(batch)
     finally:
         hook.remove()
     [inputs] = seen

@@ -19,7 +19,7 @@ PENALTIES = (1e-6, 1e-4, 1e-2, 1.0)  # in shares of the mean of the inputs' squa
 ROWS = 4096  # windows read together
 
 
-def fitted(train: Any, validation: Any, season: int, device: torch.device) -> dict[str, Baseline]:
+def fit_baselines(train: Any, validation: Any, season: int, device: torch.device) -> dict[str, Baseline]:
     """The baselines by name.
 
     Args:

@@ -92,6 +92,6 @@ class ForecastErrors(Metric):
         return {name: each / steps[name] for name, each in zip(self.NAMES, self.sums, strict=True) if steps[name]}
 
 
-def measured(errors: ForecastErrors) -> dict[str, float]:
+def mean_errors(errors: ForecastErrors) -> dict[str, float]:
     """The means by name, as numbers."""
     return {name: float(value) for name, value in errors.compute().items()}

@@ -14,7 +14,7 @@ from torchmetrics import Metric
 
 
 class TokenLoss(Metric):
-    """Nats a token: the summed negative log-likelihood over the number of predicted tokens."""
+    """Nats per token: the summed negative log-likelihood over the number of predicted tokens."""
 
     full_state_update = False
     nats: Tensor
@@ -31,7 +31,7 @@ class TokenLoss(Metric):
         self.predictions += predictions
 
     def compute(self) -> Tensor:
-        """Nats a token, over all processes."""
+        """Nats per token, over all processes."""
         return self.nats / self.predictions
 
 
@@ -105,12 +105,12 @@ class Confusion(Metric):
 
 
 def perplexity(nats: float) -> float:
-    """exp of the nats a token, infinite where it overflows."""
+    """exp of the nats per token, infinite where it overflows."""
     return math.exp(nats) if nats < 700 else math.inf
 
 
 def bits_per_byte(nats: float, tokens: int, size: int) -> float:
-    """Bits a byte of source text, given nats a token; comparable between tokenizers.
+    """Bits per byte of source text, given nats per token; comparable between tokenizers.
 
     Args:
         tokens: tokens of the text.

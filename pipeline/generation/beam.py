@@ -1,7 +1,7 @@
 """Beam search keeps the few best beginnings of a text and continues them side by side.
 
 At each step every hypothesis is continued by every token, and of all these the `width` most probable count.
-Those that chose the end mark are put aside; the best that did not go on. The search for a prompt is over when
+Those that chose EOS are put aside; the best that did not go on. The search for a prompt is over when
 `width` hypotheses were put aside and the best that goes on ranks no higher than the last of the best `width`, or
 at the length limit, where those still going join them. They are ranked by log p(text) / length^penalty, to which
 a model with attention can add how well it covered its source: beta * sum over s of log min(1, attention that
@@ -108,24 +108,24 @@ class Covering:
     """A model whose state also holds how much each position of its memory was looked at, (B, S).
 
     Args:
-        forward: a model with `look`, which gives the weights of the memory too, and `inside`, where a memory is.
+        forward: a model with `forward_with_attention`, which also returns the attention weights, and `memory_mask`.
 
     Raises:
         ValueError: the model has no such thing.
     """
 
     def __init__(self, forward: Any) -> None:
-        if not hasattr(forward, "look"):
+        if not hasattr(forward, "forward_with_attention"):
             raise ValueError("coverage_penalty wants a model that writes from a source, with attention to it")
         self.forward = forward
 
     def begin(self, state: State) -> State:
         """The state before anything was read; where there is nothing to look at, nothing is missing."""
-        return state, (~self.forward.inside(state)).float()
+        return state, (~self.forward.memory_mask(state)).float()
 
     def __call__(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         inner, looked = state
-        logits, inner, weights = self.forward.look(tokens, inner)
+        logits, inner, weights = self.forward.forward_with_attention(tokens, inner)
         return logits, (inner, looked + weights.sum(1))
 
 

@@ -140,7 +140,7 @@ class Read:
 
     Args:
         forward: maps tokens (1, T) and a state to logits (1, T, V) and a state.
-        eos: the end mark, which opens a text.
+        eos: EOS, which opens a text.
         device: where it computes.
     """
 

@@ -38,7 +38,7 @@ class Prompts(NamedTuple):
             raise ValueError("there is no prompt")
         for row, prompt in enumerate(prompts):
             if len(prompt) == 0:
-                raise ValueError(f"prompt {row} is empty: let it be the end mark, with which a corpus opens")
+                raise ValueError(f"prompt {row} is empty: let it be EOS, with which a corpus opens")
         lengths = [len(prompt) for prompt in prompts]
         rows = [[*prompt, *[0] * (max(lengths) - len(prompt))] for prompt in prompts]
         tokens = torch.tensor(rows, dtype=torch.long, device=device)

@@ -84,7 +84,7 @@ def play_episodes(
     found: list[Played] = []
     for first in range(0, len(numbers), SIDE_BY_SIDE):
         games = [
-            Game(make(), np.random.default_rng((seed, number)), target_return, policy.actions.nothing)
+            Game(make(), np.random.default_rng((seed, number)), target_return, policy.actions.initial)
             for number in numbers[first : first + SIDE_BY_SIDE]
         ]
         _play(policy, games, greedy)

@@ -26,9 +26,9 @@ class Limits:
     """How long a continuation may become.
 
     Args:
-        tokens: at most so many new tokens, the end mark among them.
-        at_least: the end mark is not chosen before so many tokens.
-        eos: the end mark that ends a row; None: no row ends before its limit.
+        tokens: at most so many new tokens, EOS among them.
+        at_least: EOS is not chosen before so many tokens.
+        eos: EOS that ends a row; None: no row ends before its limit.
         no_repeat: no n tokens in a row are written twice in a text (Paulus et al. 2018, section 2.5); 0: they may.
 
     Raises:
@@ -252,7 +252,7 @@ def allowed(
         logits: of the next token.
         lengths: new tokens that a row has; 0 where it is written no more.
         texts: these tokens, then anything.
-        limits: forbid the end mark to rows that are too short for it, and what would repeat itself.
+        limits: forbid EOS to rows that are too short for it, and what would repeat itself.
         each: rows of a prompt, for the message.
     """
     if limits.eos is not None and limits.at_least > 0:

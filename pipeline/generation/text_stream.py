@@ -15,11 +15,11 @@ WINDOW = 16  # tokens of the prompt that may bear on how the first new one is wr
 
 
 class TextStream:
-    """Text of a row of tokens, piece by piece; an end mark is written as a line break.
+    """Text of a row of tokens, piece by piece; EOS is written as a line break.
 
     Args:
         tokenizer: decodes the tokens.
-        eos: the end mark.
+        eos: EOS.
         prompt: what stands before the row; it is not written again.
     """
 

@@ -1,4 +1,4 @@
-"""A bag of words predicts from the average of everything read so far; the order of what was read is lost.
+"""A bag of words predicts from the mean of all inputs so far, independent of their order.
 
 Iyyer, Manjunatha, Boyd-Graber and Daumé (2015), "Deep Unordered Composition Rivals Syntactic Methods for
 Text Classification", read from left to right:
@@ -30,11 +30,11 @@ class BagOfWords(nn.Module):
     Args:
         width: features in and out.
         depth: number of hidden layers.
-        hidden: features of each hidden layer; by default twice the width.
-        dropout: share of the hidden features dropped in training.
+        hidden: features of each hidden layer (default: twice the width).
+        dropout: fraction of the hidden features dropped in training.
 
     Raises:
-        ValueError: if the depth is below 1.
+        ValueError: the depth is below 1.
     """
 
     def __init__(self, width: int = 256, depth: int = 2, hidden: int | None = None, dropout: float = 0.0) -> None:
@@ -50,8 +50,8 @@ class BagOfWords(nn.Module):
         self.apply(initialise)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
-        exact = torch.promote_types(inputs.dtype, torch.float32)  # a sum of thousands is no work for bfloat16
+        """Process T more inputs; the output at each position predicts the next input."""
+        exact = torch.promote_types(inputs.dtype, torch.float32)  # bfloat16 is too coarse for long sums
         total = inputs.to(exact).cumsum(1)
         count = torch.arange(1, inputs.shape[1] + 1, device=inputs.device).expand(inputs.shape[:2])
         if state is not None:
@@ -62,7 +62,7 @@ class BagOfWords(nn.Module):
 
 
 class BagOfWordsLanguageModel(LanguageModel):
-    """The language model whose network is a `BagOfWords`."""
+    """A language model whose network is a `BagOfWords`."""
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
-"""Dilated causal convolutions see twice as far with every layer, at the cost of one layer.
+"""Dilated causal convolutions, whose receptive field doubles with every layer.
 
 Van den Oord et al. (2016), "WaveNet"; Bai, Kolter and Koltun (2018), "An Empirical Evaluation of Generic
 Convolutional and Recurrent Networks for Sequence Modeling". With dilation d and kernel K, layer by layer:
     z_t = tanh(F u_t) * sigmoid(G u_t),   u_t = norm(x)_{t-(K-1)d}, ..., norm(x)_{t-d}, norm(x)_t
     x_t <- x_t + R z_t   (residual),   s_t <- s_t + S z_t   (skip)
-and out of it, y_t = W gelu(norm(s_t + x_t)).
+with the output y_t = W gelu(norm(s_t + x_t)).
 
 Legend: B sequences, T positions, P positions of the past, D features, H features inside.
 """
@@ -26,14 +26,14 @@ __all__ = ["ConvNet", "ConvNetLanguageModel"]
 
 
 class GatedConvolution(nn.Module):
-    """One dilated causal convolution with its gate, giving what to add to the residual and to the skip.
+    """A gated dilated causal convolution, which returns its residual and its skip output.
 
     Args:
         width: features in and out.
         hidden: features of the gated convolution.
-        kernel: positions that the convolution sees.
+        kernel: size of the convolution, in positions.
         dilation: distance between these positions.
-        dropout: share of the gated features dropped in training.
+        dropout: fraction of the gated features dropped in training.
     """
 
     def __init__(self, width: int, hidden: int, kernel: int, dilation: int, dropout: float) -> None:
@@ -49,16 +49,16 @@ class GatedConvolution(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "B T D"], past: Float[Tensor, "B P D"] | None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T D"], Float[Tensor, "B P D"]]:
-        """Residual, skip, and the last inputs that the next call needs."""
+        """Return the residual output, the skip output, and the last inputs as state for the next call."""
         extended, past = prepend(past, self.norm(inputs), (self.kernel - 1) * self.dilation)
         content, gate = self.convolution(windows(extended, self.kernel, self.dilation)).chunk(2, -1)
         residual, skip = self.mix(self.dropout(torch.tanh(content) * torch.sigmoid(gate))).chunk(2, -1)
         return residual, skip, past
 
-    def openness(
+    def gate_values(
         self, inputs: Float[Tensor, "B T D"], past: Float[Tensor, "B P D"] | None
     ) -> dict[str, Float[Tensor, "B T H"]]:
-        """The gate at all positions, from 0 (closed) to 1."""
+        """Return the gate's values at all positions, from 0 (closed) to 1."""
         extended, _ = prepend(past, self.norm(inputs), (self.kernel - 1) * self.dilation)
         _, gate = self.convolution(windows(extended, self.kernel, self.dilation)).chunk(2, -1)
         return {"gate": torch.sigmoid(gate)}
@@ -67,19 +67,19 @@ class GatedConvolution(nn.Module):
 class ConvNet(nn.Module):
     """A stack of gated dilated causal convolutions with residual and skip connections.
 
-    An output is a function of the last `receptive_field` inputs, its own among them. The state is a list with
-    one tensor a layer, its last inputs, of shape (B, (kernel - 1) * dilation, D).
+    An output is a function of the last `receptive_field` inputs, including its own. The state is a list with one
+    tensor per layer, its last inputs, of shape (B, (kernel - 1) * dilation, D).
 
     Args:
         width: features in and out.
         depth: number of layers.
-        hidden: features inside each layer; by default the width.
-        kernel: positions that each convolution sees.
-        cycle: layers until the dilation starts at 1 again: 1, 2, 4, ... 2^(cycle-1), 1, 2, ...
-        dropout: share of the gated features dropped in training.
+        hidden: features inside each layer (default: the width).
+        kernel: size of each convolution, in positions.
+        cycle: number of layers after which the dilation restarts at 1: 1, 2, 4, ... 2^(cycle-1), 1, 2, ...
+        dropout: fraction of the gated features dropped in training.
 
     Raises:
-        ValueError: if the depth or the cycle is below 1, or the kernel below 2.
+        ValueError: the depth or the cycle is below 1, or the kernel below 2.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class ConvNet(nn.Module):
         if depth < 1 or cycle < 1:
             raise ValueError(f"depth={depth} and cycle={cycle} must be at least 1")
         if kernel < 2:
-            raise ValueError(f"kernel={kernel} must be at least 2, else no position sees another")
+            raise ValueError(f"kernel={kernel} must be at least 2 to cover more than one position")
         dilations = [2 ** (index % cycle) for index in range(depth)]
         self.width = width
         self.receptive_field = 1 + (kernel - 1) * sum(dilations)
@@ -107,7 +107,7 @@ class ConvNet(nn.Module):
         initialise(self.output)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         pasts = [None] * len(self.layers) if state is None else state
         skips, after = torch.zeros_like(inputs), []
         for layer, past in zip(self.layers, pasts, strict=True):
@@ -118,7 +118,7 @@ class ConvNet(nn.Module):
 
 
 class ConvNetLanguageModel(LanguageModel):
-    """The language model whose network is a `ConvNet`."""
+    """A language model whose network is a `ConvNet`."""
 
     def __init__(
         self,

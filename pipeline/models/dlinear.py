@@ -1,9 +1,9 @@
-"""DLinear maps the trend of a window and what remains of it linearly to the horizon.
+"""DLinear maps the trend and the remainder of a window linearly to the horizon.
 
 Zeng et al. (2023), "Are Transformers Effective for Time Series Forecasting?": with a moving average A over the
-window, its ends repeated,
+window, padded by its end values,
     trend = A x,   remainder = x - A x,   forecast = W_r remainder + W_t trend + b
-One map serves all series. W_r and W_t stand side by side in the head of the task.
+All series share one map. W_r and W_t are the two halves of the weight of the task's head.
 
 Legend: B windows, L steps of a context.
 """
@@ -20,7 +20,7 @@ __all__ = ["DLinear", "DLinearForecaster"]
 
 
 class DLinear(nn.Module):
-    """Remainder and trend of a window; there is nothing to learn here, the linear maps are the head's.
+    """Remainder and trend of a window, without parameters; the linear maps are part of the head.
 
     Args:
         context: steps of a window.
@@ -33,12 +33,12 @@ class DLinear(nn.Module):
     def __init__(self, context: int = 336, kernel: int = 25) -> None:
         super().__init__()
         if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"kernel={kernel} must be odd, so that the average is centred")
+            raise ValueError(f"kernel={kernel} must be odd and at least 1, for a centered average")
         self.kernel = kernel
         self.features = 2 * context
 
     def forward(self, window: Float[Tensor, "B L"]) -> Float[Tensor, "B 2*L"]:
-        """The remainder, then the trend."""
+        """Return the remainder, followed by the trend."""
         side = self.kernel // 2
         extended = F.pad(window[:, None], (side, side), mode="replicate")
         trend = F.avg_pool1d(extended, self.kernel, stride=1)[:, 0]
@@ -46,16 +46,16 @@ class DLinear(nn.Module):
 
 
 class DLinearForecaster(WindowForecaster):
-    """The forecaster whose network is a `DLinear`.
+    """A forecaster whose network is a `DLinear`.
 
     Args:
-        context: steps that are read; the data says it.
-        horizon: steps that are predicted; the data says it.
-        covariates: known ahead; the data says it.
+        context: number of input steps, set from the data.
+        horizon: number of steps to predict, set from the data.
+        covariates: number of covariates known in advance, set from the data.
         kernel: steps of the moving average, an odd number.
-        forecast: how a forecast is said.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        forecast: settings of the forecast head.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A gated recurrent unit blends its old state with a new one, by gates that it computes from its input.
+"""A gated recurrent unit interpolates between its previous state and a candidate state.
 
 Cho et al. (2014), "Learning Phrase Representations using RNN Encoder-Decoder", as in cuDNN (the reset gate
 acts after the product with U_n):
@@ -23,7 +23,7 @@ __all__ = ["GRU", "GRULanguageModel"]
 class GRU(RecurrentStack):
     """A stack of gated recurrent units; the recurrent weights of each gate start orthogonal.
 
-    The state is a list with one tuple (h,) a layer, of shape (B, features of the layer).
+    The state is a list with one tuple (h,) per layer, of shape (B, features of the layer).
 
     Args:
         **stack: width, depth, hidden and the dropout rates, as in `RecurrentStack`.
@@ -34,7 +34,7 @@ class GRU(RecurrentStack):
 
 
 class GRULanguageModel(LanguageModel):
-    """The language model whose network is a `GRU`."""
+    """A language model whose network is a `GRU`."""
 
     def __init__(
         self,

@@ -1,21 +1,22 @@
-"""A counted n-gram predicts the next token from how often it followed the last few: one pass over the text.
+"""A Kneser-Ney n-gram model, estimated from counts in one pass over the text.
 
 Interpolated modified Kneser-Ney smoothing (Chen and Goodman 1998, "An empirical study of smoothing techniques
 for language modeling", section 4.1.6). For a token w after a context h, which without its oldest token is h':
 
     p(w | h) = (a(hw) - D(a(hw))) / a(h.) + backoff(h) p(w | h'),    backoff(h) = sum_w D(a(hw)) / a(h.)
 
-a is the count at the highest order; below it, the number of different tokens seen before hw, or the count
-where hw opens a sentence and nothing can stand before it. D takes one of three values an order, for a = 1, 2
-and more, estimated from n1..n4, the numbers of n-grams with a = 1..4. The recursion ends in the uniform
-distribution over the V tokens. Each sentence is opened by a mark that is never predicted and closed by `eos`,
-which is. Every n-gram seen is kept, however rare.
+a is the count at the highest order. At lower orders, it is the number of different tokens seen before hw, or the
+count if hw starts a sentence, where no token can precede it. D has three values per order, for a = 1, 2 and more,
+estimated from n1..n4, the numbers of n-grams with a = 1..4. The recursion ends in the uniform distribution over
+the V tokens. Each sentence starts with a BOS token, which is never predicted, and ends with `eos`, which is. All
+n-grams are kept, including those that occur once.
 
-An n-gram is stored as one integer: the number of its context in the table below, times V + 1, plus its last
-token. A table holds those integers in order: a search finds an n-gram, a slice all that followed a context.
+An n-gram is stored as one integer: the index of its context in the table of the order below, times V + 1, plus its
+last token. A table holds these integers in ascending order. Binary search finds an n-gram, and a slice holds all
+continuations of a context.
 
-Legend: N tokens of a stream, S the same with begin marks, V tokens of the vocabulary, M n-grams of an order,
-C contexts (the n-grams one order below).
+Legend: N tokens of a stream, S tokens with BOS, V tokens of the vocabulary, M n-grams of an order, C contexts (the
+n-grams one order below).
 """
 
 from collections.abc import Sequence
@@ -31,27 +32,27 @@ if TYPE_CHECKING:
 
 __all__ = ["KneserNey", "measure_baseline"]
 
-ABSENT = -1  # the number of an n-gram that is not in its table
+ABSENT = -1  # index of an n-gram that is not in its table
 
 
 class Table(NamedTuple):
-    """The n-grams of one order; an n-gram's number is its place in `keys`."""
+    """The n-grams of one order; an n-gram's index is its position in `keys`."""
 
     keys: Int64[np.ndarray, " M"]
-    """Context number * (V + 1) + last token, ascending."""
+    """Context index * (V + 1) + last token, ascending."""
     share: Float64[np.ndarray, " M"]
-    """(a - D(a)) / a(h.): what the n-gram keeps of its context's probability."""
+    """(a - D(a)) / a(h.): the discounted probability of the n-gram given its context."""
     backoff: Float64[np.ndarray, " C"]
-    """What each context leaves to the order below; 1 where nothing was seen to follow."""
+    """Backoff weight of each context; 1 for a context without continuations."""
 
 
 class KneserNey:
-    """A counted n-gram with interpolated modified Kneser-Ney smoothing; made by `fit`.
+    """An n-gram model with interpolated modified Kneser-Ney smoothing, created by `fit`.
 
     Args:
-        tables: one an order, from unigrams up.
+        tables: one table per order, from unigrams up.
         eos: the token that ends a sentence.
-        vocab_size: how many tokens can be predicted.
+        vocab_size: number of tokens that can be predicted.
     """
 
     def __init__(self, tables: Sequence[Table], eos: int, vocab_size: int) -> None:
@@ -64,12 +65,12 @@ class KneserNey:
         """Count the n-grams of a stream in which `eos` ends each sentence.
 
         Raises:
-            ValueError: nothing to count, an order below 1, or a token outside the vocabulary.
+            ValueError: the stream is empty, the order is below 1, or a token is outside the vocabulary.
         """
         if order < 1:
-            raise ValueError(f"order={order} must be at least 1: an n-gram predicts from order - 1 tokens")
+            raise ValueError(f"order={order} must be at least 1")
         if len(tokens) == 0:
-            raise ValueError("tokens is empty: there is nothing to count")
+            raise ValueError("tokens is empty: expected at least one token")
         stream, depth = open_sentences(tokens, eos, vocab_size)
         tables: list[Table] = []
         counted = count_ngrams(np.zeros(len(stream), np.int64), stream, depth, vocab_size, 1)
@@ -82,24 +83,24 @@ class KneserNey:
 
     @property
     def order(self) -> int:
-        """The longest n-gram counted."""
+        """Length of the longest n-grams."""
         return len(self.tables)
 
     @property
     def ngrams(self) -> int:
-        """How many n-grams are stored, over all orders: the number of parameters, so to say."""
+        """Number of n-grams over all orders, comparable to a number of parameters."""
         return sum(len(table.keys) for table in self.tables)
 
     @property
     def bytes(self) -> int:
-        """Bytes that the tables occupy."""
+        """Size of the tables in bytes."""
         return sum(array.nbytes for table in self.tables for array in table)
 
     def log_probabilities(self, tokens: Integer[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
-        """Natural logarithm of each token's probability after the tokens before it in its sentence.
+        """Return the natural log probability of each token given the preceding tokens of its sentence.
 
         Raises:
-            ValueError: a token outside the vocabulary.
+            ValueError: a token is outside the vocabulary.
         """
         stream, depth = open_sentences(tokens, self.eos, self.vocab_size)
         probability = np.full(len(stream), 1 / self.vocab_size)
@@ -113,19 +114,19 @@ class KneserNey:
         return logs
 
     def perplexity(self, tokens: Integer[np.ndarray, " N"]) -> float:
-        """exp of the mean negative log probability of a token, the end marks among them."""
+        """Return exp of the mean negative log probability of a token, EOS included."""
         return float(np.exp(-self.log_probabilities(tokens).mean()))
 
     def distribution(self, context: Sequence[int]) -> Float64[np.ndarray, " V"]:
-        """Probability of every token after `context`, the sentence so far; empty where the sentence opens.
+        """Return the probability of every token after `context`, the tokens of the sentence so far.
 
         Raises:
-            ValueError: a token outside the vocabulary.
+            ValueError: a token is outside the vocabulary.
         """
         opened, depth = open_sentences(np.array([*context, self.eos], np.int64), self.eos, self.vocab_size)
         probability = np.full(self.vocab_size, 1 / self.vocab_size)
         for n, table in enumerate(self.tables, start=1):
-            if n - 1 > depth[-1]:  # the sentence is shorter than this context
+            if n - 1 > depth[-1]:  # The sentence is shorter than this context.
                 break
             number = self._number(opened[len(opened) - n : -1])
             if number == ABSENT:
@@ -137,7 +138,7 @@ class KneserNey:
         return probability
 
     def _number(self, ngram: Int64[np.ndarray, " n"]) -> int:
-        """The place of an n-gram in the table of its order."""
+        """Return the index of an n-gram in the table of its order."""
         number = np.zeros(1, np.int64)
         for table, token in zip(self.tables, ngram, strict=False):
             number = find(table.keys, number, token[None], self.vocab_size)
@@ -145,20 +146,20 @@ class KneserNey:
 
 
 class Counted(NamedTuple):
-    """The n-grams of one order as found in a stream."""
+    """The n-grams of one order in a stream."""
 
     keys: Int64[np.ndarray, " M"]
     counts: Int64[np.ndarray, " M"]
     first: Int64[np.ndarray, " M"]
-    """Where in the stream each ended first."""
+    """Position in the stream at which each n-gram first ends."""
     ids: Int64[np.ndarray, " S"]
-    """The number of the n-gram that ends at each place, ABSENT where the sentence is too short."""
+    """Index of the n-gram that ends at each position, ABSENT if the sentence is too short."""
 
 
 def open_sentences(
     tokens: Integer[np.ndarray, " N"], eos: int, vocab_size: int
 ) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " S"]]:
-    """Put the begin mark, number V, before each sentence, and say how far each place is from its mark."""
+    """Insert BOS, token V, before each sentence; return the stream and each position's distance from its BOS."""
     outside = (tokens < 0) | (tokens >= vocab_size)
     if outside.any():
         raise ValueError(f"token {tokens[outside][0]} is outside the vocabulary of {vocab_size} tokens")
@@ -169,7 +170,7 @@ def open_sentences(
 
 
 def previous(ids: Int64[np.ndarray, " S"], depth: Int64[np.ndarray, " S"], n: int) -> Int64[np.ndarray, " S"]:
-    """The context of the n-gram that ends at each place: the (n-1)-gram that ends one place before."""
+    """Return the context of the n-gram that ends at each position: the (n-1)-gram that ends one position before."""
     return np.where(depth >= n - 1, np.roll(ids, 1) if n > 1 else ids, ABSENT)
 
 
@@ -180,7 +181,7 @@ def count_ngrams(
     vocab_size: int,
     n: int,
 ) -> Counted:
-    """Count the n-grams of a stream, given the numbers of the (n-1)-grams."""
+    """Count the n-grams of a stream, given the indices of the (n-1)-grams."""
     contexts = previous(ids, depth, n)
     places = np.flatnonzero(contexts != ABSENT)
     packed = contexts[places] * (vocab_size + 1) + stream[places]
@@ -191,16 +192,16 @@ def count_ngrams(
 
 
 def adjusted(counted: Counted, above: Counted | None, vocab_size: int) -> Int64[np.ndarray, " M"]:
-    """a of each n-gram: how many tokens can precede it, or its count where `above` is None or none can."""
+    """Return a of each n-gram: the number of tokens that precede it, or its count without `above` or predecessors."""
     a = counted.counts
     if above is not None:
         preceded = np.bincount(counted.ids[above.first], minlength=len(a))
-        a = np.where(preceded > 0, preceded, a)  # an n-gram that nothing precedes opens its sentences
-    return np.where(counted.keys == vocab_size, 0, a)  # the begin mark itself is never predicted
+        a = np.where(preceded > 0, preceded, a)  # An n-gram without predecessors starts its sentences.
+    return np.where(counted.keys == vocab_size, 0, a)  # BOS is never predicted.
 
 
 def smooth(keys: Int64[np.ndarray, " M"], a: Int64[np.ndarray, " M"], contexts: int, vocab_size: int) -> Table:
-    """Take the discount from each n-gram and hand it to the order below."""
+    """Discount each n-gram and assign the discounted mass to the order below."""
     taken = discounts(a)[np.minimum(a, 3)]
     context = keys // (vocab_size + 1)
     total = np.bincount(context, weights=a, minlength=contexts)
@@ -210,10 +211,10 @@ def smooth(keys: Int64[np.ndarray, " M"], a: Int64[np.ndarray, " M"], contexts: 
 
 
 def discounts(a: Int64[np.ndarray, " M"]) -> Float64[np.ndarray, " 4"]:
-    """D for a = 0, 1, 2 and 3 or more (Chen and Goodman 1998, equation 26).
+    """Return D for a = 0, 1, 2 and 3 or more (Chen and Goodman 1998, equation 26).
 
-    Where the counts of counts cannot say (one of n1..n4 is zero, as for the unigrams of bytes,
-    or a discount would not be positive), half of a = 1, 2, 3 is taken: 0.5, 1, 1.5.
+    If the counts of counts do not determine D (one of n1..n4 is zero, as for unigrams of bytes, or a discount is not
+    positive), the discounts are 0.5, 1 and 1.5.
     """
     n1, n2, n3, n4 = (int((a == times).sum()) for times in (1, 2, 3, 4))
     fallback = np.array([0.0, 0.5, 1.0, 1.5])
@@ -230,19 +231,18 @@ def find(
     tokens: Int64[np.ndarray, " S"],
     vocab_size: int,
 ) -> Int64[np.ndarray, " S"]:
-    """The number of the n-gram made of each context and token, ABSENT where it was never seen."""
-    packed = contexts * (vocab_size + 1) + tokens  # negative, and so never found, for an absent context
+    """Return the index of the n-gram of each context and token, ABSENT if it was not counted."""
+    packed = contexts * (vocab_size + 1) + tokens  # negative for an absent context, so never found
     places = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
     return np.where((contexts != ABSENT) & (keys[places] == packed), places, ABSENT)
 
 
 def measure_baseline(dataset: "Dataset", order: int = 5) -> dict[str, Any]:
-    """Count the training split and measure the others: the honest figure that a trained network has to beat.
+    """Fit the Kneser-Ney n-gram baseline on the training split and evaluate it on the other splits.
 
     Returns:
-        order, ngrams (stored, over all orders), memory_gb (the tables), seconds (counting), and for each of
-        the splits `validation` and `test` that is there: nats (summed), tokens (predicted), perplexity,
-        bits_per_byte.
+        order, ngrams (number over all orders), memory_gb (of the tables), seconds (of counting), and for each
+        existing split of `validation` and `test`: nats (summed), tokens (predicted), perplexity, bits_per_byte.
     """
     train = dataset.splits["train"]
     begun = perf_counter()
@@ -260,7 +260,7 @@ def measure_baseline(dataset: "Dataset", order: int = 5) -> dict[str, Any]:
 
 
 def measure_split(model: KneserNey, split: "TokenSplit") -> dict[str, float]:
-    """The summed loss of a split and what follows from it."""
+    """Return the summed loss of a split and the metrics derived from it."""
     nats = -float(model.log_probabilities(split.read(0, split.tokens)).sum())
     return {
         "nats": nats,

@@ -1,10 +1,10 @@
-"""A linear recurrence forgets by gates that depend on the input alone, so all positions train at once.
+"""A gated linear recurrence, whose gates depend on the input alone, so that positions are computed in parallel.
 
 De et al. (2024), "Griffin: Mixing Gated Linear Recurrences with Local Attention": the real-gated linear
 recurrent unit (RG-LRU), with x_t the input after a short causal convolution,
     r_t = sigmoid(W_r x_t + b_r),   i_t = sigmoid(W_i x_t + b_i),   a_t = exp(-8 softplus(L) r_t)
     h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) * (i_t * x_t)
-gated by gelu of a second branch; after it a SwiGLU layer, both residual with the norm in front.
+gated by gelu of a second branch and followed by a SwiGLU layer, both pre-norm with residual connections.
 
 Legend: B sequences, T positions, P positions of the past, D features, H features inside.
 """
@@ -25,15 +25,15 @@ from pipeline.tasks.language_model import LanguageModel, TokenHead
 
 __all__ = ["LinearRecurrence", "LinearRecurrenceLanguageModel"]
 
-SHARPNESS = 8.0  # Griffin's constant c: how much the gate r can shorten the memory
+SHARPNESS = 8.0  # Griffin's constant c, which scales the effect of the gate r on the decay
 
 
 class GatedRecurrence(nn.Module):
-    """A short causal convolution and the RG-LRU after it.
+    """A short causal convolution followed by the RG-LRU.
 
     Args:
         hidden: features in and out.
-        kernel: positions that the convolution sees.
+        kernel: size of the convolution, in positions.
     """
 
     def __init__(self, hidden: int, kernel: int) -> None:
@@ -43,14 +43,14 @@ class GatedRecurrence(nn.Module):
         self.gates = nn.Linear(hidden, 2 * hidden)
         self.forgetting = nn.Parameter(torch.empty(hidden))
         nn.init.normal_(self.taps, std=kernel**-0.5)
-        with torch.no_grad():  # at r = 1 the decays start evenly between 0.9 and 0.999
+        with torch.no_grad():  # At r = 1, the initial decays are uniform in [0.9, 0.999].
             rate = -torch.empty(hidden).uniform_(0.9, 0.999).log() / SHARPNESS
             self.forgetting.copy_(rate.expm1().log())  # the inverse of softplus
 
     def forward(
         self, inputs: Float[Tensor, "B T H"], state: tuple[Tensor, Tensor] | None
     ) -> tuple[Float[Tensor, "B T H"], tuple[Float[Tensor, "B H"], Float[Tensor, "B P H"]]]:
-        """The states at all positions; the last one and the last inputs are carried on."""
+        """Return the states at all positions, and the last state with the last inputs for the next call."""
         carried, past = (None, None) if state is None else state
         mixed, past = self._mix(inputs, past)
         decay, update = self._recurrence(mixed)
@@ -59,39 +59,39 @@ class GatedRecurrence(nn.Module):
         states = scan(decay, update, carried.to(update.dtype))
         return states.to(inputs.dtype), (states[:, -1].clone(), past)
 
-    def openness(
+    def gate_values(
         self, inputs: Float[Tensor, "B T H"], state: tuple[Tensor, Tensor] | None
     ) -> dict[str, Float[Tensor, "B T H"]]:
-        """The gates r and i at all positions, from 0 (closed) to 1."""
+        """Return the values of the gates r and i at all positions, from 0 (closed) to 1."""
         mixed, _ = self._mix(inputs, None if state is None else state[1])
         remember, admit = torch.sigmoid(self.gates(mixed)).chunk(2, -1)
         return {"recurrence": remember, "input": admit}
 
     def _mix(self, inputs: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The short convolution, and the last inputs that the next call needs."""
+        """Return the output of the short convolution, and the last inputs for the next call."""
         extended, past = prepend(past, inputs, self.kernel - 1)
         length = inputs.shape[1]
         mixed: Tensor = sum(tap * extended[:, k : k + length] for k, tap in enumerate(self.taps))
         return mixed, past
 
     def _recurrence(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The a_t and b_t of h_t = a_t h_{t-1} + b_t, in float32 or finer."""
+        """Return a_t and b_t of h_t = a_t h_{t-1} + b_t, in float32 or higher precision."""
         exact = torch.promote_types(inputs.dtype, torch.float32)
         remember, admit = torch.sigmoid(self.gates(inputs).to(exact)).chunk(2, -1)
         log_decay = -SHARPNESS * F.softplus(self.forgetting.to(exact)) * remember
-        # 1 - a^2 without cancellation; bounded, as at zero the root has no finite gradient
+        # expm1 avoids cancellation in 1 - a^2. The clamp avoids the infinite gradient of the root at zero.
         scale = (-torch.expm1(2 * log_decay)).clamp(min=1e-12).sqrt()
         return log_decay.exp(), scale * admit * inputs.to(exact)
 
 
 class RecurrenceBlock(nn.Module):
-    """A gated recurrence and a position-wise layer, each added to what it read.
+    """A gated recurrence and a position-wise layer, each with a residual connection.
 
     Args:
         width: features in and out.
         hidden: features of the recurrence.
-        kernel: positions that the short convolution sees.
-        dropout: share of what each layer adds that is dropped in training.
+        kernel: size of the short convolution, in positions.
+        dropout: fraction of what each layer adds that is dropped in training.
     """
 
     def __init__(self, width: int, hidden: int, kernel: int, dropout: float) -> None:
@@ -108,7 +108,7 @@ class RecurrenceBlock(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "B T D"], state: tuple[Tensor, Tensor] | None
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, Tensor]]:
-        """Read T more inputs."""
+        """Process T more inputs."""
         gate, content = self.branches(self.norm(inputs)).chunk(2, -1)
         content, state = self.recurrence(content, state)
         inputs = inputs + self.dropout(self.output(F.gelu(gate) * content))
@@ -118,15 +118,15 @@ class RecurrenceBlock(nn.Module):
 class LinearRecurrence(nn.Module):
     """A stack of gated linear recurrences.
 
-    The state is a list with one pair a layer: h, shape (B, H), in float32 or finer, and the last inputs
+    The state is a list with one pair per layer: h, shape (B, H), in float32 or higher precision, and the last inputs
     of the short convolution, shape (B, kernel - 1, H).
 
     Args:
         width: features in and out.
         depth: number of blocks.
-        hidden: features of each recurrence; by default the width.
-        kernel: positions that each short convolution sees.
-        dropout: share of the features dropped in training.
+        hidden: features of each recurrence (default: the width).
+        kernel: size of each short convolution, in positions.
+        dropout: fraction of the features dropped in training.
 
     Raises:
         ValueError: if the depth or the kernel is below 1.
@@ -149,7 +149,7 @@ class LinearRecurrence(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         states = [None] * len(self.layers) if state is None else state
         inputs, after = self.dropout(inputs), []
         for layer, before in zip(self.layers, states, strict=True):
@@ -159,7 +159,7 @@ class LinearRecurrence(nn.Module):
 
 
 class LinearRecurrenceLanguageModel(LanguageModel):
-    """The language model whose network is a `LinearRecurrence`."""
+    """A language model whose network is a `LinearRecurrence`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A long short-term memory keeps a cell that gates write, forget and read.
+"""A long short-term memory keeps a cell that is written, cleared and read through gates.
 
 Hochreiter and Schmidhuber (1997), "Long Short-Term Memory", with the forget gate of Gers et al. (2000):
     i, f, o = sigmoid(W x_t + U h_{t-1} + b), each with its own W, U, b
@@ -23,10 +23,10 @@ __all__ = ["LSTM", "LSTMLanguageModel"]
 class LSTM(RecurrentStack):
     """A stack of LSTM layers; the recurrent weights of each gate start orthogonal.
 
-    The state is a list with one tuple (h, c) a layer, each of shape (B, features of the layer).
+    The state is a list with one tuple (h, c) per layer, each of shape (B, features of the layer).
 
     Args:
-        forget_bias: where the bias of the forget gate starts; 1 lets the cell remember from the first step
+        forget_bias: initial bias of the forget gate; 1 keeps the gate open at first
             (Jozefowicz, Zaremba and Sutskever, 2015).
         **stack: width, depth, hidden and the dropout rates, as in `RecurrentStack`.
     """
@@ -40,7 +40,7 @@ class LSTM(RecurrentStack):
 
 
 class LSTMLanguageModel(LanguageModel):
-    """The language model whose network is an `LSTM`."""
+    """A language model whose network is an `LSTM`."""
 
     def __init__(
         self,

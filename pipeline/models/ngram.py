@@ -1,8 +1,8 @@
-"""A neural n-gram predicts from the last n-1 inputs and nothing older.
+"""A neural n-gram predicts from the last n-1 inputs.
 
 Bengio, Ducharme, Vincent and Jauvin (2003), "A Neural Probabilistic Language Model":
     y_t = W c_t + U tanh(d + H c_t),   c_t = (x_{t-n+2}, ..., x_t)
-where y_t, in place of the scores of all words, are D features from which the head scores the next one.
+where y_t is a vector of D features for the output layer, instead of the scores of all words.
 
 Legend: B sequences, T positions, D features.
 """
@@ -23,24 +23,24 @@ __all__ = ["NGram", "NGramLanguageModel"]
 
 
 class NGram(nn.Module):
-    """One hidden layer over the last n-1 inputs, and a direct connection past it.
+    """One hidden layer over the last n-1 inputs, with a direct connection from input to output.
 
-    The state is the last n-1 inputs, shape (B, n-1, D); the oldest falls out when the next is read.
+    The state is the last n-1 inputs, shape (B, n-1, D).
 
     Args:
         width: features in and out.
-        order: the n of n-gram: the output at a position is a function of n-1 inputs, its own the last.
-        hidden: features of the hidden layer; by default twice the width.
-        dropout: share of the inputs and hidden features dropped in training.
+        order: the n of n-gram; an output is a function of the last n-1 inputs, including its own.
+        hidden: features of the hidden layer (default: twice the width).
+        dropout: fraction of the inputs and hidden features dropped in training.
 
     Raises:
-        ValueError: if the order is below 2.
+        ValueError: the order is below 2.
     """
 
     def __init__(self, width: int = 256, order: int = 5, hidden: int | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         if order < 2:
-            raise ValueError(f"order={order} must be at least 2: a 2-gram sees one input")
+            raise ValueError(f"order={order} must be at least 2: an n-gram reads n-1 inputs")
         hidden = hidden or 2 * width
         self.width = width
         self.order = order
@@ -51,15 +51,15 @@ class NGram(nn.Module):
         self.apply(initialise)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         extended, state = prepend(state, inputs, self.order - 1)
-        seen = self.dropout(windows(extended[:, 1:], self.order - 1))
-        outputs = self.output(self.dropout(torch.tanh(self.hidden(seen)))) + self.direct(seen)
+        context = self.dropout(windows(extended[:, 1:], self.order - 1))
+        outputs = self.output(self.dropout(torch.tanh(self.hidden(context)))) + self.direct(context)
         return outputs, state
 
 
 class NGramLanguageModel(LanguageModel):
-    """The language model whose network is an `NGram`."""
+    """A language model whose network is an `NGram`."""
 
     def __init__(
         self,

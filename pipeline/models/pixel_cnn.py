@@ -1,10 +1,10 @@
-"""A PixelCNN says each pixel from those above it and to its left, by convolutions whose later half is cut off.
+"""A PixelCNN predicts each pixel from those above it and to its left by masked convolutions.
 
 Van den Oord, Kalchbrenner and Kavukcuoglu (2016), "Pixel Recurrent Neural Networks": a first convolution that does not
 see its own position (mask A), then residual layers that do (mask B). Each layer is gated as in van den Oord et al.
 (2016), "Conditional Image Generation with PixelCNN Decoders", equation 2, over features u:
     x <- x + R (tanh(F * u) * sigmoid(G * u)),   u = norm(x)
-As in the first paper there is one stack, which leaves a blind spot up to the right.
+As in the first paper, there is one stack, which leaves a blind spot at the upper right.
 
 Legend: B images, T positions, P positions of the past, D features.
 """
@@ -25,13 +25,13 @@ __all__ = ["PixelCNN", "PixelCNNModel"]
 
 
 class GatedMaskedConvolution(nn.Module):
-    """A masked convolution (mask B) with its gate, added to what it read.
+    """A gated masked convolution (mask B) with a residual connection.
 
     Args:
         width: features in and out.
-        convolution: gives twice as many features as `mix` takes.
-        hidden: features that `mix` takes.
-        dropout: share of the gated features dropped in training.
+        convolution: a convolution with 2 * hidden output features.
+        hidden: features of the gated convolution.
+        dropout: fraction of the gated features dropped in training.
     """
 
     def __init__(self, width: int, convolution: MaskedConvolution, hidden: int, dropout: float) -> None:
@@ -45,7 +45,7 @@ class GatedMaskedConvolution(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "B T D"], column: Int64[Tensor, "B T"], past: Float[Tensor, "B P D"] | None
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B P D"]]:
-        """Read T more positions."""
+        """Process T more positions."""
         found, past = self.convolution(self.norm(inputs), column, past)
         content, gate = found.chunk(2, -1)
         return inputs + self.mix(self.dropout(torch.tanh(content) * torch.sigmoid(gate))), past
@@ -54,20 +54,20 @@ class GatedMaskedConvolution(nn.Module):
 class PixelCNN(RasterStack):
     """A stack of masked convolutions over the pixels of an image, in raster-scan order.
 
-    The state is how many positions were read (B), and a list with the last rows of each layer's inputs.
+    The state is the number of positions read (B), and a list with the last rows of each layer's inputs.
 
     Args:
         width: features in and out.
-        depth: layers after the first.
-        hidden: features inside each layer; by default the width.
-        kernel: pixels of a side of what a layer sees.
-        first_kernel: the same for the first layer.
-        columns: tokens of a row of the image; a PixelCNNModel learns them from the data.
-        channels: tokens of a pixel; the same.
-        dropout: share of the gated features dropped in training.
+        depth: number of layers after the first.
+        hidden: features inside each layer (default: the width).
+        kernel: side length of a layer's convolution in pixels.
+        first_kernel: side length of the first convolution in pixels.
+        columns: tokens per row of the image; a PixelCNNModel sets it from the data.
+        channels: tokens per pixel; a PixelCNNModel sets it from the data.
+        dropout: fraction of the gated features dropped in training.
 
     Raises:
-        ValueError: if the depth is below 1, or a kernel wider than a row.
+        ValueError: the depth is below 1, or a kernel is wider than a row.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class PixelCNN(RasterStack):
 
 
 class PixelCNNModel(PixelModel):
-    """The model of pixels whose network is a `PixelCNN`."""
+    """A pixel model whose network is a `PixelCNN`."""
 
     def __init__(
         self,

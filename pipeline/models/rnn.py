@@ -1,4 +1,4 @@
-"""A simple recurrent network reads one input at a time into one hidden vector.
+"""A simple recurrent network updates one hidden vector with each input.
 
 Elman (1990), "Finding Structure in Time":
     h_t = f(W x_t + b + U h_{t-1} + c),   f = tanh or relu
@@ -21,7 +21,7 @@ __all__ = ["RNN", "RNNLanguageModel"]
 class RNN(RecurrentStack):
     """A stack of simple recurrent layers; the recurrent weights start orthogonal.
 
-    The state is a list with one tuple (h,) a layer, of shape (B, features of the layer).
+    The state is a list with one tuple (h,) per layer, of shape (B, features of the layer).
 
     Args:
         nonlinearity: tanh or relu.
@@ -34,7 +34,7 @@ class RNN(RecurrentStack):
 
 
 class RNNLanguageModel(LanguageModel):
-    """The language model whose network is an `RNN`."""
+    """A language model whose network is an `RNN`."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""A Transformer lets every position look at all before it, or at those within a window.
+"""A causal Transformer with attention over all earlier positions, or over a window of them.
 
-Vaswani et al. (2017), "Attention Is All You Need", with the norm in front (Xiong et al., 2020, "On Layer
+Vaswani et al. (2017), "Attention Is All You Need", in the pre-norm form (Xiong et al., 2020, "On Layer
 Normalization in the Transformer Architecture"):
     x <- x + Attention(norm(x)),   x <- x + FeedForward(norm(x)),   y = norm(x)
 
@@ -27,16 +27,16 @@ __all__ = ["Transformer", "TransformerLanguageModel"]
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, attention to a memory if there is one, and a position-wise layer, each added to what it read.
+    """Self-attention, optional cross-attention, and a position-wise layer, each with a residual connection.
 
     Args:
         attention: the self-attention.
         feedforward: the position-wise layer.
         width: features in and out.
-        depth: number of blocks; what each of their 2 * depth layers adds starts small, so that the sum keeps
-            the scale of the input.
-        dropout: share of what each layer adds that is dropped in training.
-        cross: the attention to a memory.
+        depth: number of blocks; the output layers of their 2 * depth sublayers are initialized with a smaller
+            scale, so that the residual stream keeps the scale of the input.
+        dropout: fraction of what each layer adds that is dropped in training.
+        cross: the cross-attention to a memory.
     """
 
     def __init__(
@@ -70,45 +70,45 @@ class TransformerBlock(nn.Module):
         memory: Tensor | None = None,
         inside: Bool[Tensor, "B S"] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], Cache, Tensor | None]:
-        """Read T more inputs; also gives keys and values, with those of the new positions, and the memory's.
+        """Process T more inputs; return outputs, the extended cache, and the keys and values of the memory.
 
         Args:
-            inputs: what is read.
-            cache: keys and values of the positions before.
-            keep: where each position looks.
-            turn: the rotation that stands for the positions.
-            memory: values of the memory (B, S, D), or what an earlier call gave for it.
-            inside: where the memory holds something.
+            inputs: new inputs.
+            cache: keys and values of the earlier positions.
+            keep: attention mask, True where a position attends; None for plain causal attention.
+            turn: rotary embedding of the positions.
+            memory: values of the memory (B, S, D), or its keys and values returned by an earlier call.
+            inside: mask of the memory, True where it has a position.
         """
         attended, cache = self.attention(self.attention_norm(inputs), cache, keep, turn)
         inputs = inputs + self.dropout(attended)
         if self.cross is not None and self.cross_norm is not None:
-            seen, memory = self.cross(self.cross_norm(inputs), memory, inside)
-            inputs = inputs + self.dropout(seen)
+            attended, memory = self.cross(self.cross_norm(inputs), memory, inside)
+            inputs = inputs + self.dropout(attended)
         return inputs + self.dropout(self.feedforward(self.feedforward_norm(inputs))), cache, memory
 
 
 class Transformer(nn.Module):
     """A stack of causal Transformer blocks with a key/value cache.
 
-    The state is a pair: how many inputs each row has read, shape (B,), and a list with the keys and values of
-    each layer, each of shape (B, N, S, F). S is the length read so far, or with a window always `window - 1`.
-    A decoder's has two parts more: what each layer keeps of the memory, and where the memory holds something.
+    The state is a pair: the number of inputs read per row, shape (B,), and a list with the keys and values of each
+    layer, each of shape (B, N, S, F). S is the length read so far, or `window - 1` with a window. The state of a
+    decoder has two more parts: each layer's keys and values of the memory, and the memory's mask.
 
     Args:
         width: features in and out.
         depth: number of blocks.
         heads: number of attention heads; must divide the width.
-        hidden: features inside the position-wise layer; by default its own default.
-        dropout: share of the features and attention weights dropped in training.
-        positions: how many are learned; by default they are rotary and have no end.
-        window: how many positions attention sees, its own the last; by default all before it.
+        hidden: features inside the position-wise layer (default: chosen by `feedforward`).
+        dropout: fraction of the features and attention weights dropped in training.
+        positions: number of learned positions (default: rotary positions without a limit).
+        window: number of positions attended to, including the position itself (default: all earlier positions).
         feedforward: makes the position-wise layer from width, hidden and dropout.
-        decodes: every layer looks at a memory too, which `begin` is given.
+        decodes: add cross-attention to a memory, given to `begin`, to every layer.
 
     Raises:
-        ValueError: if the heads do not divide the width, or leave an odd number of features to each while
-            positions are rotary, or if the depth, window or positions are below 1.
+        ValueError: the heads do not divide the width, the features of a head are odd with rotary positions, or
+            depth, window or positions are below 1.
     """
 
     attends = True
@@ -129,7 +129,7 @@ class Transformer(nn.Module):
         if width % heads:
             raise ValueError(f"heads={heads} must divide width={width}")
         if positions is None and width // heads % 2:
-            raise ValueError(f"width={width} over heads={heads} must be even for rotary positions")
+            raise ValueError(f"width={width} / heads={heads} must be even for rotary positions")
         if depth < 1 or (window is not None and window < 1) or (positions is not None and positions < 1):
             raise ValueError(f"depth={depth}, window={window} and positions={positions} must be at least 1")
         self.width = width
@@ -153,47 +153,47 @@ class Transformer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def begin(self, memory: Memory) -> State:
-        """The state of a decoder that has read nothing yet."""
+        """Return the initial state of a decoder for a memory."""
         nothing = torch.zeros(len(memory.keep), dtype=torch.int64, device=memory.keep.device)
         return nothing, [None] * len(self.layers), [memory.values] * len(self.layers), memory.keep
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one.
+        """Process T more inputs; the output at each position predicts the next input.
 
         Raises:
-            ValueError: if a state is carried in training without a window (it would grow without end), or if
-                there are more positions than the learned ones (TooLongError).
+            ValueError: a state is carried in training without a window, so that it would grow without limit.
+            TooLongError: there are more positions than learned ones.
         """
         nothing: list[Tensor | None] = [None] * len(self.layers)
         memories, inside = (nothing, None) if state is None or len(state) == 2 else state[2:]
         outputs, after, remembered = self._read(inputs, None if _is_new(state) else state[:2], memories, inside)
         return outputs, after if inside is None else (*after, remembered, inside)
 
-    def inside(self, state: State) -> Bool[Tensor, "B S"]:
-        """Where the memory in a decoder's state holds something."""
+    def memory_mask(self, state: State) -> Bool[Tensor, "B S"]:
+        """Return the mask of the memory in a decoder's state."""
         keep: Tensor = state[3]
         return keep
 
-    def look(
+    def forward_with_attention(
         self, inputs: Float[Tensor, "B T D"], state: State
     ) -> tuple[Float[Tensor, "B T D"], State, Float[Tensor, "B T S"]]:
-        """As a decoder's `forward`, and where in the memory each position looked: the mean over heads and layers."""
-        seen: list[Tensor] = []
+        """Return the outputs of `forward`, and the cross-attention weights averaged over heads and layers."""
+        weights: list[Tensor] = []
         crossing = [module for module in self.modules() if isinstance(module, CrossAttention)]
-        watch: Any = lambda cross, given, _: seen.append(cross.weights(*given))  # noqa: E731
+        watch: Any = lambda cross, given, _: weights.append(cross.weights(*given))  # noqa: E731
         watched = [cross.register_forward_hook(watch) for cross in crossing]
         try:
             outputs, state = self(inputs, state)
         finally:
             for each in watched:
                 each.remove()
-        return outputs, state, torch.stack(seen).mean(0)
+        return outputs, state, torch.stack(weights).mean(0)
 
     def _read(
         self, inputs: Tensor, state: State, memories: list[Tensor | None], inside: Tensor | None
     ) -> tuple[Tensor, State, list[Tensor | None]]:
         if self.training and state is not None and self.window is None:
-            raise ValueError("a Transformer trains with a carried state only if window is set: its cache never ends")
+            raise ValueError("window is not set: a Transformer requires it to train with a carried state")
         count = self._count(inputs, state)
         caches = [None] * len(self.layers) if state is None else state[1]
         keep = self._keep(inputs.shape[1], state)
@@ -214,7 +214,7 @@ class Transformer(nn.Module):
         return torch.zeros(inputs.shape[0], dtype=torch.int64, device=inputs.device)
 
     def _keep(self, new: int, state: State) -> Bool[Tensor, "#B 1 T _"] | None:
-        """Where to look, or None for plain causal attention, which has the fastest kernels."""
+        """Return the attention mask, or None for plain causal attention, which has the fastest kernels."""
         if state is not None:
             return visible(state[0], new, state[1][0][0].shape[2], self.window)
         if self.window is None or new <= self.window:
@@ -224,19 +224,19 @@ class Transformer(nn.Module):
 
     def _check_positions(self, new: int, state: State) -> None:
         if self.positions is None:
-            return  # and no wait for the device to tell the counts
+            return  # Reading the counts would synchronize with the device.
         length = new if state is None else new + int(state[0].max())
-        if length > (known := self.positions.num_embeddings):
-            raise TooLongError(f"position {length} is beyond positions={known}, the learned ones: ask for more or none")
+        if length > (limit := self.positions.num_embeddings):
+            raise TooLongError(f"positions={limit}: expected at least {length} learned positions. Increase or unset it")
 
     def _place(self, inputs: Tensor, positions: Int64[Tensor, "B T"]) -> tuple[Tensor, Rotation | None]:
-        """The inputs with learned positions added, or the rotation that stands for the positions."""
+        """Return the inputs, with learned positions added, or the inputs and their rotary embedding."""
         if self.positions is None:
             return self.dropout(inputs), rotation(positions, self.width // self.heads, inputs.dtype)
         return self.dropout(inputs + self.positions(positions)), None
 
     def _bound(self, cache: Cache) -> Cache:
-        """With a window, the last `window - 1` positions, zeros in front where there are fewer."""
+        """Return the cache, limited by a window to the last `window - 1` positions and padded with zeros in front."""
         if self.window is None:
             return cache
         size = self.window - 1
@@ -247,12 +247,12 @@ class Transformer(nn.Module):
 
 
 def _is_new(state: State) -> bool:
-    """Whether nothing was read before."""
+    """Return whether a state has no inputs yet."""
     return state is None or state[1][0] is None
 
 
 class TransformerLanguageModel(LanguageModel):
-    """The language model whose network is a `Transformer`."""
+    """A language model whose network is a `Transformer`."""
 
     def __init__(
         self,

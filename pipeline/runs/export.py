@@ -1,12 +1,12 @@
-"""A trained model in a directory of its own, for those who use it and do not train it.
+"""A trained model exported to a directory, for inference.
 
-DIR/model.safetensors   the weights, the averaged ones where the checkpoint has an average
+DIR/model.safetensors   the weights, averaged if the checkpoint has an average
     config.yaml         the class of the model and its arguments
-    tokenizer.json      of the dataset that it was trained on; of series, series.json: how they are laid out and scaled
-    README.md           what it is: architecture, size, what it measured, which data
+    tokenizer.json      the tokenizer of the dataset; for series, series.json with their layout and scale
+    README.md           model card: architecture, size, metrics, dataset
 
-Nothing in it is executed when it is loaded: the weights are numbers, and the config may only name classes of
-this package, of torch, and of modules that the caller imported already.
+Loading executes no code from the directory: the weights are numbers, and the config may only name classes of this
+package, of torch, and of modules that the caller has imported.
 """
 
 import importlib
@@ -46,27 +46,27 @@ TRUSTED = tuple(
 
 
 def is_exported(directory: Path) -> bool:
-    """Whether a directory is one that `write` makes."""
+    """Return whether a directory is an exported model."""
     return (directory / WEIGHTS).is_file() and (directory / CONFIG).is_file()
 
 
 def write_export(directory: Path, run: Path, which: str, example: Callable[[Any], str]) -> Path:
-    """Export the weights of a run's checkpoint; returns the checkpoint.
+    """Export the model of a run's checkpoint and return the checkpoint.
 
     Args:
-        directory: made here; there whole or not at all.
-        run: where the model was trained.
-        which: `best`, `last` or a path, as `choose_checkpoint` takes it.
-        example: options with which `unroll generate` uses a task; empty where it does not.
+        directory: directory to create; it appears complete or not at all.
+        run: directory of the run.
+        which: `best`, `last` or a path, see `choose_checkpoint`.
+        example: returns options of `unroll generate` for the task; empty if the command does not support it.
 
     Raises:
-        ConfigError: there is something of that name already, or it cannot be written.
-        CheckpointError: there is no such checkpoint, or it is damaged.
+        ConfigError: the directory exists or cannot be written.
+        CheckpointError: the checkpoint is missing or damaged.
     """
     from safetensors.torch import save_model
 
     if directory.exists():
-        raise ConfigError(f"{directory} is there already: name another --output, or remove it")
+        raise ConfigError(f"--output={directory} exists. Choose another --output, or remove it.")
     chosen = choose_checkpoint(run, which)
     model = load_model(run, str(chosen))
     partial = directory.with_name(f".{directory.name}.partial")
@@ -74,7 +74,7 @@ def write_export(directory: Path, run: Path, which: str, example: Callable[[Any]
         partial.mkdir(parents=True, exist_ok=True)
         save_model(model, str(partial / WEIGHTS))
         (partial / CONFIG).write_text(yaml.safe_dump({"model": model_config(run)}, sort_keys=False))
-        for file in run.glob(f"*{TOKENIZER}"):  # of the sources too, where they are texts
+        for file in run.glob(f"*{TOKENIZER}"):  # includes source_tokenizer.json
             shutil.copyfile(file, partial / file.name)
         record = Run(run).record
         if model.reads == "series":
@@ -87,15 +87,15 @@ def write_export(directory: Path, run: Path, which: str, example: Callable[[Any]
         sync(directory.parent)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise ConfigError(f"{directory} cannot be written: {error}") from error
+        raise ConfigError(f"--output={directory} cannot be written: {error}. Choose another --output.") from error
     return chosen
 
 
 def load_export(directory: Path) -> Any:
-    """The exported task in evaluation mode, on the CPU.
+    """Load an exported task in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: a file is missing, is something else than it should be, or names foreign code.
+        CheckpointError: a file is missing or invalid, or the config names code that is not trusted.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_model as load_weights
@@ -104,15 +104,15 @@ def load_export(directory: Path) -> Any:
     try:
         load_weights(model, directory / WEIGHTS)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{directory / WEIGHTS} cannot be read: {error}") from error
+        raise CheckpointError(f"{directory / WEIGHTS} cannot be read: {error}. Export the model again.") from error
     return model.eval()
 
 
 def build(directory: Path) -> Any:
-    """The exported task with new weights.
+    """Build an exported task with newly initialized weights.
 
     Raises:
-        CheckpointError: its config is damaged, or names foreign code.
+        CheckpointError: its config is damaged, or names code that is not trusted.
     """
     file = directory / CONFIG
     try:
@@ -122,23 +122,25 @@ def build(directory: Path) -> Any:
     _refuse_foreign(config, file)
     try:
         return build_model(config)
-    except Exception as error:  # jsonargparse raises its own, argparse's and what a constructor raised
-        raise CheckpointError(f"{file} describes no model that can be built: {error}") from error
+    except Exception as error:  # jsonargparse raises errors of its own, of argparse and of constructors
+        raise CheckpointError(f"the model of {file} cannot be built: {error}") from error
 
 
-def _refuse_foreign(config: Any, file: Path) -> None:
-    """Raise CheckpointError if the config names code that is neither ours nor torch's nor imported already."""
+def _refuse_foreign(config: object, file: Path) -> None:
+    """Raise CheckpointError if the config names a class outside this package, torch and imported modules."""
     for text in _texts(config):
         if "/" in text or Path(text).is_file():
-            raise CheckpointError(f"{file} names the file {text!r}: an exported model has all it needs in itself")
-        if DOTTED.fullmatch(text) and not _is_ours(text) and not _is_known(text):
             raise CheckpointError(
-                f"{file} names {text}, which is neither of this package nor of torch: import its module yourself "
-                "if you trust it, then call LanguageModel.from_pretrained"
+                f"{file} names the file {text!r}, but an exported model must not depend on other files. Remove it."
+            )
+        if DOTTED.fullmatch(text) and not _is_ours(text) and not _is_imported(text):
+            raise CheckpointError(
+                f"{file} names {text}, which is part of neither this package nor torch. If you trust it, import its "
+                "module, then call LanguageModel.from_pretrained."
             )
 
 
-def _texts(tree: Any) -> Iterator[str]:
+def _texts(tree: object) -> Iterator[str]:
     if isinstance(tree, str):
         yield tree
     parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
@@ -147,7 +149,7 @@ def _texts(tree: Any) -> Iterator[str]:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a name is that of a class which is defined, not merely imported, in a module of this package or torch."""
+    """Return whether a name is that of a class defined, not only imported, in a module of this package or torch."""
     module, _, attribute = name.rpartition(".")
     if not name.startswith(TRUSTED):
         return False
@@ -158,8 +160,8 @@ def _is_ours(name: str) -> bool:
     return isinstance(found, type) and f"{found.__module__}.".startswith(TRUSTED)
 
 
-def _is_known(name: str) -> bool:
-    """Whether a name is that of a network or an optimizer in a module that somebody imported."""
+def _is_imported(name: str) -> bool:
+    """Return whether a name is that of a network or an optimizer in an imported module."""
     from torch import nn, optim
 
     module, _, attribute = name.rpartition(".")
@@ -168,11 +170,11 @@ def _is_known(name: str) -> bool:
 
 
 def _card(name: str, run: Run, chosen: Path, model: Any, example: str) -> str:
-    """What the README of an exported model says."""
+    """Return the README of an exported model."""
     manifest, data, kind = checkpoint.verify_checkpoint(chosen), run.record["dataset"], type(model)
     parts = {name: type(part) for name, part in model.named_children()}
     tokens = model.reads == "label" or model.writes in ("text", "transcript")  # that it predicts
-    use = "Losses are in nats a token.\n\n" if tokens else ""
+    use = "Losses are in nats per token.\n\n" if tokens else ""
     use += f"```sh\nunroll generate {name} {example}\n```\n" if example else ""
     averaged = AVERAGED in checkpoint.read_state(chosen)
     facts = {

@@ -1,8 +1,8 @@
-"""The journal is the run's own diary: one line a record, only ever appended to, readable whatever happened.
+"""The journal of a run: an append-only file with one JSON record per line, which stays readable after any crash.
 
-A line is one JSON object and is written by a single call of the operating system, so a kill leaves at most
-one torn line, the last. When a run goes back to an earlier checkpoint nothing is erased: the new attempt says
-at which step it starts, and the reader drops what older attempts wrote beyond that step.
+A line is written by a single system call, so a killed process leaves at most one torn line, the last. When a run
+resumes from an earlier checkpoint nothing is erased. The new attempt records its first step, and the reader drops
+what older attempts wrote beyond it.
 """
 
 import json
@@ -12,24 +12,24 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 from pipeline.runs.moved import update_row
 
 FILE = "journal.jsonl"
-# the fields of every record; what else a record of kind metrics holds was measured
+# the fields of every record; all other fields of a record of kind metrics are measurements
 CLOCK = ("kind", "attempt", "step", "tokens", "seconds", "time")
-# what else happened: a checkpoint or a model that was published, histograms of gradients, what is remembered, pictures
+# other kinds: a published checkpoint or model, histograms of gradients, a diagnosis of memory, pictures
 EVENTS = ("checkpoint", "model", "gradients", "diagnosis", "pictures")
-# strict JSON has no such numbers: they are written as these strings
+# strict JSON cannot represent these numbers, so they are written as strings
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class JournalWriter:
-    """Appends records to the journal of a run.
+    """A writer that appends records to the journal of a run.
 
     Args:
-        run: directory of the run; made if it is not there.
+        run: directory of the run; created if it does not exist.
     """
 
     def __init__(self, run: Path) -> None:
@@ -39,51 +39,53 @@ class JournalWriter:
         self._torn = not ends_with_newline(self._file)
 
     def attempt(self, number: int, step: int, tokens: int = 0, seconds: int | float = 0.0) -> None:
-        """Say that attempt `number` starts after `step` steps: older rows beyond it count no longer."""
+        """Record that attempt `number` starts after `step` steps, which invalidates rows of older ones beyond it."""
         self._append("attempt", number, step, tokens, seconds, {})
 
-    def metrics(self, attempt: int, step: int, tokens: int, seconds: int | float, values: Mapping[str, Any]) -> None:
-        """Write one row of measurements, such as `{"val/loss": 1.2}` (nats a token).
+    def metrics(
+        self, attempt: int, step: int, tokens: int, seconds: int | float, values: Mapping[str, SupportsFloat]
+    ) -> None:
+        """Write one row of measurements, such as `{"val/loss": 1.2}` (nats per token).
 
         Raises:
-            OSError: the row could not be written (full disk); what was torn is closed off by the next record.
+            OSError: the row could not be written (disk full). The next record starts on a new line.
         """
-        values = {key: plain(value) for key, value in values.items() if key not in CLOCK}
-        self._append("metrics", attempt, step, tokens, seconds, values)
+        measured = {key: plain(value) for key, value in values.items() if key not in CLOCK}
+        self._append("metrics", attempt, step, tokens, seconds, measured)
 
     def samples(
         self, attempt: int, step: int, tokens: int, seconds: int | float, samples: Iterable[Mapping[str, str]]
     ) -> None:
-        """Write generated texts, each `{"prompt": ..., "text": ...}`; raises what `metrics` raises."""
+        """Write generated texts, each `{"prompt": ..., "text": ...}`; raises the errors of `metrics`."""
         self._append("samples", attempt, step, tokens, seconds, {"samples": [dict(one) for one in samples]})
 
-    def fault(self, attempt: int, step: int, tokens: int, seconds: int | float, fields: Mapping[str, Any]) -> None:
-        """Write what went wrong in a step, such as `{"fault": "step_skipped", "ids": [3, 7]}`; raises as `metrics`."""
+    def fault(self, attempt: int, step: int, tokens: int, seconds: int | float, fields: Mapping[str, object]) -> None:
+        """Write a fault of a step, such as `{"fault": "step_skipped", "ids": [3, 7]}`; raises as `metrics`."""
         values = {key: plain(value) if isinstance(value, float) else value for key, value in fields.items()}
         self._append("fault", attempt, step, tokens, seconds, values)
 
     def event(
-        self, kind: str, attempt: int, step: int, tokens: int, seconds: int | float, fields: Mapping[str, Any]
+        self, kind: str, attempt: int, step: int, tokens: int, seconds: int | float, fields: Mapping[str, object]
     ) -> None:
-        """Write a record of one of EVENTS, whose fields are strict JSON already; raises as `metrics`."""
+        """Write a record of a kind in EVENTS, whose fields must be strict JSON; raises as `metrics`."""
         assert kind in EVENTS
         self._append(kind, attempt, step, tokens, seconds, fields)
 
     def close(self) -> None:
-        """Hand the records to the disk and close the file."""
+        """Flush the records to disk and close the file."""
         if self._file >= 0:
             os.fsync(self._file)
             os.close(self._file)
         self._file = -1
 
     def _append(
-        self, kind: str, attempt: int, step: int, tokens: int, seconds: int | float, fields: Mapping[str, Any]
+        self, kind: str, attempt: int, step: int, tokens: int, seconds: int | float, fields: Mapping[str, object]
     ) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         clock = zip(CLOCK, (kind, attempt, step, tokens, plain(seconds), now), strict=True)
         text = json.dumps({**dict(clock), **fields}, allow_nan=False)
         line = ("\n" * self._torn + text + "\n").encode("ascii")
-        self._torn = True  # until the whole line is known to be out
+        self._torn = True  # until the whole line is written
         written = os.write(self._file, line)
         if written < len(line):
             raise OSError(f"{self.path}: only {written} of {len(line)} bytes of a record were written")
@@ -91,13 +93,13 @@ class JournalWriter:
 
 
 def ends_with_newline(file: int) -> bool:
-    """Whether the file is empty or its last line is whole."""
+    """Return whether the file is empty or its last line is complete."""
     size = os.fstat(file).st_size
     return size == 0 or os.pread(file, 1, size - 1) == b"\n"
 
 
-def plain(value: Any) -> Any:
-    """A number (or a tensor of one) as strict JSON can hold it: NaN and the infinities become strings."""
+def plain(value: SupportsFloat) -> int | float | str:
+    """Convert a number or a scalar tensor to strict JSON, in which NaN and the infinities become strings."""
     number = value if isinstance(value, (int, float)) else float(value)
     if math.isfinite(number):
         return number
@@ -105,7 +107,7 @@ def plain(value: Any) -> Any:
 
 
 class MetricSeries(NamedTuple):
-    """One measured quantity as training goes: columns of equal length, steps strictly rising."""
+    """One measured quantity over the course of training: columns of equal length, with strictly increasing steps."""
 
     steps: list[int]  # optimizer steps
     tokens: list[int]  # training tokens consumed
@@ -115,13 +117,13 @@ class MetricSeries(NamedTuple):
 
 @dataclass(frozen=True)
 class Journal:
-    """What a journal says once the rewinds are taken into account.
+    """The valid records of a journal, without those that a later attempt replaced.
 
     Args:
-        rows: records of kind metrics, samples and fault that still count, by step; equal steps as they were written.
+        rows: valid records of kind metrics, samples and fault, by step; records of one step in the order of writing.
         attempts: start step of each attempt, by its number.
-        torn: lines that could not be read.
-        superseded: rows that a later attempt replaced.
+        torn: number of lines that could not be read.
+        superseded: number of rows that a later attempt replaced.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -130,29 +132,29 @@ class Journal:
     superseded: int = 0
 
     def series(self, key: str) -> MetricSeries:
-        """The column `key` ("val/perplexity") against the clock; of two rows of one step the last counts."""
+        """Return the measurements of `key` ("val/perplexity"); of several rows of one step, the last."""
         rows = {row["step"]: row for row in self._metrics() if isinstance(row.get(key), (int, float))}
         fields = ("step", "tokens", "seconds", key)
         return MetricSeries(*([row[field] for row in rows.values()] for field in fields))
 
     def keys(self) -> list[str]:
-        """Names of all measured quantities, in alphabetical order."""
+        """Return the names of all measured quantities, in alphabetical order."""
         return sorted({key for row in self._metrics() for key in row}.difference(CLOCK))
 
     def samples(self) -> list[dict[str, Any]]:
-        """Records of generated texts, one a step (the last written wins), in order of steps."""
+        """Return the records of generated texts by step; of several in one step, the last written."""
         return list({row["step"]: row for row in self.rows if row["kind"] == "samples"}.values())
 
     def faults(self) -> list[dict[str, Any]]:
-        """Records of what went wrong, in order of steps."""
+        """Return the records of faults, by step."""
         return [row for row in self.rows if row["kind"] == "fault"]
 
     def last(self, key: str) -> int | float | None:
-        """The newest value of `key`; None where it was never measured."""
+        """Return the newest value of `key`, or None if it was never measured."""
         return next(reversed(self.series(key).values), None)
 
     def best(self, key: str, mode: Callable[[list[float]], float] = min) -> int | float | None:
-        """The smallest finite value of `key`, or with `mode=max` the largest; None where there is none."""
+        """Return the smallest finite value of `key`, or the largest with `mode=max`, or None without one."""
         finite = [value for value in self.series(key).values if math.isfinite(value)]
         return mode(finite) if finite else None
 
@@ -161,10 +163,10 @@ class Journal:
 
 
 def read_journal(run: Path) -> Journal:
-    """Read the journal of the run directory `run`; lines that are no records are counted and skipped.
+    """Read the journal of the run directory `run`, skipping and counting invalid lines.
 
     Raises:
-        OSError: there is no journal, or it cannot be read.
+        OSError: the journal is missing or cannot be read.
     """
     rows, attempts, torn = [], {}, 0
     with open(run / FILE, "rb") as lines:
@@ -176,22 +178,22 @@ def read_journal(run: Path) -> Journal:
                 attempts[record["attempt"]] = record["step"]
             elif record["kind"] not in EVENTS:
                 rows.append(record)
-    for row in rows:  # an attempt whose head is lost starts before its first row
+    for row in rows:  # an attempt whose own record is lost starts before its first row
         attempts.setdefault(row["attempt"], row["step"] - 1)
     limits = {number: horizon(number, attempts) for number in attempts}
     counted = [row for row in rows if row["step"] <= limits[row["attempt"]]]
-    # of two rows of one step the later attempt's stands last, even if an old process wrote after the new one
+    # of two rows of one step the later attempt's comes last, even if an old process wrote after a new one
     counted.sort(key=lambda row: (row["step"], row["attempt"]))
     return Journal(counted, attempts, torn, len(rows) - len(counted))
 
 
 def horizon(number: int, attempts: Mapping[int, int]) -> int | float:
-    """The last step at which rows of attempt `number` count: where the earliest later attempt starts."""
+    """Return the last valid step of attempt `number`: the smallest start step of all later attempts."""
     return min((step for later, step in attempts.items() if later > number), default=math.inf)
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """The record of a line, infinities and NaN as floats again; None if it is no whole record."""
+    """Parse a line, with infinities and NaN as floats again; return None if it is not a complete record."""
     try:
         record = json.loads(line)
         clock = [record[key] for key in ("attempt", "step", "tokens", "seconds")]
@@ -205,6 +207,6 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
     return update_row(finite)
 
 
-def is_not_finite(value: Any) -> bool:
-    """Whether a field stands for a number that JSON cannot hold."""
+def is_not_finite(value: object) -> bool:
+    """Return whether a field represents a number that strict JSON cannot."""
     return isinstance(value, str) and value in NOT_FINITE

@@ -1,7 +1,8 @@
-"""The model of a run with the weights of one of its checkpoints."""
+"""Load the model of a run with the weights of one of its checkpoints."""
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from pipeline.runs import record
 
 
 def choose_checkpoint(run: Path, which: str) -> Path:
-    """The checkpoint that `which` names, verified.
+    """Verify and return the checkpoint selected by `which`.
 
     Args:
         run: the run's directory.
-        which: `best` (by the run's `checkpoints.metric`, the last where none was validated), `last`, or a path.
+        which: `best` (by the run's `checkpoints.metric`; the last if none was validated), `last`, or a path.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: the checkpoint is missing or damaged.
     """
     from pipeline.distributed.checkpoint import directory as checkpoint
 
@@ -33,19 +34,19 @@ def choose_checkpoint(run: Path, which: str) -> Path:
         return best[0][1]
     found = checkpoint.latest(run / "checkpoints", lambda line: print(line, file=sys.stderr))
     if found is None:
-        raise CheckpointError(f"run {run.name} has no checkpoint yet")
+        raise CheckpointError(f"run {run.name} has no checkpoint. Train it until the first one is saved.")
     return found[0]
 
 
 def load_model(run: Path, checkpoint: str = "best") -> Any:
-    """The task of a run with the weights of one of its checkpoints, in evaluation mode, on the CPU.
+    """Load the task of a run with the weights of a checkpoint, in evaluation mode, on the CPU.
 
     Args:
         run: the run's directory.
-        checkpoint: `best`, `last` or a path, as `choose_checkpoint` takes it.
+        checkpoint: `best`, `last` or a path, see `choose_checkpoint`.
 
     Raises:
-        CheckpointError: no checkpoint, a damaged one, or weights of another model.
+        CheckpointError: the checkpoint is missing or damaged, or has the weights of another model.
     """
     from pipeline.distributed.checkpoint.averaged import prefer_average
     from pipeline.distributed.checkpoint.directory import read_state
@@ -57,12 +58,14 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
         prefer_average(state, model, chosen.name)
         model.load_state_dict(state["state_dict"])
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{chosen} does not fit the model of {run / 'config.yaml'}: {error}") from error
+        raise CheckpointError(
+            f"{chosen} does not match the model of {run / 'config.yaml'}: {error}. Use a checkpoint of this run."
+        ) from error
     return model.eval()
 
 
 def skeleton(run: Path) -> Any:
-    """The task of a run without storage for its weights, for what it declares."""
+    """Build the task of a run on the meta device, without storage for weights, to read its declarations."""
     import torch
 
     with torch.device("meta"):
@@ -70,20 +73,21 @@ def skeleton(run: Path) -> Any:
 
 
 def model_config(run: Path) -> dict[str, Any]:
-    """Class and arguments of a run's model, with those that its data decided, without files that it began with."""
-    config: dict[str, Any] = _without_weights(record.read_config(run)["model"])
+    """Return class and arguments of a run's model, including those from its data, without files of initial weights."""
+    config = _without_weights(record.read_config(run)["model"])
+    assert isinstance(config, dict)
     return with_facts(config, DataFacts(**record.read_record(run)["linked"]))
 
 
 def with_facts(config: dict[str, Any], facts: DataFacts) -> dict[str, Any]:
-    """Return class and arguments of a model with what its data decides, where the class takes it."""
+    """Return class and arguments of a model, with the data facts that its class has as parameters."""
     module, _, name = config["class_path"].rpartition(".")
     decided = facts.arguments_of(getattr(importlib.import_module(module), name))
     return {**config, "init_args": {**(config.get("init_args") or {}), **decided}}
 
 
-def _without_weights(config: Any) -> Any:
-    """The config of a model that is trained: its weights are in its checkpoints."""
+def _without_weights(config: object) -> object:
+    """Return a model's config without files of initial weights, because its checkpoints contain the weights."""
     if isinstance(config, list):
         return [_without_weights(part) for part in config]
     if not isinstance(config, dict):
@@ -91,8 +95,8 @@ def _without_weights(config: Any) -> Any:
     return {name: None if name == "weights" else _without_weights(part) for name, part in config.items()}
 
 
-def build_model(config: dict[str, Any]) -> Any:
-    """The task that a config names, with new weights."""
+def build_model(config: Mapping[str, object]) -> Any:
+    """Build the task of a config, with newly initialized weights."""
     from jsonargparse import ArgumentParser
     from lightning.pytorch import LightningModule
 

@@ -1,10 +1,11 @@
-"""Options belong to the class that they are given for: another class at the same key starts from its own defaults.
+"""Drop the options of a class in a config when another class replaces it at the same key.
 
-jsonargparse 4.53 keeps each option of the class before that the new class accepts as well, wherever it came from: the
-default of a signature, an earlier config, a value inside another one, the command line. It has no setting for this, so
-two of its private functions are replaced while a config is parsed, here and nowhere else.
+jsonargparse 4.53 keeps every option of the previous class that the new class accepts, whether it came from a signature,
+an earlier config, an outer value or the command line. It has no setting for this, so two of its private functions are
+replaced while a config is parsed, only here.
 """
 
+import argparse
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,18 +18,18 @@ private: Any = _typehints
 
 @contextmanager
 def of_their_class() -> Iterator["Dropped"]:
-    """Drop all options of a class where a config that is parsed inside names another class at the same key.
+    """Drop all options of a class when a config that is parsed in this context has another class at the same key.
 
-    Naming the same class again merges its options.
+    If the config has the same class again, its options are merged.
 
     Yields:
-        what is dropped, complete at the end.
+        the dropped options, complete at the end.
     """
     dropped = Dropped()
     discard, check = private.discard_init_args_on_class_path_change, private.ActionTypeHint._check_type
 
     @functools.wraps(check)  # jsonargparse reads the signature
-    def check_at_key(action: Any, *arguments: Any, **more: Any) -> Any:
+    def check_at_key(action: argparse.Action, *arguments: object, **more: object) -> object:
         dropped.parsing.append(action)
         try:
             return check(action, *arguments, **more)
@@ -48,21 +49,21 @@ class Dropped:
     """Options that were dropped because their class was replaced.
 
     Attributes:
-        parsing: actions of the keys that are parsed at the moment, the innermost last.
+        parsing: actions of the keys that are being parsed, the innermost last.
     """
 
     def __init__(self) -> None:
-        self.parsing: list[Any] = []
-        self._changes: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.parsing: list[argparse.Action] = []
+        self._changes: dict[tuple[str, str, str], dict[str, object]] = {}
 
     def discard(self, parser: Any, before: Any, after: Any) -> None:
-        """Remove the options from a value that another one with a class is merged into.
+        """Remove the options of a value into which another value with a class is merged.
 
         Args:
-            parser: of the new class, or the action of the key where two whole configs are merged: what that drops
-                was recorded when the values of the second one were parsed.
-            before: the value there was, with `class_path` and `init_args`.
-            after: the value that is given.
+            parser: the parser of the new class. When two whole configs are merged it is the action of the key, whose
+                changes were recorded when the second config was parsed.
+            before: the previous value, with `class_path` and `init_args`.
+            after: the new value.
         """
         if before is None or before["class_path"] is None:
             return
@@ -81,8 +82,8 @@ class Dropped:
             lost = {name: value for name, value in options.items() if name not in given and value != now.get(name)}
             self._changes.setdefault((self._key(), old, new), lost)
 
-    def _of_signature(self, path: str) -> dict[str, Any]:
-        """The options of the class that a signature names for the key, where no config names one."""
+    def _of_signature(self, path: str) -> dict[str, object]:
+        """Return the options of the key's default class in a signature, if no config has set a class."""
         default = self.parsing[-1].default
         named = isinstance(default, dict) and default.get("class_path") == path
         if not named or self._key() in {key for key, _, _ in self._changes}:
@@ -93,7 +94,7 @@ class Dropped:
         return ".init_args.".join(action.dest for action in self.parsing)
 
     def lines(self) -> list[str]:
-        """A line for each class that was replaced with options that somebody set or whose default is another now."""
+        """Return a line for each replaced class with options that were set, or that have another default now."""
         return [
             f"{key}: {new} replaces {old}, whose options are dropped: "
             + ", ".join(f"{name}={value}" for name, value in lost.items())
@@ -102,6 +103,6 @@ class Dropped:
         ]
 
 
-def _defaults(path: str) -> dict[str, Any]:
-    """The options of a class as its signature sets them."""
+def _defaults(path: str) -> dict[str, object]:
+    """Return the defaults in the signature of a class."""
     return dict(private.ActionTypeHint.get_class_parser(path).get_defaults(skip_validation=True))

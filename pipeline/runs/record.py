@@ -1,6 +1,6 @@
-"""What a run says of itself, run.json and config.yaml, is read from a checkpoint where the file is gone or damaged.
+"""Read and write run.json and config.yaml of a run, with a fallback to the copies in its checkpoints.
 
-Every checkpoint holds a copy of both, so a run is as safe as its checkpoints are.
+Every checkpoint contains a copy of both files, which is read when the original is missing or damaged.
 """
 
 import json
@@ -17,37 +17,37 @@ from pipeline.runs.moved import update_config
 
 RECORD, CONFIG = "run.json", "config.yaml"
 FORMAT = 1  # of run.json
-SERIES = "series.json"  # what an exported forecaster keeps of the record: how its tables are laid out and scaled
-PARTS: dict[str, set[str]] = {RECORD: set(), CONFIG: {"trainer", "model", "data"}}  # what must be in them
+SERIES = "series.json"  # the part of the record in an exported forecaster: layout and scale of its tables
+PARTS: dict[str, set[str]] = {RECORD: set(), CONFIG: {"trainer", "model", "data"}}  # required keys
 
 
 def is_run(path: Path) -> bool:
-    """Whether a directory is that of a run: it has a record, or checkpoints."""
+    """Return whether a directory is a run: it has a record, or checkpoints with one."""
     return (path / RECORD).is_file() or any(path.glob(f"checkpoints/step-*/{RECORD}"))
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """The record of a run.
+    """Read the record of a run.
 
     Raises:
-        CheckpointError: it is gone or damaged, and so is every copy; or a later version of unroll wrote it.
+        CheckpointError: it and all copies are missing or damaged, or a later version of unroll wrote it.
     """
     check_format(run)
     return _read(run, RECORD, json.loads)
 
 
 def check_format(run: Path) -> None:
-    """Raise CheckpointError if a later version of unroll wrote the record of a run; a damaged one passes."""
+    """Raise CheckpointError if a later version of unroll wrote the record of a run; ignore a damaged record."""
     with suppress(OSError, ValueError):
         if (number := _parsed(run / RECORD, json.loads).get("format", FORMAT)) > FORMAT:
-            raise CheckpointError(f"{run / RECORD}: format={number}, expected at most {FORMAT}: update unroll")
+            raise CheckpointError(f"{run / RECORD}: format={number}: expected at most {FORMAT}. Update unroll.")
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The resolved config of a run, with the class paths of today.
+    """Read the resolved config of a run, with current class paths.
 
     Raises:
-        CheckpointError: it is gone or damaged, and so is every copy.
+        CheckpointError: it and all copies are missing or damaged.
     """
     import yaml
 
@@ -55,7 +55,7 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def write_text(run: Path, name: str, text: str) -> None:
-    """Write a file of the run, whole or not at all.
+    """Write a file of the run atomically.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -64,31 +64,33 @@ def write_text(run: Path, name: str, text: str) -> None:
         run.mkdir(parents=True, exist_ok=True)
         write_durably(run / name, lambda path: path.write_text(text, encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(f"{run / name} cannot be written: {error}. Make room, or mend the permissions") from error
+        raise CheckpointError(
+            f"{run / name} cannot be written: {error}. Free disk space, or fix the permissions."
+        ) from error
 
 
 def copy_into(run: Path, checkpoint: Path) -> None:
-    """Put copies of both into a checkpoint that is being written."""
+    """Copy both files into a checkpoint that is being written."""
     for name in (RECORD, CONFIG):
         if (run / name).is_file():
             shutil.copyfile(run / name, checkpoint / name)
 
 
-def _read(run: Path, name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
+def _read(run: Path, name: str, parse: Callable[[str], object]) -> dict[str, Any]:
     try:
         return _parsed(run / name, parse)
     except (OSError, ValueError) as error:
         found = _copy(run, name, parse)
         if found is None:
             raise CheckpointError(
-                f"{run / name} cannot be read ({error}), and no checkpoint has a copy of it: restore it, or give "
-                "--resume never, which keeps this run aside and starts anew"
+                f"{run / name} cannot be read ({error}), and no checkpoint has a copy of it. Restore it, or use "
+                "--resume never, which renames this run and starts a new one."
             ) from error
     return found
 
 
-def _copy(run: Path, name: str, parse: Callable[[str], Any]) -> dict[str, Any] | None:
-    """The copy in the newest checkpoint that verifies."""
+def _copy(run: Path, name: str, parse: Callable[[str], object]) -> dict[str, Any] | None:
+    """Read the copy in the newest valid checkpoint."""
     from pipeline.distributed.checkpoint import directory as checkpoint
 
     for directory in checkpoint.newest_first(run / "checkpoints"):
@@ -97,16 +99,16 @@ def _copy(run: Path, name: str, parse: Callable[[str], Any]) -> dict[str, Any] |
             found = _parsed(directory / name, parse)
         except (CheckpointError, OSError, ValueError):
             continue
-        print(f"{run / name} is gone or damaged: its copy in {directory.name} is used", file=sys.stderr, flush=True)
+        print(f"{run / name} is missing or damaged: using its copy in {directory.name}", file=sys.stderr, flush=True)
         return found
     return None
 
 
-def _parsed(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    """What a file says.
+def _parsed(file: Path, parse: Callable[[str], object]) -> dict[str, Any]:
+    """Parse a file.
 
     Raises:
-        ValueError: it is not what it should be.
+        ValueError: it is malformed or lacks a required key.
     """
     import yaml
 
@@ -115,5 +117,5 @@ def _parsed(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(str(error).splitlines()[0]) from error
     if not isinstance(found, dict) or not found.keys() >= PARTS[file.name]:
-        raise ValueError("it is not whole")
+        raise ValueError("it is incomplete")
     return found

@@ -1,8 +1,8 @@
-"""Where a run continues: which checkpoint, and whether config, dataset and run still belong together."""
+"""Start or resume a run: choose the checkpoint, and check that config and dataset match the run."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import yaml
 
@@ -14,21 +14,40 @@ from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.runs import record
 from pipeline.runs.run import Run
 
-# what decides which run this is: what it learns, from what, and where its epochs end
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+# prefixes of keys that identify a run: its model, its data and the length of its epochs
 DECIDING = ("model.", "data.", "seed_everything", "trainer.limit_train_batches", "trainer.overfit_batches")
-# what may differ between the attempts of a run: it decides how, not what
+# prefixes of keys below these that may differ between attempts, because results do not depend on them
 FREE = ("data.init_args.workers", "data.init_args.per_device_batch_", "data.init_args.dataset")
-LIMITS = ("max_steps", "max_epochs", "max_time")  # a finished run goes on when one of them changes
+LIMITS = ("max_steps", "max_epochs", "max_time")  # a finished run continues if one of them changes
+
+
+@runtime_checkable
+class ParsedCommandLine(Protocol):
+    """The parsed command line."""
+
+    @property
+    def config(self) -> "Namespace":
+        """The resolved config."""
+
+    @property
+    def parser(self) -> "ArgumentParser":
+        """The parser of the config."""
+
+    def build(self) -> tuple[Any, Any, Any]:
+        """Return the model, the data and the instantiated config."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """How an attempt begins.
+    """The start of an attempt.
 
     Args:
-        checkpoint: where it continues; None at the first step.
-        step: optimizer steps until there.
-        finished: there is nothing left to do.
+        checkpoint: the checkpoint to resume from; None at the first step.
+        step: optimizer steps up to the checkpoint.
+        finished: whether there is nothing left to train.
         built: the model, the data and the instantiated config that were checked; None in another process.
     """
 
@@ -38,38 +57,38 @@ class Start:
     built: Any = field(default=None, compare=False, repr=False)
 
 
-def begin(run: Run, cli: Any) -> Start:
-    """Check everything, choose the checkpoint, and record the attempt.
+def begin(run: Run, cli: ParsedCommandLine) -> Start:
+    """Check config, dataset and run, choose the checkpoint, and record the attempt.
 
     Args:
-        run: the run, new or not.
-        cli: the parsed command line, with `config` and `parser`.
+        run: the run, new or existing.
+        cli: the parsed command line.
 
     Raises:
-        ConfigError: the run was made with another model, other data or another seed.
-        DataError: the dataset is missing, damaged or not the one that the run began with.
-        CheckpointError: no checkpoint verifies.
+        ConfigError: the run was started with another model, other data or another seed.
+        DataError: the dataset is missing, damaged or not that of the run.
+        CheckpointError: there are checkpoints, but none is valid.
     """
     config = cli.config
     if config.resume not in ("auto", "never"):
-        raise ConfigError(f"--resume {config.resume}: auto or never")
+        raise ConfigError(f"--resume={config.resume}: expected auto or never")
     dataset = Dataset.open(Path(str(config.data.init_args.dataset)))
     if run.record.get("dataset", {}).get("stamp") != dataset.stamp:
-        dataset.verify()  # reads all of it: not at each start of a run
+        dataset.verify()  # reads the whole dataset, so it is skipped if the stamp has not changed
     kept = kept_config(cli)
     built = _check(cli)
     facts = built[1].facts
     if config.resume == "never" and (aside := run.put_aside()):
-        print(f"run {run.name}: starting anew; the run of that name is now {aside}", flush=True)
+        print(f"run {run.name}: starting from the beginning; the previous run was renamed to {aside}", flush=True)
     if run.record.get("attempts"):
         _compare(run, kept, dataset, facts)
         run.record["dataset"]["stamp"] = dataset.stamp
     elif checkpoint.newest_first(run.checkpoints):
         raise CheckpointError(
-            f"{run.path} has checkpoints and no run.json: restore it, give --run OTHER, or --resume never, which keeps "
-            "them aside"
+            f"{run.path} has checkpoints but no run.json. Restore it, choose another --run, or use --resume never, "
+            "which renames the directory."
         )
-    else:  # a run that never began an attempt has nothing to lose
+    else:  # a run without attempts contains nothing that could be overwritten
         run.create(linked=facts.known(), dataset=_describe(dataset))
     checkpoint.clear_partial(run.checkpoints)
     start = _choose(run, kept)
@@ -81,30 +100,30 @@ def begin(run: Run, cli: Any) -> Start:
     return replace(start, built=built)
 
 
-def kept_config(cli: Any) -> dict[str, Any]:
-    """The resolved config as a run keeps it, without what belongs to one command."""
+def kept_config(cli: ParsedCommandLine) -> dict[str, Any]:
+    """Return the resolved config as a run stores it, without options of a single command."""
     config: dict[str, Any] = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     return {key: value for key, value in config.items() if key not in ("config", "run", "resume", "sweep")}
 
 
-def _check(cli: Any) -> tuple[Any, Any, Any]:
-    """Return the model, the data and the instantiated config, where they fit together.
+def _check(cli: ParsedCommandLine) -> tuple[Any, Any, Any]:
+    """Build and check the model, the data and the instantiated config, before anything is written.
 
     Raises:
-        ConfigError: before anything is written, where the model cannot be or the dataset has too little.
+        ConfigError: the model cannot be built, or the dataset is too small.
     """
     model, data, config = cli.build()
     model.check_optimizer()
     data.samples("validation")
     if not data.steps_per_epoch:
-        raise ConfigError(f"the training split of {data.dataset.path} is empty: prepare more")
+        raise ConfigError(f"the training split of {data.dataset.path} is empty. Prepare more data.")
     return model, data, config
 
 
 def _choose(run: Run, config: dict[str, Any]) -> Start:
     found = checkpoint.latest(run.checkpoints, lambda line: print(line, flush=True))
     if found is None:
-        print(f"run {run.name}: starting at step 0, there is no checkpoint yet", flush=True)
+        print(f"run {run.name}: starting at step 0 (no checkpoint found)", flush=True)
         return Start(None, 0, False)
     path, manifest = found
     step = int(manifest["step"])
@@ -114,16 +133,16 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
         checkpoint.put_aside(damaged)
     if is_finished(run, config):
         print(
-            f"run {run.name}: finished at step {step}; raise trainer.max_steps or give --resume never",
+            f"run {run.name}: finished at step {step}. Increase trainer.max_steps, or use --resume never.",
             flush=True,
         )
         return Start(path, step, True)
-    print(f"run {run.name}: continuing at step {step} from {path.name}, the newest that verifies", flush=True)
+    print(f"run {run.name}: continuing at step {step} from {path.name}, the newest valid checkpoint", flush=True)
     return Start(path, step, False)
 
 
 def is_finished(run: Run, config: dict[str, Any]) -> bool:
-    """Whether a run finished within the limits that this config has."""
+    """Return whether a run has finished under the limits of this config."""
     if not run.record.get("attempts") or run.attempt["reason"] != "finished":
         return False
     before = record.read_config(run.path)["trainer"]
@@ -134,42 +153,43 @@ def _compare(run: Run, config: dict[str, Any], dataset: Dataset, facts: DataFact
     for name, size in facts.known().items():
         if (before := run.record["linked"].get(name)) != size:
             raise CheckpointError(
-                f"run {run.name} was made for {name}={before}, dataset {dataset.path} and its settings give {size}: "
-                "use the run's dataset, or --run OTHER"
+                f"{name}={size}: expected {before} as in run {run.name}, got {size} from dataset {dataset.path} and "
+                "its settings. Use the run's dataset, or choose another --run."
             )
     if run.record["dataset"]["checksum"] != dataset.checksum:
         raise DataError(
-            f"dataset {dataset.path} is not the one that run {run.name} began with ({run.record['dataset']['path']}): "
-            "prepare it as before, or give --run OTHER"
+            f"dataset {dataset.path} is not that of run {run.name} ({run.record['dataset']['path']}). "
+            "Prepare it with the same options, or choose another --run."
         )
     if changed := changes(run, config):
         raise ConfigError(
-            f"run {run.name} was begun with another config: {'; '.join(changed)}. Give --run OTHER or --resume never"
+            f"run {run.name} was started with another config: {'; '.join(changed)}. "
+            "Choose another --run, or use --resume never."
         )
 
 
 def changes(run: Run, config: dict[str, Any]) -> list[str]:
-    """What of this config would make another run of it, in words."""
+    """Return a description of each difference in the config that requires another run."""
     before, after = _flatten(record.read_config(run.path)), _flatten(config)
     return [
-        f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
+        f"{key}={after.get(key)!r}, previously {before.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
         if decides(key) and before.get(key) != after.get(key)
     ]
 
 
 def decides(key: str) -> bool:
-    """Whether a run with another value of this key of the config would be another run."""
+    """Return whether a different value of this key of the config requires another run."""
     return key.startswith(DECIDING) and not key.startswith(FREE)
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: object, prefix: str = "") -> dict[str, object]:
     if not isinstance(tree, dict):
         return {prefix[:-1]: tree}
     return {key: value for name, part in tree.items() for key, value in _flatten(part, f"{prefix}{name}.").items()}
 
 
-def _describe(dataset: Dataset) -> dict[str, Any]:
-    told = ("audio", "dialogue", "series", "trajectories", "pixels")
-    kept: dict[str, Any] = {key: dataset.manifest[key] for key in told if key in dataset.manifest}
+def _describe(dataset: Dataset) -> dict[str, object]:
+    keys = ("audio", "dialogue", "series", "trajectories", "pixels")
+    kept = {key: dataset.manifest[key] for key in keys if key in dataset.manifest}
     return {"path": str(dataset.path), "checksum": dataset.checksum, "stamp": dataset.stamp, **kept}

@@ -1,8 +1,8 @@
-"""A run is a directory that holds everything needed to continue, inspect or repeat a training.
+"""A run is a directory with everything needed to continue, inspect or repeat a training.
 
 runs/NAME/config.yaml     the resolved config
           run.json        W&B id, dataset, parameters, attempts with host, world size, start and end reason
-          sweep.json      what a sweep chose, where one did
+          sweep.json      the values that a sweep chose, if any
           tokenizer.json  a copy of the dataset's
           checkpoints/    step-00001200/ ...
           journal.jsonl   the append-only record
@@ -31,30 +31,30 @@ SWEEP = "sweep.json"
 
 
 def directory_of(name: str) -> Path:
-    """Where the run NAME lies: under runs/, or NAME itself where it is a path."""
+    """Return the directory of the run NAME: runs/NAME, or NAME itself if it is a path."""
     return Path(name) if os.sep in name else RUNS / name
 
 
 def find_run(name_or_path: str) -> Path:
-    """The directory of an existing run.
+    """Return the directory of an existing run.
 
     Raises:
-        CheckpointError: there is none; the message names those that there are. Or a later version wrote it.
+        CheckpointError: the run does not exist (the message lists existing ones), or a later version wrote it.
     """
     for path in (directory_of(name_or_path), Path(name_or_path)):
         if record.is_run(path):
             record.check_format(path)
             return path
-    there = sorted(path.name for path in RUNS.glob("*") if record.is_run(path))
-    raise CheckpointError(f"no run {name_or_path!r}; runs here: {', '.join(there) or 'none'}")
+    existing = sorted(path.name for path in RUNS.glob("*") if record.is_run(path))
+    raise CheckpointError(f"no run {name_or_path!r}; runs here: {', '.join(existing) or 'none'}")
 
 
 class Run:
-    """The directory and its record.
+    """The directory of a run and its record.
 
     Args:
-        path: the run's directory; made if it is not there.
-        known: its record, where another process read it already; None reads it when it is needed.
+        path: the run's directory; created if it does not exist.
+        known: its record, if another process has read it; None reads it on first use.
     """
 
     def __init__(self, path: Path, known: dict[str, Any] | None = None) -> None:
@@ -64,7 +64,7 @@ class Run:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What is in run.json; empty where there is no run yet.
+        """The contents of run.json; empty if the run does not exist.
 
         Raises:
             CheckpointError: it is damaged, and no checkpoint has a copy of it.
@@ -81,19 +81,19 @@ class Run:
 
     @property
     def sweep(self) -> dict[str, Any]:
-        """The sweep that the run belongs to, the id it gave and the values it chose; empty where there is none."""
+        """The run's sweep, the id that it assigned and the values that it chose; empty without a sweep."""
         file = self.path / SWEEP
         found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
         return found
 
     @property
     def attempt(self) -> dict[str, Any]:
-        """The attempt under way, or the last one."""
+        """The current attempt, or the last one."""
         attempt: dict[str, Any] = self.record["attempts"][-1]
         return attempt
 
-    def create(self, **about: Any) -> None:
-        """Begin the record of a new run."""
+    def create(self, **about: object) -> None:
+        """Create the record of a new run."""
         self.record = {
             "format": record.FORMAT,
             "name": self.name,
@@ -105,8 +105,8 @@ class Run:
         }
         self.write()
 
-    def write(self, **changes: Any) -> None:
-        """Change the record and publish it.
+    def write(self, **changes: object) -> None:
+        """Update the record and write it to disk.
 
         Raises:
             CheckpointError: it cannot be written.
@@ -115,7 +115,7 @@ class Run:
         record.write_text(self.path, record.RECORD, json.dumps(self.record, indent=1))
 
     def begin_attempt(self, world_size: int, start_step: int) -> None:
-        """Record one more start."""
+        """Record a new attempt."""
         attempt = {
             "number": len(self.record["attempts"]) + 1,
             "host": socket.gethostname(),
@@ -131,17 +131,17 @@ class Run:
         self.write(attempts=[*self.record["attempts"], attempt])
 
     def end_attempt(self, reason: str, exit_code: int) -> None:
-        """Record how the attempt under way ended; the process that trained wrote to the record meanwhile.
+        """Record the end of the current attempt; if the record cannot be written, only print a line.
 
-        How it ended stays what it is where the record cannot be written.
+        The record is read again first, because the training process has written to it since.
         """
-        with suppress(CheckpointError):  # else the one in memory is written again
+        with suppress(CheckpointError):  # the record in memory is then written instead
             self.record = record.read_record(self.path)
         try:
             self.attempt.update(ended=now(), reason=reason, exit_code=exit_code)
             self.write()
         except CheckpointError as error:
-            print(f"the end of the attempt is not recorded: {error}", file=sys.stderr)
+            print(f"the end of the attempt could not be recorded: {error}", file=sys.stderr)
 
     def put_aside(self) -> Path | None:
         """Rename an existing run so that a new one can take its name; nothing is deleted."""
@@ -156,14 +156,14 @@ class Run:
 
     @contextmanager
     def lock(self, patience: float = 0.0) -> Iterator[None]:
-        """Hold the run: two processes that train it would spoil it.
+        """Lock the run, so that no two processes train it at the same time.
 
         Args:
-            patience: seconds to wait for another process to leave it.
+            patience: seconds to wait for another process to release the lock.
 
         Raises:
-            ConfigError: another process holds it.
-            CheckpointError: nothing can be written where the run lies.
+            ConfigError: another process has locked the run.
+            CheckpointError: the directory of the run is not writable.
         """
         until = time.monotonic() + patience
         file = self.path.with_name(f".{self.name}.lock")
@@ -171,17 +171,19 @@ class Run:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             opened = file.open("a")
         except OSError as error:
-            raise CheckpointError(f"{self.path.parent} cannot be written: {error}") from error
-        with opened as held:
-            while not locked(held):
+            raise CheckpointError(f"{self.path.parent} cannot be written: {error}. Fix the permissions.") from error
+        with opened as lock:
+            while not locked(lock):
                 if time.monotonic() >= until:
-                    raise ConfigError(f"run {self.name} is being trained by another process: wait, or give --run OTHER")
+                    raise ConfigError(
+                        f"run {self.name} is being trained by another process. Wait, or choose another --run."
+                    )
                 time.sleep(0.5)
             yield
 
 
 def locked(file: TextIO) -> bool:
-    """Lock an open file for this process, until it is closed; False where another process holds it."""
+    """Lock an open file until it is closed; return False if another process has locked it."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader workers would inherit it
     except OSError:
@@ -190,12 +192,12 @@ def locked(file: TextIO) -> bool:
 
 
 def now() -> str:
-    """The time, as ISO 8601 in UTC."""
+    """Return the current time in UTC, in ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def git_commit() -> str | None:
-    """The commit of the code that runs, `-dirty` where files differ from it; None outside a checkout."""
+    """Return the commit of the running code, with `-dirty` if files differ from it, or None outside a checkout."""
     where = Path(__file__).parent
     try:
         found = subprocess.run(

@@ -1,10 +1,10 @@
-"""A classifier tells which of a few classes a whole sequence belongs to; its loss is the nats a label.
+"""Classification of whole sequences; the loss is the cross-entropy in nats per label.
 
 Legend: B sequences, D features, C classes.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,18 +21,20 @@ from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import width_of
 from pipeline.tasks.task import Reads, Task, Writes
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 
 class Classifier(Task):
-    """Prediction of one label from what an encoder made of a source.
+    """Predicts one label from the summary of an encoded source.
 
     Args:
-        encoder: makes a memory, with a summary, of what a batch's `source` holds; has a `width` D
-            and declares what it `reads`.
-        classes: C; the dataset knows it.
-        label_smoothing: share of a label's probability that training spreads over all classes; what is logged is
-            without it.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        encoder: maps a batch's `source` to a memory with a summary; has a `width` D and declares what it `reads`.
+        classes: C, set from the dataset.
+        label_smoothing: fraction of a label's probability that training spreads over all classes; logged losses are
+            computed without it.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     writes: Writes = "label"
@@ -46,7 +48,7 @@ class Classifier(Task):
         schedule: Schedule | None = None,
     ) -> None:
         if not classes:
-            raise DataError("a classifier learns labels, and the dataset has transcripts: prepare it with --labels")
+            raise DataError("a classifier requires labels, but the dataset has transcripts: prepare it with --labels")
         super().__init__(optimizer, schedule)
         self.encoder, self.classes, self.label_smoothing = encoder, classes, label_smoothing
         self.output = nn.Linear(width_of(encoder), classes)
@@ -57,25 +59,25 @@ class Classifier(Task):
 
     @property
     def reads(self) -> Reads:  # type: ignore[override]
-        """What its encoder reads."""
+        """Return the kind of input that the encoder reads."""
         return self.encoder.reads  # type: ignore[return-value]
 
-    def shown(self, run: Path) -> list[Callback]:
-        """A few sources with what they were taken for, and how often which class was taken for which."""
+    def preview_callbacks(self, run: Path) -> list[Callback]:
+        """Return the callbacks for predictions on a few sources and for the confusion matrix."""
         return [Samples(run / "tokenizer.json"), Confusions()]
 
     def forward(self, *source: Tensor) -> Float[Tensor, "B C"]:
-        """Logits of the classes, for what a batch's `source` holds."""
+        """Return the logits of the classes for a batch's `source`."""
         logits: Tensor = self.output(self.encoder(*source).summary)
         return logits
 
     @property
     def network(self) -> nn.Module | None:
-        """What reads the sequence, where the encoder is one causal network."""
+        """The network that reads the sequence, or None if the encoder is not one causal network."""
         return getattr(self.encoder, "network", None)
 
-    def costs(self, batch: LabelBatch) -> Float[Tensor, "B T"]:
-        """Nats of the label at the last position that is read, NaN at the others."""
+    def position_losses(self, batch: LabelBatch) -> Float[Tensor, "B T"]:
+        """Return the label's loss in nats at the last position, NaN at the others."""
         memory = self.encoder(*batch.source)
         logits = self.output(memory.summary).float()
         nats = functional.cross_entropy(logits, batch.labels, ignore_index=IGNORE, reduction="none")
@@ -83,7 +85,7 @@ class Classifier(Task):
         return torch.cat([last.new_full((len(last), memory.values.shape[1] - 1), torch.nan), last], 1)
 
     def training_step(self, batch: LabelBatch, batch_idx: int) -> Tensor:
-        """The micro-batch's share of the nats a label of the global batch."""
+        """Return the micro-batch's contribution to the nats per label of the global batch."""
         logits = self(*batch.source).float()
         self.seen.update(_nats(logits.detach(), batch.labels), (batch.labels != IGNORE).sum())
         return _nats(logits, batch.labels, self.label_smoothing) * self.loss_scale / batch.predictions
@@ -97,7 +99,7 @@ class Classifier(Task):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss and accuracy, and tell the schedule."""
+        """Log loss and accuracy, and pass the loss to the schedule."""
         loss = self._log("val")
         if self.schedule is not None and not self.trainer.sanity_checking:
             self.schedule.observe(loss)
@@ -106,8 +108,8 @@ class Classifier(Task):
         """Log loss and accuracy."""
         self._log("test")
 
-    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, Any]]:
-        """The first sources of the validation split, and what each was taken for."""
+    def examples(self, tokenizer: "Tokenizer", count: int, tokens: int) -> list[dict[str, object]]:
+        """Return the first sources of the validation split with their predicted classes."""
         data = self.data
         source, names = data.show("validation", count)
         logits = self(*(part.to(self.device) for part in source))
@@ -120,15 +122,15 @@ class Classifier(Task):
         self.held_out.reset()
         self.confusion.reset()
         accuracy = 100 * float(self.counts.trace() / self.counts.sum())
-        # not to the loggers: Monitor writes one row of all that a validation found
+        # Not to the loggers: Monitor writes one row with all results of a validation.
         self.log_dict({f"{prefix}/loss": loss, f"{prefix}/accuracy": accuracy}, logger=False)
         return loss
 
     def report(self) -> list[str]:
-        """The last evaluation's confusion matrix: a row for each true class, a column for what it was taken for."""
+        """Return the last evaluation's confusion matrix: true classes in rows, predicted classes in columns."""
         names = self.data.labels
         width = max(5, *(len(name) + 1 for name in names))
-        lines = ["true class, and what it was taken for:", " " * width + "".join(f"{name:>{width}}" for name in names)]
+        lines = ["true class (row), predicted class (column):", " " * width + "".join(f"{n:>{width}}" for n in names)]
         for name, row in zip(names, self.counts.tolist(), strict=True):
             lines.append(f"{name:>{width}}" + "".join(f"{count:>{width}}" for count in row))
         return lines

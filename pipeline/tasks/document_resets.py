@@ -1,8 +1,8 @@
-"""Rows that hold several documents are cut at their edges, read, and put together again: for any network.
+"""State resets at document boundaries of packed rows, for any network.
 
-Every document becomes a row of its own, so no state and no attention crosses an edge, whatever the
-network. Rows are read in a fixed number of calls by length (at most T, T/4, T/16, ...), so that short
-documents are not padded to the longest and every process makes the same calls.
+Each document becomes a row of its own, so neither state nor attention crosses a boundary. Rows are grouped by
+length (at most T, T/4, T/16, ...) into a fixed number of calls. Short documents are therefore not padded to the
+longest, and every process makes the same calls.
 
 Legend: B sequences, T positions, D features, S segments.
 """
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 def read_documents(
     network: nn.Module, inputs: Float[Tensor, "B T D"], starts: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B T D"]:
-    """Outputs of a causal network whose state is reset before every position where `starts` is True.
+    """Return the outputs of a causal network whose state is reset before every position where `starts` is True.
 
     Args:
-        network: as contract: `(inputs, state) -> (outputs, state)`.
+        network: maps `(inputs, state)` to `(outputs, state)`.
         inputs: rows of packed documents.
         starts: True at the first position of each document; position 0 of a row always counts as one.
     """
     rows, positions, width = inputs.shape
     opens = starts.clone()
     opens[:, 0] = True
-    first = opens.flatten().nonzero().squeeze(1)  # (S,) where each segment opens in the flattened rows
+    first = opens.flatten().nonzero().squeeze(1)  # (S,) first position of each segment in the flattened rows
     end = torch.tensor([rows * positions], device=first.device)
     lengths = torch.diff(first, append=end)
     flat = inputs.reshape(rows * positions, width)
@@ -43,8 +43,8 @@ def read_documents(
 
 
 def _read(network: nn.Module, flat: Tensor, first: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """Read segments as padded rows; returns the flat positions read and the outputs there."""
-    if not len(first):  # a row of zeros keeps the number of calls equal on every process
+    """Run the network on segments as padded rows; return their flat positions and the outputs there."""
+    if not len(first):  # A row of zeros keeps the number of calls equal on every process.
         outputs, _ = network(flat.new_zeros(1, longest, flat.shape[-1]))
         return first, outputs[0, :0] + 0 * outputs.sum()
     steps = torch.arange(int(lengths.max()), device=flat.device)

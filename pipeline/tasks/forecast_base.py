@@ -1,7 +1,7 @@
-"""What all tasks that forecast share: the head, the instance's own scale, the loss, and errors beside the baselines.
+"""The base of all forecasting tasks: output head, instance normalization, loss, and errors of model and baselines.
 
-Kim et al. (2022), "Reversible Instance Normalization": each window is read in units of its own mean and deviation,
-and what is said of it is brought back.
+Kim et al. (2022), "Reversible Instance Normalization": each window is normalized by its own mean and standard
+deviation, and forecasts are transformed back.
 
 Legend: B windows, L steps of a context, H of a horizon, K covariates, N blocks of a horizon, D features,
 P parameters of a step, S paths.
@@ -18,27 +18,27 @@ from torch.nn import functional as F
 
 from pipeline.callbacks.previews.forecasts import Forecasts
 from pipeline.data.batch import SeriesBatch
-from pipeline.evaluation.forecast_baselines import Baseline, fitted
-from pipeline.evaluation.forecast_errors import ForecastErrors, measured
+from pipeline.evaluation.forecast_baselines import Baseline, fit_baselines
+from pipeline.evaluation.forecast_errors import ForecastErrors, mean_errors
 from pipeline.evaluation.metrics import TokenLoss
 from pipeline.optim import OptimizerCallable, Schedule
 from pipeline.tasks.likelihoods import Likelihood, SquaredError
 from pipeline.tasks.task import Reads, Task, Writes
 
-MIXED = 32  # features in which a covariate meets what was read
+MIXED = 32  # hidden features that combine covariates with the network's features
 
 
 @dataclass(frozen=True)
 class ForecastSettings:
-    """How a forecast is said.
+    """Settings of the forecast head.
 
     Args:
-        likelihood: what it says of a step, and what a miss costs; by default one number and its squared error.
-        chunk_length: steps that are predicted at once, a divisor of the horizon (default: the horizon). With fewer,
-            predictions are fed back through the carried state.
-        instance_norm: read each window in units of its own mean and deviation.
-        num_samples: sample paths per window in evaluation, where the likelihood can be sampled.
-        dropout: share of the features dropped in training before the last layer.
+        likelihood: likelihood of a step, which defines the loss (default: a point forecast with squared error).
+        chunk_length: steps per output chunk, a divisor of the horizon (default: the horizon). Shorter chunks are fed
+            back through the carried state.
+        instance_norm: normalize each window by its own mean and standard deviation.
+        num_samples: number of sample paths per window in an evaluation, if the likelihood can be sampled.
+        dropout: fraction of the features dropped in training before the last layer.
     """
 
     likelihood: Likelihood | None = None
@@ -49,7 +49,7 @@ class ForecastSettings:
 
 
 class InstanceNorm(nn.Module):
-    """The shift and scale of a window: its mean and deviation, corrected by a gain and a bias that are learned."""
+    """Shift and scale of a window: its mean and standard deviation, corrected by a learned gain and bias."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,21 +57,21 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, context: Float[Tensor, "B L"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        """Shift and scale: the network reads (x - shift) / scale = gain (x - mean) / deviation + bias."""
+        """Return shift and scale, such that (x - shift) / scale = gain (x - mean) / deviation + bias."""
         deviation = (context.var(1, unbiased=False) + 1e-5).sqrt()
         scale = deviation / self.log_gain.exp()
         return context.mean(1) - self.bias * scale, scale
 
 
 class ForecastHead(nn.Module):
-    """Says the next steps from features, and from what is known of these steps.
+    """Predicts the next steps from features and from the covariates of these steps.
 
     Args:
         features: D.
-        steps: that are said at once.
+        steps: output chunk length.
         parameters: P, of each step.
-        covariates: K, known ahead.
-        dropout: share of the features dropped in training.
+        covariates: K, known in advance.
+        dropout: fraction of the features dropped in training.
     """
 
     def __init__(self, features: int, steps: int, parameters: int, covariates: int, dropout: float) -> None:
@@ -84,29 +84,29 @@ class ForecastHead(nn.Module):
         self.mixed = nn.Linear(MIXED, parameters, bias=False) if covariates else None
 
     def forward(self, features: Float[Tensor, "B N D"], known: Float[Tensor, "B M K"]) -> Float[Tensor, "B M P"]:
-        """Raw parameters of the M steps that N blocks say."""
+        """Return the raw parameters of the M steps that N chunks predict."""
         features = self.dropout(features)
-        said: Tensor = self.linear(features).unflatten(-1, (self.steps, -1)).flatten(1, 2)
+        outputs: Tensor = self.linear(features).unflatten(-1, (self.steps, -1)).flatten(1, 2)
         if self.read is None or self.ahead is None or self.mixed is None:
-            return said
+            return outputs
         read = self.read(features).repeat_interleave(self.steps, 1)
-        outputs: Tensor = said + self.mixed(F.gelu(read + self.ahead(known)))
-        return outputs
+        mixed: Tensor = self.mixed(F.gelu(read + self.ahead(known)))
+        return outputs + mixed
 
 
 class Forecasting(Task):
     """Predicts the horizon of a window from its context.
 
     Args:
-        features: D, from which the steps are said.
-        horizon: H; the data says it.
-        covariates: K, known ahead; the data says it.
-        forecast: how a forecast is said.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        features: D, features of the network's output.
+        horizon: H, set from the data.
+        covariates: K, known in advance, set from the data.
+        forecast: settings of the forecast head.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
 
     Raises:
-        ValueError: the reach does not divide the horizon, or there are no paths.
+        ValueError: `chunk_length` does not divide the horizon, or `num_samples` is below 1.
     """
 
     reads: Reads = "series"
@@ -131,54 +131,54 @@ class Forecasting(Task):
         self.likelihood = forecast.likelihood or SquaredError()
         self.instance = InstanceNorm() if forecast.instance_norm else None
         self.head = ForecastHead(features, self.chunk_length, self.likelihood.parameters, covariates, forecast.dropout)
-        self.seen = TokenLoss()  # since the last log; whoever logs resets it
+        self.seen = TokenLoss()  # since the last log; the code that logs it resets it
         self.held_out = TokenLoss()
         self.errors = ForecastErrors()
         self.baselines: dict[str, Baseline] = {}
         self.baseline_errors: dict[str, ForecastErrors] = {}
 
     def forward(self, batch: SeriesBatch) -> Float[Tensor, "B H P"]:
-        """The parameters of the outcome at each step of the horizon, in standardised units."""
+        """Return the parameters of the likelihood at each step of the horizon, in standardized units."""
         raise NotImplementedError
 
     def roll(
         self, context: Float[Tensor, "B L"], known: Float[Tensor, "B _ K"], noise: Float[Tensor, "2 B S H"]
     ) -> Float[Tensor, "B S H"]:
-        """Paths of which each block is read before the next one is said."""
+        """Return sample paths in which each chunk is fed back before the next one is predicted."""
         raise NotImplementedError
 
     def sample_paths(self, batch: SeriesBatch, parts: Float[Tensor, "B H P"] | None = None) -> Float[Tensor, "B S H"]:
-        """Paths of each window, the same ones on any number of processes: noise belongs to the sample.
+        """Return the sample paths of each window; noise depends on the sample, not on the number of processes.
 
         Args:
             batch: the windows.
-            parts: what `forward` gave for them, if it was asked.
+            parts: outputs of `forward` for them, if already computed.
         """
         noise = self._noise(batch.ids)
         if self.chunk_length < self.horizon:
             return self.roll(batch.context, batch.known, noise)
-        said = self(batch) if parts is None else parts
-        return self.likelihood.draw(said[:, None].expand(-1, noise.shape[2], -1, -1), *noise)
+        parts = self(batch) if parts is None else parts
+        return self.likelihood.draw(parts[:, None].expand(-1, noise.shape[2], -1, -1), *noise)
 
     def training_step(self, batch: SeriesBatch, batch_idx: int) -> Tensor:
-        """The micro-batch's share of the mean cost of the global batch."""
-        cost = self._cost(self(batch), batch)
-        self.seen.update(cost.detach(), batch.observed.sum())
-        return cost * self.loss_scale / batch.predictions
+        """Return the micro-batch's contribution to the mean loss of the global batch."""
+        loss = self._loss(self(batch), batch)
+        self.seen.update(loss.detach(), batch.observed.sum())
+        return loss * self.loss_scale / batch.predictions
 
     def validation_step(self, batch: SeriesBatch, batch_idx: int) -> None:
-        """Add the batch to the metrics, and to those of the baselines where they are measured."""
+        """Add the batch to the metrics, and to those of the baselines if they were fitted."""
         parts = self(batch)
-        self.held_out.update(self._cost(parts, batch), batch.observed.sum())
-        came = batch.targets, batch.observed, batch.naive_errors
-        self.errors.update(self.sample_paths(batch, parts), *came)
+        self.held_out.update(self._loss(parts, batch), batch.observed.sum())
+        targets = batch.targets, batch.observed, batch.naive_errors
+        self.errors.update(self.sample_paths(batch, parts), *targets)
         for name, baseline in self.baselines.items():
-            self.baseline_errors[name].update(baseline(batch.context)[:, None], *came)
+            self.baseline_errors[name].update(baseline(batch.context)[:, None], *targets)
 
     test_step = validation_step
 
     def on_validation_start(self) -> None:
-        """Where only a validation runs, the baselines run beside it."""
+        """Fit the baselines if only a validation runs."""
         if self.trainer.state.fn == "validate":
             self.on_test_start()
 
@@ -186,46 +186,46 @@ class Forecasting(Task):
         """Fit the baselines."""
         data = self.data
         season = data.dataset.manifest["series"]["season"]
-        self.baselines = fitted(data.samples("train"), data.samples("validation"), season, self.device)
+        self.baselines = fit_baselines(data.samples("train"), data.samples("validation"), season, self.device)
         self.baseline_errors = {name: ForecastErrors().to(self.device) for name in self.baselines}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the errors, and tell the schedule."""
+        """Log the errors, and pass the loss to the schedule."""
         loss = self._log_held_out("val")
         if self.schedule is not None and not self.trainer.sanity_checking:
             self.schedule.observe(loss)
 
     def on_test_epoch_end(self) -> None:
-        """Log the errors, and those of the baselines."""
+        """Log the errors and those of the baselines."""
         self._log_held_out("test")
 
-    def shown(self, run: Path) -> list[Callback]:
-        """Pictures of forecasts."""
+    def preview_callbacks(self, run: Path) -> list[Callback]:
+        """Return the callback that plots forecasts."""
         return [Forecasts()]
 
     def _log_held_out(self, prefix: str) -> float:
         loss = float(self.held_out.compute())
-        found = {"loss": loss, **measured(self.errors)}
+        found = {"loss": loss, **mean_errors(self.errors)}
         for name, errors in self.baseline_errors.items():
-            found |= {f"{name}/{error}": value for error, value in measured(errors).items()}
-        # not to the loggers: Monitor writes one row of all that a validation found
+            found |= {f"{name}/{error}": value for error, value in mean_errors(errors).items()}
+        # Not to the loggers: Monitor writes one row with all results of a validation.
         self.log_dict({f"{prefix}/{name}": value for name, value in found.items()}, logger=False)
         for metric in (self.held_out, self.errors, *self.baseline_errors.values()):
             metric.reset()
         return loss
 
-    def _cost(self, parts: Tensor, batch: SeriesBatch) -> Tensor:
+    def _loss(self, parts: Tensor, batch: SeriesBatch) -> Tensor:
         return torch.where(batch.observed, self.likelihood.loss(parts.float(), batch.targets), 0.0).sum()
 
     def _scale(self, context: Float[Tensor, "B L"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        """What is subtracted from each window, and what it is then divided by."""
+        """Return the shift and the scale by which each window is normalized."""
         if self.instance is None:
             return torch.zeros_like(context[:, 0]), torch.ones_like(context[:, 0])
         found: tuple[Tensor, Tensor] = self.instance(context)
         return found
 
     def _noise(self, ids: Int64[Tensor, " B"]) -> Float[Tensor, "2 B S H"]:
-        """Uniform numbers in (0, 1], drawn for each sample from a seed of its own."""
+        """Return uniform numbers in (0, 1], drawn for each sample from its own seed."""
         if not self.likelihood.draws:
             return torch.ones(2, len(ids), 1, self.horizon, device=ids.device)
         size = 2, self.forecast.num_samples, self.horizon

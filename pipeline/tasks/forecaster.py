@@ -1,6 +1,6 @@
-"""A forecaster reads a context and says what comes: block by block through a carried state, or from the window at once.
+"""Forecasters of time series: chunk by chunk through a carried state, or the whole horizon from a window.
 
-Salinas et al. (2020), "DeepAR", for paths through the state: what was drawn is read before the next is said.
+Salinas et al. (2020), "DeepAR": sample paths are drawn chunk by chunk, and each sample is the next input.
 
 Legend: B windows, L steps of a context, H of a horizon, K covariates, T positions, D features, P parameters, S paths.
 """
@@ -17,7 +17,7 @@ from pipeline.tasks.forecast_base import Forecasting, ForecastSettings
 
 __all__ = ["ForecastSettings", "Forecaster", "WindowForecaster"]
 
-ROWS = 1024  # paths that are rolled together
+ROWS = 1024  # sample paths per batch
 
 
 class Forecaster(Forecasting):
@@ -25,14 +25,14 @@ class Forecaster(Forecasting):
 
     Args:
         network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.
-        horizon: steps that are predicted; the data says it.
-        covariates: known ahead; the data says it.
-        forecast: how a forecast is said.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        horizon: number of steps to predict, set from the data.
+        covariates: number of covariates known in advance, set from the data.
+        forecast: settings of the forecast head.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
 
     Raises:
-        ValueError: the reach does not divide the horizon.
+        ValueError: `chunk_length` does not divide the horizon.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Forecaster(Forecasting):
         self.network = network
 
     def forward(self, batch: SeriesBatch) -> Float[Tensor, "B H P"]:
-        """The parameters at each step, said from what really came before its block."""
+        """Return the parameters at each step, predicted from the observed values before its chunk."""
         context = batch.context.shape[1]
         length = context + self.horizon - self.chunk_length
         values = torch.cat([batch.context, batch.targets], 1)[:, :length]
@@ -58,22 +58,22 @@ class Forecaster(Forecasting):
         raw = self.head(features[:, context - 1 :: self.chunk_length], batch.known[:, context:])
         return self.likelihood.move(self.likelihood.parts(raw), shift, scale)
 
-    def costs(self, batch: SeriesBatch) -> Float[Tensor, "B T"]:
-        """The mean cost of the steps said from each position that is read; NaN where nothing is said."""
+    def position_losses(self, batch: SeriesBatch) -> Float[Tensor, "B T"]:
+        """Return the mean loss of the steps predicted at each input position, NaN where nothing is predicted."""
         blocks = len(batch.targets), -1, self.chunk_length
-        miss = self.likelihood.loss(self(batch).float(), batch.targets).reshape(blocks)
-        seen = batch.observed.reshape(blocks)
-        said = torch.where(seen, miss, 0.0).sum(2) / seen.sum(2)  # NaN where no step was observed
-        before = said.new_full((len(said), batch.context.shape[1] - 1), torch.nan)
-        between = said.new_full((*said.shape, self.chunk_length - 1), torch.nan)
-        spread = torch.cat([said[..., None], between], 2).flatten(1)
+        losses = self.likelihood.loss(self(batch).float(), batch.targets).reshape(blocks)
+        observed = batch.observed.reshape(blocks)
+        means = torch.where(observed, losses, 0.0).sum(2) / observed.sum(2)  # NaN where no step was observed
+        before = means.new_full((len(means), batch.context.shape[1] - 1), torch.nan)
+        between = means.new_full((*means.shape, self.chunk_length - 1), torch.nan)
+        spread = torch.cat([means[..., None], between], 2).flatten(1)
         return torch.cat([before, spread[:, : self.horizon - self.chunk_length + 1]], 1)
 
     @torch.no_grad()
     def roll(
         self, context: Float[Tensor, "B L"], known: Float[Tensor, "B _ K"], noise: Float[Tensor, "2 B S H"]
     ) -> Float[Tensor, "B S H"]:
-        """Paths of which each block is read before the next one is said."""
+        """Return sample paths in which each chunk is fed back before the next one is predicted."""
         rows = max(1, ROWS // noise.shape[2])
         parts = torch.split(context, rows), torch.split(known, rows), torch.split(noise, rows, 1)
         return torch.cat([self._roll(*part) for part in zip(*parts, strict=True)])
@@ -93,8 +93,8 @@ class Forecaster(Forecasting):
                 before = known[:, length + first - self.chunk_length : length + first]
                 features, state = self._read((drawn[-1] - shift) / scale, before, state)
             raw = self.head(features[:, -1:], ahead)
-            said = self.likelihood.move(self.likelihood.parts(raw), shift, scale)
-            drawn.append(self.likelihood.draw(said, *noise[:, :, block]))
+            parts = self.likelihood.move(self.likelihood.parts(raw), shift, scale)
+            drawn.append(self.likelihood.draw(parts, *noise[:, :, block]))
         return torch.cat(drawn, 1).reshape(len(context), paths, self.horizon)
 
     def _read(self, values: Tensor, known: Tensor, state: State) -> tuple[Float[Tensor, "B T D"], State]:
@@ -103,20 +103,20 @@ class Forecaster(Forecasting):
 
 
 class WindowForecaster(Forecasting):
-    """Forecasts with a network that sees the context as one window and says the whole horizon.
+    """Forecasts with a network that maps a window to the whole horizon at once.
 
     Known covariates are read for the steps of the horizon, not for those of the context.
 
     Args:
         network: maps (B, L) to (B, D); has `features` D.
-        horizon: steps that are predicted; the data says it.
-        covariates: known ahead; the data says it.
-        forecast: how a forecast is said.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        horizon: number of steps to predict, set from the data.
+        covariates: number of covariates known in advance, set from the data.
+        forecast: settings of the forecast head.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
 
     Raises:
-        ValueError: a reach below the horizon: there is no state to carry.
+        ValueError: `chunk_length` is below the horizon, which would require a carried state.
     """
 
     def __init__(
@@ -130,13 +130,14 @@ class WindowForecaster(Forecasting):
     ) -> None:
         if forecast.chunk_length not in (None, horizon):
             raise ValueError(
-                f"chunk_length={forecast.chunk_length}: a network of windows says the whole horizon={horizon} at once"
+                f"chunk_length={forecast.chunk_length}: a window forecaster predicts the whole horizon={horizon}. "
+                "Leave chunk_length out"
             )
         super().__init__(int(network.features), horizon, covariates, forecast, optimizer, schedule)  # type: ignore[arg-type]
         self.network = network
 
     def forward(self, batch: SeriesBatch) -> Float[Tensor, "B H P"]:
-        """The parameters at each step."""
+        """Return the parameters of the likelihood at each step."""
         shift, scale = (part[:, None] for part in self._scale(batch.context))
         features = self.network((batch.context - shift) / scale)
         raw = self.head(features[:, None], batch.known[:, batch.context.shape[1] :])

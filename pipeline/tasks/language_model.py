@@ -1,9 +1,9 @@
-"""A language model predicts each token from those before it; its loss is the nats a token.
+"""Language modeling: each token is predicted from those before it; the loss is the cross-entropy in nats per token.
 
 Legend: B sequences, T positions, D features, V tokens of the vocabulary.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -19,6 +19,9 @@ from pipeline.tasks.document_resets import read_documents
 from pipeline.tasks.task import Reads, Writes
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 __all__ = ["LanguageModel", "TokenHead"]
 
 
@@ -27,10 +30,10 @@ class LanguageModel(TokenPrediction):
 
     Args:
         network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.
-        vocab_size: V; the dataset knows it.
-        head: how tokens become vectors and vectors become predictions.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        vocab_size: V, set from the dataset.
+        head: settings of the embedding and the output layer.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     reads: Reads = "prompt"
@@ -54,25 +57,25 @@ class LanguageModel(TokenPrediction):
         state: State = None,
         starts: Bool[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, "B T V"], State]:
-        """Logits of the token after each position, and the state after the last one.
+        """Return the logits of the token after each position, and the state after the last one.
 
         Args:
-            tokens: what is read.
-            state: what an earlier call returned; None at the beginning.
-            starts: True where a document starts; the state is reset there, and None is returned for it.
+            tokens: input tokens.
+            state: state returned by an earlier call; None at the beginning.
+            starts: True where a document starts; the state is reset there, and the returned state is None.
         """
         outputs, state = self._outputs(tokens, state, starts)
         return self.output(outputs), state
 
-    def costs(self, batch: TokenBatch) -> Float[Tensor, "B T"]:
-        """Nats of the token after each position, the state new in each row; NaN where nothing is to be predicted."""
+    def position_losses(self, batch: TokenBatch) -> Float[Tensor, "B T"]:
+        """Return the loss in nats at each position, with a new state in each row; NaN without a target."""
         outputs, _ = self._outputs(batch.inputs, None, None)
         logits = self.output(outputs).float().transpose(1, 2)
         nats = functional.cross_entropy(logits, batch.targets, ignore_index=IGNORE, reduction="none")
         return torch.where(batch.targets == IGNORE, torch.nan, nats)
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
-        """The micro-batch's share of the nats a token of the global batch."""
+        """Return the micro-batch's contribution to the nats per token of the global batch."""
         outputs = self._read(batch, self.carried)
         return self.training_loss(outputs, batch.targets) * self.loss_scale / batch.predictions
 
@@ -83,25 +86,26 @@ class LanguageModel(TokenPrediction):
     test_step = validation_step
 
     def log_held_out(self, prefix: str, split_name: str) -> float:
-        """Log what an evaluation of a split found, and forget it; its nats a token."""
+        """Log and reset the metrics of an evaluation; return the nats per token."""
         self.held_out_states.clear()
         return super().log_held_out(prefix, split_name)
 
-    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, str]]:
-        """Continuations of the empty prompt, the same seeds each time.
+    def examples(self, tokenizer: "Tokenizer", count: int, tokens: int) -> list[dict[str, str]]:
+        """Return continuations of the empty prompt, with the same seeds at each call.
 
         Args:
             tokenizer: decodes tokens.
-            count: texts.
-            tokens: length of each.
+            count: number of texts.
+            tokens: length of each text.
         """
         eos = tokenizer.token_to_id("<eos>")
+        assert eos is not None
         choice, limits = Sample(temperature=0.8), Limits(tokens=tokens)
         [texts] = generate(self, [[eos]], choice, limits, samples=count, device=self.device)
         return [{"prompt": "", "text": tokenizer.decode(text)} for text in texts]
 
     def _read(self, batch: TokenBatch, carried: dict[int, State]) -> Tensor:
-        """Outputs for a batch, continuing and leaving the carried state where there is one."""
+        """Return the outputs for a batch; read and update the carried state if the batch has one."""
         if batch.slot is None:
             return self._outputs(batch.inputs, None, batch.starts)[0]
         state = carried.get(batch.slot) if batch.step else None

@@ -1,8 +1,8 @@
-"""A model of levels predicts each one from those before it, and hears its label all the time: raw sound, or pixels.
+"""Autoregressive models over quantized levels of raw audio or pixels, conditioned on a class label.
 
-The vocabulary is the levels, then an end mark, then the labels. Where a sequence opens with a label, its vector is
-added to the input at every position up to the next end mark or label (the global condition of van den Oord et al. 2016,
-"WaveNet", section 2.5), and lives in the carried state.
+The vocabulary is the levels, then EOS, then the labels. If a sequence starts with a label, the label's embedding is
+added to the input at every position up to the next EOS or label (global conditioning, van den Oord et al. 2016,
+"WaveNet", section 2.5). It is part of the carried state.
 
 Legend: B sequences, T positions, D features, V tokens of the vocabulary.
 """
@@ -26,11 +26,11 @@ class LevelModel(LanguageModel):
 
     Args:
         network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.
-        vocab_size: levels, end mark and labels; the data knows it.
-        levels: how many; the data knows it.
-        head: how tokens become vectors and vectors become predictions.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        vocab_size: levels, EOS and labels, set from the data.
+        levels: number of levels, set from the data.
+        head: settings of the embedding and the output layer.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     reads: Reads = "label"
@@ -49,24 +49,24 @@ class LevelModel(LanguageModel):
 
     @property
     def labels(self) -> int:
-        """How many labels it knows."""
+        """Number of labels."""
         return self.vocab_size - self.levels - 1
 
-    def shown(self, run: Path) -> list[Callback]:
-        """No texts."""
+    def preview_callbacks(self, run: Path) -> list[Callback]:
+        """Return no callbacks, because levels are not text."""
         return []
 
     def opening(self, label: int | None) -> int:
-        """The token that opens a sequence of a class: its label, or the end mark where there are none."""
+        """Return the first token of a sequence: the label of its class, or EOS without a label."""
         return self.levels if label is None else self.levels + 1 + label
 
     def within(self, tokens: Int64[Tensor, "B T"], state: State, ends: bool) -> tuple[Float[Tensor, "B T V"], State]:
-        """What `forward` gives without the labels, as no sequence begins in the middle of another.
+        """Return the outputs of `forward` with labels excluded, as no sequence starts inside another.
 
         Args:
-            tokens: what is read.
-            state: what an earlier call returned; None at the beginning.
-            ends: whether the end mark may come.
+            tokens: input tokens.
+            state: state returned by an earlier call; None at the beginning.
+            ends: whether EOS is allowed.
         """
         logits, state = self(tokens, state)
         logits[..., self.levels + ends :] = -torch.inf
@@ -77,24 +77,24 @@ class LevelModel(LanguageModel):
         if not self.labels:
             return self._run(inputs, state, starts)
         before, inner = (inputs.new_zeros(len(inputs), self.network.width), None) if state is None else state
-        condition = held(tokens, inputs, before, self.levels)
+        condition = label_condition(tokens, inputs, before, self.levels)
         outputs, inner = self._run(inputs + condition, inner, starts)
         return outputs, None if starts is not None else (condition[:, -1].clone(), inner)
 
 
-def held(
+def label_condition(
     tokens: Int64[Tensor, "B T"], inputs: Float[Tensor, "B T D"], before: Float[Tensor, "B D"], end: int
 ) -> Float[Tensor, "B T D"]:
-    """The vector of the sequence's label at each position, nothing from its end mark to the next label.
+    """Return the embedding of the sequence's label at each position, zeros from its EOS to the next label.
 
     Args:
-        tokens: levels, end marks and labels.
-        inputs: their vectors.
-        before: what was held before the first position.
-        end: the end mark; labels are above it.
+        tokens: levels, EOS tokens and labels.
+        inputs: their embeddings.
+        before: the condition before the first position.
+        end: the EOS token; labels are above it.
     """
     places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    last = torch.where(tokens >= end, places, -1).cummax(1).values  # end mark or label
-    heard = tokens.take_along_dim(last.clamp(min=0), 1) > end
-    found = inputs.take_along_dim(last.clamp(min=0)[..., None], 1) * heard[..., None]
+    last = torch.where(tokens >= end, places, -1).cummax(1).values  # EOS or label
+    conditioned = tokens.take_along_dim(last.clamp(min=0), 1) > end
+    found = inputs.take_along_dim(last.clamp(min=0)[..., None], 1) * conditioned[..., None]
     return torch.where(last[..., None] >= 0, found, before[:, None])

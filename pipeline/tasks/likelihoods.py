@@ -1,7 +1,7 @@
-"""What a forecast says of a step: one number, a few quantiles, or a distribution; and what a miss costs.
+"""Likelihoods of a forecast step and their losses: point forecasts, quantiles, and parametric distributions.
 
-Every outcome moves with its instance: if values are shifted and scaled, so is what is said of them. Values are
-drawn from two uniform numbers each, so a draw depends on nothing but them.
+Parameters follow an affine transform of the values (`move`). Samples are computed from two uniform numbers that the
+caller supplies, so a sample depends on nothing else.
 
 Legend: P parameters of a step, Q quantile levels; `*S` any axes of steps, `*D` any axes of draws.
 """
@@ -16,15 +16,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-SMALLEST = 1e-4  # of a deviation, in standardised units: likelihoods stay finite
+SMALLEST = 1e-4  # least standard deviation in standardized units, which keeps likelihoods finite
 
 
 class Likelihood(ABC):
-    """What a forecast says of each step.
+    """The likelihood of a forecast step.
 
     Attributes:
-        parameters: numbers that the network gives for each step.
-        draws: whether different values can be drawn; else there is one.
+        parameters: P, outputs of the network per step.
+        draws: True if values can be sampled, False for a point forecast.
     """
 
     parameters: int = 1
@@ -32,25 +32,25 @@ class Likelihood(ABC):
 
     @abstractmethod
     def parts(self, raw: Float[Tensor, "*S P"]) -> Float[Tensor, "*S P"]:
-        """The parameters, in the ranges that they have, from what the network gives."""
+        """Map the network's outputs to parameters in their valid ranges."""
 
     @abstractmethod
     def move(self, parts: Float[Tensor, "*S P"], shift: Tensor, scale: Tensor) -> Float[Tensor, "*S P"]:
-        """The parameters of shift + scale * value; both broadcast to `*S`."""
+        """Return the parameters of shift + scale * value; both broadcast to `*S`."""
 
     @abstractmethod
     def loss(self, parts: Float[Tensor, "*S P"], values: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
-        """What each step costs."""
+        """Return the loss of each step."""
 
     @abstractmethod
     def draw(
         self, parts: Float[Tensor, "*D P"], one: Float[Tensor, "*D"], two: Float[Tensor, "*D"]
     ) -> Float[Tensor, "*D"]:
-        """A value for each pair of numbers that are uniform in (0, 1)."""
+        """Draw a value for each pair of numbers that are uniform in (0, 1)."""
 
 
 class SquaredError(Likelihood):
-    """One number a step; its cost is the squared error, so it aims at the mean."""
+    """A point forecast with the squared error as loss, which predicts the mean."""
 
     draws = False
 
@@ -66,38 +66,38 @@ class SquaredError(Likelihood):
     def draw(
         self, parts: Float[Tensor, "*D P"], one: Float[Tensor, "*D"], two: Float[Tensor, "*D"]
     ) -> Float[Tensor, "*D"]:
-        """The number itself."""
+        """Return the point forecast itself."""
         return parts[..., 0]
 
 
 class AbsoluteError(SquaredError):
-    """One number a step; its cost is the absolute error, so it aims at the median."""
+    """A point forecast with the absolute error as loss, which predicts the median."""
 
     def loss(self, parts: Float[Tensor, "*S P"], values: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
         return (parts[..., 0] - values).abs()
 
 
 class Quantiles(Likelihood):
-    """The values that lie above given shares of what may come (Koenker and Bassett 1978); they do not cross.
+    """Quantile regression without quantile crossing (Koenker and Bassett 1978).
 
-    A level q costs max(q e, (q - 1) e) of the error e = value - quantile; a step costs twice the mean over levels,
-    which tends to the CRPS as levels get many (Gneiting and Raftery 2007, section 4.2).
+    The pinball loss of level q is max(q e, (q - 1) e) for the error e = value - quantile. The loss of a step is twice
+    the mean over levels, which approaches the CRPS with many levels (Gneiting and Raftery 2007, section 4.2).
 
     Args:
-        levels: shares, rising, in (0, 1).
+        levels: quantile levels, increasing, in (0, 1).
 
     Raises:
-        ValueError: the levels are none, do not rise or leave (0, 1).
+        ValueError: the levels are empty, not increasing or outside (0, 1).
     """
 
     def __init__(self, levels: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)) -> None:
         rising = all(low < high for low, high in pairwise(levels))
         if not levels or not rising or not 0 < levels[0] <= levels[-1] < 1:
-            raise ValueError(f"levels={list(levels)} must rise within (0, 1)")
+            raise ValueError(f"levels={list(levels)}: expected increasing numbers in (0, 1)")
         self.levels, self.parameters = tuple(levels), len(levels)
 
     def parts(self, raw: Float[Tensor, "*S P"]) -> Float[Tensor, "*S P"]:
-        """The middle one, and around it steps that are never negative."""
+        """Return quantiles: the middle one, and nonnegative increments around it."""
         middle = self.parameters // 2
         centre = raw[..., middle : middle + 1]
         below = F.softplus(raw[..., :middle]).flip(-1).cumsum(-1).flip(-1)
@@ -115,7 +115,7 @@ class Quantiles(Likelihood):
     def draw(
         self, parts: Float[Tensor, "*D P"], one: Float[Tensor, "*D"], two: Float[Tensor, "*D"]
     ) -> Float[Tensor, "*D"]:
-        """The inverse of the distribution that is linear between the quantiles and has nothing outside them."""
+        """Sample by inverting the piecewise linear distribution function between the outermost quantiles."""
         levels = parts.new_tensor(self.levels)
         share = one.clamp(self.levels[0], self.levels[-1])
         above = torch.searchsorted(levels, share.contiguous()).clamp(1, max(1, self.parameters - 1))
@@ -126,12 +126,12 @@ class Quantiles(Likelihood):
 
 
 class Gaussian(Likelihood):
-    """A normal distribution; its cost is the negative log-likelihood in nats."""
+    """A normal distribution; the loss is the negative log-likelihood in nats."""
 
     parameters = 2
 
     def parts(self, raw: Float[Tensor, "*S P"]) -> Float[Tensor, "*S P"]:
-        """Mean and deviation."""
+        """Return mean and standard deviation."""
         return torch.stack([raw[..., 0], F.softplus(raw[..., 1]) + SMALLEST], -1)
 
     def move(self, parts: Float[Tensor, "*S P"], shift: Tensor, scale: Tensor) -> Float[Tensor, "*S P"]:
@@ -144,18 +144,18 @@ class Gaussian(Likelihood):
     def draw(
         self, parts: Float[Tensor, "*D P"], one: Float[Tensor, "*D"], two: Float[Tensor, "*D"]
     ) -> Float[Tensor, "*D"]:
-        """By Box and Muller (1958)."""
+        """Sample by the transform of Box and Muller (1958)."""
         mean, deviation = parts.unbind(-1)
         return mean + deviation * (-2 * one.log()).sqrt() * torch.cos(2 * math.pi * two)
 
 
 class StudentT(Likelihood):
-    """Student's t distribution: far misses cost less than under a normal one; in nats, as the Gaussian."""
+    """Student's t distribution, less sensitive to outliers than a normal one; negative log-likelihood in nats."""
 
     parameters = 3
 
     def parts(self, raw: Float[Tensor, "*S P"]) -> Float[Tensor, "*S P"]:
-        """Location, scale and degrees of freedom, above 2 so that there is a variance."""
+        """Return location, scale and degrees of freedom, which exceed 2 so that the variance is finite."""
         location, scale, freedom = raw.unbind(-1)
         return torch.stack([location, F.softplus(scale) + SMALLEST, 2.01 + F.softplus(freedom)], -1)
 
@@ -172,7 +172,7 @@ class StudentT(Likelihood):
     def draw(
         self, parts: Float[Tensor, "*D P"], one: Float[Tensor, "*D"], two: Float[Tensor, "*D"]
     ) -> Float[Tensor, "*D"]:
-        """By Bailey (1994), "Polar Generation of Random Variates with the t-Distribution"."""
+        """Sample by Bailey (1994), "Polar Generation of Random Variates with the t-Distribution"."""
         location, scale, freedom = parts.unbind(-1)
         radius = (freedom * torch.expm1(-2 / freedom * one.log())).sqrt()
         return location + scale * radius * torch.cos(2 * math.pi * two)

@@ -1,9 +1,9 @@
-"""A policy says what to do from what it saw and did so far, and where it is asked to, from the return still wanted.
+"""Policies that predict actions from past observations and actions, and optionally from the return-to-go.
 
-Chen et al. (2021), "Decision Transformer": an action follows from the return-to-go, the observation and all before.
-Their three tokens of a step are one position here, the sum of what each is embedded as, with the action of the step
-before: so any causal network will do, and a step of the environment is one step of its carried state. Without the
-return-to-go it is behaviour cloning (Pomerleau 1989).
+Chen et al. (2021), "Decision Transformer": an action is predicted from the return-to-go, the observation and all
+earlier steps. Their three tokens per step are one position here: return-to-go, observation and previous action are
+projected together. Any causal network can be used, and a step of the environment is one step of its carried state.
+Without the return-to-go, this is behavior cloning (Pomerleau 1989).
 
 Legend: B rows, T positions, O numbers of an observation, A of an action, P parameters of a step, D features.
 """
@@ -30,10 +30,10 @@ __all__ = ["Policy", "RolloutSettings"]
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """How a policy is tried in its environment by each evaluation.
+    """Settings of the rollouts in each evaluation.
 
     Args:
-        episodes: how many; 0: it is not.
+        episodes: number of episodes; 0 disables rollouts.
         target_return: return-to-go at the first step (default: the best return of the training data).
     """
 
@@ -42,11 +42,11 @@ class RolloutSettings:
 
 
 class Standardise(nn.Module):
-    """Observations in units of the training data.
+    """Standardization of observations by the statistics of the training data.
 
     Args:
-        mean: of each number.
-        deviation: of each number.
+        mean: mean of each component.
+        deviation: standard deviation of each component.
     """
 
     mean: Tensor
@@ -58,20 +58,20 @@ class Standardise(nn.Module):
         self.register_buffer("deviation", torch.tensor(deviation))
 
     def forward(self, observations: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
-        """Less the mean, over the deviation."""
+        """Subtract the mean and divide by the standard deviation."""
         return (observations - self.mean) / self.deviation
 
 
 class Policy(Task):
-    """Acts with any causal network.
+    """Predicts actions with any causal network.
 
     Args:
         network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.
-        spaces: what observations and actions are; the data says it.
-        return_conditioned: read the return-to-go; without it, behaviour is cloned.
-        rollout: how it is tried in its environment.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        spaces: description of observations and actions, set from the data.
+        return_conditioned: condition on the return-to-go; False for behavior cloning.
+        rollout: settings of the rollouts in an evaluation.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     reads: Reads = "episode"
@@ -90,8 +90,8 @@ class Policy(Task):
         self.spaces, self.return_conditioned, self.rollout = spaces, return_conditioned, rollout
         self.actions = actions_of(spaces)
         self.target_return = float(spaces["best_return"] if rollout.target_return is None else rollout.target_return)
-        width, seen = width_of(network), len(spaces["observation_mean"])
-        self.input = nn.Linear(seen + self.actions.features + return_conditioned, width)
+        width, observation_size = width_of(network), len(spaces["observation_mean"])
+        self.input = nn.Linear(observation_size + self.actions.features + return_conditioned, width)
         self.network = network
         self.output = nn.Linear(width, self.actions.parameters)
         self.standardise = Standardise(spaces["observation_mean"], spaces["observation_deviation"])
@@ -105,27 +105,27 @@ class Policy(Task):
         returns: Float[Tensor, "B T"],
         state: State = None,
     ) -> tuple[Float[Tensor, "B T P"], State]:
-        """What is said of the action at each position.
+        """Return the parameters of the action distribution at each position, and the next state.
 
         Args:
-            observations: in the units of the environment.
-            before: the action of the step before.
+            observations: observations in the units of the environment.
+            before: the action of the previous step.
             returns: the return-to-go.
-            state: after all before.
+            state: state returned by an earlier call; None at the beginning.
         """
         parts = [self.standardise(observations), self.actions.read(before).to(observations)]
         if self.return_conditioned:
             parts.append(returns[..., None] / self.spaces["return_scale"])
         features, state = self.network(self.input(torch.cat(parts, -1)), state)
-        said: Tensor = self.output(features)
-        return said, state
+        outputs: Tensor = self.output(features)
+        return outputs, state
 
-    def costs(self, batch: TrajectoryBatch) -> Float[Tensor, "B T"]:
-        """Nats of the action at each position; NaN where there is no step."""
-        return torch.where(batch.inside, self._each(batch), torch.nan)
+    def position_losses(self, batch: TrajectoryBatch) -> Float[Tensor, "B T"]:
+        """Return the loss in nats of the action at each position, NaN outside the episode."""
+        return torch.where(batch.inside, self._step_losses(batch), torch.nan)
 
     def training_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
-        """The micro-batch's share of the nats an action of the global batch."""
+        """Return the micro-batch's contribution to the nats per action of the global batch."""
         nats = self._nats(batch)
         self.seen.update(nats.detach(), batch.inside.sum())
         return nats * self.loss_scale / batch.predictions
@@ -137,51 +137,48 @@ class Policy(Task):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        """Play, log, and tell the schedule."""
+        """Run rollouts, log the metrics, and pass the loss to the schedule."""
         loss = self._log("val", seed=0)
         if self.schedule is not None and not self.trainer.sanity_checking:
             self.schedule.observe(loss)
 
     def on_test_epoch_end(self) -> None:
-        """Play other episodes than in validation, and log."""
+        """Run rollouts on other episodes than in validation, and log the metrics."""
         self._log("test", seed=1)
 
     def report(self) -> list[str]:
-        """How good the players of the training data were, and what was asked for."""
-        returns = self._about()["returns"]
+        """Return the returns of the training data, and the target return."""
+        returns = self.data.dataset.manifest["trajectories"]["returns"]
         lines = [f"  returns of the training data: mean {returns['mean']:.4g}, best {returns['best']:.4g}"]
         return lines + ([f"  target return: {self.target_return:.4g}"] if self.return_conditioned else [])
 
     def _nats(self, batch: TrajectoryBatch) -> Tensor:
-        return torch.where(batch.inside, self._each(batch), 0.0).sum()
+        return torch.where(batch.inside, self._step_losses(batch), 0.0).sum()
 
-    def _each(self, batch: TrajectoryBatch) -> Float[Tensor, "B T"]:
-        said, _ = self(batch.observations, batch.before, batch.returns)
-        return self.actions.nats(said.float(), batch.actions)
-
-    def _about(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.data.dataset.manifest["trajectories"]
-        return found
+    def _step_losses(self, batch: TrajectoryBatch) -> Float[Tensor, "B T"]:
+        outputs, _ = self(batch.observations, batch.before, batch.returns)
+        return self.actions.nats(outputs.float(), batch.actions)
 
     def _log(self, prefix: str, seed: int) -> float:
         loss = float(self.held_out.compute())
         found = {"loss": loss}
-        if self.rollout.episodes and (place := self._about()["environment"]):
-            found["return"] = self._play(place, seed)
+        if self.rollout.episodes and (environment := self.data.dataset.manifest["trajectories"]["environment"]):
+            found["return"] = self._rollout(environment["name"], environment["settings"], seed)
         self.held_out.reset()
-        # not to the loggers: Monitor writes one row of all that a validation found
+        # Not to the loggers: Monitor writes one row with all results of a validation.
         self.log_dict({f"{prefix}/{name}": value for name, value in found.items()}, logger=False)
         return loss
 
-    def _play(self, place: Mapping[str, Any], seed: int) -> float:
-        """The mean return of the episodes, which the processes share."""
+    def _rollout(self, environment: str, settings: Mapping[str, object], seed: int) -> float:
+        """Return the mean return of the episodes, which are divided among the processes."""
         from pipeline.dataset.environments import make
         from pipeline.generation.rollout import play_episodes
 
         numbers = range(self.rollout.episodes)
-        if not traits(self.trainer).divides_model:  # else no process can compute without the others
+        if not traits(self.trainer).divides_model:  # With a divided model, all processes compute every episode.
             numbers = numbers[self.trainer.global_rank :: self.trainer.world_size]
-        played = play_episodes(self, partial(make, place["name"], place["settings"]), numbers, self.target_return, seed)
+        create = partial(make, environment, settings)
+        played = play_episodes(self, create, numbers, self.target_return, seed)
         self.returns.update([one.reward for one in played])
         found = float(self.returns.compute())
         self.returns.reset()

@@ -1,9 +1,9 @@
-"""A model that answers from memory: a language model that is asked, and counted by what it gets right.
+"""Recall tasks: a language model that answers questions from its memory, evaluated by accuracy.
 
 Legend: B sequences, T positions, D features.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,18 +16,21 @@ from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.token_prediction import TokenHead
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 __all__ = ["Recaller"]
 
 
 class Recaller(LanguageModel):
-    """Answers with any causal network.
+    """Predicts answers with any causal network.
 
     Args:
         network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.
-        vocab_size: V; the dataset knows it.
-        head: how tokens become vectors and vectors become predictions.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        vocab_size: V, set from the dataset.
+        head: settings of the embedding and the output layer.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -48,37 +51,37 @@ class Recaller(LanguageModel):
         self.accuracy.update((self.output(outputs[keep]).argmax(-1) == targets[keep]).sum(), keep.sum())
 
     def log_held_out(self, prefix: str, split_name: str) -> float:
-        """Log nats a symbol and how many of 100 are right, and forget it; its nats a symbol."""
+        """Log and reset nats per symbol and accuracy in percent; return the nats per symbol."""
         loss = float(self.held_out.compute())
-        values = {**self.measured(loss), "accuracy": 100 * float(self.accuracy.compute())}
+        values = {**self.loss_metrics(loss), "accuracy": 100 * float(self.accuracy.compute())}
         self.held_out.reset()
         self.accuracy.reset()
-        # not to the loggers: Monitor writes one row of all that a validation found
+        # Not to the loggers: Monitor writes one row with all results of a validation.
         self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, logger=False)
         return loss
 
     def report(self) -> list[str]:
-        """What is reached without memory."""
+        """Return the scores that are reached without memory."""
         chance = self.data.chance
         return [f"  without memory, {name.replace('_', ' ')}: {value:.4f}" for name, value in chance.items()]
 
     @torch.no_grad()
-    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, str]]:
-        """The first questions of the validation split, and what was answered.
+    def examples(self, tokenizer: "Tokenizer", count: int, tokens: int) -> list[dict[str, str]]:
+        """Return the first questions of the validation split with the predicted answers.
 
         Args:
             tokenizer: decodes tokens.
-            count: questions.
-            tokens: most of a question that are shown, its first ones.
+            count: number of questions.
+            tokens: maximum number of tokens of a question, counted from its start.
         """
         data = self.data
         batch = data.batch("validation", np.arange(min(count, len(data.samples("validation")))))
-        said = self(batch.inputs.to(self.device))[0].argmax(-1).cpu()
-        rows = zip(batch.inputs, said, batch.targets != IGNORE, strict=True)
+        predicted = self(batch.inputs.to(self.device))[0].argmax(-1).cpu()
+        rows = zip(batch.inputs, predicted, batch.targets != IGNORE, strict=True)
         return [
             {
-                "prompt": tokenizer.decode(read[~asked][:tokens].tolist()),
-                "text": tokenizer.decode(found[asked].tolist()),
+                "prompt": tokenizer.decode(read[~is_answer][:tokens].tolist()),
+                "text": tokenizer.decode(found[is_answer].tolist()),
             }
-            for read, found, asked in rows
+            for read, found, is_answer in rows
         ]

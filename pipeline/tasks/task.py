@@ -1,4 +1,4 @@
-"""What every task shares: its optimizer, its schedule, its gradient's norm, and the state carried between batches."""
+"""The base of all tasks: optimizer, schedule, gradient norm, and the state carried between batches."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -19,17 +20,17 @@ from pipeline.state import State
 
 SomeTask = TypeVar("SomeTask", bound="Task")
 Reads = Literal["prompt", "text", "image", "audio", "label", "series", "episode"]
-"""What a trained task is used with; a prompt is a text that is continued, a label names what is to be drawn."""
+"""Input of a trained task; a prompt is a text to continue, a label is the class of what is generated."""
 Writes = Literal["text", "transcript", "label", "image", "audio", "series", "action"]
-"""What a trained task makes of it; a text is written token by token, a transcript is found in all positions at once."""
+"""Output of a trained task; a text is generated token by token, a transcript is decoded from all positions at once."""
 
 
 class Task(LightningModule):
     """Loss, metrics, optimizer and decoding for one kind of prediction.
 
     Args:
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step; constant when None.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step; None keeps it constant.
     """
 
     reads: Reads
@@ -39,20 +40,20 @@ class Task(LightningModule):
     def __init__(self, optimizer: OptimizerCallable, schedule: Schedule | None) -> None:
         super().__init__()
         self.optimizer_of, self.schedule = optimizer, schedule
-        self.carried: dict[int, State] = {}  # by micro-batch of a step
-        self.norm: Tensor | None = None  # of the last step's gradient
-        self.total: Tensor | None = None  # the same for the step under way, as the strategy divides it
-        self.build: Callable[[], nn.Module] | None = None  # makes what this only has the shape of
+        self.carried: dict[int, State] = {}  # by index of the micro-batch in a step
+        self.norm: Tensor | None = None  # gradient norm of the last step
+        self.total: Tensor | None = None  # gradient norm of the current step, divided as the strategy divides it
+        self.build: Callable[[], nn.Module] | None = None  # builds the layers of a task created on the meta device
 
     @classmethod
     def from_pretrained(cls: type[SomeTask], path: str | Path) -> SomeTask:
-        """A trained task in evaluation mode, on the CPU; nothing in its files is executed.
+        """Load a trained task in evaluation mode on the CPU, without executing code from its files.
 
         Args:
-            path: a directory that `unroll checkpoint export` made, or a run (its best checkpoint is taken).
+            path: a directory written by `unroll checkpoint export`, or a run, whose best checkpoint is used.
 
         Raises:
-            CheckpointError: there is none, it is damaged, names foreign code, or is another kind of task.
+            CheckpointError: the checkpoint is missing, damaged, names foreign code, or holds another kind of task.
         """
         from pipeline.runs import export
         from pipeline.runs.load import load_model
@@ -61,33 +62,33 @@ class Task(LightningModule):
         where = Path(path)
         task = export.load_export(where) if export.is_exported(where) else load_model(find_run(str(path)))
         if not isinstance(task, cls):
-            raise CheckpointError(f"{path} is of {type(task).__name__}, not of {cls.__name__}")
+            raise CheckpointError(f"{path}: expected a {cls.__name__}, got a {type(task).__name__}")
         return task
 
     @property
     def architecture(self) -> str:
-        """The name of the class, after that of its network where the class is a task of any network: LSTMPolicy."""
+        """The name of the class, prefixed by its network's name if the task takes any network, such as LSTMPolicy."""
         network = dict(self.named_children()).get("network")
         takes_any = network is not None and type(self).__module__.startswith("pipeline.tasks.")
         return f"{type(network).__name__ if takes_any else ''}{type(self).__name__}"
 
-    def shown(self, run: Path) -> list[Callback]:
-        """What shows people how the model does as it learns, for the run in that directory."""
+    def preview_callbacks(self, run: Path) -> list[Callback]:
+        """Return the callbacks that show the model's progress, for the run in that directory."""
         return []
 
-    def measured(self, loss: float) -> dict[str, float]:
-        """What a row of the journal says of a loss."""
+    def loss_metrics(self, loss: float) -> dict[str, float]:
+        """Return the metrics derived from a loss, for a row of the journal."""
         return {"loss": loss}
 
     def report(self) -> list[str]:
-        """What an evaluation tells beside its numbers, in lines."""
+        """Return the lines that an evaluation prints below its metrics."""
         return []
 
     def configure_model(self) -> None:
-        """Build the layers for real, in the context of a strategy that may divide each as soon as it is built."""
+        """Build the layers inside the context of a strategy, which may divide each layer as soon as it is built."""
         if self.build is None:
             return
-        with torch.device("cpu"):  # the same first weights on every kind of device
+        with torch.device("cpu"):  # so that initial weights are the same on every kind of device
             built, self.build = self.build(), None
         for name, module in built.named_children():
             setattr(self, name, module)
@@ -100,7 +101,7 @@ class Task(LightningModule):
 
     @property
     def loss_scale(self) -> int:
-        """Processes times micro-batches: what averaging gradients over both divides by."""
+        """Number of processes times micro-batches, by which averaging the gradients divides."""
         return int(self.trainer.world_size) * int(self.trainer.accumulate_grad_batches)
 
     @property
@@ -110,18 +111,18 @@ class Task(LightningModule):
         return total_steps(trainer.max_epochs, trainer.max_steps, data.steps_per_epoch)
 
     def check_optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer with its settings, of one parameter that is none of the model's.
+        """Return the configured optimizer over a dummy parameter.
 
         Raises:
-            ConfigError: the optimizer does not take them.
+            ConfigError: the optimizer rejects its settings.
         """
         try:
             return self.optimizer_of([{"params": [nn.Parameter(torch.zeros(1, device="cpu"))]}])
         except (ValueError, TypeError, RuntimeError) as error:
             raise ConfigError(f"model.init_args.optimizer: {error}") from error
 
-    def configure_optimizers(self) -> Any:
-        """The optimizer over matrices and vectors, and the schedule step by step."""
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimizer over the parameter groups, and the schedule, applied at each step."""
         optimizer = self.optimizer_of(parameter_groups(self))
         if self.schedule is None:
             return optimizer
@@ -132,11 +133,11 @@ class Task(LightningModule):
 
     def configure_gradient_clipping(
         self,
-        optimizer: Any,
+        optimizer: torch.optim.Optimizer,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip, and keep the norm before clipping for whoever logs it; ZeRO does both within its step."""
+        """Clip the gradient, and keep its norm before clipping for logging; ZeRO does both within its step."""
         if traits(self.trainer).owns_gradients:
             return
         self.norm = self.measure_gradient()
@@ -148,13 +149,13 @@ class Task(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def measure_gradient(self) -> Tensor:
-        """The Euclidean norm of this step's gradient, over all parameters; computed by the first who asks."""
+        """Return the Euclidean norm of this step's gradient over all parameters, computed once per step."""
         if self.total is None:
             self.total = gradient_norm(self)
         return full_tensor(self.total)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the schedule, and the carried state of all processes in the order of the global batch's rows."""
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Save the schedule, and the carried state of all processes in the order of the global batch's rows."""
         if self.schedule is not None:
             checkpoint["schedule"] = self.schedule.state_dict()
         checkpoint["seen"] = {name: self._sum(value) for name, value in self.seen.metric_state.items()}
@@ -162,23 +163,23 @@ class Task(LightningModule):
             checkpoint["carried"] = self._gather_carried()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the schedule, and this process's rows of the carried state, whatever the world size was."""
+        """Load the schedule, and this process's rows of the carried state, independent of the former world size."""
         if self.trainer.state.fn != "fit":
             prefer_average(checkpoint, self, Path(str(self.trainer.ckpt_path)).name)
         if self.schedule is not None:
             self.schedule.load_state_dict(checkpoint.get("schedule", {}))
-        if self.trainer.is_global_zero:  # the sum of all processes, taken up by one
+        if self.trainer.is_global_zero:  # The checkpoint holds the sum over processes: only one may load it.
             for name, value in checkpoint["seen"].items():
-                setattr(self.seen, name, value.to(getattr(self.seen, name)))  # its device, its type
-        if (everyone := checkpoint.get("carried")) is None:
+                setattr(self.seen, name, value.to(getattr(self.seen, name)))  # to its device and dtype
+        if (gathered := checkpoint.get("carried")) is None:
             return
         slots, ranks = self.trainer.accumulate_grad_batches, self.trainer.world_size
-        rows = states.rows(everyone)
-        pieces = states.split(everyone, [rows // (ranks * slots)] * (ranks * slots))
+        rows = states.rows(gathered)
+        pieces = states.split(gathered, [rows // (ranks * slots)] * (ranks * slots))
         mine = pieces[self.trainer.global_rank * slots : (self.trainer.global_rank + 1) * slots]
         self.carried = dict(enumerate(mine))
 
-    def _sum(self, value: Any) -> Tensor:
+    def _sum(self, value: Tensor | list[Tensor]) -> Tensor:
         assert isinstance(value, Tensor)
         return self.trainer.strategy.reduce(value.clone(), reduce_op="sum").cpu()
 

@@ -1,4 +1,4 @@
-"""What all tasks that predict tokens share: embedding, output head, nats a token, and what a validation logs.
+"""The base of all tasks that predict tokens: embedding, output layer, loss in nats per token, and logged metrics.
 
 Legend: B sequences, T positions, D features, V tokens of the vocabulary.
 """
@@ -21,16 +21,16 @@ from pipeline.tasks.task import Task
 
 @dataclass(frozen=True)
 class TokenHead:
-    """How tokens become vectors and vectors become predictions.
+    """Settings of the embedding and the output layer.
 
     Args:
-        tied: predict with the embedding's own matrix (Press and Wolf 2017).
-        word_dropout: share of the vocabulary whose embedding is dropped in a training step (Gal and
+        tied: share the weight of the embedding with the output layer (Press and Wolf 2017).
+        word_dropout: fraction of the vocabulary whose embeddings are dropped in a training step (Gal and
             Ghahramani 2016).
-        ar_weight: weight of the squared outputs (alpha of Merity et al. 2017).
-        tar_weight: weight of the squared change from one output to the next (beta of the same).
-        label_smoothing: share of a target's probability that training spreads over all tokens (Szegedy et al.
-            2016); what is logged is without it.
+        ar_weight: weight of activation regularization (AR; alpha of Merity et al. 2017).
+        tar_weight: weight of temporal activation regularization (TAR; beta of Merity et al. 2017).
+        label_smoothing: fraction of a target's probability that training spreads over all tokens (Szegedy et al.
+            2016); logged losses are computed without it.
     """
 
     tied: bool = True
@@ -41,12 +41,12 @@ class TokenHead:
 
 
 class TokenEmbedding(nn.Embedding):
-    """Looks tokens up; rows have length 1 for the output, and enter the network in unit variance.
+    """A token embedding with rows of unit length, scaled to unit variance at the input of the network.
 
     Args:
         vocab_size: V.
         width: D.
-        word_dropout: share of the vocabulary that is dropped in a training step.
+        word_dropout: fraction of the vocabulary dropped in a training step.
     """
 
     def __init__(self, vocab_size: int, width: int, word_dropout: float = 0.0) -> None:
@@ -57,7 +57,7 @@ class TokenEmbedding(nn.Embedding):
         nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
 
     def forward(self, tokens: Int64[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """Vectors of unit variance (Vaswani et al. 2017, section 3.4)."""
+        """Return vectors of unit variance (Vaswani et al. 2017, section 3.4)."""
         weight = self.weight
         if self.training and self.word_dropout:
             weight = weight * functional.dropout(weight.new_ones(len(weight), 1), self.word_dropout)
@@ -65,14 +65,14 @@ class TokenEmbedding(nn.Embedding):
 
 
 class TokenPrediction(Task):
-    """Predicts tokens from vectors.
+    """Predicts tokens from features.
 
     Args:
         width: D.
-        vocab_size: V; the dataset knows it.
-        head: how tokens become vectors and vectors become predictions.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        vocab_size: V, set from the dataset.
+        head: settings of the embedding and the output layer.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -85,43 +85,43 @@ class TokenPrediction(Task):
         nn.init.zeros_(self.output.bias)
         if head.tied:
             self.output.weight = self.embedding.weight
-        self.seen = TokenLoss()  # since the last log; whoever logs resets it
+        self.seen = TokenLoss()  # since the last log; the code that logs it resets it
         self.held_out = TokenLoss()
 
-    def shown(self, run: Path) -> list[Callback]:
-        """Texts, written with the run's tokenizer."""
+    def preview_callbacks(self, run: Path) -> list[Callback]:
+        """Return the callback that shows generated texts."""
         return [Samples(run / "tokenizer.json")]
 
-    def measured(self, loss: float) -> dict[str, float]:
-        """Nats a token, and the perplexity."""
+    def loss_metrics(self, loss: float) -> dict[str, float]:
+        """Return the nats per token and the perplexity."""
         return {"loss": loss, "perplexity": perplexity(loss)}
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss, perplexity and bits a byte, and tell the schedule."""
+        """Log loss, perplexity and bits per byte, and pass the loss to the schedule."""
         loss = self.log_held_out("val", "validation")
         if self.schedule is not None and not self.trainer.sanity_checking:
             self.schedule.observe(loss)
 
     def on_test_epoch_end(self) -> None:
-        """Log loss, perplexity and bits a byte."""
+        """Log loss, perplexity and bits per byte."""
         self.log_held_out("test", "test")
 
     def log_held_out(self, prefix: str, split_name: str) -> float:
-        """Log what an evaluation of a split found, and forget it; its nats a token."""
+        """Log and reset the metrics of an evaluation; return the nats per token."""
         loss = float(self.held_out.compute())
         self.held_out.reset()
         split = self.data.split(split_name)
         values = {
-            **self.measured(loss),
+            **self.loss_metrics(loss),
             "bits_per_byte": bits_per_byte(loss, split.tokens, split.bytes),
         }
-        # not to the loggers: Monitor writes one row of all that a validation found
+        # Not to the loggers: Monitor writes one row with all results of a validation.
         self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, logger=False)
         return loss
 
     def training_loss(self, outputs: Float[Tensor, "B T D"], targets: Int64[Tensor, "B T"]) -> Tensor:
-        """The summed nats as training wants them: smoothed, with the penalties; counted unsmoothed in `seen`."""
-        log_probabilities = self.output(outputs).flatten(0, 1).float().log_softmax(-1)  # once, for both losses
+        """Return the summed loss with label smoothing and penalties; `seen` counts it without them."""
+        log_probabilities = self.output(outputs).flatten(0, 1).float().log_softmax(-1)  # shared by both losses
         flat = targets.flatten()
         nats = functional.nll_loss(log_probabilities, flat, ignore_index=IGNORE, reduction="sum")
         self.seen.update(nats.detach(), (flat != IGNORE).sum())
@@ -139,7 +139,7 @@ class TokenPrediction(Task):
         return functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
 
     def _penalty(self, outputs: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]) -> Tensor:
-        """AR and TAR of Merity et al. 2017 (section 4.5), summed over the same positions as the nats."""
+        """Return AR and TAR of Merity et al. 2017 (section 4.5), summed over the same positions as the loss."""
         penalty = outputs.new_zeros(())
         if self.head.ar_weight:
             penalty = self.head.ar_weight * outputs.float().pow(2).mean(-1).masked_fill(~keep, 0.0).sum()

@@ -1,7 +1,7 @@
-"""A transcriber says at every position of a sound a token or nothing; its loss sums over all ways to say the text.
+"""Speech recognition with connectionist temporal classification (CTC).
 
-Graves et al. (2006), "Connectionist Temporal Classification". What the loss is divided by are the tokens of the
-transcripts with their end marks, as for other tasks, though no end mark is predicted.
+Graves et al. (2006), "Connectionist Temporal Classification": the loss sums over all alignments of a transcript to
+the positions. It is divided by the number of tokens with EOS, as in other tasks, although EOS is not predicted.
 
 Legend: B sequences, T positions, D features, V tokens of the vocabulary, L tokens of a transcript.
 """
@@ -9,7 +9,7 @@ Legend: B sequences, T positions, D features, V tokens of the vocabulary, L toke
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,18 +26,22 @@ from pipeline.evaluation.metrics import Score, TokenLoss
 from pipeline.generation.ctc import BestPath, PrefixSearch
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import width_of
-from pipeline.tasks.generated_texts import Written
+from pipeline.tasks.generated_texts import GeneratedTexts
 from pipeline.tasks.task import Reads, Task, Writes
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
 class Transcription:
-    """How sounds are transcribed in a validation and a test, and how that is scored.
+    """Settings of decoding and scoring in validation and test.
 
     Args:
-        scores: what is measured on the texts; none are written without one.
-        search: how texts are found; by the best path where it is None.
-        validation_rows: sounds that a validation transcribes, the first ones; a test takes all.
+        scores: scores of the transcripts; without scores no transcripts are decoded.
+        search: decoding method (default: best path).
+        validation_rows: number of clips, from the start of the split, that a validation transcribes; a test
+            transcribes all.
     """
 
     scores: Sequence[Score] = ()
@@ -46,14 +50,14 @@ class Transcription:
 
 
 class Transcriber(Task):
-    """Prediction of a text from a sound, position by position, without being told where each token is said.
+    """Predicts a transcript from audio, without an alignment of tokens to positions.
 
     Args:
-        encoder: makes a memory of what a batch's `source` holds; has a `width` D and tells its `positions`.
-        vocab_size: V; the dataset knows it. One output more is the blank.
-        transcription: how sounds are transcribed in an evaluation, and how that is scored.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        encoder: maps a batch's `source` to a memory; has a `width` D and a method `positions`.
+        vocab_size: V, set from the dataset. The output layer has one more output, the blank.
+        transcription: how audio is decoded and scored in an evaluation.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     reads: Reads = "audio"
@@ -68,39 +72,39 @@ class Transcriber(Task):
         schedule: Schedule | None = None,
     ) -> None:
         if not vocab_size:
-            raise DataError("a transcriber learns transcripts, and the dataset has labels: name another one")
+            raise DataError("a transcriber requires transcripts, but the dataset has labels: use another dataset")
         super().__init__(optimizer, schedule)
         self.encoder, self.vocab_size, self.transcription = encoder, vocab_size, transcription
         self.output = nn.Linear(width_of(encoder), vocab_size + 1)
         nn.init.xavier_uniform_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         self.seen, self.held_out = TokenLoss(), TokenLoss()
-        self.written = Written()
+        self.written = GeneratedTexts()
 
-    def shown(self, run: Path) -> list[Callback]:
-        """A few transcripts."""
+    def preview_callbacks(self, run: Path) -> list[Callback]:
+        """Return the callback that shows transcripts."""
         return [Samples(run / "tokenizer.json")]
 
     def forward(self, *source: Tensor) -> tuple[Float[Tensor, "B T _"], Bool[Tensor, "B T"]]:
-        """Logarithms of the probabilities of tokens and blank, and where there are positions."""
+        """Return the log probabilities of tokens and blank, and the mask of the positions."""
         memory = self.encoder(*source)
         return self.output(memory.values).float().log_softmax(-1), memory.keep
 
     def on_fit_start(self) -> None:
-        """Look for transcripts that are too long to be said."""
+        """Check for transcripts that are longer than their audio."""
         self.check("train", "validation")
 
     def on_validation_start(self) -> None:
-        """Look for them where only a validation runs."""
+        """Check for transcripts that are longer than their audio if only a validation runs."""
         if self.trainer.state.fn == "validate":
             self.check("validation")
 
     def on_test_start(self) -> None:
-        """Look for transcripts that are too long to be said."""
+        """Check for transcripts that are longer than their audio."""
         self.check("test")
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        """The micro-batch's share of the nats a token of the global batch."""
+        """Return the micro-batch's contribution to the nats per token of the global batch."""
         logs, keep = self(*batch.source)
         nats = self._nats(logs, keep, batch.targets)
         self.seen.update(nats.detach(), (batch.targets != IGNORE).sum())
@@ -115,7 +119,7 @@ class Transcriber(Task):
         self._evaluate(batch, "test", None)
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss and scores, and tell the schedule."""
+        """Log loss and scores, and pass the loss to the schedule."""
         loss = self._log("val", "validation")
         if self.schedule is not None and not self.trainer.sanity_checking:
             self.schedule.observe(loss)
@@ -125,19 +129,19 @@ class Transcriber(Task):
         self._log("test", "test")
 
     def report(self) -> list[str]:
-        """Where the texts are."""
+        """Return the signatures of the scores, and the file with the transcripts."""
         return self.written.report(self.transcription.scores)
 
     def transcribe(
         self, logs: Float[Tensor, "B T _"], keep: Bool[Tensor, "B T"], search: PrefixSearch | None = None
     ) -> list[list[int]]:
-        """The tokens of each text."""
+        """Return the tokens of each transcript."""
         found, lengths = logs.cpu().numpy(), keep.sum(1).tolist()
         search = search or self.transcription.search or BestPath()
         return [search(row[:length]) for row, length in zip(found, lengths, strict=True)]
 
-    def examples(self, tokenizer: Any, count: int, tokens: int) -> list[dict[str, Any]]:
-        """The first sounds of the validation split with their transcripts."""
+    def examples(self, tokenizer: "Tokenizer", count: int, tokens: int) -> list[dict[str, object]]:
+        """Return the first clips of the validation split with their transcripts."""
         data = self.data
         source, names = data.show("validation", count)
         texts = self.transcribe(*self(*(part.to(self.device) for part in source)))
@@ -145,7 +149,7 @@ class Transcriber(Task):
         return [{"prompt": name, "text": tokenizer.decode(text), **more} for name, text, more in rows]
 
     def check(self, *names: str) -> None:
-        """Raise DataError where a transcript needs more positions than its sound has: nothing could say it."""
+        """Raise DataError if a transcript requires more positions than its audio has, so that CTC has no path."""
         data = self.data
         for name in names:
             split = data.samples(name).split
@@ -156,14 +160,14 @@ class Transcriber(Task):
             if len(short := np.flatnonzero(positions[rows] < needed)):
                 row = int(rows[short[0]])
                 raise DataError(
-                    f"{split.value('name', row)} ({name}) has {positions[row]} positions for a transcript that needs "
-                    f"{needed[short[0]]} ({len(short)} such clips): lower ear.halvings or ear.hop, or leave them out"
+                    f"{split.value('name', row)} ({name}) has {positions[row]} positions, but its transcript requires "
+                    f"{needed[short[0]]} ({len(short)} such clips): lower ear.halvings or ear.hop, or remove the clips"
                 )
 
     def _evaluate(self, batch: PairBatch, split_name: str, rows: int | None) -> None:
         logs, keep = self(*batch.source)
         self.held_out.update(self._nats(logs, keep, batch.targets), (batch.targets != IGNORE).sum())
-        divided = traits(self.trainer).divides_model  # then no process can write without the others
+        divided = traits(self.trainer).divides_model  # With a divided model, no process can decode alone.
         if self.transcription.scores and not divided:
             data = self.data
             write = lambda places: self.transcribe(logs[places], keep[places])  # noqa: E731
@@ -173,14 +177,14 @@ class Transcriber(Task):
         loss = float(self.held_out.compute())
         self.held_out.reset()
         scores = self.written.score(self, split_name, self.transcription.scores)
-        # not to the loggers: Monitor writes one row of all that a validation found
+        # Not to the loggers: Monitor writes one row with all results of a validation.
         values = {f"{prefix}/{name}": value for name, value in {"loss": loss, **scores}.items()}
         self.log_dict(values, logger=False)
         return loss
 
     def _nats(self, logs: Tensor, keep: Tensor, targets: Int64[Tensor, "B L"]) -> Tensor:
-        """The summed negative log-likelihood of the transcripts; rows that only fill the batch have none."""
-        lengths = ((targets != IGNORE).sum(1) - 1).clamp(min=0)  # without the end mark
+        """Return the summed negative log-likelihood of the transcripts; padding rows contribute nothing."""
+        lengths = ((targets != IGNORE).sum(1) - 1).clamp(min=0)  # without EOS
         nats = functional.ctc_loss(
             logs.transpose(0, 1),
             targets.clamp(min=0),
@@ -193,5 +197,5 @@ class Transcriber(Task):
 
 
 def _needed(tokens: np.ndarray) -> int:
-    """Positions that a text needs: one a token, and one for the blank between equal ones."""
+    """Return the positions that a text requires: one per token, and a blank between equal tokens."""
     return len(tokens) + int((tokens[1:] == tokens[:-1]).sum())

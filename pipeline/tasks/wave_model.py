@@ -1,4 +1,4 @@
-"""A model of raw sound predicts each sample's mu-law level from those before it, and hears its label all the time.
+"""Autoregressive models of raw audio over mu-law levels, conditioned on a class label.
 
 Van den Oord et al. (2016), "WaveNet: A Generative Model for Raw Audio".
 """
@@ -17,11 +17,11 @@ class WaveModel(LevelModel):
 
     Args:
         network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.
-        vocab_size: levels, end mark and labels; the data knows it.
-        rate: samples a second; the data knows it.
-        head: how tokens become vectors and vectors become predictions.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        vocab_size: levels, EOS and labels, set from the data.
+        rate: samples per second, set from the data.
+        head: settings of the embedding and the output layer.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     writes: Writes = "audio"

@@ -1,36 +1,40 @@
-"""Datasets, checkpoints and models as artifacts of Weights & Biases: where they are, and what proves it is them.
+"""Datasets, checkpoints and models as Weights & Biases artifacts that reference and identify files.
 
-An artifact holds the manifest of the thing, which names the SHA-256 of every file, and a reference to the directory;
-its own digest follows from these. The files themselves are sent only where that is asked for.
+An artifact holds a manifest with the SHA-256 of every file, and a reference to the directory. Its digest follows
+from these. The files themselves are uploaded only on request.
 """
 
 import re
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.files import write_durably
 from pipeline.runs.run import Run
 from pipeline.tracking.redact import without_keys
 
+if TYPE_CHECKING:
+    from wandb import Artifact
+
 PATCH = "code.patch"
-LARGEST = 1_000_000  # bytes: a longer difference is no state of code that anybody reads
+LARGEST = 1_000_000  # bytes; a longer diff is not kept
 
 
-def dataset(run: Run) -> Any:
-    """What the run learns from; None where it cannot be seen from here."""
+def dataset(run: Run) -> "Artifact | None":
+    """Return the artifact of the run's dataset; None if the dataset is not accessible."""
     about = run.record["dataset"]
     return _artifact(Path(about["path"]).name, "dataset", Path(about["path"]), ["dataset.json"], about)
 
 
-def published(run: Run, record: dict[str, Any], upload: bool) -> Any:
-    """A checkpoint, or an exported model, that the journal tells of; None where it is not there any more.
+def published(run: Run, record: Mapping[str, Any], upload: bool) -> "Artifact | None":
+    """Return the artifact of a checkpoint or exported model in the journal; None if its files are missing.
 
     Args:
         run: the run.
-        record: of the journal: `path`, `step`, `metrics`.
-        upload: hold the files, not only a reference.
+        record: the journal's record with `path`, `step` and `metrics`.
+        upload: include the files, not only a reference.
     """
     place = Path(record["path"])
     kind = record["kind"]
@@ -40,9 +44,9 @@ def published(run: Run, record: dict[str, Any], upload: bool) -> Any:
 
 
 def keep_patch(run: Run) -> None:
-    """Write what the checkout differs in from its commit into the run, without anything that looks like a key.
+    """Write the diff between the checkout and its commit into the run, with secrets redacted.
 
-    A patch that cannot be made or written is none: training begins all the same.
+    Failures are ignored: training starts without the patch.
     """
     file = run.path / PATCH
     command = ["git", "-C", str(Path(__file__).parent), "diff", "HEAD"]
@@ -53,23 +57,25 @@ def keep_patch(run: Run) -> None:
             write_durably(file, lambda path: path.write_text(without_keys(found.stdout), encoding="utf-8"))
 
 
-def code(run: Run) -> Any:
-    """What the code that runs differs in from its commit; None where it does not."""
+def code(run: Run) -> "Artifact | None":
+    """Return the artifact of the diff between the running code and its commit; None if they do not differ."""
     about = {"git_commit": run.record["git_commit"]}
     return _artifact(f"{run.name}-code", "code", run.path, [PATCH], about) if (run.path / PATCH).exists() else None
 
 
-def _artifact(name: str, kind: str, place: Path, files: list[str], about: dict[str, Any], upload: bool = False) -> Any:
+def _artifact(
+    name: str, kind: str, directory: Path, files: list[str], metadata: dict[str, object], upload: bool = False
+) -> "Artifact | None":
     import wandb
 
-    if not all((place / file).is_file() for file in files):
+    if not all((directory / file).is_file() for file in files):
         return None
-    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", name), kind, metadata=about)
+    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", name), kind, metadata=metadata)
     if upload:
-        artifact.add_dir(str(place))  # of a copy: the directory may be removed before all is sent
+        artifact.add_dir(str(directory))  # copies: the directory may be removed before the upload completes
         return artifact
     for file in files:
-        artifact.add_file(str(place / file), name=file)
+        artifact.add_file(str(directory / file), name=file)
     if kind != "code":
-        artifact.add_reference(place.resolve().as_uri(), name="files", checksum=False)
+        artifact.add_reference(directory.resolve().as_uri(), name="files", checksum=False)
     return artifact

@@ -1,4 +1,4 @@
-"""The journal as a Lightning logger: what the trainer logs becomes a line of the run's own diary.
+"""The run's journal as a Lightning logger.
 
 Only rank zero writes. A full disk costs rows, never the training.
 """
@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
+from PIL.Image import Image
 
 from pipeline.evaluation.plots.spectrogram import Shown
 from pipeline.runs.journal import JournalWriter
 
 
-def journal_fault(trainer: Any, fault: Mapping[str, Any]) -> None:
-    """Write to a trainer's journal what went wrong in this step, and what was done about it."""
+def journal_fault(trainer: Trainer, fault: Mapping[str, object]) -> None:
+    """Write a fault of this step, and the action taken, to the trainer's journal."""
     for logger in trainer.loggers:
         if isinstance(logger, JournalLogger):
             logger.log_fault(fault, trainer.global_step)
@@ -25,8 +27,8 @@ def journal_fault(trainer: Any, fault: Mapping[str, Any]) -> None:
 class JournalLogger(Logger):
     """Writes `journal.jsonl` of the run directory `run`.
 
-    Metrics named `tokens` and `seconds` are the clock of the run and become the record's own fields. Rows
-    that do not bring them, such as those of a validation, stand at the last ones known.
+    The metrics `tokens` and `seconds` are the clock of the run and become fields of the record. Rows without them,
+    such as those of a validation, carry the last known values.
 
     Args:
         run: directory of the run.
@@ -55,7 +57,7 @@ class JournalLogger(Logger):
 
     @rank_zero_only
     def start_attempt(self, number: int, step: int) -> None:
-        """Begin attempt `number` after `step` optimizer steps; older rows beyond it are superseded."""
+        """Begin attempt `number` after `step` optimizer steps; rows of earlier attempts beyond it are superseded."""
         self.attempt = number
         self._write(lambda journal: journal.attempt(number, step, self.tokens, self.seconds))
 
@@ -76,27 +78,27 @@ class JournalLogger(Logger):
         self._write(lambda journal: journal.samples(*clock, samples))
 
     @rank_zero_only
-    def log_fault(self, fault: Mapping[str, Any], step: int) -> None:
-        """Write what went wrong at `step` optimizer steps, and what was done about it."""
+    def log_fault(self, fault: Mapping[str, object], step: int) -> None:
+        """Write a fault at `step` optimizer steps and the action taken."""
         clock = (self.attempt, step, self.tokens, self.seconds)
         self._write(lambda journal: journal.fault(*clock, fault))
 
     @rank_zero_only
-    def log_event(self, kind: str, fields: Mapping[str, Any], step: int) -> None:
-        """Write what else happened at `step` optimizer steps, such as a checkpoint that was published."""
+    def log_event(self, kind: str, fields: Mapping[str, object], step: int) -> None:
+        """Write another event at `step` optimizer steps, such as a published checkpoint."""
         clock = (self.attempt, step, self.tokens, self.seconds)
         self._write(lambda journal: journal.event(kind, *clock, fields))
 
     @rank_zero_only
-    def log_pictures(self, pictures: Sequence[Any], step: int, name: str = "attention") -> None:
-        """Keep images of Pillow, of attention or of something else, under `pictures/` of the run."""
+    def log_pictures(self, pictures: Sequence[Image], step: int, name: str = "attention") -> None:
+        """Save images, of attention or of something else, under `pictures/` of the run."""
         named = enumerate(pictures, 1)
         self._keep({f"{name}/{number}": (".png", picture.save) for number, picture in named}, step)
 
     @rank_zero_only
     def log_sounds(self, sounds: Sequence[Shown], step: int) -> None:
-        """Keep sounds, and their spectrograms, under `pictures/` of the run."""
-        drawn: dict[str, tuple[str, Callable[[Path], Any]]] = {}
+        """Save sounds and their spectrograms under `pictures/` of the run."""
+        drawn: dict[str, tuple[str, Callable[[Path], object]]] = {}
         for number, sound in enumerate(sounds, 1):
             drawn[f"sounds/{number}"] = ".wav", sound.save
             drawn[f"spectrograms/{number}"] = ".png", sound.picture.save
@@ -104,11 +106,11 @@ class JournalLogger(Logger):
 
     @rank_zero_only
     def log_drawing(self, name: str, svg: str, step: int) -> None:
-        """Keep a drawing under `pictures/` of the run."""
+        """Save a drawing under `pictures/` of the run."""
         self._keep({name: (".svg", lambda file: file.write_text(svg))}, step)
 
-    def _keep(self, drawn: Mapping[str, tuple[str, Callable[[Path], Any]]], step: int) -> None:
-        """Write files of a suffix, each by what it is given, and have the journal name them."""
+    def _keep(self, drawn: Mapping[str, tuple[str, Callable[[Path], object]]], step: int) -> None:
+        """Write files, each given by a suffix and a function that writes it, and record their names in the journal."""
         files = {name: f"pictures/step-{step:08d}-{name.replace('/', '-')}{drawn[name][0]}" for name in drawn}
 
         def keep(journal: JournalWriter) -> None:
@@ -120,12 +122,12 @@ class JournalLogger(Logger):
         self._write(keep)
 
     @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the whole config stands beside the journal, in `config.yaml`."""
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
+        """Do nothing: `config.yaml` of the run holds the whole config."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Hand what was written to the disk; a later row opens the journal again."""
+        """Flush the journal to disk and close it; a later row opens it again."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
@@ -137,5 +139,5 @@ class JournalLogger(Logger):
             record(self._writer)
         except OSError as error:
             if not self._warned:
-                warnings.warn(f"the journal misses rows, training goes on: {error}", stacklevel=3)
+                warnings.warn(f"rows are missing from the journal, training continues: {error}", stacklevel=3)
             self._warned = True

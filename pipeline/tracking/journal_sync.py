@@ -1,9 +1,8 @@
-"""Sends the lines of a journal that a Weights & Biases run does not have yet, in order and none twice.
+"""Sends the lines of a journal that a Weights & Biases run does not have yet, in order and each once.
 
-The number of a line in the journal is the step of the client's own. It only rises, through all attempts, so the
-server's last one tells where to go on after whatever happened. A row that a later attempt replaced before it was
-sent is passed over; one that was sent stays, and its like of the later attempt, which measured the same step
-again, is passed over. What people look at is the optimizer step, a column like any other.
+The number of a line is the client's step. It increases through all attempts, so the server's last step shows where
+to continue. A row that a later attempt replaced before it was sent is skipped. If it was sent already, it stays, and
+the later attempt's row for the same step is skipped. The optimizer step is a column of its own.
 """
 
 from collections import Counter, deque
@@ -15,17 +14,17 @@ from typing import Any
 from pipeline.runs.journal import horizon, parse_line
 
 Record = dict[str, Any]
-TRIES = 2  # of a line that the client refuses, before it is passed over: it must not hold up the others
+TRIES = 2  # attempts to send a line that the client rejects, before it is skipped and the others follow
 
 
 class Mirror:
-    """Follows a journal.
+    """Follows a journal and sends its new lines.
 
     Args:
         journal: the file.
         first: number of the first line to send, counted from 1; None for those of the newest attempt.
-        sent: file that keeps the numbers of the lines that were sent; None where nobody will go on from here.
-        refused: how often each line was refused; the followers of one journal, one after the other, share it.
+        sent: file that records the numbers of the lines that were sent; None if no later process needs it.
+        refused: number of rejections per line, shared by successive followers of one journal.
     """
 
     def __init__(
@@ -44,14 +43,14 @@ class Mirror:
         self._pass_over(self.head if first is None else first)
 
     def follow(self, send: Callable[[int, Record], None]) -> int:
-        """Send what is new; returns how many lines that was. What `send` raises is raised: call again later."""
+        """Send new lines and return their number; exceptions of `send` propagate, and a later call continues."""
         self._read()
         count = 0
         while self.waiting:
             number, record = self.waiting[0]
             if self._counts(record):
                 if self.refused[number] < TRIES:
-                    self.refused[number] += 1  # until it is not
+                    self.refused[number] += 1  # removed below if the line is accepted
                     send(number, record)
                     del self.refused[number]
                     count += 1
@@ -80,13 +79,13 @@ class Mirror:
             self.waiting.append((self.count, record))
 
     def _like(self, record: Record) -> int:
-        """What a row has in common with the one that an attempt after a rewind writes in its place."""
+        """Return a hash that a row shares with its replacement by an attempt after a rewind."""
         what = (record["kind"], record["step"], frozenset(record))
         self._seen[record["attempt"], what] += 1
         return hash((what, self._seen[record["attempt"], what]))
 
     def _pass_over(self, first: int) -> None:
-        """Take the lines before `first` for sent: those that the file names, where there is one."""
+        """Mark lines before `first` as sent; if there is a file of sent lines, only those that it names."""
         while self.waiting and self.waiting[0][0] < first:
             number, record = self.waiting.popleft()
             if self._counts(record) if self._before is None else number in self._before:
@@ -100,5 +99,5 @@ class Mirror:
         self.sent.add(record["like"])
         if self.file is None:
             return
-        with suppress(OSError), self.file.open("a") as file:  # a full disk must not hold up what goes to the server
+        with suppress(OSError), self.file.open("a") as file:  # a full disk must not block the upload
             file.write(f"{number}\n")

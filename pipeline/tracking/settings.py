@@ -1,6 +1,6 @@
-"""Weights & Biases beside the journal: offline unless asked for, one run over all attempts, never in the way.
+"""Settings of Weights & Biases: offline by default, one W&B run for all attempts.
 
-Everything it keeps lies under `wandb/` of the run directory.
+All its files are under `wandb/` of the run directory.
 """
 
 import os
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 from pipeline.runs.record import read_config
 from pipeline.runs.run import Run
 
-ONLINE, OFFLINE, DISABLED = "online", "offline", "disabled"  # the client's own words
+ONLINE, OFFLINE, DISABLED = "online", "offline", "disabled"  # values of WANDB_MODE
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where the run stands in Weights & Biases; offline unless WANDB_MODE=online and a key are there.
+    """Tracking of a run in Weights & Biases; offline unless WANDB_MODE=online and an API key is available.
 
     Args:
-        project: project that the run belongs to.
-        entity: user or team that owns the project; the account's default if none.
-        group: runs of one group are shown together.
-        tags: words to find the run by.
-        gradients: optimizer steps from one set of histograms of the gradients to the next; None for none.
-        diagnosis: optimizer steps from one measurement of what the model remembers to the next; None for none.
-        upload: send the files of checkpoints and exported models; else what they are and where they lie.
-        code: keep and send what the checkout differs in from its commit.
+        project: project of the run.
+        entity: user or team that owns the project; None for the account's default.
+        group: group under which W&B shows the run.
+        tags: tags of the run.
+        gradients: optimizer steps between two sets of gradient histograms; None for none.
+        diagnosis: optimizer steps between two diagnoses of the model's memory; None for none.
+        upload: whether to upload the files of checkpoints and exported models, not only references to them.
+        code: whether to save and upload the diff between the checkout and its commit.
     """
 
     project: str = "unroll"
@@ -40,39 +40,39 @@ class Tracking:
 
 
 def tracking_of(run: Run) -> Tracking:
-    """What the config of a run says of its tracking."""
+    """Return the tracking settings in the config of a run."""
     return Tracking(**read_config(run.path).get("tracking", {}))
 
 
-def wanted_mode() -> str:
-    """Online only if WANDB_MODE says so and a key is there; disabled if it says so; else offline."""
-    asked = os.environ.get("WANDB_MODE", "").lower()
-    if asked == DISABLED:
+def tracking_mode() -> str:
+    """Return the mode of WANDB_MODE, which defaults to offline; online requires an API key."""
+    mode = os.environ.get("WANDB_MODE", "").lower()
+    if mode == DISABLED:
         return DISABLED
-    if asked == ONLINE and not has_key():
-        warnings.warn("WANDB_MODE=online but no API key (wandb login): recording offline", stacklevel=3)
+    if mode == ONLINE and not has_key():
+        warnings.warn("WANDB_MODE=online but no API key (run `wandb login`): recording offline", stacklevel=3)
         return OFFLINE
-    return ONLINE if asked == ONLINE else OFFLINE
+    return ONLINE if mode == ONLINE else OFFLINE
 
 
 def has_key() -> bool:
-    """Whether WANDB_API_KEY is set or `wandb login` left a key for the server."""
+    """Return whether WANDB_API_KEY is set or `wandb login` stored a key for the server."""
     return api_key() is not None
 
 
 def server() -> str:
-    """The address of the server."""
+    """Return the URL of the W&B server."""
     return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rstrip("/")
 
 
 def api_key() -> str | None:
-    """The key for the server, for the one who asks: nobody keeps or prints it; None where there is none."""
+    """Return the API key for the server, or None; callers must not store or print it."""
     if key := os.environ.get("WANDB_API_KEY"):
         return key
     from wandb.errors import AuthenticationError
-    from wandb.sdk.lib.wbauth import read_netrc_auth  # private: here alone
+    from wandb.sdk.lib.wbauth import read_netrc_auth  # private API, used only here
 
     try:
         return read_netrc_auth(host=server())
-    except (AuthenticationError, ValueError):  # it has not the form of a key, or the server not that of an address
+    except (AuthenticationError, ValueError):  # the key or the server's URL is malformed
         return None

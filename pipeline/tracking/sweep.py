@@ -1,8 +1,7 @@
-"""`unroll fit --sweep ENTITY/PROJECT/ID`: Weights & Biases chooses the values of a run, once for its whole life.
+"""`unroll fit --sweep ENTITY/PROJECT/ID`: a Weights & Biases sweep chooses the values of a run, once.
 
-The first process asks as an agent of the sweep does, and keeps the answer in `sweep.json` of the run before anything
-else; the others are told. So every process trains the same config, every later attempt too, and the run's directory
-records it.
+The first process requests the values as an agent of the sweep and stores them in `sweep.json` of the run before
+anything else. It broadcasts them, so every process and every later attempt trains the same config.
 """
 
 import base64
@@ -13,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.distributed import launch, rendezvous
@@ -23,50 +22,50 @@ from pipeline.runs.run import SWEEP, Run, directory_of
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.settings import api_key, server
 
-PATIENCE = 120.0  # seconds that the sweep may take to choose
+PATIENCE = 120.0  # seconds to wait for the sweep to choose values
 REGISTER = """mutation CreateAgent($host: String!, $projectName: String, $entityName: String, $sweep: String!) {
   createAgent(input: {host: $host, projectName: $projectName, entityName: $entityName, sweep: $sweep}) { agent { id } }
 }"""
-ASK = """mutation Heartbeat($id: ID!, $metrics: JSONString, $runState: JSONString) {
+HEARTBEAT = """mutation Heartbeat($id: ID!, $metrics: JSONString, $runState: JSONString) {
   agentHeartbeat(input: {id: $id, metrics: $metrics, runState: $runState}) { agent { id } commands }
 }"""
 
 
 def arguments_of_sweep(arguments: list[str]) -> list[str] | None:
-    """Arguments of `unroll fit` with the values that the sweep chose; as they are where they name no sweep.
+    """Return the arguments of `unroll fit` with the sweep's values added; unchanged if they name no sweep.
 
     Returns:
-        None where the sweep has nothing left to try.
+        The arguments, or None if the sweep is exhausted.
 
     Raises:
-        ConfigError: no run is named, there is no key, or the server refuses or cannot be reached.
+        ConfigError: no run is named, no API key is set, or the server rejects the request or is unreachable.
     """
-    path, rest = _taken("--sweep", arguments)
+    path, rest = _split_option("--sweep", arguments)
     if path is None:
         return arguments
-    name, _ = _taken("--run", rest)
+    name, _ = _split_option("--run", rest)
     if name is None:
-        raise ConfigError("--sweep wants --run NAME: the run that the sweep's values are for")
-    if _taken("--resume", rest)[0] == "never":
-        raise ConfigError("--sweep with --resume never: a sweep chooses once for a run; give --run OTHER")
+        raise ConfigError("--sweep requires --run NAME: the run to store the sweep's values in")
+    if _split_option("--resume", rest)[0] == "never":
+        raise ConfigError("--sweep with --resume never: the sweep chooses once for each run; use --run OTHER")
     run = Run(directory_of(name))
 
     def first() -> dict[str, Any]:
         with run.lock(patience=PATIENCE):
-            return _kept(run, path)
+            return _load_or_request(run, path)
 
     elsewhere = launch.started_elsewhere()
-    said = rendezvous.broadcast_result(first, int(os.environ["WORLD_SIZE"]), "sweep") if elsewhere else first()
-    if not said:
+    chosen = rendezvous.broadcast_result(first, int(os.environ["WORLD_SIZE"]), "sweep") if elsewhere else first()
+    if not chosen:
         return None
-    values = dict(_flat(said["parameters"]))
+    values = dict(_flat(chosen["parameters"]))
     if launch.rank() == 0:
         print(f"run {run.name}: sweep {path} chose {', '.join(f'{k}={v}' for k, v in values.items())}", flush=True)
     return [*rest, *(f"--{key}={value}" for key, value in values.items())]
 
 
-def _taken(option: str, arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The value of an option, and the arguments without it."""
+def _split_option(option: str, arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Return the value of an option, and the arguments without it."""
     for place, word in enumerate(arguments):
         if word.startswith(f"{option}="):
             return word.partition("=")[2], arguments[:place] + arguments[place + 1 :]
@@ -75,52 +74,52 @@ def _taken(option: str, arguments: list[str]) -> tuple[str | None, list[str]]:
     return None, arguments
 
 
-def _kept(run: Run, path: str) -> dict[str, Any]:
-    """What was chosen for the run: now, or by an earlier attempt; empty where nothing is left to try."""
+def _load_or_request(run: Run, path: str) -> dict[str, Any]:
+    """Return the values chosen for the run, now or by an earlier attempt; empty if the sweep is exhausted."""
     if run.sweep:
         if run.sweep["path"] != path:
-            raise ConfigError(f"run {run.name} belongs to sweep {run.sweep['path']}, not {path}: give --run OTHER")
+            raise ConfigError(f"run {run.name} belongs to sweep {run.sweep['path']}, not {path}: use --run OTHER")
         return run.sweep
     if run.record:
-        raise ConfigError(f"run {run.name} was begun without a sweep: give --run OTHER")
-    chosen = _ask(path)
+        raise ConfigError(f"run {run.name} was started without a sweep: use --run OTHER")
+    chosen = _request_values(path)
     if chosen:
         record.write_text(run.path, SWEEP, json.dumps(chosen, indent=1))
     return chosen
 
 
-def _ask(path: str) -> dict[str, Any]:
-    """The id and the values of the next run of a sweep; empty where there is none."""
+def _request_values(path: str) -> dict[str, Any]:
+    """Return the id and the values of the sweep's next run; empty if there is none."""
     *where, sweep = path.split("/")
     if len(where) > 2 or not sweep:
-        raise ConfigError(f"--sweep {path} must be ENTITY/PROJECT/ID, as `wandb sweep` prints it")
+        raise ConfigError(f"--sweep {path}: expected ENTITY/PROJECT/ID, as `wandb sweep` prints it")
     entity, project = ([None, None, *where])[-2:]
     names = {"projectName": project, "entityName": entity}
-    about = {"host": socket.gethostname(), **names, "sweep": sweep}
-    agent = _tell(REGISTER, about)["createAgent"]["agent"]["id"]
+    variables = {"host": socket.gethostname(), **names, "sweep": sweep}
+    agent = _post(REGISTER, variables)["createAgent"]["agent"]["id"]
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        said = _tell(ASK, {"id": agent, "metrics": "{}", "runState": "{}"})["agentHeartbeat"]["commands"]
-        for command in json.loads(said):
+        answer = _post(HEARTBEAT, {"id": agent, "metrics": "{}", "runState": "{}"})
+        for command in json.loads(answer["agentHeartbeat"]["commands"]):
             if command["type"] in ("run", "resume"):
                 values = {name: given["value"] for name, given in command["args"].items()}
                 return {"path": path, "id": sweep, "run_id": command["run_id"], "parameters": values}
             if command["type"] in ("exit", "stop"):
-                print(f"sweep {path} has nothing left to try", flush=True)
+                print(f"sweep {path} is exhausted", flush=True)
                 return {}
         time.sleep(5)
-    raise ConfigError(f"sweep {path} chose nothing within {PATIENCE:.0f} s: is it paused?")
+    raise ConfigError(f"sweep {path} chose no values within {PATIENCE:.0f} s: check that it is not paused")
 
 
-def _tell(query: str, variables: dict[str, Any]) -> dict[str, Any]:
-    """The data that the server answers a GraphQL request with; asked three times where it does not answer.
+def _post(query: str, variables: Mapping[str, object]) -> dict[str, Any]:
+    """Return the data of the server's response to a GraphQL request, with three tries.
 
-    Not with the client: its requests of an agent are private, leave a service behind in the process that is to start
-    others, and answer an error of the server with no commands.
+    The client is not used: its agent requests are private, start a service process before this process forks
+    others, and turn server errors into an empty list of commands.
     """
     key = api_key()
     if key is None:
-        raise ConfigError("--sweep wants a key of Weights & Biases: give `wandb login`, or set WANDB_API_KEY")
+        raise ConfigError("--sweep requires a Weights & Biases API key: run `wandb login` or set WANDB_API_KEY")
     address = f"{server()}/graphql"
     headers = {
         "Authorization": "Basic " + base64.b64encode(f"api:{key}".encode()).decode(),
@@ -131,21 +130,21 @@ def _tell(query: str, variables: dict[str, Any]) -> dict[str, Any]:
     for attempt in (1, 2, 3):
         try:
             request = urllib.request.Request(address, body, headers)
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                said = json.load(answer)
-            if said.get("errors") or not said.get("data"):
-                raise ConfigError(f"--sweep: {address} refuses: {said.get('errors') or said}")
-            return dict(said["data"])
+            with urllib.request.urlopen(request, timeout=30) as response:
+                answer = json.load(response)
+            if answer.get("errors") or not answer.get("data"):
+                raise ConfigError(f"--sweep: {address} rejected the request: {answer.get('errors') or answer}")
+            return dict(answer["data"])
         except (OSError, ValueError) as error:
-            refused = isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500
-            if attempt == 3 or refused:
-                raise ConfigError(f"--sweep: {address} does not answer: {error_line(error)}") from error
+            rejected = isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500
+            if attempt == 3 or rejected:
+                raise ConfigError(f"--sweep: request to {address} failed: {error_line(error)}") from error
             time.sleep(2**attempt)
     raise AssertionError
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and the texts of their values."""
+def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield dotted keys and their values as text."""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")

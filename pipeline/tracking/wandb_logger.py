@@ -1,7 +1,7 @@
-"""A Weights & Biases logger that training never waits for: a thread reads the journal and sends what is new.
+"""A Weights & Biases logger that never blocks training: a thread reads the journal and sends new lines.
 
-So a server that is slow, away or refuses costs training nothing, and what an outage held back, or a kill, follows
-when the server answers again: it is all in the journal.
+A slow or unreachable server therefore costs training nothing. Lines held back by an outage or a kill are sent later,
+because the journal has them all.
 """
 
 import os
@@ -22,28 +22,28 @@ from pipeline.runs.run import Run
 from pipeline.tracking import artifacts
 from pipeline.tracking.journal_sync import Mirror
 from pipeline.tracking.redact import error_line
-from pipeline.tracking.settings import DISABLED, ONLINE, tracking_of, wanted_mode
+from pipeline.tracking.settings import DISABLED, ONLINE, tracking_mode, tracking_of
 from pipeline.tracking.wandb_payloads import Messages
 from pipeline.tracking.wandb_session import FINISH, session
 
-PACE = 1.0  # seconds from one look at the journal to the next
-WAIT, LONGEST = 60.0, 960.0  # seconds of silence after a failure, doubled with each further one
-LEAVING = FINISH + 5.0  # seconds that the end of an attempt may wait for the client
-UPLOADING = 3600.0  # the same where the run has finished and files are to be sent
-TOGETHER = 45.0  # and where the cluster would kill a process that outlives the others by a minute
+PACE = 1.0  # seconds between two reads of the journal
+WAIT, LONGEST = 60.0, 960.0  # seconds to wait after a failure, doubled with each further one
+LEAVING = FINISH + 5.0  # seconds that the end of an attempt waits for the client
+UPLOADING = 3600.0  # the same if the run has finished and files are still to be uploaded
+TOGETHER = 45.0  # the same where the cluster kills a process that outlives the others by a minute
 
 
 class PatientWandbLogger(Logger):
-    """Wakes the thread; what there is to send it finds in the journal.
+    """Signals the thread that sends new lines of the journal.
 
     Args:
         run: the run.
-        mode: online, or offline: then the client writes files that hold this attempt.
+        mode: online or offline; offline, the client writes files with this attempt's lines.
     """
 
     def __init__(self, run: Run, mode: str) -> None:
         super().__init__()
-        import wandb  # noqa: F401  # here and not in the thread: workers fork, and must not inherit its import lock
+        import wandb  # noqa: F401  # here, not in the thread: forked workers must not inherit its import lock
 
         self.run, self.mode = run, mode
         self.exit_code = 0
@@ -60,23 +60,23 @@ class PatientWandbLogger(Logger):
 
     @property
     def version(self) -> str:
-        """The id that all attempts share."""
+        """The W&B id, shared by all attempts."""
         return str(self.run.record["wandb_id"])
 
     def start_attempt(self, number: int, step: int) -> None:
-        """Begin to follow the journal, in which attempt `number` stands already."""
+        """Begin to follow the journal, which already contains attempt `number`."""
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         self._thread.start()
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """There is something new in the journal."""
+        """Signal that the journal has new lines."""
         self._wake.set()
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the whole config is sent when the client's run begins."""
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
+        """Do nothing: the client sends the whole config when its run starts."""
 
     def finish(self, exit_code: int = 0) -> None:
-        """Send the rest and close the client's run, within a bound; what is left then, `unroll sync` sends."""
+        """Send the rest and close the client's run within a time limit; `unroll sync` can send what remains."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -86,8 +86,8 @@ class PatientWandbLogger(Logger):
         bound = LEAVING if exit_code else max(LEAVING, self.uploading)
         thread.join(bound)
         if thread.is_alive():
-            self._tell(TimeoutError(f"the client does not end within {bound:.0f} s"))
-            end_client()  # it would hold up the end of this process for as long as its server is silent
+            self._warn(TimeoutError(f"the client did not finish within {bound:.0f} s"))
+            end_client()  # it would delay the exit of this process until its server responds
             thread.join(2.0)
 
     def _work(self) -> None:
@@ -98,7 +98,7 @@ class PatientWandbLogger(Logger):
                     self._follow(mirror, messages)
                 return
             except Exception as error:
-                self._tell(error)
+                self._warn(error)
             if self._ending.wait(wait):
                 return
             wait = min(2 * wait, LONGEST)
@@ -117,23 +117,23 @@ class PatientWandbLogger(Logger):
             self._wake.clear()
             self._ending.wait(PACE)
 
-    def _tell(self, error: Exception) -> None:
+    def _warn(self, error: Exception) -> None:
         if not self._warned:
             warnings.warn(
-                "Weights & Biases is behind, training and the journal go on, and "
-                f"`unroll sync {self.run.name}` sends what is missing: {error_line(error)}",
+                "Weights & Biases is behind; training and the journal continue, and "
+                f"`unroll sync {self.run.name}` sends the missing lines: {error_line(error)}",
                 stacklevel=2,
             )
         self._warned = True
 
 
 def wandb_logger(run: Run) -> PatientWandbLogger | None:
-    """The Lightning logger of a run; None where WANDB_MODE=disabled or the client is not installed."""
-    mode = wanted_mode()
+    """Return the W&B logger of a run; None if WANDB_MODE=disabled or wandb is not installed."""
+    mode = tracking_mode()
     if mode == DISABLED:
         return None
     if find_spec("wandb") is None:
-        warnings.warn("wandb is not installed: this run is recorded in its journal alone", stacklevel=2)
+        warnings.warn("wandb is not installed: the run is recorded in its journal only", stacklevel=2)
         return None
     if tracking_of(run).code:
         artifacts.keep_patch(run)
@@ -141,7 +141,7 @@ def wandb_logger(run: Run) -> PatientWandbLogger | None:
 
 
 def end_client() -> None:
-    """Kill the client's own process, a child of this one, where the system tells which it is."""
+    """Kill the client's process, a child of this one, where /proc identifies it."""
     for children in Path("/proc/self/task").glob("*/children"):
         for child in children.read_text().split():
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What a record of the journal looks like in Weights & Biases: a row, a table of texts, histograms, an artifact."""
+"""Journal records as Weights & Biases data: metric rows, tables of samples, histograms and artifacts."""
 
 import warnings
 from collections import deque
@@ -12,21 +12,21 @@ from pipeline.runs.run import Run
 from pipeline.tracking import artifacts
 from pipeline.tracking.redact import error_line
 
-SAMPLES_SHOWN = 64  # rows of the table of samples: each logging sends the whole table
+SAMPLES_SHOWN = 64  # rows in the table of samples; the whole table is sent each time
 
 
 class Messages:
-    """Sends records to the client's run `client`.
+    """Sends journal records to the client's run `client`.
 
     Args:
-        client: what `wandb.init` returned.
-        run: the run that the records are of.
-        upload: send the files of checkpoints and models too, not only where they are.
+        client: the object that `wandb.init` returned.
+        run: the run of the records.
+        upload: upload the files of checkpoints and models, not only references.
     """
 
     def __init__(self, client: Any, run: Run, upload: bool) -> None:
         self.client, self.run, self.upload = client, run, upload
-        self.samples: deque[list[Any]] = deque(maxlen=SAMPLES_SHOWN)
+        self.samples: deque[list[object]] = deque(maxlen=SAMPLES_SHOWN)
         self.uploading: Any = None
 
     def send(self, number: int, record: dict[str, Any]) -> None:
@@ -41,14 +41,14 @@ class Messages:
         self.client.log({**row, **clock}, step=number, commit=True)
 
     def introduce(self) -> None:
-        """Tell where the run comes from: its dataset and its code; what cannot be told does not hold up the rest."""
+        """Declare the dataset and the code of the run; a failure does not block the rest."""
         try:
             if (dataset := artifacts.dataset(self.run)) is not None:
                 self.client.use_artifact(dataset)
             if (code := artifacts.code(self.run)) is not None:
                 self.client.log_artifact(code)
         except Exception as error:
-            warnings.warn(f"Weights & Biases takes no artifact: {error_line(error)}", stacklevel=2)
+            warnings.warn(f"Weights & Biases rejected an artifact: {error_line(error)}", stacklevel=2)
 
     def _metrics(self, record: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in record.items() if name not in (*CLOCK, "like")}
@@ -83,7 +83,7 @@ class Messages:
     def _pictures(self, record: dict[str, Any]) -> dict[str, Any]:
         import wandb
 
-        kinds: dict[str, Callable[[Path], Any]] = {
+        kinds: dict[str, Callable[[Path], object]] = {
             ".svg": lambda path: wandb.Html(path.read_text(), inject=False),
             ".png": lambda path: wandb.Image(str(path)),
             ".wav": lambda path: wandb.Audio(str(path)),
@@ -95,7 +95,7 @@ class Messages:
         return {f"fault/{record['fault']}": 1}
 
     def upload_all(self) -> None:
-        """Send the files of the last and the best checkpoint and of the exported models, whatever was sent before."""
+        """Upload the files of the last and the best checkpoint and of the exported models, even if sent before."""
         newest: dict[str, dict[str, Any]] = {}
         for line in (self.run.path / FILE).read_bytes().splitlines():
             record = parse_line(line)
@@ -111,5 +111,5 @@ class Messages:
         if artifact is None:
             return
         if self.upload and self.uploading is not None:
-            self.uploading.wait()  # one at a time: a slow network must not fill the disk with copies
+            self.uploading.wait()  # one at a time, so a slow network does not fill the disk with copies
         self.uploading = self.client.log_artifact(artifact, aliases=record.get("aliases", ["last"]))

@@ -1,7 +1,7 @@
-"""A run of the client and what it does not have yet: opened from the run's directory alone, by one process at a time.
+"""A W&B client run and the journal lines it lacks: opened from the run directory, by one process at a time.
 
-Training and `unroll sync` open it, and a lock sees to it that one of them speaks to the server. Where it was opened
-before it is resumed: the id was made before the first start and is kept in `run.json`.
+Training and `unroll sync` open it; a lock ensures that only one of them writes. An existing W&B run is resumed: its
+id was created before the first start and is stored in `run.json`.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.runs.journal import FILE
 from pipeline.runs.record import read_config
@@ -19,29 +19,33 @@ from pipeline.tracking.journal_sync import Mirror
 from pipeline.tracking.settings import ONLINE, tracking_of
 from pipeline.tracking.wandb_payloads import Messages
 
-SENT = "sent"  # in wandb/ of a run: numbers of the journal's lines that the server was sent
-INIT, FINISH = 30, 15  # seconds that the client may take to begin, and to end within a grace period
+if TYPE_CHECKING:
+    from wandb import Run as ClientRun
+    from wandb import Settings
+
+SENT = "sent"  # file in wandb/ of a run with the numbers of the journal lines that were sent
+INIT, FINISH = 30, 15  # seconds that the client may take to start, and to end within a grace period
 
 
 class Busy(Exception):
-    """Another process speaks to the server for this run."""
+    """Another process is writing to the W&B run."""
 
 
 @contextmanager
 def session(
-    run: Run, mode: str, refused: Counter[int], upload: bool = False, **more: Any
+    run: Run, mode: str, refused: Counter[int], upload: bool = False, **more: object
 ) -> Iterator[tuple[Mirror, Messages]]:
-    """A run of the client and what it does not have yet.
+    """Yield the follower of the journal and the sender of its records.
 
     Args:
         run: the run.
-        mode: online, or offline: then it does not have this attempt.
-        refused: how often each line was refused, in the sessions before too.
-        upload: send files whatever the config says.
+        mode: online or offline; offline, the whole newest attempt is sent.
+        refused: number of rejections per line, including earlier sessions.
+        upload: upload files regardless of the config.
         more: further settings of the client.
 
     Raises:
-        Exception: whatever the client raises where it cannot begin.
+        Exception: any error of the client at its start.
     """
     with client_run(run, mode, **more) as client:
         first, sent = (client.starting_step, run.path / "wandb" / SENT) if mode == ONLINE else (None, None)
@@ -51,8 +55,8 @@ def session(
 
 
 @contextmanager
-def client_run(run: Run, mode: str, **more: Any) -> Iterator[Any]:
-    """The client's run, resumed where it exists, from the run's directory alone.
+def client_run(run: Run, mode: str, **more: object) -> Iterator["ClientRun"]:
+    """Yield the W&B run, resumed if it exists, opened from the run directory alone.
 
     Args:
         run: the run.
@@ -60,21 +64,21 @@ def client_run(run: Run, mode: str, **more: Any) -> Iterator[Any]:
         more: further settings of the client.
 
     Raises:
-        Busy: another process speaks to the server for this run.
-        Exception: whatever the client raises where it cannot begin.
+        Busy: another process is writing to the W&B run.
+        Exception: any error of the client at its start.
     """
     import wandb
 
     keep_files_in(run.path / "wandb", os.environ)
     with (run.path / "wandb" / ".lock").open("a") as held:
         if mode == ONLINE and not locked(held):
-            raise Busy("another process sends this run: unroll sync, or its training")
+            raise Busy("another process is sending this run: `unroll sync`, or its training")
         try:
             client = wandb.init(**_options(run, mode), settings=_settings(run, more))
             client.define_metric("*", step_metric="step")
             yield client
         finally:
-            wandb.teardown()  # waits for the client's process, which still holds the run's id where it failed
+            wandb.teardown()  # waits for the client's process, which would otherwise keep the run's id after an error
 
 
 def _options(run: Run, mode: str) -> dict[str, Any]:
@@ -90,33 +94,33 @@ def _options(run: Run, mode: str) -> dict[str, Any]:
         "id": run.record["wandb_id"],
         "mode": mode,
         "resume": "allow",
-        "allow_val_change": True,  # the config may name other numbers of steps or processes now
+        "allow_val_change": True,  # the number of steps or processes in the config may change between attempts
         "dir": run.path,
         "config": {**config, "config": read_config(run.path)},
     }
 
 
-def _settings(run: Run, more: Mapping[str, Any]) -> Any:
-    """Silent, no capture of the terminal, done within a grace period."""
+def _settings(run: Run, more: Mapping[str, Any]) -> "Settings":
+    """Return settings of the client: silent, no capture of the terminal, a limited time to finish."""
     import wandb
 
     return wandb.Settings(
         silent=True,
         show_errors=False,
         console="off",
-        disable_git=True,  # the commit is in the config; a remote's address may hold a password
+        disable_git=True,  # the commit is in the config, and the URL of a remote may contain a password
         save_code=False,
         sweep_id=run.sweep.get("id"),
         stop_fn=partial(
-            print, f"Weights & Biases asks to stop: `unroll cancel {run.name}`, or a signal, does", flush=True
+            print, f"Weights & Biases requests a stop: use `unroll cancel {run.name}` or send a signal", flush=True
         ),
         **{"init_timeout": INIT, "finish_timeout": FINISH, **more},
     )
 
 
 def keep_files_in(directory: Path, environment: MutableMapping[str, str]) -> None:
-    """Point the client's cache and staging area, by default in the home directory, to `directory`; silence it."""
+    """Redirect the client's cache and staging area from the home directory to `directory`, and silence the client."""
     environment["WANDB_SILENT"] = "true"
-    directory.mkdir(parents=True, exist_ok=True)  # the client writes to a temporary directory if it is missing
+    directory.mkdir(parents=True, exist_ok=True)  # if it is missing, the client uses a temporary directory
     for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         environment[variable] = str(directory / variable.split("_")[1].lower())

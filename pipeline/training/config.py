@@ -1,4 +1,4 @@
-"""The command line of fit, validate and test: a config is parsed and checked, then built."""
+"""The command line of fit, validate and test: parse and check a config, then build its classes."""
 
 import itertools
 import sys
@@ -6,13 +6,12 @@ from dataclasses import fields
 from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from pipeline.callbacks.checkpointing import CheckpointSettings
 from pipeline.callbacks.layer_execution import Execution
@@ -25,8 +24,9 @@ from pipeline.errors import ConfigError, UserError
 from pipeline.runs import options
 from pipeline.runs.record import CONFIG, is_run, read_config
 from pipeline.runs.run import directory_of, find_run
+from pipeline.tasks.task import Task
 from pipeline.tracking.settings import Tracking
-from pipeline.training.config_errors import check_files, check_names, own, plainly
+from pipeline.training.config_errors import check_files, check_names, readable_error, wrapped_user_error
 from pipeline.training.shipped_configs import CONFIGS
 
 
@@ -54,10 +54,10 @@ class CommandLine(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the project's own keys, and links from what the data decides to the model's arguments."""
+        """Add the project's own keys, and link the model's arguments to facts of the data."""
         parser.add_argument("--run", type=str | None, default=None, help="name or directory of the run")
         parser.add_argument("--resume", type=str, default="auto", help="auto or never")
-        parser.add_argument("--sweep", type=str | None, default=None, help="of W&B, that chooses values")
+        parser.add_argument("--sweep", type=str | None, default=None, help="W&B sweep that chooses values")
         parser.add_class_arguments(CheckpointSettings, "checkpoints")
         parser.add_class_arguments(GuardSettings, "guard")
         parser.add_class_arguments(WatchdogSettings, "watchdog")
@@ -68,57 +68,59 @@ class CommandLine(LightningCLI):
             parser.link_arguments("data", f"model.init_args.{fact.name}", compute_fn=value, apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse what `main` was given: sys.argv begins with the verb."""
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the arguments of `main`; sys.argv would begin with the verb."""
+        assert isinstance(args, list)
         with options.of_their_class() as dropped:
             try:
                 self.config = parser.parse_args(args)
             except UserError:
                 raise
-            except Exception as error:  # jsonargparse raises its own, argparse's and what a constructor raised
+            except Exception as error:  # of jsonargparse, of argparse or of a constructor
                 keys = parser.get_defaults(skip_validation=True).keys()
-                raise own(error) or ConfigError(plainly(str(error), keys)) from error
-            finally:  # also where --print_config exits
+                raise wrapped_user_error(error) or ConfigError(readable_error(str(error), keys)) from error
+            finally:  # also when --print_config exits
                 _print_dropped(tuple(dropped.lines()))
 
     def _set_seed(self) -> None:
-        """Each process seeds itself when it builds."""
+        """Do nothing: each process seeds itself in `build`."""
 
     def instantiate_classes(self) -> None:
-        """Only `build` builds: in the process that trains."""
+        """Do nothing: `build` instantiates the classes in the process that trains."""
 
-    def build(self) -> tuple[Any, PlannedDataModule, Any]:
-        """The model, the data and the whole instantiated config.
+    def build(self) -> tuple[Task, PlannedDataModule, Namespace]:
+        """Return the model, the data and the whole instantiated config.
 
-        The model has shapes but no weights yet: `configure_model` makes them, the same ones on every process.
+        The model has shapes but no weights yet. `configure_model` creates them, identically on every process.
 
         Raises:
-            ConfigError: a class does not take its values; the message is the class's own.
-            DataError: the dataset is missing, damaged or of another kind.
+            ConfigError: a class rejects its values; the message is the class's own.
+            DataError: the dataset is missing, damaged or of the wrong kind.
         """
         try:
             with torch.device("meta"):
                 self.config_init = self.parser.instantiate_classes(self.config)
         except UserError:
             raise
-        except Exception as error:  # what a constructor raised, and what jsonargparse makes of it
-            raise own(error) or ConfigError(plainly(str(error))) from error
+        except Exception as error:  # of a constructor, perhaps wrapped by jsonargparse
+            raise wrapped_user_error(error) or ConfigError(readable_error(str(error))) from error
         model, data = self.config_init.model, self.config_init.data
         model.build = partial(self._build_model, data)
         return model, data, self.config_init
 
-    def _build_model(self, data: LightningDataModule) -> Any:
-        """Instantiate the model once more, from the same parsed config and data, with weights of the run's seed."""
+    def _build_model(self, data: LightningDataModule) -> Task:
+        """Instantiate the model from the same parsed config and data, with weights drawn from the run's seed."""
         torch.manual_seed(int(self.config.seed_everything))
         parts = Namespace(data=data, model=self.config.model)  # type: ignore[no-untyped-call]
-        return self.parser.instantiate(parts, instantiate_groups=False).model
+        model: Task = self.parser.instantiate(parts, instantiate_groups=False).model
+        return model
 
 
 def parse_config(arguments: list[str]) -> CommandLine:
-    """The command line, checked against the signatures of the classes that it names.
+    """Return the parsed command line, checked against the signatures of the classes it names.
 
     Raises:
-        ConfigError: an unknown key, a wrong type, a missing file: the message names it.
+        ConfigError: a key is unknown, a type is wrong or a file is missing; the message names it.
     """
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
     check_files(arguments)
@@ -130,12 +132,12 @@ def parse_config(arguments: list[str]) -> CommandLine:
     return CommandLine(arguments)
 
 
-def run_directory(config: Any) -> Path:
-    """The run that the command names, else the one named after its first config: text/lstm.yaml is text-lstm."""
+def run_directory(config: Namespace) -> Path:
+    """Return the directory of `--run`, or one named after the first config (text/lstm.yaml: text-lstm)."""
     if config.run:
         return directory_of(config.run)
     if not config.config:
-        raise ConfigError("no config and no run: give --config FILE.yaml or --run NAME")
+        raise ConfigError("no config and no run: use --config FILE.yaml or --run NAME")
     first = Path(str(config.config[0])).resolve()
     parts = first.relative_to(CONFIGS).parts if first.is_relative_to(CONFIGS) else (first.name,)
     return directory_of("-".join(parts).removesuffix(first.suffix))
@@ -148,7 +150,7 @@ def _with_config_of_run(arguments: list[str]) -> list[str]:
 
 
 def _current(argument: str) -> str:
-    """An argument; where it names the file of a run's own config, what that says, with the class paths of today."""
+    """Return an argument; the path of a run's own config is replaced by its content with current class paths."""
     option, path = "--config=" if argument.startswith("--config=") else "", Path(argument.removeprefix("--config="))
     own = path.name == CONFIG and is_run(path.parent)
     return option + yaml.safe_dump(read_config(path.parent)) if own else argument
@@ -156,7 +158,7 @@ def _current(argument: str) -> str:
 
 @cache
 def _print_dropped(lines: tuple[str, ...]) -> None:
-    """Print options that a config drops, once where it is parsed several times."""
+    """Print the options that a config drops, once even if the config is parsed several times."""
     if launch.rank() == 0:
         for line in lines:
             print(f"unroll: {line}", file=sys.stderr, flush=True)

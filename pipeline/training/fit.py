@@ -1,7 +1,6 @@
 """An attempt of a run: check everything that can be checked, then start the processes.
 
-Nothing is built and no file of a run is touched before the config, the dataset and the checkpoint are known
-to fit together.
+Nothing is built and no file of the run is changed before config, dataset and checkpoint are known to match.
 """
 
 import os
@@ -10,9 +9,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from pipeline.data.batch_plan import Share
@@ -26,11 +26,19 @@ from pipeline.tracking.wandb_logger import PatientWandbLogger
 from pipeline.training.config import CommandLine
 from pipeline.training.trainer import check_precision, make_trainer
 
-LOCK_PATIENCE = 60.0  # seconds that a requeued attempt gives the one before it to leave
+LOCK_PATIENCE = 60.0  # seconds that a requeued attempt waits for the previous one to exit
+
+
+class Broadcast(TypedDict):
+    """What the first process determines for all."""
+
+    start: tuple[str, int, bool]
+    """Checkpoint, step, and whether the run is finished."""
+    record: dict[str, Any]
 
 
 def fit(cli: CommandLine, run: Run) -> int:
-    """Begin or continue a run; the first process keeps its record. Returns the exit code."""
+    """Start or continue a run and return the exit code; the first process keeps the run's record."""
     check_precision(vars(cli.config.trainer))
     _check_division(cli.config)
     with ExitStack() as held:
@@ -57,43 +65,43 @@ def fit(cli: CommandLine, run: Run) -> int:
 
 
 def evaluate(cli: CommandLine, run: Run, verb: str) -> int:
-    """Measure the best checkpoint of a run. Returns the exit code.
+    """Evaluate the best checkpoint of a run and return the exit code.
 
     Args:
         cli: the parsed command line.
         run: the run.
-        verb: the split to measure on, `validate` or `test`.
+        verb: the split to evaluate on, `validate` or `test`.
     """
     return _start(cli, partial(_evaluate, cli, run, verb))
 
 
-def _check_division(config: Any) -> None:
-    """Raise ConfigError, before anything is written, if the processes cannot share the global batch."""
+def _check_division(config: Namespace) -> None:
+    """Raise ConfigError, before anything is written, if the global batch is not divisible among the processes."""
     Share.of_config(vars(config.data.init_args), launch.world_size(vars(config.trainer)))
 
 
 def _begin(cli: CommandLine, run: Run, held: ExitStack) -> tuple[Run, Start]:
-    """The run and how the attempt begins; the first of the processes that a launcher started finds it for all."""
+    """Return the run and its start; with a launcher, the first process determines it and broadcasts it."""
     if not launch.started_elsewhere():
         held.enter_context(run.lock())
         return run, begin(run, cli)
 
     begun: list[Start] = []
 
-    def first() -> dict[str, Any]:
+    def first() -> Broadcast:
         held.enter_context(run.lock(patience=LOCK_PATIENCE))
         begun.append(start := begin(run, cli))
         return {"start": (str(start.checkpoint or ""), start.step, start.finished), "record": run.record}
 
-    said = rendezvous.broadcast_result(first, launch.world_size(vars(cli.config.trainer)))
+    received = rendezvous.broadcast_result(first, launch.world_size(vars(cli.config.trainer)))
     if begun:
         return run, begun[0]
-    checkpoint, step, finished = said["start"]
-    return Run(run.path, said["record"]), Start(Path(checkpoint) if checkpoint else None, step, finished)
+    checkpoint, step, finished = received["start"]
+    return Run(run.path, received["record"]), Start(Path(checkpoint) if checkpoint else None, step, finished)
 
 
 def _start(cli: CommandLine, work: Callable[[], None]) -> int:
-    """Do the work in this process, or in as many forks as the config has devices; the exit code."""
+    """Run `work` in this process, or in one fork per device of the config, and return the exit code."""
     processes = launch.count_processes(vars(cli.config.trainer))
 
     def share_processor() -> int:

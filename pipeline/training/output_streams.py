@@ -1,57 +1,57 @@
-"""Training goes on when nobody listens any more: a closed terminal, a pipe that was cut, a log on a full disk."""
+"""Output that never fails training: not on a closed terminal, a broken pipe or a log on a full disk."""
 
 import errno
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TextIO
 
-GONE = {errno.EPIPE, errno.EIO, errno.EBADF}  # whoever listened does not come back
+GONE = {errno.EPIPE, errno.EIO, errno.EBADF}  # the reader will not return
 
 
 class OutputStream:
-    """A stream that says what it can and never fails.
+    """A text stream that ignores write errors.
 
     Args:
-        stream: where it goes: any text stream, one that a test listens to as well.
+        stream: the stream to write to.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write, if that is possible."""
+        """Write the text if possible, and return the number of characters."""
         try:
             return int(self.stream.write(text))
         except OSError as error:
-            self._bear(error)
+            self._handle(error)
             return len(text)
 
     def flush(self) -> None:
-        """Flush, if that is possible."""
+        """Flush if possible."""
         try:
             self.stream.flush()
         except OSError as error:
-            self._bear(error)
+            self._handle(error)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.stream, name)
 
-    def _bear(self, error: OSError) -> None:
+    def _handle(self, error: OSError) -> None:
         if error.errno in GONE:
             self.mute()
 
     def mute(self) -> None:
-        """Send everything from now on to nowhere, what is still in the stream's buffer too."""
+        """Redirect all further output, and the stream's buffer, to the null device."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.stream.fileno())
         os.close(nowhere)
 
 
 @contextmanager
-def may_leave() -> Iterator[None]:
-    """Within, what cannot be written to standard output and error is dropped."""
+def tolerate_closed_output() -> Iterator[None]:
+    """Within the context, drop what cannot be written to standard output and error."""
     before = sys.stdout, sys.stderr
     streams = [OutputStream(each) for each in before]
     sys.stdout, sys.stderr = streams
@@ -63,4 +63,4 @@ def may_leave() -> Iterator[None]:
             try:
                 stream.stream.flush()
             except OSError:
-                stream.mute()  # else the interpreter would fail at its end, and with it the exit code
+                stream.mute()  # otherwise the flush at exit fails and changes the exit code

@@ -1,4 +1,4 @@
-"""Finds the configs that are shipped with Unroll: inside the installed package, or beside it in a checkout."""
+"""Paths of the configs shipped with Unroll: inside the installed package, or beside it in a checkout."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ CONFIGS = next(filter(Path.is_dir, (PACKAGE / "configs", PACKAGE.parent / "confi
 
 
 def shipped(name: str) -> Path:
-    """The shipped config `name`, such as `demo/lstm.yaml`.
+    """Return the path of the shipped config `name`, such as `demo/lstm.yaml`.
 
     Raises:
-        ConfigError: no config of that name is shipped.
+        ConfigError: the config does not exist.
     """
     path = CONFIGS / name
     if not path.is_file():
-        raise ConfigError(f"no shipped config {name}: expected {path}; reinstall Unroll")
+        raise ConfigError(f"shipped config {name} not found: expected {path}; reinstall Unroll")
     return path

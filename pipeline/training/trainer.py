@@ -1,10 +1,12 @@
-"""Lightning's Trainer, with the callbacks, loggers and strategy that a run needs, whatever the config adds."""
+"""Lightning's Trainer with the callbacks, loggers and strategy of a run, and those that the config adds."""
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -39,20 +41,20 @@ from pipeline.tracking.wandb_logger import wandb_logger
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 
 
-def make_trainer(config: Any, run: Run, model: Task, data: PlannedDataModule, start: Start | None) -> Trainer:
-    """The trainer of an attempt.
+def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModule, start: Start | None) -> Trainer:
+    """Return the trainer of an attempt.
 
     Args:
         config: the instantiated config.
         run: the run.
         model: the task to train or evaluate.
-        data: what feeds it.
-        start: how the attempt begins; None for an evaluation, which leaves no record.
+        data: the data to train or evaluate on.
+        start: how the attempt begins; None for an evaluation, which writes no record.
     """
     settings = dict(vars(config.trainer))
     if settings["strategy"] in ("auto", "ddp") and world_size(settings) > 1:
         settings["strategy"] = DataParallel()
-    if started_elsewhere():  # a requeued job may have other nodes than the config says
+    if started_elsewhere():  # a requeued job may run on a different number of nodes than the config names
         settings["devices"] = count_processes(settings)
         settings["num_nodes"] = world_size(settings) // settings["devices"]
     vote = StepVote()
@@ -65,7 +67,7 @@ def make_trainer(config: Any, run: Run, model: Task, data: PlannedDataModule, st
         guard,
         monitor,
         *_time_limit(settings.pop("max_time"), monitor),
-        *model.shown(run.path),
+        *model.preview_callbacks(run.path),
         *([Gradients(config.tracking.gradients)] if config.tracking.gradients is not None else []),
         *([Diagnoses(config.tracking.diagnosis, model)] if config.tracking.diagnosis is not None else []),
         config.execution,
@@ -77,19 +79,19 @@ def make_trainer(config: Any, run: Run, model: Task, data: PlannedDataModule, st
     settings |= {
         "callbacks": [*own, shown] if start else [shown] if draws else [],
         "logger": _loggers(config, run, model, data) if start else False,
-        # Lightning's view of Slurm brings signal handlers, a requeue and checks of its own
+        # Lightning's Slurm environment would add signal handlers, a requeue and checks of its own.
         "plugins": [CheckpointDirectory(), LightningEnvironment(), *_listed(settings["plugins"])],
         "enable_checkpointing": start is not None,  # by the callback above
-        "enable_progress_bar": False,  # Bar and Lines are the ones that do it
+        "enable_progress_bar": False,  # Bar and Lines replace it
         "enable_model_summary": False,
-        "use_distributed_sampler": False,  # the plan shares the batches out
+        "use_distributed_sampler": False,  # the plan partitions the batches
         "default_root_dir": run.path,
     }
     return _built(settings)
 
 
-def check_precision(settings: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a precision that is not trained with here.
+def check_precision(settings: Mapping[str, object]) -> None:
+    """Raise ConfigError for a precision that is not supported here.
 
     Args:
         settings: the trainer's part of the config.
@@ -97,25 +99,25 @@ def check_precision(settings: Mapping[str, Any]) -> None:
     precision = str(settings["precision"] or "32-true")
     if precision not in PRECISIONS:
         raise ConfigError(
-            f"trainer.precision={precision}: one of 32-true, bf16-mixed (configs/run/bf16.yaml), 16-mixed"
+            f"trainer.precision={precision}: expected 32-true, bf16-mixed (configs/run/bf16.yaml) or 16-mixed"
         )
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # look without initialising: processes may be forked
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # checks without initializing CUDA, before forks
     on_cpu = settings["accelerator"] == "cpu" or (settings["accelerator"] == "auto" and not torch.cuda.is_available())
-    if on_cpu and precision.startswith("16"):  # Lightning would take bfloat16 without a word
+    if on_cpu and precision.startswith("16"):  # Lightning would silently use bfloat16
         raise ConfigError(
-            "trainer.precision=16-mixed (float16 with a loss scale) wants a GPU: here take configs/run/bf16.yaml, or "
-            "32-true"
+            f"trainer.precision={precision} (float16 with loss scaling) requires a GPU; on CPU use "
+            "configs/run/bf16.yaml or 32-true"
         )
 
 
-def _time_limit(limit: Any, monitor: Monitor) -> list[TimeLimit]:
-    """What ends training by the clock, in place of Lightning's own timer, which counts validations too."""
+def _time_limit(limit: str | timedelta | dict[str, int] | None, monitor: Monitor) -> list[TimeLimit]:
+    """Return the callback for `max_time`, in place of Lightning's timer, which includes validations."""
     if limit is None:
         return []
     try:
         return [TimeLimit(limit, monitor)]
     except (MisconfigurationException, TypeError) as error:
-        raise ConfigError(f"trainer.max_time={limit}: give DD:HH:MM:SS, or {{minutes: 10}}") from error
+        raise ConfigError(f"trainer.max_time={limit}: expected DD:HH:MM:SS or {{minutes: 10}}") from error
 
 
 def _built(settings: dict[str, Any]) -> Trainer:
@@ -127,8 +129,8 @@ def _built(settings: dict[str, Any]) -> Trainer:
     return trainer
 
 
-def _loggers(config: Any, run: Run, model: Task, data: PlannedDataModule) -> list[Logger]:
-    """The journal and W&B, on the first process; the record learns what was built."""
+def _loggers(config: Namespace, run: Run, model: Task, data: PlannedDataModule) -> list[Logger]:
+    """Return the loggers of the first process, the journal and W&B, and record the model's size."""
     if rank():
         return []
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -139,5 +141,5 @@ def _loggers(config: Any, run: Run, model: Task, data: PlannedDataModule) -> lis
     return [logger for logger in loggers if logger is not None]
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: object) -> list[object]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]

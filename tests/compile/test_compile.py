@@ -51,7 +51,7 @@ def test_compiled_layers_learn_what_plain_ones_learn(kind, recompute):
     model = kind(vocab_size=11, width=16, depth=2)
     tokens = torch.arange(18).reshape(2, 9) % 11
     plain = _gradients(model, tokens)
-    execution = Execution(compile=True, recompute=recompute)
+    execution = Execution(compile=True, activation_checkpointing=recompute)
     execution.on_train_start(None, model)
     assert all("forward" in vars(layer) for layer in layers(model))
     torch.testing.assert_close(_gradients(model, tokens), plain, rtol=1e-3, atol=1e-5)
@@ -69,4 +69,4 @@ def test_without_a_compiler_nothing_is_compiled_and_the_mend_is_named(monkeypatc
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ConfigError, match=r"install g\+\+"):
         Execution(compile=True)
-    assert not Execution(recompute=True).compile
+    assert not Execution(activation_checkpointing=True).compile

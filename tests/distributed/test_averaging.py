@@ -157,4 +157,4 @@ def test_under_a_strategy_that_divides_the_weights_the_average_is_refused(
 ) -> None:
     sharded = ["trainer.strategy", '{"class_path": "pipeline.distributed.strategies.FullySharded"}']
     assert fit("run", *sharded, "trainer.callbacks", json.dumps(EXPONENTIAL)) == 2
-    assert "FullySharded divides the weights that ExponentialAverage averages: train with ddp" in capfd.readouterr().err
+    assert "FullySharded shards the weights that ExponentialAverage averages: train with ddp" in capfd.readouterr().err

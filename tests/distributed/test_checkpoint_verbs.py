@@ -66,7 +66,7 @@ def tokens() -> torch.Tensor:
 def test_every_checkpoint_of_a_run_is_verified(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["checkpoint", "verify", "a"]) == 0
     told = capsys.readouterr().out
-    assert told.count(": whole, step ") == len(checkpoint.newest_first(home / "runs/a/checkpoints")) >= 2
+    assert told.count(": intact, step ") == len(checkpoint.newest_first(home / "runs/a/checkpoints")) >= 2
     damaged = newest() / checkpoint.STATE
     flip(damaged)
     assert main(["checkpoint", "verify", "a"]) == 4
@@ -167,7 +167,7 @@ def test_nothing_is_written_over(home: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_task_of_another_kind_is_refused(home: Path) -> None:
     main(["checkpoint", "export", "a", "--output", "out"])
-    with pytest.raises(checkpoint.CheckpointError, match="is of LSTMLanguageModel, not of GRULanguageModel"):
+    with pytest.raises(checkpoint.CheckpointError, match="expected a GRULanguageModel, got a LSTMLanguageModel"):
         GRULanguageModel.from_pretrained("out")
 
 

@@ -95,7 +95,7 @@ def test_a_policy_is_tested_and_played(decide: Fit, capfd: pytest.CaptureFixture
     assert main(asked) == 0
     first = capfd.readouterr().out
     lines = first.splitlines()
-    assert lines[2] == "| return asked for | delay | run | other |"
+    assert lines[2] == "| target return | delay | run | other |"
     assert [line.split(" | ")[:2] for line in lines[4:]] == [["| 0", "2"], ["| 0", "3"], ["| 1", "2"], ["| 1", "3"]]
     assert main(asked) == 0
     assert capfd.readouterr().out == first
@@ -109,7 +109,7 @@ def test_a_policy_is_tested_and_played(decide: Fit, capfd: pytest.CaptureFixture
     assert main([*asked, "--seed", "-1"]) == 2
     assert "--seed: expected an integer of at least 0, got -1" in capfd.readouterr().err
     assert main(["generate", "run"]) == 2
-    assert "play it with `unroll play run`" in capfd.readouterr().err
+    assert "Run `unroll play run`" in capfd.readouterr().err
 
 
 def test_a_run_without_an_environment_learns_and_is_not_played(
@@ -128,7 +128,7 @@ def test_a_run_without_an_environment_learns_and_is_not_played(
     assert found[-1]["val/loss"] < found[0]["val/loss"]
     assert "val/return" not in found[-1]
     assert main(["play", "mine"]) == 3
-    assert "the data of mine names no environment: prepare it with --environment ID" in capfd.readouterr().err
+    assert "RUN=mine: its dataset has no environment. Prepare it with --environment ID" in capfd.readouterr().err
 
 
 def test_a_run_of_another_kind_is_not_played(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +136,7 @@ def test_a_run_of_another_kind_is_not_played(fit: Fit, capfd: pytest.CaptureFixt
 
     assert fit("text", "trainer.max_steps", 2) == 0
     assert main(["play", "text"]) == 3
-    assert "text was not trained on trajectories: `unroll play` wants a policy" in capfd.readouterr().err
+    assert "RUN=text: expected a policy" in capfd.readouterr().err
 
 
 def test_episodes_longer_than_the_learned_positions_end_in_one_line(
@@ -145,5 +145,5 @@ def test_episodes_longer_than_the_learned_positions_end_in_one_line(
     few = ["model.init_args.network.init_args.positions", 4, "trainer.max_steps", 2, "trainer.val_check_interval", 2]
     assert decide("few", *few, model="transformer.Transformer") == 2
     said = capfd.readouterr().err
-    assert "unroll: error: position 5 is beyond positions=4, the learned ones: ask for more or none" in said
+    assert "unroll: error: positions=4: expected at least 5 learned positions. Increase or unset it" in said
     assert "Traceback" not in said

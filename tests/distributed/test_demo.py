@@ -36,15 +36,15 @@ def test_the_demo_stops_a_run_continues_it_and_compares_both(tmp_path: Path) -> 
     }
     ran = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=scaled(250))
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    [before, after] = re.findall(r"stood at step (\d+); the second attempt continued at step (\d+)", ran.stdout)[0]
+    [before, after] = re.findall(r"in the journal: (\d+). The second attempt resumed at step (\d+)", ran.stdout)[0]
     assert 10 <= int(before) <= int(after) < 40
     assert "exit code 75" in ran.stdout
     table = ran.stdout[ran.stdout.rindex("$ unroll compare") :]
     assert all(name in table for name in ("demo-lstm", "demo-transformer", "5-gram"))
-    assert re.search(r"The keys that were pressed: [0-9 ]+\.", table)
+    assert re.search(r"Reference transcript: [0-9 ]+\.", table)
     assert (place / "runs" / "demo-captions" / "attention.png").stat().st_size > 1000
     assert (place / "runs" / "compare.html").stat().st_size > 1000
-    assert f"- The LSTM was stopped, and continued at step {after}.\n" in table
+    assert f"- The LSTM was interrupted and resumed at step {after}.\n" in table
     assert sorted(path.name for path in place.iterdir()) == ["data", "runs"]
     assert [*home.iterdir(), *temporary.iterdir()] == []
 
@@ -65,7 +65,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     figures = {"order": 5, "ngrams": 7, "tokens": 9, "seconds": 1.0, "memory_gb": 0.1}
     figures["validation"] = {"perplexity": 4.0, "bits_per_byte": 2.0}
     (runs / ".baselines" / f"{'a' * 64}.json").write_text(json.dumps(figures))
-    for name, texts in ((demo.CAPTIONER, ["a cat", "a dog", "a cow"]), (demo.TRANSCRIBER, ["1 2", "3 4"])):
+    for name, texts in ((demo.CAPTIONER, ["a cat", "a dog", "a cow"]), (demo.RECOGNISER, ["1 2", "3 4"])):
         rows = [{"row": row, "text": text, "references": ["a cow", "a cat", "1 2"]} for row, text in enumerate(texts)]
         (runs / name).mkdir()
         (runs / name / "written-test.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -75,11 +75,11 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_last_lines_state_what_the_runs_measured(finished: Path) -> None:
     lines = demo.closing()
     assert lines[:5] == [
-        "- The LSTM was stopped, and continued at step 70.",
+        "- The LSTM was interrupted and resumed at step 70.",
         "- Bits per byte of held-out text: LSTM 1.500, Transformer 2.250, 5-gram 2.000.",
-        "  The LSTM is ahead of the 5-gram; the Transformer is not ahead of the 5-gram.",
+        "  The LSTM is better than the 5-gram; the Transformer is not better than the 5-gram.",
         "- The captioner describes 2 of 3 held-out drawings correctly.",
-        "- The transcriber reads 1 of 2 held-out recordings without an error.",
+        "- The speech recogniser transcribes 1 of 2 held-out recordings without error.",
     ]
 
 
@@ -90,9 +90,9 @@ def test_an_lstm_that_is_behind_and_was_never_stopped_is_reported_so(finished: P
     record = json.loads((finished / demo.LSTM / "run.json").read_text())
     (finished / demo.LSTM / "run.json").write_text(json.dumps(record | {"attempts": [{"start_step": 0}]}))
     assert demo.closing()[:3] == [
-        "- The LSTM was not stopped.",
+        "- The LSTM was not interrupted.",
         "- Bits per byte of held-out text: LSTM 2.500, Transformer 2.250, 5-gram 2.000.",
-        "  The LSTM is not ahead of the 5-gram; the Transformer is not ahead of the 5-gram.",
+        "  The LSTM is not better than the 5-gram; the Transformer is not better than the 5-gram.",
     ]
 
 

@@ -137,8 +137,8 @@ def test_a_run_that_cannot_go_back_ends_with_its_own_exit_code(
     spoil(loss_is_nan, *range(3, 14))
     assert fit("lost", "trainer.devices", 2, "guard.patience", 2, "checkpoints.every_steps", 1) == 6
     told = capfd.readouterr()
-    assert "went back to the weights of step 2" in told.out
-    assert "lower the learning rate" in told.err
+    assert "rolled back to the weights of step 2" in told.out
+    assert "Lower the learning rate" in told.err
 
 
 def test_two_processes_refuse_the_step_that_one_of_them_cannot_take(fit: Fit, spoil: Callable[..., None]) -> None:

@@ -109,7 +109,7 @@ def test_what_a_test_wrote_is_kept_signed_grouped_and_written_again_by_the_expor
     said = capfd.readouterr().out
     assert "test/exact_match" in said
     assert "BLEU|nrefs:var|case:mixed|eff:no|tok:13a" in said
-    assert "the texts: runs/a/written-test.jsonl" in said.replace(str(tmp_path) + "/", "")
+    assert "generated texts: runs/a/written-test.jsonl" in said.replace(str(tmp_path) + "/", "")
     rows = [json.loads(line) for line in (tmp_path / "runs/a/written-test.jsonl").open()]
     assert [row["row"] for row in rows] == [*range(len(rows))]
     assert main(["checkpoint", "export", "a", "--output", "out"]) == 0

@@ -105,7 +105,7 @@ def test_a_test_stands_beside_the_baselines_and_a_table_is_forecast(
     assert "<svg" in (tmp_path / "next.svg").read_text()
     assert main(["generate", "run", *asked, "--picture", "next.none"]) == 2
     said = capfd.readouterr().err.splitlines()[-1]
-    assert said.startswith("unroll: error: --picture next.none cannot be written")
+    assert said.startswith("unroll: error: --picture=next.none: cannot be written")
     head, *lines = (tmp_path / "next.csv").read_text().splitlines()
     assert head == "time,series,forecast"
     assert [line.rsplit(",", 1)[0] for line in lines[:2]] == ["2020-01-11 00:00,north", "2020-01-11 01:00,north"]

@@ -1,4 +1,4 @@
-"""A run without a training: tokenizers of every kind, and a model that is a random table."""
+"""A run without training: tokenizers of every kind, and a model that is a random table."""
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -52,7 +52,7 @@ def metaspace_tokenizer():
 
 
 class Babbler(torch.nn.Module):
-    """A random next-token table: what a trained model would be, in one line."""
+    """A random table of next-token logits in place of a trained model."""
 
     reads, writes = "prompt", "text"
 

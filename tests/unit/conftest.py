@@ -1,4 +1,4 @@
-"""Runs that were never trained, for the tests of the verb `generate`."""
+"""Untrained runs for the tests of the verb `generate`."""
 
 from types import SimpleNamespace
 
@@ -10,12 +10,12 @@ from tests.unit.babbling import Babbler, word_tokenizer
 
 @pytest.fixture
 def babbler(tmp_path, monkeypatch):
-    """A run directory with a word tokenizer; loading it gives a Babbler."""
+    """A run directory with a word tokenizer; loading it returns a Babbler."""
     directory = tmp_path / "babble"
     directory.mkdir()
     tokenizer = word_tokenizer()
     tokenizer.save(str(directory / "tokenizer.json"))
-    loading = SimpleNamespace(path=directory, model=Babbler(tokenizer.get_vocab_size()).eval(), asked=[])
+    loading = SimpleNamespace(path=directory, model=Babbler(tokenizer.get_vocab_size()).eval(), loaded=[])
 
     def find_run(name):
         if name != "babble":
@@ -23,7 +23,7 @@ def babbler(tmp_path, monkeypatch):
         return directory
 
     def load_model(path, checkpoint="best"):
-        loading.asked.append((path, checkpoint))
+        loading.loaded.append((path, checkpoint))
         return loading.model
 
     monkeypatch.setattr("pipeline.runs.run.find_run", find_run)

@@ -1,4 +1,4 @@
-"""Random models small enough that all their texts can be counted up."""
+"""Random models small enough to enumerate all their texts."""
 
 import itertools
 
@@ -33,7 +33,7 @@ def prompts_of_unequal_lengths(vocab=VOCAB):
 
 
 def every_text(vocab, longest, eos):
-    """All texts that end with the end mark, or are cut at the limit."""
+    """Yield all texts that end with the EOS token or are cut at the limit."""
     words = [token for token in range(vocab) if token != eos]
     for length in range(1, longest + 1):
         for text in itertools.product(words, repeat=length - 1):

@@ -1,4 +1,4 @@
-"""The command line tells what there is at once, and what the disk refuses in one line."""
+"""The command line prints its help at once, and reports errors of the disk in one line."""
 
 import errno
 import json
@@ -26,38 +26,38 @@ def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
     assert "usage: unroll" in done.stdout
 
 
-def test_a_verb_alone_tells_how_to_use_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verb_alone_prints_its_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fit"]) == 2
     assert "usage: unroll fit" in capsys.readouterr().out
     assert cli.main(["fits"]) == 2
-    assert "no verb 'fits'" in capsys.readouterr().err
+    assert "unknown verb 'fits'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [
-        (errno.ENOSPC, "No space left on device; make room"),
-        (errno.EACCES, "Permission denied; choose another place, or change its rights"),
+        (errno.ENOSPC, "No space left on device. Free disk space"),
+        (errno.EACCES, "Permission denied. Choose another path or change its permissions"),
     ],
 )
-def test_what_the_disk_refuses_is_one_line(
-    number: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_error_of_the_disk_is_one_line(
+    number: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(_: list[str]) -> int:
+    def fail(_: list[str]) -> int:
         raise OSError(number, os.strerror(number), "/data/x")
 
-    monkeypatch.setattr("importlib.import_module", lambda _: types.SimpleNamespace(main=refuse))
+    monkeypatch.setattr("importlib.import_module", lambda _: types.SimpleNamespace(main=fail))
     assert cli.main(["compare", "x"]) == 1
-    assert capsys.readouterr().err.startswith(f"unroll: error: /data/x: {said}, then the same command goes on")
+    assert capsys.readouterr().err.startswith(f"unroll: error: /data/x: {message}, then run the same command again.")
 
 
 @pytest.mark.parametrize("verb", sorted(set(cli.VERBS) - {"prepare"}))
 def test_a_misspelt_option_is_one_line(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([verb, "--nonsense"]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("unroll: error: ")
-    assert told.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("unroll: error: ")
+    assert printed.err.count("\n") == 1
 
 
 MEASURE_DENORMALS = """
@@ -66,7 +66,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from pipeline import cli
 
-def kept(size=1):  # products below the smallest normal number that are not zero
+def kept(size=1):  # number of products below the smallest normal number that are not zero
     return int((torch.full((size,), 1e-30) * torch.full((size,), 1e-10) != 0).sum())
 
 class Backward(torch.autograd.Function):
@@ -95,7 +95,7 @@ def forked(work):
 def measure():
     torch.set_num_threads(2)
     found.update(main=kept(), forked=forked(kept), loader=int(sum(DataLoader(Workers(), num_workers=1))))
-    found["threads"] = kept(2**20)  # divided between both
+    found["threads"] = kept(2**20)  # split between both threads
     Backward.apply(torch.ones(1, requires_grad=True)).backward()
     thread = threading.Thread(target=lambda: found.update(thread=kept()))
     thread.start()
@@ -109,7 +109,7 @@ def measure():
     return found
 
 found = {}
-plain = forked(measure)  # what is made of them in a process that does not flush
+plain = forked(measure)  # the same in a process that does not flush denormals
 sys.modules["verb"] = types.SimpleNamespace(main=lambda rest: verbs.update({verb: kept()}) or bool(measure()))
 verbs = {}
 for verb in cli.COMPUTING:
@@ -120,7 +120,7 @@ print(json.dumps([plain, found, verbs]))
 """
 
 
-def test_numbers_too_small_for_normal_ones_are_zero_in_every_thread_and_process_that_computes() -> None:
+def test_denormal_numbers_are_zero_in_every_thread_and_process_that_computes() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     ran = subprocess.run([sys.executable, "-c", MEASURE_DENORMALS], capture_output=True, text=True, env=environment)
     assert ran.returncode == 0, ran.stderr

@@ -11,7 +11,7 @@ from pipeline.runs import export
 from pipeline.training.config import parse_config
 
 ROOT = Path(__file__).parents[2] / "configs"
-FOR_OTHERS = ("cluster", "tournament")  # what is there for other verbs, and tested with them
+FOR_OTHERS = ("cluster", "tournament")  # configs of other verbs, tested with them
 FILES = sorted(
     path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.yaml") if path.parent.name not in FOR_OTHERS
 )
@@ -30,8 +30,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def read(name: str) -> dict[str, Any]:
-    """What a config holds."""
+def read(name: str) -> dict[str, dict[str, Any]]:
+    """Return the content of a config."""
     return dict(yaml.safe_load((ROOT / name).read_text()))
 
 
@@ -47,7 +47,7 @@ def dataset_for(
     tiny_pixels_dataset: Path,
     tiny_trajectories_dataset: Path,
 ) -> Callable[[str], Path]:
-    """`dataset_for(EXPERIMENT)` is one of the kind that it wants."""
+    """Return a function from the name of an experiment to a dataset of the kind that it requires."""
     kinds = {"TextDataModule": dataset, "PairsDataModule": tiny_pairs_dataset, "AudioDataModule": tiny_audio_dataset}
     kinds["SeriesDataModule"] = tiny_series_dataset
     kinds["ImageCaptionDataModule"] = tiny_captions_dataset
@@ -55,13 +55,13 @@ def dataset_for(
     kinds |= dict.fromkeys(("PixelDataModule", "PixelLabelDataModule"), tiny_pixels_dataset)
     kinds["TrajectoriesDataModule"] = tiny_trajectories_dataset
 
-    def wanted(name: str) -> Path:
+    def matching(name: str) -> Path:
         config = read(name)
         if any(each in config["model"]["class_path"] for each in (".keyword_spotters.", ".wave_model.")):
             return tiny_labels_dataset
         return kinds[config["data"]["class_path"].rsplit(".", 1)[1]]
 
-    return wanted
+    return matching
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -75,7 +75,7 @@ def test_an_experiment_builds(name: str, dataset_for: Callable[[str], Path]) -> 
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "model" in read(name)])
-def test_a_model_can_be_loaded_where_it_was_exported(name: str) -> None:
+def test_an_exported_model_can_be_loaded(name: str) -> None:
     export._refuse_foreign(read(name)["model"], ROOT / name)
 
 
@@ -93,10 +93,11 @@ def test_an_overlay_fits_an_experiment(name: str, dataset_for: Callable[[str], P
         assert_within(value, resolved["trainer"][key])
 
 
-def assert_within(given: Any, resolved: Any) -> None:
-    """All that is given stands in what it resolved to, beside the defaults of the classes it names."""
+def assert_within(given: object, resolved: object) -> None:
+    """Assert that the resolved config contains the given one, beside the defaults of the classes it names."""
     if not isinstance(given, dict):
         assert resolved == given
         return
+    assert isinstance(resolved, dict)
     for key, value in given.items():
         assert_within(value, resolved[key])

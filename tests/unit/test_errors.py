@@ -1,4 +1,4 @@
-"""A failure in training gets the exit code of its class, and advice where there is some."""
+"""A failure in training gets the exit code of its class, and advice if there is any."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, LostPeerError, OutOfMemoryError, UserEr
     ],
 )
 @pytest.mark.parametrize("processes", [1, 2])
-def test_out_of_memory_comes_with_the_advice_that_helps(error: Exception, processes: int) -> None:
+def test_out_of_memory_comes_with_advice(error: Exception, processes: int) -> None:
     found = classify(error, processes)
     assert isinstance(found, OutOfMemoryError)
     for advice in ("per_device_batch_size", "accumulated", "checkpointing", "zero3"):
@@ -30,14 +30,14 @@ def test_a_torn_connection_is_a_lost_peer_where_there_are_peers() -> None:
 
 
 @pytest.mark.parametrize("error", [ConfigError("no such key"), ValueError("shape"), RuntimeError("size mismatch")])
-def test_other_errors_stay_what_they_are(error: Exception) -> None:
+def test_other_errors_are_returned_unchanged(error: Exception) -> None:
     assert classify(error, 2) is error
 
 
 def test_every_class_has_an_exit_code_of_its_own_and_both_tables_name_it() -> None:
     from pathlib import Path
 
-    classes = [UserError, *UserError.__subclasses__()]  # a class below these shares the exit code of its own above
+    classes = [UserError, *UserError.__subclasses__()]  # subclasses of these share the exit code of their base
     codes = {found.exit_code: found for found in classes}
     assert len(codes) == len(classes)
     assert errors.TRY_AGAIN not in codes

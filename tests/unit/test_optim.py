@@ -1,4 +1,4 @@
-"""Learning rates against formulas of others, and which parameters are decayed."""
+"""Learning rates against independent formulas, and which parameters are decayed."""
 
 import math
 
@@ -15,8 +15,8 @@ LOSSES = [5.0, 4.0, 4.0, 3.9, 4.1, 3.95, 3.8, 4.0, 3.8, 3.9, 3.9, 3.9, 3.9, 3.9,
 
 @pytest.mark.numeric
 @pytest.mark.parametrize(("warmup", "share", "total"), [(100, 0.1, 1000), (10, 0.0, 64), (1, 0.5, 7), (0, 0.25, 40)])
-def test_warm_up_is_a_line_and_what_follows_half_a_cosine(warmup: int, share: float, total: int) -> None:
-    """(1 + cos x) / 2 = cos²(x / 2), and the closed form of torch's own schedule from the end of the warm-up on."""
+def test_warm_up_is_linear_and_is_followed_by_half_a_cosine(warmup: int, share: float, total: int) -> None:
+    """(1 + cos x) / 2 = cos²(x / 2), and the closed form of torch's own schedule after the warm-up."""
     schedule = WarmupCosine(warmup, share)
     reference = CosineAnnealingLR(optimizer := SGD([nn.Parameter(torch.zeros(1))], 1.0), total - warmup, share)
     for step in range(warmup):
@@ -42,7 +42,7 @@ def test_without_a_last_step_the_peak_is_kept() -> None:
 
 
 @pytest.mark.numeric
-def test_a_run_that_is_shorter_than_its_warm_up_never_leaves_it() -> None:
+def test_a_run_shorter_than_its_warm_up_never_leaves_it() -> None:
     assert [WarmupCosine(10, 0.1).scale(step, 5, 9) for step in (0, 4, 9)] == [0.1, 0.5, 1.0]
     assert WarmupCosine(10, 0.1).scale(10, 10, 9) == 1.0
     assert WarmupCosine(10, 0.1).scale(11, 10, 9) == pytest.approx(0.1)
@@ -62,7 +62,7 @@ def test_a_rate_that_decays_by_epoch_is_multiplied_once_in_each(constant: int, f
 
 @pytest.mark.numeric
 @pytest.mark.parametrize(("factor", "patience"), [(0.25, 1), (0.5, 0), (0.1, 3)])
-def test_a_plateau_is_found_where_torch_finds_it(factor: float, patience: int) -> None:
+def test_a_plateau_is_detected_where_torch_detects_it(factor: float, patience: int) -> None:
     schedule = Plateau(factor, patience)
     optimizer = SGD([nn.Parameter(torch.zeros(1))], 1.0)
     reference = ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=0.0, eps=0.0)
@@ -89,7 +89,7 @@ def test_a_loaded_plateau_continues_as_the_saved_one(cut: int) -> None:
 
 
 @pytest.mark.parametrize("schedule", [WarmupCosine(5), EpochDecay(2)], ids=lambda each: type(each).__name__)
-def test_other_schedules_do_not_look_at_validation(schedule: Schedule) -> None:
+def test_other_schedules_ignore_validation(schedule: Schedule) -> None:
     before = [schedule.scale(step, 30, 4) for step in range(30)]
     for loss in LOSSES:
         schedule.observe(loss)

@@ -1,4 +1,4 @@
-"""Defaults of the schedules, and parameters that a strategy divides."""
+"""Defaults of the schedules, and parameters that a strategy partitions."""
 
 import pytest
 import torch
@@ -19,11 +19,11 @@ def test_schedules_have_their_documented_defaults() -> None:
     assert plateau.state_dict() == {"current": 1.0, "best": float("inf"), "worse": 0}
 
 
-def test_parameters_of_any_shape_are_matrices_from_two_axes_on() -> None:
+def test_parameters_with_two_or_more_axes_are_matrices() -> None:
     module = nn.Module()
     module.gain, module.frozen = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(2, 2), requires_grad=False)
     module.kernel, module.divided = nn.Parameter(torch.ones(2, 2, 2)), nn.Parameter(torch.ones(6))
-    module.divided.ds_shape = torch.Size([2, 3])  # the shape of the whole, where ZeRO 3 has divided it
+    module.divided.ds_shape = torch.Size([2, 3])  # the shape of the whole parameter under ZeRO 3
     matrices, vectors = parameter_groups(module)
     assert [id(each) for each in matrices["params"]] == [id(module.kernel), id(module.divided)]
     assert [id(each) for each in vectors["params"]] == [id(module.gain)]

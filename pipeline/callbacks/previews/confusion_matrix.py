@@ -1,4 +1,4 @@
-"""How often each class was taken for each, drawn after each validation: a row a true class, darker where more often."""
+"""The confusion matrix after each validation, drawn with a row per true class and darker cells for more frequent."""
 
 from collections.abc import Sequence
 from html import escape
@@ -13,7 +13,7 @@ CELL, TEXT = 36, "font-family='sans-serif' font-size='12' text-anchor='middle'"
 
 
 class Confusions(Callback):
-    """Hands a drawing of a classifier's counts to the loggers that keep drawings."""
+    """Logs a drawing of a classifier's confusion matrix."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.state.fn != "fit":
@@ -25,7 +25,7 @@ class Confusions(Callback):
 
 
 def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """The counts as SVG; a cell's colour is its share of its row."""
+    """Return the counts as SVG; the colour of a cell is its fraction of the row."""
     left = CELL + 8 * max(map(len, labels))
     parts = [_text(left + CELL * at + CELL / 2, CELL / 2, name) for at, name in enumerate(labels)]
     for row, (name, found) in enumerate(zip(labels, counts, strict=True)):
@@ -41,5 +41,5 @@ def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     return f"<svg xmlns='http://www.w3.org/2000/svg' {size}>{''.join(parts)}</svg>\n"
 
 
-def _text(x: float, y: float, said: str) -> str:
-    return f"<text x='{x:g}' y='{y + 4:g}' {TEXT}>{escape(said)}</text>"
+def _text(x: float, y: float, text: str) -> str:
+    return f"<text x='{x:g}' y='{y + 4:g}' {TEXT}>{escape(text)}</text>"

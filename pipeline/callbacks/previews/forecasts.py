@@ -1,4 +1,4 @@
-"""Pictures of forecasts as the model learns: the same windows at every validation."""
+"""Plots of forecasts during training, for the same windows at every validation."""
 
 from typing import Any
 
@@ -16,17 +16,17 @@ from pipeline.evaluation.plots.forecast import Panel, drawing
 
 
 class Forecasts(Callback):
-    """Hands a picture of a few windows of the validation split to the loggers that keep pictures.
+    """Logs a plot of a few windows of the validation split.
 
     Args:
-        count: windows, spread over the series and the time.
+        count: number of windows, spread over the series and the time.
     """
 
     def __init__(self, count: int = 4) -> None:
         self.count = count
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        divided = traits(trainer).divides_model  # then no process can compute without the others
+        divided = traits(trainer).divides_model  # then computing is a collective operation
         if trainer.state.fn != "fit" or not (divided or trainer.is_global_zero):
             return
         data = datamodule(trainer)
@@ -40,29 +40,29 @@ class Forecasts(Callback):
 
 @torch.no_grad()
 def preview_panels(task: Any, samples: Any, about: dict[str, Any], count: int) -> list[Panel]:
-    """Forecasts of a few windows, in the units of the source.
+    """Return forecasts of a few windows, in the units of the source.
 
     Args:
-        task: forecasts.
+        task: the forecasting task.
         samples: the windows of a split.
-        about: what the manifest says of the series.
-        count: how many.
+        about: the manifest's description of the series.
+        count: number of windows.
     """
     count = min(count, len(samples))
     chosen = (2 * np.arange(count) + 1) * len(samples) // (2 * count)
     batch = samples.batch(chosen)
     moved = type(batch)(*(part.to(task.device) if isinstance(part, torch.Tensor) else part for part in batch))
-    said = summary(task.sample_paths(moved))
+    predicted = summary(task.sample_paths(moved))
     grid, found = Grid.of(about), []
     for row, sample in enumerate(chosen):
         number, begins = samples.places[sample]
         name = samples.split.names[number]
         mean, deviation = about["scaling"][name]
-        mean_low_median_high = (mean + deviation * part[row].float().cpu().numpy() for part in said)
+        mean_low_median_high = (mean + deviation * part[row].float().cpu().numpy() for part in predicted)
         _, low, median, high = mean_low_median_high
         context, came = (mean + deviation * part[row].numpy() for part in (batch.context, batch.targets))
         shown = min(len(context), 2 * len(came))
-        step = begins - samples.split.first_steps[number]  # where the horizon begins in its series
+        step = begins - samples.split.first_steps[number]  # start of the horizon within its series
         stamps = samples.split.starts[number] + grid.step * (step + np.array([-shown, 0, len(came) - 1]))
         came = np.where(batch.observed[row].numpy(), came, np.nan)
         found.append(Panel(name, grid.text(stamps), context[-shown:], median, low, high, came))

@@ -1,4 +1,4 @@
-"""Images that a model draws as it learns, and halves that it completes: the same seeds and halves each time."""
+"""Images generated and completed by the model during training, with the same seeds and inputs each time."""
 
 from itertools import product
 from typing import Any
@@ -13,18 +13,18 @@ from pipeline.generation.sampling import Sample
 
 
 class Paintings(Callback):
-    """Hands pictures of drawn and of completed images to the loggers that keep pictures.
+    """Logs grids of generated and of completed images.
 
     Args:
-        samples: images of each label, or eight times as many where there are no labels.
-        halves: images of the validation split that are completed.
+        samples: images per label; eight times as many without labels.
+        halves: number of validation images whose lower half is completed.
     """
 
     def __init__(self, samples: int = 4, halves: int = 8) -> None:
         self.samples, self.halves = samples, halves
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        divided = traits(trainer).divides_model  # then no process can compute without the others
+        divided = traits(trainer).divides_model  # then computing is a collective operation
         if trainer.state.fn != "fit" or not (divided or trainer.is_global_zero):
             return
         images = datamodule(trainer).samples("validation")
@@ -32,7 +32,7 @@ class Paintings(Callback):
         given = images.pixels(np.arange(min(self.halves, len(images)))).reshape(-1, *shape)
         labels = [*range(pl_module.labels)] or [None]
         pictures = {"drawn": pl_module.drawings(labels, self.samples * (1 if pl_module.labels else 8), Sample(), 0)}
-        if pl_module.rows > 1:  # else there is no upper half
+        if pl_module.rows > 1:  # an image of one row cannot be halved
             pictures["completed"] = pl_module.completions(given, self.samples, Sample(), 0)
         keeping = [logger for logger in trainer.loggers if hasattr(logger, "log_pictures")]
         for logger, (name, picture) in product(keeping, pictures.items()):

@@ -1,4 +1,4 @@
-"""Text written by the model as it learns, and where it looked: the same prompts and seeds at every validation."""
+"""Texts generated during training, with their attention, for the same prompts and seeds at every validation."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from pipeline.evaluation.plots.figure import rendered
 
 
 class Samples(Callback):
-    """Logs a few texts after each validation, those that the task chooses to show.
+    """Logs a few texts after each validation, as selected by the task.
 
     Args:
         tokenizer: the run's tokenizer file.
-        count: texts.
-        tokens: length of each.
+        count: number of texts.
+        tokens: length of each text.
     """
 
     def __init__(self, tokenizer: Path, count: int = 2, tokens: int = 80) -> None:
@@ -25,7 +25,7 @@ class Samples(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_samples")]
-        divided = traits(trainer).divides_model  # then no process can compute without the others
+        divided = traits(trainer).divides_model  # then computing is a collective operation
         if trainer.state.fn != "fit" or not (divided or loggers):
             return
         from tokenizers import Tokenizer

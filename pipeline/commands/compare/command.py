@@ -1,4 +1,4 @@
-"""`unroll compare RUN...`: runs side by side, as a table and as a page with curves and samples."""
+"""`unroll compare RUN...`: compare runs in a table and in an HTML page with curves and samples."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from pipeline.arguments import Parser
 from pipeline.commands.compare import page
@@ -20,15 +20,33 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ORDER = 5  # of the baseline's n-grams
-ROOMY = 96  # columns of a terminal in which the whole table is readable
-SPARED = ("tokens", "seconds", "flops")  # what is left out of narrower ones; the page has it
+WIDE = 96  # columns of a terminal that has room for the whole table
+OMITTED = ("tokens", "seconds", "flops")  # columns that narrower terminals omit; the page shows them
+
+
+class SplitQuality(TypedDict):
+    """Quality of the n-gram on one split."""
+
+    perplexity: float
+    bits_per_byte: float
+
+
+class NgramResult(TypedDict):
+    """A cached result of the Kneser-Ney n-gram."""
+
+    order: int
+    ngrams: int
+    tokens: int
+    seconds: float
+    memory_gb: float
+    validation: NotRequired[SplitQuality]
 
 
 def main(argv: list[str]) -> int:
-    """Compare runs; the exit code is 0 if at least one of them has something to compare.
+    """Compare runs; return 0 if at least one of them has logged metrics.
 
     Raises:
-        CheckpointError: none of the runs has logged anything.
+        CheckpointError: none of the runs has logged metrics.
         UserError: the page cannot be written.
     """
     options = parse_arguments(argv)
@@ -39,7 +57,7 @@ def main(argv: list[str]) -> int:
         lines += troubles
     print_notice(lines)
     if not any(entry.journal.rows for entry in entries):
-        raise CheckpointError("nothing to compare: none of these runs has logged anything")
+        raise CheckpointError("nothing to compare: none of these runs has logged metrics. Train one of them first")
     home = home_of(options.runs)
     groups = together(entries)
     if not options.no_baseline:
@@ -55,25 +73,27 @@ def main(argv: list[str]) -> int:
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Return the parsed command line."""
     parser = Parser(prog="unroll compare", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="name under runs/, or path, of a run")
-    parser.add_argument("--html", type=Path, metavar="PATH", help="where the page goes (compare.html beside the runs)")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="name of a run under runs/, or its path")
     parser.add_argument(
-        "--no-baseline", action="store_true", help="leave out the counted 5-gram or linear forecast, made once"
+        "--html", type=Path, metavar="PATH", help="write the page to PATH (default: compare.html beside the runs)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--no-baseline", action="store_true", help="omit the baseline (Kneser-Ney 5-gram or linear forecast)"
     )
     return parser.parse_args(argv)
 
 
 def print_notice(lines: list[str]) -> None:
-    """Tell the user, on standard error so that the table can be piped."""
+    """Print messages to standard error, so that the table can be piped."""
     for line in lines:
         print(f"unroll compare: {' '.join(line.split())}", file=sys.stderr)
 
 
 def home_of(names: list[str]) -> Path:
-    """The directory in which the first existing run lies."""
+    """Return the parent directory of the first run that exists."""
     for name in names:
         try:
             return find_run(name).parent
@@ -83,24 +103,24 @@ def home_of(names: list[str]) -> Path:
 
 
 def with_baseline(group: Group, cache: Path) -> Group:
-    """The group with the counted n-gram or the linear forecast beside it, if its dataset can be opened."""
+    """Add the n-gram or linear baseline to a group, if its dataset can be opened."""
     if group.checksum is None or group.path is None:
         return group
     try:
         if group.horizon is not None:
-            return replace(group, baseline=linear(group, Path(group.path), cache))
+            return replace(group, baseline=linear_baseline(group, Path(group.path), cache))
         figures = cached_baseline(Path(group.path), group.checksum, cache)
     except (UserError, OSError, ValueError, ArithmeticError, MemoryError) as error:
         print_notice([f"no baseline for {group.title}: {error}"])
         return group
-    found = figures.get("validation", {})
+    found = figures.get("validation")
     entry = Entry(
         name=f"{figures['order']}-gram",
-        architecture="counted, Kneser-Ney",
+        architecture="Kneser-Ney",
         parameters=figures["ngrams"],
         tokens=figures["tokens"],
-        perplexity=found.get("perplexity"),
-        bits_per_byte=found.get("bits_per_byte"),
+        perplexity=found and found["perplexity"],
+        bits_per_byte=found and found["bits_per_byte"],
         tokens_per_second=figures["tokens"] / max(figures["seconds"], 1e-9),
         memory_gb=figures["memory_gb"],
         seconds=figures["seconds"],
@@ -108,66 +128,62 @@ def with_baseline(group: Group, cache: Path) -> Group:
     return replace(group, baseline=entry)
 
 
-def cached_baseline(path: Path, checksum: str, cache: Path) -> dict[str, Any]:
-    """Figures of the counted n-gram on a dataset, counted once and then kept in the directory `cache`.
+def cached_baseline(path: Path, checksum: str, cache: Path) -> NgramResult:
+    """Return the results of the Kneser-Ney n-gram on a dataset, from the directory `cache` if they are there.
 
     Raises:
-        DataError: the dataset is not there, or it is no longer the one that the runs were trained on.
+        DataError: the dataset is missing, or differs from the one that the runs were trained on.
     """
     kept = cache / f"{checksum}.json"
     try:
-        figures: dict[str, Any] = json.loads(kept.read_text())
+        figures: NgramResult = json.loads(kept.read_text())
         if figures["order"] == ORDER:
             return figures
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not counted yet, or not readable: count
+        pass  # missing or unreadable: computed again
     from pipeline.dataset.manifest import Dataset
     from pipeline.models import kneser_ney
 
     dataset = Dataset.open(path)
     if dataset.checksum != checksum:
-        raise DataError(f"{path} is not the dataset that these runs were trained on (its checksum differs)")
+        raise DataError(f"{path} is not the dataset of these runs: the checksum differs")
     if dataset.kind != "tokens":
-        raise DataError(f"n-grams are counted of texts, and {path} is of kind {dataset.kind!r}")
-    print_notice([f"counting {ORDER}-grams of {path}, once"])
-    figures = {**kneser_ney.measure_baseline(dataset, ORDER), "tokens": dataset.splits["train"].tokens}
+        raise DataError(f"{path}: the n-gram baseline requires kind 'tokens', got {dataset.kind!r}")
+    print_notice([f"fitting the {ORDER}-gram baseline on {path} (cached for later comparisons)"])
+    measured = {**kneser_ney.measure_baseline(dataset, ORDER), "tokens": dataset.splits["train"].tokens}
+    figures = json.loads(text := json.dumps(measured, indent=1))
     try:
-        _keep(kept, json.dumps(figures, indent=1))
+        _keep(kept, text)
     except OSError as error:
-        print_notice([f"the baseline will be counted again: {error}"])
+        print_notice([f"the baseline could not be cached: {error}"])
     return figures
 
 
-def linear(group: Group, path: Path, cache: Path) -> Entry:
-    """The linear forecast from the longest context among the runs, fitted once and then kept.
+def linear_baseline(group: Group, path: Path, cache: Path) -> Entry:
+    """Return the linear forecast from the longest context of the runs, from the cache if it is there.
 
     Raises:
-        DataError: the dataset is not there, or it is no longer the one that the runs were trained on.
+        DataError: the dataset is missing, or differs from the one that the runs were trained on.
     """
     context = max(entry.context or 1 for entry in group.entries)
     kept = cache / f"{group.checksum}-{context}-{group.horizon}.json"
     try:
         return Entry(**json.loads(kept.read_text()))
     except (OSError, ValueError, TypeError):
-        pass  # not fitted yet, or not readable: fit
+        pass  # missing or unreadable: fitted again
     from pipeline.data.series import SeriesDataModule
     from pipeline.evaluation.forecast_baselines import linear_errors
 
     data = SeriesDataModule(path, context, group.horizon or 1)
     if data.dataset.checksum != group.checksum:
-        raise DataError(f"{path} is not the dataset that these runs were trained on (its checksum differs)")
+        raise DataError(f"{path} is not the dataset of these runs: the checksum differs")
     found = linear_errors(data.samples("train"), data.samples("validation"))
-    figures: dict[str, Any] = {
-        "name": "linear",
-        "architecture": "least squares",
-        "parameters": (context + 1) * data.horizon,
-        **found,
-    }
+    name, architecture, parameters = "linear", "least squares", (context + 1) * data.horizon
     try:
-        _keep(kept, json.dumps(figures))
+        _keep(kept, json.dumps({"name": name, "architecture": architecture, "parameters": parameters, **found}))
     except OSError as error:
-        print_notice([f"the baseline will be fitted again: {error}"])
-    return Entry(**figures)
+        print_notice([f"the baseline could not be cached: {error}"])
+    return Entry(name, architecture=architecture, parameters=parameters, mse=found["mse"], mae=found["mae"])
 
 
 def _keep(path: Path, text: str) -> None:
@@ -179,18 +195,20 @@ def write_page(target: Path, groups: list[Group]) -> None:
     """Write the page with curves and samples.
 
     Raises:
-        UserError: it cannot be written there.
+        UserError: the file cannot be written.
     """
     try:
         _keep(target, page.render(groups))
     except OSError as error:
-        raise UserError(f"cannot write the page {target}: {error.strerror}; give another with --html") from error
+        raise UserError(
+            f"{target}: the page cannot be written: {error.strerror}. Give another path with --html"
+        ) from error
 
 
-def as_json(groups: list[Group], target: Path) -> dict[str, Any]:
-    """All figures, for programs; null where a figure is missing."""
+def as_json(groups: list[Group], target: Path) -> dict[str, object]:
+    """Return all figures as JSON values; None where a figure is missing."""
 
-    def figures(entry: Entry, columns: tuple[Column, ...]) -> dict[str, Any]:
+    def figures(entry: Entry, columns: tuple[Column, ...]) -> dict[str, object]:
         seeds = {"runs": [one.name for one in entry.members], "interval": dict(entry.spread)} if entry.members else {}
         return {**{column.key: getattr(entry, column.key) for column in columns}, **seeds}
 
@@ -209,20 +227,20 @@ def as_json(groups: list[Group], target: Path) -> dict[str, Any]:
 
 
 def print_tables(groups: list[Group]) -> None:
-    """Print a table for each dataset."""
+    """Print a table per dataset."""
     from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 160  # a pipe has no edge to wrap at
+        console.width = 160  # a pipe does not wrap lines
     for group in groups:
-        columns = [column for column in group.columns if console.width >= ROOMY or column.key not in SPARED]
+        columns = [column for column in group.columns if console.width >= WIDE or column.key not in OMITTED]
         console.print(comparison_table(group, columns))
-    console.print("* best of its column; quality is the best on the validation split")
+    console.print("* best value of its column; quality: best validation of each run")
 
 
 def comparison_table(group: Group, columns: Sequence[Column] | None = None) -> "Table":
-    """The table of one dataset; every cell is plain text, whatever a run is called."""
+    """Return the table of one dataset; cells are plain text, so that run names are not parsed as markup."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -231,7 +249,7 @@ def comparison_table(group: Group, columns: Sequence[Column] | None = None) -> "
     grid.padding, grid.pad_edge = (0, 1, 0, 0), False
     columns = group.columns if columns is None else columns
     for column in columns:
-        if column.is_number:  # never cut: where it is narrow, names are folded
+        if column.is_number:  # never truncated: narrow terminals wrap names instead
             grid.add_column(column.title, justify="right", width=_narrowest(column, group))
         else:
             grid.add_column(column.title, overflow="fold")
@@ -246,6 +264,6 @@ def comparison_table(group: Group, columns: Sequence[Column] | None = None) -> "
 
 
 def _narrowest(column: Column, group: Group) -> int:
-    """The width of a column in which neither a figure nor a word of its title is broken."""
+    """Return the least width that breaks neither a figure nor a word of the title."""
     figures = [cell(column, entry) for entry in group.rows()]
     return max(*(len(word) for word in column.title.split()), *(len(figure) + 1 for figure in figures))

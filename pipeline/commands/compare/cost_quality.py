@@ -1,36 +1,36 @@
-"""Cost against quality: a point for each run, to the left what was cheap, at the bottom what is good."""
+"""Charts of cost against quality: one point per run, cheaper to the left, better at the bottom."""
 
 import math
 from collections.abc import Callable, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.commands.compare.rows import Entry, Group, duration, short_number
 from pipeline.evaluation.plots.curves import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, label, ticks
 
-LINE = 24  # least distance of two names, one above the other
-APART = 1.1  # times the least cost that the greatest must be for a chart to tell anything
-TICK = 120  # least distance of two labels of the axis
-WORD = 11  # width of a letter of a name, at most
+LINE = 24  # minimum vertical distance between two names
+APART = 1.1  # minimum ratio of largest and smallest cost for a chart
+TICK = 120  # minimum distance between two tick labels
+WORD = 11  # maximum width of a letter
 
 
 class Cost(NamedTuple):
-    """What a run costs, as an axis."""
+    """A kind of cost, as an axis."""
 
     key: str
     title: str
-    show: Callable[[Any], str]
+    show: Callable[[float], str]
 
 
 class Point(NamedTuple):
-    """One run in the chart; `style` is that of its curves."""
+    """One run in the chart; `style` is the style of its curves."""
 
     entry: Entry
     style: int
     cost: float
     quality: float
     half: float
-    """Half the interval of its quality; 0 where there is none."""
+    """Half the confidence interval of the quality; 0 if there is none."""
 
 
 COSTS = (
@@ -40,7 +40,7 @@ COSTS = (
 
 
 def charts(group: Group, number: int) -> list[str]:
-    """A figure for each cost in which the runs differ, beside their quality."""
+    """Return a figure for each kind of cost in which the runs differ."""
     key, unit = ("bits_per_byte", "bits per byte") if group.horizon is None else ("mse", "MSE")
     figures = []
     for cost in COSTS:
@@ -59,14 +59,14 @@ def charts(group: Group, number: int) -> list[str]:
 
 def _figure(cost: Cost, unit: str, points: Sequence[Point], reference: tuple[str, float] | None, number: str) -> str:
     title, desc = f"cost-{number}", f"cost-desc-{number}"
-    told = [f"{p.entry.name} {p.quality:.4g} after {cost.show(p.cost)}" for p in points]
-    told += [f"{reference[0]} stands at {reference[1]:.4g}"] if reference else []
+    described = [f"{p.entry.name} {p.quality:.4g} after {cost.show(p.cost)}" for p in points]
+    described += [f"{reference[0]} {reference[1]:.4g}"] if reference else []
     return (
         f'<figure class="plot">\n<figcaption><b>{cost.title} against quality</b> '
         f"<span>validation {unit}</span></figcaption>\n"
         f'<svg class="still" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{title} {desc}">'
         f'<title id="{title}">{cost.title} against validation {unit}</title>'
-        f'<desc id="{desc}">{escape("; ".join(told))}.</desc>\n'
+        f'<desc id="{desc}">{escape("; ".join(described))}.</desc>\n'
         + "\n".join(_drawn(cost, points, reference))
         + "</svg>\n</figure>"
     )
@@ -95,7 +95,7 @@ def _drawn(cost: Cost, points: Sequence[Point], reference: tuple[str, float] | N
 
 
 def _apart(values: Sequence[float], axis: Axis) -> list[float]:
-    """Those of some rising values whose labels have room."""
+    """Return the increasing values whose labels do not overlap."""
     kept: list[float] = []
     for value in values:
         if not kept or axis.place(value) - axis.place(kept[-1]) >= TICK:
@@ -115,7 +115,7 @@ def _axes(points: Sequence[Point], reference: tuple[str, float] | None) -> tuple
 
 
 def _names(points: Sequence[Point], x: Axis, y: Axis) -> list[str]:
-    """The names beside the points, none over another."""
+    """Return the names of the points, placed without overlap."""
     taken: list[tuple[float, float, float]] = []
     parts = []
 

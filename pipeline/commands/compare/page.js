@@ -1,4 +1,4 @@
-// Draws each chart again when an axis, a switch or the width changes, and tells the values under the pointer.
+// Redraws the charts when an axis, a switch or the width changes, and shows the values under the pointer.
 "use strict";
 (() => {
   const HEIGHT = 300, LEFT = 58, RIGHT = 14, TOP = 12, BOTTOM = 40, COLOURS = 6, DASHES = 5;
@@ -25,7 +25,7 @@
   };
   const exact = (value) => Number(value).toLocaleString("en");
 
-  // round values between low and high: about `count` of them, or powers of ten on a wide logarithmic axis
+  // About `count` round values between low and high, or powers of ten on a wide logarithmic axis.
   const ticks = (low, high, count, logarithmic) => {
     if (logarithmic && high / low > 10) {
       let inside = [];
@@ -61,7 +61,7 @@
   class Chart {
     constructor(figure, hidden) {
       this.figure = figure;
-      this.hidden = hidden; // styles of the runs that are switched off
+      this.hidden = hidden; // styles of the hidden runs
       this.data = JSON.parse(document.getElementById(figure.dataset.points).textContent);
       this.svg = figure.querySelector("svg");
       this.words = [...this.svg.querySelectorAll("title, desc")];
@@ -140,7 +140,7 @@
     clear() {
       this.at = null;
       this.marks.replaceChildren();
-      this.readout.textContent = "Point at the chart, or use the arrow keys on it, for values.";
+      this.readout.textContent = "Hover over the chart, or focus it and press the arrow keys, to read values.";
     }
 
     key(event) {
@@ -153,36 +153,36 @@
       this.point(to);
     }
 
-    // the point of each curve that lies nearest to the place `at`, in pixels
+    // Shows the point of each curve that is nearest to the pixel column `at`.
     point(at) {
       this.at = Math.min(Math.max(at, LEFT), this.width - RIGHT);
-      const key = axis(), wanted = ((this.at - LEFT) / (this.width - LEFT - RIGHT)) * this.end;
+      const key = axis(), target = ((this.at - LEFT) / (this.width - LEFT - RIGHT)) * this.end;
       const parts = [make("path", { class: "cursor", d: `M${this.at} ${TOP}V${HEIGHT - BOTTOM}` })];
-      const said = [Object.assign(document.createElement("b"), {
-        textContent: key === "seconds" ? time(wanted) : `${exact(Math.round(wanted))} ${key}`,
+      const readouts = [Object.assign(document.createElement("b"), {
+        textContent: key === "seconds" ? time(target) : `${exact(Math.round(target))} ${key}`,
       })];
       for (const curve of this.curves()) {
-        const i = nearest(curve[key], wanted), value = curve.values[i];
-        const told = document.createElement("span");
+        const i = nearest(curve[key], target), value = curve.values[i];
+        const readout = document.createElement("span");
         const round = (number) => exact(+number.toPrecision(5));
         const band = curve.low && curve.low[i] !== null ? ` (${round(curve.low[i])} to ${round(curve.high[i])})` : "";
-        told.textContent = `${curve.name}: ${value === null ? "not finite" : round(value)}${band}`;
-        said.push(told);
+        readout.textContent = `${curve.name}: ${value === null ? "not finite" : round(value)}${band}`;
+        readouts.push(readout);
         if (value === null || (value <= 0 && this.log.checked)) continue;
         parts.push(make("circle", { class: `dot f${curve.style % COLOURS}`, r: 4.5, cx: this.x(curve[key][i]), cy: this.y(value) }));
       }
       this.marks.replaceChildren(...parts);
-      this.readout.replaceChildren(...said);
+      this.readout.replaceChildren(...readouts);
     }
   }
 
-  const nearest = (column, wanted) => {
+  const nearest = (column, target) => {
     let low = 0, high = column.length - 1;
     while (high - low > 1) {
       const middle = (low + high) >> 1;
-      if (column[middle] < wanted) low = middle; else high = middle;
+      if (column[middle] < target) low = middle; else high = middle;
     }
-    return wanted - column[low] <= column[high] - wanted ? low : high;
+    return target - column[low] <= column[high] - target ? low : high;
   };
 
   const charts = [];

@@ -1,7 +1,7 @@
-"""One page, one file: the tables, curves and samples of several runs, readable anywhere without a network.
+"""The comparison page: tables, curves and samples of several runs in one HTML file that needs no network.
 
-Its parts lie beside this file: `page.html` the template, `page.css` the looks, `page.js` what moves. All names
-and texts come from outside and are escaped; a content policy forbids any script but ours and any connection.
+Its parts are beside this file: `page.html` (template), `page.css` (style) and `page.js` (interaction). All names and
+texts are untrusted and escaped; a content security policy forbids other scripts and all connections.
 """
 
 import base64
@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -22,19 +22,40 @@ from pipeline.evaluation.plots.curves import COLOURS, DASHES, Chart, Curve, svg,
 from pipeline.runs.journal import MetricSeries
 
 HERE = Path(__file__).parent
-QUANTITIES = (  # key, title, unit, whether its axis is logarithmic at first
-    ("train/loss", "Training loss", "nats a token", False),
-    ("val/perplexity", "Validation perplexity", "a token", True),
-    ("val/bits_per_byte", "Validation bits per byte", "bits a byte", False),
+QUANTITIES = (  # key, title, unit, whether the axis is logarithmic initially
+    ("train/loss", "Training loss", "nats per token", False),
+    ("val/perplexity", "Validation perplexity", "per token", True),
+    ("val/bits_per_byte", "Validation bits per byte", "bits per byte", False),
     ("val/mse", "Validation MSE", "standardised", False),
     ("val/mae", "Validation MAE", "standardised", False),
 )
-DIAGNOSIS = "diagnosis.json", "diagnosis.png"  # what `unroll diagnose` leaves in a run
-SAMPLES = 12  # at most, of a run: spread evenly over its training
+DIAGNOSIS = "diagnosis.json", "diagnosis.png"  # written to a run by `unroll diagnose`
+SAMPLES = 12  # maximum number of sample records per run, evenly spread over the training
+
+
+class SampleText(TypedDict):
+    """A generated text, without its prompt."""
+
+    prompt: str
+    text: str
+
+
+class SampleRecord(TypedDict):
+    """The texts generated at one step."""
+
+    step: int
+    texts: list[SampleText]
+
+
+class RunSamples(TypedDict):
+    """The samples of a run."""
+
+    title: str
+    records: list[SampleRecord]
 
 
 def render(groups: Sequence[Group]) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     made = Environment(
         autoescape=True, finalize=printable, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -47,15 +68,15 @@ def render(groups: Sequence[Group]) -> str:
     )
 
 
-def printable(value: Any) -> Any:
-    """Replace characters that are not allowed in HTML; values that are not plain text are returned unchanged."""
+def printable(value: object) -> object:
+    """Replace characters that are not allowed in HTML; return values that are not plain text unchanged."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return re.sub(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", value)
 
 
-def section(group: Group, number: int) -> dict[str, Any]:
-    """Everything about the runs on one dataset, as the template names it."""
+def section(group: Group, number: int) -> dict[str, object]:
+    """Return the template variables of one dataset."""
     charts = charts_of(group)
     return {
         "title": group.title,
@@ -79,12 +100,12 @@ def section(group: Group, number: int) -> dict[str, Any]:
         "charts": [figure(chart, f"{number}-{place}") for place, chart in enumerate(charts)],
         "costs": Markup("\n".join(cost_quality.charts(group, number))),
         "samples": [found for entry in group.entries if (found := samples(entry))],
-        "memories": [found for entry in group.entries for one in entry.members or (entry,) if (found := memory(one))],
+        "memories": [each for entry in group.entries for one in entry.members or (entry,) if (each := memory(one))],
     }
 
 
 def charts_of(group: Group) -> list[Chart]:
-    """The charts that have at least one curve; a run keeps its colour from chart to chart."""
+    """Return the charts that have at least one curve; a run has the same colour in all of them."""
     charts = []
     for key, title, unit, logarithmic in QUANTITIES:
         found = [Curve(entry.name, style, *seeds.curve(entry, key)) for style, entry in enumerate(group.entries)]
@@ -98,12 +119,12 @@ def charts_of(group: Group) -> list[Chart]:
 
 
 def drawable(series: MetricSeries) -> bool:
-    """Whether a curve has any point: positive and finite, as all our quantities are."""
+    """Whether a curve has a point; all quantities here are positive and finite."""
     return any(math.isfinite(value) and value > 0 for value in series.values)
 
 
-def figure(chart: Chart, number: str) -> dict[str, Any]:
-    """A chart and the points behind it."""
+def figure(chart: Chart, number: str) -> dict[str, object]:
+    """Return the template variables of a chart."""
     return {
         "number": number,
         "title": chart.title,
@@ -114,8 +135,8 @@ def figure(chart: Chart, number: str) -> dict[str, Any]:
     }
 
 
-def points(chart: Chart) -> dict[str, Any]:
-    """What the page's script needs to draw the chart again."""
+def points(chart: Chart) -> dict[str, object]:
+    """Return the data from which the page's script redraws the chart."""
     curves = []
     for curve in chart.curves:
         drawn = {"values": curve.series.values, **({} if curve.band is None else curve.band._asdict())}
@@ -130,18 +151,18 @@ def _rounded(value: float) -> float | None:
 
 
 def replace_seconds(series: MetricSeries) -> MetricSeries:
-    """The same curve with times to the tenth of a second: they are only drawn."""
+    """Round times to a tenth of a second, which is enough for a plot."""
     return series._replace(seconds=[round(second, 1) for second in series.seconds])
 
 
-def for_script(data: Any) -> str:
-    """JSON that cannot end the element it stands in."""
+def for_script(data: object) -> str:
+    """Return JSON that cannot close its script element."""
     packed = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return packed.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def samples(entry: Entry) -> dict[str, Any] | None:
-    """What a run wrote as its training went on; None where it wrote nothing."""
+def samples(entry: Entry) -> RunSamples | None:
+    """Return the samples of a run over its training; None if there are none."""
     records = entry.journal.samples()
     if not records:
         return None
@@ -154,22 +175,22 @@ def samples(entry: Entry) -> dict[str, Any] | None:
     }
 
 
-def sample(one: dict[str, str]) -> dict[str, str]:
-    """A generated text and, apart, its prompt."""
+def sample(one: dict[str, str]) -> SampleText:
+    """Separate a generated text from its prompt."""
     prompt = str(one.get("prompt", ""))
     return {"prompt": prompt, "text": str(one.get("text", "")).removeprefix(prompt)}
 
 
 def memory(entry: Entry) -> dict[str, str] | None:
-    """What `unroll diagnose` left in the run's directory; None where there is nothing that can be read."""
+    """Return the results of `unroll diagnose` in the run's directory; None if missing or unreadable."""
     if entry.directory is None:
         return None
     try:
         report, image = ((entry.directory / name).read_bytes() for name in DIAGNOSIS)
         found = json.loads(report)
         words = (
-            f"{entry.name}: of {found['positions']} inputs up to {found['field']} change the last output; 95 % of the "
-            f"gradient comes from the last {found['memory']}"
+            f"{entry.name}: receptive field {found['field']} of {found['positions']} inputs; 95 % of the gradient "
+            f"comes from the last {found['memory']}"
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

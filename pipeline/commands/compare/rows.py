@@ -1,6 +1,6 @@
-"""What is compared: a row of figures for each run, in one table for each dataset.
+"""The rows of a comparison: the figures of each run, in one table per dataset.
 
-Runs on different datasets are never in one table: a perplexity says nothing beside that of another corpus.
+Runs on different datasets are never in one table: perplexities on different corpora are not comparable.
 """
 
 import json
@@ -16,39 +16,39 @@ from pipeline.runs.journal import Journal, read_journal
 from pipeline.runs.record import read_record
 from pipeline.runs.run import find_run
 
-ENTRANT = "entrant.json"  # of a run in a tournament: whose run it is, and what a token costs
+ENTRANT = "entrant.json"  # in a run of a tournament: its entrant, and FLOPs per token
 MISSING = "-"
 QUALITY = ("perplexity", "bits_per_byte", "mse", "mae")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: a run, or a baseline beside it. None stands for what is not known.
+    """One row: a run or a baseline. None means unknown.
 
     Args:
         name: name of the run.
-        journal: what the run wrote down.
+        journal: journal of the run.
         architecture: class of its task.
-        parameters: number of trained numbers; for a counted n-gram the number of n-grams kept.
+        parameters: number of trainable parameters; for the n-gram baseline, number of n-grams.
         tokens: training tokens consumed.
         perplexity: best on the validation split.
         bits_per_byte: best on the validation split.
-        mse: of forecasts, best on the validation split, in standardised units; so is mae.
-        mae: mean absolute error.
-        horizon: steps that are forecast; None where tokens are predicted.
-        context: steps that a forecast reads.
+        mse: mean squared error of forecasts, best on the validation split, in standardised units.
+        mae: mean absolute error, likewise.
+        horizon: number of steps forecast; None for models of tokens.
+        context: number of steps that a forecaster reads.
         tokens_per_second: median over the training.
-        memory_gb: the most that one process held, in 1e9 bytes.
+        memory_gb: maximum memory of one process, in 1e9 bytes.
         seconds: training time, summed over attempts.
-        dataset: checksum of the dataset that it was trained on.
-        dataset_path: where that dataset was.
-        directory: of the run.
-        tournament: that the run belongs to.
-        entrant: whose run it is in the tournament.
-        flops: floating-point operations of training, counted.
-        members: the runs of an entrant, one a seed, of which this row has the means.
-        spread: by figure, half the width of the 95 % interval of such a mean.
-        rank: among the entrants of a tournament.
+        dataset: checksum of the training dataset.
+        dataset_path: path of that dataset during training.
+        directory: directory of the run.
+        tournament: name of the run's tournament.
+        entrant: name of the run's entrant in the tournament.
+        flops: floating-point operations of training.
+        members: runs of an entrant, one per seed; this row has their means.
+        spread: half the width of the 95 % interval of each mean, by figure.
+        rank: rank among the entrants of a tournament.
     """
 
     name: str
@@ -77,19 +77,19 @@ class Entry:
 
     @property
     def quality(self) -> float | None:
-        """What rows are ordered by, the least first: perplexity, or MSE of forecasts."""
+        """Return the sort key of rows, the smallest first: perplexity, or MSE of forecasts."""
         return self.mse if self.perplexity is None else self.perplexity
 
 
 @dataclass(frozen=True)
 class Group:
-    """The runs on one dataset and, of forecasts, one horizon; the best on the validation split first.
+    """The runs on one dataset (and with one horizon), the best on the validation split first.
 
     Args:
-        checksum: of the dataset; None where the runs do not say.
-        path: where it was.
+        checksum: checksum of the dataset; None if unknown.
+        path: path of the dataset.
         entries: the runs.
-        baseline: the counted n-gram on the same dataset, or the linear forecast, if it is wanted and could be made.
+        baseline: Kneser-Ney n-gram or linear forecast on the same dataset; None if disabled or not available.
     """
 
     checksum: str | None
@@ -99,32 +99,32 @@ class Group:
 
     @property
     def title(self) -> str:
-        """Names the dataset for people."""
+        """Return the title of the table."""
         if self.checksum is None:
-            return "Dataset unknown"
+            return "Unknown dataset"
         ahead = "" if self.horizon is None else f", {self.horizon} steps ahead"
         return f"{Path(self.path or '').name or 'dataset'} ({self.checksum[:8]}){ahead}"
 
     @property
     def horizon(self) -> int | None:
-        """Steps that its runs forecast."""
+        """Return the number of steps that the runs forecast; None for models of tokens."""
         return self.entries[0].horizon if self.entries else None
 
     @property
     def columns(self) -> "tuple[Column, ...]":
-        """What its table shows."""
+        """Return the columns of the table."""
         first, *others = COLUMNS if self.horizon is None else FORECAST_COLUMNS
         ranks = [RANK] if any(entry.rank is not None for entry in self.entries) else []
         costs = [FLOPS] if any(entry.flops is not None for entry in self.entries) else []
         return (first, *ranks, *others, *costs)
 
     def rows(self) -> list[Entry]:
-        """All rows of the table in order, the baseline at its place."""
+        """Return all rows in order, baseline included."""
         return ranked([*self.entries, *([self.baseline] if self.baseline else [])])
 
 
 class Column(NamedTuple):
-    """One column of the table: how to show it and which value is best (None: there is no best)."""
+    """One column of the table: its format and which value is best (None: no value)."""
 
     title: str
     key: str
@@ -133,12 +133,12 @@ class Column(NamedTuple):
 
     @property
     def is_number(self) -> bool:
-        """Whether its cells are aligned on the right."""
+        """Whether cells are right-aligned."""
         return self.key not in ("name", "architecture")
 
 
 def short_number(number: int | float) -> str:
-    """A number in at most four characters and a unit: 12.3 M."""
+    """Format a number with three significant digits and a unit: 12.3 M."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {unit}" if number < 999.5 * size else f"{number / size:.0f} {unit}"
@@ -146,12 +146,12 @@ def short_number(number: int | float) -> str:
 
 
 def short(architecture: str) -> str:
-    """The class of a task without what all of them are called: LSTM."""
+    """Return the class name of a task without its suffix: LSTM."""
     return architecture.removesuffix("LanguageModel").removesuffix("Forecaster") or architecture
 
 
 def duration(seconds: int | float) -> str:
-    """Time as people say it: 12.3 s, 4:05 min, 1:02:03 h."""
+    """Format a duration: 12.3 s, 4:05 min, 1:02:03 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -185,7 +185,7 @@ FORECAST_COLUMNS = (
 
 
 def cell(column: Column, entry: Entry) -> str:
-    """The text of one cell, a mean over seeds with half its interval."""
+    """Return the text of one cell; a mean over seeds is followed by half its interval."""
     value = getattr(entry, column.key)
     if value is None:
         return MISSING
@@ -194,9 +194,9 @@ def cell(column: Column, entry: Entry) -> str:
 
 
 def is_best(column: Column, entry: Entry, group: Group) -> bool:
-    """Whether the cell holds the best value of its column; one value alone is not called best.
+    """Whether the cell has the best of at least two values in its column.
 
-    Quality is judged beside the baseline, cost is not: counting is no training.
+    Quality is compared with the baseline, cost is not: the baseline is not trained.
     """
     rows = group.rows() if column.key in QUALITY else group.entries
     values = [value for row in rows if (value := getattr(row, column.key)) is not None]
@@ -206,12 +206,12 @@ def is_best(column: Column, entry: Entry, group: Group) -> bool:
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """Best validation perplexity or MSE first, those without one last."""
+    """Sort by validation perplexity or MSE, rows without one last."""
     return sorted(entries, key=lambda entry: math.inf if entry.quality is None else entry.quality)
 
 
 def gather(name: str) -> tuple[Entry, list[str]]:
-    """The row of the run called `name` and, a line each, what is wrong with it."""
+    """Return the row of the run `name`, and its problems, one line each."""
     try:
         run = find_run(name)
         record = read_record(run)
@@ -220,21 +220,21 @@ def gather(name: str) -> tuple[Entry, list[str]]:
     try:
         journal = read_journal(run)
     except OSError:
-        return row_of_run(run.name, Journal(), record), [f"{run} has no journal: nothing was logged yet"]
+        return row_of_run(run.name, Journal(), record), [f"{run}: no metrics logged yet"]
     entry, lines = row_of_run(run.name, journal, record), []
     try:
         entry = _entered(entry, run)
     except (OSError, ValueError, KeyError):
-        lines.append(f"{run / ENTRANT} cannot be read: the run is a row of its own")
+        lines.append(f"{run / ENTRANT} cannot be read: the run is shown without its entrant")
     if journal.torn:
-        lines.append(f"{run}: {journal.torn} torn lines of the journal were skipped")
+        lines.append(f"{run}: skipped {journal.torn} incomplete lines of the journal")
     if entry.perplexity is None and entry.mse is None:
-        lines.append(f"{run} has no validation yet")
+        lines.append(f"{run}: no validation yet")
     return entry, lines
 
 
 def _entered(entry: Entry, run: Path) -> Entry:
-    """The row with what a tournament wrote into the run, if one did."""
+    """Add the tournament, entrant and FLOPs of a run that belongs to a tournament."""
     entry = replace(entry, directory=run)
     if not (run / ENTRANT).is_file():
         return entry
@@ -244,7 +244,7 @@ def _entered(entry: Entry, run: Path) -> Entry:
 
 
 def row_of_run(name: str, journal: Journal, record: dict[str, Any]) -> Entry:
-    """The row of a run from its journal and its `run.json`."""
+    """Return the row of a run from its journal and its `run.json`."""
     dataset, linked = record.get("dataset") or {}, record.get("linked") or {}
     measured = [row for row in journal.rows if row["kind"] == "metrics"]
     speeds = [value for value in journal.series("train/tokens_per_second").values if math.isfinite(value)]
@@ -269,7 +269,7 @@ def row_of_run(name: str, journal: Journal, record: dict[str, Any]) -> Entry:
 
 
 def grouped(entries: Iterable[Entry]) -> list[Group]:
-    """One group for each dataset and horizon, in the order in which they are met; runs that do not say come last."""
+    """Group rows by dataset and horizon, in order of first appearance; unknown datasets come last."""
     found: dict[tuple[str | None, int | None], list[Entry]] = {}
     for entry in entries:
         found.setdefault((entry.dataset, entry.horizon), []).append(entry)

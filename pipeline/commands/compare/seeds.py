@@ -1,8 +1,8 @@
-"""Runs of one entrant that differ in their seed are one row: means, and an interval that tells how sure they are.
+"""Merge runs of one entrant that differ only in their seed into one row of means with confidence intervals.
 
-Student (1908), "The Probable Error of a Mean": of n values with mean m and standard deviation s (divided by n - 1) the
-true mean lies within m ± t s / sqrt(n) in 95 of 100 cases, t the 97.5 % quantile of Student's distribution with n - 1
-degrees of freedom.
+Student (1908), "The Probable Error of a Mean": for n values with mean m and standard deviation s (divided by n - 1),
+the 95 % interval of the mean is m ± t s / sqrt(n), where t is the 97.5 % quantile of Student's t distribution with
+n - 1 degrees of freedom.
 """
 
 import math
@@ -18,15 +18,12 @@ from pipeline.runs.journal import MetricSeries
 QUANTILES = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
     *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)  # t for 1 to 30 degrees of freedom; more are taken for 30, which is a little too wide
+)  # t for 1 to 30 degrees of freedom; 30 is used for more, which is slightly too wide
 MEANS = (*QUALITY, "tokens", "tokens_per_second", "memory_gb", "seconds", "flops")
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean of some values, and half the width of its 95 % interval.
-
-    It is 0 where one value tells nothing of it, NaN where a value is not finite: then there is none.
-    """
+    """Return the mean and half the width of its 95 % interval: 0 for one value, NaN if a value is not finite."""
     if not all(map(math.isfinite, values)):
         return sum(values) / len(values), math.nan
     if len(values) < 2:
@@ -36,12 +33,12 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def together(entries: Iterable[Entry]) -> list[Group]:
-    """The groups of a comparison, the runs of each entrant one row, and these rows with their ranks."""
+    """Return the groups of a comparison, with one ranked row per entrant."""
     return [replace(group, entries=with_ranks(group.entries)) for group in grouped(merged(entries))]
 
 
 def merged(entries: Iterable[Entry]) -> list[Entry]:
-    """The rows, those of one entrant on one dataset made one; runs outside of a tournament stay as they are."""
+    """Merge the rows of each entrant on each dataset; runs outside of a tournament are unchanged."""
     rows: dict[tuple[str | None, ...], list[Entry]] = {}
     for entry in entries:
         whose = (entry.tournament, entry.entrant, entry.dataset) if entry.entrant else (entry.name,)
@@ -50,22 +47,19 @@ def merged(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _one(members: list[Entry]) -> Entry:
-    """One row for an entrant: the mean of each figure over the seeds that have it."""
+    """Return the row of an entrant: the mean of each figure over the seeds that have it."""
     found = {name: [v for one in members if (v := getattr(one, name)) is not None] for name in MEANS}
     measured = {name: interval(values) for name, values in found.items() if values}
-    means: dict[str, Any] = {name: mean for name, (mean, _) in measured.items()}
-    if "tokens" in means:
-        means["tokens"] = round(means["tokens"])
+    means: dict[str, Any] = {name: round(mean) if name == "tokens" else mean for name, (mean, _) in measured.items()}
     spread = {name: half for name in QUALITY if len(found[name]) > 1 and math.isfinite(half := measured[name][1])}
     named = members[0].entrant or members[0].name
     return replace(members[0], name=named, members=tuple(members), spread=spread, **means)
 
 
 def with_ranks(entries: list[Entry]) -> list[Entry]:
-    """Ranks for the rows of entrants, which come best first: 1, 2, 2, 4.
+    """Add ranks to the rows of entrants, sorted best first: 1, 2, 2, 4.
 
-    A row shares the rank of the rows before it where its interval overlaps that of the first of them: these seeds do
-    not tell which is better.
+    A row shares the previous rank if its interval overlaps that of the first row with this rank.
     """
     found: list[Entry] = []
     leader: Entry | None = None
@@ -86,7 +80,7 @@ def _overlap(better: Entry, worse: Entry) -> bool:
 
 
 def curve(entry: Entry, key: str) -> tuple[MetricSeries, Band | None]:
-    """A quantity of a run as training goes; of several seeds the mean at the steps that all have, and its interval."""
+    """Return a quantity over training; for several seeds the mean at their common steps, and its interval."""
     columns = [one.journal.series(key) for one in entry.members or (entry,)]
     columns = [series for series in columns if series.values]
     if len(columns) < 2:

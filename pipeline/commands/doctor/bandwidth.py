@@ -1,7 +1,6 @@
-"""How fast processes add up numbers among each other: NCCL between GPUs, gloo between processors.
+"""Measure all-reduce bandwidth: NCCL between GPUs, Gloo between CPUs.
 
-In a step that srun or torchrun started, all its processes take part; elsewhere two processes, or one for each GPU, are
-forked for it.
+Under srun or torchrun all processes take part; otherwise one process per GPU, at least two, is forked.
 """
 
 import os
@@ -15,37 +14,37 @@ from statistics import median
 from pipeline.distributed import launch
 
 PATIENCE = timedelta(seconds=90)
-SIZE, ROUNDS = 16, 5  # MiB of float32 that are summed, and how often
+SIZE, ROUNDS = 16, 5  # MiB of float32 per all-reduce, and number of all-reduces
 
 
 def measure_bandwidth(gpus: int) -> float:
-    """GB a second of the bus, as nccl-tests counts it: 2 (W - 1) / W times the bytes over the time.
+    """Return the bus bandwidth in GB/s as nccl-tests defines it: 2 (W - 1) / W times bytes per second.
 
     Args:
-        gpus: of this node.
+        gpus: number of GPUs of this node.
 
     Raises:
-        RuntimeError: the processes do not meet, or do not answer.
+        RuntimeError: the processes cannot connect, or do not respond.
     """
     if launch.started_elsewhere():
         return _sum_up(gpus)
     with tempfile.TemporaryDirectory() as folder:
-        told, processes = Path(folder) / "rate", max(2, gpus)
-        code = launch.supervise(processes, partial(_write_rate, gpus, processes, told))
-        if code or not told.exists():
-            raise RuntimeError(f"{processes} processes on this node did not meet: exit code {code}")
-        return float(told.read_text())
+        rate_file, processes = Path(folder) / "rate", max(2, gpus)
+        code = launch.supervise(processes, partial(_write_rate, gpus, processes, rate_file))
+        if code or not rate_file.exists():
+            raise RuntimeError(f"{processes} processes on this node could not connect: exit code {code}")
+        return float(rate_file.read_text())
 
 
-def _write_rate(gpus: int, processes: int, told: Path) -> int:
-    """Measure in a forked process; the first one writes the rate. Returns the exit code."""
+def _write_rate(gpus: int, processes: int, rate_file: Path) -> int:
+    """Measure in a forked process and return the exit code; rank 0 writes the bandwidth."""
     os.environ |= {"RANK": os.environ["LOCAL_RANK"], "WORLD_SIZE": str(processes)}
     try:
         rate = _sum_up(gpus)
     except Exception:  # the parent reports it
         return 1
     if os.environ["RANK"] == "0":
-        told.write_text(str(rate))
+        rate_file.write_text(str(rate))
     return 0
 
 
@@ -64,11 +63,11 @@ def _sum_up(gpus: int) -> float:
         dist.barrier()
         began = time.perf_counter()
         dist.all_reduce(numbers)
-        float(numbers[0])  # waits for the device
+        float(numbers[0])  # wait for the device
         taken.append(time.perf_counter() - began)
     world = dist.get_world_size()
     right = bool((numbers == float(world) ** ROUNDS).all())
     dist.destroy_process_group()
     if not right:
-        raise RuntimeError("the sum over the processes is wrong")
+        raise RuntimeError("the all-reduce returned a wrong sum")
     return 2 * (world - 1) / world * numbers.nbytes / median(taken) / 1e9

@@ -1,7 +1,7 @@
-"""`unroll doctor`: what on this node, or on the nodes of a job, would make a run fail, and the mend.
+"""`unroll doctor`: diagnose this node, or the nodes of a job, and suggest fixes.
 
-unroll doctor                                   # here
-srun --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 unroll doctor    # on those nodes, and between them
+unroll doctor                                                         # this node
+srun --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 unroll doctor    # these nodes, and the network between them
 """
 
 import json
@@ -16,29 +16,30 @@ from pipeline.commands.doctor.checks import FAIL, OK, WARN, Finding
 from pipeline.distributed import launch, slurm_environment
 from pipeline.runs.run import RUNS
 
-SLOW = {"nccl": 5.0, "gloo": 0.1}  # GB/s below which the exchange of gradients is likely to be what a step waits for
+REPORT = "report the node to its administrators, and --exclude it until then"
+SLOW = {"nccl": 5.0, "gloo": 0.1}  # GB/s below which the gradient all-reduce likely limits the speed of training
 
 
 def main(argv: list[str]) -> int:
-    """Tell a line for each check; exit code 1 where a run would fail.
+    """Print a line per check; return 1 if a check fails.
 
     Raises:
-        ConfigError: the step's nodes run unequal numbers of tasks.
+        ConfigError: the nodes run different numbers of tasks.
     """
     parser = Parser(prog="unroll doctor", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where runs are to be (default: runs)")
-    parser.add_argument("--json", action="store_true", help="a JSON object for each line")
+    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="directory of the runs (default: runs)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     options = parser.parse_args(argv)
     slurm_environment.set_rank_variables()
     first_here = os.environ.get("LOCAL_RANK", "0") == "0"
-    rows, port = checks.ask_driver(), os.environ.get("MASTER_PORT")
+    rows, port = checks.query_driver(), os.environ.get("MASTER_PORT")
     gpus = len(rows.splitlines())
-    found = [collective(gpus)]  # before anything touches a GPU: its processes may be forked
+    found = [collective(gpus)]  # first, because it may fork: CUDA cannot be forked after its initialization
     if first_here:
-        # the processes of a step have met at their port by now
-        wanted = None if launch.started_elsewhere() or port is None else int(port)
+        # Under srun the port is in use by now.
+        rendezvous = None if launch.started_elsewhere() or port is None else int(port)
         found = [
-            *check_node(options.runs, rows, wanted),
+            *check_node(options.runs, rows, rendezvous),
             *(found if launch.rank() == 0 or found[0].verdict == FAIL else []),
         ]
         print_findings(found, options.json)
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
 
 
 def check_node(runs: Path, gpu_rows: str, port: int | None) -> list[Finding]:
-    """Everything that concerns this node alone."""
+    """Run all checks of a single node."""
     import torch
 
     from pipeline.tracking.settings import has_key
@@ -62,50 +63,49 @@ def check_node(runs: Path, gpu_rows: str, port: int | None) -> list[Finding]:
         checks.check_file_system(runs),
         checks.network(port),
         checks.tracking(os.environ, has_key()),
-        *checks.scheduler(checks.ask_scheduler()),
+        *checks.scheduler(checks.query_scheduler()),
     ]
 
 
 def compute(device: int) -> Finding:
-    """Whether a GPU multiplies matrices as the processor does."""
+    """Check that a GPU multiplies matrices with the same result as the CPU."""
     import torch
 
     left, right = torch.randn(2, 512, 512, dtype=torch.float64)
     try:
-        apart = float(((left.cuda(device) @ right.cuda(device)).cpu() - left @ right).abs().max())
+        difference = float(((left.cuda(device) @ right.cuda(device)).cpu() - left @ right).abs().max())
     except RuntimeError as error:
-        return Finding(f"GPU {device}", FAIL, f"does not compute: {error}", "have the node drained; --exclude it")
-    if apart > 1e-9:
-        return Finding(f"GPU {device}", FAIL, f"a product is {apart:.1e} off", "have the node drained; --exclude it")
-    return Finding(f"GPU {device}", OK, "computes what the processor does")
+        return Finding(f"GPU {device}", FAIL, f"matrix product failed: {error}", REPORT)
+    if difference > 1e-9:
+        return Finding(f"GPU {device}", FAIL, f"matrix product differs from the CPU by {difference:.1e}", REPORT)
+    return Finding(f"GPU {device}", OK, "matrix product equals that of the CPU")
 
 
 def collective(gpus: int) -> Finding:
-    """How fast the processes of this step, or of this node, add up numbers."""
+    """Measure the all-reduce bandwidth between the processes of this job step, or on this node."""
     library = "nccl" if gpus else "gloo"
     try:
         rate = bandwidth.measure_bandwidth(gpus)
-    except Exception as error:  # whatever a library raises when processes do not meet
-        said = f"{library}: {str(error).splitlines()[0]}"
-        mend = "NCCL_DEBUG=INFO tells more; NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME names the interface to take"
-        return Finding("collective", FAIL, said, mend)
-    said = f"{library}: {rate:.2f} GB/s over {os.environ.get('WORLD_SIZE', max(2, gpus))} processes"
+    except Exception as error:  # libraries raise different types when processes cannot connect
+        detail = f"{library}: {str(error).splitlines()[0]}"
+        fix = "set NCCL_DEBUG=INFO for details; select the interface by NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME"
+        return Finding("collective", FAIL, detail, fix)
+    detail = f"{library}: {rate:.2f} GB/s over {os.environ.get('WORLD_SIZE', max(2, gpus))} processes"
     if rate < SLOW[library]:
-        return Finding(
-            "collective", WARN, said, "check the interface (NCCL_SOCKET_IFNAME, NCCL_IB_DISABLE) and who else uses it"
-        )
-    return Finding("collective", OK, said)
+        fix = "check the interface (NCCL_SOCKET_IFNAME, NCCL_IB_DISABLE) and other load on it"
+        return Finding("collective", WARN, detail, fix)
+    return Finding("collective", OK, detail)
 
 
 def print_findings(found: list[Finding], as_json: bool) -> None:
-    """One write a node: the lines of several do not mix."""
+    """Print all findings in one write, so that lines of several nodes do not mix."""
     host = socket.gethostname()
     if as_json:
         lines = [json.dumps({"host": host, **finding._asdict()}) for finding in found]
     else:
         place = f"{host}  " if launch.started_elsewhere() else ""
         lines = [
-            f"{place}{each.verdict:5} {each.name:14} {each.said}{f' -> {each.mend}' if each.mend else ''}"
+            f"{place}{each.verdict:5} {each.name:14} {each.detail}{f' -> {each.fix}' if each.fix else ''}"
             for each in found
         ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""The front end of models that listen: files of any rate and number of channels become labels or transcripts."""
+"""The front end of models with audio input: label or transcribe files of any sample rate and number of channels."""
 
 import argparse
 import json
@@ -24,41 +24,41 @@ from pipeline.generation.sampling import Choice, Greedy, Limits, generate
 from pipeline.generation.text_stream import text_of
 from pipeline.models.kneser_ney import KneserNey
 
-ORDER = 3  # of an n-gram counted from transcripts
-Heard: TypeAlias = Callable[[tuple[Tensor, ...]], dict[str, Any]]
-"""What is printed of a source."""
+ORDER = 3  # of the n-gram over transcripts
+Recognise: TypeAlias = Callable[[tuple[Tensor, ...]], dict[str, object]]
+"""Returns the fields to print for one file."""
 
 
 def main(trained: Trained, arguments: argparse.Namespace) -> None:
-    """Print what is heard in files.
+    """Print the labels or transcripts of files.
 
     Raises:
-        UserError: no such checkpoint or file, or settings that cannot be.
+        UserError: a checkpoint or file does not exist, or an option is invalid.
     """
     if not arguments.audio:
-        raise ConfigError(f"{trained} reads audio: give --audio FILE")
+        raise ConfigError(f"{trained} takes audio as input. Give --audio FILE")
     choice, limits = settings(arguments)
-    listener = Listener.open(trained.name, arguments.checkpoint)
-    heard: Heard = listener.classify
+    recogniser = Recogniser.open(trained.name, arguments.checkpoint)
+    recognise: Recognise = recogniser.classify
     if trained.task.writes == "transcript":
-        search = listener.search(arguments.beam, arguments.lm, arguments.lm_weight, arguments.lm_bonus)
-        heard = partial(listener.transcribe, search=search)
+        search = recogniser.search(arguments.beam, arguments.lm, arguments.lm_weight, arguments.lm_bonus)
+        recognise = partial(recogniser.transcribe, search=search)
     if trained.task.writes == "text":
-        limits = replace(limits, eos=listener.eos)
-        heard = partial(listener.spell, choice=choice or Greedy(), limits=limits, seed=arguments.seed)
-    listener.listen(arguments.audio, heard, arguments.json)
+        limits = replace(limits, eos=recogniser.eos)
+        recognise = partial(recogniser.spell, choice=choice or Greedy(), limits=limits, seed=arguments.seed)
+    recogniser.print_all(arguments.audio, recognise, arguments.json)
 
 
 @dataclass(frozen=True)
-class Listener:
-    """A trained model with its tokenizer; it says what it hears.
+class Recogniser:
+    """A trained model with audio input, and its tokenizer.
 
     Args:
-        run: where it was trained.
-        model: in eval mode.
-        tokenizer: of the run's dataset.
-        eos: the end mark.
-        device: where the model is.
+        run: directory of the run or exported model.
+        model: the model in eval mode.
+        tokenizer: tokenizer of the run's dataset.
+        eos: end-of-sequence token.
+        device: device of the model.
     """
 
     run: Path
@@ -68,57 +68,57 @@ class Listener:
     device: str
 
     @classmethod
-    def open(cls, name: str, checkpoint: str) -> "Listener":
+    def open(cls, name: str, checkpoint: str) -> "Recogniser":
         """Load a run or an exported model.
 
         Raises:
-            CheckpointError: no such run or checkpoint, or no tokenizer in it.
+            CheckpointError: the run, its checkpoint or its tokenizer does not exist.
         """
         run, model, device = open_model(name, checkpoint)
         return cls(run, model, *vocabulary(run / "tokenizer.json"), device)
 
-    def listen(self, names: Sequence[str], heard: Heard, as_json: bool) -> None:
-        """Print what is heard in each file, `-` being standard input.
+    def print_all(self, names: Sequence[str], recognise: Recognise, as_json: bool) -> None:
+        """Print the label or transcript of each file; `-` is standard input.
 
         Raises:
-            DataError: a file that is none, or damaged; the message names it.
+            DataError: a file is missing, damaged or not an audio file.
         """
         for name in names:
-            found = heard(self.source(name))
+            found = recognise(self.source(name))
             if as_json:
                 print(json.dumps({"audio": name, **found}, ensure_ascii=False), flush=True)
             else:
                 print(f"{name}: {found['text']}" if len(names) > 1 else found["text"], flush=True)
 
     def source(self, name: str) -> tuple[Tensor, ...]:
-        """What an encoder is given of a file."""
+        """Read a file as the encoder's input."""
         shown = "standard input" if name == "-" else name
         try:
             found = audio.decode_audio(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
         except OSError as error:
-            raise DataError(f"--audio {shown}: {error.strerror}; give a sound file") from error
+            raise DataError(f"--audio={shown}: {error.strerror}. Give an audio file") from error
         except audio.SoundError as error:
-            raise DataError(f"--audio {shown}: {error}; give a WAV, FLAC, OGG or MP3 file") from error
+            raise DataError(f"--audio={shown}: {error}. Give a WAV, FLAC, OGG or MP3 file") from error
         wave = torch.from_numpy(audio.at_rate(found, self.model.encoder.mel.rate))[None].to(self.device)
         nothing = wave.new_zeros(1, 0, 2)
         return wave, torch.ones_like(wave, dtype=torch.bool), nothing, nothing
 
     @torch.no_grad()
-    def classify(self, source: tuple[Tensor, ...]) -> dict[str, Any]:
-        """The most probable label."""
+    def classify(self, source: tuple[Tensor, ...]) -> dict[str, object]:
+        """Return the most probable label."""
         shares = self.model(*source)[0].softmax(-1)
         best = int(shares.argmax())
         return {"text": labels_of(self.tokenizer)[best], "probability": round(float(shares[best]), 4)}
 
     @torch.no_grad()
-    def transcribe(self, source: tuple[Tensor, ...], search: PrefixSearch) -> dict[str, Any]:
-        """The text that a search finds."""
+    def transcribe(self, source: tuple[Tensor, ...], search: PrefixSearch) -> dict[str, object]:
+        """Return the transcript that a CTC search finds."""
         [tokens] = self.model.transcribe(*self.model(*source), search)
         return {"text": text_of(self.tokenizer, self.eos, tokens)}
 
     @torch.no_grad()
-    def spell(self, source: tuple[Tensor, ...], choice: Choice, limits: Limits, seed: int) -> dict[str, Any]:
-        """The text that is written token by token."""
+    def spell(self, source: tuple[Tensor, ...], choice: Choice, limits: Limits, seed: int) -> dict[str, object]:
+        """Return the transcript that a decoder generates token by token."""
         [[tokens, *_]] = generate(
             self.model, [[self.eos]], choice, limits, seed=seed, device=self.device, start=self.model.begin(source)
         )
@@ -126,10 +126,10 @@ class Listener:
         return {"text": text_of(self.tokenizer, self.eos, tokens[:-1] if ended else tokens)}
 
     def search(self, beam: int | None, lm: str | None, weight: float | None, bonus: float | None) -> PrefixSearch:
-        """How a transcript is found.
+        """Return the CTC search that the options select.
 
         Raises:
-            ConfigError: `lm` is no language model, or has another vocabulary.
+            ConfigError: `lm` is not a language model or has another vocabulary.
         """
         if lm is None:
             return BestPath() if beam is None else PrefixBeam(beam)
@@ -137,29 +137,29 @@ class Listener:
         return search.fused(self.language(lm), self.eos)
 
     def language(self, name: str) -> Language:
-        """The language model that a run holds, or that is counted from the transcripts of a dataset.
+        """Return the language model of a run, or an n-gram over the transcripts of a dataset.
 
         Raises:
-            ConfigError: it is none, or has another vocabulary.
+            ConfigError: `name` is neither, or has another vocabulary.
         """
         known = self.tokenizer.get_vocab()
         if (Path(name) / MANIFEST).is_file():
-            return counted(Dataset.open(name), known)
+            return transcript_ngram(Dataset.open(name), known)
         run, model, device = open_model(name, "best")
         tokenizer, eos = vocabulary(run / "tokenizer.json")
         if (model.reads, model.writes) != ("prompt", "text") or tokenizer.get_vocab() != known:
-            raise ConfigError(f"--lm {name}: give a language model, or a dataset, with the vocabulary of {self.run}")
+            raise ConfigError(f"--lm={name}: expected a language model or dataset with the vocabulary of {self.run}")
         return Read(model, eos, device)
 
 
-def counted(dataset: Dataset, known: dict[str, int]) -> Language:
-    """An n-gram with modified Kneser-Ney smoothing, counted from the transcripts of a dataset's training split.
+def transcript_ngram(dataset: Dataset, known: dict[str, int]) -> Language:
+    """Fit an n-gram with modified Kneser-Ney smoothing to the transcripts of a dataset's training split.
 
     Raises:
         ConfigError: the dataset has another vocabulary, or no transcripts.
     """
-    refusal = f"--lm {dataset.path}: give a dataset of transcripts with the vocabulary of the run"
-    if "target" not in dataset.vocabularies:  # of numbers
+    refusal = f"--lm={dataset.path}: expected a dataset of transcripts with the vocabulary of the run"
+    if "target" not in dataset.vocabularies:  # datasets of numbers have none
         raise ConfigError(refusal)
     tokenizer, eos = vocabulary(dataset.target.file)
     if tokenizer.get_vocab() != known or "train" not in dataset.splits or dataset.kind == "tokens":

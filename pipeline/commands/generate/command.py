@@ -1,29 +1,29 @@
-"""`unroll generate RUN` uses a trained model: what its task reads and writes decides how, and by which options."""
+"""`unroll generate RUN`: use a trained model; its task determines the inputs, the outputs and the options."""
 
 import argparse
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.arguments import Parser
 from pipeline.commands.generate.options import add_options
 from pipeline.commands.generate.trained import Trained
 from pipeline.errors import ConfigError
 
-if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
-    from pipeline.tasks.task import Reads, Writes
+if TYPE_CHECKING:  # torch takes seconds to import
+    from pipeline.tasks.task import Reads, Task, Writes
 
-ABOUT = "Use a trained model. It takes some of these options, by its task: `unroll generate RUN --help` prints which."
+ABOUT = "Use a trained model. The options depend on its task; `unroll generate RUN --help` lists those of a run."
 
 
 class FrontEnd(NamedTuple):
-    """How models that read and write the same are used."""
+    """The interface to models with the same kinds of input and output."""
 
     module: str
-    """In this folder; its `main` takes what was found of the model, and the options."""
+    """In this folder; its `main` takes the model and the options."""
     example: str
-    """The least that a model is given."""
+    """Options of the shortest command."""
     takes: str
-    """Names of options."""
+    """Names of all options."""
 
 
 CHOICE = "checkpoint seed temperature top-k top-p greedy"
@@ -40,19 +40,19 @@ FRONT_ENDS: "dict[tuple[Reads, Writes], FrontEnd]" = {
     ("label", "image"): FrontEnd("images", "--out FILE.png", f"prompt image out samples {CHOICE}"),
     ("series", "series"): FrontEnd("series", "--history FILE.csv", "history output picture checkpoint"),
 }
-CLASSIFIED = "{0} writes no texts: unroll test tells how often it is right"
+CLASSIFIED = "{0} is a classifier: `unroll generate` does not support it. Measure its accuracy with `unroll test`"
 REFUSED: "dict[tuple[Reads, Writes], str]" = {
     ("text", "label"): CLASSIFIED,
     ("image", "label"): CLASSIFIED,
-    ("episode", "action"): "{0.name} acts, and writes nothing: play it with `unroll play {0.name}`",
+    ("episode", "action"): "{0.name} is a policy: `unroll generate` does not support it. Run `unroll play {0.name}`",
 }
 
 
 def main(argv: list[str]) -> int:
-    """The verb.
+    """Generate with a trained model.
 
     Raises:
-        UserError: no such run, checkpoint or file, or settings that cannot be.
+        UserError: a run, checkpoint or file does not exist, or an option is invalid.
     """
     parser = Parser(prog="unroll generate", usage="unroll generate RUN [OPTIONS]", description=ABOUT, add_help=False)
     add_options(parser)
@@ -71,25 +71,25 @@ def main(argv: list[str]) -> int:
     if left:
         option = next((each for each in left if each.startswith("-")), left[0]).partition("=")[0]
         takes = ", ".join(f"--{name}" for name in front.takes.split())
-        parser.error(f"{option}: {trained} does not take it, but {takes}")
+        parser.error(f"{option}: not an option of {trained}. Its options: {takes}")
     import_module(f"{__package__}.{front.module}").main(trained, arguments)
     return 0
 
 
-def example(task: Any) -> str:
-    """The options of the shortest command that uses a task; empty where there is none."""
+def example(task: "Task") -> str:
+    """Return the options of the shortest command that uses a task; empty if there is none."""
     front = FRONT_ENDS.get((task.reads, task.writes))
     return front.example if front else ""
 
 
 def front_end(trained: Trained) -> FrontEnd:
-    """The front end of a trained model.
+    """Return the front end of a trained model.
 
     Raises:
-        ConfigError: there is none; the message says what to do instead.
+        ConfigError: there is none for its task.
     """
     pair = trained.task.reads, trained.task.writes
     if pair not in FRONT_ENDS:
-        other = f"{{0}} reads {pair[0]} and writes {pair[1]}: `unroll generate` does not use such models"
+        other = f"{{0}}: `unroll generate` does not support models from {pair[0]} to {pair[1]}"
         raise ConfigError(REFUSED.get(pair, other).format(trained))
     return FRONT_ENDS[pair]

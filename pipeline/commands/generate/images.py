@@ -1,117 +1,118 @@
-"""The front end of models of pixels: images of the labels asked for, or what halves of images might go on as.
+"""The front end of pixel models: images of given labels, or completions of the upper halves of images.
 
-Each pixel costs the same, however many were drawn before: the carried state is all that the next one needs.
+The cost per pixel is constant, because the carried state summarizes all previous pixels.
 """
 
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL.Image import Image
 
 from pipeline.commands.generate.options import settings
-from pipeline.commands.generate.trained import Trained, labels_of, open_model, vocabulary
+from pipeline.commands.generate.trained import Trained, labels_of, open_model, unknown_label, vocabulary
 from pipeline.dataset.codecs.image import ImageError, decode_image
 from pipeline.dataset.codecs.pixel_levels import quantise, values
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.generation.sampling import Sample, Stepwise
+from pipeline.tasks.pixel_model import PixelModel
 
 
 def main(trained: Trained, arguments: argparse.Namespace) -> None:
-    """Write a picture.
+    """Write a grid of images.
 
     Raises:
-        UserError: no such checkpoint, image or label, or settings that cannot be.
+        UserError: a checkpoint, image or label does not exist, or an option is invalid.
     """
     if arguments.out is None:
-        raise ConfigError(f"{trained} writes images: give --out FILE.png")
+        raise ConfigError(f"{trained} generates images. Give --out FILE.png")
     file, (choice, _) = arguments.out, settings(arguments)
     if file.suffix.lower() != ".png":
-        raise ConfigError(f"--out {file}: name a .png file")
-    painter = Painter.open(trained.name, arguments.checkpoint)
-    painter.paint(file, arguments.prompt or [], arguments.image or [], arguments.samples, choice, arguments.seed)
+        raise ConfigError(f"--out={file}: expected a .png file")
+    choice = choice or Sample()
+    assert isinstance(choice, Stepwise)  # --beam is not an option of this front end
+    generator = ImageGenerator.open(trained.name, arguments.checkpoint)
+    generator.write(file, arguments.prompt or [], arguments.image or [], arguments.samples, choice, arguments.seed)
 
 
 @dataclass(frozen=True)
-class Painter:
-    """A trained model of pixels, and the labels that it can be asked for.
+class ImageGenerator:
+    """A trained pixel model with its labels.
 
     Args:
-        run: where it was trained.
-        model: in eval mode.
-        labels: in the order of their classes; none where images have no labels.
+        run: directory of the run or exported model.
+        model: the model in eval mode.
+        labels: labels in the order of their classes; empty for a model without labels.
     """
 
     run: Path
-    model: Any
+    model: PixelModel
     labels: list[str]
 
     @classmethod
-    def open(cls, name: str, checkpoint: str) -> "Painter":
+    def open(cls, name: str, checkpoint: str) -> "ImageGenerator":
         """Load a run or an exported model.
 
         Raises:
-            CheckpointError: no such run or checkpoint, or no tokenizer in it.
+            CheckpointError: the run, its checkpoint or its tokenizer does not exist.
         """
         run, model, _ = open_model(name, checkpoint)
         tokenizer, _ = vocabulary(run / "tokenizer.json")
         return cls(run, model, labels_of(tokenizer) if model.labels else [])
 
-    def paint(self, file: Path, labels: list[str], images: list[str], samples: int, choice: Any, seed: int) -> None:
-        """Draw, and write the picture.
+    def write(
+        self, file: Path, labels: list[str], images: list[str], samples: int, choice: Stepwise, seed: int
+    ) -> None:
+        """Generate images and write them to a file.
 
         Raises:
-            ConfigError: a label that is not known, or halves of images of one row.
-            DataError: an image cannot be read, or the picture not written.
-            CheckpointError: the model says nothing that a level could be chosen from.
+            ConfigError: a label is unknown, or the images have one row and therefore no upper half.
+            DataError: an image cannot be read, or the file cannot be written.
+            CheckpointError: the model returns logits that are not finite.
         """
         try:
-            picture = self.picture(labels, images, samples, choice or Sample(), seed)
+            picture = self.grid(labels, images, samples, choice, seed)
         except ValueError as error:
             raise CheckpointError(f"cannot generate with {self.run}: {error}") from error
         try:
             picture.save(file)
         except OSError as error:
-            raise DataError(f"--out {file} cannot be written: {error.strerror or error}") from error
+            raise DataError(f"--out={file}: cannot be written: {error.strerror or error}") from error
         print(f"{file}: {picture.width} x {picture.height} pixels")
 
-    def picture(self, labels: list[str], images: list[str], samples: int, choice: Stepwise, seed: int) -> Image:
-        """Images of labels, or, where images are given, these with their lower halves drawn."""
+    def grid(self, labels: list[str], images: list[str], samples: int, choice: Stepwise, seed: int) -> Image:
+        """Return images of the labels, or completions of the given images."""
         if images:
             if self.model.rows < 2:
-                raise ConfigError(f"--image: the images of {self.run} are one row, without an upper half; leave it out")
+                raise ConfigError(f"--image: images of {self.run} have one row and no upper half. Omit --image")
             given = np.stack([self.read(Path(name)) for name in images])
-            completed: Image = self.model.completions(given, samples, choice, seed)
-            return completed
-        drawn: Image = self.model.drawings(self.asked(labels), samples, choice, seed)
-        return drawn
+            return self.model.completions(given, samples, choice, seed)
+        return self.model.drawings(self.classes(labels), samples, choice, seed)
 
-    def asked(self, prompts: list[str]) -> list[int | None]:
-        """The classes of the labels; all of them where none is named, one None where there are none.
+    def classes(self, prompts: list[str]) -> list[int | None]:
+        """Return the classes of the labels (default: all of them); one None for a model without labels.
 
         Raises:
-            ConfigError: a label that is not known.
+            ConfigError: a label is unknown.
         """
         for prompt in prompts:
             if prompt not in self.labels:
-                known = f"of {', '.join(self.labels)}" if self.labels else "none: it was trained without labels"
-                raise ConfigError(f"--prompt {prompt!r}: {self.run} knows {known}")
+                raise ConfigError(f"--prompt={prompt}: {unknown_label(self.run, self.labels)}")
         return [self.labels.index(prompt) for prompt in prompts or self.labels] or [None]
 
     def read(self, file: Path) -> UInt8[np.ndarray, "H W C"]:
-        """An image as the model reads images: scaled to their size, in their levels.
+        """Read an image, scaled and quantised as in training.
 
         Raises:
-            DataError: it is none, or damaged.
+            DataError: the file is not an image, or is damaged.
         """
         model = self.model
         try:
             image = decode_image(file.read_bytes())
         except ImageError as error:
-            raise DataError(f"{file}: {error}; give another --image") from error
+            raise DataError(f"--image={file}: {error}. Give another image") from error
         except OSError as error:
-            raise DataError(f"{file}: {error.strerror}; give another --image") from error
+            raise DataError(f"--image={file}: {error.strerror}. Give another image") from error
         return quantise(values(image, model.channels, (model.rows, model.columns)), model.levels)

@@ -1,87 +1,99 @@
-"""The options of `unroll generate`: each means the same for all models that take it."""
+"""The options of `unroll generate`; each has the same meaning for all models that accept it."""
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
 
-if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
+if TYPE_CHECKING:  # torch takes seconds to import
     from pipeline.generation.sampling import Choice, Limits
 
 NEEDS = {**dict.fromkeys(("n_best", "length_penalty", "coverage_penalty"), "beam"), "lm_weight": "lm", "lm_bonus": "lm"}
 
 
 def add_options(parser: Parser, takes: Collection[str] | None = None) -> None:
-    """Add the options of these names; by default all. Those that are left out have their defaults all the same."""
+    """Add the named options, by default all; the others get their default values."""
 
-    def add(group: Any, name: str, about: str, **more: Any) -> None:
+    def add(group: Callable[..., argparse.Action], name: str, about: str, **more: object) -> None:
         parser.set_defaults(**{name.replace("-", "_"): more.get("default")})
         if takes is None or name in takes:
-            group.add_argument(f"--{name}", help=about, **more)
+            group(f"--{name}", help=about, **more)
 
-    files: dict[str, Any] = {"nargs": "+", "metavar": "FILE"}
+    files: dict[str, object] = {"nargs": "+", "metavar": "FILE"}
     whole, real, switch = {"type": int}, {"type": float}, {"action": "store_true", "default": False}
-    source = parser.add_argument_group("one of these").add_mutually_exclusive_group()
-    prompt = "texts to continue (default: a new document) or to write from; labels of sounds and images"
+    source = parser.add_argument_group("input (one of these)").add_mutually_exclusive_group().add_argument
+    prompt = "texts to continue (default: a new document), source texts, or labels of sounds and images"
     add(source, "prompt", prompt, nargs="+", metavar="TEXT")
-    add(source, "prompts", "a file with one prompt a line; - is standard input", metavar="FILE")
-    add(source, "chat", "talk with a model of dialogues: a line, a reply, a line, ...", **switch)
-    add(source, "image", "images to write of, or, with --out FILE.png, halves to complete", **files)
-    add(source, "audio", "sounds of any rate to transcribe or classify; - is standard input", **files)
-    add(source, "history", "tables as they were prepared: .csv or .parquet", type=Path, **files)
-    add(parser, "tokens", "most new tokens of a text (default: 200)", default=200, **whole)
-    add(parser, "min-tokens", "fewest new tokens before the text may end (default: 0)", default=0, **whole)
-    add(parser, "no-repeat", "no N tokens in a row twice in a text (default: 0, off)", default=0, metavar="N", **whole)
+    add(source, "prompts", "read one prompt per line from FILE (- for standard input)", metavar="FILE")
+    add(source, "chat", "chat with a model trained on dialogues, one line per turn", **switch)
+    add(source, "image", "images to caption, or to complete below their upper half (with --out FILE.png)", **files)
+    add(source, "audio", "audio files of any sample rate to transcribe or classify (- for standard input)", **files)
+    add(
+        source,
+        "history",
+        "tables to forecast, in the layout of the dataset's source (.csv or .parquet)",
+        type=Path,
+        **files,
+    )
+    other = parser.add_argument
+    add(other, "tokens", "maximum number of new tokens (default: 200)", default=200, **whole)
+    add(other, "min-tokens", "minimum number of new tokens (default: 0)", default=0, **whole)
+    add(
+        other,
+        "no-repeat",
+        "never repeat N consecutive tokens in a text (default: 0, off)",
+        default=0,
+        metavar="N",
+        **whole,
+    )
     stop = {"action": argparse.BooleanOptionalAction, "default": True}
-    add(parser, "stop", "end a text or a sound at the end mark (default)", **stop)
-    add(parser, "samples", "texts or images for each prompt (default: 1)", default=1, **whole)
-    add(parser, "seed", "sample k of every prompt is drawn with seed + k (default: 0)", default=0, **whole)
-    add(parser, "checkpoint", "which weights (default: best)", default="best", metavar="best|last|PATH")
-    attention = "draw where a text looked at its source, token by token"
-    add(parser, "attention", attention, type=Path, metavar="FILE.png")
-    lm = "of CTC: a language model of the same vocabulary joins in"
-    add(parser, "lm", lm, metavar="RUN|DATASET")
-    add(parser, "lm-weight", "how much it counts (default: 0.5)", **real)
-    add(parser, "lm-bonus", "for each token, in nats (default: 0)", **real)
-    add(parser, "out", "write a sound (.wav, .flac) or a picture of images (.png)", type=Path, metavar="FILE")
-    add(parser, "seconds", "longest sound (default: 2)", default=2.0, **real)
-    add(parser, "output", "the forecast as CSV (default: standard output)", type=Path, metavar="FILE")
-    add(parser, "picture", "draw the forecast too", type=Path, metavar="FILE.svg")
-    add(parser, "json", "one JSON object a line", **switch)
-    title = "choosing the next token (default: sampling at temperature 1; from a source, the most probable)"
-    way = parser.add_argument_group(title)
-    add(way, "temperature", "divides the logits: below 1 bolder, above 1 more varied", **real)
+    add(other, "stop", "stop a text or a sound at the EOS token (default: --stop)", **stop)
+    add(other, "samples", "texts or images per prompt (default: 1)", default=1, **whole)
+    add(other, "seed", "random seed; sample k of each prompt uses seed + k (default: 0)", default=0, **whole)
+    add(other, "checkpoint", "checkpoint to load (default: best)", default="best", metavar="best|last|PATH")
+    add(other, "attention", "plot the attention of each token over its source", type=Path, metavar="FILE.png")
+    add(other, "lm", "fuse CTC with a language model of the same vocabulary", metavar="RUN|DATASET")
+    add(other, "lm-weight", "weight of the language model (default: 0.5)", **real)
+    add(other, "lm-bonus", "bonus per token in nats (default: 0)", **real)
+    add(other, "out", "write a sound (.wav, .flac) or a grid of images (.png)", type=Path, metavar="FILE")
+    add(other, "seconds", "maximum duration of a sound (default: 2)", default=2.0, **real)
+    add(other, "output", "write the forecast as CSV (default: standard output)", type=Path, metavar="FILE")
+    add(other, "picture", "plot the forecast", type=Path, metavar="FILE.svg")
+    add(other, "json", "print one JSON object per line", **switch)
+    title = "decoding (default: sample at temperature 1; greedy for models with a source)"
+    way = parser.add_argument_group(title).add_argument
+    add(way, "temperature", "divide the logits by this: below 1 less varied, above 1 more", **real)
     add(way, "top-k", "sample from the k most probable tokens", **whole)
-    add(way, "top-p", "sample from the fewest tokens that reach this share, in (0, 1]", **real)
-    add(way, "greedy", "always the most probable token", **switch)
-    add(way, "beam", "beam search", metavar="WIDTH", **whole)
-    add(way, "n-best", "of the beam: write the N best texts (default: 1)", metavar="N", **whole)
-    add(way, "length-penalty", "of the beam: 0 ranks by probability, 1 by its mean", **real)
-    add(way, "coverage-penalty", "of the beam: what a source counts that is not looked at", **real)
+    add(way, "top-p", "sample from the smallest set of tokens with this probability, in (0, 1]", **real)
+    add(way, "greedy", "take the most probable token at each step", **switch)
+    add(way, "beam", "use beam search of this width", metavar="WIDTH", **whole)
+    add(way, "n-best", "with --beam, print the N best texts (default: 1)", metavar="N", **whole)
+    add(way, "length-penalty", "with --beam, 0 ranks by log-probability, 1 by its mean per token", **real)
+    add(way, "coverage-penalty", "with --beam, weight of the penalty for source tokens without attention", **real)
 
 
 def settings(arguments: argparse.Namespace) -> "tuple[Choice | None, Limits]":
-    """How tokens are chosen, None where the model is to decide, and how many.
+    """Return the decoding method (None: the default of the model) and the limits on length.
 
     Raises:
-        ConfigError: settings that cannot be, or that contradict each other.
+        ConfigError: an option is invalid, or contradicts another one.
     """
     from pipeline.generation.sampling import Limits
 
     for name, other in NEEDS.items():
         if getattr(arguments, name) is not None and getattr(arguments, other) is None:
-            raise ConfigError(f"{flag(name)} goes with {flag(other)}: give that too")
+            raise ConfigError(f"{flag(name)} requires {flag(other)}")
     if arguments.samples < 1:
-        raise ConfigError(f"--samples {arguments.samples}: must be at least 1")
+        raise ConfigError(f"--samples={arguments.samples}: expected at least 1")
     if not 0 <= arguments.seed < 2**63 - arguments.samples:
-        raise ConfigError(f"--seed {arguments.seed}: must be from 0 up, below 2^63")
+        raise ConfigError(f"--seed={arguments.seed}: expected a number from 0 to below 2^63")
     if arguments.beam is not None and arguments.samples > 1:
-        raise ConfigError(f"--samples {arguments.samples}: a beam draws nothing; --n-best N writes its N best")
+        raise ConfigError(f"--samples={arguments.samples}: --beam does not sample. Use --n-best N for its N best texts")
     if arguments.greedy and arguments.samples > 1:
-        raise ConfigError("--greedy gives one text a prompt: leave out --samples, or sample")
+        raise ConfigError(f"--samples={arguments.samples}: --greedy has one text per prompt. Omit one of the two")
     try:
         return _chosen(arguments), Limits(arguments.tokens, arguments.min_tokens, no_repeat=arguments.no_repeat)
     except ValueError as error:
@@ -89,12 +101,12 @@ def settings(arguments: argparse.Namespace) -> "tuple[Choice | None, Limits]":
 
 
 def flag(name: str) -> str:
-    """An option as it is written."""
+    """Return an option as it is typed."""
     return f"--{name.replace('_', '-')}"
 
 
 def _chosen(arguments: argparse.Namespace) -> "Choice | None":
-    """The way of choosing that the options name; options of another way are refused."""
+    """Return the decoding method named by the options; refuse options of another method."""
     from pipeline.generation.beam import Beam
     from pipeline.generation.sampling import Greedy, Sample
 
@@ -104,14 +116,14 @@ def _chosen(arguments: argparse.Namespace) -> "Choice | None":
     ways |= {flag(name): True for name in list(cuts)[:1]}
     named = [name for name, given in ways.items() if given]
     if len(named) > 1:
-        raise ConfigError(f"{' and '.join(named)} are different ways of choosing a token: give one")
+        raise ConfigError(f"{' and '.join(named)} are different decoding methods. Give one of them")
     settings = {name: getattr(arguments, name) for name, other in NEEDS.items() if other == "beam"}
     settings = {name: value for name, value in settings.items() if value is not None}
     if arguments.beam is not None:
         best = settings.pop("n_best", 1)
         beam = Beam(arguments.beam, **settings)
         if not 1 <= best <= beam.width:
-            raise ConfigError(f"--n-best {best}: from 1 to the width of the beam, {beam.width}")
+            raise ConfigError(f"--n-best={best}: expected 1 to the width of the beam, {beam.width}")
         return beam
     if arguments.greedy:
         return Greedy()

@@ -1,6 +1,6 @@
-"""The front end of forecasters: what comes after the last row of a table, as a table.
+"""The front end of forecasters: forecast the steps after the last row of a table.
 
-Legend: N series, L steps of a context, H of a horizon, K covariates, S paths.
+Legend: N series, L context steps, H horizon steps, K covariates, S sample paths.
 """
 
 import argparse
@@ -21,13 +21,16 @@ from pipeline.dataset.codecs.time_series import Findings, Frame, TableLayout, fi
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.runs.record import SERIES, read_record
 
-if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
+if TYPE_CHECKING:  # torch takes seconds to import
+    import pyarrow as pa
+
     from pipeline.evaluation.forecast_errors import Forecast
     from pipeline.evaluation.plots.forecast import Panel
+    from pipeline.tasks.forecast_base import Forecasting
 
 
 class Window(NamedTuple):
-    """The end of a series, and what is known of the steps after it."""
+    """The end of a series, and the known covariates of the following steps."""
 
     name: str
     stamps: list[str]
@@ -41,34 +44,36 @@ def main(trained: Trained, arguments: argparse.Namespace) -> None:
     """Forecast the next horizon of every series of a table.
 
     Raises:
-        UserError: no such checkpoint or table, or a table that does not go on from what the run has learned.
+        UserError: a checkpoint or table does not exist, or the table does not match the run's dataset.
     """
     if arguments.history is None:
-        raise ConfigError(f"{trained.name} forecasts series: give what came before, --history FILE.csv")
+        raise ConfigError(f"{trained} forecasts time series. Give their past with --history FILE.csv")
     record = _record(trained.run)
     about, context, horizon = record["dataset"]["series"], record["linked"]["context"], record["linked"]["horizon"]
     windows = windows_of(read_table(arguments.history), about, context, horizon, str(arguments.history[0]))
     _, task, device = open_model(trained.name, arguments.checkpoint)
-    said = forecast_windows(task, windows, about["scaling"], device)
-    rows = rows_of(windows, said, about["time"], horizon)
+    forecast = forecast_windows(task, windows, about["scaling"], device)
+    rows = rows_of(windows, forecast, about["time"], horizon)
     try:
         _write(rows, arguments.output)
         if arguments.picture:
             from pipeline.evaluation.plots.figure import save
             from pipeline.evaluation.plots.forecast import drawing
 
-            save(drawing(list(forecast_panels(windows, said, about["scaling"], horizon))), arguments.picture)
+            save(drawing(list(forecast_panels(windows, forecast, about["scaling"], horizon))), arguments.picture)
     except OSError as error:
-        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}; name another file") from error
+        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}. Give another file") from error
     except ValueError as error:
-        raise ConfigError(f"--picture {arguments.picture} cannot be written ({error}): name a .svg or .png") from error
+        raise ConfigError(
+            f"--picture={arguments.picture}: cannot be written ({error}). Give a .svg or .png file"
+        ) from error
 
 
 def _record(run: Path) -> dict[str, Any]:
-    """What a run says of its data, or what an exported model has kept of that.
+    """Read the record of a run, or the part of it that an exported model contains.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: the file is damaged.
     """
     if not (file := run / SERIES).is_file():
         return read_record(run)
@@ -78,24 +83,24 @@ def _record(run: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
 
 
-def windows_of(table: Any, about: dict[str, Any], context: int, horizon: int, source: str) -> list[Window]:
-    """The end of each series of a table, in the units that the model reads.
+def windows_of(table: "pa.Table", about: dict[str, Any], context: int, horizon: int, source: str) -> list[Window]:
+    """Return the end of each series of a table, standardised as in training.
 
     Args:
-        table: laid out as the dataset's source.
-        about: what the manifest says of the series.
-        context: steps that are read.
-        horizon: steps that are predicted.
-        source: what the table is called.
+        table: table in the layout of the dataset's source.
+        about: entry of the series in the manifest.
+        context: number of steps that the model reads.
+        horizon: number of steps to forecast.
+        source: name of the table, for error messages.
 
     Raises:
-        DataError: a series is too short, unknown, or lacks what is known ahead.
+        DataError: a series is too short or unknown, or lacks known covariates over the horizon.
     """
     findings, layout = Findings(), TableLayout.of(about)
     grid, frames = frames_of(table, layout, findings, Grid.of(about))
     findings.refuse(source)
     if unknown := [frame.name for frame in frames if frame.name not in about["scaling"]]:
-        raise DataError(f"{source}: the model does not know the scale of {', '.join(unknown[:5])}: train on it too")
+        raise DataError(f"{source}: series not in the training data: {', '.join(unknown[:5])}. Train on them, too")
     return [_window(frame, grid, layout, about, context, horizon) for frame in frames]
 
 
@@ -103,7 +108,7 @@ def _window(frame: Frame, grid: Grid, layout: TableLayout, about: dict[str, Any]
     there = np.flatnonzero(~np.isnan(frame.values))
     after = int(there[-1]) + 1 if len(there) else 0
     if after - (int(there[0]) if len(there) else 0) < context:
-        raise DataError(f"{frame.name} has fewer than the {context} steps that the model reads: give a longer history")
+        raise DataError(f"series {frame.name}: the model requires at least {context} steps. Give a longer history")
     values, _ = filled(frame.values[int(there[0]) : after])
     mean, deviation = about["scaling"][frame.name]
     first = after - context
@@ -115,7 +120,7 @@ def _window(frame: Frame, grid: Grid, layout: TableLayout, about: dict[str, Any]
     for name, ahead in zip(layout.known, known.T, strict=True):
         if np.isnan(ahead).any():
             [stamp] = grid.text(stamps[np.isnan(ahead)][:1])
-            raise DataError(f"{name} of {frame.name} is not given at {stamp}: it has to be known over the horizon")
+            raise DataError(f"series {frame.name}: no value of {name} at {stamp}. Provide it over the whole horizon")
     if layout.calendar:
         known = np.concatenate([known, cycles(grid, stamps)[1]], 1)
     known = (known - about["covariate_mean"]) / about["covariate_deviation"] if known.shape[1] else known
@@ -124,9 +129,9 @@ def _window(frame: Frame, grid: Grid, layout: TableLayout, about: dict[str, Any]
 
 
 def forecast_windows(
-    task: Any, windows: Sequence[Window], scaling: Mapping[str, Sequence[float]], device: str = "cpu"
+    task: "Forecasting", windows: Sequence[Window], scaling: Mapping[str, Sequence[float]], device: str = "cpu"
 ) -> "Forecast":
-    """The forecast of each window, in the units of its series."""
+    """Return the forecast of each window, in the units of its series."""
     import torch
 
     from pipeline.data.batch import SeriesBatch
@@ -141,32 +146,32 @@ def forecast_windows(
     parts = [part.to(device) for part in (context, *nothing, known, naive, ids)]
     batch = SeriesBatch._make([*parts, 0, 0, None])
     with torch.no_grad():
-        said = summary(task.sample_paths(batch))
+        forecast = summary(task.sample_paths(batch))
     scale = torch.tensor([scaling[window.name] for window in windows])
-    return Forecast(*(scale[:, :1] + scale[:, 1:] * part.cpu() for part in said))
+    return Forecast(*(scale[:, :1] + scale[:, 1:] * part.cpu() for part in forecast))
 
 
-def rows_of(windows: Sequence[Window], said: "Forecast", time: str, horizon: int) -> Iterator[list[str]]:
-    """The table: a row for each series and step; one number where nothing was drawn, else mean and percentiles."""
-    one = bool((said.low == said.high).all())
+def rows_of(windows: Sequence[Window], forecast: "Forecast", time: str, horizon: int) -> Iterator[list[str]]:
+    """Yield the table, a row per series and step: a point forecast, or mean and percentiles of sample paths."""
+    one = bool((forecast.low == forecast.high).all())
     yield [time, "series", *(["forecast"] if one else ["mean", "p10", "p50", "p90"])]
     for row, window in enumerate(windows):
         for step, stamp in enumerate(window.stamps[-horizon:]):
-            values = [said.mean] if one else [said.mean, said.low, said.median, said.high]
+            values = [forecast.mean] if one else [forecast.mean, forecast.low, forecast.median, forecast.high]
             yield [stamp, window.name, *(f"{float(part[row, step]):.6g}" for part in values)]
 
 
 def forecast_panels(
-    windows: Sequence[Window], said: "Forecast", scaling: Mapping[str, Sequence[float]], horizon: int
+    windows: Sequence[Window], forecast: "Forecast", scaling: Mapping[str, Sequence[float]], horizon: int
 ) -> "Iterator[Panel]":
-    """What is drawn: the last steps of each history, and the forecast."""
+    """Yield the panels of the plot: the last steps of each history, and the forecast."""
     from pipeline.evaluation.plots.forecast import Panel
 
     for row, window in enumerate(windows):
         mean, deviation = scaling[window.name]
         shown = min(len(window.context), 2 * horizon)
         marks = [window.stamps[-horizon - shown], window.stamps[-horizon], window.stamps[-1]]
-        low, median, high = (part[row].numpy() for part in (said.low, said.median, said.high))
+        low, median, high = (part[row].numpy() for part in (forecast.low, forecast.median, forecast.high))
         yield Panel(window.name, marks, mean + deviation * window.context[-shown:], median, low, high)
 
 

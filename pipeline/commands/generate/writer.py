@@ -1,14 +1,15 @@
-"""Trained models that write: a language model goes on from a prompt, a translator writes from a source."""
+"""Trained models that generate text: language models continue a prompt, other models translate or caption a source."""
 
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from pipeline.dataset.codecs.image import ImageError, View, decode_image, montag
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.plots.attention import against, photograph
 from pipeline.evaluation.plots.figure import rendered
-from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, stream
+from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, Stepwise, stream
 from pipeline.generation.text_stream import TextStream, text_of, written
 from pipeline.runs.record import is_run, read_record
 from pipeline.state import State
@@ -26,19 +27,28 @@ from pipeline.state import State
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ROWS = 64  # texts decoded together
+ROWS = 64  # texts per batch
+
+
+class GeneratedText(TypedDict):
+    """The fields of one text in the JSON output."""
+
+    text: str
+    tokens: list[int]
+    ended: bool
+    score: NotRequired[float]
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A trained model with its tokenizer; it continues what it is given.
+    """A trained language model with its tokenizer, which continues prompts.
 
     Args:
-        run: where it was trained.
+        run: directory of the run or exported model.
         forward: the model in eval mode.
-        tokenizer: of the run's dataset.
-        eos: the end mark.
-        device: where the model is.
+        tokenizer: tokenizer of the run's dataset.
+        eos: end-of-sequence token.
+        device: device of the model.
     """
 
     run: Path
@@ -49,7 +59,7 @@ class Writer:
 
     @property
     def default(self) -> Choice:
-        """How tokens are chosen where the user does not say."""
+        """The decoding method if the user selects none."""
         return Sample()
 
     @classmethod
@@ -57,8 +67,8 @@ class Writer:
         """Load a run or an exported model.
 
         Raises:
-            CheckpointError: no such run or checkpoint, or no tokenizer in it.
-            ConfigError: a checkpoint is asked for where there is none to choose.
+            CheckpointError: the run, its checkpoint or its tokenizer does not exist.
+            ConfigError: a checkpoint is selected for an exported model, which has only one.
         """
         run, model, device = open_model(name, checkpoint)
         tokenizer, eos = vocabulary(run / "tokenizer.json")
@@ -69,11 +79,11 @@ class Writer:
         return cls(run, model, tokenizer, eos, device)
 
     def given(self, prompts: Sequence[str]) -> tuple[list[list[int]], State, list[str]]:
-        """The tokens to continue, the state before them, and what is shown before what is written."""
+        """Return the tokens to continue, the state before them, and the texts to print before the generated ones."""
         return [tokens_of(self.tokenizer, prompt) or [self.eos] for prompt in prompts], None, list(prompts)
 
-    def write_live(self, prompt: str, choice: Any, limits: Limits, seed: int) -> None:
-        """Write one text as it comes."""
+    def write_live(self, prompt: str, choice: Stepwise, limits: Limits, seed: int) -> None:
+        """Generate one text and print each token immediately."""
         [row], start, [shown] = self.given([prompt])
         text = TextStream(self.tokenizer, self.eos, row)
         sys.stdout.write(shown)
@@ -83,28 +93,28 @@ class Writer:
                 sys.stdout.flush()
         sys.stdout.write(text.finish() + "\n")
 
-    def chat(self, lines: Iterable[str], choice: Any, limits: Limits, seed: int) -> None:
-        """Answer line by line.
+    def chat(self, lines: Iterable[str], choice: Choice, limits: Limits, seed: int) -> None:
+        """Print a reply to each line.
 
         Raises:
             ConfigError: the model was not trained on dialogues.
         """
         raise ConfigError(
-            f"--chat: {self.run} continues texts; train a model of dialogues (unroll prepare pairs --dialogue)"
+            f"--chat: {self.run} is a language model. Train a model of dialogues (unroll prepare pairs --dialogue)"
         )
 
-    def draw(self, prompts: Sequence[str], choice: Any, limits: Limits, seed: int, file: Path) -> None:
-        """Write a text for each prompt, and a picture of where each of its tokens looked.
+    def draw(self, prompts: Sequence[str], choice: Choice, limits: Limits, seed: int, file: Path) -> None:
+        """Generate a text per source, and plot the attention of each token over the source.
 
         Raises:
-            ConfigError: the model looks at no source, or the file cannot be written.
+            ConfigError: the model has no source, or the file cannot be written.
         """
-        raise ConfigError(f"--attention: {self.run} continues texts; a model that writes from a source looks at it")
+        raise ConfigError(f"--attention: {self.run} is a language model without a source. Omit --attention")
 
     def write_all(
         self, prompts: list[str], choice: Choice, limits: Limits, samples: int, seed: int, as_json: bool
     ) -> None:
-        """Write the texts of all prompts, a batch at a time."""
+        """Generate and print the texts of all prompts, in batches."""
         total = len(prompts) * samples
         for number, sample, shown, text in self.texts(prompts, choice, limits, samples, seed):
             if as_json:
@@ -118,8 +128,8 @@ class Writer:
 
     def texts(
         self, prompts: list[str], choice: Choice, limits: Limits, samples: int, seed: int
-    ) -> Iterator[tuple[int, int, str, dict[str, Any]]]:
-        """Number of the prompt, number of the text, what is shown before it, and the text, in order."""
+    ) -> Iterator[tuple[int, int, str, GeneratedText]]:
+        """Yield in order the prompt's number, the text's number, what to print before it, and the text."""
         each = max(1, ROWS // samples)
         for first in range(0, len(prompts), each):
             rows, start, shown = self.given(prompts[first : first + each])
@@ -128,61 +138,65 @@ class Writer:
                 for sample, (tokens, score) in enumerate(continuations):
                     ended = tokens[-1] == limits.eos
                     text = text_of(self.tokenizer, self.eos, tokens[:-1] if ended else tokens, row)
-                    ranked = {} if score is None else {"score": score}
-                    yield number, sample, before, {"text": text, "tokens": tokens, "ended": ended, **ranked}
+                    generated: GeneratedText = {"text": text, "tokens": tokens, "ended": ended}
+                    if score is not None:
+                        generated["score"] = score
+                    yield number, sample, before, generated
 
 
 @dataclass(frozen=True)
 class SourceWriter(Writer):
-    """A trained model that writes from a source, of which nothing is repeated."""
+    """A trained model that generates text from a source, such as a translator; the source is not printed."""
 
     @property
     def default(self) -> Choice:
-        """How tokens are chosen where the user does not say."""
+        """The decoding method if the user selects none."""
         return Greedy()
 
     @torch.no_grad()
     def given(self, prompts: Sequence[str]) -> tuple[list[list[int]], State, list[str]]:
-        """An end mark to begin with, and the encoded sources."""
+        """Return an EOS token as the start of each text, and the encoded sources."""
         return [[self.eos]] * len(prompts), self.forward.begin(self.source(prompts)), [""] * len(prompts)
 
     def source(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
-        """What the model reads."""
+        """Return the input of the encoder."""
         raise NotImplementedError
 
-    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> "Figure":
-        """Where the words of a text looked at one source."""
+    def picture(
+        self, source: tuple[Tensor, ...], words: Sequence[str], attention: Float[np.ndarray, "T S"]
+    ) -> "Figure":
+        """Plot the attention of each word of a text over one source."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def draw(self, prompts: Sequence[str], choice: Any, limits: Limits, seed: int, file: Path) -> None:
-        """Write a text for each source, and a picture of where each of its tokens looked."""
+    def draw(self, prompts: Sequence[str], choice: Choice, limits: Limits, seed: int, file: Path) -> None:
+        """Generate a text per source, and plot the attention of each token over the source."""
         pictures = []
         for number, _, _, text in self.texts(list(prompts), choice, limits, 1, seed):
             print(text["text"], flush=True)
             source = self.source([prompts[number]])
-            looks = self.forward.alignment(source, text["tokens"], self.eos)
-            pictures.append(rendered(self.picture(source, written(self.tokenizer, text["tokens"]), looks)))
+            attention = self.forward.alignment(source, text["tokens"], self.eos)
+            pictures.append(rendered(self.picture(source, written(self.tokenizer, text["tokens"]), attention)))
         try:
             montage(pictures, 1).save(file)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"--attention {file} cannot be written as a picture: {error}") from error
+            raise ConfigError(f"--attention={file}: cannot be written as an image: {error}") from error
 
 
 @dataclass(frozen=True)
 class ImageWriter(SourceWriter):
-    """A trained model that writes from images, named by their files."""
+    """A trained model that captions images; prompts are file names."""
 
     def given(self, prompts: Sequence[str]) -> tuple[list[list[int]], State, list[str]]:
-        """As for every source; of several images the name of each is shown."""
+        """Return the same as for every source; if there are several images, each caption follows its file name."""
         rows, start, shown = super().given(prompts)
         return rows, start, [f"{prompt}: " for prompt in prompts] if len(prompts) > 1 else shown
 
     def source(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
-        """The largest central squares of the images.
+        """Read images and crop them to their largest central squares.
 
         Raises:
-            DataError: a file that cannot be read, or is no image.
+            DataError: a file cannot be read, or is not an image.
         """
         size = self.forward.encoder.size
         seen = []
@@ -190,47 +204,53 @@ class ImageWriter(SourceWriter):
             try:
                 image = decode_image(Path(prompt).read_bytes(), size)
             except OSError as error:
-                raise DataError(f"--image {prompt}: {error.strerror}") from error
+                raise DataError(f"--image={prompt}: {error.strerror}. Give an image file") from error
             except ImageError as error:
-                raise DataError(f"--image {prompt}: {error}") from error
+                raise DataError(f"--image={prompt}: {error}. Give another image") from error
             seen.append(pixels(square(image, View.central(*image.size), size)))
         return (torch.from_numpy(np.stack(seen)).to(self.device),)
 
-    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> "Figure":
-        """Heat over the photograph for each word."""
-        return photograph(source[0][0].cpu().numpy(), words, looks)
+    def picture(
+        self, source: tuple[Tensor, ...], words: Sequence[str], attention: Float[np.ndarray, "T S"]
+    ) -> "Figure":
+        """Plot the attention of each word as a heat map over the image."""
+        return photograph(source[0][0].cpu().numpy(), words, attention)
 
 
 @dataclass(frozen=True)
 class TextWriter(SourceWriter):
-    """A trained model that writes from texts.
+    """A trained model that generates texts from texts.
 
     Args:
-        source_tokenizer: of the sources.
-        source_eos: the end mark of the sources.
+        source_tokenizer: tokenizer of the sources.
+        source_eos: end-of-sequence token of the sources.
     """
 
     source_tokenizer: Tokenizer
     source_eos: int
 
     def source(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
-        """The tokens of the sources."""
+        """Encode the sources."""
         sources = [np.array([*tokens_of(self.source_tokenizer, each), self.source_eos]) for each in prompts]
         return tuple(part.to(self.device) for part in padded(sources, self.source_eos))
 
-    def picture(self, source: tuple[Tensor, ...], words: Sequence[str], looks: Any) -> "Figure":
-        """Word against word."""
-        return against(written(self.source_tokenizer, source[0][0].tolist()), words, looks)
+    def picture(
+        self, source: tuple[Tensor, ...], words: Sequence[str], attention: Float[np.ndarray, "T S"]
+    ) -> "Figure":
+        """Plot the attention matrix of target words and source words."""
+        return against(written(self.source_tokenizer, source[0][0].tolist()), words, attention)
 
-    def chat(self, lines: Iterable[str], choice: Any, limits: Limits, seed: int) -> None:
-        """Answer line by line, with as many turns before each reply as in training.
+    def chat(self, lines: Iterable[str], choice: Choice, limits: Limits, seed: int) -> None:
+        """Print a reply to each line, given as many previous turns as in training.
 
         Raises:
             ConfigError: the model was not trained on dialogues.
         """
         dialogue = read_record(self.run)["dataset"].get("dialogue") if is_run(self.run) else None
         if dialogue is None:
-            raise ConfigError(f"--chat: {self.run} is no run on dialogues (unroll prepare pairs --dialogue)")
+            raise ConfigError(
+                f"--chat: {self.run} was not trained on dialogues. Prepare them with `unroll prepare pairs --dialogue`"
+            )
         turns: list[str] = []
         for number, line in enumerate(lines):
             if not line.strip():

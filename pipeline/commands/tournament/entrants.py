@@ -28,7 +28,7 @@ from pipeline.data.batch_plan import MicroBatches
 from pipeline.errors import ConfigError, UserError
 from pipeline.runs.load import build_model, with_facts
 from pipeline.training.config import parse_config
-from pipeline.training.config_errors import meant, own, plainly, read_mapping
+from pipeline.training.config_errors import read_mapping, readable_error, suggestion, wrapped_user_error
 
 WIDTHS = "model.init_args.width", "model.init_args.network.init_args.width"  # of a flat config, and of its network's
 
@@ -78,11 +78,13 @@ def read_tournament(path: Path) -> Tournament:
     Raises:
         ConfigError: the file is missing or no YAML, a key is unknown or missing, or a value cannot be.
     """
-    given = read_mapping(path, wanted="a tournament, such as those of configs/tournament/")
+    given = read_mapping(path, expected="a tournament, such as those of configs/tournament/")
     known = [each.name for each in fields(Tournament) if each.name != "name"]
     for key in given:
         if key not in known:
-            raise ConfigError(f"{path}: a tournament has no key {key!r}{meant(str(key), known) or f'; it has {known}'}")
+            raise ConfigError(
+                f"{path}: a tournament has no key {key!r}{suggestion(str(key), known) or f'; it has {known}'}"
+            )
     if missing := [key for key in ("entrants", "budget") if not given.get(key)]:
         raise ConfigError(f"{path} names no {missing[0]}: see configs/tournament/")
     for key, (fits, wanted) in FORMS.items():
@@ -195,7 +197,7 @@ def _width(tournament: Tournament, key: str, model: dict[str, Any]) -> int:
             with torch.device("meta"):
                 built = build_model(_with(model, key.split(".")[1:], width))
         except Exception as error:  # what a constructor raised, and what jsonargparse makes of it
-            raise own(error) or ConfigError(plainly(str(error))) from error
+            raise wrapped_user_error(error) or ConfigError(readable_error(str(error))) from error
         return sum(parameter.numel() for parameter in built.parameters())
 
     width = nearest_width(wanted, count)

@@ -90,7 +90,7 @@ class Trial:
 
     def attempt(self, name: str, stop: Interrupt | None = None) -> int:
         """Start or continue a run, until it ends or is stopped; returns the exit code."""
-        callbacks = [{"class_path": f"{step_trace.__name__}.{step_trace.Witness.__name__}"}]
+        callbacks: list[dict[str, object]] = [{"class_path": f"{step_trace.__name__}.{step_trace.Witness.__name__}"}]
         callbacks += [] if stop is None else [stop.config()]
         more = [f"--trainer.callbacks+={json.dumps(each)}" for each in callbacks]
         self.home.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ class Trial:
         """Attempts of one run, each as another trial does it; what went wrong, in words."""
         for trial, stop in zip(trials, [*stops, None], strict=True):
             code = Trial(self.home, trial.arguments, self.start).attempt(name, stop)
-            wanted = 0 if stop is None else TRY_AGAIN if stop.asks else 128 + stop.number
+            wanted = 0 if stop is None else TRY_AGAIN if stop.graceful else 128 + stop.number
             if code != wanted:
                 return f"exit code {code} where {wanted} was due, see {self._said(name)}"
         return None

@@ -1,28 +1,28 @@
-"""Two trees of tensors and plain values, compared leaf by leaf: equal in every bit, or how far apart.
+"""Compare two trees of tensors and plain values leaf by leaf: bitwise equality, and the largest differences.
 
-Whoever compares two checkpoints, or a stopped run with a straight one, reads these rows.
+It compares two checkpoints, or an interrupted run with an uninterrupted one.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-MEASURED = ("callbacks/Monitor/seconds",)  # wall-clock time: no two trainings have it in common
+MEASURED = ("callbacks/Monitor/seconds",)  # wall-clock time, which differs between any two trainings
 MISSING = object()
 
 
 class Difference(NamedTuple):
-    """What is known of one leaf."""
+    """The result of comparing one leaf."""
 
     name: str
-    """Its place in the tree, parts joined by `/`."""
+    """Path in the tree, parts joined by `/`."""
     is_tensor: bool
     what: str
-    """`equal`, or what differs, in words."""
+    """`equal`, or a description of the difference."""
     absolute: float | None = None
-    """Largest |a - b| of an element; None where the leaves are no numbers of one shape."""
+    """Largest |a - b| of an element; None unless the leaves are numbers of one shape."""
     relative: float | None = None
     """Largest |a - b| / max(|a|, |b|) of an element."""
 
@@ -31,15 +31,15 @@ class Difference(NamedTuple):
         return self.what == "equal"
 
 
-def compare(one: Any, two: Any) -> list[Difference]:
-    """A row for every leaf that either tree has, in the order of the trees; measured times are left out."""
+def compare(one: object, two: object) -> list[Difference]:
+    """Return a row for every leaf of either tree, in the order of the trees, without measured times."""
     ours, theirs = dict(leaves(one)), dict(leaves(two))
     names = [name for name in dict.fromkeys([*ours, *theirs]) if name not in MEASURED]
     return [_compare(name, ours.get(name, MISSING), theirs.get(name, MISSING)) for name in names]
 
 
-def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested dictionaries, lists and tuples, each with its place."""
+def leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the leaves of nested dictionaries, lists and tuples, each with its path."""
     if not isinstance(tree, Mapping | list | tuple):
         yield prefix[:-1], tree
         return
@@ -49,14 +49,14 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def same_bits(one: Tensor, two: Tensor) -> bool:
-    """Whether two tensors are the same numbers, NaN and the sign of zero included."""
+    """Return whether two tensors are bitwise equal, including NaN and the sign of zero."""
     if one.dtype != two.dtype or one.shape != two.shape:
         return False
     ours, theirs = (each.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for each in (one, two))
     return torch.equal(ours, theirs)
 
 
-def _compare(name: str, one: Any, two: Any) -> Difference:
+def _compare(name: str, one: object, two: object) -> Difference:
     is_tensor = isinstance(one, Tensor) or isinstance(two, Tensor)
     if one is MISSING or two is MISSING:
         return Difference(name, is_tensor, f"missing in {'A' if one is MISSING else 'B'}")
@@ -64,9 +64,9 @@ def _compare(name: str, one: Any, two: Any) -> Difference:
         return _compare_tensors(name, one, two)
     if is_tensor or type(one) is not type(two):
         return Difference(name, is_tensor, f"{type(one).__name__} and {type(two).__name__}")
-    if one == two or (one != one and two != two):  # NaN is what it is
+    if one == two or (one != one and two != two):  # two NaN are equal
         return Difference(name, False, "equal", *([0.0, 0.0] if isinstance(one, int | float) else []))
-    if isinstance(one, bool) or not isinstance(one, int | float):
+    if isinstance(one, bool) or not isinstance(one, int | float) or not isinstance(two, int | float):
         return Difference(name, False, f"{one!r} and {two!r}")
     return Difference(name, False, f"{one} and {two}", *_distance(torch.tensor(one), torch.tensor(two)))
 
@@ -81,7 +81,7 @@ def _compare_tensors(name: str, one: Tensor, two: Tensor) -> Difference:
 
 
 def _distance(one: Tensor, two: Tensor) -> tuple[float, float]:
-    """Largest absolute and relative difference of two tensors of one shape."""
+    """Return the largest absolute and relative difference of two tensors of one shape."""
     ours, theirs = (each.detach().cpu().to(torch.float64) for each in (one, two))
     if not ours.numel():
         return 0.0, 0.0

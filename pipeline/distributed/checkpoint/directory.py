@@ -1,12 +1,12 @@
-"""A checkpoint is a directory: written under another name, hashed, renamed; verified before it is read.
+"""A checkpoint is a directory that is written under a temporary name, hashed, renamed, and verified before reading.
 
-step-00001200/manifest.json           step, metrics, the size and hash of every file, and its own hash
+step-00001200/manifest.json           step, metrics, size and hash of every file, and its own hash
               state.pt                loops, callbacks, schedule, carried state: plain values
-              run.json, config.yaml   copies of the run's
-              rank-00000.safetensors  pieces of weights and optimizer state, a file for each process
+              run.json, config.yaml   copies of the run's files
+              rank-00000.safetensors  shards of weights and optimizer state, one file per process
 
-So a directory of that name is either whole or damaged later, and damage is found by its hash. Reading never
-executes code from a file.
+So a directory of that name was complete once, and later damage is detected by its hash. Reading never executes code
+from a file.
 """
 
 import hashlib
@@ -19,32 +19,50 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypedDict
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, Pieces
+from pipeline.distributed.checkpoint.local_state import OptimizerRecord
+from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, ShardReader
 from pipeline.errors import CheckpointError
 from pipeline.files import replace_directory, sha256, sync
 
 STATE, MANIFEST = "state.pt", "manifest.json"
-OWN = "sha256"  # the manifest's own hash, in itself
-SEEN = 30.0  # seconds until one node sees what another wrote, at the latest
+OWN: Final = "sha256"  # key of the manifest's own hash
+SEEN = 30.0  # seconds until a file written on one node is visible on another, at most
 NAME = re.compile(r"step-\d{8,}")
-Manifest = dict[str, Any]
+
+
+class FileEntry(TypedDict):
+    """Size and hash of a file."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(TypedDict, total=False):
+    """The contents of manifest.json."""
+
+    step: int
+    metrics: dict[str, float]
+    strategy: str
+    world_size: int
+    files: dict[str, FileEntry]
+    sha256: str
 
 
 class Writing:
-    """A checkpoint that is being written, by every process, while training goes on.
+    """A checkpoint that all processes write in the background while training continues.
 
-    Each process writes its pieces, the first one the plain values as well, into a directory of another
-    name, in a thread. When all have finished, the first process publishes it.
+    Each process writes its shards, and the first one also the plain values, to a temporary directory in a thread.
+    When all have finished, the first process publishes it.
 
     Args:
-        directory: the checkpoint's final name.
-        save: writes this process's files into the directory that it is given.
-        rank: of this process.
+        directory: final path of the checkpoint.
+        save: called with a directory, to which it writes the files of this process.
+        rank: rank of this process.
     """
 
     def __init__(self, directory: Path, save: Callable[[Path], None], rank: int) -> None:
@@ -57,25 +75,25 @@ class Writing:
 
     @property
     def busy(self) -> bool:
-        """Whether this process still writes."""
+        """Whether this process is still writing."""
         return self.thread.is_alive()
 
     def publish(self, about: Manifest, processes: int) -> None:
-        """Give the directory its name; on the first process, when no process is busy and none has failed.
+        """Rename the directory; called on the first process, when no process is busy and none has failed.
 
         Args:
-            about: what the manifest tells besides the files.
-            processes: that have written.
+            about: entries of the manifest besides the files.
+            processes: number of processes that have written.
 
         Raises:
-            OSError: it could not be; nothing is left under the temporary name.
+            OSError: publishing failed. The temporary directory is removed.
         """
         try:
-            files: Manifest = {}
-            for told in self._told(processes):
-                files |= json.loads(told.read_text())
-                told.unlink()
-            manifest = {**about, "files": files}
+            files: dict[str, FileEntry] = {}
+            for listing in self._listings(processes):
+                files |= json.loads(listing.read_text())
+                listing.unlink()
+            manifest: Manifest = {**about, "files": files}
             (self.partial / MANIFEST).write_text(json.dumps(manifest | {OWN: _hash(manifest)}, indent=1))
             sync(self.partial / MANIFEST)
             sync(self.partial)
@@ -85,20 +103,20 @@ class Writing:
             raise
 
     def drop(self) -> None:
-        """Leave nothing of it; the checkpoints before it are untouched."""
+        """Remove the temporary directory; earlier checkpoints are not changed."""
         shutil.rmtree(self.partial, ignore_errors=True)
 
-    def _told(self, processes: int) -> list[Path]:
-        """What each process says that it wrote; on a network's file system it may be seen a little later."""
+    def _listings(self, processes: int) -> list[Path]:
+        """Return the processes' lists of files, which may become visible late on a network file system."""
         until = time.monotonic() + SEEN
-        while len(told := sorted(self.partial.glob("*.files.json"))) < processes:
+        while len(listings := sorted(self.partial.glob("*.files.json"))) < processes:
             if time.monotonic() > until:
                 raise OSError(
-                    f"the parts of {processes - len(told)} processes are not here: the run must lie on a "
-                    "file system that all nodes share"
+                    f"files of {processes - len(listings)} processes are missing. Place the run on a file system that "
+                    "all nodes share."
                 )
             time.sleep(0.1)
-        return told
+        return listings
 
     def _write(self) -> None:
         own = self.partial / f"rank-{self.rank:05d}"
@@ -111,66 +129,71 @@ class Writing:
                 (own / name).rename(self.partial / name)
             own.rmdir()
             (self.partial / f"{own.name}.files.json").write_text(json.dumps(files))
-        except Exception as error:  # whatever it is, training goes on; the lead process tells
+        except Exception as error:  # training continues; the main thread reports the error
             self.error = error
 
 
 def verify_checkpoint(directory: Path) -> Manifest:
-    """The manifest of a checkpoint whose every file is what was written.
+    """Verify the hash of every file of a checkpoint and return its manifest.
 
     Raises:
         CheckpointError: a file is missing, truncated or changed; the message names it.
     """
     try:
         manifest: Manifest = json.loads((directory / MANIFEST).read_text())
-        if manifest.pop(OWN, None) not in (None, _hash(manifest)):  # the first ones had none
-            raise CheckpointError(f"{directory / MANIFEST} is not what was written: changed")
+        if manifest.pop(OWN, None) not in (None, _hash(manifest)):  # early manifests have none
+            raise CheckpointError(f"{directory / MANIFEST} does not match its hash: it was changed")
         files = manifest["files"]
         for name, written in files.items():
             if _describe(directory / name) != written:
-                raise CheckpointError(f"{directory / name} is not what was written: truncated or changed")
+                raise CheckpointError(f"{directory / name} does not match its hash: it was truncated or changed")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{directory} is no whole checkpoint: {error}") from error
+        raise CheckpointError(f"{directory} is not a complete checkpoint: {error}") from error
     return manifest
 
 
 def newest_first(checkpoints: Path) -> list[Path]:
-    """The checkpoints of a run, the latest step first."""
-    there = (path for path in checkpoints.glob("step-*") if NAME.fullmatch(path.name))  # no copies, no archives
-    return sorted(there, key=step_of, reverse=True)
+    """Return the checkpoints of a run, the latest step first."""
+    found = (path for path in checkpoints.glob("step-*") if NAME.fullmatch(path.name))  # without copies and archives
+    return sorted(found, key=step_of, reverse=True)
 
 
 def step_of(directory: Path) -> int:
-    """The optimizer step that a checkpoint's name tells."""
+    """Return the optimizer step in a checkpoint's name."""
     return int(directory.name.removeprefix("step-"))
 
 
 def checkpoint_name(step: int) -> str:
-    """The name of the checkpoint of an optimizer step."""
+    """Return the name of the checkpoint of an optimizer step."""
     return f"step-{step:08d}"
 
 
-def latest(checkpoints: Path, say: Callable[[str], None]) -> tuple[Path, Manifest] | None:
-    """The newest checkpoint that verifies; tells of each that does not. None where there is none at all.
+def latest(checkpoints: Path, report: Callable[[str], None]) -> tuple[Path, Manifest] | None:
+    """Return the newest valid checkpoint and its manifest, or None without any checkpoint.
+
+    Args:
+        checkpoints: the directory of checkpoints.
+        report: called with a line for each damaged checkpoint that is skipped.
 
     Raises:
-        CheckpointError: there are checkpoints and none of them verifies.
+        CheckpointError: there are checkpoints, but none is valid.
     """
     candidates = newest_first(checkpoints)
     for directory in candidates:
         try:
             return directory, verify_checkpoint(directory)
         except CheckpointError as error:
-            say(f"checkpoint passed over: {error}")
+            report(f"checkpoint skipped: {error}")
     if candidates:
         raise CheckpointError(
-            f"none of the {len(candidates)} checkpoints in {checkpoints} verifies: --resume never starts anew"
+            f"none of the {len(candidates)} checkpoints in {checkpoints} is valid. "
+            "Use --resume never to start from the beginning."
         )
     return None
 
 
 def by_metric(checkpoints: Path, metric: str) -> list[tuple[float, Path]]:
-    """Checkpoints whose manifest has the metric, the lowest value first."""
+    """Return value and path of the checkpoints whose manifest has the metric, the lowest value first."""
     return sorted((value, path) for path, value in _values(checkpoints, metric))
 
 
@@ -179,13 +202,13 @@ def _values(checkpoints: Path, metric: str) -> Iterator[tuple[Path, float]]:
         try:
             value = json.loads((path / MANIFEST).read_text()).get("metrics", {}).get(metric)
         except (OSError, ValueError):
-            continue  # verify() is where damage is told
+            continue  # verify_checkpoint reports damage
         if value is not None and math.isfinite(value):
             yield path, float(value)
 
 
 def put_aside(directory: Path) -> None:
-    """Rename a damaged checkpoint, so that it does not count as one of the newest; nothing is deleted."""
+    """Rename a damaged checkpoint so that it is not listed any more; nothing is deleted."""
     number, aside = 1, directory.with_name(f"damaged-{directory.name}")
     while aside.exists():
         number, aside = number + 1, directory.with_name(f"damaged-{directory.name}~{number}")
@@ -193,23 +216,23 @@ def put_aside(directory: Path) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Take the checkpoint's name away in one step, then delete it; what somebody still reads, the next start clears."""
+    """Rename a checkpoint, then delete it; the next start deletes files that were still in use."""
     gone = directory.with_name(f".{directory.name}.{os.getpid()}.removed")
     directory.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)  # NFS keeps files that are open
+    shutil.rmtree(gone, ignore_errors=True)  # NFS keeps open files
 
 
 def clear_partial(checkpoints: Path) -> None:
-    """Delete what killed saves and removals left."""
-    for left in [*checkpoints.glob(".step-*.partial"), *checkpoints.glob(".step-*.removed")]:
-        shutil.rmtree(left, ignore_errors=True)
+    """Delete the remains of interrupted saves and removals."""
+    for remains in [*checkpoints.glob(".step-*.partial"), *checkpoints.glob(".step-*.removed")]:
+        shutil.rmtree(remains, ignore_errors=True)
 
 
 def read_plain(directory: Path) -> dict[str, Any]:
-    """What a checkpoint holds besides weights and optimizer state, on the CPU.
+    """Read the part of a checkpoint other than weights and optimizer state, on the CPU.
 
     Raises:
-        CheckpointError: the file holds something other than tensors and plain values, or cannot be read.
+        CheckpointError: the file contains something other than tensors and plain values, or cannot be read.
     """
     try:
         state: dict[str, Any] = torch.load(directory / STATE, map_location="cpu", weights_only=True)
@@ -220,49 +243,52 @@ def read_plain(directory: Path) -> dict[str, Any]:
 
 
 def read_state(directory: Path) -> dict[str, Any]:
-    """A checkpoint as one process loads it, whole and on the CPU, whatever strategy wrote it.
+    """Read a whole checkpoint of any strategy on one process, on the CPU.
 
-    `state_dict` and `optimizer_states` are as torch's `state_dict()` gives them.
+    `state_dict` and `optimizer_states` have the form of torch's `state_dict()`.
 
     Raises:
-        CheckpointError: a file holds something other than tensors and plain values, or cannot be read.
+        CheckpointError: a file contains something other than tensors and plain values, or cannot be read.
     """
-    state, pieces = read_plain(directory), Pieces(directory)
-    weights = {name.removeprefix(WEIGHTS): pieces.whole(name) for name in pieces if name.startswith(WEIGHTS)}
+    state, shards = read_plain(directory), ShardReader(directory)
+    weights = {name.removeprefix(WEIGHTS): shards.whole(name) for name in shards if name.startswith(WEIGHTS)}
     kept = state.pop("optimizer")
     state["state_dict"] = weights | {name: weights[first] for name, first in state.pop("aliases").items()}
-    state["optimizer_states"] = [_by_number(kept["groups"], kept["values"], pieces)]
+    state["optimizer_states"] = [_by_number(kept, shards)]
     return state
 
 
-def _by_number(groups: list[dict[str, Any]], values: dict[str, Any], pieces: Pieces) -> dict[str, Any]:
-    """An optimizer's state with the numbers that torch gives parameters instead of their names."""
+def _by_number(kept: OptimizerRecord, shards: ShardReader) -> dict[str, object]:
+    """Return an optimizer's state with torch's numbers of parameters in place of their names."""
+    groups = kept["groups"]
     numbers = {name: number for number, name in enumerate(name for group in groups for name in group["params"])}
-    state: dict[int, dict[str, Any]] = {numbers[name]: dict(those) for name, those in values.items()}
-    for full in (name for name in pieces if name.startswith(OPTIMIZER)):
+    state = {numbers[name]: dict(values) for name, values in kept["values"].items()}
+    for full in (name for name in shards if name.startswith(OPTIMIZER)):
         name, key = full.removeprefix(OPTIMIZER).rsplit("/", 1)
-        state.setdefault(numbers[name], {})[key] = pieces.whole(full)
-    named = [{**group, "params": [numbers[name] for name in group["params"]]} for group in groups]
-    return {"state": state, "param_groups": named}
+        state.setdefault(numbers[name], {})[key] = shards.whole(full)
+    numbered = [{**group, "params": [numbers[name] for name in group["params"]]} for group in groups]
+    return {"state": state, "param_groups": numbered}
 
 
 class CheckpointDirectory(CheckpointIO):
-    """How Lightning reads checkpoints here for strategies that hold the whole model; `Checkpoints` writes them."""
+    """Lightning's reader of checkpoints for strategies without partitioned models; `Checkpoints` writes them."""
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | Path, map_location: object = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return read_state(Path(path))
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        raise NotImplementedError("trainer.save_checkpoint writes another format: call Checkpoints.save")
+    def save_checkpoint(self, checkpoint: dict[str, object], path: str | Path, storage_options: object = None) -> None:
+        raise NotImplementedError("trainer.save_checkpoint writes another format. Call Checkpoints.save.")
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         remove(Path(path))
 
 
 def _hash(manifest: Manifest) -> str:
-    """The SHA-256 of a manifest without its own hash."""
+    """Return the SHA-256 of a manifest without its own hash."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _describe(path: Path) -> FileEntry:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}

@@ -1,10 +1,10 @@
-"""What a process holds of weights and optimizer state, by the parameter's name, and how it takes them back.
+"""The local shards of weights and optimizer state on one process: collected for a checkpoint, and restored from one.
 
-Names, not positions: so the state of an optimizer means the same whatever strategy divided the parameters.
+They are stored under the names of parameters, not their positions, so they do not depend on the strategy.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -12,135 +12,143 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.optim import Optimizer
 
-from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, Piece, Pieces, part_of_rank
+from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, ShardReader, TensorShard, part_of_rank
 from pipeline.errors import CheckpointError
 
 
-class Held(NamedTuple):
-    """The part of one process."""
+class LocalState(NamedTuple):
+    """Weights and optimizer state of one process."""
 
-    pieces: dict[str, Piece]
+    shards: dict[str, TensorShard]
     """weights/NAME, and optimizer/NAME/KEY for each tensor of a parameter's optimizer state."""
-    values: dict[str, dict[str, Any]]
-    """What of the optimizer's state is no tensor, by the parameter's name."""
+    values: dict[str, dict[str, object]]
+    """Entries of the optimizer state that are not tensors, by the parameter's name."""
     groups: list[dict[str, Any]]
-    """The optimizer's parameter groups, with names for parameters."""
-    loss_scale: dict[str, Any] = {}  # noqa: RUF012  # never changed
+    """The optimizer's parameter groups, with parameter names in place of parameters."""
+    loss_scale: dict[str, float] = {}  # noqa: RUF012  # never changed
     """The state of a loss scale that the strategy keeps itself."""
 
 
-def hold(module: nn.Module, optimizer: Optimizer | None, rank: int, world_size: int) -> Held:
-    """What this process holds of a module whose parameters are whole tensors or DTensors."""
-    pieces = {WEIGHTS + name: piece_of(tensor, rank, world_size) for name, tensor in tensors(module).items()}
-    values: dict[str, dict[str, Any]] = {}
+class OptimizerRecord(TypedDict):
+    """The part of `LocalState` that a checkpoint stores as plain values."""
+
+    values: dict[str, dict[str, object]]
+    groups: list[dict[str, Any]]
+    loss_scale: dict[str, float]
+
+
+def collect(module: nn.Module, optimizer: Optimizer | None, rank: int, world_size: int) -> LocalState:
+    """Return the local state of a module whose parameters are whole tensors or DTensors."""
+    shards = {WEIGHTS + name: local_shard(tensor, rank, world_size) for name, tensor in tensors(module).items()}
+    values: dict[str, dict[str, object]] = {}
     if optimizer is None:
-        return Held(pieces, values, [])
+        return LocalState(shards, values, [])
     for parameter, state in optimizer.state.items():
         name = names(module)[id(parameter)]
         for key, value in state.items():
             if isinstance(value, Tensor):
-                pieces[f"{OPTIMIZER}{name}/{key}"] = piece_of(value, rank, world_size)
+                shards[f"{OPTIMIZER}{name}/{key}"] = local_shard(value, rank, world_size)
             else:
                 values.setdefault(name, {})[key] = value
-    return Held(pieces, values, groups_of(module, optimizer.param_groups))
+    return LocalState(shards, values, groups_of(module, optimizer.param_groups))
 
 
 def groups_of(module: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Parameter groups with the names of the parameters instead of them."""
+    """Return parameter groups with parameter names in place of parameters."""
     named = names(module)
     return [{**group, "params": [named[id(parameter)] for parameter in group["params"]]} for group in groups]
 
 
-def piece_of(tensor: Tensor, rank: int, world_size: int) -> Piece:
-    """What this process writes of a tensor: its shard of a DTensor, else an even share."""
+def local_shard(tensor: Tensor, rank: int, world_size: int) -> TensorShard:
+    """Return the part of a tensor that this process writes: its shard of a DTensor, else an even share."""
     if not isinstance(tensor, DTensor):
         return part_of_rank(tensor, rank, world_size)
-    local, start, _ = _place(tensor)
-    return Piece(local.detach().reshape(-1), start, tuple(tensor.shape))
+    local, start, _ = _local_range(tensor)
+    return TensorShard(local.detach().reshape(-1), start, tuple(tensor.shape))
 
 
 def names(module: nn.Module) -> dict[int, str]:
-    """The name of each parameter, by its identity; of a shared one, the first name."""
+    """Return the name of each parameter, by its identity; the first name of a shared one."""
     return {id(parameter): name for name, parameter in module.named_parameters()}
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, shared ones once."""
+    """Return parameters and persistent buffers by name, shared ones once."""
     state = module.state_dict(keep_vars=True)
     shared = aliases(module)
     return {name: tensor for name, tensor in state.items() if name not in shared}
 
 
 def aliases(module: nn.Module) -> dict[str, str]:
-    """The other names of shared parameters, and the first name of each."""
+    """Return the first name of each shared parameter, by its other names."""
     first = names(module)
     named = module.named_parameters(remove_duplicate=False)
     return {name: first[id(parameter)] for name, parameter in named if first[id(parameter)] != name}
 
 
 @torch.no_grad()
-def take_weights(module: nn.Module, pieces: Pieces) -> None:
-    """Fill the module's tensors, whole or DTensors, from a checkpoint.
+def restore_weights(module: nn.Module, shards: ShardReader) -> None:
+    """Load the module's tensors, whole or DTensors, from a checkpoint.
 
     Raises:
         CheckpointError: a tensor is missing, or has another shape.
     """
     for name, tensor in tensors(module).items():
-        fill_tensor(tensor, pieces, WEIGHTS + name)
+        fill_tensor(tensor, shards, WEIGHTS + name)
 
 
 @torch.no_grad()
-def take_optimizer(module: nn.Module, optimizer: Optimizer, pieces: Pieces, kept: Mapping[str, Any]) -> None:
-    """Give an optimizer over whole tensors or DTensors the state that a checkpoint holds."""
+def restore_optimizer(module: nn.Module, optimizer: Optimizer, shards: ShardReader, kept: OptimizerRecord) -> None:
+    """Load the state of an optimizer over whole tensors or DTensors from a checkpoint."""
     named = names(module)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Any]] = {}
+    state: dict[int, dict[str, object]] = {}
     for number, parameter in enumerate(parameters):
         name = named[id(parameter)]
         state[number] = dict(kept["values"].get(name, {}))
-        for key, full in keys_of(pieces, name):
-            state[number][key] = _like(parameter, pieces, full)
+        for key, full in keys_of(shards, name):
+            state[number][key] = _like(parameter, shards, full)
     numbers = {named[id(parameter)]: number for number, parameter in enumerate(parameters)}
     numbered = [{**group, "params": [numbers[name] for name in group["params"]]} for group in kept["groups"]]
     optimizer.load_state_dict({"state": state, "param_groups": numbered})
 
 
-def keys_of(pieces: Pieces, name: str) -> list[tuple[str, str]]:
-    """Key and full name of each tensor of a parameter's optimizer state."""
+def keys_of(shards: ShardReader, name: str) -> list[tuple[str, str]]:
+    """Return key and full name of each tensor of a parameter's optimizer state."""
     prefix = f"{OPTIMIZER}{name}/"
-    return [(full.removeprefix(prefix), full) for full in pieces if full.startswith(prefix)]
+    return [(full.removeprefix(prefix), full) for full in shards if full.startswith(prefix)]
 
 
-def _like(parameter: Tensor, pieces: Pieces, name: str) -> Tensor:
-    """A tensor of the optimizer's state, divided as its parameter is if it has the parameter's shape."""
-    if pieces.shapes[name] != tuple(parameter.shape):
-        return pieces.whole(name)
-    found = torch.empty_like(parameter, dtype=pieces.dtype(name))
-    fill_tensor(found, pieces, name)
+def _like(parameter: Tensor, shards: ShardReader, name: str) -> Tensor:
+    """Return a tensor of the optimizer state, sharded as its parameter if it has the parameter's shape."""
+    if shards.shapes[name] != tuple(parameter.shape):
+        return shards.whole(name)
+    found = torch.empty_like(parameter, dtype=shards.dtype(name))
+    fill_tensor(found, shards, name)
     return found
 
 
-def fill_tensor(tensor: Tensor, pieces: Pieces, name: str) -> None:
-    """Copy what a checkpoint holds under a name into a tensor, or into the part of it that lies here."""
-    require_tensor(pieces, name, tensor.shape)
-    local, start, stop = _place(tensor)
-    local.detach().view(-1).copy_(pieces.read(name, start, stop))
+def fill_tensor(tensor: Tensor, shards: ShardReader, name: str) -> None:
+    """Copy a tensor of a checkpoint into a tensor, or its local range into the shard of a DTensor."""
+    require_tensor(shards, name, tensor.shape)
+    local, start, stop = _local_range(tensor)
+    local.detach().view(-1).copy_(shards.read(name, start, stop))
 
 
-def require_tensor(pieces: Pieces, name: str, shape: Sequence[int]) -> None:
+def require_tensor(shards: ShardReader, name: str, shape: Sequence[int]) -> None:
     """Raise CheckpointError unless the checkpoint holds a tensor of that name and shape."""
-    if name not in pieces or pieces.shapes[name] != tuple(shape):
-        there = pieces.shapes.get(name, "missing")
-        raise CheckpointError(f"{pieces.directory}: {name} is {there}, the model's is {tuple(shape)}")
+    if name not in shards or shards.shapes[name] != tuple(shape):
+        found = shards.shapes.get(name, "no such tensor")
+        raise CheckpointError(f"{shards.directory}: {name}: expected shape {tuple(shape)} of the model, got {found}")
 
 
-def _place(tensor: Tensor) -> tuple[Tensor, int, int]:
-    """The part of a tensor that lies here, and its range of the flattened whole."""
+def _local_range(tensor: Tensor) -> tuple[Tensor, int, int]:
+    """Return the local part of a tensor, and its range in the flattened whole."""
     if not isinstance(tensor, DTensor):
         return tensor, 0, tensor.numel()
     _, offsets = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
     local = tensor.to_local()
     if any(offsets[1:]) or (local.numel() and local.shape[1:] != tensor.shape[1:]):
-        raise NotImplementedError("only shards along the first axis are contiguous ranges")
+        raise NotImplementedError("only shards along the first axis are supported")
     start = offsets[0] * (tensor.numel() // max(1, tensor.shape[0])) if offsets else 0
     return local, start, start + local.numel()

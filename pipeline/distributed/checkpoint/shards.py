@@ -1,8 +1,8 @@
-"""Weights and optimizer state lie in a checkpoint as pieces: each process writes its own range of each tensor.
+"""Weights and optimizer state in a checkpoint: each process writes its own shard of each tensor.
 
-A piece is a contiguous range of a flattened tensor. Data parallel processes divide each tensor evenly, FSDP
-shards and ZeRO partitions are contiguous ranges already; so one format serves every strategy and every
-number of processes, a save needs no communication, and a load reads only the ranges that it wants.
+A shard is a contiguous range of a flattened tensor. Data parallel processes divide each tensor evenly; FSDP shards
+and ZeRO partitions are contiguous ranges already. So one format serves every strategy and every number of processes,
+saving needs no communication, and loading reads only the required ranges.
 The files are safetensors: numbers and a JSON header, nothing that could be executed.
 """
 
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from pipeline.errors import CheckpointError
 
-# how the names of tensors begin: weights/NAME, optimizer/NAME/KEY
+# prefixes of the names of tensors: weights/NAME, optimizer/NAME/KEY
 WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
 
 
-class Piece(NamedTuple):
+class TensorShard(NamedTuple):
     """A contiguous range of a flattened tensor."""
 
     values: Shaped[Tensor, " n"]
@@ -31,35 +31,35 @@ class Piece(NamedTuple):
     """Shape of the whole tensor."""
 
 
-def part_of_rank(tensor: Tensor, rank: int, world_size: int) -> Piece:
-    """The part that process `rank` writes of a tensor that all processes hold whole."""
+def part_of_rank(tensor: Tensor, rank: int, world_size: int) -> TensorShard:
+    """Return the part that process `rank` writes of a tensor that is whole on all processes."""
     start, stop = (tensor.numel() * r // world_size for r in (rank, rank + 1))
-    return Piece(tensor.detach().reshape(-1)[start:stop], start, tuple(tensor.shape))
+    return TensorShard(tensor.detach().reshape(-1)[start:stop], start, tuple(tensor.shape))
 
 
-def write_shard(path: Path, pieces: Mapping[str, Piece]) -> None:
-    """Write the pieces of one process; where each belongs stands in the file's header.
+def write_shard(path: Path, shards: Mapping[str, TensorShard]) -> None:
+    """Write the shards of one process to a file, with the position of each in the file's header.
 
     Args:
         path: the safetensors file.
-        pieces: by the tensor's name; tensors on the CPU. Empty ones are left out.
+        shards: by the tensor's name, on the CPU. Empty ones are omitted.
     """
     from safetensors.torch import save_file
 
-    there = {name: piece for name, piece in pieces.items() if piece.values.numel()}
-    places = {name: [piece.start, *piece.shape] for name, piece in there.items()}
-    values = {name: piece.values.contiguous() for name, piece in there.items()}
+    filled = {name: shard for name, shard in shards.items() if shard.values.numel()}
+    places = {name: [shard.start, *shard.shape] for name, shard in filled.items()}
+    values = {name: shard.values.contiguous() for name, shard in filled.items()}
     save_file(values, path, metadata={"places": json.dumps(places)})
 
 
-class Pieces:
-    """Reads tensors by name from the pieces that any number of processes wrote.
+class ShardReader:
+    """A reader of tensors, by name, from the shards that any number of processes wrote.
 
     Args:
-        directory: holds the safetensors files.
+        directory: directory of the safetensors files.
 
     Raises:
-        CheckpointError: a file cannot be read, or the pieces of a tensor leave a gap.
+        CheckpointError: a file cannot be read, or the shards of a tensor leave a gap.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -67,13 +67,13 @@ class Pieces:
 
         self.directory = directory
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.places: dict[str, list[tuple[int, Any]]] = {}  # by name: start and file of each piece
+        self.places: dict[str, list[tuple[int, Any]]] = {}  # by name: start and file of each shard
         for path in sorted(directory.glob("*.safetensors")):
             try:
                 file: Any = safe_open(path, "pt")
                 places = json.loads(file.metadata()["places"])
             except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(f"{path} cannot be read: {error}") from error
+                raise CheckpointError(f"{path} cannot be read: {error}. Use another checkpoint.") from error
             for name, (start, *shape) in places.items():
                 self.shapes[name] = tuple(shape)
                 self.places.setdefault(name, []).append((start, file))
@@ -85,15 +85,17 @@ class Pieces:
         return name in self.shapes
 
     def dtype(self, name: str) -> torch.dtype:
-        """The type of the tensor's elements."""
+        """Return the type of the tensor's elements."""
         _, file = self.places[name][0]
         found: torch.dtype = file.get_slice(name)[:0].dtype
         return found
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Shaped[Tensor, " n"]:
-        """Elements start .. stop-1 of the flattened tensor; all of them by default."""
+        """Return elements start .. stop-1 of the flattened tensor (default: all of them)."""
         if name not in self:
-            raise CheckpointError(f"{self.directory} has no tensor {name}: it is a checkpoint of another model")
+            raise CheckpointError(
+                f"{self.directory} has no tensor {name}: it is a checkpoint of another model. Check the config."
+            )
         stop = torch.Size(self.shapes[name]).numel() if stop is None else stop
         found = []
         for begin, file in sorted(self.places[name], key=lambda place: place[0]):
@@ -104,9 +106,11 @@ class Pieces:
                 found.append((low, high, values[low - begin : high - begin]))
         edges = [(start, start), *((begin, end) for begin, end, _ in found), (stop, stop)]
         if any(one[1] != two[0] for one, two in pairwise(edges)):
-            raise CheckpointError(f"{self.directory} holds only parts of {name}: a file of a process is missing")
+            raise CheckpointError(
+                f"{self.directory} has only parts of {name}: a file of a process is missing. Use another checkpoint."
+            )
         return torch.cat([values for *_, values in found]) if found else torch.empty(0, dtype=self.dtype(name))
 
     def whole(self, name: str) -> Tensor:
-        """The tensor."""
+        """Return the whole tensor."""
         return self.read(name).view(self.shapes[name])

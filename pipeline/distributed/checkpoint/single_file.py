@@ -1,7 +1,7 @@
-"""A checkpoint as one file, for programs that know torch, Lightning or safetensors and not this project.
+"""A checkpoint as one file, for programs that read files of torch, Lightning or safetensors.
 
-FILE.ckpt or FILE.pt    everything, as Lightning's own checkpoints are laid out
-FILE.safetensors        the weights of training alone, each tensor whole
+FILE.ckpt or FILE.pt    everything, in the layout of Lightning's checkpoints
+FILE.safetensors        only the weights of training, each tensor whole
 """
 
 from pathlib import Path
@@ -18,23 +18,23 @@ WHOLE, WEIGHTS = (".ckpt", ".pt"), ".safetensors"
 
 
 def write_single_file(directory: Path, file: Path) -> None:
-    """Write a checkpoint to one file, whatever strategy and number of processes it comes from.
+    """Write a checkpoint of any strategy and number of processes to one file.
 
     Raises:
-        ConfigError: the file's suffix names no format, it is there already, or it cannot be written.
+        ConfigError: the file's suffix is not that of a format, the file exists, or it cannot be written.
         CheckpointError: the checkpoint is damaged.
     """
     if file.suffix not in (*WHOLE, WEIGHTS):
-        raise ConfigError(f"{file}: the suffix names the format, one of {', '.join((*WHOLE, WEIGHTS))}")
+        raise ConfigError(f"--output={file}: expected suffix {', '.join(WHOLE)} or {WEIGHTS}, got {file.suffix!r}")
     if file.exists():
-        raise ConfigError(f"{file} is there already: name another --output, or remove it")
+        raise ConfigError(f"--output={file} exists. Choose another --output, or remove the file.")
     checkpoint.verify_checkpoint(directory)
     state = checkpoint.read_state(directory)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_durably(file, lambda path: _save(state, path, file.suffix))
     except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error}") from error
+        raise ConfigError(f"--output={file} cannot be written: {error}. Choose another --output.") from error
 
 
 def _save(state: dict[str, Any], path: Path, suffix: str) -> None:
@@ -43,7 +43,7 @@ def _save(state: dict[str, Any], path: Path, suffix: str) -> None:
     if suffix in WHOLE:
         torch.save(state, path)
         return
-    once: dict[int, tuple[str, Tensor]] = {}  # shared tensors under their first name
+    once: dict[int, tuple[str, Tensor]] = {}  # safetensors stores a shared tensor once, under its first name
     for name, tensor in state["state_dict"].items():
         once.setdefault(tensor.data_ptr() if tensor.numel() else -len(once), (name, tensor.contiguous()))
     save_file(dict(once.values()), path, metadata={"format": "pt", "step": str(state["global_step"])})

@@ -1,4 +1,4 @@
-"""Lightning's strategies, so that a run is continued exactly and its checkpoints are in the project's own format."""
+"""Lightning's strategies with exact resumption and checkpoints in the project's format."""
 
 from pipeline.distributed.strategies.data_parallel import DataParallel
 from pipeline.distributed.strategies.fully_sharded import FullySharded

@@ -1,8 +1,8 @@
-"""Data parallel whose sums are the same numbers after a restart as before it, with any number of processes.
+"""Data parallel training whose gradient sums are bitwise equal before and after a restart.
 
-torch's DDP sums the gradients of its first step in other buckets than those of all later steps, and the order in
-which more than two numbers are summed depends on where they lie in a bucket: a run that was continued would
-differ in its last bits from one that was not.
+torch's DDP uses other gradient buckets in its first step than in all later ones. The order in which more than two
+numbers are summed depends on their position in a bucket. So a resumed run would differ in its last bits from an
+uninterrupted one.
 """
 
 from contextlib import nullcontext
@@ -10,35 +10,35 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from torch.nn import Module
+from torch.nn import Module, Parameter
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.distributed.strategies.traits import StrategyTraits
 
 
 class FixedBuckets(DistributedDataParallel):
-    """Sums in one and the same buckets from the first step on: those of the parameters in reverse order."""
+    """DDP with the same buckets from the first step on: the parameters in reverse order."""
 
     def __init__(self, module: Module, **options: Any) -> None:
         super().__init__(module, **options)
-        self.reducer._push_all_rebuilt_params()  # what the first step would do, in an order that it would find out
+        self.reducer._push_all_rebuilt_params()  # as in the first step of DDP, but in a fixed order
         self.reducer._rebuild_buckets()
 
-    def _build_params_for_reducer(self) -> tuple[list[Any], list[bool]]:
-        """The parameters in the order in which their gradients become ready, or nearly."""
+    def _build_params_for_reducer(self) -> tuple[list[Parameter], list[bool]]:
+        """Return the parameters in about the order in which their gradients become ready."""
         parameters, sparse = super()._build_params_for_reducer()  # type: ignore[no-untyped-call]
         return parameters[::-1], sparse[::-1]
 
 
 class DataParallel(StrategyTraits, DDPStrategy):
-    """The model on every device, the global batch divided among them.
+    """Data parallel: every device has the whole model and a part of the global batch.
 
     Args:
-        options: of torch's DDP.
+        options: arguments of torch's DDP.
     """
 
     def __init__(self, **options: Any) -> None:
-        # uneven batches of an evaluation must not wait for each other's buffers
+        # processes evaluate different numbers of batches, so they must not synchronize buffers per batch
         super().__init__(**{"broadcast_buffers": False, **options})
 
     def _setup_model(self, model: Module) -> DistributedDataParallel:

@@ -3,20 +3,20 @@
 tests/unit/distributed/strategies/test_deepspeed_layout.py checks that each attribute used here exists.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # its dynamic loss scale
+SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # state of the dynamic loss scale
 INFINITE = torch.tensor(torch.inf)
-# the methods from which its optimizers learn the gradient's norm: of stages 1 and 2, of 3, of 1 in bfloat16
+# the methods that return the gradient's norm: in stages 1 and 2, in stage 3, in stage 1 with bfloat16
 NORMS = {"scaled_global_norm": INFINITE, "_get_norm_groups": [INFINITE], "get_grads_for_norm": ([INFINITE], {})}
 
 
 class Fragment(NamedTuple):
-    """A range of a parameter, and where it lies in a flat partition of this process."""
+    """A range of a parameter and its position in a flat partition of this process."""
 
     name: str
     shape: tuple[int, ...]
@@ -26,18 +26,18 @@ class Fragment(NamedTuple):
     offset: int
 
     def of(self, flat: Tensor) -> Tensor:
-        """Its elements in a tensor laid out as `flat` is."""
+        """Return the elements of the fragment in a tensor with the layout of `flat`."""
         return flat.detach().narrow(0, self.offset, self.size)
 
 
 class DeepSpeedLayout:
-    """DeepSpeed's optimizer around the one of the config.
+    """The layout of DeepSpeed's optimizer, which wraps the optimizer of the config.
 
     Args:
-        optimizer: of DeepSpeed's engine.
-        stage: of ZeRO.
-        rank: of this process.
-        names: of the parameters, by identity.
+        optimizer: optimizer of DeepSpeed's engine.
+        stage: stage of ZeRO.
+        rank: rank of this process.
+        names: names of the parameters, by identity.
     """
 
     def __init__(self, optimizer: Any, stage: int, rank: int, names: dict[int, str]) -> None:
@@ -45,7 +45,7 @@ class DeepSpeedLayout:
 
     @property
     def inner(self) -> Any:
-        """The optimizer of the config, over flat partitions."""
+        """The optimizer of the config, whose parameters are flat partitions."""
         return self.zero.optimizer
 
     @property
@@ -54,27 +54,27 @@ class DeepSpeedLayout:
         return bool(self.zero.overflow)
 
     def refuse(self) -> None:
-        """Make the next step skip its update, as DeepSpeed does for a norm that is not finite."""
+        """Make the next step skip its update, as DeepSpeed does for a non-finite norm."""
         for name, value in NORMS.items():
             setattr(self.zero, name, lambda *_, value=value, **__: value)
 
     def accept(self) -> None:
-        """Restore the measurement of the norm for later steps."""
+        """Restore the computation of the norm for later steps."""
         for name in NORMS:
             vars(self.zero).pop(name, None)
 
-    def loss_scale(self) -> dict[str, Any]:
-        """The state of the dynamic loss scale, where there is one."""
+    def loss_scale(self) -> dict[str, float]:
+        """Return the state of the dynamic loss scale; empty without one."""
         scaler = getattr(self.zero, "loss_scaler", None)
         return {name: getattr(scaler, name) for name in SCALER if hasattr(scaler, name)}
 
-    def set_loss_scale(self, state: dict[str, Any]) -> None:
-        """Take the state that `loss_scale` gave."""
+    def set_loss_scale(self, state: Mapping[str, float]) -> None:
+        """Restore a state that `loss_scale` returned."""
         for name, value in state.items():
             setattr(self.zero.loss_scaler, name, value)
 
     def groups(self) -> list[dict[str, Any]]:
-        """The parameter groups of the config's optimizer, with names of parameters."""
+        """Return the parameter groups of the config's optimizer, with parameter names in place of parameters."""
         trainable = (
             self.divided() if self.stage < 3 else [group["params"] for group in self.zero.trainable_param_groups]
         )
@@ -84,13 +84,13 @@ class DeepSpeedLayout:
         ]
 
     def divided(self) -> list[list[Any]]:
-        """Parameters in the groups in which they are laid out flat."""
+        """Return the partitioned parameters, in the groups that are flattened together."""
         if self.stage == 3:
             return list(self.zero.fp16_groups)
         return list(self.zero.bit16_groups if hasattr(self.zero, "bit16_groups") else self.zero.bf16_groups)
 
     def fragments(self) -> Iterator[Fragment]:
-        """The range of each parameter whose optimizer state lies here, possibly empty."""
+        """Yield for each parameter the range, possibly empty, whose optimizer state is on this process."""
         for group, flat in zip(self.divided(), self._flats(), strict=True):
             for parameter in group:
                 name = self.names[id(parameter)]
@@ -99,14 +99,14 @@ class DeepSpeedLayout:
                     start = self.rank * count
                     count = max(0, min(count, parameter.ds_numel - start))  # the last one is padded
                     yield Fragment(name, tuple(parameter.ds_shape), start, count, flat, offset)
-                elif (place := parameter._hp_mapping) is None:  # all of it lies elsewhere
+                elif (place := parameter._hp_mapping) is None:  # it is on other processes entirely
                     yield Fragment(name, tuple(parameter.shape), 0, 0, flat, 0)
                 else:
                     here, there = place.lp_fragment_address, place.hp_fragment_address
                     yield Fragment(name, tuple(parameter.shape), here.start, here.numel, flat, there.start)
 
     def spread(self) -> None:
-        """Copy the weights that are kept into those that compute."""
+        """Copy the master weights into the weights used in computation."""
         zero = self.zero
         if self.stage < 3:
             zero.update_lp_params()
@@ -124,7 +124,7 @@ class DeepSpeedLayout:
         zero.checkpoint_event_epilogue()
 
     def _flats(self) -> list[Tensor]:
-        """This process's partition of each group of `divided`, in the precision in which weights are kept."""
+        """Return this process's partition of the master weights of each group of `divided`."""
         zero = self.zero
         if self.stage == 3:
             return list(zero.fp32_partitioned_groups_flat)

@@ -1,6 +1,6 @@
-"""What strategies that divide the model have in common: checkpoints go through pieces, by name.
+"""The base of strategies that partition the model: checkpoints are saved and loaded as shards of named tensors.
 
-So a run may go on under another strategy, or on another number of processes, from any of its checkpoints.
+So a run can continue from any checkpoint under another strategy or with another number of processes.
 """
 
 from abc import ABC, abstractmethod
@@ -10,27 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from pipeline.distributed.checkpoint import directory as checkpoint
-from pipeline.distributed.checkpoint.shards import Pieces
+from pipeline.distributed.checkpoint.local_state import OptimizerRecord
+from pipeline.distributed.checkpoint.shards import ShardReader
 from pipeline.distributed.strategies.traits import StrategyTraits
 
-DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # what weights are computed with, by precision
+DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # type of the weights in computation, by precision
 
 
 class Sharded(StrategyTraits, ABC):
-    """Mixed into a Lightning strategy, before it."""
+    """A mixin that precedes a Lightning strategy among the bases."""
 
     divides_model = True
     path: Path  # of the checkpoint that is loaded
-    restore_checkpoint_after_setup = True  # there is nothing to fill before the model is divided
+    restore_checkpoint_after_setup = True  # the shards of the model exist only after setup
     lightning_restore_optimizer = True
 
     @contextmanager
     def model_sharded_context(self) -> Iterator[None]:
-        """Divide each layer as soon as it has its place: no process ever holds the whole of a large model."""
+        """Partition each layer as soon as it is added to a ModuleList, so no process holds a whole large model."""
 
         def divide(parent: nn.Module, name: str, child: nn.Module | None) -> None:
             if isinstance(parent, nn.ModuleList) and child is not None and is_layer(child):
@@ -44,51 +45,51 @@ class Sharded(StrategyTraits, ABC):
 
     @abstractmethod
     def divide(self, layer: nn.Module) -> None:
-        """Keep only this process's share of a layer's weights, where the strategy divides weights."""
+        """Keep only this process's shard of a layer's weights, if the strategy partitions weights."""
 
     def module(self) -> nn.Module:
-        """The model that is trained."""
+        """Return the model that is trained."""
         module: nn.Module | None = self.lightning_module  # type: ignore[attr-defined]
         assert module is not None
         return module
 
     @abstractmethod
-    def take_weights(self, pieces: Pieces) -> None:
-        """Fill this process's part of the weights."""
+    def restore_weights(self, shards: ShardReader) -> None:
+        """Load this process's part of the weights."""
 
     @abstractmethod
-    def take_optimizer(self, pieces: Pieces, kept: Mapping[str, Any]) -> None:
-        """Fill this process's part of the optimizer's state; `kept` is the rest of `local_state`."""
+    def restore_optimizer(self, shards: ShardReader, kept: OptimizerRecord) -> None:
+        """Load this process's part of the optimizer state; `kept` is the rest of `local_state`."""
 
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Nothing: `local_state` is what is saved."""
+    def lightning_module_state_dict(self) -> dict[str, Tensor]:
+        """Return nothing: `local_state` is saved instead."""
         return {}
 
-    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """Nothing: `local_state` is what is saved."""
+    def optimizer_state(self, optimizer: object) -> dict[str, Tensor]:
+        """Return nothing: `local_state` is saved instead."""
         return {}
 
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """The plain values; the pieces are read where they are needed."""
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Return the plain values; the shards are read when they are needed."""
         self.path = Path(checkpoint_path)
         plain = checkpoint.read_plain(self.path)
-        return plain | {"optimizer_states": [plain["optimizer"]]}  # Lightning asks for the key
+        return plain | {"optimizer_states": [plain["optimizer"]]}  # Lightning requires the key
 
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Fill the weights."""
-        self.take_weights(Pieces(self.path))
+    def load_model_state_dict(self, checkpoint: Mapping[str, object], strict: bool = True) -> None:
+        """Load the weights."""
+        self.restore_weights(ShardReader(self.path))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Fill the optimizer's state."""
-        self.take_optimizer(Pieces(self.path), checkpoint["optimizer_states"][0])
+        """Load the optimizer state."""
+        self.restore_optimizer(ShardReader(self.path), checkpoint["optimizer_states"][0])
 
 
 def layers(module: nn.Module) -> list[nn.Module]:
-    """The repeated parts of a network that hold parameters: what is gathered, or computed again, one at a time."""
+    """Return the repeated layers of a network that have parameters: the units of gathering and checkpointing."""
     lists = (each for each in module.modules() if isinstance(each, nn.ModuleList))
     return [layer for each in lists for layer in each if is_layer(layer)]
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether a member of a ModuleList holds parameters."""
+    """Return whether a member of a ModuleList has parameters."""
     return any(True for _ in module.parameters())

@@ -6,15 +6,15 @@ from typing import Any
 import lightning.pytorch as pl
 
 from pipeline.distributed.checkpoint import local_state
-from pipeline.distributed.checkpoint.local_state import Held
+from pipeline.distributed.checkpoint.local_state import LocalState
 
 
 class StrategyTraits:
     """Defaults for a strategy that keeps the whole model on each process; other strategies override them."""
 
-    divides_model = False  # every process must take part in each computation
-    owns_gradients = False  # gradients are measured and clipped inside its step, and are not accessible
-    dropped_step = False  # its last step skipped the update
+    divides_model = False  # whether the model is partitioned, so that every process takes part in each computation
+    owns_gradients = False  # whether gradients are measured and clipped inside the step, and are not accessible
+    dropped_step = False  # whether the last step skipped the update
 
     def refuse_step(self, module: pl.LightningModule, scaled: bool) -> None:
         """Make the next optimizer step change nothing.
@@ -29,10 +29,10 @@ class StrategyTraits:
             else:
                 parameter.grad = None  # no optimizer touches a parameter without a gradient
 
-    def local_state(self, trainer: pl.Trainer) -> Held:
+    def local_state(self, trainer: pl.Trainer) -> LocalState:
         """Return this process's part of the weights and the optimizer state."""
         optimizer = trainer.optimizers[0] if trainer.optimizers else None
-        return local_state.hold(trainer.lightning_module, optimizer, trainer.global_rank, trainer.world_size)
+        return local_state.collect(trainer.lightning_module, optimizer, trainer.global_rank, trainer.world_size)
 
 
 def traits(trainer: pl.Trainer) -> StrategyTraits:

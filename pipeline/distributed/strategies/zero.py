@@ -1,11 +1,11 @@
-"""ZeRO: each process keeps a share of the optimizer's state (stage 1), of gradients (2), of weights too (3).
+"""ZeRO: the optimizer state (stage 1), gradients (stage 2) and weights (stage 3) are partitioned among processes.
 
 Rajbhandari et al. (2020), "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", by DeepSpeed.
 """
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
@@ -17,20 +17,20 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from pipeline.distributed.checkpoint import local_state as held
-from pipeline.distributed.checkpoint.local_state import Held
-from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, Piece, Pieces, part_of_rank
+from pipeline.distributed.checkpoint import local_state
+from pipeline.distributed.checkpoint.local_state import LocalState, OptimizerRecord
+from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, ShardReader, TensorShard, part_of_rank
 from pipeline.distributed.strategies.deepspeed_layout import DeepSpeedLayout
 from pipeline.distributed.strategies.sharded import DTYPES, Sharded, layers
 from pipeline.errors import ConfigError
 
 
 class ZeRO(Sharded, DeepSpeedStrategy):
-    """DeepSpeed's optimizer, with the project's checkpoints.
+    """DeepSpeed's ZeRO, with checkpoints in the project's format.
 
     Args:
-        stage: 1 divides the optimizer's state, 2 gradients too, 3 weights too.
-        offload: keep what is divided in host memory.
+        stage: 1 partitions the optimizer state, 2 also gradients, 3 also weights.
+        offload: keep the optimizer state, and in stage 3 the weights, in host memory.
 
     Raises:
         ConfigError: DeepSpeed is not installed.
@@ -51,17 +51,17 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         except ImportError as error:
             raise ConfigError(f"DeepSpeed cannot be imported ({error}): pip install 'unroll[deepspeed]'") from error
         assert isinstance(self.config, dict)
-        self.config["zero_force_ds_cpu_optimizer"] = False  # any optimizer of the config
+        self.config["zero_force_ds_cpu_optimizer"] = False  # allow any optimizer in the config
         self.stage = stage
 
     def setup_environment(self) -> None:
-        """Connect the processes: over NCCL on GPUs, over gloo on CPUs, where DeepSpeed trains just as well."""
+        """Initialize the process group: NCCL on GPUs, gloo on CPUs."""
         if isinstance(self.accelerator, CUDAAccelerator):
             super().setup_environment()
             return
         import deepspeed
 
-        # none of its compiled kernels: gloo communicates, torch steps; and no compiler is asked what it could do
+        # disable all compiled kernels, and with them the search for a compiler: gloo and torch do their work
         deepspeed.ops.__compatible_ops__ = defaultdict(bool)
         self.parallel_devices = [torch.device("cpu", index) for index in range(len(self.parallel_devices or []))]
         super(DeepSpeedStrategy, self).setup_environment()
@@ -73,15 +73,16 @@ class ZeRO(Sharded, DeepSpeedStrategy):
             yield
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """Hand the module to DeepSpeed; stage 3 gathers its layers one at a time.
+        """Wrap the module in DeepSpeed's engine; stage 3 gathers its layers one at a time.
 
         Raises:
-            ConfigError: gradients are to be clipped in a way that DeepSpeed does not know.
+            ConfigError: DeepSpeed does not support the algorithm of gradient clipping.
         """
         if trainer.gradient_clip_val and trainer.gradient_clip_algorithm not in (None, "norm"):
             algorithm = getattr(trainer.gradient_clip_algorithm, "value", trainer.gradient_clip_algorithm)
             raise ConfigError(
-                f"trainer.gradient_clip_algorithm={algorithm}: ZeRO clips by the norm; or train with ddp, fsdp"
+                f"trainer.gradient_clip_algorithm={algorithm}: expected norm with ZeRO. "
+                "Use configs/run/ddp.yaml or configs/run/fsdp.yaml for another algorithm."
             )
         if self.stage == 3:
             from deepspeed.utils import set_z3_leaf_modules
@@ -101,26 +102,28 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         deepspeed.zero.Init(module=layer, remote_device=self.remote_device, config_dict_or_path=self.config)
 
     def _cast(self, module: nn.Module) -> None:
-        """Weights that are divided when they are built must have the precision that DeepSpeed computes with."""
+        """Cast weights that are partitioned at construction to the precision in which DeepSpeed computes."""
         if dtype := DTYPES.get(str(self.precision_plugin.precision)):
             for parameter in module.parameters():
                 parameter.data = parameter.data.to(dtype)
 
     def _move(self, module: nn.Module) -> None:
-        """Move what is not divided to the device: DeepSpeed moves nothing of a module whose weights are."""
+        """Move buffers and metrics to the device, which DeepSpeed skips in a module with partitioned weights."""
         for part in module.modules():
             if isinstance(part, Metric):
                 part.to(self.root_device)
             for name, buffer in part.named_buffers(recurse=False):
                 part.register_buffer(name, buffer.to(self.root_device), name not in part._non_persistent_buffers_set)
 
-    def backward(self, closure_loss: Tensor, optimizer: Any, *arguments: Any, **named: Any) -> Tensor:
-        """Differentiate; Lightning has divided the loss by the micro-batches of a step, so DeepSpeed must not."""
-        return super().backward(closure_loss, optimizer, *arguments, scale_wrt_gas=False, **named)
+    def backward(self, closure_loss: Tensor, optimizer: Any, *args: object, **kwargs: object) -> Tensor:
+        """Run the backward pass; Lightning has averaged the loss over micro-batches, so DeepSpeed must not."""
+        return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
-    def optimizer_step(self, *arguments: Any, **named: Any) -> Any:
-        """Step, and tell the task the norm that the gradient had before it was clipped."""
-        result = super().optimizer_step(*arguments, **named)
+    def optimizer_step(
+        self, optimizer: Any, closure: Callable[[], object], model: nn.Module | None = None, **kwargs: object
+    ) -> object:
+        """Step, and set the task's `norm` to the norm of the gradient before clipping."""
+        result: object = super().optimizer_step(optimizer, closure, model, **kwargs)
         self._layout.accept()
         norm = self.deepspeed_engine.get_global_grad_norm()
         task: Any = self.module()
@@ -134,58 +137,58 @@ class ZeRO(Sharded, DeepSpeedStrategy):
     def dropped_step(self) -> bool:  # type: ignore[override]
         return self._layout.overflowed
 
-    def local_state(self, trainer: pl.Trainer) -> Held:
+    def local_state(self, trainer: pl.Trainer) -> LocalState:
         layout = self._layout
         state = layout.inner.state
         found = {
-            WEIGHTS + name: held.piece_of(tensor, self.global_rank, self.world_size)
+            WEIGHTS + name: local_state.local_shard(tensor, self.global_rank, self.world_size)
             for name, tensor in self._whole(layout).items()
         }
         for part in layout.fragments():
-            found[WEIGHTS + part.name] = Piece(part.of(part.flat), part.start, part.shape)
+            found[WEIGHTS + part.name] = TensorShard(part.of(part.flat), part.start, part.shape)
             for key, value in state.get(part.flat, {}).items():
                 name = f"{OPTIMIZER}{part.name}/{key}"
                 if value.shape == part.flat.shape:
-                    found[name] = Piece(part.of(value), part.start, part.shape)
+                    found[name] = TensorShard(part.of(value), part.start, part.shape)
                 else:
                     found[name] = part_of_rank(value, self.global_rank, self.world_size)
-        return Held(found, {}, layout.groups(), layout.loss_scale())
+        return LocalState(found, {}, layout.groups(), layout.loss_scale())
 
     @torch.no_grad()
-    def take_weights(self, pieces: Pieces) -> None:
+    def restore_weights(self, shards: ShardReader) -> None:
         layout = self._layout
         for name, tensor in self._whole(layout).items():
-            held.fill_tensor(tensor, pieces, WEIGHTS + name)
+            local_state.fill_tensor(tensor, shards, WEIGHTS + name)
         for part in layout.fragments():
-            held.require_tensor(pieces, WEIGHTS + part.name, part.shape)
-            part.of(part.flat).copy_(pieces.read(WEIGHTS + part.name, part.start, part.start + part.size))
+            local_state.require_tensor(shards, WEIGHTS + part.name, part.shape)
+            part.of(part.flat).copy_(shards.read(WEIGHTS + part.name, part.start, part.start + part.size))
         layout.spread()
 
     @torch.no_grad()
-    def take_optimizer(self, pieces: Pieces, kept: Mapping[str, Any]) -> None:
+    def restore_optimizer(self, shards: ShardReader, kept: OptimizerRecord) -> None:
         layout = self._layout
         inner = layout.inner
         for group, before in zip(inner.param_groups, kept["groups"], strict=True):
             group.update({key: value for key, value in before.items() if key != "params"})
         for part in layout.fragments():
-            for key, full in held.keys_of(pieces, part.name):
-                if pieces.shapes[full] != part.shape:
+            for key, full in local_state.keys_of(shards, part.name):
+                if shards.shapes[full] != part.shape:
                     on_device = inner.defaults.get("fused") or inner.defaults.get("capturable")
-                    value = pieces.whole(full)
+                    value = shards.whole(full)
                     inner.state[part.flat][key] = value.to(part.flat.device) if on_device else value
                     continue
                 whole = inner.state[part.flat].setdefault(key, torch.zeros_like(part.flat))
-                part.of(whole).copy_(pieces.read(full, part.start, part.start + part.size))
+                part.of(whole).copy_(shards.read(full, part.start, part.start + part.size))
         layout.set_loss_scale(kept["loss_scale"])
 
     @cached_property
     def _layout(self) -> DeepSpeedLayout:
-        """The optimizer that DeepSpeed put around the one of the config."""
-        names = held.names(self.module())
+        """The layout of DeepSpeed's optimizer, which wraps the optimizer of the config."""
+        names = local_state.names(self.module())
         return DeepSpeedLayout(self.deepspeed_engine.optimizer, self.stage, self.global_rank, names)
 
     def _whole(self, layout: DeepSpeedLayout) -> dict[str, Tensor]:
-        """Buffers, and what is not trained: every process has all of it."""
+        """Return buffers and frozen parameters, which are whole on every process."""
         divided = {id(parameter) for group in layout.divided() for parameter in group}
-        tensors = held.tensors(self.module())
+        tensors = local_state.tensors(self.module())
         return {name: tensor for name, tensor in tensors.items() if id(tensor) not in divided}

@@ -94,7 +94,7 @@ def _bars(part: Any, gates: Mapping[str, Mapping[str, float]]) -> None:
     axes.barh(rows, high, left=1 - high, color="#e0a800", label=f"above {HIGH}")
     axes.set_yticks(rows, [*gates])
     axes.set(xlim=(0, 1), ylim=(len(gates) - 0.5, -0.5))
-    axes.set_title("share of the values of each gate", fontsize=10)
+    axes.set_title("fraction of the values of each gate", fontsize=10)
     part.legend(loc="outside lower center", ncols=3, frameon=False)
 
 

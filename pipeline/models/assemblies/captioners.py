@@ -1,4 +1,4 @@
-"""Captioners: an encoder of images and a decoder of texts under their names; a YAML says the rest.
+"""Captioning models: an image encoder with a text decoder.
 
 Vinyals et al. (2015), "Show and Tell"; Xu et al. (2015), "Show, Attend and Tell".
 """
@@ -20,25 +20,25 @@ from pipeline.tasks.token_prediction import TokenHead
 __all__ = ["ShowAndTell", "ShowAttendTell", "TransformerCaptioner"]
 
 MakeEncoder: TypeAlias = Callable[[int, int], ImageEncoder]
-"""Makes an encoder from the width of its memory and the size of its images."""
+"""Creates an encoder from the width of its memory and the size of its images."""
 
 
 class ShowAndTell(SequenceToSequence):
-    """A network reads an image as one vector, then writes (Vinyals et al. 2015).
+    """A decoder that reads the image as one vector before the first token (Vinyals et al. 2015).
 
     Args:
-        vocab_size: tokens of captions; the dataset knows it.
-        image_size: pixels of a side of the images; the data know it.
+        vocab_size: tokens of captions, set from the dataset.
+        image_size: side length of the images in pixels, set from the data.
         encoder: class of the image encoder, with its arguments.
-        network: class of the network that writes.
+        network: class of the decoder's network.
         width: features of the decoder.
         depth: layers of the decoder.
-        dropout: share of the decoder's features dropped in training.
-        head: how tokens become vectors and vectors become predictions.
-        evaluation: what a validation and a test write and score.
-        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the decoder's features dropped in training.
+        head: settings of the embedding and the output layer.
+        evaluation: how texts are generated and scored in validation and test.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -62,23 +62,23 @@ class ShowAndTell(SequenceToSequence):
 
 
 class ShowAttendTell(SequenceToSequence):
-    """A network looks at the regions of an image for each word that it writes (Xu et al. 2015, soft attention).
+    """A decoder with soft attention to the regions of the image (Xu et al. 2015).
 
     Args:
-        vocab_size: tokens of captions; the dataset knows it.
-        image_size: pixels of a side of the images; the data know it.
+        vocab_size: tokens of captions, set from the dataset.
+        image_size: side length of the images in pixels, set from the data.
         encoder: class of the image encoder, with its arguments.
-        network: class of the network that writes.
+        network: class of the decoder's network.
         width: features of the decoder.
         depth: layers of the decoder.
-        dropout: share of the decoder's features dropped in training.
-        attention: what weighs the regions.
-        input_feeding: give the decoder what it saw last, beside its input.
-        head: how tokens become vectors and vectors become predictions.
-        evaluation: what a validation and a test write and score.
-        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the decoder's features dropped in training.
+        attention: class of the attention over the image regions.
+        input_feeding: add the decoder's last attentional output to its next input.
+        head: settings of the embedding and the output layer.
+        evaluation: how texts are generated and scored in validation and test.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -105,22 +105,22 @@ class ShowAttendTell(SequenceToSequence):
 
 
 class TransformerCaptioner(SequenceToSequence):
-    """A Transformer whose every layer looks at the regions of an image.
+    """A Transformer decoder with cross-attention to the regions of the image in every layer.
 
     Args:
-        vocab_size: tokens of captions; the dataset knows it.
-        image_size: pixels of a side of the images; the data know it.
+        vocab_size: tokens of captions, set from the dataset.
+        image_size: side length of the images in pixels, set from the data.
         encoder: class of the image encoder, with its arguments.
         width: features of the decoder.
         depth: blocks of the decoder.
         heads: number of attention heads.
         hidden: features inside the position-wise layers.
-        dropout: share of the decoder's features and attention weights dropped in training.
-        head: how tokens become vectors and vectors become predictions.
-        evaluation: what a validation and a test write and score.
-        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the decoder's features and attention weights dropped in training.
+        head: settings of the embedding and the output layer.
+        evaluation: how texts are generated and scored in validation and test.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(

@@ -1,18 +1,17 @@
-"""Decoders: networks that write while they look at an encoded source, with an LSTM, a GRU or any other inside.
+"""Decoders that condition an LSTM, a GRU or any other causal network on an encoded source.
 
-A decoder keeps the network's contract, `forward(inputs, state)`, and has `begin(memory)`: the state before
-anything was written. It declares whether it `attends` to the memory later: then it has `look` and `inside` too. The
-memory lives in the state, so all that is done to states (a beam's branching, batches, streams) is done to it too.
+A decoder implements the interface of networks, `forward(inputs, state)`, and `begin(memory)`, which returns the
+initial state. It declares whether it `attends` to the memory; if so, it also has `forward_with_attention` and
+`memory_mask`. The memory is part of the state, so operations on states (beam branching, batching, streaming) apply
+to it as well.
 
-Sutskever, Vinyals and Le (2014), "Sequence to Sequence Learning with Neural Networks"; Vinyals et al. (2015), "Show and
-Tell": the source is one vector, read first. Bahdanau et al. (2015) and Luong et al. (2015): at every position a
-weighted mean of the memory joins the network's output, o_t = tanh(W [h_t; c_t]); with input feeding (Luong et al.,
-section 3.3) o_t joins the next input too.
+Sutskever, Vinyals and Le (2014), "Sequence to Sequence Learning with Neural Networks"; Vinyals et al. (2015), "Show
+and Tell": the source is one vector, the first input. Bahdanau et al. (2015) and Luong et al. (2015): at every position
+t, the network's output h_t and a weighted mean c_t of the memory give o_t = tanh(W [h_t; c_t]). With input feeding
+(Luong et al., section 3.3), o_t is added to the next input.
 
 Legend: B sequences, T positions, S positions of the memory, D features.
 """
-
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,10 +22,10 @@ from pipeline.state import State, width_of
 
 
 class VectorDecoder(nn.Module):
-    """A network whose first input is the source's summary; the source is seen no more after that.
+    """A network whose first input is the source's summary.
 
     Args:
-        network: a recurrent one, or any whose state can be carried in training.
+        network: a recurrent network, or any network whose state can be carried in training.
     """
 
     attends = False
@@ -38,27 +37,27 @@ class VectorDecoder(nn.Module):
         self.network = network
 
     def begin(self, memory: Memory) -> State:
-        """The state after the summary was read."""
+        """Return the state after the summary."""
         return self.network(torch.tanh(self.bridge(memory.summary))[:, None], None)[1]
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         outputs, state = self.network(inputs, state)
         return outputs, state
 
 
 class AttentionDecoder(nn.Module):
-    """A network that looks at the memory at every position.
+    """A network with attention to the memory at every position.
 
-    The state is a tuple: values, keys and mask of the memory, the last output (None without input feeding), and
-    the network's own state.
+    The state is a tuple: values, keys and mask of the memory, the last output (None without input feeding), and the
+    network's own state.
 
     Args:
-        network: as of a `VectorDecoder`.
-        attention: makes from a width what weighs the memory's positions.
-        input_feeding: give the network its last output, with what was seen, beside its input. Positions are
-            then read one after the other in training too.
-        dropout: share of the outputs dropped in training.
+        network: as in `VectorDecoder`.
+        attention: class of the attention, created from a width.
+        input_feeding: add the last attentional output to the network's next input. Positions are then processed
+            sequentially, in training too.
+        dropout: fraction of the outputs dropped in training.
     """
 
     attends = True
@@ -79,24 +78,24 @@ class AttentionDecoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def begin(self, memory: Memory) -> State:
-        """The state before anything was written."""
+        """Return the initial state for a memory."""
         fed = None if self.feed is None else torch.zeros_like(memory.summary)
         return memory.values, self.attention.key(memory.values), memory.keep, fed, self.start.begin(memory)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
-        outputs, state, _ = self.look(inputs, state)
+        """Process T more inputs; the output at each position predicts the next input."""
+        outputs, state, _ = self.forward_with_attention(inputs, state)
         return outputs, state
 
-    def inside(self, state: State) -> Bool[Tensor, "B S"]:
-        """Where the memory in a state holds something."""
+    def memory_mask(self, state: State) -> Bool[Tensor, "B S"]:
+        """Return the mask of the memory in a state."""
         keep: Tensor = state[2]
         return keep
 
-    def look(
+    def forward_with_attention(
         self, inputs: Float[Tensor, "B T D"], state: State
     ) -> tuple[Float[Tensor, "B T D"], State, Float[Tensor, "B T S"]]:
-        """As `forward`, and where in the memory each position looked."""
+        """Return the outputs of `forward`, and the attention weights of each position over the memory."""
         *memory, fed, inner = state
         if self.feed is None:
             outputs, inner, weights = self._look(inputs, inner, *memory)
@@ -112,10 +111,10 @@ class AttentionDecoder(nn.Module):
 
     def _look(
         self, inputs: Tensor, inner: State, values: Tensor, keys: Tensor, keep: Tensor
-    ) -> tuple[Tensor, Any, Tensor]:
+    ) -> tuple[Tensor, State, Tensor]:
         hidden, inner = self.start(inputs, inner)
-        seen, weights = self.attention(hidden, keys, values, keep)
-        return self.dropout(torch.tanh(self.join(torch.cat([hidden, seen], -1)))), inner, weights
+        attended, weights = self.attention(hidden, keys, values, keep)
+        return self.dropout(torch.tanh(self.join(torch.cat([hidden, attended], -1)))), inner, weights
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

@@ -1,4 +1,4 @@
-"""Keywords: which of a few words was said, by an LSTM, convolutions or a Transformer over a spectrogram."""
+"""Keyword spotting models: an LSTM, convolutions or a Transformer over a spectrogram."""
 
 from torch import nn
 
@@ -12,19 +12,19 @@ __all__ = ["ConvKeywords", "LSTMKeywords", "TransformerKeywords"]
 
 
 class LSTMKeywords(Classifier):
-    """Bidirectional LSTMs (Graves and Schmidhuber 2005); the mean over all positions decides.
+    """Bidirectional LSTMs (Graves and Schmidhuber 2005) with mean pooling over all positions.
 
     Args:
-        classes: number of labels; the dataset knows it.
-        rate: samples a second; the dataset knows it.
+        classes: number of labels, set from the dataset.
+        rate: samples per second, set from the dataset.
         width: features.
         depth: layers of two LSTMs each.
-        dropout: share of the features dropped in training.
-        ear: how a sound becomes positions.
-        network: class of the networks: any causal one of the house.
-        label_smoothing: share of a label's probability that training spreads over all classes.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the features dropped in training.
+        ear: settings of the audio front end.
+        network: class of the networks, any causal network of this package.
+        label_smoothing: fraction of a label's probability that training spreads over all classes.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class ConvKeywords(Classifier):
     """Depthwise separable convolutions (Zhang et al. 2017, "Hello Edge"), in residual blocks.
 
     Args:
-        classes: number of labels; the dataset knows it.
-        rate: samples a second; the dataset knows it.
+        classes: number of labels, set from the dataset.
+        rate: samples per second, set from the dataset.
         width: features.
         depth: blocks.
-        kernel: positions that a block sees.
-        dropout: share of the features dropped in training.
-        ear: how a sound becomes positions.
-        label_smoothing: share of a label's probability that training spreads over all classes.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        kernel: size of the convolutions, in positions.
+        dropout: fraction of the features dropped in training.
+        ear: settings of the audio front end.
+        label_smoothing: fraction of a label's probability that training spreads over all classes.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class TransformerKeywords(Classifier):
     """Attention over all positions (Berg, O'Connor and Cruz 2021, "Keyword Transformer").
 
     Args:
-        classes: number of labels; the dataset knows it.
-        rate: samples a second; the dataset knows it.
+        classes: number of labels, set from the dataset.
+        rate: samples per second, set from the dataset.
         width: features.
         depth: blocks.
         heads: number of attention heads; must divide the width.
-        dropout: share of the features and attention weights dropped in training.
-        ear: how a sound becomes positions.
-        label_smoothing: share of a label's probability that training spreads over all classes.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the features and attention weights dropped in training.
+        ear: settings of the audio front end.
+        label_smoothing: fraction of a label's probability that training spreads over all classes.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(

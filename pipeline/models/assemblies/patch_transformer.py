@@ -1,9 +1,9 @@
-"""A patch Transformer reads a window as a few overlapping patches, each of which looks at all others.
+"""A patch Transformer, which reads a window as overlapping patches with bidirectional attention.
 
-Nie et al. (2023), "A Time Series is Worth 64 Words" (PatchTST), each series on its own: the last value is repeated
-`stride` times, patches of `patch` steps become vectors, encoder blocks follow, and the vectors of all patches
-together go to the head. Blocks have the norm in front and rotary positions, as everywhere here, where the paper
-normalises over the batch: so windows do not see each other, however a batch is divided.
+Nie et al. (2023), "A Time Series is Worth 64 Words" (PatchTST), for each series independently. The last value is
+repeated `stride` times, patches of `patch` steps are embedded and encoded, and the head reads the features of all
+patches. Unlike the paper, which uses batch normalization, blocks are pre-norm with rotary positions: windows are
+independent of each other, however a batch is divided.
 
 Legend: B windows, L steps of a context, N patches, D features.
 """
@@ -24,7 +24,7 @@ __all__ = ["PatchTransformer", "PatchTransformerForecaster"]
 
 
 class PatchTransformer(nn.Module):
-    """An encoder over the patches of a window; it looks both ways.
+    """A bidirectional encoder over the patches of a window.
 
     Args:
         context: steps of a window.
@@ -34,7 +34,7 @@ class PatchTransformer(nn.Module):
         hidden: features inside the position-wise layers.
         patch: steps of a patch.
         stride: steps from one patch to the next.
-        dropout: share of the features dropped in training.
+        dropout: fraction of the features dropped in training.
 
     Raises:
         ValueError: the heads do not divide the width, or a patch is longer than the window.
@@ -52,16 +52,18 @@ class PatchTransformer(nn.Module):
         dropout: float = 0.3,
     ) -> None:
         if not 1 <= patch <= context or stride < 1 or depth < 1:
-            raise ValueError(f"patch={patch} must lie in context={context}; stride={stride}, depth={depth} from 1 up")
+            raise ValueError(
+                f"patch={patch} must be 1 to context={context}; stride={stride} and depth={depth} at least 1"
+            )
         super().__init__()
         self.patch, self.stride = patch, stride
-        self.features = ((context - patch) // stride + 2) * width  # a patch more over the repeated end
+        self.features = ((context - patch) // stride + 2) * width  # includes a patch over the repeated end
         self.embed = nn.Linear(patch, width)
         initialise(self.embed)
         self.blocks = TransformerStack(width, depth, heads, hidden, dropout, GELU)
 
     def forward(self, window: Float[Tensor, "B L"]) -> Float[Tensor, "B _"]:
-        """The vectors of all patches, one after the other."""
+        """Return the concatenated features of all patches."""
         extended = F.pad(window[:, None], (0, self.stride), mode="replicate")[:, 0]
         vectors = self.embed(extended.unfold(1, self.patch, self.stride))
         everywhere = torch.ones(vectors.shape[:2], dtype=torch.bool, device=window.device)
@@ -70,15 +72,15 @@ class PatchTransformer(nn.Module):
 
 
 class PatchTransformerForecaster(WindowForecaster):
-    """The forecaster whose network is a `PatchTransformer`.
+    """A forecaster whose network is a `PatchTransformer`.
 
     Args:
-        context: steps that are read; the data says it.
-        horizon: steps that are predicted; the data says it.
-        covariates: known ahead; the data says it.
-        forecast: how a forecast is said.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        context: number of input steps, set from the data.
+        horizon: number of steps to predict, set from the data.
+        covariates: number of covariates known in advance, set from the data.
+        forecast: settings of the forecast head.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
         **network: as in `PatchTransformer`.
     """
 

@@ -1,6 +1,6 @@
-"""Transcribers: a sound becomes a text, by CTC over LSTMs, attention or Conformers, or by listening and spelling.
+"""Speech recognition models: CTC over LSTMs, Transformers or Conformers, and Listen, Attend and Spell.
 
-The same networks as for keywords, read at every position instead of once for all.
+The encoders are those of keyword spotting, with an output at every position instead of one per clip.
 """
 
 from torch import nn
@@ -23,16 +23,16 @@ class LSTMTranscriber(Transcriber):
     """CTC over bidirectional LSTMs (Graves, Mohamed and Hinton 2013).
 
     Args:
-        vocab_size: tokens of transcripts; the dataset knows it.
-        rate: samples a second; the dataset knows it.
+        vocab_size: tokens of transcripts, set from the dataset.
+        rate: samples per second, set from the dataset.
         width: features.
         depth: layers of two LSTMs each.
-        dropout: share of the features dropped in training.
-        ear: how a sound becomes positions.
-        network: class of the networks: any causal one of the house.
-        transcription: how sounds are transcribed in an evaluation, and how that is scored.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the features dropped in training.
+        ear: settings of the audio front end.
+        network: class of the networks, any causal network of this package.
+        transcription: how audio is decoded and scored in an evaluation.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -53,19 +53,19 @@ class LSTMTranscriber(Transcriber):
 
 
 class TransformerTranscriber(Transcriber):
-    """CTC over attention alone.
+    """CTC over a Transformer encoder.
 
     Args:
-        vocab_size: tokens of transcripts; the dataset knows it.
-        rate: samples a second; the dataset knows it.
+        vocab_size: tokens of transcripts, set from the dataset.
+        rate: samples per second, set from the dataset.
         width: features.
         depth: blocks.
         heads: number of attention heads; must divide the width.
-        dropout: share of the features and attention weights dropped in training.
-        ear: how a sound becomes positions.
-        transcription: how sounds are transcribed in an evaluation, and how that is scored.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the features and attention weights dropped in training.
+        ear: settings of the audio front end.
+        transcription: how audio is decoded and scored in an evaluation.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -89,17 +89,17 @@ class ConformerTranscriber(Transcriber):
     """CTC over Conformer blocks (Gulati et al. 2020).
 
     Args:
-        vocab_size: tokens of transcripts; the dataset knows it.
-        rate: samples a second; the dataset knows it.
+        vocab_size: tokens of transcripts, set from the dataset.
+        rate: samples per second, set from the dataset.
         width: features.
         depth: blocks.
         heads: number of attention heads; must divide the width.
-        kernel: positions that a block's convolution sees; odd.
-        dropout: share of the features and attention weights dropped in training.
-        ear: how a sound becomes positions.
-        transcription: how sounds are transcribed in an evaluation, and how that is scored.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        kernel: size of the blocks' convolutions, in positions; odd.
+        dropout: fraction of the features and attention weights dropped in training.
+        ear: settings of the audio front end.
+        transcription: how audio is decoded and scored in an evaluation.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -121,22 +121,22 @@ class ConformerTranscriber(Transcriber):
 
 
 class ListenAttendSpell(SequenceToSequence):
-    """Bidirectional LSTMs listen, an LSTM with attention spells (Chan et al. 2016).
+    """Listen, Attend and Spell: a bidirectional LSTM encoder, and an LSTM decoder with attention (Chan et al. 2016).
 
     Args:
-        vocab_size: tokens of transcripts; the dataset knows it.
-        rate: samples a second; the dataset knows it.
+        vocab_size: tokens of transcripts, set from the dataset.
+        rate: samples per second, set from the dataset.
         width: features.
-        depth: layers of two LSTMs each that listen; one spells.
-        dropout: share of the features dropped in training.
-        ear: how a sound becomes positions.
-        network: class of the networks: any causal one of the house.
-        attention: how the memory is weighed.
-        head: how tokens become vectors and vectors become predictions.
-        evaluation: what a validation and a test write and score.
-        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        depth: layers of two LSTMs each in the encoder; the decoder has one layer.
+        dropout: fraction of the features dropped in training.
+        ear: settings of the audio front end.
+        network: class of the networks, any causal network of this package.
+        attention: class of the attention over the memory.
+        head: settings of the embedding and the output layer.
+        evaluation: how texts are generated and scored in validation and test.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Translators: encoders and decoders of texts under their names; a YAML says the rest.
+"""Translation models: text encoders with text decoders.
 
-Whatever comes as pairs of texts can be learned: languages, spelling and sound, question and answer.
+They apply to any pairs of texts, such as translation, pronunciation, or questions and answers.
 """
 
 from collections.abc import Callable
@@ -21,18 +21,18 @@ __all__ = ["AttentionTranslator", "LSTMTranslator", "TransformerTranslator", "Tr
 
 
 class Translator(SequenceToSequence):
-    """Any encoder of texts with any decoder, put together in a YAML.
+    """Any text encoder with any decoder, composed in a config file.
 
     Args:
-        vocab_size: tokens of targets; the dataset knows it.
-        source_vocab_size: tokens of sources; the dataset knows it.
-        encoder: makes the encoder from the number of its tokens.
-        decoder: a network of the same width that begins with a memory.
-        head: how tokens become vectors and vectors become predictions.
-        evaluation: what a validation and a test write and score.
-        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        vocab_size: tokens of targets, set from the dataset.
+        source_vocab_size: tokens of sources, set from the dataset.
+        encoder: creates the encoder from the number of source tokens.
+        decoder: a decoder of the same width.
+        head: settings of the embedding and the output layer.
+        evaluation: how texts are generated and scored in validation and test.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -52,19 +52,19 @@ class Translator(SequenceToSequence):
 
 
 class LSTMTranslator(SequenceToSequence):
-    """One LSTM reads the source into a vector, another writes the target from it (Sutskever et al. 2014).
+    """An LSTM encoder that returns one vector, and an LSTM decoder (Sutskever et al. 2014).
 
     Args:
-        vocab_size: tokens of targets; the dataset knows it.
-        source_vocab_size: tokens of sources; the dataset knows it.
+        vocab_size: tokens of targets, set from the dataset.
+        source_vocab_size: tokens of sources, set from the dataset.
         width: features.
         depth: layers of the encoder, and of the decoder.
-        dropout: share of the features dropped in training.
-        head: how tokens become vectors and vectors become predictions.
-        evaluation: what a validation and a test write and score.
-        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the features dropped in training.
+        head: settings of the embedding and the output layer.
+        evaluation: how texts are generated and scored in validation and test.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -86,22 +86,22 @@ class LSTMTranslator(SequenceToSequence):
 
 
 class AttentionTranslator(SequenceToSequence):
-    """The decoder looks back at all positions of the source at every step (Bahdanau et al. 2015).
+    """A recurrent encoder and decoder with attention to the source at every step (Bahdanau et al. 2015).
 
     Args:
-        vocab_size: tokens of targets; the dataset knows it.
-        source_vocab_size: tokens of sources; the dataset knows it.
+        vocab_size: tokens of targets, set from the dataset.
+        source_vocab_size: tokens of sources, set from the dataset.
         network: class of the recurrent networks.
         width: features.
         depth: layers of the encoder, and of the decoder.
-        dropout: share of the features dropped in training.
-        attention: what weighs the source's positions.
-        input_feeding: give the decoder what it saw last, beside its input.
-        head: how tokens become vectors and vectors become predictions.
-        evaluation: what a validation and a test write and score.
-        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the features dropped in training.
+        attention: class of the attention over the source.
+        input_feeding: add the decoder's last attentional output to its next input.
+        head: settings of the embedding and the output layer.
+        evaluation: how texts are generated and scored in validation and test.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(
@@ -127,21 +127,21 @@ class AttentionTranslator(SequenceToSequence):
 
 
 class TransformerTranslator(SequenceToSequence):
-    """Attention alone, in encoder and decoder (Vaswani et al. 2017), pre-norm with rotary positions.
+    """A Transformer encoder and decoder (Vaswani et al. 2017), pre-norm with rotary positions.
 
     Args:
-        vocab_size: tokens of targets; the dataset knows it.
-        source_vocab_size: tokens of sources; the dataset knows it.
+        vocab_size: tokens of targets, set from the dataset.
+        source_vocab_size: tokens of sources, set from the dataset.
         width: features.
         depth: blocks of the encoder, and of the decoder.
         heads: number of attention heads.
         hidden: features inside the position-wise layers.
-        dropout: share of the features and attention weights dropped in training.
-        head: how tokens become vectors and vectors become predictions.
-        evaluation: what a validation and a test write and score.
-        scheduled_sampling: share of the decoder's inputs that are its own guesses in training.
-        optimizer: makes the optimizer from parameter groups.
-        schedule: what the learning rate is multiplied by at each step.
+        dropout: fraction of the features and attention weights dropped in training.
+        head: settings of the embedding and the output layer.
+        evaluation: how texts are generated and scored in validation and test.
+        scheduled_sampling: fraction of the decoder's inputs replaced by its own predictions in training.
+        optimizer: creates the optimizer from parameter groups.
+        schedule: multiplies the learning rate at each step.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Listening: a sound becomes the positions of a memory, by a spectrogram, strided convolutions, and any network.
+"""Encoders of audio: a log-mel spectrogram, strided convolutions, and any network over the resulting positions.
 
-Each band of the spectrogram is moved to mean 0 over the sound, and all of it scaled to variance 1, so that neither
-loudness nor the microphone matter much. Convolutions with a stride of 2 (as in Gulati et al. 2020) then leave one
-position for every few frames; what reads these is called the body.
+Each band of the spectrogram is centered over the clip and the whole is scaled to variance 1, which removes most of
+the influence of loudness and microphone. Convolutions with a stride of 2 (as in Gulati et al. 2020) then reduce the
+frames to fewer positions. The network over these positions is called the body.
 
 Legend: B sequences, S samples, T frames or positions, M bands, K masks, D features.
 """
@@ -22,18 +22,18 @@ from pipeline.models.layers.feedforward import GELU, initialise
 from pipeline.models.layers.log_mel import LogMel
 from pipeline.tasks.task import Reads
 
-FLOOR = 1e-5  # of power: about the noise of 16 bits, so that digital silence is not endlessly far away
+FLOOR = 1e-5  # minimum power, about the noise of 16 bits, which bounds the logarithm of digital silence
 
 
 @dataclass(frozen=True)
 class Ear:
-    """How a sound becomes positions.
+    """Settings of the audio front end.
 
     Args:
-        bands: of the spectrogram.
-        window: seconds that a frame is computed from.
-        hop: seconds from frame to frame.
-        halvings: convolutions of stride 2: with 2 of them there is a position for every 4 frames.
+        bands: number of mel bands.
+        window: length of a frame in seconds.
+        hop: time between frames in seconds.
+        halvings: number of convolutions with stride 2; 2 of them give one position for every 4 frames.
     """
 
     bands: int = 64
@@ -43,14 +43,14 @@ class Ear:
 
 
 class SoundEncoder(nn.Module):
-    """Reads sounds, both ways.
+    """A bidirectional encoder of audio.
 
     Args:
-        body: maps (B, T, D) and where there is something, (B, T), to (B, T, D).
-        rate: samples a second.
+        body: maps (B, T, D) and a mask (B, T), False at padding, to (B, T, D).
+        rate: samples per second.
         width: D.
-        ear: how a sound becomes positions.
-        dropout: share of the features dropped in training before the body and after it.
+        ear: settings of the audio front end.
+        dropout: fraction of the features dropped in training before and after the body.
     """
 
     reads: Reads = "audio"
@@ -74,7 +74,7 @@ class SoundEncoder(nn.Module):
         time_masks: Float[Tensor, "B _ 2"],
         mel_masks: Float[Tensor, "B _ 2"],
     ) -> Memory:
-        """Encode sounds; `keep` is True where there is one, before anything else in each row."""
+        """Encode audio; `keep` is False at padding, which is at the end of each row."""
         mel, keep = self.features(waves, keep, time_masks, mel_masks)
         values = mel.to(self.join.weight.dtype).transpose(1, 2)
         for convolution in self.convolutions:
@@ -88,7 +88,7 @@ class SoundEncoder(nn.Module):
     def features(
         self, waves: Tensor, keep: Tensor, time_masks: Tensor, mel_masks: Tensor
     ) -> tuple[Float[Tensor, "B T M"], Bool[Tensor, "B T"]]:
-        """The spectrogram, normalised, with what the masks hide at its mean; and where there are frames."""
+        """Return the normalized spectrogram, with masked parts set to its mean, and the mask of frames."""
         mel, _ = self.mel(F.pad(waves, (0, -waves.shape[1] % self.mel.hop)))
         counts = -(-keep.sum(1) // self.mel.hop)
         place = torch.arange(mel.shape[1], device=mel.device)
@@ -103,7 +103,7 @@ class SoundEncoder(nn.Module):
         return mel.masked_fill(hidden, 0), inside
 
     def positions(self, samples: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
-        """How many positions sounds of so many samples become."""
+        """Return the number of positions for each number of samples."""
         found = -(-samples // self.mel.hop)
         for _ in self.convolutions:
             found = -(-found // 2)
@@ -111,23 +111,23 @@ class SoundEncoder(nn.Module):
 
 
 def within(places: Float[Tensor, "B T"], masks: Float[Tensor, "B K 2"]) -> Bool[Tensor, "B T"]:
-    """True at the places that lie in one of the row's masks."""
+    """Return True at the positions that are inside one of the row's masks."""
     begins, ends = masks[:, None].unbind(-1)
     return ((places[..., None] >= begins) & (places[..., None] < ends)).any(-1)
 
 
 class ConvStack(nn.Module):
-    """Residual blocks that see some positions to both sides, then mix the features of each.
+    """Residual blocks of a centered depthwise convolution and a position-wise layer.
 
     Args:
         width: features in and out.
         depth: number of blocks.
-        kernel: positions that a block sees, its own in the middle; odd.
-        dropout: share of what each block adds that is dropped in training.
-        feedforward: makes the position-wise layer from width, hidden and dropout.
+        kernel: size of the convolutions, in positions; odd.
+        dropout: fraction of each block's residual output dropped in training.
+        feedforward: creates the position-wise layer from width, hidden and dropout.
 
     Raises:
-        ValueError: an even kernel.
+        ValueError: the kernel is even.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class ConvStack(nn.Module):
     ) -> None:
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(f"kernel={kernel} must be odd: as many positions before as after")
+            raise ValueError(f"kernel={kernel} must be odd, for a centered convolution")
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
         convolutions = [nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width) for _ in range(depth)]
         self.convolutions = nn.ModuleList(convolutions)
@@ -149,7 +149,7 @@ class ConvStack(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """Let every position see those around it."""
+        """Convolve over the positions that `keep` marks."""
         kept = keep[..., None].to(inputs.dtype)
         for norm, convolution, mix in zip(self.norms, self.convolutions, self.mixes, strict=True):
             around = convolution((norm(inputs) * kept).transpose(1, 2)).transpose(1, 2)

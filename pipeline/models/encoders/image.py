@@ -1,14 +1,13 @@
-"""Encoders of images: the regions of a photograph become the positions of a memory, their mean its summary.
+"""Encoders of images: the regions of an image are the positions of the memory, and their mean is its summary.
 
 He et al. (2016), "Deep Residual Learning for Image Recognition"; Dosovitskiy et al. (2021), "An Image is Worth 16x16
-Words". Both can begin with the weights of a model that was trained on other images.
+Words". Both can be initialized with pretrained weights.
 
-Legend: B images, S pixels of a side, C features of a region, P regions, D features of the memory.
+Legend: B images, S side length in pixels, C features of a region, P regions, D features of the memory.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -23,21 +22,24 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's 
 
 
 class ImageEncoder(nn.Module):
-    """A network that makes regions of pixels, and a linear layer that makes a memory of them.
+    """A trunk that maps pixels to regions, and a linear layer that maps regions to a memory.
 
     Args:
-        trunk: makes regions (B, P, C) of scaled pixels (B, 3, S, S).
+        trunk: maps scaled pixels (B, 3, S, S) to regions (B, P, C).
         features: C.
         width: D.
         size: S.
-        weights: a safetensors file to begin with.
-        frozen: leave the trunk as it is.
+        weights: a safetensors file with initial weights of the trunk.
+        frozen: keep the trunk's weights fixed.
 
     Raises:
-        ConfigError: the weights cannot be read, or are those of another network.
+        ConfigError: the weights cannot be read, or belong to another network.
     """
 
     reads: Reads = "image"
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(
         self, trunk: nn.Module, features: int, width: int, size: int, weights: Path | None, frozen: bool
@@ -54,14 +56,14 @@ class ImageEncoder(nn.Module):
             load_weights(trunk, weights)
 
     def train(self, mode: bool = True) -> "ImageEncoder":
-        """Begin or end training; what is frozen does not even drop features."""
+        """Set training or evaluation mode; a frozen trunk stays in evaluation mode, without dropout."""
         super().train(mode)
         self.trunk.train(mode and not self.frozen)
         return self
 
     def forward(self, pixels: UInt8[Tensor, "B 3 S S"]) -> Memory:
-        """Encode images whose pixels go from 0 to 255."""
-        mean: Any = self.mean
+        """Encode images with pixel values from 0 to 255."""
+        mean = self.mean
         scaled = (pixels.to(mean.dtype) / 255 - mean) / self.deviation
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             regions = self.trunk(scaled.to(self.join.weight.dtype))
@@ -71,18 +73,19 @@ class ImageEncoder(nn.Module):
 
 
 class ResNet(ImageEncoder):
-    """A residual convolutional network, whose regions are the positions of its last layer.
+    """A residual convolutional network; its regions are the positions of the last layer.
 
     Args:
         width: features of the memory.
-        size: pixels of a side of the images.
-        blocks: how many in each stage; each stage after the first halves the resolution, which begins at a quarter.
-        channels: features of the first stage; each later one has twice as many.
+        size: side length of the images in pixels.
+        blocks: number of blocks per stage; the first stage has a quarter of the resolution, and each later one half
+            of the one before.
+        channels: features of the first stage; each later stage doubles them.
         block: class of the blocks: BasicBlock (ResNet-18, 34) or Bottleneck (50, 101, 152).
-        norm: class that keeps the features in scale. GroupNorm (Wu and He 2018) sees each image alone, so that
-            results do not depend on how a batch is divided; FrozenBatchNorm is for pretrained weights.
-        weights: a safetensors file with the names of torchvision or timm.
-        frozen: train only what comes after the trunk.
+        norm: class of the normalization. GroupNorm (Wu and He 2018) normalizes each image independently, so that
+            results do not depend on the division of a batch; FrozenBatchNorm is for pretrained weights.
+        weights: a safetensors file with the parameter names of torchvision or timm.
+        frozen: keep the trunk's weights fixed.
     """
 
     def __init__(
@@ -101,22 +104,22 @@ class ResNet(ImageEncoder):
 
 
 class VisionTransformer(ImageEncoder):
-    """A Transformer over square patches of the image, whose positions are learned.
+    """A Transformer over square patches of the image with learned positions.
 
     Args:
         width: features of the memory.
         size: pixels of a side of the images.
-        patch: pixels of a side of a patch; must divide the size.
-        features: features inside.
+        patch: side length of a patch in pixels; must divide the size.
+        features: features of a patch.
         depth: number of blocks.
         heads: number of attention heads; must divide the features.
-        hidden: features inside the position-wise layers; by default four times the features.
-        dropout: share of the features dropped in training.
-        weights: a safetensors file with the names of timm's or transformers' ViT.
-        frozen: train only what comes after the trunk.
+        hidden: features inside the position-wise layers (default: four times the features).
+        dropout: fraction of the features dropped in training.
+        weights: a safetensors file with the parameter names of a ViT in timm or transformers.
+        frozen: keep the trunk's weights fixed.
 
     Raises:
-        ValueError: the patch does not divide the size, or the heads not the features.
+        ValueError: the patch does not divide the size, or the heads do not divide the features.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class VisionTransformer(ImageEncoder):
         frozen: bool = False,
     ) -> None:
         if size % patch:
-            raise ValueError(f"patch={patch} must divide the size={size} of images")
+            raise ValueError(f"patch={patch} must divide size={size}")
         if features % heads:
             raise ValueError(f"heads={heads} must divide features={features}")
         layer = _block(features, heads, hidden or 4 * features, dropout)
@@ -148,14 +151,14 @@ def _block(features: int, heads: int, hidden: int, dropout: float) -> Callable[[
 
 
 class PatchTrunk(nn.Module):
-    """Patches, a class token before them, blocks, a norm: the Vision Transformer without its head.
+    """A Vision Transformer without its head: patches, a class token, blocks and a norm.
 
     Args:
-        side: patches of a side.
-        patch: pixels of a side of a patch.
+        side: number of patches along a side.
+        patch: side length of a patch in pixels.
         features: C.
         depth: number of blocks.
-        block: makes one.
+        block: creates a block.
     """
 
     def __init__(self, side: int, patch: int, features: int, depth: int, block: Callable[[], nn.Module]) -> None:
@@ -168,8 +171,8 @@ class PatchTrunk(nn.Module):
         self.norm = nn.LayerNorm(features, eps=1e-6)
 
     def forward(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B P C"]:
-        """The patches as the last block sees them."""
+        """Return the normalized outputs of the last block at the patches."""
         patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + self.pos_embed
-        seen: Tensor = self.norm(self.blocks(tokens))
-        return seen[:, 1:]
+        outputs: Tensor = self.norm(self.blocks(tokens))
+        return outputs[:, 1:]

@@ -1,7 +1,7 @@
-"""A reader of pixels takes an image in, one brightness after the other; what it made of it at the end is the summary.
+"""An encoder that reads an image pixel by pixel; its output at the last pixel is the summary.
 
-Le, Jaitly and Hinton (2015), "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units": sequential and,
-in another order that is always the same, permuted MNIST.
+Le, Jaitly and Hinton (2015), "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units": sequential
+MNIST and, in a fixed random order of pixels, permuted MNIST.
 
 Legend: B images, T positions, D features.
 """
@@ -16,7 +16,7 @@ from pipeline.tasks.task import Reads
 
 
 class PixelReader(nn.Module):
-    """Any causal network over brightnesses from 0 to 1.
+    """Any causal network over gray values in [0, 1].
 
     Args:
         network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.
@@ -31,6 +31,6 @@ class PixelReader(nn.Module):
         self.bright = nn.Linear(1, self.width)
 
     def forward(self, pixels: Float[Tensor, "B T"]) -> Memory:
-        """Outputs at all positions, of which the last is the summary."""
+        """Return the outputs at all positions; the last one is the summary."""
         outputs, _ = self.network(self.bright(2 * pixels[..., None] - 1))
         return Memory(outputs, torch.ones_like(pixels, dtype=torch.bool), outputs[:, -1])

@@ -1,6 +1,6 @@
-"""Weights of image models that others trained, under the names that their libraries give them.
+"""Pretrained weights of image models, with the parameter names of other libraries.
 
-ResNet: torchvision and timm. Vision Transformer: timm and transformers. Only safetensors files are read.
+ResNet: torchvision and timm. Vision Transformer: timm and transformers. Only safetensors files are supported.
 """
 
 import re
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
 
-HEADS = re.compile(r"(fc|head|classifier|pooler|pre_logits|fc_norm)\.|.*num_batches_tracked$")  # left out
-NAMES = [  # of timm, then of transformers; what stands for them here
+HEADS = re.compile(r"(fc|head|classifier|pooler|pre_logits|fc_norm)\.|.*num_batches_tracked$")  # ignored
+NAMES = [  # names in timm, then in transformers, and their replacements
     (r"^patch_embed\.proj\.", "patch_embed."),
     (r"^(blocks\.\d+)\.attn\.qkv\.", r"\1.self_attn.in_proj_"),
     (r"^(blocks\.\d+)\.attn\.proj\.", r"\1.self_attn.out_proj."),
@@ -33,43 +33,46 @@ APART = re.compile(r"^encoder\.layer\.(\d+)\.attention\.attention\.(query|key|va
 
 
 def load_weights(trunk: nn.Module, file: Path) -> None:
-    """Give a trunk the weights in a file; one without storage only has the file looked at.
+    """Load weights from a file into a trunk; on the meta device, only check that the file exists.
 
     Raises:
-        ConfigError: the file cannot be read, or holds another network.
+        ConfigError: the file cannot be read, or belongs to another network.
     """
     if not file.is_file():
-        raise ConfigError(f"weights: there is no file {file}; name a safetensors file, or leave weights out")
+        raise ConfigError(f"weights={file}: file not found. Name a safetensors file, or leave weights out")
     if any(parameter.is_meta for parameter in trunk.parameters()):
         return
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        found = rename_tensors(load_file(file))
+        loaded = rename_tensors(load_file(file))
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"weights: {file} is no safetensors file ({error})") from error
-    wanted = trunk.state_dict()
-    if "pos_embed" in found and "pos_embed" in wanted:
-        found["pos_embed"] = stretched(found["pos_embed"], wanted["pos_embed"].shape[1] - 1)
-    for name, value in wanted.items():
-        if name not in found:
-            raise ConfigError(f"weights: {file} lacks {name}: it is of another network, or norm is not FrozenBatchNorm")
-        if found[name].shape != value.shape:
-            shapes = f"{tuple(found[name].shape)}, not {tuple(value.shape)}"
-            raise ConfigError(f"weights: {file} has {name} of shape {shapes}: it is of another network")
-    if more := sorted(found.keys() - wanted.keys()):
+        raise ConfigError(f"weights={file}: expected a safetensors file ({error})") from error
+    expected = trunk.state_dict()
+    if "pos_embed" in loaded and "pos_embed" in expected:
+        loaded["pos_embed"] = resize_positions(loaded["pos_embed"], expected["pos_embed"].shape[1] - 1)
+    for name, value in expected.items():
+        if name not in loaded:
+            raise ConfigError(
+                f"weights={file}: {name} is missing, so the file belongs to another network or requires "
+                "norm=FrozenBatchNorm"
+            )
+        if loaded[name].shape != value.shape:
+            shapes = f"expected shape {tuple(value.shape)}, got {tuple(loaded[name].shape)}"
+            raise ConfigError(f"weights={file}: {name}: {shapes}, so the file belongs to another network")
+    if more := sorted(loaded.keys() - expected.keys()):
         raise ConfigError(
-            f"weights: {file} has {more[0]} and {len(more) - 1} more that this network lacks: set its size"
+            f"weights={file}: unexpected {more[0]} and {len(more) - 1} more parameters. Set the network's size"
         )
-    trunk.load_state_dict(found)
+    trunk.load_state_dict(loaded)
 
 
-def rename_tensors(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the names used here, without those of a head."""
+def rename_tensors(loaded: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under this package's names, without those of a head."""
     result: dict[str, Tensor] = {}
     apart: dict[str, dict[str, Tensor]] = {}
-    for name, value in found.items():
+    for name, value in loaded.items():
         if HEADS.match(re.sub(r"^(vit|resnet|model)\.", "", name)):
             continue
         for pattern, here in NAMES:
@@ -82,8 +85,8 @@ def rename_tensors(found: dict[str, Tensor]) -> dict[str, Tensor]:
     return result | joined
 
 
-def stretched(positions: Tensor, count: int) -> Tensor:
-    """Learned positions of a square of patches, and of a class token before them, for a square of another size."""
+def resize_positions(positions: Tensor, count: int) -> Tensor:
+    """Interpolate learned positions of a class token and a square of patches to a square of another size."""
     token, patches = positions[:, :1], positions[:, 1:]
     if patches.shape[1] == count:
         return positions

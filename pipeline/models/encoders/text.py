@@ -1,8 +1,7 @@
-"""Encoders read a whole source, both ways, before anything is written: the positions of a memory, and a summary.
+"""Bidirectional encoders of texts, which return the positions of a memory and a summary.
 
-Schuster and Paliwal (1997), "Bidirectional Recurrent Neural Networks": one network reads forward, another
-backward. Any causal network of the house can be the two. A Transformer needs no second one: its positions
-look both ways at once.
+Schuster and Paliwal (1997), "Bidirectional Recurrent Neural Networks": one network reads forward, another backward.
+Both can be any causal network of this package. A Transformer encoder uses bidirectional attention instead.
 
 Legend: B sequences, S positions, D features.
 """
@@ -23,10 +22,10 @@ from pipeline.tasks.token_prediction import TokenEmbedding
 
 
 class Bidirectional(nn.Module):
-    """One causal network that reads forward beside one that reads backward.
+    """A causal network that reads forward and another that reads backward.
 
     Args:
-        network: makes a network from its width.
+        network: creates a network from its width.
         width: features in and out.
     """
 
@@ -40,7 +39,7 @@ class Bidirectional(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B S D"], Float[Tensor, "B D"]]:
-        """Outputs at all positions, and both networks' last ones joined."""
+        """Return the outputs at all positions, and a projection of both networks' last outputs."""
         forth, _ = self.forth(inputs, None)
         back, _ = self.back(reverse(inputs, keep), None)
         last = keep.sum(1, keepdim=True)[..., None] - 1
@@ -50,24 +49,24 @@ class Bidirectional(nn.Module):
 
 
 def reverse(inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-    """The kept positions, which come first, in reverse order; the others stay where they are."""
+    """Reverse the order of the kept positions, which come first; padding stays in place."""
     place = torch.arange(inputs.shape[1], device=inputs.device)
     back = torch.where(keep, keep.sum(1, keepdim=True) - 1 - place, place)
     return inputs.take_along_dim(back[..., None], 1)
 
 
 class BidirectionalStack(nn.Module):
-    """Layers of two networks each, that read forward and backward.
+    """Layers of two networks each, which read forward and backward.
 
     Args:
         network: class of the networks: an LSTM, a GRU, a ConvNet, ...
         width: features in and out.
         depth: layers.
-        dropout: share of the features dropped in training before each layer.
-        network_depth: layers of each of a layer's two networks; a ConvNet sees twice as far with each.
+        dropout: fraction of the features dropped in training before each layer.
+        network_depth: depth of each of a layer's two networks; each layer of a ConvNet doubles its receptive field.
 
     Raises:
-        ValueError: if the depth is below 1.
+        ValueError: the depth is below 1.
     """
 
     def __init__(
@@ -82,13 +81,13 @@ class BidirectionalStack(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        """Read both ways; `keep` is True where there is something, before anything else in each row."""
+        """Process the inputs; `keep` is False at padding, which is at the end of each row."""
         return self.read(inputs, keep)[0]
 
     def read(
         self, inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B S D"], Float[Tensor, "B D"]]:
-        """Outputs at all positions, and the last ones of both networks of the last layer, joined."""
+        """Return the outputs at all positions, and a projection of the last outputs of the last layer's networks."""
         summary = inputs[:, 0]
         for layer in self.layers:
             inputs, summary = layer(self.dropout(inputs), keep)
@@ -96,18 +95,18 @@ class BidirectionalStack(nn.Module):
 
 
 class BidirectionalEncoder(BidirectionalStack):
-    """Layers of two networks each, that read a text forward and backward.
+    """Layers of two networks each, which read a text forward and backward.
 
     Args:
-        source_vocab_size: tokens of sources; the dataset knows it.
+        source_vocab_size: tokens of sources, set from the dataset.
         network: class of the networks: an LSTM, a GRU, a ConvNet, ...
         width: features of the memory.
         depth: layers.
-        dropout: share of the features dropped in training before each layer and after the last.
-        network_depth: layers of each of a layer's two networks; a ConvNet sees twice as far with each.
+        dropout: fraction of the features dropped in training before each layer and after the last.
+        network_depth: depth of each of a layer's two networks; each layer of a ConvNet doubles its receptive field.
 
     Raises:
-        ValueError: if the depth is below 1.
+        ValueError: the depth is below 1.
     """
 
     reads: Reads = "text"
@@ -126,25 +125,25 @@ class BidirectionalEncoder(BidirectionalStack):
         self.embedding = TokenEmbedding(source_vocab_size, width)
 
     def forward(self, tokens: Int64[Tensor, "B S"], keep: Bool[Tensor, "B S"]) -> Memory:  # type: ignore[override]
-        """Encode texts; `keep` is True where there is a token, before anything else in each row."""
+        """Encode texts; `keep` is False at padding, which is at the end of each row."""
         values, summary = self.read(self.embedding(tokens), keep)
         return Memory(self.dropout(values), keep, summary)
 
 
 class TransformerEncoder(nn.Module):
-    """A stack of Transformer blocks that look both ways, with rotary positions (Vaswani et al. 2017; Su et al. 2021).
+    """Transformer blocks with bidirectional attention and rotary positions (Vaswani et al. 2017; Su et al. 2021).
 
     Args:
-        source_vocab_size: tokens of sources; the dataset knows it.
+        source_vocab_size: tokens of sources, set from the dataset.
         width: features of the memory.
         depth: number of blocks.
         heads: number of attention heads; must divide the width.
-        hidden: features inside the position-wise layer; by default its own default.
-        dropout: share of the features and attention weights dropped in training.
+        hidden: features inside the position-wise layer (default: chosen by `feedforward`).
+        dropout: fraction of the features and attention weights dropped in training.
         feedforward: makes the position-wise layer from width, hidden and dropout.
 
     Raises:
-        ValueError: if the heads do not divide the width or leave an odd number of features to each.
+        ValueError: the heads do not divide the width into even parts.
     """
 
     reads: Reads = "text"
@@ -165,14 +164,14 @@ class TransformerEncoder(nn.Module):
         self.blocks = TransformerStack(width, depth, heads, hidden, dropout, feedforward)
 
     def forward(self, tokens: Int64[Tensor, "B S"], keep: Bool[Tensor, "B S"]) -> Memory:
-        """Encode texts; `keep` is True where there is a token."""
+        """Encode texts; `keep` is False at padding."""
         values = self.blocks(self.embedding(tokens), keep)
         kept = keep[..., None].to(values.dtype)
         return Memory(values, keep, (values * kept).sum(1) / kept.sum(1))
 
 
 class TransformerStack(nn.Module):
-    """Transformer blocks whose positions all look at all that are kept; arguments as of `TransformerEncoder`."""
+    """Transformer blocks with bidirectional attention; arguments as in `TransformerEncoder`."""
 
     def __init__(
         self,
@@ -197,7 +196,7 @@ class TransformerStack(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        """Let every position look at all that are kept."""
+        """Attend from every position to all positions that `keep` marks."""
         positions = torch.arange(inputs.shape[1], device=inputs.device).expand(len(inputs), -1)
         turn = rotation(positions, self.features, inputs.dtype)
         visible = keep[:, None, None].expand(-1, 1, inputs.shape[1], -1)

@@ -1,11 +1,11 @@
-"""Causal self-attention: every position averages the positions before it, weighted by how well they match.
+"""Causal multi-head self-attention with rotary positions and a key/value cache.
 
 Vaswani et al. (2017), "Attention Is All You Need": softmax(Q K^T / sqrt(F)) V in each head. Rotary positions
-follow Su et al. (2021), "RoFormer": pair f of the features at position p is turned by the angle
-p / 10000^(2f/F), so that a match depends on the distance alone.
+follow Su et al. (2021), "RoFormer": pair f of the features at position p is rotated by the angle
+p / 10000^(2f/F), so that attention scores depend on the distance alone.
 
-The cache is aligned on the right: its last slot is the position just before the new ones, in every row,
-and a row that has read less than the cache is long has nothing in its first slots.
+The cache is right-aligned: in every row, its last slot is the position just before the new ones. If a row has read
+fewer positions than the cache has slots, its first slots are empty.
 
 Legend: B sequences, T new positions, S cached positions, D features, N heads, F features of a head.
 """
@@ -20,7 +20,7 @@ Cache = tuple[Tensor, Tensor]
 
 
 def rotation(positions: Int64[Tensor, "B T"], features: int, dtype: torch.dtype) -> Rotation:
-    """Cosines and sines of the rotary angles, each of shape (B, 1, T, F/2), in float32 or finer."""
+    """Return cosines and sines of the rotary angles, each of shape (B, 1, T, F/2), in float32 or higher precision."""
     exact = torch.promote_types(dtype, torch.float32)
     pairs = torch.arange(0, features, 2, device=positions.device, dtype=exact)
     angles = positions[:, None, :, None].to(exact) * 10000.0 ** (-pairs / features)
@@ -28,7 +28,7 @@ def rotation(positions: Int64[Tensor, "B T"], features: int, dtype: torch.dtype)
 
 
 def rotate(features: Float[Tensor, "B N T F"], by: Rotation) -> Float[Tensor, "B N T F"]:
-    """Turn each pair (feature f, feature f + F/2) by its angle."""
+    """Rotate each pair (feature f, feature f + F/2) by its angle."""
     cosine, sine = by
     left, right = features.chunk(2, -1)
     turned = torch.cat([left * cosine - right * sine, left * sine + right * cosine], -1)
@@ -38,7 +38,7 @@ def rotate(features: Float[Tensor, "B N T F"], by: Rotation) -> Float[Tensor, "B
 def visible(
     count: Int64[Tensor, " B"], new: int, cached: int, window: int | None
 ) -> Bool[Tensor, "B 1 {new} {cached}+{new}"]:
-    """True where a new position may look: back, within the window, at slots that this row has filled."""
+    """Return the attention mask: True for earlier positions within the window in slots that the row has filled."""
     query = torch.arange(cached, cached + new, device=count.device)[:, None]
     key = torch.arange(cached + new, device=count.device)
     keep = key <= query
@@ -54,7 +54,7 @@ class SelfAttention(nn.Module):
     Args:
         width: features in and out.
         heads: number of heads; must divide the width.
-        dropout: share of the attention weights dropped in training.
+        dropout: fraction of the attention weights dropped in training.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -71,9 +71,9 @@ class SelfAttention(nn.Module):
         keep: Bool[Tensor, "#B 1 T _"] | None,
         turn: Rotation | None,
     ) -> tuple[Float[Tensor, "B T D"], Cache]:
-        """Attend; `keep` None stands for plain causal attention.
+        """Return the outputs, and the keys and values of all positions, each of shape (B, N, S+T, F).
 
-        Also gives the keys and values of all positions, each of shape (B, N, S+T, F).
+        Without `keep`, attention is causal.
         """
         query, key, value = self._heads(inputs, cache, turn)
         rate = self.dropout if self.training else 0.0
@@ -89,14 +89,14 @@ class SelfAttention(nn.Module):
         keep: Bool[Tensor, "#B 1 T _"] | None,
         turn: Rotation | None,
     ) -> Float[Tensor, "B N T S"]:
-        """Where each head of each position looks, among the cached positions and the new ones."""
+        """Return the attention weights of each head over the cached and the new positions."""
         query, key, _ = self._heads(inputs, cache, turn)
         scores: Tensor = (query @ key.transpose(2, 3)).float() * float(query.shape[-1] ** -0.5)
         inside = torch.ones_like(scores[:1, :1], dtype=torch.bool).tril() if keep is None else keep
         return scores.masked_fill(~inside, -torch.inf).softmax(-1)
 
     def _heads(self, inputs: Tensor, cache: Cache | None, turn: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, N, T, F) of the new positions; keys and values (B, N, S, F) of all."""
+        """Return queries (B, N, T, F) of the new positions, and keys and values (B, N, S, F) of all positions."""
         split = self.project(inputs).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = split.unbind(0)
         if turn is not None:

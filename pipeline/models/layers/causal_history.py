@@ -1,6 +1,6 @@
-"""A layer that looks back a fixed distance carries its last inputs and puts them in front of the new ones.
+"""The past inputs of layers with a finite receptive field, carried as state and prepended to new inputs.
 
-Nothing was read before the start: there the past is zeros, and so a state of zeros is the start.
+The past of the first input is zeros, so a state of zeros is the initial state.
 
 Legend: B sequences, T positions, S positions with the past, D features.
 """
@@ -12,19 +12,19 @@ from torch import Tensor, cat
 def prepend(
     past: Float[Tensor, "B {length} D"] | None, inputs: Float[Tensor, "B T D"], length: int
 ) -> tuple[Float[Tensor, "B {length}+T D"], Float[Tensor, "B {length} D"]]:
-    """The inputs with the `length` before them in front, and the past that the next inputs will need."""
+    """Return the inputs with the `length` inputs before them in front, and the past for the next call."""
     if past is None:
         past = inputs.new_zeros(inputs.shape[0], length, inputs.shape[2])
     extended = cat([past.to(inputs.dtype), inputs], 1)
-    # a copy: a view would keep the whole of `extended` in memory and in checkpoints
+    # A view instead of a copy would keep all of `extended` in memory and in checkpoints.
     return extended, extended[:, inputs.shape[1] :].clone()
 
 
 def windows(extended: Float[Tensor, "B S D"], size: int, dilation: int = 1) -> Float[Tensor, "B T {size}*D"]:
-    """Each position beside the `size - 1` before it, `dilation` apart, oldest first.
+    """Return each position concatenated with the `size - 1` before it, `dilation` apart, oldest first.
 
-    The first `(size - 1) * dilation` positions of `extended` are the past and get no window of their own.
-    A product with a matrix makes it a causal convolution, as fast as a matrix product on any device.
+    The first `(size - 1) * dilation` positions of `extended` are the past and have no output. Multiplied by a weight
+    matrix, the windows give a causal convolution at the speed of a matrix product.
     """
     length = extended.shape[1] - (size - 1) * dilation
     pieces = [extended[:, k * dilation : k * dilation + length] for k in range(size)]

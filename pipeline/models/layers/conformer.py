@@ -1,8 +1,8 @@
-"""A Conformer block looks far by attention and near by convolution, between two halves of a position-wise layer.
+"""Conformer blocks: attention and convolution between two half-step feed-forward layers.
 
 Gulati et al. (2020), "Conformer: Convolution-augmented Transformer for Speech Recognition":
     x <- x + FF(x) / 2,   x <- x + Attention(x),   x <- x + Conv(x),   x <- norm(x + FF(x) / 2)
-with layer normalisation for batch normalisation, so that rows of a batch do not see each other, and rotary positions.
+with layer normalization instead of batch normalization, so that rows of a batch are independent, and rotary positions.
 
 Legend: B sequences, T positions, D features.
 """
@@ -17,11 +17,11 @@ from pipeline.models.layers.feedforward import GELU, initialise
 
 
 class ConformerConvolution(nn.Module):
-    """A gate, a convolution of each feature over time, a norm and a swish, and a mixing of the features.
+    """A gated linear unit, a depthwise convolution, layer norm, swish and a pointwise convolution.
 
     Args:
         width: features in and out.
-        kernel: positions that the convolution sees, its own in the middle; odd.
+        kernel: size of the centered convolution, in positions; odd.
     """
 
     def __init__(self, width: int, kernel: int) -> None:
@@ -33,7 +33,7 @@ class ConformerConvolution(nn.Module):
         self.apply(initialise)
 
     def forward(self, inputs: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """Let every position see those around it."""
+        """Convolve over the positions that `keep` marks."""
         gated = F.glu(self.gate(inputs), -1) * keep[..., None].to(inputs.dtype)
         around = self.convolution(gated.transpose(1, 2)).transpose(1, 2)
         outputs: Tensor = self.mix(F.silu(self.norm(around)))
@@ -41,7 +41,7 @@ class ConformerConvolution(nn.Module):
 
 
 class ConformerBlock(nn.Module):
-    """One block; arguments as of `ConformerStack`."""
+    """A Conformer block; arguments as in `ConformerStack`."""
 
     def __init__(self, width: int, heads: int, kernel: int, dropout: float) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class ConformerBlock(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"], turn: Rotation
     ) -> Float[Tensor, "B T D"]:
-        """Read all positions; `keep` is True where there is something."""
+        """Process all positions; `keep` is False at padding."""
         first, second, third, fourth, last = self.norms
         visible = keep[:, None, None].expand(-1, 1, inputs.shape[1], -1)
         inputs = inputs + 0.5 * self.dropout(self.before(first(inputs)))
@@ -65,30 +65,30 @@ class ConformerBlock(nn.Module):
 
 
 class ConformerStack(nn.Module):
-    """Conformer blocks, one after the other.
+    """A stack of Conformer blocks.
 
     Args:
         width: features in and out.
         depth: number of blocks.
         heads: number of attention heads.
-        kernel: positions that a convolution sees; odd.
-        dropout: share of what each layer adds that is dropped in training.
+        kernel: size of the convolutions, in positions; odd.
+        dropout: fraction of each layer's residual output dropped in training.
 
     Raises:
-        ValueError: an even kernel, or heads that do not divide the width into even parts.
+        ValueError: the kernel is even, or the heads do not divide the width into even parts.
     """
 
     def __init__(self, width: int, depth: int, heads: int, kernel: int, dropout: float) -> None:
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(f"kernel={kernel} must be odd: as many positions before as after")
+            raise ValueError(f"kernel={kernel} must be odd, for a centered convolution")
         if width % heads or width // heads % 2:
             raise ValueError(f"heads={heads} must divide width={width} into even parts")
         self.features = width // heads
         self.layers = nn.ModuleList(ConformerBlock(width, heads, kernel, dropout) for _ in range(depth))
 
     def forward(self, inputs: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """Let every position look at all that are kept, and see those around it."""
+        """Process all positions; `keep` is False at padding."""
         positions = torch.arange(inputs.shape[1], device=inputs.device).expand(len(inputs), -1)
         turn = rotation(positions, self.features, inputs.dtype)
         for layer in self.layers:

@@ -1,4 +1,4 @@
-"""What a decoder looks at: the outputs of an encoder, and two ways of weighing them by what is looked for.
+"""The memory of an encoded source, and attention to it: additive, multiplicative and multi-head.
 
 Bahdanau, Cho and Bengio (2015), "Neural Machine Translation by Jointly Learning to Align and Translate":
     score(q, m) = v . tanh(W q + U m)
@@ -21,13 +21,13 @@ class Memory(NamedTuple):
 
     values: Float[Tensor, "B S D"]
     keep: Bool[Tensor, "B S"]
-    """True where there is something to look at; at one place at least in each row."""
+    """True at positions of the source, at least one per row; False at padding."""
     summary: Float[Tensor, "B D"]
     """The whole source as one vector."""
 
 
 class Attention(nn.Module):
-    """Weighs the memory's positions by their scores for each query, and gives the weighted mean.
+    """Attention that returns the mean of the memory's values, weighted by the softmax of scores.
 
     Args:
         width: features of a query and of the memory.
@@ -39,7 +39,7 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.key.weight)
 
     def scores(self, queries: Float[Tensor, "B T D"], keys: Float[Tensor, "B S K"]) -> Float[Tensor, "B T S"]:
-        """How well each position fits each query."""
+        """Return the score of each position for each query."""
         raise NotImplementedError
 
     def forward(
@@ -49,13 +49,13 @@ class Attention(nn.Module):
         values: Float[Tensor, "B S D"],
         keep: Bool[Tensor, "B S"],
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T S"]]:
-        """The mean of the values for each query, and the weights it was taken with.
+        """Return the weighted mean of the values for each query, and the weights.
 
         Args:
-            queries: what is looked for.
-            keys: the memory's values under `key`, computed once for all queries.
+            queries: queries of the decoder.
+            keys: the memory's values projected by `key`, computed once for all queries.
             values: the memory's values.
-            keep: where there is something.
+            keep: mask of the memory, False at padding.
         """
         scores = self.scores(queries, keys).float().masked_fill(~keep[:, None], -torch.inf)
         weights = scores.softmax(-1).to(values.dtype)
@@ -63,7 +63,7 @@ class Attention(nn.Module):
 
 
 class AdditiveAttention(Attention):
-    """A small network with one hidden layer scores the query together with the key (Bahdanau et al. 2015).
+    """Additive attention, with scores from one hidden layer over query and key (Bahdanau et al. 2015).
 
     Args:
         width: features of a query and of the memory.
@@ -84,7 +84,7 @@ class AdditiveAttention(Attention):
 
 
 class MultiplicativeAttention(Attention):
-    """The key's product with the query, over the square root of the features (Luong et al. 2015, scaled).
+    """Multiplicative attention: dot product of query and key over the square root of D (Luong et al. 2015, scaled).
 
     Args:
         width: features of a query and of the memory.
@@ -96,12 +96,12 @@ class MultiplicativeAttention(Attention):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of a Transformer's positions to a memory (Vaswani et al. 2017, section 3.2.3).
+    """Multi-head cross-attention of a Transformer to a memory (Vaswani et al. 2017, section 3.2.3).
 
     Args:
         width: features in and out.
         heads: number of heads; must divide the width.
-        dropout: share of the attention weights dropped in training.
+        dropout: fraction of the attention weights dropped in training.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -114,7 +114,7 @@ class CrossAttention(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "B T D"], memory: Tensor, keep: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B M S F"]]:
-        """Attend; also gives the memory's keys and values, to be given instead of its values (B, S, D) next time."""
+        """Return the outputs, and the memory's keys and values, which replace its values (B, S, D) in later calls."""
         query, memory = self._project(inputs, memory)
         key, value = memory.chunk(2, 1)
         rate = self.dropout if self.training else 0.0
@@ -124,13 +124,13 @@ class CrossAttention(nn.Module):
     def weights(
         self, inputs: Float[Tensor, "B T D"], memory: Tensor, keep: Bool[Tensor, "B S"]
     ) -> Float[Tensor, "B T S"]:
-        """Where each position looks, the mean over the heads; the memory as in `forward`."""
+        """Return the attention weights averaged over heads; the memory as in `forward`."""
         query, memory = self._project(inputs, memory)
         scores: Tensor = (query @ memory.chunk(2, 1)[0].transpose(2, 3)).float() * float(query.shape[-1] ** -0.5)
         return scores.masked_fill(~keep[:, None, None], -torch.inf).softmax(-1).mean(1)
 
     def _project(self, inputs: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries (B, N, T, F), and the memory's keys and values (B, 2N, S, F)."""
+        """Return the queries (B, N, T, F), and the memory's keys and values (B, 2N, S, F)."""
         if memory.dim() == 3:
             memory = self.remember(memory).unflatten(-1, (2 * self.heads, -1)).transpose(1, 2)
         return self.query(inputs).unflatten(-1, (self.heads, -1)).transpose(1, 2), memory

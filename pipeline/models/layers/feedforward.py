@@ -1,4 +1,4 @@
-"""The position-wise layer between two mixings of positions: each position on its own, wider inside.
+"""Position-wise feed-forward layers.
 
 Legend: B sequences, T positions, D features.
 """
@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 
 class SwiGLU(nn.Module):
-    """Gated layer of Shazeer (2020), "GLU Variants Improve Transformer": W3 (silu(W1 x) * W2 x).
+    """The gated layer of Shazeer (2020), "GLU Variants Improve Transformer": W3 (silu(W1 x) * W2 x).
 
     Args:
         width: features in and out.
-        hidden: features inside; by default 8/3 of the width (as many parameters as an ungated layer of
-            four times the width), rounded up to a multiple of 8.
-        dropout: share of the inner features dropped in training.
+        hidden: features inside (default: 8/3 of the width, rounded up to a multiple of 8, which has as many
+            parameters as an ungated layer of four times the width).
+        dropout: fraction of the inner features dropped in training.
     """
 
     def __init__(self, width: int, hidden: int | None = None, dropout: float = 0.0) -> None:
@@ -27,18 +27,18 @@ class SwiGLU(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Map every position."""
+        """Transform each position."""
         outputs: Tensor = self.down(self.dropout(F.silu(self.gate(inputs)) * self.up(inputs)))
         return outputs
 
 
 class GELU(nn.Module):
-    """Ungated layer of Vaswani et al. (2017) with the activation of GPT: W2 gelu(W1 x + b1) + b2.
+    """The ungated layer of Vaswani et al. (2017) with the activation of GPT: W2 gelu(W1 x + b1) + b2.
 
     Args:
         width: features in and out.
-        hidden: features inside; by default four times the width.
-        dropout: share of the inner features dropped in training.
+        hidden: features inside (default: four times the width).
+        dropout: fraction of the inner features dropped in training.
     """
 
     def __init__(self, width: int, hidden: int | None = None, dropout: float = 0.0) -> None:
@@ -49,13 +49,13 @@ class GELU(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, inputs: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Map every position."""
+        """Transform each position."""
         outputs: Tensor = self.down(self.dropout(F.gelu(self.up(inputs))))
         return outputs
 
 
 def initialise(module: nn.Module) -> None:
-    """For `Module.apply`: linear layers keep the variance of their input, biases start at zero."""
+    """Initialize linear layers to preserve the variance of their input, with zero biases; for `Module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=module.in_features**-0.5)
         if module.bias is not None:

@@ -1,10 +1,9 @@
-"""Pixels in raster-scan order are a sequence whose neighbours above lie a row back: it is walked over as a text is.
+"""Masked convolutions over images as sequences of pixels in raster-scan order.
 
-A network of pixels reads at position t the pixel before (at position 0 what opens the image) and says the pixel at t,
-in row t // W and column t % W. A tap (i, j) of a convolution looks at the pixel i rows up and j columns to the right;
-on the sequence that is i W - j positions back, and nothing where the row has no such column. So a masked convolution,
-its carried state and its single step are a few products on a sequence (`causal_history.py`); the mask is which taps
-there are.
+A pixel network reads at position t the previous pixel (the label or EOS at t = 0). It predicts the pixel at t, in row
+t // W and column t % W. A tap (i, j) of a convolution reads the pixel i rows up and j columns to the right. In the
+sequence, that is i W - j positions back, or zeros if the row has no such column. A masked convolution is therefore a
+matrix product over past positions of the sequence (`causal_history.py`), and its taps define the mask.
 
 Legend: B images, T positions, P positions of the past, S positions with the past, K taps, D features, E features out.
 """
@@ -24,64 +23,64 @@ Tap = tuple[int, int]  # rows up, columns to the right
 
 
 def taps(kernel: int, channels: int, center: bool) -> list[Tap]:
-    """The taps of a masked convolution, the farthest back first.
+    """Return the taps of a masked convolution, the farthest back first.
 
     Args:
-        kernel: pixels of its whole square, of which a half lies before the middle.
-        channels: tokens of a pixel: columns are counted in tokens.
-        center: whether it looks at its own position (mask B) or not (mask A).
+        kernel: side length of the unmasked kernel in pixels.
+        channels: tokens per pixel; columns are counted in tokens.
+        center: whether it includes its own position (mask B) or not (mask A).
 
     Raises:
-        ValueError: a kernel without a middle, or which sees nothing.
+        ValueError: the kernel is even, or has no taps.
     """
-    half = half_of(kernel, 1 if center else 3)
+    half = half_width(kernel, 1 if center else 3)
     side = half * channels
     above = [(up, right) for up in range(half, 0, -1) for right in range(-side, side + 1)]
     return above + [(0, right) for right in range(-side, 0)] + [(0, 0)] * center
 
 
-def half_of(kernel: int, least: int = 1) -> int:
-    """How many pixels a kernel sees to each side of its middle.
+def half_width(kernel: int, least: int = 1) -> int:
+    """Return the number of pixels to each side of a kernel's center.
 
     Args:
-        kernel: pixels of its side.
-        least: the smallest that sees something.
+        kernel: side length in pixels.
+        least: minimum side length.
 
     Raises:
-        ValueError: it has no middle, or sees nothing.
+        ValueError: the kernel is even, or below the minimum.
     """
     if kernel % 2 == 0 or kernel < least:
-        raise ValueError(f"a kernel of {kernel} pixels: give an odd number, at least {least}")
+        raise ValueError(f"kernel={kernel}: expected an odd number of pixels, at least {least}")
     return kernel // 2
 
 
 def column_of(before: Int64[Tensor, " B"], length: int, columns: int) -> Int64[Tensor, "B T"]:
-    """The column that each of the next positions lies in.
+    """Return the column of each of the next positions.
 
     Args:
-        before: positions that were read already.
+        before: number of positions already read.
         length: T.
-        columns: of the image.
+        columns: tokens per row of the image.
     """
     return (before[:, None] + torch.arange(length, device=before.device)) % columns
 
 
-def inside(column: Int64[Tensor, "B T"], rights: Sequence[int], columns: int) -> Bool[Tensor, "B T K"]:
-    """Whether there is a column so far to the right."""
-    looked = column[..., None] + torch.tensor(rights, device=column.device)
-    return (looked >= 0) & (looked < columns)
+def column_exists(column: Int64[Tensor, "B T"], rights: Sequence[int], columns: int) -> Bool[Tensor, "B T K"]:
+    """Return True where the column at each distance to the right exists."""
+    target = column[..., None] + torch.tensor(rights, device=column.device)
+    return (target >= 0) & (target < columns)
 
 
-def gathered(
+def gather_taps(
     extended: Float[Tensor, "B S D"], first: int, backs: Sequence[int], keep: Bool[Tensor, "B T K"]
 ) -> Float[Tensor, "B T K*D"]:
-    """For each of T positions what lies so many positions back, zeros where nothing is to be seen.
+    """Return for each of T positions the features at K distances back, zeros where they are masked.
 
     Args:
-        extended: the past, and what of the T positions is looked at.
-        first: where the first of the T positions lies in it.
+        extended: the past, followed by the T positions.
+        first: index of the first of the T positions.
         backs: K distances.
-        keep: where something is to be seen.
+        keep: mask of the taps.
     """
     length = keep.shape[1]
     pieces = [extended[:, first - back : first - back + length] * keep[..., k, None] for k, back in enumerate(backs)]
@@ -89,19 +88,19 @@ def gathered(
 
 
 class MaskedConvolution(nn.Module):
-    """A convolution over pixels that sees no later one.
+    """A convolution over pixels that reads no later pixel.
 
     Args:
         width: features in.
         outputs: features out.
-        taps: where it looks.
-        columns: tokens of a row of the image.
-        own: whether the inputs are features of the positions themselves; else they are those read there, each
-            the pixel before, and the last of them is seen even past the edge of a row: so the first pixel sees
-            what opens the image.
+        taps: rows up and columns to the right of each tap.
+        columns: tokens per row of the image.
+        own: True if the inputs are features of the positions themselves. False if they are the network's inputs, each
+            the previous pixel; the last one is then read across the edge of a row, so that the first pixel reads the
+            label or EOS.
 
     Raises:
-        ValueError: a tap that reaches farther than a row.
+        ValueError: a tap exceeds a row.
     """
 
     def __init__(self, width: int, outputs: int, taps: Sequence[Tap], columns: int, own: bool = True) -> None:
@@ -110,7 +109,7 @@ class MaskedConvolution(nn.Module):
         self.backs = [up * columns - right - (not own) for up, right in taps]
         self.rights = [right for _, right in taps]
         if min(self.backs) < 0:
-            raise ValueError(f"columns={columns} must be more than a kernel sees to the right, {max(self.rights)}")
+            raise ValueError(f"columns={columns} must exceed the kernel's columns to the right, {max(self.rights)}")
         self.always = None if own else self.backs.index(0)
         self.kernel = nn.Linear(len(taps) * width, outputs)
         initialise(self.kernel)
@@ -118,29 +117,29 @@ class MaskedConvolution(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "B T D"], column: Int64[Tensor, "B T"], past: Float[Tensor, "B P D"] | None
     ) -> tuple[Float[Tensor, "B T E"], Float[Tensor, "B P D"]]:
-        """Outputs, and the last inputs that the next call needs."""
+        """Return the outputs, and the last inputs for the next call."""
         length = max(self.backs)
         extended, past = prepend(past, inputs, length)
-        keep = inside(column, self.rights, self.columns)
+        keep = column_exists(column, self.rights, self.columns)
         if self.always is not None:
             keep[..., self.always] = True
-        return self.kernel(gathered(extended, length, self.backs, keep)), past
+        return self.kernel(gather_taps(extended, length, self.backs, keep)), past
 
 
 class RasterStack(nn.Module):
-    """A masked convolution that does not see its own position, then layers that do.
+    """A masked convolution that excludes its own position (mask A), followed by layers that include it.
 
-    The state is how many positions were read (B), and a list with the state of each layer.
+    The state is the number of positions read (B), and a list with the state of each layer.
 
     Args:
         width: features in and out.
-        first_kernel: pixels of a side of what the convolution sees.
-        columns: tokens of a row of the image.
-        channels: tokens of a pixel.
+        first_kernel: side length of the first convolution in pixels.
+        columns: tokens per row of the image.
+        channels: tokens per pixel.
         layers: each maps (B, T, D), the columns (B, T) and its state to (B, T, D) and its state.
 
     Raises:
-        ValueError: if there is no layer, or a kernel wider than a row.
+        ValueError: `layers` is empty, or a kernel is wider than a row.
     """
 
     def __init__(self, width: int, first_kernel: int, columns: int, channels: int, layers: Sequence[nn.Module]) -> None:
@@ -155,7 +154,7 @@ class RasterStack(nn.Module):
         initialise(self.output)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         if state is None:
             state = torch.zeros(len(inputs), dtype=torch.long, device=inputs.device), [None] * (1 + len(self.layers))
         before, states = state

@@ -1,10 +1,9 @@
-"""RNN, LSTM and GRU share one stack of layers, with dropout on every connection but the recurrent one.
+"""The stack of layers of RNN, LSTM and GRU, with dropout on non-recurrent connections.
 
-Each layer is one call of torch's fused kernel over all positions. Dropout between the layers follows
-Zaremba, Sutskever and Vinyals (2014), "Recurrent Neural Network Regularization"; masks that stay the same
-at all positions follow Gal and Ghahramani (2016), "A Theoretically Grounded Application of Dropout in
-Recurrent Neural Networks"; dropped recurrent weights follow Merity, Keskar and Socher (2018), "Regularizing
-and Optimizing LSTM Language Models".
+Each layer is one call of torch's fused kernel over all positions. Dropout between layers: Zaremba, Sutskever and
+Vinyals (2014), "Recurrent Neural Network Regularization". Masks shared by all positions: Gal and Ghahramani (2016),
+"A Theoretically Grounded Application of Dropout in Recurrent Neural Networks". Dropped recurrent weights: Merity,
+Keskar and Socher (2018), "Regularizing and Optimizing LSTM Language Models".
 
 Legend: B sequences, T positions, D features, H features of a layer.
 """
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 from pipeline.state import State
 
 Fill = Callable[[Tensor], object]  # changes a tensor in place
-# what torch's kernels compute, in their order; None where it is no gate but what is written
+# The parts that torch's kernels compute, in their order; None for the candidate, which is not a gate.
 GATES: dict[str, tuple[str | None, ...]] = {
     "LSTM": ("input", "forget", None, "output"),
     "GRU": ("reset", "update", None),
@@ -28,10 +27,10 @@ GATES: dict[str, tuple[str | None, ...]] = {
 
 
 class VariationalDropout(nn.Module):
-    """Dropout whose mask is drawn once a sequence and is the same at all its positions.
+    """Dropout with one mask per sequence, shared by all positions.
 
     Args:
-        rate: share of the features dropped in training.
+        rate: fraction of the features dropped in training.
     """
 
     def __init__(self, rate: float) -> None:
@@ -39,7 +38,7 @@ class VariationalDropout(nn.Module):
         self.rate = rate
 
     def forward(self, inputs: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Zero the dropped features and scale up the others."""
+        """Set the dropped features to zero and rescale the others."""
         if not self.training or self.rate == 0.0:
             return inputs
         ones = inputs.new_ones(inputs.shape[0], 1, inputs.shape[2])
@@ -47,12 +46,12 @@ class VariationalDropout(nn.Module):
 
 
 class RecurrentLayer(nn.Module):
-    """One fused recurrent kernel, whose recurrent weights can be dropped in training.
+    """A fused recurrent kernel with optional dropout on its recurrent weights.
 
     Args:
         kernel: a one-layer `nn.RNN`, `nn.LSTM` or `nn.GRU` with `batch_first`.
-        weight_drop: share of the recurrent weights set to zero, anew each call in training.
-        bias: fills the input's bias; the recurrent one starts at zero.
+        weight_drop: fraction of the recurrent weights set to zero in training, redrawn at each call.
+        bias: initializes the input bias; the recurrent bias is initialized to zero.
     """
 
     def __init__(self, kernel: nn.RNNBase, weight_drop: float, bias: Fill = nn.init.zeros_) -> None:
@@ -71,17 +70,17 @@ class RecurrentLayer(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B H"], ...] | None
     ) -> tuple[Float[Tensor, "B T H"], tuple[Float[Tensor, "B H"], ...]]:
-        """Read T more inputs."""
+        """Process T more inputs."""
         if state is None:
             state = (inputs.new_zeros(inputs.shape[0], self.kernel.hidden_size),) * self.states
         before = tuple(part[None].to(inputs.dtype) for part in state)
         outputs, *after = self._run(inputs, before)
         return outputs, tuple(part[0] for part in after)
 
-    def openness(
+    def gate_values(
         self, inputs: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B H"], ...] | None
     ) -> dict[str, Float[Tensor, "B T H"]]:
-        """The kernel's gates at all positions, from 0 (closed) to 1; computed again, as the fused kernel keeps them."""
+        """Recompute the gates at all positions, from 0 (closed) to 1, which the fused kernel does not return."""
         names = GATES.get(self.kernel.mode, ())
         outputs, _ = self.forward(inputs, state)
         first = torch.zeros_like(outputs[:, :1]) if state is None else state[0][:, None].to(outputs.dtype)
@@ -91,7 +90,7 @@ class RecurrentLayer(nn.Module):
         return {name: part.sigmoid() for name, part in zip(names, parts, strict=False) if name}
 
     def _run(self, inputs: Tensor, before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The kernel's outputs, then its state after them, each part of shape (1, B, H)."""
+        """Return the kernel's outputs, followed by the parts of its state, each of shape (1, B, H)."""
         start = before if self.states > 1 else before[0]
         if self.training and self.weight_drop > 0.0:
             return self._run_dropped(inputs, start)
@@ -99,7 +98,7 @@ class RecurrentLayer(nn.Module):
         return (outputs, *after) if self.states > 1 else (outputs, after)
 
     def _run_dropped(self, inputs: Tensor, start: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The same kernel on a dropped copy of the recurrent weights: the stored ones get the gradient."""
+        """Run the kernel on a dropped copy of the recurrent weights; the stored weights receive the gradient."""
         weight, recurrent_weight, *biases = self.kernel.parameters()
         weights = [weight, F.dropout(recurrent_weight, self.weight_drop), *biases]
         fused = getattr(torch, self.kernel.mode.lower())  # torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu
@@ -108,24 +107,24 @@ class RecurrentLayer(nn.Module):
 
 
 class RecurrentStack(nn.Module):
-    """Recurrent layers one above the other.
+    """A stack of recurrent layers.
 
-    The state is a list with one tuple a layer: (h,), or for an LSTM (h, c); each of shape (B, H).
+    The state is a list with one tuple per layer: (h,), or for an LSTM (h, c); each of shape (B, H).
 
     Args:
-        kernel: makes a layer's kernel from its input size and its hidden size.
-        bias: fills the input's bias of a layer.
+        kernel: creates a layer's kernel from its input size and its hidden size.
+        bias: initializes the input bias of a layer.
         width: features in and out.
         depth: number of layers.
-        hidden: features of all layers but the last, which gives `width`; by default the width.
-        dropout: share of the features dropped in training at the input of each layer and at the output.
-        input_dropout: the same at the input of the first layer only; by default `dropout`.
-        output_dropout: the same at the output only; by default `dropout`.
+        hidden: features of all layers but the last, which has `width` (default: the width).
+        dropout: fraction of the features dropped in training at the input of each layer and at the output.
+        input_dropout: dropout at the input of the first layer (default: `dropout`).
+        output_dropout: dropout at the output (default: `dropout`).
         variational: drop the same features at all positions of a sequence.
-        weight_drop: share of the recurrent weights dropped in training.
+        weight_drop: fraction of the recurrent weights dropped in training.
 
     Raises:
-        ValueError: if the depth is below 1 or a rate is no share.
+        ValueError: a size is below 1, or a dropout rate is outside [0, 1).
     """
 
     def __init__(
@@ -151,7 +150,7 @@ class RecurrentStack(nn.Module):
             raise ValueError(f"width={width} and hidden={hidden} must be at least 1")
         for rate in (*rates, weight_drop):
             if not 0.0 <= rate < 1.0:
-                raise ValueError(f"a dropout rate of {rate} is not in [0, 1)")
+                raise ValueError(f"dropout rate {rate}: expected a number in [0, 1)")
         self.width = width
         sizes = [width] + [hidden or width] * (depth - 1) + [width]
         self.layers = nn.ModuleList(RecurrentLayer(kernel(*each), weight_drop, bias) for each in pairwise(sizes))
@@ -159,7 +158,7 @@ class RecurrentStack(nn.Module):
         self.dropouts = nn.ModuleList(drop(rate) for rate in rates)
 
     def forward(self, inputs: Float[Tensor, "B T D"], state: State = None) -> tuple[Float[Tensor, "B T D"], State]:
-        """Read T more inputs; the outputs are for predicting the next one."""
+        """Process T more inputs; the output at each position predicts the next input."""
         states = [None] * len(self.layers) if state is None else state
         after = []
         for dropout, layer, before in zip(self.dropouts, self.layers, states, strict=False):

@@ -1,7 +1,7 @@
-"""A residual convolutional network adds to what it reads, block by block, and halves the resolution stage by stage.
+"""Residual convolutional networks (ResNets).
 
 He et al. (2016), "Deep Residual Learning for Image Recognition": y = relu(x + F(x)). Parameters have torchvision's
-names, so that its weights fit.
+names, so that its weights can be loaded.
 
 Legend: B images, C features, H rows, W columns.
 """
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 
 class GroupNorm(nn.GroupNorm):
-    """Groups of features scaled to unit variance, in each image alone (Wu and He 2018).
+    """Group normalization, which normalizes each image independently (Wu and He 2018).
 
     Args:
         channels: C.
@@ -27,7 +27,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation by the means and variances of a training that is over.
+    """Batch normalization with fixed means and variances from an earlier training.
 
     Args:
         channels: C.
@@ -49,7 +49,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """What a stage is made of; gives `expansion` times the features of its stage."""
+    """The base of residual blocks; the output has `expansion` times the features of its stage."""
 
     expansion = 1
 
@@ -64,7 +64,7 @@ class BasicBlock(ResidualBlock):
         inputs: features in.
         channels: features of the stage.
         stride: 2 halves the resolution.
-        norm: makes a norm of so many features.
+        norm: creates a norm from the number of features.
     """
 
     def __init__(self, inputs: int, channels: int, stride: int, norm: type[nn.Module]) -> None:
@@ -72,22 +72,22 @@ class BasicBlock(ResidualBlock):
         self.conv1, self.bn1 = _conv(inputs, channels, 3, stride), norm(channels)
         self.conv2, self.bn2 = _conv(channels, channels, 3), norm(channels)
         self.downsample = _shortcut(inputs, channels, stride, norm)
-        _starts_as_nothing(self.bn2)
+        _zero_initialize(self.bn2)
 
     def forward(self, inputs: Float[Tensor, "B C H W"]) -> Float[Tensor, "B _ _ _"]:
-        """Add to the inputs."""
+        """Return the inputs plus the residual."""
         inside = F.relu(self.bn1(self.conv1(inputs)))
         return F.relu(self.downsample(inputs) + self.bn2(self.conv2(inside)))
 
 
 class Bottleneck(ResidualBlock):
-    """A convolution of 3 x 3 between two of 1 x 1, inside with a quarter of the features (strided as torchvision's).
+    """A 3 x 3 convolution between two 1 x 1 convolutions, with a quarter of the features (strided as in torchvision).
 
     Args:
         inputs: features in.
         channels: features inside.
         stride: 2 halves the resolution.
-        norm: makes a norm of so many features.
+        norm: creates a norm from the number of features.
     """
 
     expansion = 4
@@ -98,32 +98,32 @@ class Bottleneck(ResidualBlock):
         self.conv2, self.bn2 = _conv(channels, channels, 3, stride), norm(channels)
         self.conv3, self.bn3 = _conv(channels, 4 * channels, 1), norm(4 * channels)
         self.downsample = _shortcut(inputs, 4 * channels, stride, norm)
-        _starts_as_nothing(self.bn3)
+        _zero_initialize(self.bn3)
 
     def forward(self, inputs: Float[Tensor, "B C H W"]) -> Float[Tensor, "B _ _ _"]:
-        """Add to the inputs."""
+        """Return the inputs plus the residual."""
         inside = F.relu(self.bn1(self.conv1(inputs)))
         inside = F.relu(self.bn2(self.conv2(inside)))
         return F.relu(self.downsample(inputs) + self.bn3(self.conv3(inside)))
 
 
 class ResidualTrunk(nn.Module):
-    """Stages of blocks after a first convolution: a ResNet without its head.
+    """A ResNet without its head: a first convolution, followed by stages of blocks.
 
     Args:
-        blocks: how many in each stage.
+        blocks: number of blocks in each stage.
         channels: features of the first stage.
         block: class of the blocks.
         norm: class of the norms.
 
     Raises:
-        ValueError: there is no stage, or one without blocks.
+        ValueError: `blocks` is empty or has a number below 1.
     """
 
     def __init__(self, blocks: Sequence[int], channels: int, block: type[ResidualBlock], norm: type[nn.Module]) -> None:
         super().__init__()
         if not blocks or min(blocks) < 1:
-            raise ValueError(f"blocks={list(blocks)} must be at least one in each stage")
+            raise ValueError(f"blocks={list(blocks)}: expected at least one block in each stage")
         self.conv1, self.bn1 = _conv(3, channels, 7, 2), norm(channels)
         inputs, self.stages = channels, len(blocks)
         for stage, count in enumerate(blocks):
@@ -136,11 +136,11 @@ class ResidualTrunk(nn.Module):
         self.features = inputs
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B _ C"]:
-        """The positions of the last stage, row by row."""
-        seen = F.max_pool2d(F.relu(self.bn1(self.conv1(pixels))), 3, 2, 1)
+        """Return the positions of the last stage, row by row."""
+        features = F.max_pool2d(F.relu(self.bn1(self.conv1(pixels))), 3, 2, 1)
         for stage in range(self.stages):
-            seen = self.get_submodule(f"layer{stage + 1}")(seen)
-        return seen.flatten(2).transpose(1, 2)
+            features = self.get_submodule(f"layer{stage + 1}")(features)
+        return features.flatten(2).transpose(1, 2)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -155,8 +155,8 @@ def _shortcut(inputs: int, outputs: int, stride: int, norm: type[nn.Module]) -> 
     return nn.Sequential(_conv(inputs, outputs, 1, stride), norm(outputs))
 
 
-def _starts_as_nothing(norm: nn.Module) -> None:
-    """A block begins as its shortcut (Goyal et al. 2017, section 5.1), unless its norm does not learn."""
+def _zero_initialize(norm: nn.Module) -> None:
+    """Set the norm's weight to zero, so that a block starts as the identity (Goyal et al. 2017, section 5.1)."""
     for name, parameter in norm.named_parameters():
         if name == "weight":
             nn.init.zeros_(parameter)

@@ -1,9 +1,9 @@
-"""A linear recurrence h_t = a_t h_{t-1} + b_t over all positions at once, in 2 log2 T steps instead of T.
+"""A parallel scan of the linear recurrence h_t = a_t h_{t-1} + b_t, in 2 log2 T steps instead of T.
 
-Blelloch (1990), "Prefix Sums and Their Applications": two neighbouring steps are one step
+Blelloch (1990), "Prefix Sums and Their Applications": two neighboring steps combine to one step
     h_{t+1} = (a_{t+1} a_t) h_{t-1} + (a_{t+1} b_t + b_{t+1}),
-so the odd positions are a recurrence of half the length, and the even ones follow from them. Only products
-and sums: with decays between 0 and 1 nothing can overflow, and no logarithm is taken.
+so the odd positions are a recurrence of half the length, and the even positions follow from them. The scan consists
+of products and sums alone, without logarithms, so decays between 0 and 1 cannot overflow.
 
 Legend: B sequences, T positions, H features.
 """
@@ -18,13 +18,13 @@ from torch import Tensor
 def scan(
     decay: Float[Tensor, "B T H"], update: Float[Tensor, "B T H"], initial: Float[Tensor, "B H"]
 ) -> Float[Tensor, "B T H"]:
-    """All h_t of h_t = decay_t h_{t-1} + update_t, from h_0 = initial."""
+    """Return all h_t of h_t = decay_t h_{t-1} + update_t, with h_0 = initial."""
     states: Tensor = _Scan.apply(decay, update, initial)  # type: ignore[no-untyped-call]
     return states
 
 
 class _Scan(torch.autograd.Function):
-    """The gradient is the same recurrence from the last position to the first."""
+    """The scan with its gradient, which is the same recurrence from the last position to the first."""
 
     @staticmethod
     def forward(ctx: Any, decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class _Scan(torch.autograd.Function):
 
 
 def _scan_from_zero(decay: Tensor, update: Tensor) -> Tensor:
-    """The recurrence from h_0 = 0, by halves."""
+    """Return the recurrence from h_0 = 0, by recursive halving."""
     length = update.shape[1]
     if length == 1:
         return update

@@ -79,7 +79,7 @@ def test_a_disk_that_is_full_costs_no_step(
     assert mounting(work) == 0
     told = capfd.readouterr()
     assert "could not be saved" in told.out
-    assert "training goes on" in told.out
+    assert "training continues" in told.out
     assert "the checkpoint of step 14 could not be saved" in told.err
     faults = journal.read_journal(Path("runs/full")).faults()
     assert faults == [] or {fault["fault"] for fault in faults} == {"checkpoint_not_saved"}
@@ -123,7 +123,7 @@ def test_what_a_run_says_of_itself_is_found_in_its_checkpoints_too(
         file.write_text(content)
     assert fit("stopped", *OFTEN, "model.init_args.width", 24) == 2  # the run is still the one that it was
     assert fit("stopped", *OFTEN) == 0
-    assert f"{file} is gone or damaged: its copy in step-00000008 is used" in capfd.readouterr().err
+    assert f"{file} is missing or damaged: using its copy in step-00000008" in capfd.readouterr().err
     whole(state)
     assert file.read_text() == (checkpoint.newest_first(file.parent / "checkpoints")[0] / name).read_text() or (
         name == "run.json"  # which has learned since how the attempt ended
@@ -135,7 +135,7 @@ def test_where_every_copy_is_gone_the_mend_is_told(fit: Fit, capfd: pytest.Captu
     for file in [Path("runs/stopped/run.json"), *Path("runs/stopped/checkpoints").glob("*/run.json")]:
         file.unlink()
     assert fit("stopped", *OFTEN) == 4
-    assert "has checkpoints and no run.json" in capfd.readouterr().err
+    assert "has checkpoints but no run.json" in capfd.readouterr().err
     assert fit("stopped", "resume", "never", "trainer.max_steps", 2) == 0
     assert steps("stopped~1") == [8, 7, 5]
 
@@ -176,7 +176,7 @@ def test_checkpoints_of_another_model_are_refused_in_one_line(fit: Fit, capfd: p
     capfd.readouterr()
     assert fit("stopped", *OFTEN) == 4
     [line] = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("Seed")]
-    assert "the checkpoint is not one of this model" in line
+    assert "the checkpoint does not match this model" in line
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A training of one step, for the tests of the guard."""
+"""A fake training of single steps, for the tests of the guard."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +33,7 @@ class Task(pl.LightningModule):
         super().__init__()
         self.one, self.two = nn.Parameter(torch.tensor(0.0)), nn.Parameter(torch.tensor(0.0))
         self.one.grad, self.two.grad = torch.tensor(3.0), torch.tensor(4.0)
-        self.carried: dict[int, Any] = {0: "before"}
+        self.carried: dict[int, object] = {0: "before"}
         self.seen = Seen()
 
     def measure_gradient(self) -> torch.Tensor:
@@ -41,18 +41,18 @@ class Task(pl.LightningModule):
 
 
 class Zero(ZeRO):
-    """DeepSpeed's strategy without DeepSpeed."""
+    """The ZeRO strategy without DeepSpeed."""
 
     dropped_step = False  # type: ignore[assignment]
 
     def __init__(self) -> None:
         self.refusals = 0
 
-    def refuse_step(self, module: Any, scaled: bool) -> None:
+    def refuse_step(self, module: object, scaled: bool) -> None:
         self.refusals += 1
 
 
-def trainer(**changed: Any) -> Any:
+def trainer(**changed: object) -> Mock:
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.5}, {"lr": 0.25}])
     found = Mock(spec=pl.Trainer, accumulate_grad_batches=1, world_size=1, global_step=0, precision="32-true")
     found.configure_mock(loggers=[], is_global_zero=True, optimizers=[optimizer], callbacks=[], strategy=object())
@@ -63,13 +63,13 @@ def trainer(**changed: Any) -> Any:
 
 
 def make_guard(directory: Path = Path("checkpoints"), **settings: Any) -> Guard:
-    """A guard with a vote and checkpoints of its own."""
+    """Return a guard with its own vote and checkpoints."""
     vote = StepVote()
     return Guard(GuardSettings(**settings), vote, Checkpoints(CheckpointSettings(), vote, directory))
 
 
-def step(guard: Guard, run: Any, task: Task, *losses: float, ids: tuple[int, ...] = (7, 8)) -> bool:
-    """One optimizer step of micro-batches with these losses; return whether it was taken."""
+def step(guard: Guard, run: Mock, task: Task, *losses: float, ids: tuple[int, ...] = (7, 8)) -> bool:
+    """Run one optimizer step of micro-batches with these losses; return whether it was taken."""
     for index, loss in enumerate(losses):
         guard.on_train_batch_start(run, task, SimpleNamespace(ids=torch.tensor(ids)), index)
         task.carried = {0: f"after {loss}"}

@@ -15,7 +15,7 @@ from pipeline.tracking.journal_logger import JournalLogger
 
 
 @pytest.mark.numeric
-def test_a_histogram_is_numpy_s():
+def test_a_histogram_equals_numpy_s():
     values = torch.randn(50, 7, generator=torch.Generator().manual_seed(1))
     found = histogram(values)
     counts, edges = np.histogram(values.numpy(), BINS, (float(values.min()), float(values.max())))
@@ -24,7 +24,7 @@ def test_a_histogram_is_numpy_s():
     np.testing.assert_allclose(found["edges"], edges, atol=1e-6)
 
 
-def test_what_is_not_finite_is_left_out():
+def test_non_finite_values_are_left_out():
     found = histogram(torch.tensor([1.0, torch.nan, 3.0, -torch.inf]))
     assert (sum(found["counts"]), found["edges"][0], found["edges"][-1]) == (2, 1.0, 3.0)
     assert histogram(torch.tensor([torch.nan])) is None
@@ -33,7 +33,7 @@ def test_what_is_not_finite_is_left_out():
 
 
 class Sum(LightningModule):
-    """The gradient of its weight is the batch."""
+    """A model whose weight has the batch as gradient."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +46,7 @@ class Sum(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_every_few_steps_a_set_goes_to_the_journal(tmp_path):
+def test_sets_are_logged_to_the_journal_every_few_steps(tmp_path):
     trainer = Trainer(
         max_steps=4,
         callbacks=[Gradients(2)],
@@ -65,6 +65,6 @@ def test_every_few_steps_a_set_goes_to_the_journal(tmp_path):
     assert (edges[0], edges[-1]) == (6.0, 7.0)  # the fourth batch
 
 
-def test_no_step_at_all_is_refused():
+def test_zero_steps_are_rejected():
     with pytest.raises(ValueError, match=r"tracking\.gradients=0"):
         Gradients(0)

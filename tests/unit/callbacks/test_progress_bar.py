@@ -1,4 +1,4 @@
-"""The bar shows the whole run and its evaluations, and leaves a line for each validation."""
+"""The bar shows the whole run and its evaluations, and leaves one line per validation."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ from pipeline.training import trainer
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What a terminal of 100 columns would be sent."""
+    """The output of a terminal of 100 columns."""
     written = io.StringIO()
     monkeypatch.setattr(
         trainer, "Console", lambda: Console(file=written, force_terminal=True, width=100, color_system=None)
@@ -24,7 +24,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return written
 
 
-def test_the_bar_counts_to_the_last_step_and_validations_stay(
+def test_the_bar_counts_to_the_last_step_and_validation_lines_stay(
     terminal: io.StringIO, tiny_text_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")

@@ -1,8 +1,10 @@
-"""Several refused steps in a row lead back to an earlier checkpoint."""
+"""Several skipped steps in a row cause a rollback to an earlier checkpoint."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,30 +18,30 @@ from tests.unit.callbacks.guarded import Task, make_guard, step, trainer
 
 
 class Average(WeightAverage):
-    """Writes down how it was restored."""
+    """Records how it is restored."""
 
     state_key = "Average"
-    calls: list[tuple[str, Any]]
+    calls: list[tuple[str, object]]
 
     def share(self) -> float:
         return 0.5
 
-    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
+    def on_load_checkpoint(self, trainer: object, pl_module: object, checkpoint: dict[str, object]) -> None:
         self.calls = [("checkpoint", checkpoint["averaged"])]
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         self.calls.append(("state", state_dict))
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: object, pl_module: object) -> None:
         self.calls.append(("start", None))
 
 
 @pytest.fixture
 def restored(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The checkpoints that were gone back to; reading one sets the learning rates to 9."""
+    """The checkpoints that rollbacks loaded; each load sets the learning rates to 9."""
     found: list[Path] = []
 
-    def put_back(trainer: Any, directory: Path) -> dict[str, Any]:
+    def put_back(trainer: Mock, directory: Path) -> dict[str, object]:
         found.append(directory)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = 9.0
@@ -56,99 +58,106 @@ def save(directory: Path, *steps: int) -> None:
         (made / checkpoint.MANIFEST).write_text('{"files": {}}')
 
 
-def refuse(guard: Guard, run: Any, task: Task, times: int) -> None:
+def skip(guard: Guard, run: Mock, task: Task, times: int) -> None:
     for _ in range(times):
         task.one.grad = task.two.grad = torch.tensor(1.0)
         step(guard, run, task, math.nan)
 
 
-def test_several_refused_steps_in_a_row_lead_back_to_the_newest_checkpoint_before_them(
-    told: list[Any], restored: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_several_skipped_steps_in_a_row_roll_back_to_the_newest_checkpoint_before_them(
+    faults: list[Mapping[str, Any]], restored: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     average, run, task = Average(), trainer(global_step=20), Task()
     run.callbacks = [make_guard(), average]
     guard = make_guard(tmp_path, patience=3)
     save(tmp_path, 10, 19, 20, 22)
-    refuse(guard, run, task, 2)
+    skip(guard, run, task, 2)
     assert restored == []
     assert guard.vote.keeps_all is True
-    refuse(guard, run, task, 1)
-    assert restored == [tmp_path / "step-00000019"]  # 20 is the step before which the trouble began
+    skip(guard, run, task, 1)
+    assert restored == [tmp_path / "step-00000019"]  # 20 is the last step before the first skipped one
     assert [group["lr"] for group in run.optimizers[0].param_groups] == [0.5, 0.25]
     assert task.carried == {}
     assert average.calls == [("checkpoint", "weights"), ("state", {"count": 3}), ("start", None)]
     assert guard.state_dict() == {"refused": 3, "in_a_row": 0, "returned": 1, "good": 19, "recent": []}
-    assert told[-1] == {"fault": "rolled_back", "weights_of_step": 19, "passed_over": 4}
-    assert "step 23: went back to the weights of step 19\n" in capsys.readouterr().out
+    assert faults[-1] == {"fault": "rolled_back", "weights_of_step": 19, "passed_over": 4}
+    assert "step 23: rolled back to the weights of step 19\n" in capsys.readouterr().out
 
 
-def test_going_back_again_takes_an_older_checkpoint_until_a_step_is_taken(
-    told: list[Any], restored: list[Path], tmp_path: Path
+@pytest.mark.usefixtures("faults")
+def test_a_second_rollback_takes_an_older_checkpoint_until_a_step_is_taken(
+    restored: list[Path], tmp_path: Path
 ) -> None:
     guard, run, task = make_guard(tmp_path, patience=2), trainer(global_step=20), Task()
     save(tmp_path, 10, 15, 19, 23)
-    refuse(guard, run, task, 4)
+    skip(guard, run, task, 4)
     assert [path.name for path in restored] == ["step-00000019", "step-00000015"]
     task.one.grad = task.two.grad = torch.tensor(1.0)
     assert step(guard, run, task, 2.0)
     assert guard.vote.keeps_all is False
-    refuse(guard, run, task, 2)  # begins at step 25
+    skip(guard, run, task, 2)  # begins at step 25
     assert restored[-1].name == "step-00000023"
 
 
-def test_a_damaged_checkpoint_is_passed_over(
-    told: list[Any], restored: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("faults")
+def test_a_damaged_checkpoint_is_skipped(
+    restored: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     guard, run = make_guard(tmp_path, patience=1), trainer(global_step=20)
     save(tmp_path, 10, 15)
     (tmp_path / "step-00000015" / checkpoint.MANIFEST).write_text("{")
-    refuse(guard, run, Task(), 1)
+    skip(guard, run, Task(), 1)
     assert [path.name for path in restored] == ["step-00000010"]
-    assert "checkpoint passed over: " in capsys.readouterr().out
+    assert "checkpoint skipped: " in capsys.readouterr().out
 
 
-def test_without_a_checkpoint_the_run_ends(told: list[Any], restored: list[Path], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("faults")
+def test_without_a_checkpoint_the_run_fails(restored: list[Path], tmp_path: Path) -> None:
     guard, run = make_guard(tmp_path, patience=2), trainer(global_step=20)
     save(tmp_path, 20)
     with pytest.raises(NonFiniteError, match=r"2 steps in a row .* step 22 \(the loss is not finite\), and no earlier"):
-        refuse(guard, run, Task(), 2)
+        skip(guard, run, Task(), 2)
     assert restored == []
 
 
-def test_a_run_that_went_back_too_often_ends(told: list[Any], restored: list[Path], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("faults")
+def test_too_many_rollbacks_fail_the_run(restored: list[Path], tmp_path: Path) -> None:
     guard, run = make_guard(tmp_path, patience=1, max_rollbacks=2), trainer(global_step=20)
     save(tmp_path, 0, 1, 2, 3)
-    refuse(guard, run, Task(), 2)
-    with pytest.raises(NonFiniteError, match="it went back 2 times"):
-        refuse(guard, run, Task(), 1)
+    skip(guard, run, Task(), 2)
+    with pytest.raises(NonFiniteError, match="the run was rolled back 2 times"):
+        skip(guard, run, Task(), 1)
     assert len(restored) == 2
 
 
-def test_the_checkpoint_of_step_0_is_one_to_go_back_to(told: list[Any], restored: list[Path], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("faults")
+def test_a_rollback_to_the_checkpoint_of_step_0_is_possible(restored: list[Path], tmp_path: Path) -> None:
     save(tmp_path, 0)
     for returns in (1, 0):
         guard, run = make_guard(tmp_path, patience=1, max_rollbacks=returns), trainer(global_step=20)
         if returns:
-            refuse(guard, run, Task(), 1)
+            skip(guard, run, Task(), 1)
             continue
-        with pytest.raises(NonFiniteError, match="it went back 0 times"):
-            refuse(guard, run, Task(), 1)
+        with pytest.raises(NonFiniteError, match="the run was rolled back 0 times"):
+            skip(guard, run, Task(), 1)
     assert restored == [tmp_path / "step-00000000"]
 
 
-def test_the_first_process_chooses_for_all(told: list[Any], restored: list[Path], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("faults")
+def test_the_first_process_chooses_for_all(restored: list[Path], tmp_path: Path) -> None:
     guard, run = make_guard(tmp_path, patience=1), trainer(global_step=20, is_global_zero=False)
     save(tmp_path, 10)
     with pytest.raises(NonFiniteError, match="no earlier checkpoint"):
-        refuse(guard, run, Task(), 1)  # alone it chose nothing
+        skip(guard, run, Task(), 1)  # this process alone finds nothing
     guard, run = make_guard(tmp_path, patience=1), trainer(global_step=20, is_global_zero=False)
     guard.vote.agreement.largest = lambda *numbers: [max(number, 10) for number in numbers]  # type: ignore[method-assign]
-    refuse(guard, run, Task(), 1)
+    skip(guard, run, Task(), 1)
     assert restored == [tmp_path / "step-00000010"]
 
 
-def test_a_save_under_way_is_finished_before_going_back(told: list[Any], restored: list[Path], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("faults")
+def test_a_save_in_progress_is_finished_before_a_rollback(restored: list[Path], tmp_path: Path) -> None:
     guard, run = make_guard(tmp_path, patience=1), trainer(global_step=20)
     guard.checkpoints.finish = lambda trainer: save(tmp_path, trainer.global_step - 2)  # type: ignore[method-assign]
-    refuse(guard, run, Task(), 1)
+    skip(guard, run, Task(), 1)
     assert [path.name for path in restored] == ["step-00000019"]

@@ -1,4 +1,4 @@
-"""A processor that computes is busy, one that waits is not."""
+"""Processor time is measured between two rows."""
 
 import time
 

@@ -1,7 +1,7 @@
-"""A time limit counts the seconds of training, those of earlier attempts too, and looks between two optimizer steps."""
+"""A time limit counts the seconds of training over all attempts, and is checked between two optimizer steps."""
 
+from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any
 from unittest.mock import Mock
 
 import lightning.pytorch as pl
@@ -14,7 +14,7 @@ from pipeline.optim import WarmupCosine
 from pipeline.training.trainer import _time_limit
 
 
-def trainer(accumulate_grad_batches: int = 1) -> Any:
+def trainer(accumulate_grad_batches: int = 1) -> Mock:
     made = Mock(spec=pl.Trainer, should_stop=False, loggers=[], global_step=0)
     made.strategy = SimpleNamespace(broadcast=lambda value: value)
     made.accumulate_grad_batches, made.train_dataloader = accumulate_grad_batches, None
@@ -23,14 +23,16 @@ def trainer(accumulate_grad_batches: int = 1) -> Any:
 
 @pytest.mark.parametrize(("before", "stops"), [(9.99, False), (10.0, True)])
 @pytest.mark.parametrize("limit", [{"seconds": 10}, "00:00:00:10"])
-def test_the_seconds_of_earlier_attempts_count(limit: Any, before: float, stops: bool) -> None:
+def test_the_seconds_of_earlier_attempts_count(
+    limit: str | timedelta | dict[str, int], before: float, stops: bool
+) -> None:
     monitor, run = Monitor(attempt=2), trainer()
     monitor.load_state_dict({"tokens": 0, "seconds": before})
     TimeLimit(limit, monitor).on_fit_start(run)
     assert run.should_stop is stops
 
 
-def test_what_comes_before_training_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_before_training_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [5.0]
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     monitor = Monitor()
@@ -41,7 +43,7 @@ def test_what_comes_before_training_does_not_count(monkeypatch: pytest.MonkeyPat
     assert monitor.trained() == 0.5
 
 
-def test_a_step_of_two_micro_batches_is_not_torn() -> None:
+def test_a_step_of_two_micro_batches_is_completed() -> None:
     monitor, run = Monitor(), trainer(accumulate_grad_batches=2)
     monitor.seconds = 11.0
     limit = TimeLimit({"seconds": 10}, monitor)
@@ -51,14 +53,14 @@ def test_a_step_of_two_micro_batches_is_not_torn() -> None:
     assert run.should_stop is True
 
 
-def test_a_schedule_that_knows_no_last_step_stays_at_its_peak() -> None:
+def test_a_schedule_without_a_last_step_stays_at_its_peak() -> None:
     schedule = WarmupCosine(warmup_steps=4)
     assert [schedule.scale(step, 0, 10) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("limit", ["3 hours", {"hour": 3}])
-def test_a_limit_that_is_no_time_is_refused_in_a_line(limit: Any) -> None:
-    with pytest.raises(ConfigError, match=r"trainer\.max_time=.*give DD:HH:MM:SS"):
+def test_an_invalid_limit_is_rejected_in_one_line(limit: str | timedelta | dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.max_time=.*expected DD:HH:MM:SS"):
         _time_limit(limit, Monitor())
     assert _time_limit(None, Monitor()) == []
 
@@ -73,7 +75,7 @@ def test_a_validation_and_its_pictures_do_not_count(monkeypatch: pytest.MonkeyPa
     monitor.on_validation_start(run, Mock(spec=pl.LightningModule))
     clock[0] = 5.0
     monitor.on_validation_end(run, Mock(spec=pl.LightningModule))
-    clock[0] = 9.0  # other callbacks drew and saved
+    clock[0] = 9.0  # other callbacks draw and save
     assert monitor.state_dict()["seconds"] == 1.0
     monitor.on_train_batch_start(run, Mock(spec=pl.LightningModule), None, 1)
     clock[0] = 9.5

@@ -1,4 +1,4 @@
-"""The lecture's questions are answered by what networks do: the ones that are known, and those that are not."""
+"""Tests of the benchmark suite of `unroll architectures`, on networks with known results."""
 
 from argparse import Namespace
 
@@ -10,14 +10,14 @@ from torch import nn
 from pipeline import cli
 from pipeline.commands import architectures
 from pipeline.commands.architectures import (
-    Answers,
+    ArchitectureResults,
     accuracy,
     architectures_table,
-    disagreement,
-    learned,
+    gradient_error,
     networks,
-    order,
-    questions,
+    order_sensitivity,
+    recall_batch,
+    train_recall,
 )
 from pipeline.dataset.recall import Association, Copy
 from pipeline.models.bag_of_words import BagOfWords
@@ -31,21 +31,21 @@ def seeded(make, **options):
     return make(width=16, **options).eval()
 
 
-def test_the_networks_of_all_language_models_are_asked():
-    wanted = {"NGram", "BagOfWords", "RNN", "LSTM", "GRU", "ConvNet", "LinearRecurrence", "Transformer"}
-    assert wanted <= set(networks())
+def test_the_networks_of_all_language_models_are_found():
+    expected = {"NGram", "BagOfWords", "RNN", "LSTM", "GRU", "ConvNet", "LinearRecurrence", "Transformer"}
+    assert expected <= set(networks())
     assert "PixelCNN" not in networks()
 
 
 def test_order_matters_to_all_but_a_bag_of_words_and_a_bigram():
-    assert order(seeded(BagOfWords)) < 1e-5
-    assert order(seeded(NGram, order=2)) == 0.0
-    assert order(seeded(NGram, order=8)) > 0.1
-    assert order(seeded(LSTM)) > 0.01
+    assert order_sensitivity(seeded(BagOfWords)) < 1e-5
+    assert order_sensitivity(seeded(NGram, order=2)) == 0.0
+    assert order_sensitivity(seeded(NGram, order=8)) > 0.1
+    assert order_sensitivity(seeded(LSTM)) > 0.01
 
 
 class Stepped(nn.Module):
-    """What has no derivative where it jumps, and another one than autograd's elsewhere."""
+    """A network whose output is partly detached: autograd returns half of its derivative."""
 
     def __init__(self):
         super().__init__()
@@ -57,32 +57,32 @@ class Stepped(nn.Module):
 
 @pytest.mark.numeric
 def test_a_wrong_derivative_is_found():
-    assert disagreement(seeded(LSTM).double()) < 1e-6
-    assert disagreement(Stepped().double()) == pytest.approx(1.0, abs=1e-6)  # twice what autograd says
+    assert gradient_error(seeded(LSTM).double()) < 1e-6
+    assert gradient_error(Stepped().double()) == pytest.approx(1.0, abs=1e-6)  # twice autograd's gradient
 
 
 @pytest.mark.numeric
-def test_answers_are_wanted_where_end_marks_are_read():
+def test_answers_are_expected_where_eos_is_read():
     task = Copy(5, 2, 3)
-    inputs, answers = questions(task, np.random.default_rng(1), 4)
+    inputs, answers = recall_batch(task, np.random.default_rng(1), 4)
     assert inputs.shape == (4, 9)
     assert inputs[:, 7:].eq(len(task.words)).all()
     torch.testing.assert_close(inputs[:, :2], answers)
 
 
 @pytest.mark.learns
-def test_a_bag_knows_the_values_and_not_whose_they_are(seed, record_property):
+def test_a_bag_of_words_recalls_values_without_their_keys(seed, record_property):
     options = Namespace(steps=150, seed=seed, width=16)
-    bag = learned(seeded(BagOfWords), lambda _: Association(0, 4, 8), options)
+    bag = train_recall(seeded(BagOfWords), lambda _: Association(0, 4, 8), options)
     right = accuracy(bag, Association(0, 4, 8))
     record_property("result", right)
-    assert 0.17 < right < 0.36  # one in four; ten seeds, on the same questions: 0.203 ± 0.008
+    assert 0.17 < right < 0.36  # one in four; ten seeds, on the same data: 0.203 ± 0.008
 
 
 @pytest.mark.learns
-def test_what_a_small_window_cannot_see_is_chance(seed, record_property):
+def test_accuracy_beyond_the_context_window_is_chance(seed, record_property):
     options = Namespace(steps=60, seed=seed, width=16)
-    near = learned(seeded(NGram, order=6), lambda chance: Copy(int(chance.integers(1, 4)), 1, 4), options)
+    near = train_recall(seeded(NGram, order=6), lambda chance: Copy(int(chance.integers(1, 4)), 1, 4), options)
     seen, unseen = accuracy(near, Copy(3, 1, 4)), accuracy(near, Copy(9, 1, 4))
     record_property("seen", seen)
     record_property("unseen", unseen)
@@ -106,11 +106,11 @@ def test_the_command_prints_a_row_for_each(capsys, monkeypatch):
 
 def test_an_unknown_name_is_one_line(capsys):
     assert cli.main(["architectures", "LSMT"]) == 2
-    assert "no network 'LSMT'; choose from BagOfWords" in capsys.readouterr().err
+    assert "NAME=LSMT: not a network. Choose from BagOfWords" in capsys.readouterr().err
 
 
-def test_the_table_says_what_was_measured():
-    one = Answers(1234, 0.5, 2e-9, 99.6, 64, 12.5, (0.1, 0.25), (1000.0, 2000.0))
+def test_the_table_shows_the_measurements():
+    one = ArchitectureResults(1234, 0.5, 2e-9, 99.6, 64, 12.5, (0.1, 0.25), (1000.0, 2000.0))
     assert (
         list(architectures_table({"A": one}))[2]
         == "| A | 1,234 | 0.5 | 2e-09 | 100 | 64 | 12 | 0.10 and 0.25 | 1,000 and 2,000 |"

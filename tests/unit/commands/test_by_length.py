@@ -38,7 +38,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_each_group_of_sources_is_scored_for_each_run(runs: Path, capsys: Any) -> None:
     assert main(["one", "two", "--groups", "3", "--score", "ErrorRate"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "| words of a source | sources | one | two |",
+        "| words per source | sources | one | two |",
         "|---|---|---|---|",
         "| 1 to 1 | 2 | 0.0 | 0.0 |",
         "| 2 to 3 | 2 | 0.0 | 25.0 |",
@@ -47,13 +47,15 @@ def test_each_group_of_sources_is_scored_for_each_run(runs: Path, capsys: Any) -
     ]
 
 
-def test_what_cannot_be_compared_is_told(runs: Path) -> None:
-    with pytest.raises(DataError, match="one, other were not measured on the same sources"):
+def test_runs_that_cannot_be_compared_are_rejected(runs: Path) -> None:
+    with pytest.raises(DataError, match="one, other were evaluated on different sources"):
         main(["one", "other"])
-    with pytest.raises(ConfigError, match="--groups 0"):
+    with pytest.raises(ConfigError, match="--groups=0: expected at least 1"):
         main(["one", "--groups", "0"])
-    with pytest.raises(DataError, match=r"holds no written-validation\.jsonl: `unroll validate --run one` writes it"):
+    with pytest.raises(
+        DataError, match=r"written-validation\.jsonl not found. Create it with `unroll validate --run one`"
+    ):
         main(["one", "--split", "validation"])
     (runs / "runs/one/written-test.jsonl").write_text('{"row": 1, "text": "a"}\n')
-    with pytest.raises(DataError, match="holds no texts with sources"):
+    with pytest.raises(DataError, match="expected texts with sources"):
         main(["one"])

@@ -1,4 +1,4 @@
-"""`unroll diagnose` measures runs, and training that is diagnosed on the way ends with the same weights."""
+"""`unroll diagnose` measures runs; diagnoses during training do not change the weights."""
 
 import json
 from pathlib import Path
@@ -47,8 +47,8 @@ def test_a_run_that_is_diagnosed_learns_the_same(tiny_text_dataset, capsys):
 
     capsys.readouterr()
     assert cli.main(["diagnose", "plain", "watched", "--sequences", "8", "--checkpoint", "last"]) == 0
-    said = capsys.readouterr().out
-    assert said.count("| layers.0 forget |") + said.count("layers.0 forget") >= 2
+    printed = capsys.readouterr().out
+    assert printed.count("| layers.0 forget |") + printed.count("layers.0 forget") >= 2
     found = json.loads((watched / "diagnosis.json").read_text())
     assert found["gradient"] == pytest.approx(measured(watched)[1]["diagnosis"]["gradient"], rel=1e-5)
     assert (watched / "diagnosis.png").is_file()
@@ -59,7 +59,7 @@ def test_a_run_that_is_diagnosed_learns_the_same(tiny_text_dataset, capsys):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_here")
-def test_a_run_that_goes_on_is_not_diagnosed_again_where_it_stood(tiny_text_dataset):
+def test_a_resumed_run_does_not_repeat_its_last_diagnosis(tiny_text_dataset):
     halves = ["--data.init_args.global_batch_size", "8", "--data.init_args.per_device_batch_size", "4"]
     for steps in ("2", "4"):
         often = ["--tracking.diagnosis", "2", "--trainer.max_steps", steps]
@@ -68,7 +68,7 @@ def test_a_run_that_goes_on_is_not_diagnosed_again_where_it_stood(tiny_text_data
 
 
 @pytest.mark.usefixtures("_here")
-def test_a_forecaster_is_diagnosed_from_where_it_speaks(tiny_series_dataset, capsys):
+def test_a_forecaster_is_diagnosed_from_its_first_prediction(tiny_series_dataset, capsys):
     sizes = [
         "--data.init_args.context",
         "10",

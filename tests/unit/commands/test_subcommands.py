@@ -1,4 +1,4 @@
-"""A command that another one gives runs in a process of its own and ends with the exit code that a shell would tell."""
+"""Subcommands run in their own processes and return the exit codes of a shell."""
 
 import os
 import signal
@@ -22,9 +22,9 @@ def test_a_process_that_a_signal_killed_has_the_exit_code_of_a_shell(monkeypatch
     assert subcommands.wait(subcommands.start_subcommand(["fit"])) == 137
 
 
-def test_a_stop_of_the_giving_command_is_not_one_of_the_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    said = tmp_path / "said"
-    monkeypatch.setattr(subcommands.runpy, "run_module", lambda *_, **__: said.write_text(str(signals.requested())))
+def test_a_stop_of_the_command_does_not_stop_its_subcommand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    written = tmp_path / "written"
+    monkeypatch.setattr(subcommands.runpy, "run_module", lambda *_, **__: written.write_text(str(signals.requested())))
     signals.install()
     try:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -32,4 +32,4 @@ def test_a_stop_of_the_giving_command_is_not_one_of_the_given(monkeypatch: pytes
         assert subcommands.wait(subcommands.start_subcommand(["fit"])) == 0
     finally:
         signals.forget()
-    assert said.read_text() == "None"
+    assert written.read_text() == "None"

@@ -1,4 +1,4 @@
-"""Clips become batches within a budget of seconds; what is changed in training is a function of the sample alone."""
+"""Audio clips are batched within a budget of seconds, and augmented as a function of the sample alone."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ ALL = Augmentation(shift=0.02, gain=6.0, noise=10.0, speed=0.1, time_masks=2, me
 
 
 @pytest.mark.numeric
-def test_a_batch_holds_sounds_and_transcripts(tiny_audio_dataset: Path) -> None:
+def test_a_batch_contains_sounds_and_transcripts(tiny_audio_dataset: Path) -> None:
     samples = AudioDataModule(tiny_audio_dataset).samples("train")
     ids = np.array([3, 0, NO_SAMPLE])
     batch = samples.__getitems__(Slice(ids, samples.predictions(ids), 0, 5, 0))
@@ -38,7 +38,7 @@ def test_a_batch_holds_sounds_and_transcripts(tiny_audio_dataset: Path) -> None:
     assert batch.padding == batch.positions - int(keep.sum()) - batch.predictions
 
 
-def test_a_batch_holds_sounds_and_labels(tiny_labels_dataset: Path) -> None:
+def test_a_batch_contains_sounds_and_labels(tiny_labels_dataset: Path) -> None:
     data = AudioDataModule(tiny_labels_dataset)
     samples = data.samples("train")
     ids = np.array([7, NO_SAMPLE])
@@ -52,7 +52,7 @@ def test_a_batch_holds_sounds_and_labels(tiny_labels_dataset: Path) -> None:
 
 @pytest.mark.numeric
 @pytest.mark.parametrize(("world", "limit"), [(1, None), (2, None), (3, 2.0)])
-def test_any_number_of_processes_hears_the_same(tiny_audio_dataset: Path, world: int, limit: float | None) -> None:
+def test_any_number_of_processes_reads_the_same(tiny_audio_dataset: Path, world: int, limit: float | None) -> None:
     data = AudioDataModule(tiny_audio_dataset, 8.0, limit, ALL)
     samples = data.samples("train")
     plan = data.plan(samples)
@@ -60,17 +60,17 @@ def test_any_number_of_processes_hears_the_same(tiny_audio_dataset: Path, world:
     for k in (0, len(plan) - 1):
         whole = samples.__getitems__(alone[k])
         assert len(whole.ids) * samples.lengths[whole.ids].max() <= 8.0 * data.rate
-        heard = []
+        found = []
         for rank in range(world):
             share = Share.of_budget(data.budget, data.limit, world, rank)
             parts = list(MicroBatches(plan, share, samples.predictions))
             for slot in range(share.accumulation):
                 batch = samples.__getitems__(parts[k * share.accumulation + slot])
                 rows = zip(batch.ids, *batch.source, strict=True)
-                heard += [(wave[keep], times, mels) for sample, wave, keep, times, mels in rows if sample >= 0]
+                found += [(wave[keep], times, mels) for sample, wave, keep, times, mels in rows if sample >= 0]
         expected = [(wave[keep], times, mels) for wave, keep, times, mels in zip(*whole.source, strict=True)]
-        assert len(heard) == len(expected)
-        for one, other in zip(heard, expected, strict=True):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
             assert all(map(torch.equal, one, other))
 
 
@@ -89,7 +89,7 @@ def test_sounds_change_with_the_epoch_and_not_in_evaluation(tiny_audio_dataset: 
 
 
 @pytest.mark.numeric
-def test_each_change_does_what_it_says() -> None:
+def test_each_augmentation_has_its_documented_effect() -> None:
     rate, chance = 8000, np.random.default_rng(1)
     tone = (0.3 * np.sin(2 * np.pi * 500 * np.arange(rate) / rate)).astype(np.float32)
     ramp = np.arange(1, rate + 1, dtype=np.float32)
@@ -117,7 +117,7 @@ def test_each_change_does_what_it_says() -> None:
     assert (times <= 1).all()
 
 
-def test_a_picture_glows_where_a_token_looked(tiny_audio_dataset: Path) -> None:
+def test_a_picture_is_bright_where_a_token_attends(tiny_audio_dataset: Path) -> None:
     data = AudioDataModule(tiny_audio_dataset)
     source, names = data.show("validation", 1)
     looks = np.zeros((2, 10), np.float32)
@@ -128,25 +128,25 @@ def test_a_picture_glows_where_a_token_looked(tiny_audio_dataset: Path) -> None:
     starts = paper + step, paper + 2 * step
     bright = [picture[paper : paper + whole.height, at : at + whole.width].sum(2).mean(0) for at in starts]
     edge = whole.width // 10
-    difference = bright[0] - bright[1]  # of the same spectrogram under two glows
+    difference = bright[0] - bright[1]  # between two overlays of the same spectrogram
     assert difference[:edge].min() > 50
     assert difference[-edge:].max() < -50
     assert abs(difference[whole.width // 2]) < 1
     assert names == [data.dataset.splits["validation"].value("name", 0)]
 
 
-def test_a_clip_longer_than_the_budget_is_told(tiny_audio_dataset: Path) -> None:
+def test_a_clip_longer_than_the_budget_is_reported(tiny_audio_dataset: Path) -> None:
     data = AudioDataModule(tiny_audio_dataset, global_batch_seconds=0.5)
     with pytest.raises(ConfigError, match=r"takes \d\.\d\d s, more than global_batch_seconds=0.5"):
         data.plan(data.samples("train"))
 
 
-def test_settings_that_cannot_be_are_refused(tiny_audio_dataset: Path, tiny_text_dataset: Path) -> None:
+def test_invalid_settings_are_rejected(tiny_audio_dataset: Path, tiny_text_dataset: Path) -> None:
     with pytest.raises(ConfigError, match="global_batch_seconds=0"):
         AudioDataModule(tiny_audio_dataset, 0.0)
     with pytest.raises(ConfigError, match="per_device_batch_seconds=0"):
         AudioDataModule(tiny_audio_dataset, 3.0, 0.0)
-    with pytest.raises(ConfigError, match=r"speed=1\.5 is no share"):
+    with pytest.raises(ConfigError, match=r"speed=1\.5 must be in \[0, 1\)"):
         Augmentation(speed=1.5)
     with pytest.raises(DataError, match="'audio' is wanted"):
         AudioDataModule(tiny_text_dataset)

@@ -45,7 +45,7 @@ def test_epochs_differ_and_repeat_by_seed() -> None:
     assert plan.batch(0, 3).tolist() != Shuffled(100, 10, seed=6).batch(0, 3).tolist()
 
 
-def test_rows_of_lanes_go_on_where_they_were() -> None:
+def test_rows_of_lanes_continue_where_they_were() -> None:
     plan = Contiguous(103, 10)
     for k in range(len(plan) - 1):
         assert (plan.batch(0, k + 1) == plan.batch(0, k) + 1).all()
@@ -54,14 +54,14 @@ def test_rows_of_lanes_go_on_where_they_were() -> None:
 @pytest.mark.parametrize(("world", "limit"), [(1, None), (2, None), (4, 2), (1, 2), (2, 3)])
 @pytest.mark.parametrize("position", [0, 1, 3])
 def test_processes_and_micro_batches_share_one_plan(world: int, limit: int | None, position: int) -> None:
-    """From any global batch on, the slices put together are the plan's batches."""
+    """From any global batch, the slices put together are the plan's batches."""
     plan = Shuffled(100, 24, seed=1)
     shares = [Share.of(24, limit, world, rank) for rank in range(world)]
     slots = shares[0].accumulation
     seen = []
     for share in shares:
         sampler = MicroBatches(plan, share, len, position=position * slots)
-        seen.append([part for _ in range(3) for part in sampler])  # this epoch's rest and two more
+        seen.append([part for _ in range(3) for part in sampler])  # the rest of this epoch and two more
     expected = [plan.batch(e, k) for e in range(3) for k in range(len(plan))][position:]
     for number, ids in enumerate(expected):
         rows = [seen[rank][number * slots + slot].ids for rank in range(world) for slot in range(slots)]
@@ -75,12 +75,12 @@ def test_iterating_a_sampler_twice_before_reading_loses_nothing() -> None:
     assert [part.ids.tolist() for part in iter(sampler)] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 
 
-def test_a_global_batch_that_cannot_be_divided_is_told() -> None:
+def test_a_global_batch_that_cannot_be_divided_is_reported() -> None:
     with pytest.raises(ConfigError, match=r"global_batch_size=10 cannot be divided among 4 processes"):
         Share.of(10, None, 4, 0)
 
 
-def test_accumulation_is_the_least_that_fits() -> None:
+def test_accumulation_is_the_smallest_that_fits() -> None:
     assert [Share.of(24, limit, 2, 0).accumulation for limit in (None, 12, 11, 5, 1)] == [1, 1, 2, 3, 12]
 
 
@@ -88,7 +88,7 @@ LENGTHS = st.lists(st.integers(1, 120), min_size=1, max_size=300).map(np.array)
 
 
 @given(LENGTHS, st.integers(120, 2000), st.sampled_from([None, 7]), st.integers(0, 3))
-def test_buckets_hold_every_sample_once_an_epoch_within_the_budget(
+def test_buckets_contain_every_sample_once_per_epoch_within_the_budget(
     lengths: np.ndarray, budget: int, seed: int | None, epoch: int
 ) -> None:
     plan = Bucketed.of(lengths, budget, seed)
@@ -101,7 +101,7 @@ def test_buckets_hold_every_sample_once_an_epoch_within_the_budget(
         assert longest <= max(1.1 * shortest, shortest + 1)
 
 
-def test_buckets_are_drawn_anew_each_epoch() -> None:
+def test_buckets_are_shuffled_differently_in_each_epoch() -> None:
     lengths = np.random.default_rng(1).integers(1, 60, 5000)
     plan = Bucketed.of(lengths, 600, seed=3)
     epochs = [[tuple(plan.batch(epoch, k)) for k in range(len(plan))] for epoch in (0, 1)]
@@ -111,7 +111,7 @@ def test_buckets_are_drawn_anew_each_epoch() -> None:
     assert abs(np.corrcoef(np.arange(len(first)), first)[0, 1]) < 0.2  # not by length
 
 
-def test_buckets_waste_little() -> None:
+def test_buckets_need_little_padding() -> None:
     lengths = np.random.default_rng(1).lognormal(3, 0.6, 20_000).astype(np.int64) + 1
     plan = Bucketed.of(lengths, 4096, seed=3)
     batches = [lengths[plan.batch(0, k)] for k in range(len(plan))]
@@ -142,7 +142,7 @@ def test_a_budget_is_divided_into_the_fewest_micro_batches() -> None:
 
 
 def reference_permutation(size: int, key: tuple[int, ...]) -> list[int]:
-    """The documented permutation in Python's whole numbers, place by place."""
+    """The documented permutation with Python's integers, place by place."""
     word = (1 << 64) - 1
     half = 1
     while 4**half < size:
@@ -176,20 +176,20 @@ def test_permute_is_the_documented_network(size: int, key: tuple[int, ...]) -> N
     assert permute(np.arange(size), size, key).tolist() == reference_permutation(size, key)
 
 
-def test_a_negative_seed_is_read_without_its_sign() -> None:
+def test_the_sign_of_a_seed_is_ignored() -> None:
     assert permute(np.arange(9), 9, (-5, 3)).tolist() == permute(np.arange(9), 9, (5, 3)).tolist()
 
 
-def test_a_shuffled_epoch_is_cut_from_the_permutation_of_seed_and_epoch() -> None:
+def test_a_shuffled_epoch_follows_the_permutation_of_seed_and_epoch() -> None:
     plan, order = Shuffled(103, 10, seed=5), permute(np.arange(103), 103, (5, 2))
     assert len(plan) == 10
     assert [plan.batch(2, k).tolist() for k in range(10)] == [order[10 * k : 10 * k + 10].tolist() for k in range(10)]
 
 
-def test_buckets_are_the_documented_ones() -> None:
+def test_buckets_are_as_documented() -> None:
     lengths = np.array([30, 1, 31, 2, 33, 2, 32, 2, 64, 30, 30, 1])
     plan = Bucketed.of(lengths, 100, seed=None)
-    # 1 and 2; 30 and 31; 32 and 33; 64: as many rows as the longest of a bucket leaves room for
+    # Buckets: 1 and 2; 30 and 31; 32 and 33; 64. The longest sample of a bucket limits its rows.
     found = [plan.batch(0, k).tolist() for k in range(len(plan))]
     assert found == [[1, 11, 3, 5, 7], [0, 9], [10, 2], [6, 4], [8]]
     assert plan.batch_size == 5
@@ -222,7 +222,7 @@ def test_the_share_is_read_from_the_arguments_of_a_data_module() -> None:
         of({"global_batch_size": 24, "per_device_batch_size": 0}, 2)
 
 
-def test_a_micro_batch_says_where_it_belongs() -> None:
+def test_a_micro_batch_has_its_position() -> None:
     plan, share = InOrder(10, 4), Share(world_size=2, rank=1, accumulation=2)
     sampler = MicroBatches(plan, share, lambda ids: int((ids != NO_SAMPLE).sum()), position=7)
     assert (len(sampler), sampler.batch_size, sampler.limit) == (6, 1, 6)
@@ -244,7 +244,7 @@ def test_a_limited_epoch_ends_early_and_the_next_one_starts_at_its_beginning() -
     assert MicroBatches(InOrder(10, 2), Share(), len, limit=99).limit == 5
 
 
-def test_lanes_lie_side_by_side() -> None:
+def test_lanes_are_contiguous_streams() -> None:
     assert [Contiguous(11, 3).batch(0, k).tolist() for k in range(3)] == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
     complete = Contiguous(11, 3, complete=True)
     assert [complete.batch(0, k).tolist() for k in range(len(complete))] == [

@@ -1,4 +1,4 @@
-"""Images and captions become batches: the same ones for any number of processes and after any stop."""
+"""Batches of images and captions are the same for any number of processes and after any interruption."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,7 @@ def slice_of(ids: list[int], epoch: int = 0) -> Slice:
 
 
 @pytest.mark.numeric
-def test_a_batch_holds_what_each_caption_is_said_of(tiny_captions_dataset: Path) -> None:
+def test_a_batch_contains_the_image_of_each_caption(tiny_captions_dataset: Path) -> None:
     data = ImageCaptionDataModule(tiny_captions_dataset, image_size=32, smallest_crop=1.0)
     samples = data.samples("validation")
     batch = samples.__getitems__(slice_of([0, 1, 5, NO_SAMPLE]))
@@ -42,10 +42,10 @@ def test_a_batch_holds_what_each_caption_is_said_of(tiny_captions_dataset: Path)
         shown = pixels(square(whole, View.central(*whole.size), 32))
         assert (images[place].numpy() == shown).all()
         target = batch.targets[place]
-        said = tokenizer.decode(target[(target != IGNORE) & (target != EOS)].tolist())
-        assert said in captions
+        text = tokenizer.decode(target[(target != IGNORE) & (target != EOS)].tolist())
+        assert text in captions
         assert batch.inputs[place, 0] == EOS
-        assert torch.equal(batch.inputs[place, 1 : len(said)], target[: len(said) - 1])
+        assert torch.equal(batch.inputs[place, 1 : len(text)], target[: len(text) - 1])
     assert not images[3].any()
     assert (batch.targets[3] == IGNORE).all()
     assert (batch.predictions, batch.step) == (7, 3)
@@ -53,7 +53,7 @@ def test_a_batch_holds_what_each_caption_is_said_of(tiny_captions_dataset: Path)
 
 
 @pytest.mark.numeric
-def test_a_view_is_decided_by_seed_epoch_and_sample_alone(tiny_captions_dataset: Path) -> None:
+def test_a_crop_depends_on_seed_epoch_and_sample_alone(tiny_captions_dataset: Path) -> None:
     def seen(ids: list[int], epoch: int = 0, seed: int = 5) -> torch.Tensor:
         data = ImageCaptionDataModule(tiny_captions_dataset, 32, 0.5, seed=seed)
         return data.samples("train").__getitems__(slice_of(ids, epoch)).source[0]
@@ -69,7 +69,7 @@ def test_a_view_is_decided_by_seed_epoch_and_sample_alone(tiny_captions_dataset:
     )
 
 
-def test_views_lie_inside_the_image_and_half_are_mirrored() -> None:
+def test_crops_are_inside_the_image_and_half_are_mirrored() -> None:
     views, image = Views(0.5, True, 1), Image.new("RGB", (60, 40))
     drawn_views = [views(image, 0, sample) for sample in range(400)]
     for view in drawn_views:
@@ -100,7 +100,7 @@ def test_any_number_of_processes_sees_the_same_global_batches(
 
 
 def damaged(dataset: Path, target: Path) -> tuple[Path, str]:
-    """A copy in which the JPEG of one training image is not what it was, and its name."""
+    """Return a copy of a dataset with one corrupt JPEG among the training images, and its name."""
     shutil.copytree(dataset, target)
     split: RecordSplit = Dataset.open(dataset).splits["train"]
     row = int(split.rows // 2)
@@ -113,9 +113,7 @@ def damaged(dataset: Path, target: Path) -> tuple[Path, str]:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_is_damaged_on_the_disk_is_told_by_its_name(
-    tiny_captions_dataset: Path, tmp_path: Path, workers: int
-) -> None:
+def test_a_damaged_image_is_reported_by_its_name(tiny_captions_dataset: Path, tmp_path: Path, workers: int) -> None:
     dataset, name = damaged(tiny_captions_dataset, tmp_path / "damaged")
     data = ImageCaptionDataModule(dataset, 16, workers=workers)
     samples = data.samples("train")
@@ -127,7 +125,7 @@ def test_an_image_that_is_damaged_on_the_disk_is_told_by_its_name(
     assert (caught.value.exit_code, caught.value.shared) == (3, False)
 
 
-def test_what_cannot_be_is_told(tiny_captions_dataset: Path, tiny_pairs_dataset: Path) -> None:
+def test_invalid_settings_are_rejected(tiny_captions_dataset: Path, tiny_pairs_dataset: Path) -> None:
     with pytest.raises(ConfigError, match=r"smallest_crop=1\.5"):
         ImageCaptionDataModule(tiny_captions_dataset, smallest_crop=1.5)
     with pytest.raises(DataError, match="'captions' is wanted"):

@@ -1,9 +1,8 @@
-"""Lightning's counts are given in steps, and mean the same on any number of processes."""
+"""Lightning's limits are given in steps, and mean the same on any number of processes."""
 
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import lightning.pytorch as pl
@@ -14,8 +13,8 @@ from pipeline.errors import ConfigError
 from tests.timeouts import scaled
 
 
-def trainer(**settings: Any) -> Any:
-    """A trainer of two micro-batches a step, before its loops begin."""
+def trainer(**settings: object) -> Mock:
+    """Return a trainer with two micro-batches per step, before its loops begin."""
     usual = {
         "limit_train_batches": 1.0,
         "limit_val_batches": 3,
@@ -26,7 +25,7 @@ def trainer(**settings: Any) -> Any:
     return Mock(spec=pl.Trainer, **settings)
 
 
-def test_a_loader_counts_the_seconds_in_which_its_reader_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loader_counts_the_seconds_in_which_its_consumer_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
 
@@ -35,24 +34,24 @@ def test_a_loader_counts_the_seconds_in_which_its_reader_waits(monkeypatch: pyte
             return 3
 
         def __getitem__(self, index: int) -> int:
-            clock[0] += 0.25  # to read it
+            clock[0] += 0.25  # time to read
             return index
 
     loader, seen = Loader(Slow(), batch_size=None), []
     for batch in loader:
-        clock[0] += 10.0  # to train on it
+        clock[0] += 10.0  # time to train
         seen.append(batch)
     assert seen == [0, 1, 2]
     assert loader.waited == 0.75
 
 
-def test_steps_and_shares_of_an_epoch_become_micro_batches() -> None:
+def test_steps_and_fractions_of_an_epoch_become_micro_batches() -> None:
     one = trainer(val_check_interval=0.5)
     count_in_steps(one, 10)
     assert (one.limit_train_batches, one.val_check_interval, one.limit_val_batches) == (20, 10, 6)
 
 
-def test_a_validation_after_more_steps_than_an_epoch_has_counts_over_epochs_or_is_refused() -> None:
+def test_a_validation_interval_longer_than_an_epoch_counts_across_epochs_or_is_rejected() -> None:
     with pytest.raises(ConfigError, match=r"val_check_interval=11 is more than the 10 steps of an epoch: .*=null"):
         count_in_steps(trainer(val_check_interval=11), 10)
     over = trainer(val_check_interval=11, check_val_every_n_epoch=None)
@@ -71,6 +70,6 @@ raise SystemExit(3)
 """
 
 
-def test_a_process_that_fails_leaves_though_its_loader_is_open(tiny_text_dataset: Path) -> None:
+def test_a_failing_process_exits_in_spite_of_an_open_loader(tiny_text_dataset: Path) -> None:
     script = FAILING.format(dataset=str(tiny_text_dataset))
     assert subprocess.run([sys.executable, "-c", script], timeout=scaled(150)).returncode == 3

@@ -1,4 +1,4 @@
-"""Pairs become batches: sources and targets with their end marks, the same ones for any number of processes."""
+"""Batches of pairs contain sources and targets with EOS tokens, the same ones for any number of processes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ EOS, SOURCE_EOS = 256, 255
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """`write(ROWS)` makes a dataset whose splits are all of these (source, targets)."""
+    """Return a function that writes a dataset whose splits all contain these (source, targets)."""
 
     def write(rows: list[tuple[list[int], list[list[int]]]]) -> Path:
         (prepared := tmp_path / ".pairs.partial").mkdir()
@@ -53,7 +53,7 @@ def random_rows(count: int) -> list[tuple[list[int], list[list[int]]]]:
     return [(tokens(0), [tokens(0) for _ in range(draw.integers(1, 4))]) for _ in range(count)]
 
 
-def test_a_batch_is_padded_and_closed_by_end_marks(write: Write) -> None:
+def test_a_batch_is_padded_and_ends_with_eos_tokens(write: Write) -> None:
     data = PairsDataModule(write([([1, 2, 3], [[7], [8, 9]]), ([4], [[]])]))
     samples = data.samples("train")
     ids = np.array([0, 1, 2, NO_SAMPLE])
@@ -101,16 +101,16 @@ def test_an_evaluation_reads_every_pair_once(write: Write) -> None:
     assert sorted(np.concatenate([plan.batch(0, k) for k in range(len(plan))])) == list(range(len(samples)))
 
 
-def test_a_pair_longer_than_the_budget_is_told(write: Write) -> None:
+def test_a_pair_longer_than_the_budget_is_reported(write: Write) -> None:
     data = PairsDataModule(write([([1] * 30, [[2]]), ([3], [[2]])]), global_batch_tokens=30)
     with pytest.raises(ConfigError, match="takes 31 positions, more than global_batch_tokens=30"):
         data.plan(data.samples("train"))
-    samples = data.samples("validation")  # an evaluation leaves nothing out: such a pair is a batch of its own
+    samples = data.samples("validation")  # an evaluation reads such a pair in a batch of its own
     plan = data.plan_evaluation(samples)
     assert [plan.batch(0, k).tolist() for k in range(len(plan))] == [[1], [0]]
     assert samples.__getitems__(Slice(plan.batch(0, 1), 0, 0, 0, 0)).source[0].shape == (1, 31)
 
 
-def test_text_is_no_pairs(tiny_text_dataset: Path) -> None:
+def test_text_is_not_accepted_as_pairs(tiny_text_dataset: Path) -> None:
     with pytest.raises(DataError, match="'pairs' is wanted"):
         PairsDataModule(tiny_text_dataset)

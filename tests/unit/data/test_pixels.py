@@ -1,4 +1,4 @@
-"""An image is a row of a batch: opened, shifted by one, read exactly once, and permuted the same way each time."""
+"""An image becomes a sequence: with a start token, shifted by one, read exactly once, in a fixed permutation."""
 
 from pathlib import Path
 
@@ -14,17 +14,17 @@ from pipeline.errors import ConfigError, DataError
 
 
 def batches(data: PixelDataModule, name: str) -> list:
-    """All batches of an evaluation."""
+    """Return all batches of an evaluation."""
     samples = data.samples(name)
     plan = data.plan_evaluation(samples)
     return [samples.__getitems__(part) for part in MicroBatches(plan, Share(), samples.predictions)]
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_every_image_is_predicted_once_from_what_opens_it(labels: bool, tiny_pixels_dataset: Path) -> None:
+def test_every_image_is_predicted_once_after_its_start_token(labels: bool, tiny_pixels_dataset: Path) -> None:
     data = PixelDataModule(tiny_pixels_dataset, labels=labels, global_batch_size=8)
     split = data.split("validation")
-    assert split.rows % 8  # else no row only fills a batch
+    assert split.rows % 8  # so that the last batch has padding rows
     images = np.stack([np.frombuffer(split.value("image", row), np.uint8) for row in range(split.rows)])
     read = batches(data, "validation")
     inputs, targets = (torch.cat([getattr(batch, name) for batch in read]) for name in ("inputs", "targets"))
@@ -38,7 +38,7 @@ def test_every_image_is_predicted_once_from_what_opens_it(labels: bool, tiny_pix
 
 
 @pytest.mark.numeric
-def test_a_permutation_is_that_of_its_seed_and_of_all_images(tiny_pixels_dataset: Path) -> None:
+def test_a_permutation_depends_on_its_seed_alone(tiny_pixels_dataset: Path) -> None:
     plain = PixelLabelDataModule(tiny_pixels_dataset, global_batch_size=5)
     same, other = (PixelLabelDataModule(tiny_pixels_dataset, seed, global_batch_size=5) for seed in (1, 2))
     order = np.random.default_rng(1).permutation(48)
@@ -54,7 +54,7 @@ def test_a_permutation_is_that_of_its_seed_and_of_all_images(tiny_pixels_dataset
 
 
 @pytest.mark.numeric
-def test_brightnesses_are_shares_of_white(tmp_path: Path) -> None:
+def test_brightness_is_a_fraction_of_white(tmp_path: Path) -> None:
     output = tmp_path / "grey"
     assert pixels.main(["builtin:40", "--levels", "16", "--size", "4x4", "--output", str(output)]) == 0
     data = PixelLabelDataModule(output)
@@ -62,12 +62,12 @@ def test_brightnesses_are_shares_of_white(tmp_path: Path) -> None:
     [source] = samples.source(np.arange(3))
     assert np.allclose(source.numpy(), samples.pixels(np.arange(3)) / 15)
     names = [samples.split.value("name", row) for row in range(2)]
-    shown, said = data.show("train", 2)
-    assert said == names
+    shown, found = data.show("train", 2)
+    assert found == names
     assert torch.equal(shown[0], source[:2])
 
 
-def test_an_image_is_its_own_levels_whatever_the_order_of_training(tiny_pixels_dataset: Path) -> None:
+def test_an_image_has_its_own_levels_in_any_order_of_training(tiny_pixels_dataset: Path) -> None:
     data = PixelDataModule(tiny_pixels_dataset, global_batch_size=16)
     samples = data.samples("train")
     part = next(iter(MicroBatches(data.plan(samples), Share(), samples.predictions)))
@@ -77,7 +77,7 @@ def test_an_image_is_its_own_levels_whatever_the_order_of_training(tiny_pixels_d
         assert np.array_equal(batch.targets[row].numpy(), levels)
 
 
-def test_what_cannot_be_is_told(tiny_pixels_dataset: Path, tiny_labels_dataset: Path, tmp_path: Path) -> None:
+def test_invalid_settings_are_rejected(tiny_pixels_dataset: Path, tiny_labels_dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a dataset of kind 'audio', 'pixels' is wanted"):
         PixelDataModule(tiny_labels_dataset)
     with pytest.raises(ConfigError, match="global_batch_size=0 must be at least 1"):
@@ -91,9 +91,9 @@ def test_what_cannot_be_is_told(tiny_pixels_dataset: Path, tiny_labels_dataset: 
         Image.new("L", (2, 2), number).save(tmp_path / f"{number}.png")
     output = tmp_path / "plain"
     assert pixels.main([str(tmp_path), "--validation-share", "0", "--test-share", "0", "--output", str(output)]) == 0
-    with pytest.raises(ConfigError, match="have none; leave it out"):
+    with pytest.raises(ConfigError, match="have no labels; use labels=false"):
         PixelDataModule(output, labels=True)
-    with pytest.raises(ConfigError, match="permutation=-1 must be a seed from 0 up"):
+    with pytest.raises(ConfigError, match="permutation=-1 must be a seed of at least 0"):
         PixelLabelDataModule(tiny_pixels_dataset, permutation=-1)
     with pytest.raises(DataError, match="have no labels"):
         PixelLabelDataModule(output)

@@ -1,4 +1,4 @@
-"""What every plan promises, over sizes, budgets, worlds, epochs and seeds."""
+"""Properties of every plan over sizes, budgets, numbers of processes, epochs and seeds."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class Made(NamedTuple):
 
 @st.composite
 def bucketed(draw: st.DrawFn, seeds: st.SearchStrategy[int | None], most: int = 50) -> Made:
-    """A bucket of up to `most` parts and up to two of a few; the samples in any order."""
+    """Buckets of up to `most` batches, with samples in random order."""
     budget = draw(st.integers(60, 200))
     lengths = draw(st.lists(st.sampled_from([1, 7, 20, 59]), min_size=1, max_size=3, unique=True))
     parts = draw(st.tuples(st.integers(1, most), st.integers(1, 4), st.integers(1, 4)))
@@ -46,7 +46,7 @@ def bucketed(draw: st.DrawFn, seeds: st.SearchStrategy[int | None], most: int = 
 
 @st.composite
 def rows(draw: st.DrawFn) -> Plan:
-    """A plan whose global batches all have as many rows, a multiple of 840, so that 1 to 8 processes share it."""
+    """A plan whose global batches have a multiple of 840 rows, so that 1 to 8 processes can share them."""
     size = 840 * draw(st.integers(1, 2))
     samples = draw(st.integers(size, 5 * size))
     shuffled = Shuffled(samples, size, draw(SEEDS))
@@ -59,14 +59,14 @@ def batches(plan: Plan, epoch: int) -> list[np.ndarray]:
 
 
 def samples(parts: list[np.ndarray]) -> np.ndarray:
-    """All samples, ascending."""
+    """Return all samples, ascending."""
     together = np.sort(np.concatenate(parts))
     return together[together != NO_SAMPLE]
 
 
 @few
 @given(st.integers(1, 5000), SEEDS, EPOCHS, st.data())
-def test_any_places_of_a_permutation_are_those_of_the_whole(
+def test_any_places_of_a_permutation_equal_those_of_the_whole(
     size: int, seed: int, epoch: int, data: st.DataObject
 ) -> None:
     whole = permute(np.arange(size), size, (seed, epoch))
@@ -79,7 +79,7 @@ def test_any_places_of_a_permutation_are_those_of_the_whole(
 
 @few
 @given(st.integers(1, 400), st.integers(1, 40), SEEDS, EPOCHS)
-def test_shuffled_reads_each_sample_once_but_the_few_left_over(size: int, batch: int, seed: int, epoch: int) -> None:
+def test_shuffled_reads_each_sample_once_except_the_remainder(size: int, batch: int, seed: int, epoch: int) -> None:
     plan = Shuffled(size, batch, seed)
     assert len(plan) == size // batch
     read = samples([np.empty(0, np.int64), *batches(plan, epoch)])
@@ -101,7 +101,7 @@ def test_evaluations_read_every_sample_once_in_full_batches(size: int, batch: in
 
 @few
 @given(st.integers(1, 400), st.integers(1, 40), st.booleans())
-def test_a_row_of_lanes_is_one_stretch(size: int, batch: int, complete: bool) -> None:
+def test_a_row_of_lanes_is_contiguous(size: int, batch: int, complete: bool) -> None:
     plan = Contiguous(size, batch, complete)
     table = np.array(batches(plan, 0)).reshape(len(plan), batch)
     assert len(plan) == (-(-size // batch) if complete else size // batch)
@@ -113,11 +113,11 @@ def test_a_row_of_lanes_is_one_stretch(size: int, batch: int, complete: bool) ->
 
 
 @given(bucketed(st.none() | SEEDS), EPOCHS)
-def test_buckets_of_up_to_fifty_parts_hold_every_sample_once(made: Made, epoch: int) -> None:
+def test_buckets_of_up_to_fifty_parts_contain_every_sample_once(made: Made, epoch: int) -> None:
     parts, (lengths, counts) = batches(made.plan, epoch), np.unique(made.lengths, return_counts=True)
     assert np.array_equal(samples(parts), np.arange(len(made.lengths)))
     assert made.plan.batch_size == max(map(len, parts))
-    assert all(len(np.unique(made.lengths[ids])) == 1 for ids in parts)  # no two lengths are near each other
+    assert all(len(np.unique(made.lengths[ids])) == 1 for ids in parts)  # lengths are too different to be mixed
     assert len(parts) == sum(-(-counts // (made.budget // lengths)))
     assert max(len(ids) * made.lengths[ids].max() for ids in parts) <= made.budget
 
@@ -137,14 +137,14 @@ def test_the_parts_of_a_bucket_differ_by_one_sample_at_most(
 
 @few
 @given(bucketed(st.none()), EPOCHS)
-def test_an_evaluation_in_buckets_goes_from_the_shortest_to_the_longest(made: Made, epoch: int) -> None:
+def test_an_evaluation_in_buckets_runs_from_the_shortest_to_the_longest(made: Made, epoch: int) -> None:
     order = np.concatenate(batches(made.plan, epoch))
     assert np.array_equal(order, np.argsort(made.lengths, kind="stable"))
 
 
 @few
 @given(bucketed(SEEDS), EPOCHS)
-def test_another_epoch_has_as_large_batches_of_other_samples(made: Made, epoch: int) -> None:
+def test_another_epoch_has_batches_of_the_same_sizes_with_other_samples(made: Made, epoch: int) -> None:
     now, later = batches(made.plan, epoch), batches(made.plan, epoch + 1)
     assert sorted(map(len, now)) == sorted(map(len, later))
     assert len(made.lengths) < 40 or [ids.tolist() for ids in now] != [ids.tolist() for ids in later]
@@ -153,7 +153,7 @@ def test_another_epoch_has_as_large_batches_of_other_samples(made: Made, epoch: 
 @few
 @given(rows() | bucketed(st.none() | SEEDS, most=8).map(lambda made: made.plan), EPOCHS, st.data())
 def test_a_batch_is_a_function_of_epoch_and_number_alone(plan: Plan, epoch: int, data: st.DataObject) -> None:
-    """In any order, and of another object with the same values."""
+    """In any order, and for an equal plan."""
     expected = {(e, k): plan.batch(e, k).copy() for e in (epoch, epoch + 1) for k in range(len(plan))}
     other = replace(plan)
     for at in data.draw(st.permutations(sorted(expected)))[:40]:
@@ -162,7 +162,7 @@ def test_a_batch_is_a_function_of_epoch_and_number_alone(plan: Plan, epoch: int,
 
 
 def assert_shared(plan: Plan, shares: list[Share], epoch: int) -> None:
-    """The slices of all ranks and micro-batches are each global batch: every row once, in its order, and no other."""
+    """Assert that the slices of all ranks and micro-batches contain every row of each global batch once, in order."""
     slots = shares[0].accumulation
     everyone = [list(MicroBatches(plan, share, predictions, epoch * len(plan) * slots)) for share in shares]
     assert {len(slices) for slices in everyone} == {len(plan) * slots}
@@ -191,7 +191,7 @@ def test_one_to_eight_processes_share_every_batch(plan: Plan, limit: int | None,
         assert limit is None or mine // slots <= limit
         fewer = [slots_ for slots_ in range(1, slots) if mine % slots_ == 0]
         assert all(limit is not None and mine // slots_ > limit for slots_ in fewer)
-        if slots <= 12:  # more are no different, and slow
+        if slots <= 12:  # larger numbers are slow and test nothing new
             assert_shared(plan, shares, epoch)
 
 
@@ -208,7 +208,7 @@ def test_one_to_eight_processes_share_batches_of_any_size(made: Made, limit: int
 @few
 @given(rows() | bucketed(st.none() | SEEDS, most=8).map(lambda made: made.plan), st.integers(1, 3), st.data())
 def test_from_any_position_the_same_slices_follow(plan: Plan, slots: int, data: st.DataObject) -> None:
-    """Also where an epoch ends before the plan does."""
+    """Also if an epoch ends before the plan does."""
     share = Share(2, 1, slots)
     limit = data.draw(st.none() | st.integers(1, len(plan) * slots))
     per_epoch = limit or len(plan) * slots

@@ -1,4 +1,4 @@
-"""Raw sound is read as a text of levels: clip after clip, with labels in front and end marks behind."""
+"""Raw audio is a stream of levels: clip after clip, with labels before and EOS tokens after each."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 
 
 def whole(data: WaveDataModule, name: str, labels: list[str]) -> np.ndarray:
-    """The stream, clip by clip."""
+    """Return the stream, concatenated clip by clip."""
     rows = data.dataset.splits[name]
     parts = []
     for row in range(rows.rows):
@@ -23,7 +23,7 @@ def whole(data: WaveDataModule, name: str, labels: list[str]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_the_stream_is_that_of_the_clips(labelled: bool, tiny_labels_dataset: Path) -> None:
+def test_the_stream_is_the_concatenation_of_the_clips(labelled: bool, tiny_labels_dataset: Path) -> None:
     data = WaveDataModule(labels=labelled, dataset=tiny_labels_dataset)
     split = data.split("validation")
     expected = whole(data, "validation", sorted("123A456B789C*0#D") if labelled else [])
@@ -43,7 +43,7 @@ def test_the_stream_is_that_of_the_clips(labelled: bool, tiny_labels_dataset: Pa
     assert data.facts.known() == {"vocab_size": 257 + 16 * labelled, "rate": 8000}
 
 
-def test_windows_follow_each_other_in_lanes(tiny_labels_dataset: Path) -> None:
+def test_windows_are_contiguous_in_lanes(tiny_labels_dataset: Path) -> None:
     data = WaveDataModule(
         labels=True, dataset=tiny_labels_dataset, order="contiguous", context=100, global_batch_size=3
     )
@@ -59,6 +59,6 @@ def test_windows_follow_each_other_in_lanes(tiny_labels_dataset: Path) -> None:
         assert (after.inputs[:, 0] == before.targets[:, -1])[after.targets[:, 0] >= 0].all()
 
 
-def test_labels_where_there_are_none_are_refused(tiny_audio_dataset: Path) -> None:
-    with pytest.raises(ConfigError, match="have transcripts; leave it out"):
+def test_labels_are_rejected_if_there_are_none(tiny_audio_dataset: Path) -> None:
+    with pytest.raises(ConfigError, match="have transcripts; use labels=false"):
         WaveDataModule(labels=True, dataset=tiny_audio_dataset)

@@ -1,4 +1,4 @@
-"""A question is read with end marks at the answer's places, and the answer alone is to be predicted."""
+"""A question is read with EOS tokens at the answer's positions, and only the answer is predicted."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from pipeline.data.recall import RecallDataModule
 from pipeline.errors import ConfigError
 
 
-def test_a_row_is_the_question_and_end_marks(tiny_recall_dataset):
+def test_a_row_is_the_question_and_eos_tokens(tiny_recall_dataset):
     module = RecallDataModule(tiny_recall_dataset)
     samples = module.samples("train")
     batch = module.batch("train", np.array([3, 5]))
@@ -22,7 +22,7 @@ def test_a_row_is_the_question_and_end_marks(tiny_recall_dataset):
     assert batch.predictions == 6
 
 
-def test_questions_of_two_lengths_are_filled_up_on_the_right(tiny_pairs_dataset):
+def test_questions_of_different_lengths_are_padded_on_the_right(tiny_pairs_dataset):
     module = RecallDataModule(tiny_pairs_dataset)
     batch = module.batch("train", np.array([0, 1, NO_SAMPLE, 2]))
     expected = int(module.split("train").target_lengths[:3].sum())
@@ -30,19 +30,19 @@ def test_questions_of_two_lengths_are_filled_up_on_the_right(tiny_pairs_dataset)
     assert (batch.targets[2] == IGNORE).all()
 
 
-def test_a_process_without_questions_reads_one_end_mark(tiny_recall_dataset):
+def test_a_process_without_questions_reads_one_eos_token(tiny_recall_dataset):
     module = RecallDataModule(tiny_recall_dataset)
     batch = module.batch("validation", np.array([NO_SAMPLE, NO_SAMPLE]))
     assert batch.inputs.tolist() == [[module.dataset.target.eos]] * 2
     assert (batch.targets == IGNORE).all()
 
 
-def test_a_batch_larger_than_the_split_is_refused(tiny_recall_dataset):
+def test_a_batch_larger_than_the_split_is_rejected(tiny_recall_dataset):
     module = RecallDataModule(tiny_recall_dataset, global_batch_size=65)
-    with pytest.raises(ConfigError, match="holds 64 questions, fewer than global_batch_size=65"):
+    with pytest.raises(ConfigError, match="has 64 questions, fewer than global_batch_size=65"):
         module.plan(module.samples("train"))
 
 
-def test_what_chance_reaches_is_known(tiny_recall_dataset, tiny_pairs_dataset):
+def test_the_scores_of_chance_are_known(tiny_recall_dataset, tiny_pairs_dataset):
     assert RecallDataModule(tiny_recall_dataset).chance["accuracy"] == 25
     assert RecallDataModule(tiny_pairs_dataset).chance == {}

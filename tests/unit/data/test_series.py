@@ -1,4 +1,4 @@
-"""Windows of series become batches, the same ones for any number of processes."""
+"""Batches of windows of time series are the same for any number of processes."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def data(tiny_series_dataset: Path) -> SeriesDataModule:
 
 
 @pytest.mark.numeric
-def test_a_batch_is_what_a_loop_over_the_series_finds(data: SeriesDataModule) -> None:
+def test_a_batch_equals_the_result_of_a_loop_over_the_series(data: SeriesDataModule) -> None:
     samples = data.samples("train")
     split, ids = samples.split, np.array([0, 45, 170, 300, NO_SAMPLE])
     batch = samples.__getitems__(Slice(ids, samples.predictions(ids), 0, 7, 0))
@@ -36,16 +36,16 @@ def test_a_batch_is_what_a_loop_over_the_series_finds(data: SeriesDataModule) ->
     assert (batch.step, batch.ids.tolist()) == (7, ids.tolist())
 
 
-def test_a_step_without_a_value_is_no_prediction(data: SeriesDataModule) -> None:
+def test_a_step_without_a_value_is_not_predicted(data: SeriesDataModule) -> None:
     samples = data.samples("train")
     everything = np.arange(len(samples))
-    assert samples.predictions(everything) == 4 * len(samples) - 4  # four windows reach the one gap
+    assert samples.predictions(everything) == 4 * len(samples) - 4  # four windows contain the one gap
 
 
-def test_a_horizon_without_any_value_is_no_window(tiny_series_dataset: Path) -> None:
+def test_a_horizon_without_any_value_is_left_out(tiny_series_dataset: Path) -> None:
     every = SeriesDataModule(tiny_series_dataset, 12, 4).samples("train")
     single = SeriesDataModule(tiny_series_dataset, 12, 1).samples("train")
-    assert len(single) == len(every) + 3 * 3 - 1  # three series with three more windows each, without that of the gap
+    assert len(single) == len(every) + 3 * 3 - 1  # three more windows in each of three series, except the gap
     assert all(single.predictions(np.array([sample])) == 1 for sample in range(len(single)))
     assert single.batch(np.arange(len(single))).observed.all()
 
@@ -66,7 +66,7 @@ def test_any_number_of_processes_sees_the_same_global_batches(
         assert sum(int(batch.observed.sum()) for batch in batches) == mine[0].predictions
 
 
-def test_an_evaluation_rolls_over_its_split_in_strides(data: SeriesDataModule) -> None:
+def test_an_evaluation_covers_its_split_in_strides(data: SeriesDataModule) -> None:
     samples = data.samples("validation")
     assert samples.places[:, 1].tolist() == [240 * n + at for n in range(3) for at in range(144, 189, 3)]
     plan = data.plan_evaluation(samples)
@@ -74,12 +74,12 @@ def test_an_evaluation_rolls_over_its_split_in_strides(data: SeriesDataModule) -
     assert ids[ids != NO_SAMPLE].tolist() == list(range(len(samples)))
 
 
-def test_the_model_learns_lengths_and_covariates_from_the_data(data: SeriesDataModule) -> None:
+def test_the_model_gets_lengths_and_covariates_from_the_data(data: SeriesDataModule) -> None:
     assert data.facts.known() == {"context": 12, "horizon": 4, "covariates": 1}
 
 
-def test_what_cannot_be_is_one_line(tiny_series_dataset: Path, tiny_pairs_dataset: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no window of context=12 and horizon=100"):
+def test_invalid_settings_are_rejected_in_one_line(tiny_series_dataset: Path, tiny_pairs_dataset: Path) -> None:
+    with pytest.raises(ConfigError, match="has no window of context=12 and horizon=100"):
         SeriesDataModule(tiny_series_dataset, 12, 100).samples("validation")
     wide = SeriesDataModule(tiny_series_dataset, 12, 4, global_batch_size=10_000)
     with pytest.raises(ConfigError, match="fewer than global_batch_size=10000"):

@@ -1,4 +1,4 @@
-"""Windows predict every token from the one before it, in each way of cutting."""
+"""Windows predict every token from the one before it, in each order."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_every_token_is_predicted_once_from_the_one_before(dataset: Path, contex
 
 
 @pytest.mark.numeric
-def test_documents_start_where_the_end_mark_is_read(dataset: Path) -> None:
+def test_documents_start_after_an_eos_token(dataset: Path) -> None:
     data = TextDataModule(dataset, order="documents", context=16, global_batch_size=4)
     windows = data.samples("train")
     part = next(iter(MicroBatches(InOrder(len(windows), 4), Share(), windows.predictions)))
@@ -66,7 +66,7 @@ def test_lanes_carry_and_windows_do_not(dataset: Path) -> None:
         assert windows.__getitems__(part).slot == slot
 
 
-def test_a_missing_dataset_and_a_small_one_are_told(dataset: Path, tmp_path: Path) -> None:
+def test_a_missing_dataset_and_a_small_one_are_reported(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         TextDataModule(tmp_path / "nowhere")
     data = TextDataModule(dataset, context=1000, global_batch_size=512)

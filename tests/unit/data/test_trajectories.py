@@ -1,4 +1,4 @@
-"""Stretches of episodes become batches, the same ones for any number of processes."""
+"""Batches of segments of episodes are the same for any number of processes."""
 
 from pathlib import Path
 
@@ -15,7 +15,9 @@ def module(dataset: Path, context: int | None = None) -> TrajectoriesDataModule:
 
 
 @pytest.mark.parametrize("context", [None, 3, 100])
-def test_a_batch_is_what_a_loop_over_the_episodes_finds(tiny_trajectories_dataset: Path, context: int | None) -> None:
+def test_a_batch_equals_the_result_of_a_loop_over_the_episodes(
+    tiny_trajectories_dataset: Path, context: int | None
+) -> None:
     samples = module(tiny_trajectories_dataset, context).samples("train")
     split, ids = samples.split, np.array([0, 7, len(samples) - 1, NO_SAMPLE])
     batch = samples.__getitems__(Slice(ids, samples.predictions(ids), 0, 5, 0))
@@ -37,7 +39,7 @@ def test_a_batch_is_what_a_loop_over_the_episodes_finds(tiny_trajectories_datase
     assert batch.predictions == int(batch.inside.sum())
     assert (batch.step, batch.ids.tolist()) == (5, ids.tolist())
     assert (batch.padding, batch.positions) == (int((~batch.inside).sum()), batch.inside.numel())
-    assert batch.inside.any(0).all()  # no longer than its longest stretch
+    assert batch.inside.any(0).all()  # not longer than its longest segment
 
 
 @pytest.mark.parametrize(("world", "limit"), [(1, None), (2, None), (4, 1)])
@@ -56,7 +58,7 @@ def test_any_number_of_processes_sees_the_same_global_batches(
 
 
 @pytest.mark.parametrize("context", [None, 3])
-def test_an_evaluation_has_each_step_once(tiny_trajectories_dataset: Path, context: int | None) -> None:
+def test_an_evaluation_contains_each_step_once(tiny_trajectories_dataset: Path, context: int | None) -> None:
     data = module(tiny_trajectories_dataset, context)
     samples = data.samples("validation")
     plan = data.plan_evaluation(samples)
@@ -66,12 +68,12 @@ def test_an_evaluation_has_each_step_once(tiny_trajectories_dataset: Path, conte
     assert sorted(steps.tolist()) == list(range(samples.split.steps))
 
 
-def test_the_model_learns_observations_and_actions_from_the_data(tiny_trajectories_dataset: Path) -> None:
+def test_the_model_gets_the_spaces_from_the_data(tiny_trajectories_dataset: Path) -> None:
     data = module(tiny_trajectories_dataset)
     assert data.facts.known() == {"spaces": data.dataset.manifest["trajectories"]["spaces"]}
 
 
-def test_what_cannot_be_is_one_line(tiny_trajectories_dataset: Path, tiny_pairs_dataset: Path) -> None:
+def test_invalid_settings_are_rejected_in_one_line(tiny_trajectories_dataset: Path, tiny_pairs_dataset: Path) -> None:
     with pytest.raises(ConfigError, match="context=0 and global_batch_size=64 must be at least 1"):
         TrajectoriesDataModule(tiny_trajectories_dataset, context=0)
     wide = TrajectoriesDataModule(tiny_trajectories_dataset, global_batch_size=1000)

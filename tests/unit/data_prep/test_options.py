@@ -1,4 +1,4 @@
-"""The options of all modalities: one form, one declaration of what is shared, and one line for what is out of range."""
+"""The options of all modalities have one form, and a value out of range is a one-line error."""
 
 import argparse
 from importlib import import_module
@@ -17,13 +17,13 @@ OUT_OF_RANGE = {
     non_negative_integer: ["-5", "1.5", "nan", "x"],
     positive_integer: ["0", "-5", "1.5", "nan", "x"],
 }
-OWN = {"levels": int, "action_range": float}  # one of three choices; two numbers of any sign, compared with each other
+OWN = {"levels": int, "action_range": float}  # one of three choices; two numbers of any sign
 DEFAULTS = {"text": 0.05, "pairs": 0.05, "captions": 0.05, "audio": 0.05, "pixels": 0.05, "series": 0.2}
 DEFAULTS |= {"trajectories": 0.1}
 
 
 def options_of(modality: str) -> dict[str, argparse.Action]:
-    """All options of a modality, by name."""
+    """Return all options of a modality, by name."""
     parser: argparse.ArgumentParser = import_module(f"data_prep.{modality}.command")._parser()
     return {action.dest: action for action in parser._actions if action.option_strings and action.dest != "help"}
 
@@ -66,9 +66,9 @@ def test_help_names_the_default_once(modality: str) -> None:
         assert action.default in (None, False, []) or action.help.count("(default: ") == 1 or action.required
 
 
-def test_what_is_shared_is_the_same_everywhere() -> None:
-    apart = {"train", "validation", "test", "size"}  # of recall: numbers of samples; images: both sides, or one
-    for name in {name for options in OPTIONS.values() for name in options} - apart:
+def test_shared_options_are_the_same_everywhere() -> None:
+    different = {"train", "validation", "test", "size"}  # numbers of samples in recall; one side or two in images
+    for name in {name for options in OPTIONS.values() for name in options} - different:
         same = [options[name] for options in OPTIONS.values() if name in options]
         assert len({(action.type, action.nargs, str(action.metavar), action.required) for action in same}) == 1, name
 
@@ -88,11 +88,12 @@ def test_shared_options_have_the_documented_defaults(modality: str) -> None:
 
 
 @pytest.mark.parametrize("modality", DEFAULTS)
-def test_shares_leave_something_to_train_on(
+def test_shares_must_leave_training_data(
     modality: str, capsys: pytest.CaptureFixture[str], tmp_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     source = ["--train", "none"] if modality == "pairs" else ["none"]
     shares = ["--validation-share", "0.6", "--test-share", "0.4"]
     assert main(["prepare", modality, *source, *shares, "--output", "out"]) == 2
-    assert "--validation-share and --test-share leave nothing to train on" in capsys.readouterr().err
+    expected = "--validation-share=0.6 --test-share=0.4: the sum must be below 1 to leave training data"
+    assert expected in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Published corpora, prepared, have the counts that the literature gives."""
+"""Prepared published corpora have the counts given in the literature."""
 
 import os
 from pathlib import Path
@@ -9,17 +9,17 @@ from data_prep.text import command as text
 from pipeline.dataset.manifest import Dataset
 
 DATA = Path(os.environ.get("PIPELINE_DATA", Path(__file__).parents[4] / "shared" / "data"))
-wants_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}; set PIPELINE_DATA")
-FILES = {"train": "train", "validation": "valid", "test": "test"}  # how the published files call the splits
+requires_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}; set PIPELINE_DATA")
+FILES = {"train": "train", "validation": "valid", "test": "test"}  # names of the splits in the published files
 
 
 def run(output: Path, *arguments: object) -> Dataset:
-    """Prepare in this process and open the result."""
+    """Prepare a dataset in this process and open it."""
     text.main([*map(str, arguments), "--output", str(output), "--workers", "1"])
     return Dataset.open(output)
 
 
-@wants_data
+@requires_data
 @pytest.mark.data
 def test_penn_treebank_has_its_published_counts(tmp_path: Path) -> None:
     given = [f"--{name}={DATA}/ptb/ptb.{file}.txt.xz" for name, file in FILES.items()]
@@ -28,7 +28,7 @@ def test_penn_treebank_has_its_published_counts(tmp_path: Path) -> None:
     assert dataset.target.size == 10_000
 
 
-@wants_data
+@requires_data
 @pytest.mark.data
 def test_wikitext_2_has_its_published_counts(tmp_path: Path) -> None:
     given = [f"--{name}={DATA}/wikitext2/wiki.{file}.tokens.xz" for name, file in FILES.items()]
@@ -37,9 +37,9 @@ def test_wikitext_2_has_its_published_counts(tmp_path: Path) -> None:
     assert dataset.target.size == 33_278
 
 
-@wants_data
+@requires_data
 @pytest.mark.data
-def test_tiny_shakespeare_is_cut_at_nine_tenths(tmp_path: Path) -> None:
+def test_tiny_shakespeare_is_split_at_nine_tenths(tmp_path: Path) -> None:
     options = ["--tokenizer", "character", "--cut", "tail", "--validation-share", 0.1, "--test-share", 0]
     dataset = run(tmp_path / "tiny", DATA / "tinyshakespeare" / "input.txt.xz", *options)
     assert {name: split.bytes for name, split in dataset.splits.items()} == {"train": 1_003_854, "validation": 111_540}

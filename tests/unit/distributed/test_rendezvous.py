@@ -1,4 +1,4 @@
-"""Processes that cannot meet leave with the code after which a job starts again, and meets elsewhere."""
+"""Processes that cannot connect raise LostPeerError, after which the job is requeued and uses another port."""
 
 import socket
 
@@ -8,10 +8,10 @@ from pipeline.distributed import rendezvous
 from pipeline.errors import LostPeerError
 
 
-def test_a_port_that_another_program_has_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_in_use_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port), ("RANK", "0")):
             monkeypatch.setenv(name, value)
-        with pytest.raises(LostPeerError, match=f"cannot meet at 127.0.0.1:{port}: another program has the port"):
+        with pytest.raises(LostPeerError, match=rf"cannot connect at 127.0.0.1:{port} .*: the port is in use"):
             rendezvous.broadcast_result(dict, 2)

@@ -60,7 +60,7 @@ class Projected(nn.Module):
         self.network = network
         self.direction = torch.linspace(1, 2, 8, dtype=torch.float64)
 
-    def costs(self, batch):
+    def position_losses(self, batch):
         return self.network(batch)[0] @ self.direction
 
 
@@ -147,7 +147,7 @@ def test_lstm_and_gru_states_follow_from_the_gates_as_the_papers_say():
     inputs = random_inputs(7)
     lstm = RecurrentLayer(nn.LSTM(8, 8, batch_first=True), 0.0).double()
     state = (random_inputs(1)[:, 0], random_inputs(2)[:, 1])
-    gates, (outputs, _) = lstm.openness(inputs, state), lstm(inputs, state)
+    gates, (outputs, _) = lstm.gate_values(inputs, state), lstm(inputs, state)
     weight, recurrent, bias, recurrent_bias = lstm.kernel.parameters()
     hidden, cell = state
     for at in range(7):
@@ -156,7 +156,7 @@ def test_lstm_and_gru_states_follow_from_the_gates_as_the_papers_say():
         hidden = gates["output"][:, at] * cell.tanh()
         torch.testing.assert_close(outputs[:, at], hidden)
     gru = RecurrentLayer(nn.GRU(8, 8, batch_first=True), 0.0).double()
-    gates, (outputs, _) = gru.openness(inputs, None), gru(inputs, None)
+    gates, (outputs, _) = gru.gate_values(inputs, None), gru(inputs, None)
     weight, recurrent, bias, recurrent_bias = gru.kernel.parameters()
     hidden = torch.zeros(3, 8, dtype=torch.float64)
     for at in range(7):
@@ -164,7 +164,7 @@ def test_lstm_and_gru_states_follow_from_the_gates_as_the_papers_say():
         new = (inputs[:, at] @ weight[16:].T + bias[16:] + gates["reset"][:, at] * past).tanh()
         hidden = (1 - gates["update"][:, at]) * new + gates["update"][:, at] * hidden
         torch.testing.assert_close(outputs[:, at], hidden)
-    assert RecurrentLayer(nn.RNN(8, 8, batch_first=True), 0.0).double().openness(inputs, None) == {}
+    assert RecurrentLayer(nn.RNN(8, 8, batch_first=True), 0.0).double().gate_values(inputs, None) == {}
 
 
 @pytest.mark.parametrize(("make", "gates"), [(GRU, 4), (RNN, 0), (LSTM, 6), (LinearRecurrence, 8), (ConvNet, 8)])
@@ -176,7 +176,7 @@ def test_each_architecture_offers_the_gates_that_it_has(make, gates):
 
 def test_a_layer_that_is_called_like_an_offer_is_none():
     network = seeded(RNN)
-    network.layers[0].weights = network.dropouts[0].openness = nn.Linear(8, 8)
+    network.layers[0].weights = network.dropouts[0].gate_values = nn.Linear(8, 8)
     found, maps = diagnose(Projected(network), random_inputs(9))
     assert (found.gates, found.attention, maps) == ({}, {}, {})
 

@@ -6,7 +6,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from pipeline.evaluation.forecast_errors import ForecastErrors, crps, measured, summary
+from pipeline.evaluation.forecast_errors import ForecastErrors, crps, mean_errors, summary
 
 
 @pytest.mark.numeric
@@ -35,7 +35,7 @@ def test_one_path_has_the_errors_of_a_number_and_no_coverage() -> None:
     errors = ForecastErrors()
     said, came = torch.tensor([[[1.0, 2.0, 5.0]]]), torch.tensor([[0.0, 4.0, 99.0]])
     errors.update(said, came, torch.tensor([[True, True, False]]), torch.tensor([0.5], dtype=torch.float64))
-    assert measured(errors) == pytest.approx({"mse": (1 + 4) / 2, "mae": (1 + 2) / 2, "mase": (2 + 4) / 2})
+    assert mean_errors(errors) == pytest.approx({"mse": (1 + 4) / 2, "mae": (1 + 2) / 2, "mase": (2 + 4) / 2})
 
 
 def test_coverage_is_the_share_between_the_tenth_and_the_ninetieth_percentile() -> None:
@@ -43,7 +43,7 @@ def test_coverage_is_the_share_between_the_tenth_and_the_ninetieth_percentile() 
     paths = torch.linspace(0, 1, 101)[None, :, None].expand(1, -1, 4)
     came = torch.tensor([[0.05, 0.2, 0.89, 0.95]])
     errors.update(paths, came, torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, dtype=torch.float64))
-    found = measured(errors)
+    found = mean_errors(errors)
     assert found["coverage"] == 0.5
     assert "mase" not in found  # the series has no naive error to divide by
 
@@ -57,7 +57,7 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
     whole.update(paths, came, observed, naive)
     for rows in torch.arange(6).split(4):
         parts.update(paths[rows], came[rows], observed[rows], naive[rows])
-    assert measured(parts) == pytest.approx(measured(whole))
+    assert mean_errors(parts) == pytest.approx(mean_errors(whole))
 
 
 @pytest.mark.numeric
@@ -70,7 +70,7 @@ def test_errors_of_processes_add_up_to_the_whole() -> None:
     one.update(paths[:2], came[:2], observed[:2], naive[:2])
     other.update(paths[2:], came[2:], observed[2:], naive[2:])
     one.merge_state(other)
-    assert measured(one) == pytest.approx(measured(whole))
+    assert mean_errors(one) == pytest.approx(mean_errors(whole))
     assert one.full_state_update is False
     counts = (one.steps, one.scaled_steps, one.sampled)
     assert [count.dtype for count in (one.sums, *counts)] == [torch.float64, *[torch.int64] * 3]
@@ -81,7 +81,7 @@ def test_errors_of_several_paths_are_those_of_their_definitions() -> None:
     errors, paths = ForecastErrors(), torch.tensor([[[0.0], [1.0], [8.0]], [[2.0], [3.0], [4.0]]])
     observed = torch.ones(2, 1, dtype=torch.bool)
     errors.update(paths, torch.tensor([[2.0], [9.0]]), observed, torch.tensor([0.25, 0.0], dtype=torch.float64))
-    found = measured(errors)
+    found = mean_errors(errors)
     assert found["mse"] == pytest.approx(((3 - 2) ** 2 + (3 - 9) ** 2) / 2)
     assert found["mae"] == pytest.approx(((2 - 1) + (9 - 3)) / 2)
     assert found["mase"] == pytest.approx((2 - 1) / 0.25)  # the second series has no naive error

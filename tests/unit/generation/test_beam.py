@@ -29,10 +29,10 @@ class Looker(Table):
 
     where = torch.randn(VOCAB, 3, generator=torch.Generator().manual_seed(8))
 
-    def inside(self, state):
+    def memory_mask(self, state):
         return state[0]
 
-    def look(self, tokens, state):
+    def forward_with_attention(self, tokens, state):
         kept, *before = state
         logits, after = self(tokens, (before[0],) if before else None)
         scores = self.where[tokens].masked_fill(~kept[:, None], -math.inf)
@@ -40,7 +40,7 @@ class Looker(Table):
 
     def covered(self, prompt, text, kept):
         read = torch.tensor([[*prompt, *text[:-1]]])
-        *_, weights = self.look(read, (kept[None],))
+        *_, weights = self.forward_with_attention(read, (kept[None],))
         return weights[0].double().sum(0)[kept].clamp(max=1).log().sum().item()
 
 

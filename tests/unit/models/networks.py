@@ -59,7 +59,7 @@ VARIANTS: dict[str, Make] = {
     "RowLSTM in colour": partial(RowLSTM, columns=6, channels=2, first_kernel=5, depth=1),
 }
 ALL = NETWORKS | VARIANTS
-GROWING = {"Transformer", "Transformer with learned positions"}  # their cache holds all that was read
+GROWING = {"Transformer", "Transformer with learned positions"}  # their cache holds all inputs
 every_network = pytest.mark.parametrize("make", ALL.values(), ids=ALL.keys())
 
 

@@ -1,4 +1,4 @@
-"""A bag of words does not know the order of what it read."""
+"""A bag of words is independent of the order of its inputs."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from pipeline.models.bag_of_words import BagOfWords
 
 
 @pytest.mark.numeric
-def test_the_order_of_what_was_read_does_not_matter():
+def test_the_order_of_inputs_does_not_matter():
     torch.manual_seed(0)
     network, inputs = BagOfWords(width=8).double(), torch.randn(2, 6, 8, dtype=torch.float64)
     shuffled = inputs[:, torch.tensor([3, 0, 4, 1, 2, 5])]
@@ -40,6 +40,6 @@ def test_the_sum_is_not_rounded_to_bfloat16():
     assert count.tolist() == [1000]
 
 
-def test_no_hidden_layer_is_refused():
+def test_no_hidden_layer_raises_an_error():
     with pytest.raises(ValueError, match="depth=0"):
         BagOfWords(width=4, depth=0)

@@ -1,4 +1,4 @@
-"""Every network keeps the contract: causal, and the same whether it reads at once, in pieces or step by step."""
+"""Every network keeps the contract: causal, and equal outputs at once, in pieces and step by step."""
 
 import copy
 
@@ -19,8 +19,8 @@ from tests.unit.models.networks import (
 
 
 def test_the_eight_architectures_are_found():
-    wanted = {"NGram", "BagOfWords", "RNN", "LSTM", "GRU", "ConvNet", "LinearRecurrence", "Transformer"}
-    assert wanted <= set(NETWORKS)
+    expected = {"NGram", "BagOfWords", "RNN", "LSTM", "GRU", "ConvNet", "LinearRecurrence", "Transformer"}
+    assert expected <= set(NETWORKS)
 
 
 @every_network
@@ -69,7 +69,7 @@ def test_reading_in_pieces_equals_reading_at_once(make, sizes):
 
 @pytest.mark.numeric
 @every_network
-def test_sequences_do_not_see_each_other(make):
+def test_sequences_are_independent(make):
     network, inputs = build(make), random_inputs()
     together = network(inputs)[0]
     for row in range(3):
@@ -87,7 +87,7 @@ def test_saved_and_loaded_weights_are_the_same_network(make):
 
 @pytest.mark.numeric
 @every_network
-def test_a_copy_computes_the_same_and_learns_alone(make):
+def test_a_copy_computes_the_same_and_is_trained_independently(make):
     network = build(make)
     expected = network(random_inputs())[0]
     other = copy.deepcopy(network)

@@ -1,4 +1,4 @@
-"""The carried state of every network can be split, selected, reset, saved, and learned through."""
+"""The carried state of every network can be split, selected, reset, saved, and differentiated through."""
 
 import itertools
 
@@ -50,7 +50,7 @@ def test_a_carried_state_survives(make, between):
 
 @pytest.mark.numeric
 @every_network
-def test_selected_rows_of_the_state_go_on_as_those_sequences(make):
+def test_selected_rows_of_the_state_continue_as_those_sequences(make):
     network, inputs = build(make), random_inputs()
     index = torch.tensor([2, 2, 0, 1])
     _, state = network(inputs[:, :5])

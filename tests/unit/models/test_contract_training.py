@@ -1,4 +1,4 @@
-"""Every network learns: gradients reach all of it, dropout acts in training alone, bfloat16 stays near float32."""
+"""Every network learns: gradients reach every parameter, dropout acts in training alone, bfloat16 is near float32."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Every network that reads a window at once says its features, keeps windows apart, and learns."""
+"""Every network that reads a window at once declares its features, keeps windows independent, and learns."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def random_windows() -> Tensor:
 
 
 @every_window_network
-def test_a_window_gives_the_features_that_it_says(make):
+def test_a_window_gives_the_declared_features(make):
     torch.manual_seed(1)
     network = make(context=WINDOW).double().eval()
     assert network(random_windows()).shape == (5, network.features)
@@ -25,7 +25,7 @@ def test_a_window_gives_the_features_that_it_says(make):
 
 @pytest.mark.numeric
 @every_window_network
-def test_windows_do_not_see_each_other_even_in_training(make):
+def test_windows_are_independent_even_in_training(make):
     torch.manual_seed(1)
     network, windows = make(context=WINDOW).double().train(), random_windows()
     for part in network.modules():
@@ -53,13 +53,13 @@ def test_every_step_of_a_window_and_every_parameter_counts(make):
 def test_it_overfits_the_horizons_of_one_batch(make, seed, record_property):
     torch.manual_seed(seed)
     network, windows = make(context=WINDOW).eval(), random_windows().float()  # without dropout
-    head, wanted = nn.Linear(network.features, 6), torch.randn(5, 6)
+    head, targets = nn.Linear(network.features, 6), torch.randn(5, 6)
     optimizer = torch.optim.Adam([*network.parameters(), *head.parameters()], lr=1e-2)
     steps, loss = 0, torch.tensor(torch.inf)
     while loss > 0.01 and steps < 500:  # a constant costs 1; ten seeds: at most 39 ± 2.1 steps
         steps += 1
         optimizer.zero_grad()
-        loss = (head(network(windows)) - wanted).square().mean()
+        loss = (head(network(windows)) - targets).square().mean()
         loss.backward()
         optimizer.step()
     record_property("steps", steps)

@@ -1,4 +1,4 @@
-"""The convolutions are the ones defined, and see as far as the formula says."""
+"""The convolutions follow their equations, and the receptive field follows its formula."""
 
 import pytest
 import torch
@@ -53,6 +53,6 @@ def test_the_state_holds_what_each_dilation_needs():
 
 
 @pytest.mark.parametrize(("options", "words"), [({"depth": 0}, "depth=0"), ({"kernel": 1}, "kernel=1")])
-def test_impossible_options_are_refused(options, words):
+def test_invalid_arguments_raise_an_error(options, words):
     with pytest.raises(ValueError, match=words):
         ConvNet(width=4, **options)

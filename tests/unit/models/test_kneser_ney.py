@@ -1,4 +1,4 @@
-"""The counted n-gram against a slow one written from the formula, its axioms, and the published figure."""
+"""The Kneser-Ney n-gram against a slow reference from the formula, its axioms, and the published perplexity."""
 
 import lzma
 import math
@@ -89,7 +89,7 @@ def markov_corpus(length, vocab_size, seed):
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
 def test_every_probability_is_that_of_a_slow_reference(order):
     train, held_out = markov_corpus(500, 14, seed=1), markov_corpus(100, 14, seed=2)
-    held_out[::17] = 13  # a word that was never seen
+    held_out[::17] = 13  # an unseen word
     fast = KneserNey.fit(train, EOS, 14, order)
     slow = SlowKneserNey(train.tolist(), 14, order)
     for tokens in (train, held_out):
@@ -97,7 +97,7 @@ def test_every_probability_is_that_of_a_slow_reference(order):
         assert np.abs(difference).max() < 1e-12
 
 
-def test_the_estimated_discounts_are_reached_and_not_only_the_fallback():
+def test_the_estimated_discounts_are_used_and_not_only_the_fallback():
     train = markov_corpus(500, 14, seed=1)
     slow = SlowKneserNey(train.tolist(), 14, 5)
     assert any(found != {1: 0.5, 2: 1.0, 3: 1.5} for found in slow.discount.values())
@@ -132,12 +132,12 @@ def test_no_context_crosses_the_end_of_a_sentence():
     np.testing.assert_array_equal(model.distribution([7, 7, EOS]), model.distribution([]))
 
 
-def test_order_one_forgets_the_context():
+def test_order_one_ignores_the_context():
     model = KneserNey.fit(markov_corpus(500, 14, seed=6), EOS, 14, 1)
     np.testing.assert_array_equal(model.distribution([]), model.distribution([1, 2, 3]))
 
 
-def test_unseen_words_share_what_the_discounts_left_to_them():
+def test_unseen_words_share_the_discounted_mass():
     model = KneserNey.fit(np.array([1, 1, 1, 1, EOS]), EOS, 4, 1)  # a(1) = 4, a(eos) = 1: fallback discounts
     assert model.distribution([]) == pytest.approx([0.5 / 5 + 0.1, 2.5 / 5 + 0.1, 0.1, 0.1], abs=1e-15)
 
@@ -147,7 +147,7 @@ def test_discounts_are_those_of_chen_and_goodman():
     assert discounts(a) == pytest.approx([0, 0.5, 1.25, 2.0])  # Y = 8 / (8 + 2 * 4) = 1/2
 
 
-def test_counts_of_counts_that_cannot_say_take_half_of_the_count():
+def test_undetermined_discounts_are_half_of_the_count():
     np.testing.assert_array_equal(discounts(np.array([1, 1, 2, 4])), [0, 0.5, 1.0, 1.5])
     np.testing.assert_array_equal(discounts(np.repeat([1, 2, 3, 4], [9, 1, 9, 9])), [0, 0.5, 1.0, 1.5])
 
@@ -167,7 +167,7 @@ def test_perplexity_is_the_exponential_of_the_mean_loss():
 
 def test_n_grams_are_counted_once():
     model = KneserNey.fit(np.array([1, 2, EOS, 1, 2, EOS]), EOS, 3, 2)
-    assert model.ngrams == 4 + 3  # begin 1 2 eos; begin-1 1-2 2-eos
+    assert model.ngrams == 4 + 3  # BOS 1 2 eos; BOS-1 1-2 2-eos
 
 
 @pytest.mark.parametrize(
@@ -178,12 +178,12 @@ def test_n_grams_are_counted_once():
         ([1, 4, EOS], 5, "token 4 is outside the vocabulary of 4 tokens"),
     ],
 )
-def test_what_cannot_be_counted_is_named(tokens, order, message):
+def test_invalid_arguments_raise_an_error(tokens, order, message):
     with pytest.raises(ValueError, match=message):
         KneserNey.fit(np.array(tokens, np.int64), EOS, 4, order)
 
 
-def test_a_token_outside_the_vocabulary_is_named_when_measuring():
+def test_a_token_outside_the_vocabulary_raises_an_error():
     model = KneserNey.fit(np.array([1, 2, EOS]), EOS, 3)
     with pytest.raises(ValueError, match="token 3 is outside the vocabulary of 3 tokens"):
         model.distribution([3])
@@ -193,7 +193,7 @@ def split_of(tokens, size_in_bytes):
     return SimpleNamespace(tokens=len(tokens), bytes=size_in_bytes, read=lambda start, stop: tokens[start:stop])
 
 
-def test_the_baseline_measures_every_split_but_the_one_it_counted():
+def test_the_baseline_evaluates_every_split_but_the_training_split():
     train, held_out = markov_corpus(500, 14, seed=8), markov_corpus(99, 14, seed=9)
     splits = {"train": split_of(train, 2000), "validation": split_of(held_out, 400)}
     figures = measure_baseline(SimpleNamespace(splits=splits, target=SimpleNamespace(eos=EOS, size=14)), order=3)

@@ -1,4 +1,4 @@
-"""The scan is the recurrence, however long, and the gated linear recurrence is Griffin's equations."""
+"""The scan equals the recurrence at any length, and the gated linear recurrence follows Griffin's equations."""
 
 import pytest
 import torch
@@ -30,9 +30,9 @@ def test_the_scan_and_its_gradient_are_those_of_the_loop(positions):
     weights = torch.randn(2, positions, 3, dtype=torch.float64)
     expected, actual = one_after_the_other(*inputs), scan(*inputs)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
-    wanted = torch.autograd.grad((expected * weights).sum(), inputs)
+    expected_gradient = torch.autograd.grad((expected * weights).sum(), inputs)
     given = torch.autograd.grad((actual * weights).sum(), inputs)
-    torch.testing.assert_close(given, wanted, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(given, expected_gradient, rtol=1e-10, atol=1e-10)
 
 
 def test_the_gradient_of_the_scan_is_right_to_the_second_order():
@@ -81,11 +81,11 @@ def test_gradients_stay_finite_over_two_thousand_positions(scale):
     network = LinearRecurrence(width=8, depth=2)
     with torch.no_grad():
         for layer in network.layers:
-            layer.recurrence.gates.weight.mul_(scale)  # gates at their ends, where the root is steep
+            layer.recurrence.gates.weight.mul_(scale)  # saturated gates, where the root is steep
     network(torch.randn(1, 2048, 8))[0].square().mean().backward()
     assert all(each.grad.isfinite().all() for each in network.parameters())
 
 
-def test_impossible_options_are_refused():
+def test_invalid_arguments_raise_an_error():
     with pytest.raises(ValueError, match="depth=0"):
         LinearRecurrence(width=4, depth=0)

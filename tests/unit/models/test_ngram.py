@@ -1,4 +1,4 @@
-"""The neural n-gram sees exactly n-1 inputs and computes Bengio's equation."""
+"""The neural n-gram reads exactly n-1 inputs and computes Bengio's equation."""
 
 import pytest
 import torch
@@ -39,6 +39,6 @@ def test_the_state_is_the_last_n_minus_1_inputs():
     assert torch.equal(short, torch.cat([torch.zeros(2, 2, 4), inputs[:, :1]], 1))
 
 
-def test_an_order_that_sees_nothing_is_refused():
+def test_an_order_without_inputs_raises_an_error():
     with pytest.raises(ValueError, match="order=1"):
         NGram(width=4, order=1)

@@ -53,7 +53,7 @@ def test_the_block_is_attention_by_the_formula_then_the_positionwise_layer(windo
 
 
 @pytest.mark.numeric
-def test_rotary_matches_depend_on_the_distance_alone():
+def test_rotary_scores_depend_on_the_distance_alone():
     torch.manual_seed(0)
     query, key = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
 
@@ -66,7 +66,7 @@ def test_rotary_matches_depend_on_the_distance_alone():
 
 
 @pytest.mark.parametrize("window", [2, 4])
-def test_a_window_sees_exactly_its_positions_a_layer(window):
+def test_a_window_adds_its_positions_to_the_receptive_field_per_layer(window):
     torch.manual_seed(0)
     depth = 2
     network = Transformer(width=8, depth=depth, window=window).double()
@@ -85,7 +85,7 @@ def test_a_window_as_long_as_the_sequence_changes_nothing():
     assert torch.equal(plain(inputs)[0], window(inputs)[0])
 
 
-def test_positions_go_on_counting_beyond_the_window():
+def test_positions_continue_beyond_the_window():
     network = Transformer(width=8, window=3)
     _, state = network(torch.randn(2, 5, 8))
     (count, caches) = network(torch.randn(2, 4, 8), state)[1]
@@ -99,9 +99,9 @@ def test_learned_positions_matter_and_end_with_the_last():
     same = torch.randn(1, 1, 8).expand(1, 6, 8)
     outputs, state = network(same)
     assert (outputs[0, 0] - outputs[0, 1]).abs().max() > 1e-4
-    with pytest.raises(ValueError, match="position 7 is beyond positions=6"):
+    with pytest.raises(ValueError, match="positions=6: expected at least 7"):
         network(torch.randn(1, 7, 8))
-    with pytest.raises(ValueError, match="position 7 is beyond positions=6"):
+    with pytest.raises(ValueError, match="positions=6: expected at least 7"):
         network(torch.randn(1, 1, 8), state)
 
 
@@ -130,7 +130,7 @@ def test_a_window_lets_training_carry_the_state():
     ],
     ids=str,
 )
-def test_impossible_options_are_refused(options, words):
+def test_invalid_arguments_raise_an_error(options, words):
     with pytest.raises(ValueError, match=words):
         Transformer(width=16, **options)
 
@@ -141,8 +141,8 @@ def test_a_gated_layer_has_the_parameters_of_an_ungated_one():
     assert gated == plain == 8 * 96 * 96
 
 
-def test_a_config_that_asks_for_learned_positions_gets_them(tiny_text_dataset):
-    asked = ["--data.init_args.dataset", str(tiny_text_dataset), "--model.init_args.positions", "70"]
-    cli = parse_config(["--config", str(CONFIGS / "text/transformer.yaml"), *asked])
-    task = cli.build()[0]  # what the data tells goes by other names
+def test_a_config_can_request_learned_positions(tiny_text_dataset):
+    arguments = ["--data.init_args.dataset", str(tiny_text_dataset), "--model.init_args.positions", "70"]
+    cli = parse_config(["--config", str(CONFIGS / "text/transformer.yaml"), *arguments])
+    task = cli.build()[0]  # values that the data sets have other names
     assert task.network.positions.num_embeddings == task.build().network.positions.num_embeddings == 70

@@ -135,7 +135,7 @@ def test_a_new_run_begins_at_step_0_and_records_what_it_is(
     assert yaml.safe_load(text) == CONFIG
     assert list(yaml.safe_load(text)) == list(CONFIG)  # in the order of the command line's help
     assert (run.path / "tokenizer.json").read_text() == (dataset / "tokenizer.json").read_text()
-    assert capsys.readouterr().out == "run one: starting at step 0, there is no checkpoint yet\n"
+    assert capsys.readouterr().out == "run one: starting at step 0 (no checkpoint found)\n"
 
 
 def test_what_a_dataset_says_of_its_kind_is_recorded(dataset: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_run_continues_from_the_newest_checkpoint_that_verifies(
     assert sorted(path.name for path in run.checkpoints.iterdir()) == names
     passed, continuing = capsys.readouterr().out.splitlines()
     assert "step-00000030" in passed
-    assert continuing == "run one: continuing at step 20 from step-00000020, the newest that verifies"
+    assert continuing == "run one: continuing at step 20 from step-00000020, the newest valid checkpoint"
     attempts = json.loads((run.path / "run.json").read_text())["attempts"]
     assert [(attempt["number"], attempt["start_step"]) for attempt in attempts] == [(1, 0), (2, 20)]
 
@@ -178,7 +178,7 @@ def test_a_finished_run_is_left_as_it_is(run: Run, dataset: Path, capsys: pytest
     assert begin_again(run, CLI(dataset)) == Start(run.checkpoints / "step-00000010", 10, True)
     assert (run.path / "run.json").read_text() == before
     assert not (run.path / "tokenizer.json").exists()
-    assert "run one: finished at step 10; raise trainer.max_steps" in capsys.readouterr().out
+    assert "run one: finished at step 10. Increase trainer.max_steps" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("limit", ["max_steps", "max_epochs", "max_time"])
@@ -219,7 +219,7 @@ def test_another_dataset_is_refused(run: Run, dataset: Path, tmp_path: Path) -> 
     begin_again(run, CLI(other))  # the same data in another place
     manifest = json.loads((other / "dataset.json").read_text())
     (other / "dataset.json").write_text(json.dumps({**manifest, "eos": 255}))
-    with pytest.raises(DataError, match=rf"dataset {other} is not the one that run one began with \({dataset}\)"):
+    with pytest.raises(DataError, match=rf"dataset {other} is not that of run one \({dataset}\)"):
         begin_again(run, CLI(other))
 
 
@@ -227,14 +227,14 @@ def test_data_that_the_model_was_not_made_for_is_refused(run: Run, dataset: Path
     begin(run, CLI(dataset))
     cli = CLI(dataset)
     cli.data.facts = DataFacts(300)
-    with pytest.raises(CheckpointError, match=r"was made for vocab_size=257, .* give 300"):
+    with pytest.raises(CheckpointError, match="vocab_size=300: expected 257 as in run one, got 300"):
         begin_again(run, cli)
 
 
 def test_another_model_is_refused_and_named(run: Run, dataset: Path) -> None:
     begin(run, CLI(dataset))
     wider = {"class_path": "A", "init_args": {"width": 9, "depth": 2}}
-    message = "model.init_args.depth was None and is 2; model.init_args.width was 8 and is 9. Give"
+    message = "model.init_args.depth=2, previously None; model.init_args.width=9, previously 8. Choose"
     with pytest.raises(ConfigError, match=message):
         begin_again(run, CLI(dataset, model=wider))
     data = {**CONFIG["data"], "init_args": {**CONFIG["data"]["init_args"], "workers": 9}}
@@ -243,7 +243,7 @@ def test_another_model_is_refused_and_named(run: Run, dataset: Path) -> None:
 
 def test_checkpoints_without_a_record_are_not_taken_for_a_new_run(run: Run, dataset: Path) -> None:
     save(run, 10)
-    with pytest.raises(CheckpointError, match=r"has checkpoints and no run\.json"):
+    with pytest.raises(CheckpointError, match=r"has checkpoints but no run\.json"):
         begin(run, CLI(dataset))
 
 
@@ -253,9 +253,11 @@ def test_starting_anew_keeps_the_run_aside(run: Run, dataset: Path, capsys: pyte
     again = Run(run.path)
     assert begin(again, CLI(dataset, resume="never", seed_everything=8)) == Start(None, 0, False)
     assert (run.path.with_name("one~1") / "checkpoints" / "step-00000010").is_dir()
-    assert f"run one: starting anew; the run of that name is now {run.path}~1" in capsys.readouterr().out
+    assert (
+        f"run one: starting from the beginning; the previous run was renamed to {run.path}~1" in capsys.readouterr().out
+    )
     assert len(again.record["attempts"]) == 1
-    with pytest.raises(ConfigError, match="--resume again: auto or never"):
+    with pytest.raises(ConfigError, match="--resume=again: expected auto or never"):
         begin(again, CLI(dataset, resume="again"))
 
 

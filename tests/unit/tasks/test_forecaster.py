@@ -1,4 +1,4 @@
-"""Forecasters: what they say, how they roll through the carried state, and what their instance norm undoes."""
+"""Forecasters: causality, sample paths through the carried state, and instance normalization."""
 
 import copy
 
@@ -35,9 +35,7 @@ def forecaster(network: nn.Module | None = None, covariates: int = 2, **forecast
 @pytest.mark.numeric
 @pytest.mark.parametrize("network", [LSTM, ConvNet, Transformer])
 @pytest.mark.parametrize("chunk_length", [1, 2])
-def test_paths_through_the_state_are_those_of_reading_everything_anew(
-    network: type[nn.Module], chunk_length: int
-) -> None:
+def test_paths_through_the_state_equal_paths_from_the_whole_input(network: type[nn.Module], chunk_length: int) -> None:
     task, given = (
         forecaster(network(width=8, depth=2), likelihood=StudentT(), chunk_length=chunk_length, num_samples=3),
         batch(),
@@ -47,7 +45,7 @@ def test_paths_through_the_state_are_those_of_reading_everything_anew(
     for path in range(3):
         targets = torch.zeros(3, HORIZON)
         for first in range(0, HORIZON, chunk_length):
-            parts = task(given._replace(targets=targets))  # each block is said from the values before it
+            parts = task(given._replace(targets=targets))  # each chunk is predicted from the values before it
             block = slice(first, first + chunk_length)
             targets[:, block] = task.likelihood.draw(parts[:, block], *noise[:, :, path, block])
         torch.testing.assert_close(rolled[:, path], targets, rtol=1e-4, atol=1e-4)
@@ -62,13 +60,13 @@ def test_paths_belong_to_the_sample_and_not_to_its_batch() -> None:
         torch.testing.assert_close(task.sample_paths(alone), whole[row : row + 1])
 
 
-def test_nothing_is_said_from_what_comes_later() -> None:
+def test_a_prediction_does_not_depend_on_later_values() -> None:
     task, given = forecaster(chunk_length=2), batch()
     targets = given.targets.clone().requires_grad_()
-    said = task(given._replace(targets=targets))[..., 0]
+    predicted = task(given._replace(targets=targets))[..., 0]
     for step in range(HORIZON):
-        (gradient,) = torch.autograd.grad(said[:, step].sum(), targets, retain_graph=True)
-        read = 2 * (step // 2)  # steps of the blocks before
+        (gradient,) = torch.autograd.grad(predicted[:, step].sum(), targets, retain_graph=True)
+        read = 2 * (step // 2)  # steps of the preceding chunks
         assert not gradient[:, read:].any()
         assert not read or gradient[:, :read].abs().min() > 0
 
@@ -76,7 +74,7 @@ def test_nothing_is_said_from_what_comes_later() -> None:
 @pytest.mark.numeric
 @pytest.mark.parametrize("likelihood", [None, Quantiles([0.1, 0.5, 0.9]), StudentT()])
 @pytest.mark.parametrize("kind", ["lstm", "dlinear", "patches"])
-def test_with_instance_norm_a_window_in_other_units_is_said_in_these_units(kind: str, likelihood: object) -> None:
+def test_with_instance_norm_forecasts_follow_the_units_of_the_window(kind: str, likelihood: object) -> None:
     forecast = ForecastSettings(likelihood=likelihood, instance_norm=True, num_samples=4)  # type: ignore[arg-type]
     torch.manual_seed(1)
     kinds: dict[str, Forecasting] = {
@@ -98,8 +96,8 @@ def test_a_covariate_that_is_known_ahead_reaches_its_own_step_alone() -> None:
     for task in (forecaster(), DLinearForecaster(CONTEXT, HORIZON, 2, kernel=5).eval()):
         given = batch()
         known = given.known.clone().requires_grad_()
-        said = task(given._replace(known=known))[..., 0]
-        (gradient,) = torch.autograd.grad(said[:, 3].sum(), known)
+        predicted = task(given._replace(known=known))[..., 0]
+        (gradient,) = torch.autograd.grad(predicted[:, 3].sum(), known)
         reached = gradient[:, CONTEXT:].abs().sum((0, 2)) > 0
         assert reached.tolist() == [step == 3 for step in range(HORIZON)]
 
@@ -113,13 +111,13 @@ def test_dlinear_is_the_sum_of_two_linear_maps_of_trend_and_remainder() -> None:
     torch.testing.assert_close(network(window), torch.cat([window - trend, trend], 1))
 
 
-def test_a_step_that_was_not_observed_costs_nothing() -> None:
+def test_an_unobserved_step_has_no_loss() -> None:
     task, given = forecaster(), batch()
     hidden = given.observed.clone()
     hidden[:, 2] = False
     wild = given.targets.clone()
     wild[:, 2] = 1e6
-    assert task._cost(task(given), given._replace(targets=wild, observed=hidden)) < 1e4
+    assert task._loss(task(given), given._replace(targets=wild, observed=hidden)) < 1e4
 
 
 def test_reading_in_units_of_the_window_needs_no_other_head() -> None:
@@ -129,10 +127,10 @@ def test_reading_in_units_of_the_window_needs_no_other_head() -> None:
     assert copy.deepcopy(own)(batch()).shape == (3, HORIZON, 1)
 
 
-def test_what_cannot_be_is_said() -> None:
+def test_invalid_arguments_raise_an_error() -> None:
     with pytest.raises(ValueError, match="chunk_length=4 must divide horizon=6"):
         forecaster(chunk_length=4)
-    with pytest.raises(ValueError, match="says the whole horizon=6 at once"):
+    with pytest.raises(ValueError, match="predicts the whole horizon=6"):
         WindowForecaster(DLinear(CONTEXT, 5), HORIZON, 0, ForecastSettings(chunk_length=2))
     with pytest.raises(ValueError, match="kernel=4 must be odd"):
         DLinear(CONTEXT, 4)

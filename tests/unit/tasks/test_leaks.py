@@ -71,7 +71,7 @@ def batches(data: TextDataModule, name: str) -> Iterator[Any]:
 
 
 def learned(model: LanguageModel, data: TextDataModule) -> float:
-    """Nats a token on the validation split after some training."""
+    """Return the nats per token on the validation split after some training."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     carried: dict[int, Any] = {}
     for step, batch in zip(range(STEPS), batches(data, "train"), strict=False):
@@ -112,7 +112,7 @@ def test_no_model_is_better_than_the_source_of_the_text(
 
 
 @pytest.mark.learns
-def test_the_detector_notices_a_leak(
+def test_a_leak_is_detected(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch, seed: int, record_property: Callable[[str, float], None]
 ) -> None:
     torch.manual_seed(seed)

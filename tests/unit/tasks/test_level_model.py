@@ -1,4 +1,4 @@
-"""A label is heard at every position of its sequence, and nowhere else."""
+"""A label conditions every position of its sequence, and no other position."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from torch.optim import SGD
 
 from pipeline.models.lstm import LSTM
 from pipeline.optim import Plateau
-from pipeline.tasks.level_model import LevelModel, held
+from pipeline.tasks.level_model import LevelModel, label_condition
 from pipeline.tasks.token_prediction import TokenHead
 
 
@@ -20,9 +20,9 @@ def test_a_label_holds_until_its_clip_ends() -> None:
     inputs = torch.arange(1.0, 81.0).view(2, 40, 1)
     before = torch.tensor([[-1.0], [-2.0]])
     expected = torch.cat([torch.full((16,), 1.0), torch.zeros(1), torch.full((23,), 18.0)])
-    assert torch.equal(held(read, inputs, before, 256)[0, :, 0], expected)
+    assert torch.equal(label_condition(read, inputs, before, 256)[0, :, 0], expected)
     expected = torch.cat([torch.full((30,), -2.0), torch.zeros(1), torch.full((9,), 72.0)])
-    assert torch.equal(held(read, inputs, before, 256)[1, :, 0], expected)
+    assert torch.equal(label_condition(read, inputs, before, 256)[1, :, 0], expected)
 
 
 LEVELS, LABELS = 5, 3
@@ -33,15 +33,15 @@ def model(labels: int = LABELS) -> LevelModel:
     return LevelModel(LSTM(width=8), LEVELS + 1 + labels, LEVELS).eval()
 
 
-def test_the_vocabulary_is_levels_an_end_mark_and_labels() -> None:
+def test_the_vocabulary_is_levels_eos_and_labels() -> None:
     made = model()
     assert (made.levels, made.labels, model(labels=0).labels) == (5, 3, 0)
     assert [made.opening(label) for label in (None, 0, 2)] == [5, 6, 8]
-    assert made.shown(Path("runs/one")) == []
+    assert made.preview_callbacks(Path("runs/one")) == []
 
 
 @pytest.mark.numeric
-def test_no_label_comes_and_the_end_mark_only_where_it_may() -> None:
+def test_labels_are_excluded_and_eos_is_allowed_only_on_request() -> None:
     made, tokens = model(), torch.tensor([[7, 1, 2, 3], [5, 0, 0, 4]])
     logits, _ = made(tokens)
     for ends in (False, True):
@@ -52,10 +52,10 @@ def test_no_label_comes_and_the_end_mark_only_where_it_may() -> None:
 
 
 @pytest.mark.numeric
-def test_the_label_is_added_to_the_input_at_every_position_and_lives_in_the_state() -> None:
+def test_the_label_is_added_to_the_input_at_every_position_and_is_part_of_the_state() -> None:
     made, tokens = model(), torch.tensor([[7, 1, 2, 3, 0, 1, 5, 2, 8, 1], [5, 0, 0, 4, 6, 2, 2, 2, 2, 2]])
     inputs = made.embedding(tokens)
-    places = [[0] * 6 + [None] * 2 + [8] * 2, [None] * 4 + [4] * 6]  # where the label of each position stands
+    places = [[0] * 6 + [None] * 2 + [8] * 2, [None] * 4 + [4] * 6]  # position of the label of each position
     for row, labels in enumerate(places):
         for place, label in enumerate(labels):
             if label is not None:

@@ -1,4 +1,4 @@
-"""What forecasts say: likelihoods, quantiles and draws beside torch's own distributions."""
+"""Likelihoods, quantiles and samples, compared with torch's distributions."""
 
 import math
 
@@ -13,7 +13,7 @@ LIKELIHOODS = [SquaredError(), AbsoluteError(), Quantiles(), Gaussian(), Student
 every_likelihood = pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=lambda likelihood: type(likelihood).__name__)
 
 
-def said(likelihood: Likelihood, steps: int = 6) -> torch.Tensor:
+def random_parameters(likelihood: Likelihood, steps: int = 6) -> torch.Tensor:
     torch.manual_seed(1)
     return likelihood.parts(torch.randn(steps, likelihood.parameters, dtype=torch.float64))
 
@@ -25,11 +25,13 @@ def uniform(count: int, steps: int = 6) -> torch.Tensor:
 @pytest.mark.numeric
 def test_likelihoods_are_those_of_torch() -> None:
     values = torch.linspace(-3, 3, 6, dtype=torch.float64)
-    mean, deviation = said(Gaussian()).unbind(-1)
-    torch.testing.assert_close(Gaussian().loss(said(Gaussian()), values), -Normal(mean, deviation).log_prob(values))
-    location, scale, freedom = said(StudentT()).unbind(-1)
+    mean, deviation = random_parameters(Gaussian()).unbind(-1)
+    torch.testing.assert_close(
+        Gaussian().loss(random_parameters(Gaussian()), values), -Normal(mean, deviation).log_prob(values)
+    )
+    location, scale, freedom = random_parameters(StudentT()).unbind(-1)
     expected = -TorchStudentT(freedom, location, scale).log_prob(values)
-    torch.testing.assert_close(StudentT().loss(said(StudentT()), values), expected)
+    torch.testing.assert_close(StudentT().loss(random_parameters(StudentT()), values), expected)
 
 
 @pytest.mark.numeric
@@ -43,13 +45,13 @@ def test_the_pinball_loss_of_a_quantile_is_that_of_its_definition() -> None:
 
 
 def test_quantiles_never_cross() -> None:
-    assert (torch.diff(said(Quantiles(), 500), dim=-1) >= 0).all()
+    assert (torch.diff(random_parameters(Quantiles(), 500), dim=-1) >= 0).all()
 
 
 @pytest.mark.numeric
 @every_likelihood
-def test_a_moved_outcome_costs_what_the_values_moved_back_cost(likelihood: Likelihood) -> None:
-    parts, values = said(likelihood), torch.linspace(-2, 2, 6, dtype=torch.float64)
+def test_the_loss_of_moved_parameters_is_that_of_values_moved_back(likelihood: Likelihood) -> None:
+    parts, values = random_parameters(likelihood), torch.linspace(-2, 2, 6, dtype=torch.float64)
     shift, scale = torch.tensor(0.7, dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64)
     moved = likelihood.loss(likelihood.move(parts, shift, scale), shift + scale * values)
     plain = likelihood.loss(parts, values)
@@ -60,8 +62,8 @@ def test_a_moved_outcome_costs_what_the_values_moved_back_cost(likelihood: Likel
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("likelihood", [Gaussian(), StudentT()], ids=["Gaussian", "StudentT"])
-def test_draws_have_the_distribution_that_was_said(likelihood: Likelihood) -> None:
-    parts, count = said(likelihood), 40_000
+def test_draws_have_the_distribution_of_their_parameters(likelihood: Likelihood) -> None:
+    parts, count = random_parameters(likelihood), 40_000
     drawn = likelihood.draw(parts.expand(count, -1, -1), *uniform(count)).sort(0).values
     deviation = Normal(*parts.unbind(-1)) if isinstance(likelihood, Gaussian) else None
     shares = (torch.arange(count, dtype=torch.float64)[:, None] + 0.5) / count
@@ -77,15 +79,15 @@ def test_draws_have_the_distribution_that_was_said(likelihood: Likelihood) -> No
 
 def test_draws_of_quantiles_have_these_quantiles() -> None:
     likelihood = Quantiles([0.1, 0.3, 0.5, 0.9])
-    parts, count = said(likelihood), 100_000
+    parts, count = random_parameters(likelihood), 100_000
     drawn = likelihood.draw(parts.expand(count, -1, -1), *uniform(count))
     found = torch.quantile(drawn, torch.tensor(likelihood.levels, dtype=torch.float64), dim=0).T
     assert (found - parts).abs().max() < 0.02
 
 
 @pytest.mark.parametrize("levels", [[], [0.5, 0.1], [0.0, 0.5], [0.5, 1.0]])
-def test_levels_that_are_none_are_refused(levels: list[float]) -> None:
-    with pytest.raises(ValueError, match="must rise within"):
+def test_invalid_levels_raise_an_error(levels: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"expected increasing numbers in \(0, 1\)"):
         Quantiles(levels)
 
 
@@ -133,7 +135,7 @@ def test_draws_by_the_formulas_of_box_and_muller_and_of_bailey() -> None:
 
 
 @pytest.mark.parametrize("levels", [[0.5], [0.1, 0.2], [1e-9, 1 - 1e-9]])
-def test_levels_that_rise_are_taken(levels: list[float]) -> None:
+def test_increasing_levels_are_accepted(levels: list[float]) -> None:
     assert Quantiles(levels).parameters == len(levels)
-    with pytest.raises(ValueError, match="must rise within"):
+    with pytest.raises(ValueError, match=r"expected increasing numbers in \(0, 1\)"):
         Quantiles([0.5, 0.5])

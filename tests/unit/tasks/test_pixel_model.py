@@ -1,4 +1,4 @@
-"""A model of pixels says what an image costs, draws from its carried state alone, and completes halves."""
+"""Pixel models: the loss of an image, generation through the carried state, and completion of halves."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pipeline.cli import main
-from pipeline.commands.generate.images import Painter
+from pipeline.commands.generate.images import ImageGenerator
 from pipeline.data.pixels import PixelDataModule
 from pipeline.dataset.codecs.pixel_levels import image_of_levels, quantise
 from pipeline.errors import ConfigError
@@ -48,7 +48,7 @@ def test_an_image_is_drawn_as_if_all_was_read_again_for_every_pixel(name: str) -
 
 
 @every_model
-def test_the_label_is_heard_at_the_last_pixel(name: str) -> None:
+def test_the_label_conditions_the_last_pixel(name: str) -> None:
     model = build(name)
     read = torch.randint(2, (1, 48)).repeat(2, 1)
     read[:, 0] = torch.tensor([3, 4])
@@ -57,7 +57,7 @@ def test_the_label_is_heard_at_the_last_pixel(name: str) -> None:
 
 
 @every_model
-def test_no_level_is_drawn_that_is_none(name: str) -> None:
+def test_only_levels_are_drawn(name: str) -> None:
     model = build(name)
     with torch.no_grad():
         model.output.bias[2:] = 1e4  # the opening and the labels
@@ -89,14 +89,14 @@ def test_a_completion_keeps_its_half_under_the_likeliest_label() -> None:
                 logits, _ = model(torch.tensor([[3 + label, *levels[:-1]]]))
                 costs.append(float(torch.nn.functional.cross_entropy(logits[0], torch.tensor(levels))))
             assert model.likeliest(levels) == int(np.argmin(costs))
-    said = model.completions(images, 2, Sample(), 5)
-    side = (said.width + 4) // 4  # given, two completions, what it was
+    picture = model.completions(images, 2, Sample(), 5)
+    side = (picture.width + 4) // 4  # upper half, two completions, original
     times = side // 6
-    assert said.size == (4 * side - 4, 3 * (8 * times + 4) - 4)
+    assert picture.size == (4 * side - 4, 3 * (8 * times + 4) - 4)
     labels = [model.likeliest(levels) for levels in half]
     for row, image in enumerate(images):
-        shown = np.asarray(said)[row * (8 * times + 4) + times // 2 :: times][:8]
-        panels = [shown[:, column * side + times // 2 :: times][:, :6] for column in range(4)]
+        pixels = np.asarray(picture)[row * (8 * times + 4) + times // 2 :: times][:8]
+        panels = [pixels[:, column * side + times // 2 :: times][:, :6] for column in range(4)]
         drawn = model.draw([half[row]] * 2, [labels[row]] * 2, Sample(), [5, 6])
         for panel, expected in zip(panels[1:], [*drawn, image], strict=True):
             assert np.array_equal(panel, np.repeat(255 * expected, 3, 2))
@@ -105,8 +105,8 @@ def test_a_completion_keeps_its_half_under_the_likeliest_label() -> None:
         assert np.array_equal(drawn[0, :4], image[:4])
 
 
-def test_a_network_of_other_rows_is_refused() -> None:
-    with pytest.raises(ValueError, match="columns=28, a row of the images has 6 levels"):
+def test_a_network_for_other_rows_raises_an_error() -> None:
+    with pytest.raises(ValueError, match="columns=28: expected 6, the levels in a row"):
         PixelModel(PixelCNN(16), vocab_size=3, **SHAPE)
 
 
@@ -132,7 +132,7 @@ def trained(tiny_pixels_dataset: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.numeric
-def test_a_run_tells_what_an_image_costs_and_draws(
+def test_a_run_logs_the_loss_of_an_image_and_draws(
     trained: Path, tiny_pixels_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
@@ -163,22 +163,22 @@ def test_a_run_tells_what_an_image_costs_and_draws(
     assert main(["diagnose", "shapes"]) == 0
     assert "| shapes |" in capsys.readouterr().out
     Path("text.png").write_text("no image")
-    for arguments, code, said in (
-        (["--out", "grid.png", "--prompt", "hexagon"], 2, "knows of circle, square, triangle"),
+    for arguments, code, message in (
+        (["--out", "grid.png", "--prompt", "hexagon"], 2, "choose from circle, square, triangle"),
         (["--out", "grid.png", "--beam", "2"], 2, "--beam: "),
         (["--out", "grid.png", "--image", "text.png"], 3, "text.png: no image that can be read"),
         (["--out", "grid.png", "--image", "none.png"], 3, "none.png: No such file"),
-        (["--out", "missing/grid.png"], 3, "missing/grid.png cannot be written"),
+        (["--out", "missing/grid.png"], 3, "missing/grid.png: cannot be written"),
         (["--out", "grid.png", "--tokens", "5"], 2, "--tokens: "),
-        (["--out", "sound.wav"], 2, "--out sound.wav: name a .png file"),
-        ([], 2, "(PixelModel) writes images: give --out FILE.png"),
+        (["--out", "sound.wav"], 2, "--out=sound.wav: expected a .png file"),
+        ([], 2, "(PixelModel) generates images. Give --out FILE.png"),
     ):
         capsys.readouterr()
         assert main(["generate", "shapes", *arguments]) == code
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_images_of_one_row_have_no_half_to_complete() -> None:
     model = PixelModel(LSTM(8), vocab_size=3, **(SHAPE | {"rows": 1}))
-    with pytest.raises(ConfigError, match="--image: the images of run are one row"):
-        Painter(Path("run"), model, []).picture([], ["a.png"], 1, Sample(), 0)
+    with pytest.raises(ConfigError, match="--image: images of run have one row"):
+        ImageGenerator(Path("run"), model, []).grid([], ["a.png"], 1, Sample(), 0)

@@ -1,4 +1,4 @@
-"""Policies: what they read, what they do not, and what an episode's end leaves out."""
+"""Policies: causality, masking after an episode's end, and scaling of inputs."""
 
 from collections.abc import Callable
 from functools import partial
@@ -53,7 +53,7 @@ def policy(spaces: dict[str, Any] = SPACES, **options: Any) -> Policy:
     return Policy(LSTM(width=8, depth=1), spaces, **options).eval()
 
 
-def said(task: Policy, given: TrajectoryBatch) -> torch.Tensor:
+def outputs_of(task: Policy, given: TrajectoryBatch) -> torch.Tensor:
     return task(given.observations, given.before, given.returns)[0]
 
 
@@ -66,19 +66,17 @@ def test_the_architecture_of_a_task_of_any_network_names_both() -> None:
 @pytest.mark.numeric
 def test_the_loss_is_the_nats_of_the_actions_inside() -> None:
     task, given = policy(), batch()
-    logits = said(task, given)
+    logits = outputs_of(task, given)
     rows = [F.cross_entropy(logits[row, :n], given.actions[row, :n], reduction="sum") for row, n in enumerate(LENGTHS)]
     torch.testing.assert_close(task._nats(given), torch.stack(rows).sum())
-    assert torch.equal(task.costs(given).isnan(), ~given.inside)
-    torch.testing.assert_close(task.costs(given).nansum(1), torch.stack(rows))
+    assert torch.equal(task.position_losses(given).isnan(), ~given.inside)
+    torch.testing.assert_close(task.position_losses(given).nansum(1), torch.stack(rows))
 
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("spaces", [SPACES, NUMBERS], ids=["choices", "numbers"])
 @pytest.mark.parametrize("make", [ConvNet, GRU, LSTM, LinearRecurrence, RNN, partial(Transformer, heads=2)], ids=str)
-def test_what_comes_after_an_episodes_end_changes_nothing(
-    make: Callable[..., nn.Module], spaces: dict[str, Any]
-) -> None:
+def test_positions_after_an_episodes_end_change_nothing(make: Callable[..., nn.Module], spaces: dict[str, Any]) -> None:
     torch.manual_seed(1)
     task, given = Policy(make(width=8, depth=2), spaces).eval(), batch(spaces)
 
@@ -105,7 +103,7 @@ def test_what_comes_after_an_episodes_end_changes_nothing(
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-def test_an_action_follows_from_what_was_seen_up_to_it_and_done_before_it() -> None:
+def test_an_action_depends_on_earlier_observations_and_actions_alone() -> None:
     task, given = policy(NUMBERS), batch(NUMBERS)
     inputs = given.observations.requires_grad_(), given.before.requires_grad_(), given.returns.requires_grad_()
     outputs, _ = task(*inputs)
@@ -118,12 +116,12 @@ def test_an_action_follows_from_what_was_seen_up_to_it_and_done_before_it() -> N
 
 
 @pytest.mark.numeric
-def test_cloned_behaviour_knows_no_return() -> None:
+def test_behavior_cloning_ignores_the_return() -> None:
     given = batch()
     other = given._replace(returns=given.returns + 5)
     cloning, conditioned = policy(return_conditioned=False), policy()
-    assert torch.equal(said(cloning, given), said(cloning, other))
-    assert not torch.equal(said(conditioned, given), said(conditioned, other))
+    assert torch.equal(outputs_of(cloning, given), outputs_of(cloning, other))
+    assert not torch.equal(outputs_of(conditioned, given), outputs_of(conditioned, other))
 
 
 @pytest.mark.numeric
@@ -132,9 +130,9 @@ def test_observations_and_returns_are_read_in_units_of_the_data() -> None:
     scaled = {**SPACES, "observation_mean": [10.0, -20.0, 0.0], "observation_deviation": [20.0, 5.0, 10.0]}
     other = policy({**scaled, "return_scale": 100.0})
     ten = given._replace(observations=10 * given.observations, returns=10 * given.returns)
-    torch.testing.assert_close(said(other, ten), said(task, given))
+    torch.testing.assert_close(outputs_of(other, ten), outputs_of(task, given))
 
 
-def test_the_best_return_of_the_data_is_asked_for_unless_told_otherwise() -> None:
+def test_the_target_return_defaults_to_the_best_of_the_data() -> None:
     assert policy().target_return == 9.0
     assert policy(rollout=RolloutSettings(target_return=4.0)).target_return == 4.0

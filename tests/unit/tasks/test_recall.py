@@ -1,4 +1,4 @@
-"""A recaller is counted by the answers that it gets right, on average and beside chance."""
+"""Recall tasks are evaluated by the accuracy of answers, compared with chance."""
 
 import json
 from pathlib import Path
@@ -19,9 +19,9 @@ def test_only_answers_are_counted():
     torch.manual_seed(0)
     task = Recaller(LSTM(width=8, depth=1), 7)
     outputs, targets = torch.randn(2, 5, 8), torch.full((2, 5), IGNORE)
-    said = task.output(outputs).argmax(-1)
-    targets[0, 1:3] = said[0, 1:3]
-    targets[1, 4] = (said[1, 4] + 1) % 7
+    predicted = task.output(outputs).argmax(-1)
+    targets[0, 1:3] = predicted[0, 1:3]
+    targets[1, 4] = (predicted[1, 4] + 1) % 7
     task.count_held_out(outputs, targets)
     assert float(task.accuracy.compute()) == pytest.approx(2 / 3)
     task.count_held_out(outputs, targets)

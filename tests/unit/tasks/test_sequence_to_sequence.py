@@ -1,4 +1,4 @@
-"""A model that reads a source learns to write from it, the same in any company and by any way of writing."""
+"""Sequence-to-sequence models learn to reverse a source, independent of the batch and of the decoding method."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +45,7 @@ def reversal(rows: int, length: int, seed: int) -> tuple[tuple[Tensor, Tensor], 
 
 @pytest.mark.learns
 @every_model
-def test_it_learns_to_reverse_and_every_way_of_writing_agrees(
+def test_it_learns_to_reverse_and_all_decoding_methods_agree(
     model_class: type[SequenceToSequence], seed: int, record_property: Callable[[str, float], None]
 ) -> None:
     model = build(model_class, seed, dropout=0.0)
@@ -68,10 +68,10 @@ def test_it_learns_to_reverse_and_every_way_of_writing_agrees(
         texts = generate(model, [[EOS]] * 40, choice, Limits(6, eos=EOS), start=start)
         found[name] = [best[:-1] if best[-1] == EOS else best for best, *_ in texts]
     assert found["greedy"] == found["beam of 1"]
-    right = [text == wanted for text, wanted in zip(found["greedy"], expected, strict=True)]
+    right = [text == target for text, target in zip(found["greedy"], expected, strict=True)]
     record_property("result", sum(right))
     assert sum(right) >= 32  # of 40; ten seeds: Attention 40 ± 0, Transformer 39.8 ± 0.4, LSTM 38.8 ± 1.3
-    for row in range(5):  # alone as in company
+    for row in range(5):  # alone as in a batch
         with torch.no_grad():
             start = model.begin(tuple(part[row : row + 1] for part in source))
         [[text]] = generate(model, [[EOS]], Beam(3), Limits(6, eos=EOS), start=start)
@@ -80,18 +80,18 @@ def test_it_learns_to_reverse_and_every_way_of_writing_agrees(
 
 @pytest.mark.numeric
 @every_model
-def test_a_row_that_only_fills_the_batch_changes_nothing(model_class: type[SequenceToSequence]) -> None:
+def test_a_padding_row_changes_nothing(model_class: type[SequenceToSequence]) -> None:
     model = build(model_class, dropout=0.0).double()
     source, inputs, targets = reversal(3, 4, 1)
     filled = tuple(torch.cat([part, part[:1]]) for part in source)
     filled[0][-1], filled[1][-1] = EOS, torch.arange(5) < 1
     losses = []
-    for given, read, wanted in (
+    for given, read, goal in (
         (source, inputs, targets),
         (filled, torch.cat([inputs, inputs[:1] * 0]), torch.cat([targets, targets[:1] * 0 + IGNORE])),
     ):
         outputs, _ = model.decoder(model.embedding(read), model.begin(given))
-        losses.append(model.training_loss(outputs, wanted))
+        losses.append(model.training_loss(outputs, goal))
     grads = [torch.autograd.grad(loss, [*model.parameters()]) for loss in losses]
     torch.testing.assert_close(losses[0], losses[1])
     for one, other in zip(*grads, strict=True):
@@ -109,16 +109,16 @@ def test_label_smoothing_is_the_cross_entropy_with_the_spread_target_and_is_not_
         results.append((model.training_loss(outputs, targets), model.seen.compute(), model.output(outputs)))
     logits = results[0][2].flatten(0, 1).log_softmax(-1)
     kept = targets.flatten() != IGNORE
-    wanted = torch.full_like(logits, 0.1 / VOCAB).scatter_add_(
+    expected = torch.full_like(logits, 0.1 / VOCAB).scatter_add_(
         1, targets.flatten().clamp(min=0)[:, None], torch.full((len(logits), 1), 0.9)
     )
-    torch.testing.assert_close(results[1][0], -(wanted * logits)[kept].sum())
+    torch.testing.assert_close(results[1][0], -(expected * logits)[kept].sum())
     assert results[0][1] == results[1][1]
     assert results[0][0] < results[1][0]
 
 
 @pytest.mark.numeric
-def test_sampled_inputs_are_the_models_own_guesses() -> None:
+def test_sampled_inputs_are_the_models_own_predictions() -> None:
     model = build(AttentionTranslator, scheduled_sampling=1.0, dropout=0.0).eval()
     source, inputs, targets = reversal(5, 4, 1)
     state = model.begin(source)
@@ -134,7 +134,7 @@ def test_sampled_inputs_are_the_models_own_guesses() -> None:
 
 
 @pytest.mark.parametrize("model_class", MODELS)
-def test_a_validation_shows_where_its_texts_looked(
+def test_a_validation_shows_the_attention_of_its_texts(
     model_class: type[SequenceToSequence], tiny_pairs_dataset: Path
 ) -> None:
     data = PairsDataModule(tiny_pairs_dataset)
@@ -145,7 +145,7 @@ def test_a_validation_shows_where_its_texts_looked(
     rows = model.examples(data.tokenizer, 2, 6)
     split = data.dataset.splits["validation"]
     assert [row["prompt"] for row in rows] == [split.value("text", 0), split.value("text", 1)]
-    if model_class is LSTMTranslator:  # it looks back at nothing
+    if model_class is LSTMTranslator:  # it has no attention
         assert all(row.keys() == {"prompt", "text"} for row in rows)
         return
     texts = model.write(data.show("validation", 2)[0], model.evaluation.choice, 6)
@@ -157,9 +157,9 @@ def test_a_validation_shows_where_its_texts_looked(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [({"scheduled_sampling": 1.5}, "scheduled_sampling=1.5"), ({"width": 30}, "heads=4 must divide width=30")],
 )
-def test_what_cannot_be_is_refused(options: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_arguments_raise_an_error(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         TransformerTranslator(**{"vocab_size": 5, "source_vocab_size": 5, **options})  # type: ignore[arg-type]

@@ -61,7 +61,7 @@ def test_the_head_is_plain_by_default() -> None:
 
 
 @pytest.mark.numeric
-def test_label_smoothing_spreads_a_share_over_all_tokens_and_is_not_logged() -> None:
+def test_label_smoothing_spreads_probability_over_all_tokens_and_is_not_logged() -> None:
     model = task(label_smoothing=0.1)
     outputs, targets = torch.randn(2, 3, 4), torch.tensor([[1, 5, IGNORE], [0, 2, 3]])
     criterion = nn.CrossEntropyLoss(ignore_index=IGNORE, label_smoothing=0.1, reduction="sum")
@@ -85,7 +85,7 @@ def test_a_penalty_alone_is_added(penalty: str) -> None:
 
 
 class Trainer:
-    """Stands for Lightning's trainer in an evaluation."""
+    """A stub of Lightning's trainer in an evaluation."""
 
     def __init__(self, sanity_checking: bool = False) -> None:
         self.sanity_checking = sanity_checking
@@ -94,7 +94,7 @@ class Trainer:
 
 
 def evaluated(model: TokenPrediction, monkeypatch: pytest.MonkeyPatch, trainer: Any) -> list[tuple[Any, Any]]:
-    """The task with an evaluation of 2 nats a token behind it, and what it logs from now on."""
+    """Give the task an evaluation of 2 nats per token, and return the list of what it logs afterwards."""
     logged: list[tuple[Any, Any]] = []
     monkeypatch.setattr(TokenPrediction, "trainer", trainer)
     monkeypatch.setattr(TokenPrediction, "log_dict", lambda self, values, **options: logged.append((values, options)))
@@ -114,7 +114,7 @@ def test_an_evaluation_logs_loss_perplexity_and_bits_per_byte(
     expected = {"loss": 2.0, "perplexity": math.exp(2.0), "bits_per_byte": 2 / math.log(2) * 10 / size}
     assert values == pytest.approx({f"{prefix}/{name}": value for name, value in expected.items()})
     assert options == {"logger": False}
-    assert model.held_out.predictions == 0  # the next evaluation starts anew
+    assert model.held_out.predictions == 0  # the next evaluation starts from zero
 
 
 @pytest.mark.parametrize(("sanity_checking", "best"), [(False, 2.0), (True, math.inf)])
@@ -141,9 +141,9 @@ def test_held_out_batches_are_counted_without_smoothing_and_penalties() -> None:
     assert model.held_out.predictions == 4
 
 
-def test_samples_are_written_with_the_tokenizer_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_decoded_with_the_tokenizer_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     monkeypatch.setattr(Samples, "__init__", lambda self, *arguments: given.append(arguments))
-    [shown] = task().shown(Path("runs/one"))
-    assert isinstance(shown, Samples)
+    [preview] = task().preview_callbacks(Path("runs/one"))
+    assert isinstance(preview, Samples)
     assert given == [(Path("runs/one/tokenizer.json"),)]

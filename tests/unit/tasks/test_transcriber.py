@@ -1,4 +1,4 @@
-"""A transcriber's loss is the sum over all paths; it learns what was dialled, and refuses what nobody could say."""
+"""Transcribers: the loss sums over all paths, they learn dialled digits, and transcripts must fit their audio."""
 
 import itertools
 import json
@@ -37,18 +37,18 @@ def test_the_loss_is_the_sum_over_all_paths() -> None:
     model = LSTMTranscriber(3, 8000, 8, 1)
     logs = torch.randn(3, 5, 4).log_softmax(-1)
     keep = torch.arange(5) < torch.tensor([[5], [3], [1]])
-    targets = torch.tensor([[1, 1, 0], [2, 0, IGNORE], [IGNORE] * 3])  # the last one only fills the batch
+    targets = torch.tensor([[1, 1, 0], [2, 0, IGNORE], [IGNORE] * 3])  # the last row is padding
     expected = 0.0
     for row, (text, length) in enumerate((((1, 1), 5), ((2,), 3))):
         paths = itertools.product(range(4), repeat=length)
-        told = [sum(float(logs[row, at, t]) for at, t in enumerate(p)) for p in paths if collapsed(p, 3) == text]
-        expected -= math.log(sum(map(math.exp, told)))
+        path_logs = [sum(float(logs[row, at, t]) for at, t in enumerate(p)) for p in paths if collapsed(p, 3) == text]
+        expected -= math.log(sum(map(math.exp, path_logs)))
     assert float(model._nats(logs, keep, targets)) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.learns
 @pytest.mark.parametrize("model_class", MODELS)
-def test_it_overfits_a_batch_and_rows_that_fill_it_change_nothing(
+def test_it_overfits_a_batch_and_padding_rows_change_nothing(
     model_class: type[Transcriber], tiny_audio_dataset: Path, seed: int, record_property: Callable[[str, float], None]
 ) -> None:
     data = AudioDataModule(tiny_audio_dataset)
@@ -86,12 +86,12 @@ def test_a_run_is_trained_and_scored(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     scores = [{"class_path": "pipeline.evaluation.text_scores.ErrorRate", "init_args": {"name": "word"}}]
-    said = "evaluation" if model == "ListenAttendSpell" else "transcription"
+    settings = "evaluation" if model == "ListenAttendSpell" else "transcription"
     arguments = {
         "model.class_path": f"pipeline.models.assemblies.transcribers.{model}",
         "model.init_args.width": 16,
         "model.init_args.depth": 1,
-        f"model.init_args.{said}": {"scores": scores, **({"tokens": 20} if said == "evaluation" else {})},
+        f"model.init_args.{settings}": {"scores": scores, **({"tokens": 20} if settings == "evaluation" else {})},
         "data.class_path": "pipeline.data.audio.AudioDataModule",
         "data.init_args": {"dataset": str(tiny_audio_dataset), "global_batch_seconds": 10.0},
         "trainer": {"max_steps": 4, "accelerator": "cpu", "devices": 1},
@@ -104,16 +104,16 @@ def test_a_run_is_trained_and_scored(
             at = at.setdefault(parent, {})
         at[last] = value
     (tmp_path / "e.json").write_text(json.dumps(nested))
-    assert main(["fit", "--config", "e.json", "--run", "said"]) == 0
+    assert main(["fit", "--config", "e.json", "--run", "asr"]) == 0
     capsys.readouterr()
-    assert main(["test", "--run", "said"]) == 0
+    assert main(["test", "--run", "asr"]) == 0
     out = capsys.readouterr().out
     values = {line.split()[0]: float(line.split()[1]) for line in out.splitlines() if line.startswith("  test/")}
     assert {"test/loss", "test/word_error_rate", "test/wrong_texts"} <= values.keys()
     assert 0 <= values["test/wrong_texts"] <= 100
 
 
-def test_a_transcript_longer_than_its_sound_is_one_line(
+def test_a_transcript_longer_than_its_audio_is_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -137,22 +137,22 @@ def test_a_transcript_longer_than_its_sound_is_one_line(
     arguments = [f"--{key}={value}" for key, value in options.items()]
     assert main(["fit", "--config", "e.yaml", *arguments]) == 3
     error = capsys.readouterr().err
-    assert "3.wav (train) has 25 positions for a transcript that needs 27 (1 such clips)" in error
+    assert "3.wav (train) has 25 positions, but its transcript requires 27 (1 such clips)" in error
     assert "lower ear.halvings" in error
     model = LSTMTranscriber(3, 8000, 8, 1)
     model._trainer = SimpleNamespace(state=SimpleNamespace(fn="validate"), datamodule=AudioDataModule(Path("data")))
     with pytest.raises(DataError, match=r"3\.wav \(validation\) has 25 positions"):
-        model.on_validation_start()  # a loss without end would tell nothing
+        model.on_validation_start()  # an infinite loss would not show the cause
 
 
 @pytest.mark.numeric
-def test_listening_and_spelling_looks_at_the_sound(tiny_audio_dataset: Path) -> None:
+def test_listen_attend_spell_attends_to_the_audio(tiny_audio_dataset: Path) -> None:
     data = AudioDataModule(tiny_audio_dataset)
     samples = data.samples("train")
     model = ListenAttendSpell(data.dataset.target.size, 8000, 16, 1).eval()
     batch = samples.__getitems__(Slice(np.arange(3), samples.predictions(np.arange(3)), 0, 0, 0))
     with torch.no_grad():
-        logits, _, weights = model.look(batch.inputs, model.begin(batch.source))
+        logits, _, weights = model.forward_with_attention(batch.inputs, model.begin(batch.source))
     positions = model.encoder.positions(batch.source[1].sum(1).numpy())
     assert logits.shape == (*batch.inputs.shape, 257)
     assert weights.shape == (*batch.inputs.shape, positions.max())

@@ -1,4 +1,4 @@
-"""A model of raw sound hears its label at every position, carried or not, and writes what it draws."""
+"""Models of raw audio: label conditioning through the carried state, and generation."""
 
 import math
 from functools import partial
@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from pipeline.cli import main
-from pipeline.commands.generate.sound import Speaker
+from pipeline.commands.generate.sound import AudioGenerator
 from pipeline.commands.generate.trained import Trained
 from pipeline.data.raw_audio import WaveDataModule
 from pipeline.dataset.codecs import audio
@@ -50,7 +50,7 @@ def test_reading_in_pieces_equals_reading_at_once(name: str) -> None:
 
 
 @every_network
-def test_the_label_is_heard_long_after_the_field_of_view(name: str) -> None:
+def test_the_label_conditions_positions_beyond_the_receptive_field(name: str) -> None:
     model = build(name)
     read = torch.randint(256, (1, 60)).repeat(2, 1)
     read[:, 0] = torch.tensor([257, 258])
@@ -60,10 +60,10 @@ def test_the_label_is_heard_long_after_the_field_of_view(name: str) -> None:
 
 @pytest.mark.numeric
 @every_network
-def test_a_clip_that_is_read_alone_does_not_hear_the_label_before_it(name: str) -> None:
+def test_a_clip_is_not_conditioned_on_the_label_before_it(name: str) -> None:
     model, read = build(name), tokens()[:1]
     starts = torch.zeros_like(read, dtype=torch.bool)
-    starts[0, 16] = True  # the end mark of the clip before is the first that the next one reads
+    starts[0, 16] = True  # the EOS of the previous clip is the first input of the next one
     whole, _ = model(read, None, starts)
     alone, _ = model(read[:, 16:])
     torch.testing.assert_close(whole[:, 16:], alone, rtol=0, atol=1e-10)
@@ -96,7 +96,7 @@ def test_a_sound_is_written_as_it_was_drawn(
     file = tmp_path / f"a.{suffix}"
     command = ["generate", "run", "--out", str(file), "--prompt", "7", "--seconds", "0.05", "--no-stop", "--greedy"]
     assert main(command) == 0
-    assert capsys.readouterr().out == f"{file}: 0.05 s at 8000 samples a second\n"
+    assert capsys.readouterr().out == f"{file}: 0.05 s at 8000 Hz\n"
     samples, rate = soundfile.read(file)
     assert rate == 8000
     read = [256, 257 + sorted("123A456B789C*0#D").index("7")]
@@ -108,25 +108,25 @@ def test_a_sound_is_written_as_it_was_drawn(
     assert np.abs(samples[: len(expected)] - expected).max() < 1e-4
 
 
-def test_a_clip_ends_where_the_model_says(spoken: WaveModel) -> None:
+def test_a_clip_ends_at_eos(spoken: WaveModel) -> None:
     with torch.no_grad():
         spoken.output.bias[256] = 1e4
-    assert len(Speaker.open("run", "best").levels([256, 257], Greedy(), Limits(50, eos=256), 0)) == 0
+    assert len(AudioGenerator.open("run", "best").levels([256, 257], Greedy(), Limits(50, eos=256), 0)) == 0
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--prompt", "7"], "(WaveModel) writes audio: give --out FILE.wav"),
-        (["--out", "a.mp3", "--prompt", "7"], "name a .wav or a .flac file"),
-        (["--out", "a.wav", "--prompt", "eight"], "knows one of #, *, 0, 1"),
-        (["--out", "a.wav"], "--prompt '': "),
-        (["--out", "a.wav", "--prompt", "7", "--beam", "2"], "(WaveModel) does not take it"),
+        (["--prompt", "7"], "(WaveModel) generates audio. Give --out FILE.wav"),
+        (["--out", "a.mp3", "--prompt", "7"], "expected a .wav or .flac file"),
+        (["--out", "a.wav", "--prompt", "eight"], "choose from #, *, 0, 1"),
+        (["--out", "a.wav"], "--prompt=: not a label"),
+        (["--out", "a.wav", "--prompt", "7", "--beam", "2"], "(WaveModel). Its options: "),
         (["--out", "a.wav", "--prompt", "7", "--samples", "2"], "--samples: "),
-        (["--out", "a.wav", "--prompt", "7", "8"], "a.wav holds one sound; give one label"),
+        (["--out", "a.wav", "--prompt", "7", "8"], "--prompt: expected one label, got 2"),
     ],
 )
-def test_what_cannot_be_said_is_one_line(
+def test_invalid_options_are_one_line_errors(
     spoken: WaveModel, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["generate", "run", *options]) == 2

@@ -1,11 +1,10 @@
-"""A server that stands in for Weights & Biases, and a run and its journal that need no training."""
+"""A fake Weights & Biases server, and a run and journal that need no training."""
 
 import os
 import threading
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import wandb
@@ -15,22 +14,22 @@ from pipeline.runs.journal import JournalWriter
 from pipeline.runs.run import Run
 from tests.unit.tracking.server import Server, handler
 
-KEY = "5ecre7" * 7  # of the form that an account's key has
+KEY = "5ecre7" * 7  # has the form of an account's API key
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server that the client of this test speaks to, with a key."""
-    said = Server()
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), handler(said))
+    """A server to which the client of this test connects, with an API key."""
+    state = Server()
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), handler(state))
     listening.daemon_threads = True
-    said.address = f"http://127.0.0.1:{listening.server_address[1]}"
+    state.address = f"http://127.0.0.1:{listening.server_address[1]}"
     thread = threading.Thread(target=listening.serve_forever, daemon=True)
     thread.start()
-    for name, value in {"BASE_URL": said.address, "API_KEY": KEY, "MODE": "online"}.items():
+    for name, value in {"BASE_URL": state.address, "API_KEY": KEY, "MODE": "online"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
-    yield said
-    said.hang = False
+    yield state
+    state.hang = False
     listening.shutdown()
     listening.server_close()
 
@@ -43,16 +42,16 @@ def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     for name in [name for name in os.environ if name.startswith(("WANDB_", "NETRC"))]:
         monkeypatch.delenv(name)
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_SILENT"):
-        monkeypatch.setenv(name, "")  # so that what the code sets is undone after the test
+        monkeypatch.setenv(name, "")  # registers them, so their later values are undone after the test
     yield
     wandb.teardown()
 
 
 class Written:
-    """A run directory, and a journal that a test writes as training would.
+    """A run directory and a journal that a test writes as training does.
 
     Args:
-        path: of the run.
+        path: directory of the run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,9 +65,9 @@ class Written:
         self.config()
         self.attempts = 0
 
-    def config(self, **tracking: Any) -> None:
-        """Write the config, with this of its tracking."""
-        parts: dict[str, Any] = {"trainer": {}, "model": {}, "data": {}}
+    def config(self, **tracking: object) -> None:
+        """Write the config with these tracking settings."""
+        parts: dict[str, object] = {"trainer": {}, "model": {}, "data": {}}
         parts["tracking"] = {"project": "unroll", **tracking}
         (self.run.path / "config.yaml").write_text(yaml.safe_dump(parts))
 
@@ -79,18 +78,18 @@ class Written:
         return self
 
     def rows(self, *steps: int) -> "Written":
-        """Measure a loss at these steps: a hundredth of it, and the attempt."""
+        """Write rows at these steps, with a loss that encodes the step and the attempt."""
         journal = JournalWriter(self.run.path)
         for step in steps:
             journal.metrics(self.attempts, step, step * 8, step / 2, {"train/loss": step + self.attempts / 10})
         return self
 
     def samples(self, step: int) -> "Written":
-        """Write a text."""
+        """Write a generated text."""
         JournalWriter(self.run.path).samples(self.attempts, step, 0, 0.0, [{"prompt": "p", "text": f"text {step}"}])
         return self
 
-    def event(self, kind: str, step: int, **fields: Any) -> "Written":
+    def event(self, kind: str, step: int, **fields: object) -> "Written":
         """Write a record of another kind."""
         JournalWriter(self.run.path).event(kind, self.attempts, step, 0, 0.0, fields)
         return self
@@ -98,5 +97,5 @@ class Written:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Written:
-    """A run of two processes' worth of nothing: its directory and its journal."""
+    """A run without training: its directory and its journal."""
     return Written(tmp_path / "run")

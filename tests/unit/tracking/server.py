@@ -1,7 +1,8 @@
-"""A stand-in for the server of Weights & Biases on the loopback: it keeps what the client sends."""
+"""A fake Weights & Biases server on the loopback interface; it records the client's requests."""
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -10,41 +11,41 @@ from typing import Any
 
 @dataclass
 class Server:
-    """What the client sent, by run; and how the server behaves."""
+    """What the client sent, by run, and how the server behaves."""
 
     address: str = ""
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """The history of each run, a row a line, in the server's order."""
-    events: list[dict[str, Any]] = field(default_factory=list)
-    """The client's own measurements of the machine."""
-    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The config of each run, as the server keeps it."""
+    rows: dict[str, list[dict[str, object]]] = field(default_factory=dict)
+    """The history of each run, one dict per row, in the server's order."""
+    events: list[dict[str, object]] = field(default_factory=list)
+    """The client's system metrics."""
+    configs: dict[str, dict[str, object]] = field(default_factory=dict)
+    """The config of each run, as the server stores it."""
     runs: list[dict[str, Any]] = field(default_factory=list)
-    """Variables of each request that made or changed a run."""
-    artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What artifacts were made as, by their id."""
+    """Variables of each request that created or changed a run."""
+    artifacts: dict[str, dict[str, object]] = field(default_factory=dict)
+    """Creation requests of artifacts, by digest."""
     used: list[str] = field(default_factory=list)
-    """Ids of the artifacts that a run used."""
+    """Ids of the artifacts used by a run."""
     committed: list[str] = field(default_factory=list)
-    """Ids of the artifacts whose files have all come."""
+    """Ids of the artifacts whose files are complete."""
     files: dict[str, bytes] = field(default_factory=dict)
     """Uploaded files, by their last name."""
-    offered: list[dict[str, Any]] = field(default_factory=list)
-    """Parameters that a sweep still has to give out."""
+    offered: list[dict[str, object]] = field(default_factory=list)
+    """Parameters that the sweep has not assigned yet."""
     refuse: int = 0
-    """HTTP status that answers everything; 0 for none."""
+    """HTTP status of every response; 0 for normal operation."""
     hang: bool = False
-    """Answer nothing."""
+    """Whether to leave every request unanswered."""
     bodies: list[bytes] = field(default_factory=list)
-    """All that was sent, without the headers, which hold the key."""
+    """All request bodies, without the headers, which contain the key."""
 
-    def answer(self, query: str, given: dict[str, Any]) -> dict[str, Any]:
-        """The data of a GraphQL request."""
+    def answer(self, query: str, given: dict[str, Any]) -> dict[str, object]:
+        """Return the data of a GraphQL response."""
         operations = self._of_runs | self._of_artifacts
-        return next((say(given) for name, say in operations.items() if name in query), {})
+        return next((respond(given) for name, respond in operations.items() if name in query), {})
 
     @property
-    def _of_runs(self) -> dict[str, Any]:
+    def _of_runs(self) -> dict[str, Callable[[dict[str, Any]], dict[str, object]]]:
         me = {"id": "me", "name": "me"}
         return {
             "query Viewer": lambda _: {
@@ -66,7 +67,7 @@ class Server:
         }
 
     @property
-    def _of_artifacts(self) -> dict[str, Any]:
+    def _of_artifacts(self) -> dict[str, Callable[[dict[str, Any]], dict[str, object]]]:
         upload = {"uploadUrl": f"{self.address}/upload/", "uploadHeaders": []}
         return {
             "query ArtifactByID": lambda v: {"artifact": self._found(v["id"])},
@@ -117,7 +118,7 @@ class Server:
             "mutation CreateArtifact ": self._artifact,
         }
 
-    def _bucket(self, name: str) -> dict[str, Any] | None:
+    def _bucket(self, name: str) -> dict[str, object] | None:
         if name not in self.rows:
             return None
         lines = [json.dumps(row) for row in self.rows[name]]
@@ -140,7 +141,7 @@ class Server:
             "summaryMetrics": json.dumps(summary),
         }
 
-    def _upsert(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _upsert(self, given: dict[str, Any]) -> dict[str, object]:
         new = given["name"] not in self.rows
         self.rows.setdefault(given["name"], [])
         self.runs.append(given)
@@ -161,7 +162,7 @@ class Server:
             }
         }
 
-    def _artifact(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _artifact(self, given: dict[str, dict[str, str]]) -> dict[str, object]:
         made = given["input"]
         self.artifacts[made["digest"]] = made
         return {
@@ -174,7 +175,7 @@ class Server:
             }
         }
 
-    def _found(self, digest: str) -> dict[str, Any]:
+    def _found(self, digest: str) -> dict[str, object]:
         made = self.artifacts[digest]
         project = {"id": "p", "internalId": "p", "name": "p", "entity": {"id": "me", "internalId": "me", "name": "me"}}
         collection = {
@@ -203,15 +204,15 @@ class Server:
         kind = {"artifactType": {"name": made["artifactTypeName"]}, "artifactSequence": collection}
         return {"__typename": "Artifact", "id": digest, **kind, **facts, **numbers, **dates}
 
-    def _offer(self, _: dict[str, Any]) -> dict[str, Any]:
-        command: dict[str, Any] = {"type": "exit"}
+    def _offer(self, _: dict[str, object]) -> dict[str, object]:
+        command: dict[str, object] = {"type": "exit"}
         if self.offered:
             args = {name: {"value": value} for name, value in self.offered.pop(0).items()}
             command = {"type": "run", "run_id": f"swept{len(self.offered)}", "args": args}
         return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps([command])}}
 
     def stream(self, run: str, files: dict[str, Any]) -> None:
-        """Take lines of a run's files, each at its place."""
+        """Store lines of a run's files, each at its offset."""
         history = files.get("wandb-history.jsonl", {"offset": 0, "content": []})
         rows = [json.loads(line) for line in history["content"]]
         self.rows.setdefault(run, [])[history["offset"] : history["offset"] + len(rows)] = rows
@@ -219,38 +220,38 @@ class Server:
 
 
 def handler(server: Server) -> type[BaseHTTPRequestHandler]:
-    """The HTTP side of it."""
+    """Return the HTTP handler of a server."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def log_message(self, *_: Any) -> None:
-            """Nothing."""
+        def log_message(self, *_: object) -> None:
+            """Do nothing."""
 
         def handle(self) -> None:
-            with suppress(OSError):  # the client left
+            with suppress(OSError):  # the client disconnected
                 super().handle()
 
-        def _take(self) -> None:
+        def _respond(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             server.bodies.append(self.path.encode() + b"\n" + body)
             while server.hang:
                 time.sleep(0.05)
-            said: dict[str, Any] = {}
+            response: dict[str, object] = {}
             if not server.refuse and self.path == "/graphql":
-                asked = json.loads(body)
-                said = {"data": server.answer(" ".join(asked["query"].split()), asked.get("variables") or {})}
+                request = json.loads(body)
+                response = {"data": server.answer(" ".join(request["query"].split()), request.get("variables") or {})}
             elif not server.refuse and self.path.endswith("/file_stream"):
                 server.stream(self.path.split("/")[-2], json.loads(body).get("files") or {})
             elif not server.refuse and self.path.startswith("/upload/"):
                 server.files[self.path.split("/")[-1]] = body
-            text = json.dumps(said).encode()
+            text = json.dumps(response).encode()
             self.send_response(server.refuse or 200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
 
-        do_GET = do_POST = do_PUT = _take
+        do_GET = do_POST = do_PUT = _respond
 
     return Handler

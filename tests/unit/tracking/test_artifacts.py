@@ -1,4 +1,4 @@
-"""What the code differs in from its commit is kept, without keys."""
+"""The diff between the code and its commit is stored without secrets."""
 
 import subprocess
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from pipeline.tracking import artifacts
 
 
-def test_the_difference_from_the_commit_is_kept_without_keys(written, monkeypatch):
+def test_the_diff_from_the_commit_is_stored_without_keys(written, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "my-secret")
     diff = SimpleNamespace(returncode=0, stdout="+key = 'my-secret'\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: diff)
@@ -14,8 +14,8 @@ def test_the_difference_from_the_commit_is_kept_without_keys(written, monkeypatc
     assert (written.run.path / artifacts.PATCH).read_text() == "+key = '***'\n"
 
 
-def test_a_clean_checkout_and_none_at_all_leave_no_file(written, monkeypatch):
-    (written.run.path / artifacts.PATCH).write_text("of an attempt before")
+def test_a_clean_or_missing_checkout_leaves_no_file(written, monkeypatch):
+    (written.run.path / artifacts.PATCH).write_text("of an earlier attempt")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0, stdout=""))
     artifacts.keep_patch(written.run)
     assert not (written.run.path / artifacts.PATCH).exists()
@@ -24,7 +24,7 @@ def test_a_clean_checkout_and_none_at_all_leave_no_file(written, monkeypatch):
     assert not (written.run.path / artifacts.PATCH).exists()
 
 
-def test_a_patch_that_cannot_be_written_stops_nothing(written, monkeypatch):
+def test_a_patch_that_cannot_be_written_does_not_fail(written, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0, stdout="+x = 1"))
     monkeypatch.setattr(artifacts, "write_durably", raising)
     artifacts.keep_patch(written.run)

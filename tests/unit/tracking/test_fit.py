@@ -1,4 +1,4 @@
-"""Training itself, online: stopped, set back and continued, it is one run of which nothing is missing or twice."""
+"""Online training that is stopped, rewound and continued is one W&B run without gaps or duplicates."""
 
 import json
 import os
@@ -27,7 +27,7 @@ tracking: {{project: p, gradients: 4}}
 
 
 def unroll(home, *arguments):
-    """A verb in a process of its own."""
+    """Run a verb in a process of its own and return its output."""
     command = [sys.executable, "-m", "pipeline", *arguments]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=scaled(150))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -35,22 +35,22 @@ def unroll(home, *arguments):
 
 
 def fit(home, *arguments):
-    """`unroll fit` of the run `small`."""
+    """Run `unroll fit` on the run `small`."""
     return unroll(home, "fit", "--config", "small.yaml", "--run", "small", *arguments)
 
 
-def test_a_run_that_was_set_back_is_one_run_and_no_file_holds_the_key(tiny_text_dataset, tmp_path, server, monkeypatch):
+def test_a_rewound_run_is_one_run_and_no_file_holds_the_key(tiny_text_dataset, tmp_path, server, monkeypatch):
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join(path for path in (os.getcwd(), os.environ.get("PYTHONPATH")) if path)
     )
     monkeypatch.setenv("WANDB_SILENT", "false")
     (tmp_path / "small.yaml").write_text(CONFIG.format(dataset=tiny_text_dataset))
-    said = fit(tmp_path, "--trainer.max_steps", "12")
+    output = fit(tmp_path, "--trainer.max_steps", "12")
     run = tmp_path / "runs" / "small"
-    unroll(tmp_path, "sync", "small")  # what a busy machine had no time for
+    unroll(tmp_path, "sync", "small")  # sends what a busy machine had no time for
     shutil.rmtree(run / "checkpoints" / "step-00000012")
-    said += fit(tmp_path, "--trainer.max_steps", "16")
-    assert "wandb" not in said.lower()
+    output += fit(tmp_path, "--trainer.max_steps", "16")
+    assert "wandb" not in output.lower()
 
     [rows] = server.rows.values()
     assert list(server.rows) == [json.loads((run / "run.json").read_text())["wandb_id"]]
@@ -73,4 +73,4 @@ def test_a_run_that_was_set_back_is_one_run_and_no_file_holds_the_key(tiny_text_
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in files if key in path.read_bytes()] == []
     assert [body for body in server.bodies if key in body] == []
-    assert "5ecre7" not in said
+    assert "5ecre7" not in output

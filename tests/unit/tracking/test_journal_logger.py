@@ -1,4 +1,4 @@
-"""What Lightning logs becomes lines of the journal, from rank zero alone, and a full disk stops nothing."""
+"""Lightning's logs become lines of the journal, from rank zero alone, and a full disk does not fail training."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ from pipeline.tracking.journal_logger import JournalLogger
 
 
 class Slope(LightningModule):
-    """Learns one number; its loss at step n is known: it is logged as n."""
+    """Learns one number; logs the step as its loss."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ class Slope(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_what_the_trainer_logs_stands_in_the_journal(tmp_path):
+def test_what_the_trainer_logs_is_in_the_journal(tmp_path):
     logger = JournalLogger(tmp_path / "run")
     trainer = Trainer(
         max_epochs=2,
@@ -57,12 +57,12 @@ def test_what_the_trainer_logs_stands_in_the_journal(tmp_path):
     assert found.torn == 0
 
 
-def test_rows_without_a_clock_stand_at_the_last_one_known(tmp_path):
+def test_rows_without_a_clock_carry_the_last_known_one(tmp_path):
     logger = JournalLogger(tmp_path, tokens=100, seconds=7.0)
     logger.start_attempt(3, 10)
     logger.log_metrics({"train/loss": torch.tensor(2.5), "tokens": 110.0, "seconds": 8.5}, 11)
     logger.log_metrics({"val/loss": 2.0, "epoch": 1}, 11)
-    logger.log_metrics({"tokens": 120, "seconds": 9.0}, 12)  # a clock alone is no row
+    logger.log_metrics({"tokens": 120, "seconds": 9.0}, 12)  # a clock alone writes no row
     logger.log_samples([{"prompt": "a", "text": "b"}], 12)
     logger.finalize("success")
     logger.log_metrics({"test/loss": 1.0}, 12)
@@ -77,7 +77,7 @@ def test_rows_without_a_clock_stand_at_the_last_one_known(tmp_path):
     assert found.keys() == ["epoch", "test/loss", "train/loss", "val/loss"]
 
 
-def test_a_second_attempt_supersedes_what_the_first_wrote_beyond_its_start(tmp_path):
+def test_a_second_attempt_supersedes_rows_of_the_first_beyond_its_start(tmp_path):
     first, second = JournalLogger(tmp_path), JournalLogger(tmp_path)
     first.start_attempt(1, 0)
     for step in (10, 20, 30):
@@ -96,7 +96,7 @@ def test_other_ranks_write_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / FILE).exists()
 
 
-def test_a_full_disk_is_told_once_and_stops_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_once_and_does_not_fail(tmp_path, monkeypatch):
     logger = JournalLogger(tmp_path)
 
     def full(file, data):
@@ -113,7 +113,7 @@ def test_a_full_disk_is_told_once_and_stops_nothing(tmp_path, monkeypatch):
     assert read_journal(tmp_path).series("train/loss").steps == [3]
 
 
-def test_pictures_are_kept_in_the_run_with_their_step(tmp_path):
+def test_pictures_are_stored_in_the_run_with_their_step(tmp_path):
     logger = JournalLogger(tmp_path)
     for step in (5, 9):
         logger.log_pictures([Image.new("RGB", (step, 4)), Image.new("RGB", (step, 3))], step)
@@ -123,7 +123,7 @@ def test_pictures_are_kept_in_the_run_with_their_step(tmp_path):
     assert sizes == [[(5, 4), (5, 3)], [(9, 4), (9, 3)]]
 
 
-def test_sounds_are_kept_with_their_spectrograms(tmp_path):
+def test_sounds_are_stored_with_their_spectrograms(tmp_path):
     logger = JournalLogger(tmp_path)
     tone = np.sin(np.arange(800) / 4).astype(np.float32) / 2
     logger.log_sounds([with_spectrogram(tone, 8000)], 3)

@@ -1,4 +1,4 @@
-"""Lines of a journal are sent in order and none twice, whatever attempts, kills and rewinds made of it."""
+"""Lines of a journal are sent in order and each once, in spite of several attempts, kills and rewinds."""
 
 from collections import Counter
 
@@ -13,12 +13,12 @@ def follower(written, first, sent=True, refused=None):
 
 
 def follow(mirror):
-    got = []
-    mirror.follow(lambda number, record: got.append((number, record["step"], record["attempt"])))
-    return got
+    sent = []
+    mirror.follow(lambda number, record: sent.append((number, record["step"], record["attempt"])))
+    return sent
 
 
-def test_what_is_new_is_sent_once(written):
+def test_new_lines_are_sent_once(written):
     written.attempt(0).rows(10, 20)
     mirror = follower(written, 0)
     assert follow(mirror) == [(2, 10, 1), (3, 20, 1)]
@@ -27,26 +27,26 @@ def test_what_is_new_is_sent_once(written):
     assert follow(mirror) == [(4, 30, 1)]
 
 
-def test_a_row_that_a_rewind_replaced_before_it_was_sent_is_passed_over(written):
+def test_a_row_that_a_rewind_replaced_before_it_was_sent_is_skipped(written):
     written.attempt(0).rows(10, 20, 30).attempt(20).rows(30, 40)
     assert follow(follower(written, 0)) == [(2, 10, 1), (3, 20, 1), (6, 30, 2), (7, 40, 2)]
 
 
-def test_a_step_that_was_sent_is_not_sent_again_by_the_attempt_that_measures_it_again(written):
+def test_a_step_that_was_sent_is_not_sent_again_by_a_later_attempt(written):
     written.attempt(0).rows(10, 20, 30)
     assert len(follow(follower(written, 0))) == 3
     written.attempt(20).rows(30, 40)
     assert follow(follower(written, 5)) == [(7, 40, 2)]  # the server has lines up to 4
 
 
-def test_what_a_killed_client_did_not_deliver_is_sent_by_the_next(written):
+def test_lines_that_a_killed_client_did_not_deliver_are_sent_by_the_next(written):
     written.attempt(0).rows(10, 20, 30)
     assert len(follow(follower(written, 0))) == 3
     written.attempt(20).rows(30)
-    assert follow(follower(written, 3)) == [(3, 20, 1), (6, 30, 2)]  # lines 3 and 4 never arrived; 4 counts no more
+    assert follow(follower(written, 3)) == [(3, 20, 1), (6, 30, 2)]  # 3 and 4 never arrived; 4 is superseded
 
 
-def test_what_was_passed_over_is_not_taken_for_sent(written):
+def test_skipped_lines_do_not_count_as_sent(written):
     written.attempt(0).rows(10, 20, 30).attempt(10)
     assert follow(follower(written, 0)) == [(2, 10, 1)]
     written.rows(20)
@@ -55,12 +55,12 @@ def test_what_was_passed_over_is_not_taken_for_sent(written):
     assert follow(follower(written, 7)) == [(7, 30, 2)]
 
 
-def test_without_a_memory_the_rows_that_count_are_taken_for_sent(written):
+def test_without_a_file_of_sent_lines_all_valid_rows_count_as_sent(written):
     written.attempt(0).rows(10, 20, 30).attempt(20).rows(30, 40)
     assert follow(follower(written, 5, sent=False)) == [(6, 30, 2), (7, 40, 2)]
 
 
-def test_an_attempt_of_its_own_begins_at_its_head(written):
+def test_an_offline_attempt_begins_at_its_head(written):
     written.attempt(0).rows(10, 20, 30).attempt(20)
     mirror = follower(written, None, sent=False)
     written.rows(30)
@@ -72,7 +72,7 @@ def test_two_rows_of_one_step_are_both_sent(written):
     assert [number for number, _, _ in follow(follower(written, 0))] == [2, 3, 4]
 
 
-def test_half_a_line_waits_for_its_end_and_rubbish_keeps_its_number(written):
+def test_a_partial_line_waits_for_its_end_and_an_invalid_one_keeps_its_number(written):
     written.attempt(0).rows(10)
     file = written.run.path / FILE
     whole = file.read_bytes()
@@ -83,29 +83,29 @@ def test_half_a_line_waits_for_its_end_and_rubbish_keeps_its_number(written):
     assert follow(mirror) == [(4, 10, 1)]
 
 
-def test_an_outage_holds_back_and_a_line_that_is_refused_for_good_does_not(written):
+def test_an_outage_holds_lines_back_and_a_rejected_line_does_not(written):
     written.attempt(0).rows(10, 20)
-    refused, got = Counter(), []
+    refused, sent = Counter(), []
 
     def send(number, record):
         if number == 2:
             raise ConnectionError
-        got.append(number)
+        sent.append(number)
 
     for _ in range(2):
         with pytest.raises(ConnectionError):
-            follower(written, 0, refused=refused).follow(send)  # each time a client of its own
-        assert got == []
+            follower(written, 0, refused=refused).follow(send)  # each time with a new client
+        assert sent == []
     follower(written, 0, refused=refused).follow(send)
-    assert got == [3]
+    assert sent == [3]
 
 
-def test_a_line_that_is_sent_again_and_again_is_not_taken_for_refused(written):
+def test_a_line_that_is_sent_repeatedly_does_not_count_as_rejected(written):
     written.attempt(0).rows(10)
     refused = Counter()
-    for _ in range(4):  # the server loses what it was sent
+    for _ in range(4):  # the server loses the lines
         assert follow(follower(written, 0, refused=refused)) == [(2, 10, 1)]
 
 
-def test_a_journal_that_is_not_there_yet_has_nothing_to_send(written):
+def test_a_missing_journal_has_nothing_to_send(written):
     assert follow(follower(written, 0)) == []

@@ -1,4 +1,4 @@
-"""Offline unless a wish and a key are there; nothing that is shown or kept holds a key."""
+"""Tracking is offline without WANDB_MODE=online and a key; no output and no file contains a key."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from wandb.sdk.lib.wbauth import write_netrc_auth
 
 from pipeline.tracking.redact import error_line, without_keys
-from pipeline.tracking.settings import api_key, has_key, wanted_mode
+from pipeline.tracking.settings import api_key, has_key, tracking_mode
 from pipeline.tracking.wandb_logger import wandb_logger
 from tests.unit.tracking.conftest import KEY
 
@@ -24,16 +24,16 @@ from tests.unit.tracking.conftest import KEY
         ({"WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}, "disabled"),
     ],
 )
-def test_online_needs_both_a_key_and_the_wish(environment, mode, monkeypatch):
+def test_online_requires_both_a_key_and_the_mode(environment, mode, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert wanted_mode() == mode
+    assert tracking_mode() == mode
 
 
-def test_the_wish_alone_is_answered_with_a_line_and_offline(monkeypatch, capfd):
+def test_online_without_a_key_warns_and_is_offline(monkeypatch, capfd):
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.warns(UserWarning, match="no API key"):
-        assert wanted_mode() == "offline"
+        assert tracking_mode() == "offline"
     assert capfd.readouterr() == ("", "")
 
 
@@ -51,16 +51,16 @@ def test_a_key_of_wandb_login_counts_for_its_server_only(server, tmp_path, monke
 
 @pytest.mark.parametrize("password", ["short", "not a key", ""])
 @pytest.mark.parametrize("server", ["https://api.wandb.ai", "http://api.wandb.ai", "nonsense"])
-def test_what_is_no_key_is_none(password, server, monkeypatch):
+def test_an_invalid_key_is_none(password, server, monkeypatch):
     Path(os.environ["HOME"], ".netrc").write_text(f"machine api.wandb.ai login user password {password}\n")
     monkeypatch.setenv("WANDB_BASE_URL", server)
     assert not has_key()
 
 
-def test_a_key_is_not_looked_for_with_the_client_where_it_is_not_needed():
+def test_the_client_is_not_imported_to_look_for_a_key():
     code = (
-        "import sys; from pipeline.tracking.settings import has_key, wanted_mode\n"
-        "print(wanted_mode(), has_key(), 'wandb' in sys.modules)"
+        "import sys; from pipeline.tracking.settings import has_key, tracking_mode\n"
+        "print(tracking_mode(), has_key(), 'wandb' in sys.modules)"
     )
     environment = {**os.environ, "WANDB_API_KEY": KEY}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -74,12 +74,12 @@ def test_disabled_gives_no_logger(written, monkeypatch):
     assert sorted(written.run.path.iterdir()) == before
 
 
-def test_no_error_message_shows_a_key(monkeypatch):
+def test_no_error_message_contains_a_key(monkeypatch):
     for secret in ("0123456789abcdef" * 3, "wandb_v1_abcDEF123", "https://user:word@host/x"):
-        told = error_line(ValueError(f"refused {secret}."))
-        assert secret not in told
-        assert told.startswith("ValueError: refused ")
-    assert "word" not in told
+        line = error_line(ValueError(f"refused {secret}."))
+        assert secret not in line
+        assert line.startswith("ValueError: refused ")
+    assert "word" not in line
     for secret in ("hf_" + "a1" * 17, "ghp_" + "b2" * 18, "sk-proj-" + "c3" * 20, "AKIA" + "D4" * 8):
         assert without_keys(f"key='{secret}'") == "key='***'"
     assert without_keys("disk-and-task-and-more-words-that-are-long") == "disk-and-task-and-more-words-that-are-long"

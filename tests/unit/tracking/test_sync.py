@@ -1,4 +1,4 @@
-"""`unroll sync` makes one continuous run of what attempts without a network left, and sends what belongs to it."""
+"""`unroll sync` makes one continuous run of attempts without a network, and uploads their artifacts."""
 
 import fcntl
 import json
@@ -38,12 +38,12 @@ def model(written):
 
 
 def aliases(server, name):
-    """The aliases of each version of an artifact, in the order in which they were made."""
+    """Return the aliases of each version of an artifact, in the order of creation."""
     versions = [made for made in server.artifacts.values() if made["artifactCollectionName"] == name]
     return [{alias["alias"] for alias in made["aliases"]} for made in versions]
 
 
-def test_attempts_become_one_run_without_gap_or_repeat_and_a_second_time_sends_nothing(written, server, capsys):
+def test_attempts_become_one_run_without_gaps_or_repeats_and_a_second_sync_sends_nothing(written, server, capsys):
     written.attempt(0).rows(10, 20, 30).attempt(20).rows(30, 40).samples(40).attempt(40).rows(50)
     run = str(written.run.path)
     for lines in (6, 0):
@@ -56,14 +56,14 @@ def test_attempts_become_one_run_without_gap_or_repeat_and_a_second_time_sends_n
     assert sync.main([run]) == 0
     assert server.rows["id123456"][-1]["step"] == 60
     assert [row["attempt"] for row in sent] == [1, 1, 2, 2, 2, 3, 3]
-    assert server.events == []  # this machine is not the one that trained
+    assert server.events == []  # no system metrics: this machine did not train
 
 
-def test_rows_stand_at_the_time_at_which_they_were_measured(written, server):
+def test_rows_carry_the_time_of_their_measurement(written, server):
     written.attempt(0).rows(10)
     assert sync.main([str(written.run.path)]) == 0
-    said = json.loads((written.run.path / FILE).read_text().splitlines()[1])["time"]
-    assert server.rows["id123456"][0]["_timestamp"] == datetime.fromisoformat(said).timestamp()
+    time_of_row = json.loads((written.run.path / FILE).read_text().splitlines()[1])["time"]
+    assert server.rows["id123456"][0]["_timestamp"] == datetime.fromisoformat(time_of_row).timestamp()
 
 
 def test_the_table_of_samples_holds_the_latest_of_all_steps(written, server, monkeypatch):
@@ -108,7 +108,7 @@ def test_pictures_are_pictures(written, server):
     assert (row["step"], row["attention/1"]["width"], row["attention/1"]["height"]) == (10, 5, 4)
 
 
-def test_sounds_can_be_played_and_seen(written, server):
+def test_sounds_are_sent_with_their_spectrograms(written, server):
     written.attempt(0)
     tone = np.sin(np.arange(800) / 4).astype(np.float32) / 2
     JournalLogger(written.run.path).log_sounds([with_spectrogram(tone, 8000)], 10)
@@ -146,7 +146,7 @@ def test_a_checkpoint_that_was_removed_is_not_an_artifact(written, server):
     assert aliases(server, "run-checkpoint") == []
 
 
-def test_upload_sends_the_files_of_the_last_and_the_best(written, server):
+def test_upload_sends_the_files_of_the_last_and_the_best_checkpoint(written, server):
     written.attempt(0).rows(10)
     for step, names in ((10, ("last", "best")), (20, ("last",)), (30, ("last",))):
         checkpoint(written, step, *names)
@@ -160,13 +160,13 @@ def test_a_run_is_followed_until_it_has_finished(written, server):
     written.attempt(0).rows(10)
     written.run.write(attempts=[{"number": 1, "reason": None}])
 
-    def go_on():
+    def finish_training():
         while not (written.run.path / "wandb" / "sent").exists():
             time.sleep(0.05)
         written.rows(20)
         written.run.write(attempts=[{"number": 1, "reason": "finished"}])
 
-    training = threading.Thread(target=go_on)
+    training = threading.Thread(target=finish_training)
     training.start()
     assert sync.main([str(written.run.path), "--watch", "--every", "0.1"]) == 0
     training.join()
@@ -189,7 +189,7 @@ def test_two_processes_never_send_one_run(written, server):
                 fcntl.lockf(held, fcntl.LOCK_UN)
             except OSError:
                 break
-        with pytest.raises(ConfigError, match="another process sends this run"):
+        with pytest.raises(ConfigError, match="another process is sending this run"):
             sync.main([str(written.run.path)])
         assert server.rows == {}
     finally:
@@ -197,17 +197,17 @@ def test_two_processes_never_send_one_run(written, server):
         os.waitpid(child, 0)
 
 
-def test_without_a_key_or_a_server_there_is_one_line(written, server, monkeypatch):
+def test_a_missing_key_or_server_is_reported_in_one_line(written, server, monkeypatch):
     written.attempt(0).rows(10)
     monkeypatch.setattr(sync, "PATIENCE", 2.0)
     server.refuse = 401
-    with pytest.raises(ConfigError, match="could not be sent") as told:
+    with pytest.raises(ConfigError, match="could not be sent") as raised:
         sync.main([str(written.run.path)])
-    assert "5ecre7" not in str(told.value)
+    assert "5ecre7" not in str(raised.value)
     monkeypatch.delenv("WANDB_API_KEY")
-    with pytest.raises(ConfigError, match="no key"):
+    with pytest.raises(ConfigError, match="API key not found"):
         sync.main([str(written.run.path)])
-    with pytest.raises(ConfigError, match="follows one RUN"):
+    with pytest.raises(ConfigError, match="--watch: expected one RUN"):
         sync.main(["a", "b", "--watch"])
 
 
@@ -222,7 +222,7 @@ def test_no_file_and_no_request_holds_the_key(written, server, tmp_path):
     assert len(files) > 10
 
 
-def test_a_picture_that_nobody_can_read_does_not_hold_up_the_lines_after_it(written, server, capsys):
+def test_an_unreadable_picture_does_not_hold_up_later_lines(written, server, capsys):
     written.attempt(0).rows(10)
     (written.run.path / "pictures").mkdir()
     (written.run.path / "pictures" / "torn.png").write_bytes(b"half of")

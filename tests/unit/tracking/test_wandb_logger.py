@@ -1,4 +1,4 @@
-"""The real client: one run over all attempts, all rows kept, and none of it holds training up."""
+"""With the real client, all attempts are one run, no row is lost, and training never waits."""
 
 import json
 import resource
@@ -23,7 +23,7 @@ BLOCK = 32768  # bytes, of the LevelDB log format that the client writes
 
 
 def records(path):
-    """All records of a .wandb file: 7 bytes, then pieces of (crc, length, type, bytes) in blocks."""
+    """Yield all records of a .wandb file: 7 bytes, then chunks of (crc, length, type, bytes) in blocks."""
     data, place, whole = path.read_bytes(), 7, b""
     assert data[:4] == b":W&B"
     while place + 7 <= len(data):
@@ -40,7 +40,7 @@ def records(path):
 
 
 def rows(path):
-    """The logged rows, and the run's record."""
+    """Return the logged rows and the run's record."""
     found, run = [], None
     for record in records(path):
         if record.WhichOneof("record_type") == "history":
@@ -52,14 +52,14 @@ def rows(path):
 
 
 def start(written, mode):
-    """Begin the attempt of which the journal has just been told."""
+    """Begin the attempt that was last written to the journal."""
     logger = PatientWandbLogger(written.run, mode)
     logger.start_attempt(written.attempts, 0)
     return logger
 
 
 def live(written, mode, *steps):
-    """An attempt that writes these steps while the logger follows."""
+    """Return the logger of an attempt, after it has written rows at these steps."""
     logger = start(written, mode)
     for step in steps:
         written.rows(step)
@@ -68,16 +68,16 @@ def live(written, mode, *steps):
 
 
 def until(there):
-    """Wait for it."""
+    """Wait until `there` returns a true value."""
     deadline = time.monotonic() + scaled(60)
     while not there():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_offline_each_attempt_writes_what_it_measured_and_all_are_one_run(written):
+def test_offline_attempts_write_their_own_rows_and_are_one_run(written):
     live(written.attempt(0), "offline", 10, 20, 30).finish()
-    time.sleep(1.1)  # the client names directories by the second
+    time.sleep(1.1)  # the client's directory names have a resolution of one second
     live(written.attempt(20), "offline", 30, 40).finish()
     files = sorted(written.run.path.glob("wandb/offline-run-*/run-id123456.wandb"))
     (first, one), (second, two) = map(rows, files)
@@ -104,7 +104,7 @@ def test_the_client_s_own_reader_makes_one_run_of_the_offline_files(written, ser
 
 def test_online_attempts_with_a_rewind_are_one_run_without_gap_or_repeat(written, server):
     live(written.attempt(0), "online", 10, 20, 30).finish()
-    written.samples(30)  # nobody was there to send it
+    written.samples(30)  # written while no client was running
     live(written.attempt(20), "online", 30, 40).finish()
     sent = server.rows["id123456"]
     assert list(server.rows) == ["id123456"]
@@ -138,7 +138,7 @@ def test_with_upload_the_files_of_a_checkpoint_are_sent_before_a_finished_run_en
 
 
 def clients():
-    """The client's own processes that are children of this one."""
+    """Return the ids of the client's processes that are children of this one."""
     found = []
     for child in [child for path in Path("/proc/self/task").glob("*/children") for child in path.read_text().split()]:
         with suppress(OSError):  # it ended
@@ -147,7 +147,7 @@ def clients():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks up children in /proc")
-def test_training_does_not_wait_for_a_server_that_hangs_and_leaves_no_client_behind(written, server, monkeypatch):
+def test_training_does_not_wait_for_a_hanging_server_and_leaves_no_client_behind(written, server, monkeypatch):
     monkeypatch.setattr(wandb_logger, "LEAVING", 2.0)
     server.hang = True
     logger = live(written.attempt(0), "online", *range(100))
@@ -159,9 +159,9 @@ def test_training_does_not_wait_for_a_server_that_hangs_and_leaves_no_client_beh
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks up children in /proc")
-def test_training_outlives_the_death_of_the_client_s_own_process(written, monkeypatch):
+def test_training_survives_the_death_of_the_client_s_process(written, monkeypatch):
     monkeypatch.setattr(wandb_logger, "LEAVING", 3.0)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         logger = live(written.attempt(0), "offline", 10)
         until(clients)
@@ -170,11 +170,11 @@ def test_training_outlives_the_death_of_the_client_s_own_process(written, monkey
             written.rows(step)
             logger.log_metrics({}, step)
         logger.finish()
-    assert len([one for one in told if "unroll sync run" in str(one.message)]) == 1
+    assert len([one for one in caught if "unroll sync run" in str(one.message)]) == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the client as a full disk would, by prlimit")
-def test_a_disk_that_is_full_for_the_client_costs_no_row(written, server):
+@pytest.mark.skipif(sys.platform != "linux", reason="uses prlimit to simulate a full disk for the client")
+def test_a_full_disk_for_the_client_loses_no_row(written, server):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logger = live(written.attempt(0), "offline", 10)
@@ -189,37 +189,37 @@ def test_a_disk_that_is_full_for_the_client_costs_no_row(written, server):
 
 
 @pytest.mark.parametrize("status", [401, 500])
-def test_a_server_that_refuses_is_told_once_and_asked_again(written, server, monkeypatch, status):
+def test_a_rejecting_server_is_reported_once_and_retried(written, server, monkeypatch, status):
     monkeypatch.setattr(wandb_logger, "WAIT", 0.2)
     monkeypatch.setattr("pipeline.tracking.wandb_session.INIT", 2)
     server.refuse = status
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         logger = live(written.attempt(0), "online", 10, 20)
-        until(lambda: told)
+        until(lambda: caught)
         server.refuse = 0
         until(lambda: (written.run.path / "wandb" / "sent").exists())
         logger.finish()
-    assert sum("unroll sync run" in str(one.message) for one in told) == 1
+    assert sum("unroll sync run" in str(one.message) for one in caught) == 1
     assert [row["step"] for row in server.rows["id123456"]] == [10, 20]
 
 
-def test_a_broken_client_stops_nothing(written, monkeypatch):
+def test_a_broken_client_does_not_fail_training(written, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "secret-key")
 
     def broken(**_):
         raise OSError("No space left for secret-key")
 
     monkeypatch.setattr(wandb, "init", broken)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         logger = live(written.attempt(0), "offline", 10)
-        until(lambda: told)
+        until(lambda: caught)
         logger.finish()
-    assert [str(one.message).split(": ", 1)[1] for one in told] == ["OSError: No space left for ***"]
+    assert [str(one.message).split(": ", 1)[1] for one in caught] == ["OSError: No space left for ***"]
 
 
-def test_everything_stays_under_the_run_directory_and_says_nothing(written, server, capfd):
+def test_everything_stays_under_the_run_directory_and_nothing_is_printed(written, server, capfd):
     live(written.attempt(0).samples(0), "online", 10).finish()
     assert list((written.run.path.parent / "home").rglob("*")) == []
     printed = capfd.readouterr()

@@ -1,9 +1,8 @@
-"""An attempt builds its model and data once in each process that trains, and its weights from the same config."""
+"""Each training process builds its model and data once, and its weights from the same config."""
 
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ CONFIG = Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml"
 
 
 @pytest.fixture
-def words(tiny_text_dataset: Path) -> list[str]:
+def arguments(tiny_text_dataset: Path) -> list[str]:
     keys = {"model.init_args.width": 8, "model.init_args.depth": 1, "data.init_args.dataset": tiny_text_dataset}
     keys |= {"trainer.max_steps": 1, "trainer.accelerator": "cpu", "trainer.limit_val_batches": 0}
     return [f"--config={CONFIG}", *(f"--{key}={value}" for key, value in keys.items())]
@@ -26,42 +25,42 @@ def words(tiny_text_dataset: Path) -> list[str]:
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_each_process_that_trains_builds_once(
-    words: list[str], devices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], devices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     log = tmp_path / "made"
 
-    def counted(kind: type) -> None:
-        straight: Any = kind.__init__
+    def count_instances(kind: type) -> None:
+        original = kind.__init__
 
-        def construct(self: Any, *arguments: Any, **named: Any) -> None:
+        def construct(self: object, *positional: object, **named: object) -> None:
             with log.open("a") as file:
                 print(os.getpid(), kind.__name__, file=file)
-            straight(self, *arguments, **named)
+            original(self, *positional, **named)
 
         monkeypatch.setattr(kind, "__init__", construct)
 
     for kind in (Task, PlannedDataModule, CommandLine):
-        counted(kind)
-    assert main(["fit", *words, "--run=one", f"--trainer.devices={devices}"]) == 0
+        count_instances(kind)
+    assert main(["fit", *arguments, "--run=one", f"--trainer.devices={devices}"]) == 0
     made = Counter(tuple(line.split()) for line in log.read_text().splitlines())
     found: dict[str, dict[str, int]] = {}
     for (process, name), times in made.items():
         found.setdefault(process, {})[name] = times
     first = found.pop(str(os.getpid()))
-    trains = {"Task": 2, "PlannedDataModule": 1}  # the shapes, and then the weights
+    trains = {"Task": 2, "PlannedDataModule": 1}  # once for the shapes, once for the weights
     checks = {"CommandLine": 1, "PlannedDataModule": 1, "Task": 1}
     assert first == (checks | trains if devices == 1 else checks)
     assert list(found.values()) == ([] if devices == 1 else [trains] * devices)
 
 
 @pytest.mark.numeric
-def test_the_weights_are_those_of_the_resolved_config(words: list[str]) -> None:
-    cli = parse_config(words)
+def test_the_weights_are_those_of_the_resolved_config(arguments: list[str]) -> None:
+    cli = parse_config(arguments)
     task, data, _ = cli.build()
     assert all(parameter.is_meta for parameter in task.parameters())
-    torch.rand(3)  # what was drawn before does not matter
+    torch.rand(3)  # earlier random draws do not matter
     task.configure_model()
     torch.manual_seed(cli.config.seed_everything)
     init = cli.config.model.as_dict()

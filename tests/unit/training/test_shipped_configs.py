@@ -1,4 +1,4 @@
-"""The configs are shipped: in a source archive, and inside the package that is built from it."""
+"""The configs are shipped in the source archive and in the wheel that is built from it."""
 
 import shutil
 import subprocess
@@ -26,7 +26,7 @@ def build(what: str, source: Path, target: Path) -> Path:
 
 def test_a_shipped_config_is_found_by_its_name() -> None:
     assert shipped("demo/lstm.yaml") == CONFIGS / "demo" / "lstm.yaml"
-    with pytest.raises(ConfigError, match=r"no shipped config demo/nothing\.yaml"):
+    with pytest.raises(ConfigError, match=r"shipped config demo/nothing\.yaml not found"):
         shipped("demo/nothing.yaml")
 
 

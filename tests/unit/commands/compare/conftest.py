@@ -1,4 +1,4 @@
-"""Runs that a page shows."""
+"""Fixtures: runs to show on a comparison page."""
 
 import math
 from dataclasses import replace

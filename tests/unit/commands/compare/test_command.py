@@ -1,4 +1,4 @@
-"""Runs are compared by figures that stand in their journals, each dataset for itself, beside a baseline."""
+"""Runs are compared by the metrics of their journals, per dataset, with a baseline."""
 
 import json
 import math
@@ -106,7 +106,7 @@ def test_rows_that_were_rewound_do_not_count(write_run):
     assert lines == []
 
 
-def test_a_run_that_is_not_there_is_told_and_listed_with_dashes(write_run, capsys):
+def test_a_missing_run_is_reported_and_listed_with_dashes(write_run, capsys):
     write_run("lstm", [1.0])
     assert compare.main(["lstm", "nobody", "--no-baseline"]) == 0
     printed = capsys.readouterr()
@@ -115,16 +115,16 @@ def test_a_run_that_is_not_there_is_told_and_listed_with_dashes(write_run, capsy
     assert row == ["nobody", *["-"] * (len(COLUMNS) - 1)]
 
 
-def test_a_run_without_journal_and_one_without_validation_are_told_and_listed(write_run, capsys):
+def test_runs_without_journal_or_validation_are_reported_and_listed(write_run, capsys):
     write_run("lstm", [1.0])
     (write_run("silent", []) / FILE).unlink()
     JournalWriter(write_run("young", [])).metrics(1, 5, 50, 1.0, {"train/loss": 4.0})
     datasets = figures(capsys, "silent", "young", "lstm", "--no-baseline")
     assert [run["name"] for run in datasets[0]["runs"]] == ["lstm", "silent", "young"]
     assert compare.main(["silent", "young", "lstm", "--no-baseline"]) == 0
-    told = capsys.readouterr().err
-    assert "runs/silent has no journal" in told
-    assert "runs/young has no validation yet" in told
+    printed = capsys.readouterr().err
+    assert "runs/silent: no metrics logged yet" in printed
+    assert "runs/young: no validation yet" in printed
 
 
 def test_nothing_to_compare_is_an_error(write_run):
@@ -133,7 +133,7 @@ def test_nothing_to_compare_is_an_error(write_run):
         compare.main(["silent", "nobody"])
 
 
-def test_a_damaged_record_is_told(write_run, capsys):
+def test_a_damaged_record_is_reported(write_run, capsys):
     (write_run("broken", [1.0]) / "run.json").write_text("{")
     write_run("lstm", [1.0])
     assert compare.main(["broken", "lstm", "--no-baseline"]) == 0
@@ -150,7 +150,7 @@ def checksum(tmp_path):
     return Dataset.open(tmp_path / "data").checksum
 
 
-def test_the_baseline_is_counted_once_for_a_dataset(write_run, checksum, capsys, tmp_path):
+def test_the_baseline_is_fitted_once_per_dataset(write_run, checksum, capsys, tmp_path):
     write_run("good", [0.01], checksum)
     write_run("bad", [6.0], checksum)
     capsys.readouterr()
@@ -162,7 +162,7 @@ def test_the_baseline_is_counted_once_for_a_dataset(write_run, checksum, capsys,
     assert found["bits_per_byte"] == pytest.approx(expected["bits_per_byte"])
     kept = tmp_path / "runs" / ".baselines" / f"{checksum}.json"
     kept.write_text(kept.read_text().replace(str(found["perplexity"]), "7.0"))
-    assert figures(capsys, "good", "bad")[0]["baseline"]["perplexity"] == 7.0  # what was kept, not counted again
+    assert figures(capsys, "good", "bad")[0]["baseline"]["perplexity"] == 7.0  # read from the cache
     compare.main(["good", "bad"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if "LSTM" in line or "5-gram" in line] == [
@@ -172,7 +172,7 @@ def test_the_baseline_is_counted_once_for_a_dataset(write_run, checksum, capsys,
     ]
 
 
-def test_a_torn_file_of_the_baseline_is_counted_again(write_run, checksum, capsys, tmp_path):
+def test_a_torn_cache_file_is_replaced(write_run, checksum, capsys, tmp_path):
     write_run("lstm", [1.0], checksum)
     (tmp_path / "runs" / ".baselines").mkdir()
     (tmp_path / "runs" / ".baselines" / f"{checksum}.json").write_text('{"order": 5')
@@ -180,25 +180,25 @@ def test_a_torn_file_of_the_baseline_is_counted_again(write_run, checksum, capsy
     assert figures(capsys, "lstm")[0]["baseline"]["perplexity"] > 1
 
 
-def test_a_dataset_that_changed_is_told_and_left_out(write_run, checksum, capsys):
+def test_a_changed_dataset_is_reported_and_has_no_baseline(write_run, checksum, capsys):
     write_run("lstm", [1.0], OTHER)
     assert compare.main(["lstm"]) == 0
     printed = capsys.readouterr()
-    assert "is not the dataset that these runs were trained on" in printed.err
+    assert "is not the dataset of these runs" in printed.err
     assert "5-gram" not in printed.out
 
 
-def test_a_dataset_that_is_gone_is_told_and_left_out(write_run, capsys):
+def test_a_missing_dataset_is_reported_and_has_no_baseline(write_run, capsys):
     write_run("lstm", [1.0])
     assert compare.main(["lstm"]) == 0
     assert "no baseline for data (aaaaaaaa): " in capsys.readouterr().err
 
 
-def test_quality_is_judged_beside_the_baseline_and_cost_is_not():
+def test_quality_is_compared_with_the_baseline_and_cost_is_not():
     one = Entry("one", perplexity=8.0, bits_per_byte=1.0, memory_gb=0.5, tokens_per_second=9.0)
     two = Entry("two", perplexity=9.0, bits_per_byte=2.0, memory_gb=0.5, tokens_per_second=10.0)
-    counted = Entry("5-gram", perplexity=7.0, bits_per_byte=1.5, memory_gb=0.1, tokens_per_second=99.0)
-    group = Group(TOPICS, "data", [one, two], counted)
+    baseline = Entry("5-gram", perplexity=7.0, bits_per_byte=1.5, memory_gb=0.1, tokens_per_second=99.0)
+    group = Group(TOPICS, "data", [one, two], baseline)
     best = {column.key: [e.name for e in group.rows() if is_best(column, e, group)] for column in COLUMNS}
     assert best["perplexity"] == ["5-gram"]
     assert best["bits_per_byte"] == ["one"]
@@ -207,7 +207,7 @@ def test_quality_is_judged_beside_the_baseline_and_cost_is_not():
     assert best["parameters"] == []
 
 
-def test_the_page_lies_beside_the_runs_or_where_it_is_wanted(write_run, tmp_path):
+def test_the_page_is_written_beside_the_runs_or_to_the_given_path(write_run, tmp_path):
     write_run("lstm", [1.0])
     compare.main(["lstm", "--no-baseline"])
     assert (tmp_path / "runs" / "compare.html").is_file()
@@ -218,27 +218,27 @@ def test_the_page_lies_beside_the_runs_or_where_it_is_wanted(write_run, tmp_path
 def test_a_page_that_cannot_be_written_is_one_clear_line(write_run, tmp_path):
     write_run("lstm", [1.0])
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write the page .*--html"):
+    with pytest.raises(UserError, match=r"the page cannot be written: .*--html"):
         compare.main(["lstm", "--no-baseline", "--html", str(tmp_path / "file" / "page.html")])
 
 
-def test_names_are_no_markup_of_the_terminal(write_run, capsys):
+def test_names_are_not_parsed_as_markup(write_run, capsys):
     write_run("[red]a[nothing]", [1.0])
     assert compare.main(["[red]a[nothing]", "--no-baseline"]) == 0
     assert "[red]a[nothing]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("number", "told"),
+    ("number", "expected"),
     [(7, "7"), (999, "999"), (1234, "1.23 k"), (999_600, "1000 k"), (1e6, "1 M"), (2.5e9, "2.5 G")],
 )
-def test_amounts_are_short(number, told):
-    assert short_number(number) == told
+def test_amounts_are_short(number, expected):
+    assert short_number(number) == expected
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(1.26, "1.3 s"), (245, "4:05 min"), (3723, "1:02:03 h")])
-def test_durations_are_what_people_say(seconds, told):
-    assert duration(seconds) == told
+@pytest.mark.parametrize(("seconds", "expected"), [(1.26, "1.3 s"), (245, "4:05 min"), (3723, "1:02:03 h")])
+def test_durations_have_readable_units(seconds, expected):
+    assert duration(seconds) == expected
 
 
 def test_comparing_does_not_wait_for_torch():
@@ -254,16 +254,16 @@ def test_no_figure_is_cut_in_a_narrow_terminal(width, capsys):
     shape = {"architecture": "TransformerLanguageModel", "parameters": 2_170_000, "tokens": 369_000}
     runs = [Entry(f"a-run-of-a-long-name-{n}", perplexity=1234.56 + n, **shape) for n in (1, 2)]
     group = Group("a" * 64, "data/pydoc", runs)
-    columns = [column for column in COLUMNS if width >= compare.ROOMY or column.key not in compare.SPARED]
+    columns = [column for column in COLUMNS if width >= compare.WIDE or column.key not in compare.OMITTED]
     Console(width=width).print(compare.comparison_table(group, columns))
-    said = capsys.readouterr().out
-    assert max(map(len, said.splitlines())) <= width
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
     for figure in ("2.17 M", "1235.56*", "1236.56", "parameters", "perplexity"):
-        assert figure in said
-    assert "…" not in said
+        assert figure in printed
+    assert "…" not in printed
 
 
-def test_where_no_text_is_read_nothing_is_counted(tiny_audio_dataset, tmp_path):
+def test_the_ngram_baseline_requires_text(tiny_audio_dataset, tmp_path):
     checksum = Dataset.open(tiny_audio_dataset).checksum
-    with pytest.raises(DataError, match="is of kind 'audio'"):
+    with pytest.raises(DataError, match="requires kind 'tokens', got 'audio'"):
         compare.cached_baseline(tiny_audio_dataset, checksum, tmp_path)

@@ -1,4 +1,4 @@
-"""In a browser the page's script draws, switches and reads out what it should; all of it needs Chromium."""
+"""The page's script in a browser; requires Chromium."""
 
 import json
 import re
@@ -15,10 +15,10 @@ EVIL = '<script>alert("1")</script>'
 
 
 def browse(page, tmp_path, driver=""):
-    """The page as it stands after its own script and then `driver` have run."""
+    """Return the page after its own script and then `driver` have run."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
-        pytest.skip("wants Chromium (Debian: apt-get install chromium)")
+        pytest.skip("requires Chromium (Debian: apt-get install chromium)")
     if driver:  # the policy would forbid it
         page = re.sub(r"<meta http-equiv[^>]*>", "", page).replace("</body>", f"<script>{driver}</script></body>")
     (tmp_path / "page.html").write_text(page)
@@ -50,7 +50,7 @@ const errors = [];
 window.addEventListener("error", (event) => errors.push(event.message));
 window.addEventListener("load", () => {
   const svg = document.querySelector(".chart svg");
-  const said = () => document.querySelector(".readout").textContent;
+  const readout = () => document.querySelector(".readout").textContent;
   const curves = () => [...svg.querySelectorAll(".curve")].map((one) => one.getAttribute("d"));
   const axis = () => svg.querySelector(".name").textContent;
   const found = { steps: curves(), axes: [axis()] };
@@ -60,7 +60,7 @@ window.addEventListener("load", () => {
     found.axes.push(axis());
   }
   svg.dispatchEvent(new KeyboardEvent("keydown", { key: "End" }));
-  found.said = said();
+  found.readout = readout();
   found.dots = svg.querySelectorAll(".dot").length;
   document.querySelector(".chart input").click();
   found.logarithmic = curves();
@@ -88,7 +88,7 @@ def test_in_a_browser_axes_switches_and_keys_work(entry, tmp_path):
     assert found["axes"] == ["optimizer steps", "training tokens", "training time"]
     assert len(found["steps"]) == 2
     assert found["steps"] == found["tokens"] == found["seconds"]  # all proportional here
-    assert found["said"] == "1:30lstm: 1.5gru: 2"
+    assert found["readout"] == "1:30lstm: 1.5gru: 2"
     assert found["dots"] == 2
     assert found["logarithmic"] != found["steps"]
     assert (found["hidden"], found["pressed"], found["back"]) == (1, "false", 2)
@@ -125,11 +125,11 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(tournament, tmp_path):
     found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', after, re.S)[1])
     assert found["needed"] <= found["width"] <= 390
     assert (found["language"], found["main"], found["unnamed"]) == ("en", 1, 0)
-    assert found["least"] >= 24  # pixels that a finger wants (WCAG 2.2, 2.5.8)
+    assert found["least"] >= 24  # minimum target size in pixels (WCAG 2.2, 2.5.8)
 
 
 @pytest.mark.slow
-def test_in_a_browser_bands_follow_the_axis_and_are_told(tournament, tmp_path):
+def test_in_a_browser_bands_follow_the_axis_and_are_read_out(tournament, tmp_path):
     driver = DRIVER.replace('".curve")]', '".band")]')
     found = json.loads(
         re.search(r'<pre id="found">(.*?)</pre>', browse(render([tournament]), tmp_path, driver), re.S)[1]
@@ -138,7 +138,7 @@ def test_in_a_browser_bands_follow_the_axis_and_are_told(tournament, tmp_path):
     assert len(found["steps"]) == 2
     assert all(band.startswith("M") and band.endswith("Z") for band in found["steps"])
     assert found["steps"] == found["tokens"] == found["seconds"]  # all proportional here
-    assert re.search(r"lstm: 1\.65 \(\S+ to \S+\)", found["said"])
+    assert re.search(r"lstm: 1\.65 \(\S+ to \S+\)", found["readout"])
     assert (found["hidden"], found["back"]) == (1, 2)
     assert found["wide"] is True
 

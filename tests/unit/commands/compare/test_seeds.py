@@ -1,4 +1,4 @@
-"""Rows, curves and ranks over seeds are those of the formulas."""
+"""Rows, curves and ranks over seeds agree with the formulas."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def journal(tmp_path: Path) -> Any:
 
 
 def entrant(name: str, *perplexities: float | None, **figures: Any) -> list[Entry]:
-    """The runs of an entrant, one for each perplexity."""
+    """Return the runs of an entrant, one per perplexity."""
     known = {"entrant": name, "tournament": "t", "dataset": "c", **figures}
     return [Entry(f"{name}-{seed}", perplexity=each, **known) for seed, each in enumerate(perplexities, 1)]
 
@@ -94,7 +94,7 @@ def rows(*given: tuple[float, float]) -> list[Entry]:
     [
         ([(1, 0), (2, 0), (3, 0)], [1, 2, 3]),
         ([(1, 0), (1, 0), (3, 0)], [1, 1, 3]),
-        ([(1, 0.5), (2, 0.5), (2.5, 0.5), (3.5, 0.6)], [1, 1, 3, 3]),  # touching is a tie; chains are none
+        ([(1, 0.5), (2, 0.5), (2.5, 0.5), (3.5, 0.6)], [1, 1, 3, 3]),  # touching intervals tie; ties are not transitive
         ([(1, 0.1), (2, 0.5), (2.4, 0.1), (9, 0)], [1, 2, 2, 4]),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_curve_of_one_run_has_no_band(journal: Any) -> None:
     assert curve(Entry("a"), "val/perplexity")[0].values == []
 
 
-def test_the_outline_of_a_band_goes_there_above_and_back_below(journal: Any) -> None:
+def test_the_outline_of_a_band_follows_the_upper_edge_then_the_lower(journal: Any) -> None:
     from pipeline.evaluation.plots.curves import Band
 
     series = MetricSeries([1, 2, 3], [0] * 3, [0.0] * 3, [2.0] * 3)
@@ -146,7 +146,7 @@ def test_the_outline_of_a_band_goes_there_above_and_back_below(journal: Any) -> 
     assert area(Curve("a", 0, series, band), Axis(0, 4, 0, 4), Axis(0, 4, 0, 4)) == "M1.0 3.0L3.0 4.0L3.0 0.0L1.0 1.0Z"
 
 
-def test_a_run_of_a_tournament_knows_whose_it_is_and_what_it_cost(tmp_path: Path) -> None:
+def test_a_run_of_a_tournament_has_an_entrant_and_a_cost(tmp_path: Path) -> None:
     run = tmp_path / "gru-2"
     writer = JournalWriter(run)
     writer.metrics(1, 3, 300, 9.0, {"val/perplexity": 5.0})
@@ -158,7 +158,7 @@ def test_a_run_of_a_tournament_knows_whose_it_is_and_what_it_cost(tmp_path: Path
     (run / "entrant.json").write_text("{")
     entry, lines = gather(str(run))
     assert entry.entrant is None
-    assert lines == [f"{run / 'entrant.json'} cannot be read: the run is a row of its own"]
+    assert lines == [f"{run / 'entrant.json'} cannot be read: the run is shown without its entrant"]
 
 
 def test_a_value_that_is_not_finite_leaves_no_interval(journal: Any) -> None:

@@ -1,4 +1,4 @@
-"""A trained listener hears files of any kind the same as in training, and says which file it cannot hear."""
+"""Audio files of any format are read as in training; unreadable files are named."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from pipeline.cli import main
-from pipeline.commands.generate.audio import Listener, counted
+from pipeline.commands.generate.audio import Recogniser, transcript_ngram
 from pipeline.commands.generate.trained import Trained
 from pipeline.data.audio import AudioDataModule
 from pipeline.dataset.codecs.audio import decode
@@ -26,7 +26,7 @@ Open = Callable[[Any, Path], tuple[AudioDataModule, Any]]
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Open:
-    """`opened(CLASS, DATASET)`: what is opened from then on is an untrained model of that class for that dataset."""
+    """`opened(CLASS, DATASET)`: make `unroll generate` load an untrained model of that class."""
 
     def opened(model_class: Any, dataset: Path) -> tuple[AudioDataModule, Any]:
         torch.manual_seed(1)
@@ -46,7 +46,7 @@ def clip(data: AudioDataModule) -> np.ndarray:
     return decode(data.dataset.splits["train"].value("audio", 0))
 
 
-def heard(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+def recognised(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     assert main(["generate", "run", "--audio", *arguments]) == 0
     return capsys.readouterr().out.splitlines()
 
@@ -70,35 +70,35 @@ def test_a_file_is_classified_whatever_its_format(
     soundfile.write(tmp_path / "stereo.flac", np.stack([wave, wave], 1), 8000)
     soundfile.write(tmp_path / "float.wav", wave, 8000, subtype="FLOAT")
     files = [str(tmp_path / name) for name in ("plain.wav", "stereo.flac", "float.wav")]
-    found = [json.loads(line) for line in heard(capsys, *files, "--json")]
+    found = [json.loads(line) for line in recognised(capsys, *files, "--json")]
     assert [(each["audio"], each["text"]) for each in found] == [(file, label) for file in files]
     assert [each["probability"] for each in found] == pytest.approx([float(expected.max())] * 3, abs=2e-3)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "plain.wav").read_bytes())))
-    assert heard(capsys, "-") == [label]
+    assert recognised(capsys, "-") == [label]
 
 
-def test_another_rate_is_heard_at_that_of_the_model(opened: Open, tiny_labels_dataset: Path, tmp_path: Path) -> None:
+def test_files_are_resampled_to_the_rate_of_the_model(opened: Open, tiny_labels_dataset: Path, tmp_path: Path) -> None:
     opened(ConvKeywords, tiny_labels_dataset)
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(22050) / 44100)
     soundfile.write(tmp_path / "fast.wav", tone, 44100)
-    wave, keep, *_ = Listener.open("run", "best").source(str(tmp_path / "fast.wav"))
+    wave, keep, *_ = Recogniser.open("run", "best").source(str(tmp_path / "fast.wav"))
     assert wave.shape == keep.shape == (1, 4000)
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(4000) / 8000)
     assert np.abs(wave[0].numpy() - expected)[100:-100].max() < 1e-3
 
 
-def test_a_file_is_transcribed_by_the_search_that_is_asked_for(
+def test_a_file_is_transcribed_by_the_selected_search(
     opened: Open, tiny_audio_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, model = opened(LSTMTranscriber, tiny_audio_dataset)
     file = tmp_path / "a.wav"
     soundfile.write(file, clip(data), 8000)
     with torch.no_grad():
-        logs = model(*Listener.open("run", "best").source(str(file)))[0][0].numpy()
-    search = PrefixBeam(3, 0.9, 2.0).fused(counted(data.dataset, data.tokenizer.get_vocab()), 256)
+        logs = model(*Recogniser.open("run", "best").source(str(file)))[0][0].numpy()
+    search = PrefixBeam(3, 0.9, 2.0).fused(transcript_ngram(data.dataset, data.tokenizer.get_vocab()), 256)
     options = ["--beam", "3", "--lm", str(data.dataset.path), "--lm-weight", "0.9", "--lm-bonus", "2"]
     for chosen, way in (([], BestPath()), (["--beam", "3"], PrefixBeam(3)), (options, search)):
-        [line] = heard(capsys, str(file), "--json", *chosen)
+        [line] = recognised(capsys, str(file), "--json", *chosen)
         expected = data.tokenizer.decode(way(logs), skip_special_tokens=False).replace("<eos>", "\n")
         assert json.loads(line) == {"audio": str(file), "text": expected}
 
@@ -108,11 +108,11 @@ def test_a_file_is_spelled(
 ) -> None:
     data, _ = opened(ListenAttendSpell, tiny_audio_dataset)
     soundfile.write(tmp_path / "a.wav", clip(data), 8000)
-    [line] = heard(capsys, str(tmp_path / "a.wav"), "--tokens", "4", "--json")
+    [line] = recognised(capsys, str(tmp_path / "a.wav"), "--tokens", "4", "--json")
     assert set(json.loads(line)) == {"audio", "text"}
-    [varied] = heard(capsys, str(tmp_path / "a.wav"), "--tokens", "4", "--no-repeat", "1", "--json")
-    assert varied != line  # untrained, it says the same again and again
-    drawn = {heard(capsys, str(tmp_path / "a.wav"), "--temperature", "9", "--seed", seed)[0] for seed in "12"}
+    [varied] = recognised(capsys, str(tmp_path / "a.wav"), "--tokens", "4", "--no-repeat", "1", "--json")
+    assert varied != line  # an untrained model repeats itself
+    drawn = {recognised(capsys, str(tmp_path / "a.wav"), "--temperature", "9", "--seed", seed)[0] for seed in "12"}
     assert len(drawn) == 2
 
 
@@ -128,7 +128,7 @@ def test_a_file_is_spelled(
         (ListenAttendSpell, ["--no-stop"]),
     ],
 )
-def test_what_would_not_be_heard_is_refused(
+def test_options_without_effect_are_refused(
     opened: Open,
     tiny_audio_dataset: Path,
     capsys: pytest.CaptureFixture[str],
@@ -140,18 +140,18 @@ def test_what_would_not_be_heard_is_refused(
     [option] = [each for each in options if each.startswith("--")][-1:]
     error = capsys.readouterr().err
     assert error.startswith(f"unroll: error: {option}: ")
-    assert f"({model_class.__name__}) does not take it" in error
+    assert f"({model_class.__name__}). Its options: --audio" in error
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "(LSTMTranscriber) reads audio: give --audio FILE"),
-        (["--audio", "a.wav", "--lm-weight", "1"], "--lm-weight goes with --lm: give that too"),
+        ([], "(LSTMTranscriber) takes audio as input. Give --audio FILE"),
+        (["--audio", "a.wav", "--lm-weight", "1"], "--lm-weight requires --lm"),
         (["--audio", "a.wav", "--beam", "0"], "must be at least 1"),
     ],
 )
-def test_what_cannot_be_is_one_line(
+def test_invalid_options_are_one_line(
     opened: Open, tiny_audio_dataset: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     opened(LSTMTranscriber, tiny_audio_dataset)
@@ -159,7 +159,7 @@ def test_what_cannot_be_is_one_line(
     assert message in capsys.readouterr().err
 
 
-def test_a_classifier_takes_no_way_of_choosing(
+def test_a_classifier_has_no_decoding_options(
     opened: Open, tiny_labels_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened(ConvKeywords, tiny_labels_dataset)
@@ -170,7 +170,7 @@ def test_a_classifier_takes_no_way_of_choosing(
 @pytest.mark.parametrize(
     ("content", "message"), [(b"", "empty file"), (b"hello", "no sound that can be read"), (None, "No such file")]
 )
-def test_a_file_that_is_no_sound_is_one_line(
+def test_an_unreadable_file_is_one_line(
     opened: Open,
     tiny_labels_dataset: Path,
     tmp_path: Path,
@@ -183,11 +183,11 @@ def test_a_file_that_is_no_sound_is_one_line(
         (tmp_path / "x.wav").write_bytes(content)
     assert main(["generate", "run", "--audio", str(tmp_path / "x.wav")]) == 3
     error = capsys.readouterr().err
-    assert f"--audio {tmp_path / 'x.wav'}: " in error
+    assert f"--audio={tmp_path / 'x.wav'}: " in error
     assert message in error
 
 
-def test_other_vocabularies_cannot_join_in(
+def test_other_vocabularies_cannot_be_fused(
     opened: Open, tiny_audio_dataset: Path, tiny_labels_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened(LSTMTranscriber, tiny_audio_dataset)
@@ -195,9 +195,9 @@ def test_other_vocabularies_cannot_join_in(
     assert "with the vocabulary of the run" in capsys.readouterr().err
 
 
-def test_a_dataset_of_numbers_cannot_join_in(
+def test_a_dataset_of_numbers_cannot_be_fused(
     opened: Open, tiny_audio_dataset: Path, tiny_series_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened(LSTMTranscriber, tiny_audio_dataset)
     assert main(["generate", "run", "--audio", "a.wav", "--lm", str(tiny_series_dataset)]) == 2
-    assert f"--lm {tiny_series_dataset}: give a dataset of transcripts" in capsys.readouterr().err
+    assert f"--lm={tiny_series_dataset}: expected a dataset of transcripts" in capsys.readouterr().err

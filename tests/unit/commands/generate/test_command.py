@@ -1,4 +1,4 @@
-"""The verb `generate`: what a user types, what is written, and how a mistake is told."""
+"""`unroll generate`: its options, its output and its error messages."""
 
 import io
 import json
@@ -78,7 +78,7 @@ def test_prompts_are_read_from_standard_input(babbler, capsys, monkeypatch):
     assert capsys.readouterr().out == expected
 
 
-def test_a_text_stops_at_the_end_mark_unless_told_not_to(babbler, capsys):
+def test_a_text_stops_at_eos_unless_disabled(babbler, capsys):
     babbler.model.logits[:, 0] = 1e3
     options = ["--prompt", "the", "--greedy", "--tokens", "3"]
     main(["babble", *options])
@@ -104,13 +104,13 @@ def test_the_beam_writes_its_best(babbler, capsys):
     assert json.loads(capsys.readouterr().out)["text"] == three[0]
 
 
-def test_the_checkpoint_asked_for_is_loaded(babbler, capsys):
+def test_the_selected_checkpoint_is_loaded(babbler, capsys):
     main(["babble", "--tokens", "1"])
     main(["babble", "--tokens", "1", "--checkpoint", "last"])
-    assert babbler.asked == [(babbler.path, "best"), (babbler.path, "last")]
+    assert babbler.loaded == [(babbler.path, "best"), (babbler.path, "last")]
 
 
-def test_words_that_the_vocabulary_lacks_are_named_once(babbler, capsys):
+def test_words_missing_from_the_vocabulary_are_named_once(babbler, capsys):
     main(["babble", "--prompt", "the dog dog <unk> barks", "--tokens", "1"])
     warning = "unroll: warning: not in the vocabulary, read as <unk>: 'dog', 'barks'\n"
     assert capsys.readouterr().err == warning
@@ -118,7 +118,7 @@ def test_words_that_the_vocabulary_lacks_are_named_once(babbler, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_characters_that_the_vocabulary_lacks_are_named(babbler, capsys):
+def test_characters_missing_from_the_vocabulary_are_named(babbler, capsys):
     tokenizer = character_tokenizer()
     tokenizer.save(str(babbler.path / "tokenizer.json"))
     babbler.model = Babbler(tokenizer.get_vocab_size())
@@ -137,35 +137,35 @@ def test_characters_that_the_vocabulary_lacks_are_named(babbler, capsys):
         (["--beam", "0"], "must be at least 1|finds no more"),
         (["--tokens", "0"], "tokens=0 must be at least 1"),
         (["--tokens", "3", "--min-tokens", "4"], "at_least=4 must lie between"),
-        (["--samples", "0"], "--samples 0: must be at least 1"),
-        (["--seed", "-1"], "--seed -1: must be from 0 up"),
-        (["--greedy", "--temperature", "1"], "--greedy and --temperature are different ways"),
-        (["--greedy", "--beam", "2"], "--greedy and --beam are different ways"),
-        (["--beam", "2", "--top-p", "0.5"], "--beam and --top-p are different ways"),
-        (["--greedy", "--samples", "2"], "--greedy gives one text a prompt"),
-        (["--beam", "2", "--samples", "2"], "a beam draws nothing; --n-best N writes its N best"),
-        (["--beam", "2", "--n-best", "3"], "--n-best 3: from 1 to the width of the beam, 2"),
-        (["--beam", "2", "--n-best", "0"], "--n-best 0: from 1 to the width"),
-        (["--n-best", "2"], "--n-best goes with --beam: give that too"),
-        (["--attention", "a.png"], "--attention draws one text: give one --prompt"),
-        (["--attention", "a.png", "--prompt", "the", "cat"], "--attention draws one text"),
-        (["--coverage-penalty", "1"], "--coverage-penalty goes with --beam: give that too"),
+        (["--samples", "0"], "--samples=0: expected at least 1"),
+        (["--seed", "-1"], "--seed=-1: expected a number from 0"),
+        (["--greedy", "--temperature", "1"], "--greedy and --temperature are different decoding methods"),
+        (["--greedy", "--beam", "2"], "--greedy and --beam are different decoding methods"),
+        (["--beam", "2", "--top-p", "0.5"], "--beam and --top-p are different decoding methods"),
+        (["--greedy", "--samples", "2"], "--greedy has one text per prompt"),
+        (["--beam", "2", "--samples", "2"], "--beam does not sample. Use --n-best N"),
+        (["--beam", "2", "--n-best", "3"], "--n-best=3: expected 1 to the width of the beam, 2"),
+        (["--beam", "2", "--n-best", "0"], "--n-best=0: expected 1 to the width"),
+        (["--n-best", "2"], "--n-best requires --beam"),
+        (["--attention", "a.png"], "--attention: expected one --prompt"),
+        (["--attention", "a.png", "--prompt", "the", "cat"], "--attention: expected one --prompt"),
+        (["--coverage-penalty", "1"], "--coverage-penalty requires --beam"),
         (["--no-repeat", "-1"], "no_repeat=-1 must be at least 0"),
-        (["--lm", "other"], r"--lm: .*babble \(Babbler\) does not take it, but --prompt, "),
-        (["--audio", "a.wav"], "--audio: .* does not take it"),
-        (["--seconds=1"], "--seconds: .* does not take it.*see `unroll generate babble --help`"),
+        (["--lm", "other"], r"--lm: .*babble \(Babbler\). Its options: --prompt, "),
+        (["--audio", "a.wav"], "--audio: not an option of"),
+        (["--seconds=1"], "--seconds: not an option of.*see `unroll generate babble --help`"),
         (["--tokens", "many"], "invalid int value: 'many'"),
         (["--prompt", "a", "--chat"], "not allowed with argument --prompt"),
-        (["--length-penalty", "1"], "--length-penalty goes with --beam: give that too"),
+        (["--length-penalty", "1"], "--length-penalty requires --beam"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_before_the_run_is_loaded(babbler, options, message):
+def test_invalid_options_are_refused_before_the_run_is_loaded(babbler, options, message):
     with pytest.raises(ConfigError, match=message):
         main(["babble", *options])
-    assert babbler.asked == []
+    assert babbler.loaded == []
 
 
-def test_missing_empty_and_binary_prompt_files_are_told(babbler, tmp_path):
+def test_missing_empty_and_binary_prompt_files_are_reported(babbler, tmp_path):
     (tmp_path / "empty").touch()
     (tmp_path / "binary").write_bytes(b"ab\xff\xfe")
     for name, message in [("none", "No such file"), ("empty", "empty"), ("binary", "byte 2 is not UTF-8")]:
@@ -173,12 +173,12 @@ def test_missing_empty_and_binary_prompt_files_are_told(babbler, tmp_path):
             main(["babble", "--prompts", str(tmp_path / name)])
 
 
-def test_a_missing_run_is_told(babbler):
+def test_a_missing_run_is_reported(babbler):
     with pytest.raises(CheckpointError, match="no run 'bubble'"):
         main(["bubble"])
 
 
-def test_a_missing_or_foreign_tokenizer_is_told(babbler):
+def test_a_missing_or_foreign_tokenizer_is_reported(babbler):
     file = babbler.path / "tokenizer.json"
     Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(file))
     with pytest.raises(CheckpointError, match="has no <eos>"):
@@ -188,7 +188,7 @@ def test_a_missing_or_foreign_tokenizer_is_told(babbler):
         main(["babble"])
 
 
-def test_a_model_that_diverged_is_told(babbler):
+def test_a_model_that_diverged_is_reported(babbler):
     babbler.model.logits[:] = math.nan
     with pytest.raises(CheckpointError, match=r"cannot generate with .*NaN"):
         main(["babble", "--prompt", "the"])

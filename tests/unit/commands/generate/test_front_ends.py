@@ -1,4 +1,4 @@
-"""Every task declares what it reads and writes, and for each such pair there is a front end or a refusal."""
+"""Every task declares its input and output; each pair has a front end or an error message."""
 
 import inspect
 import pkgutil
@@ -24,7 +24,7 @@ ABSTRACT = {"Task", "TokenPrediction", "LevelModel"}
 
 
 def classes() -> Iterator[type]:
-    """All classes that models and tasks define."""
+    """Yield all classes of the packages models and tasks."""
     for package in (pipeline.models, pipeline.tasks):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             for each in vars(import_module(found.name)).values():
@@ -37,7 +37,7 @@ def tasks() -> list[type[Task]]:
 
 
 def reads_of(task: type[Task]) -> set[str]:
-    """What a task can read: of one with an encoder, what any encoder reads."""
+    """Return the kinds of input of a task; of a task with an encoder, those of all encoders."""
     if isinstance(inspect.getattr_static(task, "reads"), property):
         return {
             each.reads
@@ -59,7 +59,7 @@ def test_every_task_declares_a_pair_that_is_known(task: type[Task]) -> None:
     assert {(reads, task.writes) for reads in reads_of(task)} <= FRONT_ENDS.keys() | REFUSED.keys()
 
 
-def test_every_value_and_every_pair_is_one_of_a_task() -> None:
+def test_every_value_and_every_pair_belongs_to_a_task() -> None:
     pairs = {(reads, task.writes) for task in tasks() for reads in reads_of(task)}
     assert pairs == FRONT_ENDS.keys() | REFUSED.keys()
     assert {reads for reads, _ in pairs} == set(get_args(Reads))
@@ -67,7 +67,7 @@ def test_every_value_and_every_pair_is_one_of_a_task() -> None:
 
 
 @pytest.mark.parametrize("pair", FRONT_ENDS, ids="-".join)
-def test_a_front_end_takes_options_that_there_are_and_its_own_example(pair: Any) -> None:
+def test_a_front_end_accepts_its_options_and_its_example(pair: Any) -> None:
     front = FRONT_ENDS[pair]
     everything, own = Parser(), Parser()
     add_options(everything)
@@ -81,12 +81,15 @@ def test_a_front_end_takes_options_that_there_are_and_its_own_example(pair: Any)
 @pytest.mark.parametrize(
     ("pair", "message"),
     [
-        (("episode", "action"), "^it acts, and writes nothing: play it with `unroll play it`$"),
-        (("image", "label"), r"^runs/it \(SimpleNamespace\) writes no texts: unroll test tells how often it is right$"),
-        (("series", "label"), "reads series and writes label: `unroll generate` does not use such models"),
+        (("episode", "action"), r"^it is a policy: .* Run `unroll play it`$"),
+        (
+            ("image", "label"),
+            r"^runs/it \(SimpleNamespace\) is a classifier: .* Measure its accuracy with `unroll test`$",
+        ),
+        (("series", "label"), "`unroll generate` does not support models from series to label"),
     ],
 )
-def test_what_has_no_front_end_is_refused(pair: tuple[Any, Any], message: str) -> None:
+def test_a_pair_without_a_front_end_is_refused(pair: tuple[Any, Any], message: str) -> None:
     task = SimpleNamespace(reads=pair[0], writes=pair[1])
     with pytest.raises(ConfigError, match=message):
         front_end(Trained("it", Path("runs/it"), task))
@@ -105,7 +108,7 @@ def test_help_alone_prints_every_option_and_help_of_a_run_its_own(babbler: Any, 
     assert "--chat" in own
     assert "--history" not in own
     assert "--lm" not in own
-    assert babbler.asked == []
+    assert babbler.loaded == []
 
 
 def test_a_run_may_come_after_its_options(babbler: Any, capsys: pytest.CaptureFixture) -> None:

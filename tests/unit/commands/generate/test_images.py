@@ -1,4 +1,4 @@
-"""The verb `generate` with a model of captions: photographs are named, captions and heat come out."""
+"""`unroll generate` with an image captioner: captions and attention maps."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from pipeline.models.encoders.image import ResNet
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[str]:
-    """A colour image and one in grey."""
+    """A colour image and a grey one."""
     files = [tmp_path / "red.png", tmp_path / "grey.jpg"]
     Image.new("RGB", (60, 40), "red").save(files[0])
     Image.effect_noise((40, 80), 90).save(files[1])
@@ -26,7 +26,7 @@ def photographs(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def captioner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The run `seen`, whose model is untrained."""
+    """The run `seen` with an untrained model."""
     run = tmp_path / "seen"
     run.mkdir()
     tokenizer.word(["a red square on a grey street"]).save(str(run / "tokenizer.json"))
@@ -38,7 +38,7 @@ def captioner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return run
 
 
-def test_captions_are_written_alone_and_in_company(
+def test_captions_do_not_depend_on_the_batch(
     captioner: Path, photographs: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = []
@@ -52,7 +52,7 @@ def test_captions_are_written_alone_and_in_company(
     assert f"{photographs[1]}: {alone[1]}" in capsys.readouterr().out
 
 
-def test_heat_is_drawn_over_every_photograph(captioner: Path, photographs: list[str], tmp_path: Path) -> None:
+def test_attention_is_plotted_over_every_photograph(captioner: Path, photographs: list[str], tmp_path: Path) -> None:
     assert main(["seen", "--image", *photographs, "--tokens", "3", "--attention", str(tmp_path / "heat.png")]) == 0
     drawn = Image.open(tmp_path / "heat.png")
     assert drawn.width >= 2 * PANEL
@@ -60,17 +60,17 @@ def test_heat_is_drawn_over_every_photograph(captioner: Path, photographs: list[
     assert drawn.getpixel((PANEL // 2, PANEL // 2)) == (255, 0, 0)
 
 
-def test_what_cannot_be_is_told(
+def test_invalid_input_is_reported(
     captioner: Path, photographs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cut.jpg").write_bytes(Path(photographs[1]).read_bytes()[:600])
-    for arguments, error, said in (
-        ([], ConfigError, r"seen \(ShowAttendTell\) reads images: give --image FILE"),
-        (["--prompt", "a"], ConfigError, r"--prompt: .*seen \(ShowAttendTell\) does not take it, but --image, "),
+    for arguments, error, message in (
+        ([], ConfigError, r"seen \(ShowAttendTell\) takes images as input. Give --image FILE"),
+        (["--prompt", "a"], ConfigError, r"--prompt: .*seen \(ShowAttendTell\). Its options: --image, "),
         (["--image", str(tmp_path / "none.jpg")], DataError, "none.jpg: No such file"),
         (["--image", str(tmp_path / "cut.jpg")], DataError, "cut.jpg: truncated image"),
     ):
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             main(["seen", *arguments])
     blind = ShowAndTell(8, 32, lambda width, size: ResNet(width, size, (1, 1), 8), width=16).eval()
     monkeypatch.setattr("pipeline.runs.load.load_model", lambda *_: blind)

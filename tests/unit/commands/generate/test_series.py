@@ -1,4 +1,4 @@
-"""`unroll generate RUN --history FILE` says what comes after a table, in its units."""
+"""`unroll generate RUN --history FILE` forecasts the steps after a table, in its units."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def about(tiny_series_dataset: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def history(tiny_series_dataset: Path) -> Any:
-    """The source of the tiny dataset; the last four hours of it are without values."""
+    """The source of the tiny dataset, without values in its last four hours."""
     table = read_table([tiny_series_dataset.parent / "table.csv"])
     values = table.column("value").to_pylist()
     values[-12:] = [None] * 12
@@ -48,30 +48,30 @@ def test_a_history_is_forecast_as_the_same_window_of_the_dataset(
     for row, window in enumerate(windows):
         np.testing.assert_allclose(window.context, batch.context[row], atol=1e-5)
         np.testing.assert_allclose(window.known, batch.known[row], atol=1e-5)
-    said = forecast_windows(task, windows, about["scaling"])
+    forecast = forecast_windows(task, windows, about["scaling"])
     parts = task(batch)
     mean, deviation = about["scaling"]["south"]
     drawn = torch.quantile(task.sample_paths(batch._replace(ids=torch.arange(3))), 0.5, dim=1)
-    torch.testing.assert_close(said.median[1], mean + deviation * drawn[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(forecast.median[1], mean + deviation * drawn[1], rtol=1e-4, atol=1e-4)
     assert parts.shape == (3, 4, 3)
-    rows = list(rows_of(windows, said, "time", 4))
+    rows = list(rows_of(windows, forecast, "time", 4))
     assert rows[0] == ["time", "series", "mean", "p10", "p50", "p90"]
     assert [row[:2] for row in rows[5:7]] == [["2020-01-10 20:00", "south"], ["2020-01-10 21:00", "south"]]
     assert all(float(row[3]) <= float(row[4]) <= float(row[5]) for row in rows[1:])
 
 
-def test_what_is_not_known_ahead_too_short_or_strange_is_named(about: dict[str, Any], history: Any) -> None:
-    with pytest.raises(DataError, match=r"price of north is not given at 2020-01-11 00:00"):
+def test_short_or_unknown_series_and_missing_covariates_are_named(about: dict[str, Any], history: Any) -> None:
+    with pytest.raises(DataError, match=r"series north: no value of price at 2020-01-11 00:00"):
         windows_of(history, about, 12, 5, "history")
-    with pytest.raises(DataError, match=r"north has fewer than the 300 steps"):
+    with pytest.raises(DataError, match=r"series north: the model requires at least 300 steps"):
         windows_of(history, about, 300, 4, "history")
     names = pa.array([f"new {name}" for name in history.column("name").to_pylist()])
     strange = history.set_column(history.column_names.index("name"), "name", names)
-    with pytest.raises(DataError, match=r"does not know the scale of new north, new south, new west"):
+    with pytest.raises(DataError, match=r"not in the training data: new north, new south, new west"):
         windows_of(strange, about, 12, 4, "history")
 
 
-def test_the_forecast_goes_to_a_file(tmp_path: Path) -> None:
+def test_the_forecast_is_written_to_a_file(tmp_path: Path) -> None:
     from pipeline.commands.generate.series import _write
 
     _write(iter([["time", "series"], ["1", "a"]]), tmp_path / "out.csv")

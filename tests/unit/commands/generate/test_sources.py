@@ -1,4 +1,4 @@
-"""The verb `generate` with models that write from sources: translations, where they looked, and conversations."""
+"""`unroll generate` with models of text pairs: translations, attention and dialogues."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from tests.unit.babbling import Babbler, word_tokenizer
 
 @pytest.fixture
 def translator(babbler):
-    """The run, with a model that reads sources and their tokenizer."""
+    """The run with a translation model and the tokenizer of its sources."""
     from pipeline.models.assemblies.translators import AttentionTranslator
 
     tokenizer = word_tokenizer()
@@ -25,8 +25,8 @@ def translator(babbler):
     return babbler
 
 
-def test_a_source_is_written_from_and_not_repeated(translator, capsys):
-    """Alone, in company, as JSON and by a beam of one: the same most probable text."""
+def test_a_translation_does_not_repeat_its_source(translator, capsys):
+    """The most probable text is the same alone, in a batch, as JSON and with a beam of one."""
     words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())[:3]
     sources = [words[0], " ".join(words), f"{words[2]} {words[1]}"]
     alone = []
@@ -40,7 +40,7 @@ def test_a_source_is_written_from_and_not_repeated(translator, capsys):
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == alone
 
 
-def test_nothing_is_written_twice_and_what_was_not_looked_at_counts(translator, capsys):
+def test_no_repeat_and_coverage_penalty_change_the_search(translator, capsys):
     words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())
     options = ["babble", "--prompt", " ".join(words[:4]), "--tokens", "9", "--beam", "4", "--n-best", "4", "--json"]
     found = []
@@ -75,11 +75,11 @@ def test_attention_is_drawn_token_against_token(translator, capsys, tmp_path, mo
     width, height = Image.open(tmp_path / "a.png").size
     assert width > 4 * CELL  # the cells and their labels
     assert height > 5 * CELL
-    with pytest.raises(ConfigError, match=r"--attention .*a\.none cannot be written as a picture"):
+    with pytest.raises(ConfigError, match=r"--attention=.*a\.none: cannot be written as an image"):
         main([*options, "--attention", str(tmp_path / "a.none")])
 
 
-def test_what_looks_at_no_source_or_once_draws_no_attention(translator, tmp_path):
+def test_models_without_attention_are_refused(translator, tmp_path):
     from pipeline.models.assemblies.translators import LSTMTranslator
 
     size = word_tokenizer().get_vocab_size()
@@ -89,52 +89,54 @@ def test_what_looks_at_no_source_or_once_draws_no_attention(translator, tmp_path
         with pytest.raises(CheckpointError, match="a VectorDecoder reads its source once"):
             main(settings)
     translator.model = Babbler(size).eval()
-    with pytest.raises(ConfigError, match=r"--attention: .* continues texts"):
+    with pytest.raises(ConfigError, match=r"--attention: .* is a language model without a source"):
         main(options)
 
 
-def test_coverage_is_of_a_source(babbler):
-    with pytest.raises(CheckpointError, match="coverage_penalty wants a model that writes from a source"):
+def test_coverage_requires_a_source(babbler):
+    with pytest.raises(CheckpointError, match="coverage_penalty"):
         main(["babble", "--prompt", "the", "--beam", "2", "--coverage-penalty", "1"])
 
 
-def test_a_run_without_its_sources_tokenizer_is_refused(translator):
+def test_a_run_without_a_source_tokenizer_is_refused(translator):
     (translator.path / "source_tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"source_tokenizer\.json cannot be read"):
         main(["babble", "--prompt", "a"])
 
 
-def test_a_chat_gives_each_reply_the_last_turns(translator, capsys, monkeypatch):
-    heard = []
+def test_each_reply_of_a_chat_reads_the_last_turns(translator, capsys, monkeypatch):
+    sources = []
     begin = translator.model.begin
-    monkeypatch.setattr(translator.model, "begin", lambda source: heard.append(source[0][0].tolist()) or begin(source))
+    monkeypatch.setattr(
+        translator.model, "begin", lambda source: sources.append(source[0][0].tolist()) or begin(source)
+    )
     words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())[:2]
     (translator.path / "run.json").write_text(json.dumps({"dataset": {"dialogue": {"mark": words[0], "history": 2}}}))
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{words[0]}\n\n{words[1]}\n"))
     assert main(["babble", "--chat", "--greedy", "--tokens", "3"]) == 0
     replies = capsys.readouterr().out.splitlines()
-    assert len(replies) == len(heard) == 2
+    assert len(replies) == len(sources) == 2
     encode = lambda text: word_tokenizer().encode(text).ids  # noqa: E731
     eos = word_tokenizer().token_to_id("<eos>")
-    assert heard == [[*encode(words[0]), eos], [*encode(f"{replies[0]} {words[0]} {words[1]}"), eos]]
+    assert sources == [[*encode(words[0]), eos], [*encode(f"{replies[0]} {words[0]} {words[1]}"), eos]]
 
 
 @pytest.mark.parametrize("record", [None, {"dataset": {}}])
-def test_who_was_not_trained_to_talk_says_so(translator, record):
+def test_chat_requires_a_run_on_dialogues(translator, record):
     if record is not None:
         (translator.path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match="no run on dialogues"):
+    with pytest.raises(ConfigError, match="was not trained on dialogues"):
         main(["babble", "--chat"])
 
 
-def test_a_model_that_continues_texts_does_not_talk(babbler):
-    with pytest.raises(ConfigError, match="continues texts"):
+def test_chat_refuses_a_language_model(babbler):
+    with pytest.raises(ConfigError, match="is a language model"):
         main(["babble", "--chat"])
 
 
-def test_a_conversation_has_one_reply_a_line(babbler):
+def test_a_chat_has_one_reply_per_line(babbler):
     for options in (["--samples", "2"], ["--json"], ["--beam", "2", "--n-best", "2"]):
         with pytest.raises(
-            ConfigError, match=rf"^{options[-2 if options[-1] == '2' else -1]}: --chat does not take it"
+            ConfigError, match=rf"^{options[-2 if options[-1] == '2' else -1]} cannot be combined with --chat"
         ):
             main(["babble", "--chat", *options])

@@ -159,7 +159,9 @@ def test_a_run_of_that_name_that_learns_something_else_is_no_match(started: list
     assert tournament.main(["small.yaml"]) == 0
     announced = Path("runs/small/lstm-1/entrant.json").read_text()
     write(parameters=12_000)
-    with pytest.raises(ConfigError, match=r"lstm-1 was begun with another config.*width was 8.*move runs/small away"):
+    with pytest.raises(
+        ConfigError, match=r"lstm-1 was begun with another config.*width=.*, previously 8.*move runs/small away"
+    ):
         tournament.main(["small.yaml"])
     assert Path("runs/small/lstm-1/entrant.json").read_text() == announced
 

@@ -7,6 +7,6 @@ from data_prep.audio import command as audio
 
 @pytest.fixture(autouse=True)
 def _small_sources_may_be_bad(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a source has four clips, two bad ones are half of it."""
+    """Raise the limit for invalid clips, because sources of few clips exceed it."""
     main = audio.main
     monkeypatch.setattr(audio, "main", lambda argv: main([*argv, "--max-bad-share", "0.99"]))

@@ -1,4 +1,4 @@
-"""Clips on disk and the datasets made of them, for the tests of `data_prep.audio`."""
+"""Clips on disk and the datasets made from them, for the tests of `data_prep.audio`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is wrong with a clip or its transcript is counted and named."""
+"""Invalid clips and transcripts are counted and named."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from tests.unit.data_prep.audio.recordings import prepare, texts, tone, write
 
 
 def bad_files(folder: Path) -> None:
-    """Files that are wrong in every way, and three that are right, with a manifest."""
+    """Write invalid, unusual and valid files of every kind, with a manifest."""
     good = tone(0.5)
     write(folder / "good.wav", good)
     write(folder / "deep.wav", good, subtype="PCM_24")
@@ -65,16 +65,16 @@ def test_every_bad_file_is_counted_and_named(tmp_path: Path, capsys: pytest.Capt
 def test_too_many_bad_files_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad_files(tmp_path / "in")
     monkeypatch.undo()
-    with pytest.raises(DataError, match=r"of \d+ records are bad .*above --max-bad-share 0.1"):
+    with pytest.raises(DataError, match=r"--max-bad-share=0.1: \d+ of \d+ clips are invalid"):
         prepare(tmp_path / "in", tmp_path / "out", "--max-bad-share", "0.1")
     assert not (tmp_path / "out").exists()
 
 
-def test_characters_that_training_lacks_are_noted(tmp_path: Path) -> None:
+def test_characters_outside_the_vocabulary_are_noted(tmp_path: Path) -> None:
     for name, text in (("a", "abc"), ("b", "abz")):
         write(tmp_path / f"{name}.wav", tone(0.3))
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"file": f"{name}.wav", "text": text}))
     dataset = prepare(tmp_path / "a.jsonl", tmp_path / "out", "--validation", str(tmp_path / "b.jsonl"))
     noted = json.loads((tmp_path / "out" / "report.json").read_text())["noted"]
-    assert noted == {"characters or words that the vocabulary lacks": {"count": 1, "first": ["b.wav"]}}
+    assert noted == {"characters or words outside the vocabulary": {"count": 1, "first": ["b.wav"]}}
     assert dataset.splits["validation"].references(0) == ["abz"]

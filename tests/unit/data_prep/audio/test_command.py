@@ -1,4 +1,4 @@
-"""A preparation continues where it was stopped; options that contradict each other are one line."""
+"""An interrupted preparation continues; options that contradict each other are a one-line error."""
 
 import json
 from pathlib import Path
@@ -7,31 +7,31 @@ import pytest
 
 from data_prep.audio import command as audio
 from data_prep.audio.clips import Clip
-from data_prep.audio.decode import Heard, Hearing
+from data_prep.audio.decode import ClipDecoder, DecodedClip
 from pipeline.errors import ConfigError, DataError
 from tests.unit.data_prep.audio.recordings import RATE, prepare, texts, tone, write
 
 
-def test_a_preparation_that_was_killed_continues(
+def test_an_interrupted_preparation_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shares = ["--validation-share", "0.2", "--test-share", "0.2"]
     monkeypatch.setattr("data_prep.workspace.resumable_rows.SHARD_BYTES", 40_000)
     straight = prepare("builtin:40", tmp_path / "straight", *shares)
-    hear, calls = Hearing.__call__, []
+    decode, calls = ClipDecoder.__call__, []
 
-    def dying(self: Hearing, clip: Clip) -> Heard | str:
+    def interrupt_thirtieth_call(self: ClipDecoder, clip: Clip) -> DecodedClip | str:
         calls.append(clip.name)
         if len(calls) == 30:
             raise KeyboardInterrupt
-        return "cannot be read" if clip.name.endswith("4") else hear(self, clip)
+        return "cannot be read" if clip.name.endswith("4") else decode(self, clip)
 
-    monkeypatch.setattr(Hearing, "__call__", dying)
+    monkeypatch.setattr(ClipDecoder, "__call__", interrupt_thirtieth_call)
     with pytest.raises(KeyboardInterrupt):
         prepare("builtin:40", tmp_path / "killed", *shares)
     killed = prepare("builtin:40", tmp_path / "killed", *shares)
     assert "continuing after " in capsys.readouterr().err
-    assert 40 < len(calls) < 60  # not all were heard twice
+    assert 40 < len(calls) < 60  # Not all clips were decoded twice.
     lost = {f"keys-000{tens}4" for tens in range(4)}
     for split, rows in straight.splits.items():
         expected = {name: text for name, text in texts(straight, split).items() if name not in lost}
@@ -46,7 +46,7 @@ def test_a_preparation_that_was_killed_continues(
     assert len(killed.splits["train"].shards) > 1
 
 
-def test_clips_that_have_changed_are_heard_anew(
+def test_clips_that_have_changed_are_decoded_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(6):
@@ -54,7 +54,7 @@ def test_clips_that_have_changed_are_heard_anew(
     (tmp_path / "in" / "yes_3.wav").write_bytes(b"")
     monkeypatch.undo()
     options = ["--pattern", "{label}_{index}"]
-    with pytest.raises(DataError, match="1 of 6 records are bad"):
+    with pytest.raises(DataError, match="1 of 6 clips are invalid"):
         prepare(tmp_path / "in", tmp_path / "out", *options)
     write(tmp_path / "in" / "yes_3.wav", tone(0.3))
     dataset = prepare(tmp_path / "in", tmp_path / "out", *options)
@@ -65,16 +65,17 @@ def test_clips_that_have_changed_are_heard_anew(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "name one source"),
-        (["in", "--pattern", "no field"], "wants fields in braces"),
-        (["in", "--test-where", "index"], "is no condition"),
-        (["in", "--join", "5", "3"], "fewest clips first"),
+        ([], "expected one source of training clips, SOURCE or --train SOURCE, got none"),
+        (["in", "--train", "other"], "expected one source of training clips, .*, got both"),
+        (["in", "--pattern", "no field"], "--pattern=no field: expected fields in braces"),
+        (["in", "--test-where", "index"], "--test-where: expected FIELD=VALUE,VALUE or FIELD=0-4, got index"),
+        (["in", "--join", "5", "3"], "--join 5 3: the minimum must come first"),
         (["in", "--rate", "0"], "at least 1, got 0"),
         (["in", "--min-seconds", "2", "--max-seconds", "1"], "must be below"),
         (["in", "--test-share", "1"], "from 0 to below 1, got 1"),
     ],
 )
-def test_options_that_cannot_be_are_one_line(tmp_path: Path, options: list[str], message: str) -> None:
+def test_invalid_options_are_a_one_line_error(tmp_path: Path, options: list[str], message: str) -> None:
     write(tmp_path / "in" / "a.wav", tone(0.2))
     given = [str(tmp_path / each) if each == "in" else each for each in options]
     with pytest.raises(ConfigError, match=message):

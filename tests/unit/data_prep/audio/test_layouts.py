@@ -22,7 +22,7 @@ def test_names_that_follow_a_pattern_give_labels_and_speakers(tmp_path: Path) ->
     assert texts(dataset, "validation") == {"yes_bob_0.wav": "yes"}
     assert texts(dataset, "test") == {"no_cat_1.wav": "no"}
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["bad"] == {"a label that training lacks (maybe)": {"count": 1, "first": ["maybe_cat_1.wav"]}}
+    assert report["bad"] == {"label not in training (maybe)": {"count": 1, "first": ["maybe_cat_1.wav"]}}
 
 
 def test_a_manifest_names_files_beside_it(tmp_path: Path) -> None:
@@ -36,7 +36,8 @@ def test_a_manifest_names_files_beside_it(tmp_path: Path) -> None:
     assert rows.numbers("samples").tolist() == [2400, 3200]
     assert np.abs(decode(rows.value("audio", 0)) - tone(0.3)).max() < 1e-4
     bad = json.loads((tmp_path / "out" / "report.json").read_text())["bad"]
-    assert {reason.split(" (")[0]: each["count"] for reason, each in bad.items()} == {"not JSON": 1, "no file named": 1}
+    counts = {reason.split(" in fields")[0]: each["count"] for reason, each in bad.items()}
+    assert counts == {"invalid JSON": 1, "no file name": 1}
     (tmp_path / "m.csv").write_text("path,sentence,who\nwav/a.wav,Hello,ann\n")
     options = ["--text-field", "sentence", "--speaker-field", "who"]
     dataset = prepare(tmp_path / "m.csv", tmp_path / "csv", *options)
@@ -44,7 +45,7 @@ def test_a_manifest_names_files_beside_it(tmp_path: Path) -> None:
     assert dataset.splits["train"].value("speaker", 0) == "ann"
 
 
-def test_the_layouts_of_ljspeech_and_librispeech_are_known(tmp_path: Path) -> None:
+def test_the_layouts_of_ljspeech_and_librispeech_are_read(tmp_path: Path) -> None:
     write(tmp_path / "lj" / "wavs" / "LJ1.wav", tone(0.3))
     (tmp_path / "lj" / "metadata.csv").write_text("LJ1|Dr. Who|Doctor Who\nLJ2|lost|lost\n")
     dataset = prepare(tmp_path / "lj", tmp_path / "out")
@@ -72,15 +73,15 @@ def test_the_builtin_source_is_always_the_same(tmp_path: Path) -> None:
     assert all(3 <= len(text.split()) <= 7 for text in texts(first).values())
 
 
-def test_sources_that_are_none_are_one_line(tmp_path: Path) -> None:
+def test_an_invalid_source_is_a_one_line_error(tmp_path: Path) -> None:
     write(tmp_path / "in" / "a.wav", tone(0.2))
-    with pytest.raises(DataError, match="there is no source"):
+    with pytest.raises(DataError, match="absent does not exist"):
         prepare(tmp_path / "absent", tmp_path / "out")
-    with pytest.raises(DataError, match="builtin:x: after the colon comes how many clips"):
+    with pytest.raises(DataError, match="builtin:x: expected a number of clips after the colon, got x"):
         prepare("builtin:x", tmp_path / "out")
-    with pytest.raises(DataError, match="say with --pattern"):
+    with pytest.raises(DataError, match="describe the file names with --pattern"):
         prepare(tmp_path / "in", tmp_path / "out")
-    with pytest.raises(DataError, match="no clip has a label; its fields are index"):
+    with pytest.raises(DataError, match=r"no clip has the field label \(fields: index\)"):
         prepare(tmp_path / "in", tmp_path / "out", "--pattern", "{index}")
-    with pytest.raises(DataError, match="no clip meets the conditions of --test-where"):
+    with pytest.raises(DataError, match="--test-where label=b: no clip matches"):
         prepare(tmp_path / "in", tmp_path / "out", "--pattern", "{label}", "--test-where", "label=b")

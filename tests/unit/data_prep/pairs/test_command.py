@@ -1,9 +1,8 @@
-"""Pairs of texts are read from every kind of source, split, filtered and written as they were."""
+"""Pairs of texts are read from every kind of source, split, filtered and written unchanged."""
 
 import gzip
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -14,15 +13,16 @@ from pipeline.errors import ConfigError, DataError
 
 SOURCES = [f"wort {n} und noch {n % 3}" for n in range(60)]
 TARGETS = [f"word {n} and again {n % 3}" for n in range(60)]
+Capture = pytest.CaptureFixture[str]
 
 
-def prepare(output: Path, *arguments: Any) -> Dataset:
+def prepare(output: Path, *arguments: object) -> Dataset:
     assert pairs.main([*map(str, arguments), "--output", str(output)]) == 0
     return Dataset.open(output, kind="pairs")
 
 
 def texts(dataset: Dataset, split: str) -> list[tuple[str, list[str]]]:
-    """Every row as it was written; decoding its tokens gives the same."""
+    """Return the texts of every row, after checking that its tokens decode to them."""
     assert dataset.source is not None
     source, target = (Tokenizer.from_file(str(side.file)) for side in (dataset.source, dataset.target))
     found, rows = [], dataset.splits[split]
@@ -53,7 +53,7 @@ def test_lines_of_parallel_files_are_pairs(parallel: list[Path], tmp_path: Path)
     assert dataset.source == dataset.target  # one tokenizer for both
 
 
-def test_splits_are_cut_by_the_source(parallel: list[Path], tmp_path: Path) -> None:
+def test_splits_are_divided_by_the_source(parallel: list[Path], tmp_path: Path) -> None:
     dataset = prepare(tmp_path / "out", "--train", *parallel, "--validation-share", 0.2, "--test-share", 0.1)
     parts = [texts(dataset, name) for name in ("train", "validation", "test")]
     assert sorted(row for part in parts for row in part) == sorted(
@@ -64,18 +64,18 @@ def test_splits_are_cut_by_the_source(parallel: list[Path], tmp_path: Path) -> N
     assert again.checksum == dataset.checksum
 
 
-def test_words_and_their_sounds_are_grouped(tmp_path: Path) -> None:
+def test_words_and_their_pronunciations_are_grouped(tmp_path: Path) -> None:
     (tmp_path / "words").write_text("READ  R EH D\nA  AH\nREAD  R IY D\nA  AH\n")
-    apart = ["--source-tokenizer", "character", "--target-tokenizer", "word", "--delimiter", "  ", "--group"]
+    options = ["--source-tokenizer", "character", "--target-tokenizer", "word", "--delimiter", "  ", "--group"]
     dataset = prepare(
-        tmp_path / "out", "--train", tmp_path / "words", *apart, "--test-share", 0, "--validation-share", 0
+        tmp_path / "out", "--train", tmp_path / "words", *options, "--test-share", 0, "--validation-share", 0
     )
     assert texts(dataset, "train") == [("READ", ["R EH D", "R IY D"]), ("A", ["AH"])]
     assert dataset.facts.known() == {"vocab_size": 2 + 5, "source_vocab_size": 2 + 4}
 
 
 @pytest.mark.parametrize("targets", ["one", ["one", "two"]])
-def test_records_hold_a_target_or_several(tmp_path: Path, targets: Any) -> None:
+def test_records_hold_a_target_or_several(tmp_path: Path, targets: str | list[str]) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps({"q": "why", "a": targets}) + "\n")
     fields = ["--source-field", "q", "--target-field", "a", "--tokenizer", "byte", "--group"]
@@ -83,7 +83,7 @@ def test_records_hold_a_target_or_several(tmp_path: Path, targets: Any) -> None:
     assert texts(dataset, "train") == [("why", [targets] if isinstance(targets, str) else targets)]
 
 
-def test_a_hub_data_set_is_read_by_name_and_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_hub_data_set_is_read_by_name_and_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     (tmp_path / "hub").mkdir()
     for split in ("train", "test"):
@@ -96,15 +96,15 @@ def test_a_hub_data_set_is_read_by_name_and_field(tmp_path: Path, monkeypatch: p
     for split in ("train", "test"):
         assert texts(dataset, split) == [(f"{split} wort {n}", [f"{split} word {n}"]) for n in range(3)]
     assert dataset.manifest["sources"] == []
-    with pytest.raises(DataError, match=rf"3 of 3 records .*no texts in fields .*first {named}:0"):
+    with pytest.raises(DataError, match=rf"3 of 3 documents .*no texts in fields .*first {named}:0"):
         prepare(tmp_path / "wrong", "--train", named, "--tokenizer", "byte", "--test-share", 0, "--validation-share", 0)
     with pytest.raises(DataError, match=r"hub:.*nothing cannot be loaded"):
         prepare(tmp_path / "wrong", "--train", f"hub:{tmp_path / 'nothing'}")
-    with pytest.raises(ConfigError, match="stands alone"):
+    with pytest.raises(ConfigError, match="must be the only source of its split"):
         prepare(tmp_path / "wrong", "--train", named, named)
 
 
-def test_what_a_vocabulary_lacks_is_counted(tmp_path: Path, capsys: Any) -> None:
+def test_unknown_tokens_are_counted(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "train").write_text("ab\tR IY\nba\tIY R\n")
     (tmp_path / "test").write_text("xab\tR OW OW\nzz\tIY\n")
     kinds = ["--source-tokenizer", "character", "--target-tokenizer", "word", "--validation-share", 0]
@@ -115,7 +115,7 @@ def test_what_a_vocabulary_lacks_is_counted(tmp_path: Path, capsys: Any) -> None
     assert report["unknown_tokens"] == counted
 
 
-def test_conversations_become_replies_and_duplicates_leave_training(tmp_path: Path, capsys: Any) -> None:
+def test_conversations_become_replies_and_duplicates_leave_training(tmp_path: Path, capsys: Capture) -> None:
     talks = [f"a{n} __eou__ b{n} __eou__ c{n} __eou__ d{n} __eou__" for n in range(3)]
     (tmp_path / "train").write_text("\n".join([talks[0], talks[1], talks[0], talks[2], "alone __eou__"]) + "\n")
     (tmp_path / "test").write_text(talks[2] + "\n")
@@ -134,10 +134,10 @@ def test_conversations_become_replies_and_duplicates_leave_training(tmp_path: Pa
     assert texts(dataset, "train") == expected
     assert dataset.splits["test"].rows == 3
     assert dataset.manifest["dialogue"] == {"mark": "__eou__", "history": 2}
-    said = capsys.readouterr().out
-    assert "1 x in another split too" in said
-    assert "1 x twice in training" in said
-    assert "fewer than two turns" in said
+    printed = capsys.readouterr().out
+    assert "1 x in another split too" in printed
+    assert "1 x duplicate in training" in printed
+    assert "fewer than two turns" in printed
 
 
 def test_the_mark_between_turns_is_one_token_of_any_tokenizer(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_the_mark_between_turns_is_one_token_of_any_tokenizer(tmp_path: Path) ->
     assert [list(dataset.splits["train"].value("source", row)).count(mark) for row in range(4)] == [0, 1, 0, 1]
 
 
-def test_long_pairs_leave_training_alone(parallel: list[Path], tmp_path: Path, capsys: Any) -> None:
+def test_long_pairs_are_dropped_from_training_only(parallel: list[Path], tmp_path: Path, capsys: Capture) -> None:
     long = [tmp_path / "a", tmp_path / "b"]
     long[0].write_text("short\n" + "x" * 50 + "\n")
     long[1].write_text("short\nshort\n")
@@ -162,49 +162,55 @@ def test_long_pairs_leave_training_alone(parallel: list[Path], tmp_path: Path, c
 def test_files_of_unequal_length_are_refused_with_both_counts(parallel: list[Path], tmp_path: Path) -> None:
     (tmp_path / "short").write_text("one\ntwo\n")
     for files, counts in (((parallel[0], tmp_path / "short"), "60.* 2"), ((tmp_path / "short", parallel[0]), "2.* 60")):
-        with pytest.raises(DataError, match=f"has {counts.replace('.*', ' lines and .*')}: line k of both"):
+        with pytest.raises(DataError, match=f"has {counts.replace('.*', ' lines, but .* has')}. Line k of both"):
             prepare(tmp_path / "out", "--train", *files)
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_pairs_are_counted_and_named(tmp_path: Path, capsys: Any) -> None:
+def test_bad_pairs_are_counted_and_named(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "a.tsv").write_bytes(b"good\tgut\n\tleer\nempty\t\nno tab\nb\xff\tc\n")
     options = ["--tokenizer", "byte", "--test-share", 0, "--validation-share", 0]
-    with pytest.raises(DataError, match="4 of 5 records are bad"):
+    with pytest.raises(DataError, match="4 of 5 documents are invalid"):
         prepare(tmp_path / "out", "--train", tmp_path / "a.tsv", *options)
     dataset = prepare(tmp_path / "out", "--train", tmp_path / "a.tsv", *options, "--max-bad-share", 0.9)
     assert texts(dataset, "train") == [("good", ["gut"])]
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for reason, line in (("empty source", 2), ("empty target", 3), ("no delimiter", 4), ("not UTF-8", 5)):
-        assert f"a.tsv:{line}" in said
-        assert f"1 x {reason}" in said
+        assert f"a.tsv:{line}" in printed
+        assert f"1 x {reason}" in printed
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "said"),
+    ("arguments", "error", "message"),
     [
-        (["--output", "x"], ConfigError, "name the training pairs"),
-        (["--train", "none.tsv"], DataError, "there is no file none.tsv"),
-        (["--train", "a", "b", "c"], DataError, "there is no file a"),
+        (["--output", "x"], ConfigError, "--train is missing"),
+        (["--train", "none.tsv"], DataError, "file none.tsv does not exist"),
+        (["--train", "a", "b", "c"], DataError, "file a does not exist"),
+        (["--train", "one.tsv", "one.tsv", "one.tsv"], ConfigError, "expected one file or two .* per split, got 3"),
         (
             ["--train", "a", "--test-share", "1"],
             ConfigError,
             "--test-share: expected a number .* below 1, got 1",
         ),
-        (["--train", "a", "--source-tokenizer", "word"], ConfigError, "come together"),
+        (["--train", "a", "--source-tokenizer", "word"], ConfigError, "must be given together"),
         (["--train", "a", "--history", "0"], ConfigError, "--history: expected an integer of at least 1, got 0"),
-        (["--train", "empty.de", "empty.en"], DataError, "there is no pair in empty.de, empty.en"),
-        (["--train", "empty.tsv", "--test", "empty.tsv"], DataError, "there is no pair in empty.tsv"),
-        (["--train", "one.tsv", "--test-share", "0.001"], DataError, "no pair fell to the test split: give it files"),
+        (["--train", "empty.de", "empty.en"], DataError, "no pair in empty.de, empty.en"),
+        (["--train", "empty.tsv", "--test", "empty.tsv"], DataError, "no pair in empty.tsv. Check the files of --test"),
+        (
+            ["--train", "one.tsv", "--delimiter", ";"],
+            DataError,
+            "1 of 1 documents are invalid .no delimiter ';': 1",
+        ),
+        (["--train", "one.tsv", "--test-share", "0.001"], DataError, "the test split is empty. Name files with --test"),
     ],
 )
-def test_what_cannot_be_is_told(
-    arguments: list[str], error: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_mistake_is_a_clear_error(
+    arguments: list[str], error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("empty.de", "empty.en", "empty.tsv"):
         Path(name).touch()
     Path("one.tsv").write_text("one\teins\n")
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         pairs.main(["--output", "out", *arguments])
     assert not (tmp_path / "out").exists()

@@ -1,11 +1,10 @@
-"""Images become levels as a formula says; what is damaged or of another size is named."""
+"""Images are quantized according to the formula; damaged images and those of another size are named."""
 
 import gzip
 import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ Prepare = Callable[..., Dataset]
 
 @pytest.fixture
 def prepare(tmp_path: Path) -> Prepare:
-    """Prepares a source without held-out splits, and opens what came of it."""
+    """Return a function that prepares a source without held-out splits and opens the dataset."""
 
     def prepared(*arguments: str | Path) -> Dataset:
         shares = ["--validation-share", "0", "--test-share", "0", "--workers", "1"]
@@ -33,14 +32,14 @@ def prepare(tmp_path: Path) -> Prepare:
 
 
 def rows(dataset: Dataset, name: str = "train") -> np.ndarray:
-    """The levels of a split's images."""
+    """Return the levels of a split's images."""
     split, about = dataset.splits[name], dataset.manifest["pixels"]
     shape = about["rows"], about["columns"], about["channels"]
     return np.stack([np.frombuffer(split.value("image", row), np.uint8).reshape(shape) for row in range(split.rows)])
 
 
 def write_idx(path: Path, numbers: np.ndarray) -> Path:
-    """An IDX file, packed where its name says so."""
+    """Write an IDX file, compressed if its name ends with .gz."""
     data = struct.pack(f">BBBB{numbers.ndim}I", 0, 0, 8, numbers.ndim, *numbers.shape) + numbers.tobytes()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
@@ -48,9 +47,9 @@ def write_idx(path: Path, numbers: np.ndarray) -> Path:
 
 @pytest.fixture
 def digits(tmp_path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images of 6 x 4 pixels with labels, as MNIST's files are called."""
-    chance = np.random.default_rng(1)
-    images, labels = chance.integers(0, 256, (40, 6, 4), np.uint8), chance.integers(0, 3, 40).astype(np.uint8)
+    """Write images of 6 x 4 pixels with labels, with the file names of MNIST."""
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (40, 6, 4), np.uint8), rng.integers(0, 3, 40).astype(np.uint8)
     for suffix in ("", ".gz"):
         write_idx(tmp_path / f"train-images-idx3-ubyte{suffix}", images)
         write_idx(tmp_path / f"train-labels-idx1-ubyte{suffix}", labels)
@@ -85,10 +84,10 @@ def test_an_idx_file_of_four_axes_is_in_colour(prepare: Prepare, tmp_path: Path)
 def test_a_smaller_image_holds_means(digits: tuple[np.ndarray, np.ndarray], prepare: Prepare, tmp_path: Path) -> None:
     found = rows(prepare(tmp_path / "train-images-idx3-ubyte", "--size", "3x2"))[..., 0]
     expected = digits[0].reshape(40, 3, 2, 2, 2).mean((2, 4))
-    assert np.abs(found - expected).max() <= 1  # rows are rounded first, then columns
+    assert np.abs(found - expected).max() <= 1  # Rows are rounded first, then columns.
 
 
-def test_drawn_levels_are_white_as_often_as_they_are_bright_and_the_same_again(
+def test_sampled_levels_are_white_in_proportion_to_brightness_and_reproducible(
     prepare: Prepare, tmp_path: Path
 ) -> None:
     bright = np.array([0, 64, 128, 255], np.uint8)
@@ -102,16 +101,16 @@ def test_drawn_levels_are_white_as_often_as_they_are_bright_and_the_same_again(
 
 
 def save(path: Path, values: np.ndarray) -> np.ndarray:
-    """A PNG file, of grey or of colour."""
+    """Write a PNG file, grey or colour."""
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(values).save(path)
     return values
 
 
 def test_a_folder_gives_colours_in_order_and_classes_by_subfolder(prepare: Prepare, tmp_path: Path) -> None:
-    chance, folder = np.random.default_rng(2), tmp_path / "animals"
+    rng, folder = np.random.default_rng(2), tmp_path / "animals"
     folder.mkdir()
-    images = [chance.integers(0, 256, (3, 5, 3), np.uint8) for _ in range(4)]
+    images = [rng.integers(0, 256, (3, 5, 3), np.uint8) for _ in range(4)]
     for number, image in enumerate(images):
         save(folder / ("cat" if number < 2 else "dog") / f"{number}.png", image)
     dataset = prepare(folder, "--colour")
@@ -145,7 +144,7 @@ def test_damaged_images_are_counted_and_named(
     (tmp_path / "some" / "5.png").write_bytes(b"")
     command = ["prepare", "pixels", str(tmp_path / "some"), "--workers", "1", "--output", str(tmp_path / "no")]
     assert main(command) == 3
-    assert "2 of 6 records are bad (truncated image: 1, first 4.png; empty file: 1" in capsys.readouterr().err
+    assert "2 of 6 images are invalid (truncated image: 1, first 4.png; empty file: 1" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
     dataset = prepare(tmp_path / "some", "--max-bad-share", "0.5")
     assert dataset.splits["train"].rows == 4
@@ -153,17 +152,17 @@ def test_damaged_images_are_counted_and_named(
     assert report["bad"]["empty file"]["first"] == ["5.png"]
 
 
-def test_images_of_several_sizes_are_one_line_or_scaled(
+def test_images_of_several_sizes_are_a_one_line_error_or_scaled(
     prepare: Prepare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number, size in enumerate([(4, 4), (4, 4), (4, 6), (8, 8)]):
         save(tmp_path / "sizes" / f"{number}.png", np.full(size, 200, np.uint8))
     command = ["prepare", "pixels", str(tmp_path / "sizes"), "--workers", "1", "--output", str(tmp_path / "no")]
     assert main(command) == 3
-    said = capsys.readouterr().err
-    assert "images of several sizes: 2 of 4x4 (first 0.png), 1 of 4x6 (first 2.png), 1 of 8x8 (first 3.png); " in said
-    assert "give --size HxW" in said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    expected = "images of several sizes: 2 of 4x4 (first 0.png), 1 of 4x6 (first 2.png), 1 of 8x8 (first 3.png). "
+    assert expected + "Scale them to one size with --size HxW" in printed
+    assert printed.count("\n") == 1
     assert rows(prepare(tmp_path / "sizes", "--size", "2x2")).shape == (4, 2, 2, 1)
 
 
@@ -182,7 +181,7 @@ def test_a_hub_data_set_is_read_with_the_names_of_its_classes(
     assert [labels[label] for label in dataset.splits["train"].numbers("label")] == ["one", "zero"]
 
 
-def test_shapes_are_drawn_on_the_spot_and_seen_in_two_levels(prepare: Prepare) -> None:
+def test_generated_shapes_are_visible_with_two_levels(prepare: Prepare) -> None:
     dataset = prepare("builtin:30", "--levels", "2")
     assert dataset.manifest["pixels"]["labels"] == ["circle", "square", "triangle"]
     for number, (image, label) in enumerate(figures(30)):
@@ -190,8 +189,9 @@ def test_shapes_are_drawn_on_the_spot_and_seen_in_two_levels(prepare: Prepare) -
         assert dataset.splits["train"].references(number) == [label]
 
 
-def test_splits_are_cut_by_name_or_given(digits: Any, tmp_path: Path) -> None:
-    source, output = str(tmp_path / "train-images-idx3-ubyte"), tmp_path / "cut"
+@pytest.mark.usefixtures("digits")
+def test_splits_are_divided_by_name_or_given(tmp_path: Path) -> None:
+    source, output = str(tmp_path / "train-images-idx3-ubyte"), tmp_path / "divided"
     shares = ["--validation-share", "0.3", "--test-share", "0.2"]
     assert pixels.main([source, *shares, "--workers", "1", "--output", str(output)]) == 0
     splits = Dataset.open(output).splits
@@ -205,8 +205,9 @@ def test_splits_are_cut_by_name_or_given(digits: Any, tmp_path: Path) -> None:
     )
 
 
-def test_several_processes_find_what_one_does(
-    digits: Any, prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("digits")
+def test_several_processes_give_the_result_of_one(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, drawn = tmp_path / "train-images-idx3-ubyte", ("--levels", "2", "--sample", "3")
     alone = rows(prepare(source, *drawn))
@@ -220,21 +221,23 @@ def test_several_processes_find_what_one_does(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["missing"], 3, "there is no source missing"),
-        (["builtin:x"], 3, "as in builtin:500"),
-        (["builtin:9", "--size", "14"], 2, "write rows x columns, as 14x14"),
-        (["builtin:9", "--sample", "1"], 2, "add --levels 2"),
+        (["missing"], 3, "source missing does not exist"),
+        (["builtin:x"], 3, "builtin:x: expected a number of drawings after the colon, got x"),
+        (["builtin:9", "--size", "14"], 2, "--size: expected ROWSxCOLUMNS such as 14x14, got 14"),
+        (["builtin:9", "--sample", "1"], 2, "--sample requires --levels=2, got --levels=256"),
         (["builtin:9", "--levels", "3"], 2, "--levels"),
-        ([], 2, "name one source"),
-        (["broken"], 3, "is no IDX file"),
-        (["short-images"], 3, "is damaged: 2 x 3 x 3 bytes are announced, 17 are there"),
-        (["flat"], 3, "no images (N x H x W"),
-        (["a-images-idx3"], 3, "holds 5 labels for the 4 images"),
+        ([], 2, "expected one source of training images, SOURCE or --train SOURCE, got none"),
+        (["broken"], 3, "is not an IDX file"),
+        (["short-images"], 3, "is damaged: expected 2 x 3 x 3 bytes, got 17"),
+        (["flat"], 3, "expected images of shape N x H x W or N x H x W x 3, got 7"),
+        (["a-images-idx3"], 3, "a-labels-idx1 has 5 labels, but a-images-idx3 has 4 images"),
         (["packed.gz"], 3, "cannot be read"),
-        (["empty"], 3, "no file below empty ends in .png"),
+        (["empty"], 3, "directory empty has no images (.png"),
+        (["damaged"], 3, "2 of 2 images are invalid (empty file: 2"),
+        (["damaged", "--max-bad-share", "0.99"], 3, "2 of 2 images are invalid (empty file: 2"),
     ],
 )
-def test_what_cannot_be_is_one_line(
+def test_a_mistake_is_a_one_line_error(
     arguments: list[str],
     code: int,
     message: str,
@@ -244,6 +247,9 @@ def test_what_cannot_be_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
+    Path("damaged").mkdir()
+    for name in ("one.png", "two.png"):
+        (Path("damaged") / name).touch()
     Path("broken").write_bytes(b"no images")
     Path("packed.gz").write_bytes(b"not packed")
     whole = write_idx(Path("short-images"), np.zeros((2, 3, 3), np.uint8))
@@ -252,13 +258,13 @@ def test_what_cannot_be_is_one_line(
     write_idx(Path("a-images-idx3"), np.zeros((4, 2, 2), np.uint8))
     write_idx(Path("a-labels-idx1"), np.zeros(5, np.uint8))
     assert main(["prepare", "pixels", *arguments, "--output", "out"]) == code
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.rstrip("\n").count("\n") == 0
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.rstrip("\n").count("\n") == 0
     assert not Path("out").exists()
 
 
-def test_labels_of_a_test_split_that_training_lacks_are_left_out(prepare: Prepare, tmp_path: Path) -> None:
+def test_labels_of_a_test_split_are_dropped_if_training_has_none(prepare: Prepare, tmp_path: Path) -> None:
     for folder, shades in (("train", range(20)), ("test/dark", range(3))):
         (tmp_path / folder).mkdir(parents=True)
         for shade in shades:

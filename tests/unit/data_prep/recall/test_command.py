@@ -1,4 +1,4 @@
-"""What `unroll prepare recall` writes is what training reads."""
+"""Training reads what `unroll prepare recall` writes."""
 
 import json
 
@@ -25,11 +25,11 @@ def test_a_negative_seed_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["copy", "selective-copy", "association"])
-def test_questions_come_back_as_they_were_drawn(task, tmp_path, capsys):
+def test_questions_are_read_as_they_were_drawn(task, tmp_path, capsys):
     folder = prepare(tmp_path / "data", task, "--length", "6", "--items", "3", "--symbols", "4")
-    said = capsys.readouterr().out
-    assert "without memory, loss: 1.3863" in said
-    assert "without memory, accuracy: 25.0000" in said
+    printed = capsys.readouterr().out
+    assert "without memory, loss: 1.3863" in printed
+    assert "without memory, accuracy: 25.0000" in printed
     Dataset.open(folder).verify()
     module = RecallDataModule(folder)
     split = module.split("validation")
@@ -41,7 +41,7 @@ def test_questions_come_back_as_they_were_drawn(task, tmp_path, capsys):
         assert split.references(row) == [" ".join(kind.words[one] for one in answer)]
 
 
-def test_more_samples_begin_with_the_fewer(tmp_path):
+def test_a_sample_does_not_depend_on_the_number_of_samples(tmp_path):
     few, many = (prepare(tmp_path / count, "copy", "--train", count) for count in ("12", "20"))
     targets = [
         [RecallDataModule(folder).split("train").target(n).tolist() for n in range(12)] for folder in (few, many)
@@ -49,7 +49,7 @@ def test_more_samples_begin_with_the_fewer(tmp_path):
     assert targets[0] == targets[1]
 
 
-def test_what_is_added_is_one_window_of_a_series_each(tmp_path, capsys):
+def test_each_sample_of_adding_is_one_window_of_a_series(tmp_path, capsys):
     folder = prepare(tmp_path / "data", "adding", "--length", "9")
     assert "without memory, mse: 0.1667" in capsys.readouterr().out
     module = SeriesDataModule(folder, context=9, horizon=1)
@@ -60,19 +60,19 @@ def test_what_is_added_is_one_window_of_a_series_each(tmp_path, capsys):
         marks = batch.known[:, :9, 0]
         assert marks.sum(1).tolist() == [2.0] * count
         np.testing.assert_allclose((batch.context * marks).sum(1), batch.targets[:, 0], rtol=1e-6)
-    assert len(json.dumps(module.dataset.manifest)) < 5000  # and does not grow with the samples
+    assert len(json.dumps(module.dataset.manifest)) < 5000  # The manifest does not grow with the samples.
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["adding", "--items", "3"], "adding takes --length"),
-        (["adding", "--length", "1"], "adding takes --length"),
+        (["adding", "--items", "3"], "expected --length of at least 2 and no other size, got --length=600, --items=3"),
+        (["adding", "--length", "1"], "expected --length of at least 2 and no other size, got --length=1"),
         (["association", "--items", "20"], "items=20 different keys"),
         (["copy", "--symbols", "1"], "symbols=1"),
     ],
 )
-def test_sizes_that_cannot_be_leave_nothing_behind(arguments, message, tmp_path):
+def test_invalid_sizes_leave_nothing_behind(arguments, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         recall.main([*arguments, "--output", str(tmp_path / "data")])
     assert list(tmp_path.iterdir()) == []

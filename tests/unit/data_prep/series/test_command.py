@@ -167,7 +167,7 @@ def test_the_calendar_says_where_in_day_week_and_year_a_stamp_lies() -> None:
     [
         (["--target", "c"], DataError, "there is no such column, but time, a, b"),
         (["--lengths", 30, 10, 10], DataError, "add up to 50 steps, there are 40"),
-        (["--validation-share", 0.6, "--test-share", 0.5], ConfigError, "leave nothing to train on"),
+        (["--validation-share", 0.6, "--test-share", 0.5], ConfigError, "the sum must be below 1"),
         (["--target", "a", "--known", "a"], DataError, "two meanings"),
         (["--season", 0], ConfigError, "at least 1, got 0"),
     ],

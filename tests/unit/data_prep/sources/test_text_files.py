@@ -1,4 +1,4 @@
-"""Documents come out of every kind of file as they went in, bad ones are named, and splits never share one."""
+"""Documents of every file format are read unchanged, invalid ones are reported, and splits never share one."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ TEXT = "Ein Käfig\r\nvoller Narren\n\n\nund ein 😀\n"
 
 
 def read(*paths: Path, documents: str = "file", **reading: object) -> tuple[list[str], Report]:
-    """The documents of files and the report of reading them."""
+    """Return the documents of files and the report."""
     report = Report()
     names = [Name(path.name, path) for path in paths]
     found: list[str] = []
@@ -53,7 +53,7 @@ def test_blank_lines_are_skipped_or_kept(tmp_path: Path) -> None:
     assert (found, report.documents, report.empty) == (["a", "", " ", "b"], 4, 0)
 
 
-def test_the_bytes_for_which_the_end_mark_stands_are_counted(tmp_path: Path) -> None:
+def test_the_bytes_that_eos_replaces_are_counted(tmp_path: Path) -> None:
     (path := tmp_path / "a.txt").write_bytes("é\nb\r\nc".encode())
     pieces = Sources([Name("a", path)], Reading(DOCUMENTS["line"])).pieces(Report())
     assert sum(len(piece.text.encode()) + piece.dropped for piece in pieces) == path.stat().st_size
@@ -65,7 +65,11 @@ def test_json_records_are_read_and_bad_ones_named(tmp_path: Path) -> None:
     found, report = read(path, field="body")
     assert (found, report.empty) == (["a\nb"], 2)
     no_text = ["a.jsonl:4", "a.jsonl:5", "a.jsonl:6"]
-    assert report.names == {"not JSON": ["a.jsonl:3"], "no text in field 'body'": no_text, "not UTF-8": ["a.jsonl:7"]}
+    assert report.names == {
+        "invalid JSON": ["a.jsonl:3"],
+        "no text in field 'body'": no_text,
+        "not UTF-8": ["a.jsonl:7"],
+    }
 
 
 @pytest.mark.parametrize(("documents", "name"), [("file", "a.txt"), ("line", "a.txt:2"), ("paragraph", "a.txt:1")])
@@ -82,7 +86,7 @@ def test_parquet_rows_are_read_and_nulls_named(tmp_path: Path) -> None:
     pq.write_table(table, path := tmp_path / "a.parquet")
     found, report = read(path)
     assert (found, report.names) == (["a", "c"], {"no text in column 'text'": ["a.parquet:2"]})
-    with pytest.raises(DataError, match="no column 'body' but text, other"):
+    with pytest.raises(DataError, match=r"--field=body: expected a column of a\.parquet \(text, other\)"):
         read(path, field="body")
 
 
@@ -91,7 +95,7 @@ def test_a_damaged_file_is_one_clear_error(tmp_path: Path, name: str) -> None:
     content = {"gz": gzip.compress(TEXT.encode() * 99), "xz": lzma.compress(TEXT.encode() * 99)}
     content["parquet"] = b"PAR1" + bytes(99)
     (path := tmp_path / name).write_bytes(content[name.split(".")[-1]][:-20])
-    with pytest.raises(DataError, match=rf"{name} is damaged .*fetch it again"):
+    with pytest.raises(DataError, match=rf"{name} is damaged .*Download or copy it again"):
         read(path)
 
 
@@ -104,17 +108,17 @@ def test_a_directory_is_searched_in_order(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_source_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_unsupported_or_missing_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").touch()
-    with pytest.raises(DataError, match=r"no file below"):
+    with pytest.raises(DataError, match=r"has 1 files, but none with an extension \.txt, "):
         find(str(tmp_path))
-    with pytest.raises(DataError, match=r"'\.pdf' is no known ending"):
+    with pytest.raises(DataError, match=r"unknown file extension '\.pdf'"):
         find(str(tmp_path / "a.pdf"))
-    with pytest.raises(DataError, match="there is no source"):
+    with pytest.raises(DataError, match=r"b\.txt does not exist"):
         find(str(tmp_path / "b.txt"))
 
 
-def test_a_long_document_comes_in_pieces_cut_at_lines_or_words() -> None:
+def test_a_long_document_is_divided_at_lines_or_words() -> None:
     text = "word " * PIECE + "x" * (2 * PIECE) + "\n".join(["line"] * PIECE)
     pieces = list(in_pieces(text[at : at + 1000] for at in range(0, len(text), 1000)))
     assert "".join(piece.text for piece in pieces) == text
@@ -169,11 +173,11 @@ def test_the_tail_cut_keeps_the_order_and_closes_every_split(size: int, document
 def test_too_many_bad_records_fail_and_the_report_names_the_first_few() -> None:
     report = Report(documents=90)
     for index in range(2 * NAMED):
-        report.reject(f"a:{index}", "not JSON")
+        report.reject(f"a:{index}", "invalid JSON")
     report.check(0.4)
-    with pytest.raises(DataError, match=r"40 of 130 records are bad .not JSON: 40, first a:0.*--max-bad-share 0.3"):
+    with pytest.raises(DataError, match=r"share=0.3: 40 of 130 documents are invalid .invalid JSON: 40, first a:0"):
         report.check(0.3)
-    assert report.as_json()["bad"]["not JSON"] == {"count": 40, "first": [f"a:{index}" for index in range(NAMED)]}
+    assert report.as_json()["bad"]["invalid JSON"] == {"count": 40, "first": [f"a:{index}" for index in range(NAMED)]}
 
 
 def test_the_built_in_corpus_holds_every_passage_of_the_topics_once(tmp_path: Path) -> None:
@@ -183,7 +187,7 @@ def test_the_built_in_corpus_holds_every_passage_of_the_topics_once(tmp_path: Pa
     assert shown == "builtin"
     texts, given = read(path)[0], [topics[name] for name in sorted(topics)]
     assert len(texts) == len(given)
-    assert texts[0] == given[0]  # nothing stands before it that it could repeat
+    assert texts[0] == given[0]  # The first topic cannot repeat an earlier one.
     kept, all_passages = (Counter(words(each) for text in one for each in text.split("\n\n")) for one in (texts, given))
     assert set(kept) == set(all_passages)
     assert max(count for passage, count in all_passages.items() if len(passage) >= 40) > 1
@@ -191,7 +195,7 @@ def test_the_built_in_corpus_holds_every_passage_of_the_topics_once(tmp_path: Pa
 
 
 def words(passage: str) -> str:
-    """A passage without its indentation and line breaks."""
+    """Return a passage without its indentation and line breaks."""
     return " ".join(passage.split())
 
 

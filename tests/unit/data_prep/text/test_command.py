@@ -1,4 +1,4 @@
-"""`unroll prepare text`, whole: what it makes, that a kill costs nothing, and how it says what is wrong."""
+"""`unroll prepare text`: the dataset, exact continuation after a kill, and one-line errors."""
 
 import io
 import json
@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from data_prep.text import command as text
 from data_prep.text import encode
 from data_prep.workspace import workspace
 from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.shard import Shard
 from pipeline.dataset.tokens import ShardWriter
 from pipeline.errors import ConfigError, DataError, UserError
 from tests.timeouts import scaled
@@ -30,7 +30,7 @@ CUT = ["--validation-share", "0.2", "--test-share", "0.1", "--shard-bytes", "200
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A thousand lines, encoded in many small chunks."""
+    """Return a file of a thousand lines, encoded in many small chunks."""
     monkeypatch.setattr(encode, "CHUNK", 500)
     draw = np.random.default_rng(0)
     words = ["the", "unroll", "naïve", "état", "state", "in", "of"]
@@ -40,7 +40,7 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(output: Path, *arguments: object) -> Dataset:
-    """Prepare in this process and open the result."""
+    """Prepare a dataset in this process and open it."""
     assert text.main([*map(str, arguments), "--output", str(output), "--workers", "1"]) == 0
     dataset = Dataset.open(output)
     dataset.verify()
@@ -48,7 +48,7 @@ def run(output: Path, *arguments: object) -> Dataset:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Every file by name; the output's own name in the recorded command is made equal."""
+    """Return the content of every file by name, with the output path of the recorded command replaced."""
     found = {file.name: file.read_bytes() for file in path.iterdir()}
     return {name: content.replace(str(path).encode(), b"OUTPUT") for name, content in found.items()}
 
@@ -84,7 +84,7 @@ def test_a_long_document_is_one_document_in_several_rows(tmp_path: Path, monkeyp
     assert split.read(90_000, 90_001).tolist() == [dataset.target.eos]
 
 
-def test_the_tokenizer_knows_the_training_split_alone(tmp_path: Path) -> None:
+def test_the_tokenizer_is_trained_on_the_training_split_alone(tmp_path: Path) -> None:
     for name, content in {"train": "a b\n", "valid": "a c\n"}.items():
         (tmp_path / f"{name}.txt").write_text(content)
     given = ["--train", tmp_path / "train.txt", "--validation", tmp_path / "valid.txt", "--documents", "line"]
@@ -94,14 +94,14 @@ def test_the_tokenizer_knows_the_training_split_alone(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "report.json").read_text())["unknown_tokens"]["validation"] == 1
 
 
-def test_a_mark_written_in_the_text_ends_no_document(tmp_path: Path) -> None:
+def test_eos_written_in_the_text_does_not_end_a_document(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one <eos> two")
     dataset = run(tmp_path / "out", "--train", tmp_path / "a.txt", "--tokenizer", "byte")
     assert np.flatnonzero(dataset.splits["train"].read(0, 14) == dataset.target.eos).tolist() == [13]
     assert documents(dataset, "train") == ["one <eos> two"]
 
 
-def test_a_whitespace_piece_without_tokens_is_no_document(tmp_path: Path) -> None:
+def test_a_whitespace_piece_without_tokens_is_not_a_document(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(" " * 40_000 + "word" + "\n" * 40_000)
     split = run(tmp_path / "out", "--train", tmp_path / "a.txt", "--tokenizer", "word").splits["train"]
     assert (split.tokens, split.documents, split.starts(0, 2).tolist()) == (2, 1, [0])
@@ -126,17 +126,17 @@ def test_a_stopped_preparation_continues_to_the_same_bytes(
 ) -> None:
     arguments = [corpus, "--documents", "line", "--tokenizer", "word", *CUT]
     straight = run(tmp_path / "straight", *arguments)
-    closed: list[Any] = []
+    closed: list[Shard] = []
     close = ShardWriter.close
 
-    def pull_the_plug(writer: ShardWriter) -> Any:
+    def close_or_interrupt(writer: ShardWriter) -> Shard:
         if len(closed) == shards_written:
             raise KeyboardInterrupt
         closed.append(close(writer))
         return closed[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(ShardWriter, "close", pull_the_plug)
+        patch.setattr(ShardWriter, "close", close_or_interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "out", *arguments)
     for path in (tmp_path / "out", tmp_path / ".out.partial"):
@@ -183,7 +183,7 @@ def test_sigkill_leaves_nothing_that_opens_and_the_same_command_finishes(tmp_pat
 
 
 @pytest.mark.parametrize("changed", ["source", "option"])
-def test_a_changed_source_or_option_starts_anew(
+def test_a_changed_source_or_option_starts_over(
     corpus: Path, tmp_path: Path, changed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [corpus, "--documents", "line", "--tokenizer", "word", *CUT]
@@ -196,9 +196,9 @@ def test_a_changed_source_or_option_starts_anew(
         corpus.write_text("".join(f"new {index}\n" for index in range(200)))
     else:
         arguments += ["--vocab-size", 50]
-    anew = run(tmp_path / "out", *arguments)
+    changed_dataset = run(tmp_path / "out", *arguments)
     assert "continuing" not in capsys.readouterr().err
-    assert contents(anew.path) == contents(run(tmp_path / "fresh", *arguments).path)
+    assert contents(changed_dataset.path) == contents(run(tmp_path / "fresh", *arguments).path)
 
 
 def test_standard_input_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_standard_input_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [source["name"] for source in dataset.manifest["sources"]] == ["-"]
 
 
-def test_an_existing_tokenizer_is_taken_over(corpus: Path, tmp_path: Path) -> None:
+def test_an_existing_tokenizer_is_reused(corpus: Path, tmp_path: Path) -> None:
     first = run(tmp_path / "one", corpus, "--documents", "line", "--tokenizer", "word", "--cut", "tail")
     second = run(tmp_path / "two", "--train", corpus, "--documents", "line", "--tokenizer", first.target.file)
     assert second.target.file.read_text() == first.target.file.read_text()
@@ -219,23 +219,23 @@ def test_an_existing_tokenizer_is_taken_over(corpus: Path, tmp_path: Path) -> No
 def test_overwriting_replaces_a_dataset_and_nothing_else(corpus: Path, tmp_path: Path) -> None:
     arguments = ["--train", corpus, "--tokenizer", "byte"]
     run(tmp_path / "out", *arguments)
-    with pytest.raises(DataError, match="out exists; choose another --output or add --overwrite"):
+    with pytest.raises(DataError, match=r"--output=.*out exists\. Choose another directory or add --overwrite"):
         run(tmp_path / "out", *arguments)
     corpus.write_text("new")
     assert documents(run(tmp_path / "out", *arguments, "--overwrite"), "train") == ["new"]
     (tmp_path / "home").mkdir()
-    with pytest.raises(DataError, match="home is no dataset, so it is not overwritten"):
+    with pytest.raises(DataError, match=r"home is not a dataset \(no dataset\.json\), so it is not overwritten"):
         run(tmp_path / "home", *arguments, "--overwrite")
 
 
-def test_two_preparations_of_one_dataset_do_not_meet(corpus: Path, tmp_path: Path) -> None:
+def test_two_preparations_of_one_dataset_exclude_each_other(corpus: Path, tmp_path: Path) -> None:
     with workspace.Workplace(tmp_path / "out", {}).entered(), pytest.raises(DataError, match="by another process"):
         run(tmp_path / "out", "--train", corpus, "--tokenizer", "byte")
 
 
 @pytest.fixture
 def as_nobody(tmp_path: Path) -> Iterator[None]:
-    """Without the rights of root, for whom every file is readable."""
+    """Drop the rights of root, who can read every file."""
     if os.geteuid():
         yield
         return
@@ -253,14 +253,14 @@ def test_a_source_that_may_not_be_read_is_one_clear_error() -> None:
 @pytest.mark.parametrize(
     ("content", "arguments", "error"),
     [
-        ("", [], "there is no text in the sources"),
-        ("\n\n", ["--documents", "line", "--tokenizer", "word"], "there is no text in the sources"),
-        ("\n", ["--tokenizer", "byte"], "there is no text in the sources"),
-        ("one document", ["--test-share", "0", "--tokenizer", "byte"], "no document fell to the .* use --cut tail"),
-        ("x", ["--tokenizer", "nonsense"], "there is no tokenizer file nonsense"),
-        ("x", ["--vocab-size", "10"], "--vocab-size 10 leaves no room"),
-        ("x", ["--train", "y.txt"], "one of the two"),
-        ("x", ["--validation-share", "0.6", "--test-share", "0.4"], "leave nothing to train on"),
+        ("", [], "the sources hold no text"),
+        ("\n\n", ["--documents", "line", "--tokenizer", "word"], "the sources hold no text"),
+        ("\n", ["--tokenizer", "byte"], "the sources hold no text"),
+        ("one document", ["--test-share", "0", "--tokenizer", "byte"], "split is empty. For few .* use --cut tail"),
+        ("x", ["--tokenizer", "nonsense"], "--tokenizer=nonsense: no such file. Choose byte, character"),
+        ("x", ["--vocab-size", "10"], "--vocab-size=10: too small for the 256 bytes"),
+        ("x", ["--train", "y.txt"], "expected SOURCE.*, or --train .*, got both"),
+        ("x", ["--validation-share", "0.6", "--test-share", "0.4"], "the sum must be below 1"),
         ("x", ["--test-share", "7"], "expected a number from 0 to below 1, got 7"),
         ("x", ["--workers", "0"], "expected an integer of at least 1, got 0"),
         ("x", ["--cut", "diagonal"], "invalid choice: 'diagonal'"),
@@ -279,7 +279,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 def test_too_many_bad_records_fail_and_a_larger_share_passes(tmp_path: Path) -> None:
     (source := tmp_path / "a.jsonl").write_text('{"text": "good"}\n' * 8 + '{"body": "x"}\n' * 2)
     arguments = ["--train", source, "--tokenizer", "byte"]
-    with pytest.raises(DataError, match=r"2 of 10 records are bad \(no text in field 'text': 2, first .*a.jsonl:9\)"):
+    with pytest.raises(DataError, match=r"2 of 10 documents are invalid \(no text in .*'text': 2, first .*a.jsonl:9\)"):
         run(tmp_path / "out", *arguments)
     run(tmp_path / "out", *arguments, "--max-bad-share", 0.2)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -287,10 +287,10 @@ def test_too_many_bad_records_fail_and_a_larger_share_passes(tmp_path: Path) -> 
     assert report["documents_read"] == 8
 
 
-def test_the_modality_is_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_modality_is_selected_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert data_prep.main(["--help"]) == 0
     assert "\n  text " in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=r"cannot prepare 'smells'; choose one of .*text"):
+    with pytest.raises(ConfigError, match=r"unknown modality .smells.. Choose one of .*text"):
         data_prep.main(["smells"])
     with pytest.raises(ConfigError, match="--output"):
         data_prep.main(["text", "builtin"])

@@ -1,4 +1,4 @@
-"""Documents go to splits by a hash or by their place, and a document on an edge ends and starts anew."""
+"""Documents are assigned to splits by a hash or by position; a document across an edge is closed and reopened."""
 
 from hashlib import blake2b
 from itertools import pairwise
@@ -15,7 +15,7 @@ TEXTS = [f"document {number} of many" for number in range(400)]
 
 
 def place(text: str) -> float:
-    """The first eight bytes of the hash as a number in 0..1."""
+    """Return the first eight bytes of the hash as a number in [0, 1)."""
     return int(blake2b(text.encode(), digest_size=8).hexdigest(), 16) / 2**64
 
 
@@ -24,7 +24,7 @@ def test_all_documents_may_go_to_one_split() -> None:
     assert list(given_split("test")(iter(pieces))) == [("test", piece) for piece in pieces]
 
 
-def test_a_document_goes_where_its_hash_falls() -> None:
+def test_a_document_is_assigned_by_its_hash() -> None:
     assigned = list(by_hash(validation=0.2, test=0.1)(Piece(text, True, True) for text in TEXTS))
     for split, piece in assigned:
         at = place(piece.text)
@@ -52,7 +52,7 @@ def test_the_tail_of_the_text_is_held_out() -> None:
     ]
 
 
-def test_an_edge_between_documents_cuts_none() -> None:
+def test_an_edge_between_documents_divides_no_document() -> None:
     assigned = list(tail(0.25, 0.25, 8)(Piece(text, True, True, 1) for text in ("abcd", "ef", "gh")))
     assert [split for split, _ in assigned] == ["train", "validation", "test"]
     assert all(piece.starts and piece.ends and piece.dropped == 1 for _, piece in assigned)
@@ -83,7 +83,7 @@ def test_every_character_is_in_its_split_and_documents_are_closed(
 
 
 @pytest.mark.parametrize("characters", [10, 30, 70])
-def test_shares_that_floats_do_not_hold_exactly_cut_where_they_say(characters: int) -> None:
-    # 1 - 0.7 - 0.2 is a little less than 0.1
+def test_shares_without_an_exact_float_divide_at_the_rounded_character(characters: int) -> None:
+    # In floating point, 1 - 0.7 - 0.2 is a little less than 0.1.
     assigned = list(tail(0.7, 0.2, characters)(iter([Piece("x" * characters, True, True)])))
     assert [len(piece.text) * 10 // characters for _, piece in assigned] == [1, 7, 2]

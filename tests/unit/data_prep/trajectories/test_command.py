@@ -1,7 +1,7 @@
-"""Episodes become datasets of trajectories, and what makes them unfit to learn from is counted and named."""
+"""Episodes become datasets of trajectories; invalid episodes are counted and named."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ Prepare = Callable[..., Dataset]
 
 @pytest.fixture
 def prepare(tmp_path: Path) -> Prepare:
-    """`prepare(SOURCE, OPTION, ...)` makes a dataset of it."""
+    """Return a function that prepares a source with options and opens the dataset."""
 
-    def prepare(source: Any, *options: Any) -> Dataset:
+    def prepare(source: str | Path, *options: object) -> Dataset:
         arguments = [str(source), "--output", str(tmp_path / "data"), "--overwrite", *map(str, options)]
         assert trajectories.main(arguments) == 0
         return Dataset.open(tmp_path / "data", kind="trajectories")
@@ -45,14 +45,14 @@ def episodes(count: int = 40, steps: int = 5) -> list[dict[str, Any]]:
     ]
 
 
-def lines(folder: Path, rows: list[Any]) -> Path:
+def lines(folder: Path, rows: Sequence[str | dict[str, Any]]) -> Path:
     path = folder / "episodes.jsonl"
     path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
     return path
 
 
-def whole(dataset: Dataset) -> dict[bytes, tuple[list[Any], list[Any]]]:
-    """Actions and returns-to-go of the episodes of all splits, by their observations."""
+def whole(dataset: Dataset) -> dict[bytes, tuple[list[int], list[float]]]:
+    """Return actions and returns-to-go of the episodes of all splits, by their observations."""
     found = {}
     for split in dataset.splits.values():
         for first, after in zip(split.first_steps[:-1], split.first_steps[1:], strict=True):
@@ -90,7 +90,7 @@ def test_all_layouts_give_the_same_episodes(prepare: Prepare, tmp_path: Path) ->
     assert whole(prepare(tmp_path / "episodes.npz")) == expected
 
 
-def test_what_a_policy_has_to_know_is_measured_on_training_alone(prepare: Prepare, tmp_path: Path) -> None:
+def test_normalization_and_returns_are_measured_on_training_alone(prepare: Prepare, tmp_path: Path) -> None:
     dataset = prepare(lines(tmp_path, episodes()), "--validation-share", 0.3)
     about, split = dataset.manifest["trajectories"], dataset.splits["train"]
     np.testing.assert_allclose(about["spaces"]["observation_mean"], split.observations.mean(0), rtol=1e-5)
@@ -102,7 +102,7 @@ def test_what_a_policy_has_to_know_is_measured_on_training_alone(prepare: Prepar
     assert about["environment"] is None
 
 
-def test_all_that_makes_episodes_unfit_is_counted_and_named(prepare: Prepare, tmp_path: Path) -> None:
+def test_invalid_episodes_are_counted_and_named(prepare: Prepare, tmp_path: Path) -> None:
     rows: list[Any] = episodes()
     rows[1]["rewards"].pop()
     rows[2]["observations"][3][1] = float("nan")
@@ -116,38 +116,38 @@ def test_all_that_makes_episodes_unfit_is_counted_and_named(prepare: Prepare, tm
     rows[10]["rewards"][0] = float("inf")
     rows[11]["terminated"] = True
     path = lines(tmp_path, rows)
-    with pytest.raises(DataError, match=r"9 of 40 records are bad .*first episodes.jsonl:2.*--max-bad-share 0.01"):
+    with pytest.raises(DataError, match=r"--max-bad-share=0.01: 9 of 40 episodes .*first episodes.jsonl:2"):
         prepare(path, "--choices", 3)
     dataset = prepare(path, "--choices", 3, "--max-bad-share", 0.3)
     report = json.loads((dataset.path / "report.json").read_text())
     assert {why: found["first"] for why, found in report["bad"].items()} == {
         "fields of different lengths (6 observations, 6 actions, 5 rewards)": ["episodes.jsonl:2"],
         "NaN or infinite observations": ["episodes.jsonl:3"],
-        "actions outside the range": ["episodes.jsonl:4"],
-        "ends early: its last step is neither terminated nor truncated": ["episodes.jsonl:5"],
-        "observations of 3 numbers, not 2": ["episodes.jsonl:6"],
-        "without actions": ["episodes.jsonl:7"],
+        "actions out of range": ["episodes.jsonl:4"],
+        "incomplete: the last step is neither terminated nor truncated": ["episodes.jsonl:5"],
+        "observations of 3 numbers, expected 2": ["episodes.jsonl:6"],
+        "no actions": ["episodes.jsonl:7"],
         "observations of different sizes": ["episodes.jsonl:8"],
-        "no JSON object": ["episodes.jsonl:9"],
+        "not a JSON object": ["episodes.jsonl:9"],
         "NaN or infinite rewards": ["episodes.jsonl:11"],
     }
     assert (report["episodes_read"], report["empty_skipped"]) == (30, 1)
     assert sum(split.episodes for split in dataset.splits.values()) == 30
 
 
-def test_steps_after_the_last_end_mark_are_an_episode_that_ends_early(prepare: Prepare, tmp_path: Path) -> None:
+def test_steps_after_the_last_terminal_are_an_incomplete_episode(prepare: Prepare, tmp_path: Path) -> None:
     marks = np.arange(100) % 5 == 4
     marks[-1] = False
     arrays = {"observations": np.zeros((100, 2)), "actions": np.zeros((100, 1)), "rewards": np.ones(100)}
     np.savez(tmp_path / "a.npz", **arrays, terminals=marks)
-    with pytest.raises(DataError, match=r"1 of 20 records are bad \(ends early.*first a.npz: steps 95 to 99"):
+    with pytest.raises(DataError, match=r"1 of 20 episodes are invalid \(incomplete.*first a.npz: steps 95 to 99"):
         prepare(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", **arrays, terminals=marks[:-1])
     with pytest.raises(DataError, match=r"different lengths \(100 observations, .*99 terminals\)"):
         prepare(tmp_path / "a.npz")
 
 
-def test_actions_of_numbers_have_the_range_that_is_given_or_met(prepare: Prepare, tmp_path: Path) -> None:
+def test_continuous_actions_have_the_range_that_is_given_or_found(prepare: Prepare, tmp_path: Path) -> None:
     rows = episodes()
     for row in rows:
         row["actions"] = [[step / 10 - 0.2, 0.3] for step in range(len(row["actions"]))]
@@ -156,16 +156,16 @@ def test_actions_of_numbers_have_the_range_that_is_given_or_met(prepare: Prepare
     assert (spaces["choices"], spaces["low"]) == (0, pytest.approx([-0.2, 0.3]))
     spaces = prepare(path, "--action-range", -1, 1).manifest["trajectories"]["spaces"]
     assert (spaces["low"], spaces["high"]) == ([-1, -1], [1, 1])
-    with pytest.raises(DataError, match="40 of 40 records are bad"):
+    with pytest.raises(DataError, match="40 of 40 episodes are invalid"):
         prepare(path, "--action-range", -0.1, 0.1)
-    with pytest.raises(DataError, match="actions of 2 numbers, not 1"):
+    with pytest.raises(DataError, match="actions of 2 numbers, expected 1"):
         prepare(path, "--environment", "Pendulum-v1")
     path = lines(tmp_path, [{**row, "actions": [[0.5]] * len(row["actions"])} for row in rows])
-    with pytest.raises(DataError, match="Pendulum-v1 shows 3 numbers and the episodes hold 2"):
+    with pytest.raises(DataError, match="--environment=Pendulum-v1: expected observations of 3 numbers, got 2"):
         prepare(path, "--environment", "Pendulum-v1")
 
 
-def test_the_key_is_seen_at_the_start_alone_and_counts_at_the_door() -> None:
+def test_the_key_is_shown_at_the_start_only_and_rewarded_at_the_door() -> None:
     game = KeyToDoor(keys=3, delay=(2, 5))
     lengths = set()
     for seed in range(50):
@@ -184,11 +184,11 @@ def test_the_key_is_seen_at_the_start_alone_and_counts_at_the_door() -> None:
     assert lengths == {4, 5, 6, 7}
 
 
-def test_scripted_data_is_of_mixed_quality_and_the_same_each_time(prepare: Prepare) -> None:
+def test_scripted_data_has_mixed_quality_and_is_reproducible(prepare: Prepare) -> None:
     options = ["--delay", 2, 9, "--keys", 4]
     dataset = prepare("builtin:key-to-door:1000", *options)
     found = dataset.manifest["trajectories"]
-    # who remembers, and a quarter of the others
+    # The players who remember the key succeed, and a quarter of the others.
     assert found["returns"] == {"mean": pytest.approx(0.35 + 0.65 / 4, abs=0.04), "worst": 0, "best": 1}
     assert found["environment"] == {"name": KEY_TO_DOOR, "settings": {"keys": 4, "delay": [2, 9]}}
     assert found["spaces"]["choices"] == 5
@@ -208,35 +208,35 @@ def test_controllers_are_good_with_skill_and_bad_without(name: str, good: float,
 
 
 @pytest.mark.parametrize(
-    ("source", "options", "said"),
+    ("source", "options", "message"),
     [
-        ("gymnasium:Nothing-v0", [], "nobody here can play gymnasium:Nothing-v0: choose one of builtin:key-to-door"),
-        ("builtin:key-to-door:many", [], "'many' is no number of episodes"),
-        ("builtin:key-to-door", ["--delay", 5, 2], "expected the fewest steps first"),
-        ("builtin:key-to-door", ["--choices", 3], "--choices is of files"),
-        ("a.jsonl", ["--choices", 3, "--action-range", 0, 1], "give one of them"),
-        ("a.jsonl", ["--action-range", 1, 0], "--action-range 1 0: expected two finite numbers, the lower one first"),
+        ("gymnasium:Nothing-v0", [], "Nothing-v0: no controller for this environment. Choose builtin:key-to-door"),
+        ("builtin:key-to-door:many", [], "expected a number of episodes after the second colon, got many"),
+        ("builtin:key-to-door", ["--delay", 5, 2], "--delay 5 2: the minimum must come first"),
+        ("builtin:key-to-door", ["--choices", 3], "--choices is for files, but the source is builtin:key-to-door"),
+        ("a.jsonl", ["--choices", 3, "--action-range", 0, 1], "Give one of them"),
+        ("a.jsonl", ["--action-range", 1, 0], "--action-range 1 0: expected two finite numbers, the minimum first"),
         ("a.jsonl", ["--action-range", "nan", 0], "--action-range nan 0: expected two finite numbers"),
         ("a.jsonl", ["--action-range", 0, "inf"], "--action-range 0 inf: expected two finite numbers"),
         ("a.jsonl", ["--environment", "Nothing-v0"], "the environment Nothing-v0 cannot be made"),
-        ("a.jsonl", ["--validation-share", 0.6, "--test-share", 0.5], "leave nothing to train on"),
+        ("a.jsonl", ["--validation-share", 0.6, "--test-share", 0.5], "the sum must be below 1"),
     ],
 )
-def test_what_cannot_be_is_one_line(prepare: Prepare, source: str, options: list[Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_mistake_is_a_one_line_error(prepare: Prepare, source: str, options: list[object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         prepare(source, *options)
 
 
-def test_sources_that_are_no_episodes_are_named(prepare: Prepare, tmp_path: Path) -> None:
+def test_invalid_files_are_named(prepare: Prepare, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing.jsonl cannot be read: No such file"):
         prepare(tmp_path / "missing.jsonl")
-    with pytest.raises(DataError, match=r"'.csv' is no known ending"):
+    with pytest.raises(DataError, match=r"a.csv: unknown file extension '.csv'"):
         prepare(tmp_path / "a.csv")
     for name in ("a.parquet", "a.npz"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
-        with pytest.raises(DataError, match=f"{name} is damaged or no"):
+        with pytest.raises(DataError, match=f"{name} is damaged or not a"):
             prepare(tmp_path / name)
-    with pytest.raises(DataError, match="holds no episode"):
+    with pytest.raises(DataError, match=r"no episodes in .*episodes.jsonl"):
         prepare(lines(tmp_path, []))
 
 
@@ -245,11 +245,11 @@ def test_an_episode_whose_actions_have_another_size_is_named(prepare: Prepare, t
     rows[3]["actions"] = [[0.5]] * len(rows[3]["actions"])
     found = prepare(lines(tmp_path, rows), "--max-bad-share", 0.1)
     assert sum(split.episodes for split in found.splits.values()) == 39
-    told = json.loads((found.path / "report.json").read_text())
-    assert "actions of 1 numbers, not 2" in json.dumps(told)
+    report = json.loads((found.path / "report.json").read_text())
+    assert "actions of 1 numbers, expected 2" in report["bad"]
 
 
-def test_marks_of_each_step_count_by_the_last(prepare: Prepare, tmp_path: Path) -> None:
+def test_the_last_of_the_marks_per_step_decides(prepare: Prepare, tmp_path: Path) -> None:
     def marked(row: dict[str, Any], last: bool) -> dict[str, Any]:
         return {**row, "terminated": [*[False] * (len(row["rewards"]) - 1), last], "truncated": [False]}
 
@@ -258,15 +258,15 @@ def test_marks_of_each_step_count_by_the_last(prepare: Prepare, tmp_path: Path) 
     assert sum(split.episodes for split in found.splits.values()) == 39
 
 
-def test_arrays_that_are_none_and_observations_that_are_no_numbers_are_named(prepare: Prepare, tmp_path: Path) -> None:
+def test_single_arrays_and_scalars_are_named(prepare: Prepare, tmp_path: Path) -> None:
     one = tmp_path / "one.npz"
     with one.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(DataError, match=r"one.npz is one array \(.npy\)"):
+    with pytest.raises(DataError, match=r"one.npz: expected several named arrays, got one array \(.npy\)"):
         prepare(one)
     np.savez(tmp_path / "numbers.npz", observations=1.0, actions=1, rewards=1.0, terminals=True)
-    with pytest.raises(DataError, match="has observations that are one number"):
+    with pytest.raises(DataError, match="observations must be an array over the steps, got a single number"):
         prepare(tmp_path / "numbers.npz")
     rows = [{**row, "actions": [1] * len(row["actions"])} for row in episodes()]
-    with pytest.raises(ConfigError, match="only arrays of numbers"):
+    with pytest.raises(ConfigError, match=r"observation space .* is not supported: expected an array of numbers"):
         prepare(lines(tmp_path, rows), "--environment", "Blackjack-v1")

@@ -116,7 +116,7 @@ def test_a_checkpoint_without_the_part_of_a_process_is_not_published(
     monkeypatch.setattr(checkpoint, "SEEN", 0.1)
     writing = checkpoint.Writing(tmp_path / checkpoint.checkpoint_name(20), lambda own: None, 0)
     writing.thread.join()
-    with pytest.raises(OSError, match="the parts of 1 processes are not here"):
+    with pytest.raises(OSError, match="files of 1 processes are missing"):
         writing.publish({}, 2)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Weights and optimizer state come back by name, from any division among processes."""
+"""Weights and optimizer state are restored by name, however they were sharded."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from pipeline.errors import CheckpointError, ConfigError
 
 
 class Tied(nn.Module):
-    """Two layers that share a matrix, a buffer that is kept and one that is not."""
+    """Two layers that share a matrix, with a persistent buffer and one that is not."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -40,14 +40,14 @@ def trained(seed: int, steps: int = 3) -> tuple[Tied, torch.optim.Adam]:
 
 
 def save(directory: Path, module: nn.Module, optimizer: torch.optim.Optimizer, processes: int = 2) -> Path:
-    """A checkpoint as that many processes write it."""
+    """Write a checkpoint as that number of processes would."""
     made = directory / checkpoint.checkpoint_name(30)
 
     def write(rank: int, own: Path) -> None:
-        mine = local_state.hold(module, optimizer, rank, processes)
-        shards.write_shard(own / f"rank-{rank:05d}.safetensors", mine.pieces)
+        mine = local_state.collect(module, optimizer, rank, processes)
+        shards.write_shard(own / f"rank-{rank:05d}.safetensors", mine.shards)
         if rank == 0:
-            plain = {name: value for name, value in mine._asdict().items() if name != "pieces"}
+            plain = {name: value for name, value in mine._asdict().items() if name != "shards"}
             state = {"optimizer": plain, "aliases": local_state.aliases(module), "global_step": 30}
             torch.save(state, own / checkpoint.STATE)
 
@@ -60,7 +60,7 @@ def save(directory: Path, module: nn.Module, optimizer: torch.optim.Optimizer, p
 
 
 def by_key(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by where they are, tensors as lists."""
+    """Return the leaves of a tree by their paths, tensors as lists."""
     leaves, _ = torch.utils._pytree.tree_flatten_with_path(tree)
     listed = ((path, leaf.tolist() if isinstance(leaf, torch.Tensor) else leaf) for path, leaf in leaves)
     return {torch.utils._pytree.keystr(path): leaf for path, leaf in listed}
@@ -90,12 +90,12 @@ def test_one_process_reads_what_torch_would_have_saved(tmp_path: Path, processes
 def test_training_continues_as_if_it_had_not_been_interrupted(tmp_path: Path) -> None:
     module, optimizer = trained(1)
     optimizer.state[module.first.bias]["note"] = 7.5
-    read = shards.Pieces(path := save(tmp_path, module, optimizer))
+    read = shards.ShardReader(path := save(tmp_path, module, optimizer))
     other, other_optimizer = trained(2, steps=1)
     mask = other.mask.clone()
-    local_state.take_weights(other, read)
+    local_state.restore_weights(other, read)
     kept = checkpoint.read_plain(path)["optimizer"]
-    local_state.take_optimizer(other, other_optimizer, read, kept)
+    local_state.restore_optimizer(other, other_optimizer, read, kept)
     assert equal(other.state_dict(), module.state_dict())
     assert torch.equal(other.mask, mask)
     assert other_optimizer.state[other.first.bias].pop("note") == 7.5
@@ -110,39 +110,41 @@ def test_training_continues_as_if_it_had_not_been_interrupted(tmp_path: Path) ->
 
 def test_tensors_have_the_names_of_the_layout() -> None:
     module, optimizer = trained(1)
-    mine = local_state.hold(module, optimizer, 0, 1)
+    mine = local_state.collect(module, optimizer, 0, 1)
     parameters = ("first.weight", "first.bias", "second.bias")
     weights = {f"weights/{name}" for name in (*parameters, "mean")}
     keys = ("step", "exp_avg", "exp_avg_sq")
-    assert mine.pieces.keys() == weights | {f"optimizer/{name}/{key}" for name in parameters for key in keys}
+    assert mine.shards.keys() == weights | {f"optimizer/{name}/{key}" for name in parameters for key in keys}
     assert [group["params"] for group in mine.groups] == [["first.weight"], ["first.bias", "second.bias"]]
     assert [group["lr"] for group in mine.groups] == [0.1, 0.5]
     assert mine.values == mine.loss_scale == {}
     assert local_state.aliases(module) == {"second.weight": "first.weight"}
-    assert local_state.hold(module, None, 0, 1)[1:] == ({}, [], {})
+    assert local_state.collect(module, None, 0, 1)[1:] == ({}, [], {})
 
 
 @pytest.mark.numeric
 def test_each_process_writes_its_share() -> None:
     module, optimizer = trained(1)
-    shares = [local_state.hold(module, optimizer, rank, 2).pieces["weights/first.weight"] for rank in range(2)]
+    shares = [local_state.collect(module, optimizer, rank, 2).shards["weights/first.weight"] for rank in range(2)]
     assert [(share.start, len(share.values), share.shape) for share in shares] == [(0, 4, (3, 3)), (4, 5, (3, 3))]
     assert torch.equal(torch.cat([share.values for share in shares]), module.first.weight.flatten())
 
 
 def test_a_tensor_of_another_shape_or_none_is_refused(tmp_path: Path) -> None:
     module, optimizer = trained(1)
-    read = shards.Pieces(save(tmp_path, module, optimizer))
-    with pytest.raises(CheckpointError, match=r"weights/first.weight is \(3, 3\), the model's is \(9,\)"):
+    read = shards.ShardReader(save(tmp_path, module, optimizer))
+    with pytest.raises(
+        CheckpointError, match=r"weights/first.weight: expected shape \(9,\) of the model, got \(3, 3\)"
+    ):
         local_state.fill_tensor(torch.zeros(9), read, "weights/first.weight")
-    with pytest.raises(CheckpointError, match=r"weights/third is missing, the model's is \(2,\)"):
+    with pytest.raises(CheckpointError, match=r"weights/third: expected shape \(2,\) of the model, got no such tensor"):
         local_state.fill_tensor(torch.zeros(2), read, "weights/third")
     local_state.require_tensor(read, "weights/mean", torch.Size([2]))
 
 
 @pytest.fixture(params=[0, 1, 2])
 def rank(request: pytest.FixtureRequest) -> Iterator[int]:
-    """This process as that rank of three; collectives do nothing."""
+    """Simulate a rank of three processes, without communication."""
     torch.distributed.init_process_group("fake", store=FakeStore(), rank=request.param, world_size=3)
     yield request.param
     torch.distributed.destroy_process_group()
@@ -152,7 +154,7 @@ ROWS = {0: slice(0, 2), 1: slice(2, 4), 2: slice(4, 5)}  # of five, as FSDP divi
 
 
 def mesh_of(rank: int) -> DeviceMesh:
-    """All processes; the name keeps what torch caches for equal meshes apart."""
+    """Return a mesh of all processes, whose name separates torch's caches of equal meshes."""
     return init_device_mesh("cpu", (3,), mesh_dim_names=(f"as_seen_by_{rank}",))
 
 
@@ -164,13 +166,13 @@ def sharded(whole: torch.Tensor, rank: int) -> DTensor:
 @pytest.mark.numeric
 def test_a_shard_of_rows_is_a_range_of_the_whole(rank: int, tmp_path: Path) -> None:
     whole = torch.arange(20.0).view(5, 4)
-    piece = local_state.piece_of(sharded(whole, rank), rank, 3)
+    piece = local_state.local_shard(sharded(whole, rank), rank, 3)
     assert piece.start == 4 * ROWS[rank].start
     assert piece.shape == (5, 4)
     assert torch.equal(piece.values, whole[ROWS[rank]].flatten())
     shards.write_shard(tmp_path / "rank-0.safetensors", {"weights/w": shards.part_of_rank(whole, 0, 1)})
     empty = sharded(torch.zeros(5, 4), rank)
-    local_state.fill_tensor(empty, shards.Pieces(tmp_path), "weights/w")
+    local_state.fill_tensor(empty, shards.ShardReader(tmp_path), "weights/w")
     assert torch.equal(empty.to_local(), whole[ROWS[rank]])
 
 
@@ -178,9 +180,9 @@ def test_a_shard_of_columns_is_refused(rank: int) -> None:
     mesh = mesh_of(rank)
     columns = DTensor.from_local(torch.zeros(5, 1), mesh, [Shard(1)], run_check=False, shape=(5, 3), stride=(3, 1))
     with pytest.raises(NotImplementedError, match="only shards along the first axis"):
-        local_state.piece_of(columns, rank, 3)
+        local_state.local_shard(columns, rank, 3)
     same = DTensor.from_local(torch.arange(4.0), mesh, [Replicate()], run_check=False)
-    assert local_state.piece_of(same, rank, 3).values.tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert local_state.local_shard(same, rank, 3).values.tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 @pytest.mark.numeric
@@ -193,13 +195,13 @@ def test_the_state_of_a_shard_is_divided_as_its_parameter_is(rank: int, tmp_path
     module.w = nn.Parameter(sharded(torch.zeros(5, 4), rank))
     optimizer = torch.optim.Adam(module.parameters())
     kept = {"values": {}, "groups": [{**optimizer.param_groups[0], "params": ["w"], "lr": 0.25}]}
-    read = shards.Pieces(tmp_path)
+    read = shards.ShardReader(tmp_path)
     assert local_state.keys_of(read, "w") == [("exp_avg", "optimizer/w/exp_avg"), ("step", "optimizer/w/step")]
     like = local_state._like(module.w, read, "optimizer/w/exp_avg")
     assert isinstance(like, DTensor)
     assert like.dtype == torch.float64
     assert torch.equal(like.to_local(), whole[ROWS[rank]].double() + 1)
-    local_state.take_optimizer(module, optimizer, read, kept)
+    local_state.restore_optimizer(module, optimizer, read, kept)
     state = optimizer.state[module.w]
     assert torch.equal(state["exp_avg"].to_local(), whole[ROWS[rank]] + 1)
     assert state["step"] == 3.0
@@ -237,10 +239,10 @@ def test_safetensors_hold_each_weight_once_and_whole(tmp_path: Path) -> None:
 
 def test_a_file_of_another_format_or_one_that_is_there_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path, *trained(1))
-    with pytest.raises(ConfigError, match=r"one of \.ckpt, \.pt, \.safetensors"):
+    with pytest.raises(ConfigError, match=r"suffix \.ckpt, \.pt or \.safetensors"):
         single_file.write_single_file(path, tmp_path / "model.onnx")
     (tmp_path / "model.pt").touch()
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists"):
         single_file.write_single_file(path, tmp_path / "model.pt")
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):

@@ -18,13 +18,13 @@ from pipeline.errors import CheckpointError
 def test_pieces_of_any_processes_make_the_tensor(
     tmp_path_factory: pytest.TempPathFactory, shape: list[int], writers: int, readers: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("pieces")
+    folder = tmp_path_factory.mktemp("shards")
     tensor = torch.randn(shape, dtype=torch.float64)
     whole = torch.tensor(3.0)
     for rank in range(writers):
         shares = {"w/a": shards.part_of_rank(tensor, rank, writers), "step": shards.part_of_rank(whole, rank, writers)}
         shards.write_shard(folder / f"rank-{rank}.safetensors", shares)
-    found = shards.Pieces(folder)
+    found = shards.ShardReader(folder)
     if tensor.numel():
         assert torch.equal(found.whole("w/a"), tensor)
         edges = [tensor.numel() * rank // readers for rank in range(readers + 1)]
@@ -39,7 +39,7 @@ def test_a_missing_file_is_noticed(tmp_path: Path) -> None:
             tmp_path / f"rank-{rank}.safetensors", {"w": shards.part_of_rank(torch.arange(9.0), rank, 3)}
         )
     (tmp_path / "rank-1.safetensors").unlink()
-    found = shards.Pieces(tmp_path)
+    found = shards.ShardReader(tmp_path)
     assert found.read("w", 0, 3).tolist() == [0.0, 1.0, 2.0]
     with pytest.raises(CheckpointError, match="only parts of w"):
         found.whole("w")
@@ -50,7 +50,7 @@ def test_a_missing_file_is_noticed(tmp_path: Path) -> None:
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rank-0.safetensors").write_bytes(b"\x80\x04malice")
     with pytest.raises(CheckpointError, match=r"rank-0\.safetensors cannot be read"):
-        shards.Pieces(tmp_path)
+        shards.ShardReader(tmp_path)
 
 
 @pytest.mark.numeric
@@ -58,7 +58,7 @@ def test_a_range_may_lie_in_any_pieces_whatever_their_files_are_called(tmp_path:
     tensor = torch.arange(12, dtype=torch.int32).view(3, 4)
     for name, rank in (("a", 2), ("b", 0), ("c", 1)):
         shards.write_shard(tmp_path / f"{name}.safetensors", {"weights/w": shards.part_of_rank(tensor, rank, 3)})
-    found = shards.Pieces(tmp_path)
+    found = shards.ShardReader(tmp_path)
     assert list(found) == ["weights/w"]
     assert found.shapes == {"weights/w": (3, 4)}
     assert found.dtype("weights/w") == torch.int32
@@ -86,7 +86,7 @@ def test_a_header_without_places_is_refused(tmp_path: Path) -> None:
 
     save_file({"w": torch.zeros(2)}, tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match="foreign"):
-        shards.Pieces(tmp_path)
+        shards.ShardReader(tmp_path)
     save_file({"w": torch.zeros(2)}, tmp_path / "foreign.safetensors", metadata={"other": "x"})
     with pytest.raises(CheckpointError, match="foreign"):
-        shards.Pieces(tmp_path)
+        shards.ShardReader(tmp_path)

@@ -25,7 +25,7 @@ DEEP = [
 class Dividing(Sharded):
     """Keeps nothing of a layer but how much was whole when it came."""
 
-    take_weights = take_optimizer = None
+    restore_weights = restore_optimizer = None
 
     def __init__(self, module: nn.Module) -> None:
         self.lightning_module = module

@@ -1,4 +1,4 @@
-"""Captioners learn to say what is where on an image."""
+"""Captioning models learn to describe an image."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ SIZE = 16
 
 
 def halves(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Images with one half in red or blue, and two words that say in which colour and which half."""
+    """Return images with one half in red or blue, and two words for the colour and the half."""
     chosen = torch.randint(0, 2, (count, 2), generator=torch.Generator().manual_seed(seed))
     images = torch.full((count, 3, SIZE, SIZE), 120, dtype=torch.uint8)
     for image, (colour, half) in zip(images, chosen.tolist(), strict=True):

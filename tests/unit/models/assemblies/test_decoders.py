@@ -1,4 +1,4 @@
-"""Decoders keep the network's contract with a memory in their state; encoders mind what is kept and nothing else.
+"""Decoders keep the network's contract with a memory in their state; encoders ignore padding.
 
 Legend: B sequences, S positions of the memory, T positions, D features.
 """
@@ -63,7 +63,7 @@ def inputs(rows: int = 3, positions: int = 7) -> Tensor:
 
 @pytest.mark.numeric
 @every_decoder
-def test_writing_step_by_step_and_in_pieces_equals_all_at_once(make: Make) -> None:
+def test_decoding_stepwise_and_in_pieces_equals_decoding_at_once(make: Make) -> None:
     decoder = build(make)
     whole, _ = decoder(inputs(), decoder.begin(memory([6, 3, 1])))
     for sizes in ([1] * 7, [3, 4]):
@@ -85,7 +85,7 @@ def test_no_output_depends_on_a_later_input(make: Make) -> None:
 
 
 @every_decoder
-def test_every_kept_position_or_the_summary_counts_and_no_other(make: Make) -> None:
+def test_outputs_depend_on_kept_positions_or_the_summary_alone(make: Make) -> None:
     decoder = build(make)
     held = memory([6, 3, 1])
     held.values.requires_grad_()
@@ -101,7 +101,7 @@ def test_every_kept_position_or_the_summary_counts_and_no_other(make: Make) -> N
 
 @pytest.mark.numeric
 @every_decoder
-def test_rows_of_a_state_are_chosen_as_a_beam_does(make: Make) -> None:
+def test_rows_of_a_state_can_be_selected_as_in_beam_search(make: Make) -> None:
     decoder = build(make)
     index = torch.tensor([2, 0, 0, 1])
     _, state = decoder(inputs()[:, :3], decoder.begin(memory([6, 3, 1])))
@@ -130,7 +130,7 @@ def test_attention_is_the_formula_of_its_paper(
                 else:
                     scores.append(query[row, t] @ key / WIDTH**0.5)
             expected = torch.stack(scores).softmax(0)
-            # the softmax is taken in float32
+            # the softmax is computed in float32
             torch.testing.assert_close(weights[row, t, :length], expected, rtol=1e-6, atol=1e-6)
             torch.testing.assert_close(seen[row, t], expected @ held.values[row, :length], rtol=1e-5, atol=1e-6)
         assert weights[row, :, length:].abs().max().item() == 0 if length < 6 else True
@@ -138,24 +138,24 @@ def test_attention_is_the_formula_of_its_paper(
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("name", ["additive, GRU", "multiplicative, LSTM", "Transformer"])
-def test_looking_changes_no_output_and_its_weights_are_shares_of_what_is_kept(name: str) -> None:
+def test_attention_weights_sum_to_one_over_kept_positions_and_leave_outputs_unchanged(name: str) -> None:
     decoder, held = build(DECODERS[name]), memory([6, 3, 1])
     whole, _ = decoder(inputs(), decoder.begin(held))
     state, found = decoder.begin(held), []
     for piece in inputs().split([1, 4, 2], 1):
-        output, state, weights = decoder.look(piece, state)
+        output, state, weights = decoder.forward_with_attention(piece, state)
         found.append((output, weights))
-        assert torch.equal(decoder.inside(state), held.keep)
+        assert torch.equal(decoder.memory_mask(state), held.keep)
     outputs, weights = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
     torch.testing.assert_close(outputs, whole)
     torch.testing.assert_close(weights.double().sum(2), torch.ones(3, 7).double(), rtol=1e-6, atol=1e-6)
     assert weights.masked_select(~held.keep[:, None].expand_as(weights)).abs().max() == 0
-    assert weights[0].std(0).min() > 0  # each position looks elsewhere
+    assert weights[0].std(0).min() > 0  # weights differ between positions
 
 
 @pytest.mark.numeric
-def test_a_transformer_looks_where_its_layers_take_their_values_from() -> None:
-    """With values that only mark their position, the attended values are the weights."""
+def test_the_attention_of_a_transformer_is_that_of_its_layers() -> None:
+    """Compare the weights with attended values, where values are one-hot positions."""
     decoder, held = build(lambda: Transformer(width=WIDTH, depth=1, heads=1, decodes=True)), memory([6, 3, 1])
     cross = decoder.layers[0].cross
     read = inputs()
@@ -182,7 +182,7 @@ def test_padding_changes_nothing(make: Make) -> None:
 
 
 @every_encoder
-def test_every_position_sees_every_other(make: Make) -> None:
+def test_every_position_depends_on_every_other(make: Make) -> None:
     encoder = build(make)
     encoder.embedding.weight.requires_grad_()
     tokens = torch.arange(8)[None]

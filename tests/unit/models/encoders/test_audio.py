@@ -1,4 +1,4 @@
-"""Listeners hear the same in any company, whatever the body; masks hide and nothing else."""
+"""Audio encoders are independent of the batch for any body, and masks hide their parts alone."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def source(lengths: list[int], longest: int | None = None, masks: int = 0) -> tu
 
 @pytest.mark.numeric
 @every_body
-def test_a_sound_is_heard_alone_as_in_company(body: str) -> None:
+def test_a_clip_is_encoded_alone_as_in_a_batch(body: str) -> None:
     encoder = build(body)
     lengths = [3000, 1, 850, 2400]
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_a_sound_is_heard_alone_as_in_company(body: str) -> None:
             torch.testing.assert_close(together.summary[row], alone.summary[0], rtol=0, atol=2e-5)
 
 
-def test_positions_are_counted_as_they_come() -> None:
+def test_positions_counts_the_positions_of_the_output() -> None:
     encoder = build("convolutions")
     lengths = [1, 80, 81, 319, 320, 321, 4000]
     memory = encoder(*source(lengths))
@@ -63,7 +63,7 @@ def test_positions_are_counted_as_they_come() -> None:
 
 
 @pytest.mark.numeric
-def test_masks_hide_their_stretch_of_time_and_of_frequency_and_nothing_else() -> None:
+def test_masks_hide_their_range_of_time_and_of_frequency_alone() -> None:
     encoder = build("convolutions")
     waves, keep, _, _ = source([8000, 4000])
     times = torch.tensor([[[0.25, 0.5]], [[0.0, 0.0]]])
@@ -84,6 +84,6 @@ def test_loudness_does_not_matter() -> None:
     assert (loud - soft).abs().max() < 0.02
 
 
-def test_an_even_kernel_is_refused() -> None:
+def test_an_even_kernel_raises_an_error() -> None:
     with pytest.raises(ValueError, match="kernel=4 must be odd"):
         ConvStack(8, 1, 4, 0.0)

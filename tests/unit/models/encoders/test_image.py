@@ -1,4 +1,4 @@
-"""Images become memories, each by itself; pretrained weights fit under the names of their libraries.
+"""Image encoders are independent of the batch, and load pretrained weights of other libraries.
 
 Legend: B images, P regions, C features.
 """
@@ -49,7 +49,7 @@ def test_regions_are_a_square_and_their_mean_is_the_summary(make: Make) -> None:
 @pytest.mark.numeric
 @every_encoder
 @torch.no_grad()
-def test_images_do_not_see_each_other_in_training_either(make: Make) -> None:
+def test_images_are_independent_in_training_too(make: Make) -> None:
     encoder = build(make).double().train()
     together = encoder(images())
     for row in range(3):
@@ -60,7 +60,7 @@ def test_images_do_not_see_each_other_in_training_either(make: Make) -> None:
     "make",
     [
         ENCODERS["VisionTransformer"],
-        lambda: ResNet(WIDTH, SIZE, (1, 1, 1), 8, norm=FrozenBatchNorm),  # a norm that does not carry far
+        lambda: ResNet(WIDTH, SIZE, (1, 1, 1), 8, norm=FrozenBatchNorm),  # a norm without statistics over the image
     ],
     ids=["VisionTransformer", "ResNet"],
 )
@@ -75,7 +75,7 @@ def test_regions_lie_row_by_row(make: Make) -> None:
 
 
 @every_encoder
-def test_what_is_frozen_learns_nothing_and_drops_nothing(make: Make) -> None:
+def test_a_frozen_trunk_has_no_gradient_and_no_dropout(make: Make) -> None:
     encoder = build(make, frozen=True).train()
     encoder(images()).values.sum().backward()
     assert all(parameter.grad is None for parameter in encoder.trunk.parameters())
@@ -87,14 +87,14 @@ def test_what_is_frozen_learns_nothing_and_drops_nothing(make: Make) -> None:
 
 
 def count(trunk: nn.Module) -> int:
-    """Numbers of a trunk, the scales and shifts of its norms among them, their statistics not."""
+    """Return the number of a trunk's parameters, with the scales and shifts of norms, without their statistics."""
     named = trunk.state_dict().items()
     return sum(value.numel() for name, value in named if not name.endswith(("running_mean", "running_var")))
 
 
 @pytest.mark.parametrize(
     ("make", "numbers", "tensors"),
-    [  # of the published models without their heads
+    [  # the published models without their heads
         (lambda: ResNet(8, 224, (2, 2, 2, 2), norm=FrozenBatchNorm), 11_689_512 - 513_000, 122 - 20 - 2),
         (lambda: ResNet(8, 224, (3, 4, 6, 3), 64, Bottleneck, FrozenBatchNorm), 25_557_032 - 2_049_000, 320 - 53 - 2),
         (lambda: VisionTransformer(8, 224, 16, 768, 12, 12), 86_567_656 - 769_000, 152 - 2),
@@ -111,16 +111,16 @@ def test_sizes_are_those_of_the_published_models(make: Callable[[], ImageEncoder
 @pytest.mark.numeric
 def test_a_frozen_norm_is_batch_normalisation_in_evaluation() -> None:
     torch.manual_seed(3)
-    norm, wanted = FrozenBatchNorm(5), nn.BatchNorm2d(5)
-    wanted.running_mean, wanted.running_var = torch.randn(5), torch.rand(5) + 0.5
-    nn.init.normal_(wanted.weight)
-    norm.load_state_dict({k: v for k, v in wanted.state_dict().items() if k != "num_batches_tracked"})
+    norm, reference = FrozenBatchNorm(5), nn.BatchNorm2d(5)
+    reference.running_mean, reference.running_var = torch.randn(5), torch.rand(5) + 0.5
+    nn.init.normal_(reference.weight)
+    norm.load_state_dict({k: v for k, v in reference.state_dict().items() if k != "num_batches_tracked"})
     inputs = torch.randn(2, 5, 3, 3)
-    torch.testing.assert_close(norm(inputs), wanted.eval()(inputs))
+    torch.testing.assert_close(norm(inputs), reference.eval()(inputs))
 
 
 @pytest.mark.numeric
-def test_a_resnet_takes_weights_and_leaves_out_the_head(tmp_path: Path) -> None:
+def test_a_resnet_loads_weights_without_the_head(tmp_path: Path) -> None:
     make = lambda **rest: ResNet(WIDTH, SIZE, (1, 1), 8, norm=FrozenBatchNorm, **rest)  # noqa: E731
     given = build(make)
     names = {**given.trunk.state_dict(), "fc.weight": torch.zeros(3, 8), "bn1.num_batches_tracked": torch.tensor(1)}
@@ -150,7 +150,7 @@ def timm_weights() -> dict[str, Tensor]:
 
 
 def vision_transformer(weights: dict[str, Tensor], pixels: Tensor) -> Tensor:
-    """The published forward pass, written out: the patches after the last norm."""
+    """Compute the published forward pass and return the patches after the last norm."""
     patches = F.conv2d(pixels, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], 8)
     seen = (
         torch.cat([weights["cls_token"].expand(len(pixels), -1, -1), patches.flatten(2).mT], 1) + weights["pos_embed"]
@@ -160,9 +160,9 @@ def vision_transformer(weights: dict[str, Tensor], pixels: Tensor) -> Tensor:
         inside = F.layer_norm(seen, (24,), part["norm1.weight"], part["norm1.bias"], 1e-6)
         projected = F.linear(inside, part["attn.qkv.weight"], part["attn.qkv.bias"])
         query, key, value = projected.view(len(pixels), -1, 3, 4, 6).permute(2, 0, 3, 1, 4)
-        looked = (query @ key.mT / 6**0.5).softmax(-1) @ value
-        looked = looked.transpose(1, 2).flatten(2)
-        seen = seen + F.linear(looked, part["attn.proj.weight"], part["attn.proj.bias"])
+        attended = (query @ key.mT / 6**0.5).softmax(-1) @ value
+        attended = attended.transpose(1, 2).flatten(2)
+        seen = seen + F.linear(attended, part["attn.proj.weight"], part["attn.proj.bias"])
         inside = F.layer_norm(seen, (24,), part["norm2.weight"], part["norm2.bias"], 1e-6)
         inside = F.gelu(F.linear(inside, part["mlp.fc1.weight"], part["mlp.fc1.bias"]))
         seen = seen + F.linear(inside, part["mlp.fc2.weight"], part["mlp.fc2.bias"])
@@ -201,7 +201,7 @@ def as_transformers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.numeric
 @pytest.mark.parametrize("rename", [dict, as_transformers], ids=["timm", "transformers"])
 @torch.no_grad()
-def test_a_vision_transformer_computes_what_is_published(
+def test_a_vision_transformer_equals_the_published_model(
     rename: Callable[[dict[str, Tensor]], dict[str, Tensor]], tmp_path: Path
 ) -> None:
     weights = timm_weights()
@@ -212,7 +212,7 @@ def test_a_vision_transformer_computes_what_is_published(
 
 
 @pytest.mark.numeric
-def test_positions_are_stretched_to_larger_images(tmp_path: Path) -> None:
+def test_positions_are_interpolated_to_larger_images(tmp_path: Path) -> None:
     weights = timm_weights()
     weights["pos_embed"][:, 1:] = torch.arange(4.0).repeat_interleave(4)[None, :, None]  # by row
     save_file(weights, tmp_path / "vit.safetensors")
@@ -223,22 +223,22 @@ def test_positions_are_stretched_to_larger_images(tmp_path: Path) -> None:
     torch.testing.assert_close(positions[:, :1], weights["pos_embed"][:, :1])  # type: ignore[index]
 
 
-def test_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_raise_an_error(tmp_path: Path) -> None:
     weights = timm_weights()
     file = tmp_path / "vit.safetensors"
     cases: list[tuple[dict[str, Tensor], str]] = [
-        ({name: value for name, value in weights.items() if name != "norm.bias"}, "lacks norm.bias"),
-        (weights | {"norm.bias": torch.zeros(7)}, r"norm.bias of shape \(7,\), not \(24,\)"),
-        (weights | {"blocks.2.norm1.bias": torch.zeros(24)}, "has blocks.2.norm1.bias and 0 more"),
+        ({name: value for name, value in weights.items() if name != "norm.bias"}, "norm.bias is missing"),
+        (weights | {"norm.bias": torch.zeros(7)}, r"norm.bias: expected shape \(24,\), got \(7,\)"),
+        (weights | {"blocks.2.norm1.bias": torch.zeros(24)}, "unexpected blocks.2.norm1.bias and 0 more"),
     ]
-    for given, said in cases:
+    for given, message in cases:
         save_file(given, file)
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             ENCODERS["VisionTransformer"](weights=file)
     file.write_bytes(b"nothing")
-    with pytest.raises(ConfigError, match="is no safetensors file"):
+    with pytest.raises(ConfigError, match="expected a safetensors file"):
         ENCODERS["VisionTransformer"](weights=file)
-    with torch.device("meta"), pytest.raises(ConfigError, match="there is no file"):
+    with torch.device("meta"), pytest.raises(ConfigError, match="file not found"):
         ENCODERS["VisionTransformer"](weights=tmp_path / "none")
-    with pytest.raises(ValueError, match="patch=7 must divide the size=32"):
+    with pytest.raises(ValueError, match="patch=7 must divide size=32"):
         VisionTransformer(8, 32, 7)

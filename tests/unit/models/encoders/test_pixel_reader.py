@@ -1,4 +1,4 @@
-"""A reader of pixels hands over what it made of the last one, and learns which image is which."""
+"""A pixel reader returns its output at the last pixel as summary, and learns to classify images."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from pipeline.models.gru import GRU
 
 
 @pytest.mark.numeric
-def test_the_summary_is_what_is_left_after_reading_pixel_by_pixel() -> None:
+def test_the_summary_is_the_output_after_reading_pixel_by_pixel() -> None:
     torch.manual_seed(1)
     reader, pixels = PixelReader(GRU(width=16, depth=1)).double().eval(), torch.rand(3, 10, dtype=torch.float64)
     state = None

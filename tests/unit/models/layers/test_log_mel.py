@@ -1,4 +1,4 @@
-"""The spectrogram is librosa's, and the same in pieces as at once."""
+"""The spectrogram equals librosa's, and is the same in pieces as at once."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def chirp(samples: int = 4321) -> np.ndarray:
 @pytest.mark.numeric
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_it_is_what_librosa_computes(setting: tuple[int, int, int, int]) -> None:
-    """The values were recorded by librosa 0.11: `python tests/unit/models/layers/test_log_mel.py` records them anew."""
+    """Compare with values of librosa 0.11, recorded by `python tests/unit/models/layers/test_log_mel.py`."""
     recorded = json.loads(RECORDED.read_text())[str(setting)]
     rate, bands, window, hop = setting
     mel, _ = LogMel(rate, bands, window, hop)(torch.from_numpy(chirp())[None])
@@ -71,13 +71,13 @@ def test_mels_and_hertz_are_inverse() -> None:
     assert mels_of(np.array([1000.0, 6400.0])).tolist() == pytest.approx([15, 42])
 
 
-def test_a_hop_beyond_the_window_is_refused() -> None:
-    with pytest.raises(ValueError, match="hop=500 must be from 1 to window=400"):
+def test_a_hop_beyond_the_window_raises_an_error() -> None:
+    with pytest.raises(ValueError, match="hop=500: expected 1 to window=400"):
         LogMel(16000, hop=500)
 
 
 def record() -> None:
-    """Write what librosa computes of the chirp: a few frames of each setting."""
+    """Write librosa's frames of the chirp, a few for each setting."""
     import librosa
 
     values = {}

@@ -1,4 +1,4 @@
-"""Networks of pixels are the ones of the papers: convolutions that are masked, and cells that read the row above."""
+"""Pixel networks follow their papers: masked convolutions, and cells that read the row above."""
 
 import pytest
 import torch
@@ -42,20 +42,20 @@ def test_mask_b_is_a_convolution_whose_later_half_is_zero(kernel: int) -> None:
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_mask_a_does_not_see_its_own_pixel(kernel: int) -> None:
+def test_mask_a_excludes_its_own_pixel(kernel: int) -> None:
     inputs, seen = pixels(), taps(kernel, 1, False)
     assert len(seen) == kernel**2 // 2
     convolution = MaskedConvolution(WIDTH, 4, seen, COLUMNS, own=False).double()
-    read = F.pad(inputs, (0, 0, 1, 0))[:, :-1]  # nothing opens the image; then each position reads the pixel before
+    read = F.pad(inputs, (0, 0, 1, 0))[:, :-1]  # zeros start the image; then each position reads the previous pixel
     found, _ = convolution(read, columns_of(inputs), None)
     expected = two_dimensional(convolution, seen, inputs, kernel)
     before = seen.index((0, -1))
     last = read[:, ::COLUMNS] @ convolution.kernel.weight[:, before * WIDTH : (before + 1) * WIDTH].T
-    expected[:, ::COLUMNS] += last  # which is seen past the edge of a row
+    expected[:, ::COLUMNS] += last  # which is read across the edge of a row
     torch.testing.assert_close(found, expected)
 
 
-def test_in_colour_a_neighbour_is_all_its_channels() -> None:
+def test_a_neighbour_in_colour_has_all_its_channels() -> None:
     assert taps(3, 3, True) == [(1, right) for right in range(-3, 4)] + [(0, right) for right in range(-3, 1)]
 
 
@@ -74,7 +74,7 @@ def test_a_row_lstm_is_its_formula_pixel_by_pixel() -> None:
             if column:
                 gates = gates + normed[:, row, column - 1] @ left.T
             for step, weight in enumerate(above):
-                gates = gates + hidden[:, row, column + step] @ weight.T  # a row and a column of zeros lie around
+                gates = gates + hidden[:, row, column + step] @ weight.T  # padded by a row and a column of zeros
             admit, forget, read, content = gates.chunk(4, -1)
             cell = torch.sigmoid(forget) * cells[:, row, column + 1] + torch.sigmoid(admit) * torch.tanh(content)
             cells[:, row + 1, column + 1] = cell
@@ -84,7 +84,7 @@ def test_a_row_lstm_is_its_formula_pixel_by_pixel() -> None:
 
 
 def seen_by(network: torch.nn.Module, position: int) -> Tensor:
-    """Which inputs an output depends on, as rows and columns of the image; the opening is cut off."""
+    """Return the inputs that an output depends on, as rows and columns of the image, without the first token."""
     inputs = pixels().requires_grad_()
     network(inputs)[0][:, position].square().sum().backward()
     assert inputs.grad is not None
@@ -93,37 +93,37 @@ def seen_by(network: torch.nn.Module, position: int) -> Tensor:
 
 
 @pytest.mark.numeric
-def test_a_pixel_cnn_sees_a_square_above_and_to_the_left() -> None:
+def test_the_receptive_field_of_a_pixel_cnn_is_above_and_to_the_left() -> None:
     network = PixelCNN(WIDTH, depth=1, kernel=3, first_kernel=3, columns=COLUMNS).double().eval()
     expected = torch.zeros(ROWS, COLUMNS, dtype=torch.bool)
     expected[1, 1:6] = expected[2, 1:5] = expected[3, 1:3] = True  # two steps to the left, up, and up to the right
     assert torch.equal(seen_by(network, 3 * COLUMNS + 3), expected)
 
 
-def test_a_row_lstm_sees_a_triangle_up_to_the_first_row() -> None:
+def test_the_receptive_field_of_a_row_lstm_is_a_triangle() -> None:
     network = RowLSTM(WIDTH, depth=1, first_kernel=3, columns=COLUMNS).double().eval()
     seen = seen_by(network, 4 * COLUMNS + 3)
-    assert seen[:3].all()  # wider than the image from two rows above on
+    assert seen[:3].all()  # wider than the image, two rows above and farther
     assert seen[4].tolist() == [False, True, True, False, False, False]
 
 
 @pytest.mark.parametrize("network", [PixelCNN, RowLSTM])
-def test_what_cannot_be_is_told(network: type) -> None:
+def test_a_tap_beyond_a_row_raises_an_error(network: type) -> None:
     with pytest.raises(ValueError, match="depth must be at least 1"):
         network(WIDTH, depth=0)
-    with pytest.raises(ValueError, match="columns=3 must be more than a kernel sees to the right, 3"):
+    with pytest.raises(ValueError, match="columns=3 must exceed the kernel's columns to the right, 3"):
         network(WIDTH, columns=3)
 
 
 @pytest.mark.parametrize(
-    ("make", "kernels", "said"),
+    ("make", "kernels", "message"),
     [
-        (PixelCNN, {"kernel": 4}, "a kernel of 4 pixels: give an odd number, at least 1"),
-        (RowLSTM, {"kernel": 4}, "a kernel of 4 pixels: give an odd number, at least 1"),
-        (PixelCNN, {"first_kernel": 1}, "a kernel of 1 pixels: give an odd number, at least 3"),
-        (RowLSTM, {"kernel": 5, "columns": 2}, "columns=2 must be more than a kernel sees to the right, 2"),
+        (PixelCNN, {"kernel": 4}, "kernel=4: expected an odd number of pixels, at least 1"),
+        (RowLSTM, {"kernel": 4}, "kernel=4: expected an odd number of pixels, at least 1"),
+        (PixelCNN, {"first_kernel": 1}, "kernel=1: expected an odd number of pixels, at least 3"),
+        (RowLSTM, {"kernel": 5, "columns": 2}, "columns=2 must exceed the kernel's columns to the right, 2"),
     ],
 )
-def test_a_kernel_without_a_middle_or_wider_than_a_row_is_refused(make: type, kernels: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_kernel_raises_an_error(make: type, kernels: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         make(width=8, **{"first_kernel": 3, **kernels})

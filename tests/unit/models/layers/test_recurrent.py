@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU compute their equations, and dropout falls on the connections that the papers name."""
+"""RNN, LSTM and GRU follow their equations, and dropout applies to the connections named in the papers."""
 
 import copy
 from functools import partial
@@ -63,7 +63,7 @@ def by_the_equations(network: RecurrentStack, step, sequence: Tensor, parts: int
 
 
 def noisy(network: nn.Module) -> nn.Module:
-    """Biases start at zero; here they count."""
+    """Set random biases, which are zero initially."""
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -83,7 +83,7 @@ def test_outputs_follow_the_equations(kind):
 
 
 @every_kind
-def test_layer_sizes_are_hidden_inside_and_width_at_the_end(make):
+def test_layers_have_hidden_features_and_the_last_has_width(make):
     network = make(width=6, depth=3, hidden=10)
     assert [layer.kernel.hidden_size for layer in network.layers] == [10, 10, 6]
     _, state = network(torch.randn(4, 3, 6))
@@ -117,18 +117,18 @@ def test_weight_drop_of_zero_computes_the_fused_kernel(make):
     _, state = network(inputs)
     plain = network(inputs, state)
     for layer in network.layers:
-        layer.weight_drop = 1e-9  # takes the path of dropped weights, and drops none
+        layer.weight_drop = 1e-9  # uses the path of dropped weights without dropping any
     torch.testing.assert_close(network(inputs, state)[0], plain[0], rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(network(inputs, state)[1], plain[1], rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.numeric
 @every_kind
-def test_weight_drop_zeroes_its_share_of_recurrent_weights_and_leaves_the_stored_ones(make):
+def test_weight_drop_zeroes_its_fraction_of_recurrent_weights_and_leaves_the_stored_ones(make):
     torch.manual_seed(0)
     network = make(width=64, depth=1, weight_drop=0.3).train()
     stored = copy.deepcopy(network.state_dict())
-    # a weight dropped in a call gets no gradient from it; the state that was carried in reaches all others
+    # A dropped weight gets no gradient in that call; through the carried state, all others do.
     _, state = network(torch.randn(64, 3, 64))
     network(torch.randn(64, 1, 64), states.detach(state))[0].square().sum().backward()
     weight, recurrent, *biases = network.layers[0].kernel.parameters()
@@ -146,7 +146,7 @@ def test_weight_drop_acts_in_training_alone(make):
     torch.manual_seed(0)
     network, inputs = make(width=16, weight_drop=0.5), torch.randn(2, 5, 16)
     plain = make(width=16)
-    plain.load_state_dict(network.state_dict())  # the same names: a checkpoint does not know of weight drop
+    plain.load_state_dict(network.state_dict())  # parameter names do not depend on weight drop
     assert (network(inputs)[0] - network(inputs)[0]).abs().max() > 1e-3
     assert torch.equal(network.eval()(inputs)[0], plain.eval()(inputs)[0])
 
@@ -189,6 +189,6 @@ def test_the_carried_state_is_not_dropped():
     [({"depth": 0}, "depth=0"), ({"dropout": 1.0}, "1.0"), ({"weight_drop": -0.1}, "-0.1")],
     ids=str,
 )
-def test_impossible_options_are_refused(options, words):
+def test_invalid_arguments_raise_an_error(options, words):
     with pytest.raises(ValueError, match=words):
         LSTM(width=4, **options)
