@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DOCS   := $(VENV)/.docs-installed
 
 # Which torch: the pin, or what was asked for with `make setup TORCH=...`, which later runs remember.
 PINNED_TORCH := $(shell grep '^torch==' constraints.txt)
@@ -17,7 +18,7 @@ CHECKED   := --jaxtyping-packages=pipeline,shapes.check $(patsubst %,--ignore=te
 UNCHECKED := $(patsubst %,--ignore=tests/%,unit golden)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-gpu test-isa mutants bench gpu-report check format lock clean
+.PHONY: help setup demo test test-fast test-gpu test-isa mutants bench gpu-report check docs format lock clean
 
 help: ## Print this list
 	@echo "make TARGET [PYTHON=python3.12] [TORCH='torch==2.13.0 ...'] [ARGS='-k lstm']"
@@ -75,16 +76,27 @@ check: $(STAMP) ## Lint, formatting, types, the direction of imports, shell scri
 	@if command -v shellcheck > /dev/null; then shellcheck .ci/run slurm/*.sbatch && echo "shellcheck: passed"; \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
-format: $(STAMP) ## Mend what the linter and the formatter can mend by themselves
+docs: $(DOCS) ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "docs: site/index.html"
+
+$(DOCS): $(STAMP)
+	@# Only the packages of the extra, not the project with it: torch stays as it was chosen.
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+	  > $(VENV)/docs.txt
+	$(BIN)/pip install -q -c $(VENV)/constraints.txt -r $(VENV)/docs.txt
+	@touch $@
+
+format: $(STAMP) ## Fix what the linter and the formatter can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(STAMP) ## Write constraints.txt anew from what .venv holds
+lock: $(STAMP) $(DOCS) ## Write constraints.txt from the packages of .venv
 	@{ sed -n '/^#/p' constraints.txt; \
 	   $(BIN)/pip freeze --all --exclude-editable | grep -v -e '^pip==' -e ' @ ' | sed 's/^\(torch==[0-9.]*\)+.*/\1/' | LC_ALL=C sort -f; \
 	} > $(VENV)/lock.txt
 	mv $(VENV)/lock.txt constraints.txt
 
 clean: ## Remove caches and build products; data/, runs/ and .venv stay
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find pipeline data_prep tests -name __pycache__ -type d -prune -exec rm -rf {} +
