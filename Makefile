@@ -1,4 +1,4 @@
-# Everything that a developer types. `make` alone prints the list.
+# Commands for developers. `make` alone prints the list.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -6,11 +6,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DOCS   := $(VENV)/.docs-installed
 
-# Which torch: the pin, or what was asked for with `make setup TORCH=...`, which later runs remember.
+# The torch to install: the pinned version, or that of `make setup TORCH=...`, which is stored for later runs.
 PINNED_TORCH := $(shell grep '^torch==' constraints.txt)
 TORCH        ?= $(or $(shell cat $(VENV)/torch.txt 2>/dev/null),$(PINNED_TORCH))
 
-# Tests: one thread a process, two processes: reproducible sums, and no fight over two cores.
+# One thread per process for reproducible sums; two processes for two cores.
 test test-fast test-gpu test-isa mutants: export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 PYTEST     = $(BIN)/python -m pytest --dist worksteal
@@ -28,15 +28,15 @@ setup: $(STAMP) ## Make .venv and install everything at the pinned versions
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "make setup: wants Python 3.11 or later, but $(PYTHON) is $$($(PYTHON) -V 2>&1 | head -n 1): try make setup PYTHON=python3.12" >&2; exit 1; }
+	  echo "make setup: requires Python 3.11 or later, but $(PYTHON) is $$($(PYTHON) -V 2>&1 | head -n 1). Try make setup PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
-	  echo "make setup: $(PYTHON) has no venv module: install it (Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	  echo "make setup: $(PYTHON) has no venv module. Install it (Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
 	@echo '$(TORCH)' > $(VENV)/torch.txt
 	$(BIN)/pip install -q -c $(VENV)/constraints.txt $(TORCH)
 	$(BIN)/pip install -q -c $(VENV)/constraints.txt -e '.[test,check]'
-	@# DeepSpeed's build script imports torch, which an isolated build would not have. Its kernels are compiled on demand.
+	@# DeepSpeed's build script imports torch, which an isolated build lacks. Its kernels are compiled on demand.
 	DS_BUILD_OPS=0 $(BIN)/pip install -q -c $(VENV)/constraints.txt --no-build-isolation -e '.[deepspeed]'
 	@touch $@
 
@@ -44,31 +44,31 @@ demo: $(STAMP) ## Prepare a corpus, train, interrupt, resume, sample and compare
 	$(BIN)/unroll demo
 
 test: $(STAMP) ## Run every test that can run on this machine
-	@# Two parts: the checks of shapes slow down what starts processes, and what is compiled cannot pass them. Processes
-	@# wait for each other and for Slurm: the first part has three times as many workers.
-	@# With ARGS='-k lstm' one part may be empty (exit code 5), and not both.
+	@# Two parts: shape checks slow down tests that start processes, and do not work with compiled code. The tests of
+	@# the first part mostly wait for processes and for Slurm, so it has three times as many workers.
+	@# With ARGS='-k lstm' one of the parts may be empty (exit code 5), but not both.
 	@$(PYTEST) -q -n $$((3 * $(WORKERS))) $(UNCHECKED) -m 'not benchmark' $(ARGS); first=$$?; [ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
 	$(PYTEST) -n $(WORKERS) $(CHECKED) -m 'not benchmark' $(ARGS); second=$$?; [ $$first$$second = 05 ] || exit $$second
 
 test-fast: $(STAMP) ## Run the tests that take no more than a few seconds each
 	$(PYTEST) -n $(WORKERS) $(CHECKED) -m 'not benchmark and not slow' $(ARGS)
 
-test-gpu: $(STAMP) ## Run the tests that want a CUDA device
+test-gpu: $(STAMP) ## Run the tests that require a CUDA device
 	$(BIN)/python -m pytest -m 'gpu and not benchmark' $(ARGS)
 
-test-isa: $(STAMP) ## Run the tests marked learns or numeric as on other processors (ARGS='--rows avx2/AVX2/1')
+test-isa: $(STAMP) ## Run the tests marked learns or numeric with other instruction sets (ARGS='--rows avx2/AVX2/1')
 	$(BIN)/python tests/isa.py $(ARGS)
 
-mutants: $(STAMP) ## Change modules at one place at a time; their unit tests must fail (ARGS='decode --number 50')
+mutants: $(STAMP) ## Mutation testing: change one place of a module; its unit tests must fail (ARGS='sampling --number 50')
 	$(BIN)/python tests/mutation/mutants.py $(ARGS)
 
-bench: $(STAMP) ## Measure this code against bare loops on the CPU
+bench: $(STAMP) ## Run the CPU benchmarks against plain PyTorch loops
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script $(ARGS)"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
-gpu-report: $(STAMP) ## Test and measure on a CUDA device (under 10 minutes; ARGS='--rows gpt lstm'); writes docs/benchmarks
+gpu-report: $(STAMP) ## Run tests and benchmarks on a CUDA device (under 10 minutes; ARGS='--rows gpt lstm'); write docs/benchmarks
 	$(BIN)/python tests/benchmarks/gpu_report.py $(ARGS)
 
-check: $(STAMP) ## Lint, formatting, types, the direction of imports, shell scripts
+check: $(STAMP) ## Check style, formatting, types, import layers and shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -87,16 +87,16 @@ $(DOCS): $(STAMP)
 	$(BIN)/pip install -q -c $(VENV)/constraints.txt -r $(VENV)/docs.txt
 	@touch $@
 
-format: $(STAMP) ## Fix what the linter and the formatter can fix
+format: $(STAMP) ## Apply the automatic fixes of linter and formatter
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(STAMP) $(DOCS) ## Write constraints.txt from the packages of .venv
+lock: $(STAMP) $(DOCS) ## Regenerate constraints.txt from the packages in .venv
 	@{ sed -n '/^#/p' constraints.txt; \
 	   $(BIN)/pip freeze --all --exclude-editable | grep -v -e '^pip==' -e ' @ ' | sed 's/^\(torch==[0-9.]*\)+.*/\1/' | LC_ALL=C sort -f; \
 	} > $(VENV)/lock.txt
 	mv $(VENV)/lock.txt constraints.txt
 
-clean: ## Remove caches and build products; data/, runs/ and .venv stay
+clean: ## Remove caches and build products; keep data/, runs/ and .venv
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find pipeline data_prep tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,10 +1,11 @@
 """The command line `unroll VERB ...`; each verb is imported only when it is called."""
 
 import importlib
+import os
 import sys
 from functools import partial
 
-from pipeline.distributed import exit_code, signals, slurm_environment
+from pipeline.distributed import exit_code, launch, signals, slurm_environment
 
 VERBS = {
     "prepare": ("data_prep", "prepare a dataset from raw files: `unroll prepare text SOURCE... --output data/NAME`"),
@@ -77,8 +78,17 @@ TRAINING_HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yam
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return the exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
+    """Run one verb and return the exit code; a reader that closes the pipe of the output is not an error."""
+    try:
+        code = _main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit
+        return 0
+    return code
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {verb:15}{about}" for verb, (_, about) in VERBS.items())))
         return 0
@@ -96,6 +106,8 @@ def _run(verb: str, rest: list[str]) -> int:
             return 0 if rest else 2
         signals.install()  # before the import of torch, which takes seconds in which a signal would be lost
         slurm_environment.set_rank_variables()
+        if launch.rank() == 0 and not any("help" in argument or "print_config" in argument for argument in rest):
+            print(f"unroll {verb}: loading", flush=True)  # the import of torch takes seconds
         rest = [verb, *rest]
     if verb in COMPUTING and not {"-h", "--help"} & set(rest):
         flush_denormals()

@@ -32,6 +32,10 @@ class Schedule(ABC):
     def scale(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         """Return the factor at optimizer step `step`, counted from 0; `total_steps` is 0 if the end is not known."""
 
+    def warning(self, total_steps: int) -> str | None:
+        """Return why the schedule does not suit a run of so many steps (0: unknown); None if it does."""
+        return None
+
     def observe(self, loss: float) -> None:  # noqa: B027  # most schedules ignore the validation loss
         """Update the schedule with a validation loss, in nats per token."""
 
@@ -53,18 +57,37 @@ class WarmupCosine(Schedule):
     Args:
         warmup_steps: steps until the full learning rate.
         final_share: fraction of the full learning rate at the last step.
+        warmup_share: steps until the full learning rate as a fraction of all steps; replaces `warmup_steps` in a run
+            whose last step is known.
+
+    Raises:
+        ValueError: `warmup_share` is outside [0, 1).
     """
 
-    def __init__(self, warmup_steps: int = 100, final_share: float = 0.1) -> None:
-        self.warmup_steps, self.final_share = warmup_steps, final_share
+    def __init__(self, warmup_steps: int = 100, final_share: float = 0.1, warmup_share: float | None = None) -> None:
+        if warmup_share is not None and not 0 <= warmup_share < 1:
+            raise ValueError(f"warmup_share={warmup_share}: expected a number in [0, 1)")
+        self.warmup_steps, self.final_share, self.warmup_share = warmup_steps, final_share, warmup_share
 
     def scale(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
+        warmup = self._warmup(total_steps)
+        if step < warmup:
+            return (step + 1) / warmup
         if total_steps == 0:
             return 1.0
-        done = min(1.0, (step - self.warmup_steps) / max(1, total_steps - self.warmup_steps))
+        done = min(1.0, (step - warmup) / max(1, total_steps - warmup))
         return self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * done)) / 2
+
+    def warning(self, total_steps: int) -> str | None:
+        if not total_steps or self._warmup(total_steps) < total_steps:
+            return None
+        return (
+            f"the run has {total_steps} steps and warmup_steps={self.warmup_steps}: the learning rate does not reach "
+            "its full value. Decrease warmup_steps, or set warmup_share=0.05"
+        )
+
+    def _warmup(self, total_steps: int) -> int:
+        return round(self.warmup_share * total_steps) if self.warmup_share and total_steps else self.warmup_steps
 
 
 class EpochDecay(Schedule):

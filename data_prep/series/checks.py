@@ -1,4 +1,4 @@
-"""What makes series unfit to learn from: gaps, columns that never change, covariates that tell the target.
+"""Checks of series before training: gaps, constant columns, covariates that reveal the target.
 
 Legend: L steps, K known covariates.
 """
@@ -10,15 +10,15 @@ from pipeline.dataset.codecs.time_grid import Grid
 from pipeline.dataset.codecs.time_series import INFINITE, MISSING, UNKNOWN, Findings, Frame, stretches
 
 EMPTY = "series without any value", "--drop it"
-CONSTANT = "series that is constant in its training part", "--drop it: there is nothing to learn and no scale"
-SAYS_NOTHING = "known covariate that is constant in training", "--drop it"
-LEAK = "known covariate that tells the target", "--drop it: it would not be known ahead"
-SAME = 0.9999  # how alike the changes of two columns are where one is made of the other
-FARTHEST = 1000  # steps between a copy and its original that are looked at
+CONSTANT = "series that is constant in its training part", "--drop it: it has no scale"
+UNINFORMATIVE = "known covariate that is constant in training", "--drop it"
+LEAK = "known covariate that reveals the target", "--drop it: it is not known ahead"
+SAME = 0.9999  # cosine between the changes of two columns above which one is a copy of the other
+FARTHEST = 1000  # maximum number of steps between a copy and its original
 
 
 def trimmed(frame: Frame) -> Frame:
-    """The series from its first to its last value; within its gaps, covariates repeat what was known before."""
+    """Return the series from its first to its last value; covariates are repeated within its gaps."""
     there = np.flatnonzero(~np.isnan(frame.values))
     if not len(there):
         return frame._replace(values=frame.values[:0], known=frame.known[:0])
@@ -31,13 +31,13 @@ def trimmed(frame: Frame) -> Frame:
 
 
 def check_values(frame: Frame, grid: Grid, names: list[str], findings: Findings) -> None:
-    """Find what is missing or infinite in a series and its known covariates, and covariates that tell too much.
+    """Find missing and infinite values of a series and its known covariates, and covariates that reveal the target.
 
     Args:
         frame: the series, trimmed.
-        grid: on which it lies.
-        names: of the known covariates.
-        findings: where it is added.
+        grid: grid of the series.
+        names: names of the known covariates.
+        findings: problems are added here.
     """
     if not len(frame.values):
         findings.add(EMPTY, frame.name)
@@ -59,9 +59,9 @@ def check_values(frame: Frame, grid: Grid, names: list[str], findings: Findings)
 
 
 def leak(values: Float64[np.ndarray, " L"], known: Float64[np.ndarray, " L"]) -> int | None:
-    """By how many steps a covariate runs ahead of a series that it is an affine copy of; None if of none.
+    """Return by how many steps a covariate leads a series of which it is an affine copy; None if it is not a copy.
 
-    The cosine between the changes of both is 1 in size exactly for affine copies; it is taken at all shifts at
+    The absolute cosine between the changes of both is 1 exactly for affine copies. It is computed at all shifts at
     once by Fourier transforms.
     """
     steps, moves = np.diff(values), np.diff(known)
@@ -73,7 +73,7 @@ def leak(values: Float64[np.ndarray, " L"], known: Float64[np.ndarray, " L"]) ->
         return None
     product = _correlated(moves, steps, farthest)
     energy = _correlated(moves**2, there.astype(float), farthest) * _correlated(np.ones(size), steps**2, farthest)
-    # where there is next to no energy, rounding decides
+    # With very little energy, the quotient is rounding error.
     alike = np.where(energy > 1e-9 * energy.max(), np.abs(product) / np.sqrt(np.maximum(energy, 1e-300)), 0.0)
     best = int(alike.argmax())
     return best - farthest if alike[best] > SAME else None
@@ -82,7 +82,7 @@ def leak(values: Float64[np.ndarray, " L"], known: Float64[np.ndarray, " L"]) ->
 def _correlated(
     left: Float64[np.ndarray, " L"], right: Float64[np.ndarray, " L"], farthest: int
 ) -> Float64[np.ndarray, " _"]:
-    """Sum over t of left[t] right[t + k], for k from -farthest to farthest."""
+    """Return the sums over t of left[t] right[t + k], for k from -farthest to farthest."""
     size = 1 << int(2 * len(left) - 1).bit_length()
     spectrum = np.fft.rfft(right, size) * np.conj(np.fft.rfft(left, size))
     sums = np.fft.irfft(spectrum, size)
@@ -91,13 +91,13 @@ def _correlated(
 
 
 def observed_mean(values: Float64[np.ndarray, " L"]) -> tuple[float, float]:
-    """Mean and deviation of what was observed; NaN where nothing was."""
+    """Return mean and standard deviation of the observed values; NaN if there are none."""
     seen = values[~np.isnan(values)]
     return (float(seen.mean()), float(seen.std())) if len(seen) else (np.nan, np.nan)
 
 
 def seasonal_error(values: Float64[np.ndarray, " L"], season: int) -> float:
-    """Mean absolute difference to one season before (Hyndman and Koehler 2006); 0 where it cannot be told."""
+    """Return the mean absolute difference to one season before (Hyndman and Koehler 2006); 0 if there is none."""
     errors = np.abs(values[season:] - values[:-season])
     seen = errors[~np.isnan(errors)]
     return float(seen.mean()) if len(seen) else 0.0

@@ -1,8 +1,7 @@
-"""Tables of measurements become a dataset of series: CSV or Parquet, a column or an identity each.
+"""Prepare a dataset of time series from tables: CSV or Parquet, with a column or an id for each series.
 
-`unroll prepare series FILE --output data/NAME`. Every series is standardised with
-the mean and the deviation of its own training part; the dataset keeps both, so that forecasts come in the units
-of the file.
+`unroll prepare series FILE --output data/NAME`. Every series is standardised by the mean and the standard deviation
+of its training part. The dataset stores both, so that forecasts have the units of the file.
 """
 
 import argparse
@@ -16,7 +15,7 @@ from jaxtyping import Float64
 
 from data_prep.series.checks import (
     CONSTANT,
-    SAYS_NOTHING,
+    UNINFORMATIVE,
     check_values,
     observed_mean,
     seasonal_error,
@@ -33,7 +32,7 @@ from pipeline.dataset.series import PARTS, Series, write_series
 from pipeline.errors import DataError
 
 PROGRAM = "unroll prepare series"
-Covariates = tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]  # mean and deviation
+Covariates = tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]  # mean and standard deviation
 EXAMPLES = """examples:
   unroll prepare series ETTh1.csv --lengths 8640 2880 2880 --output data/etth1
   unroll prepare series sales.parquet --time day --id shop item --target sold --known price --calendar \\
@@ -43,34 +42,54 @@ EXAMPLES = """examples:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
-    add("sources", nargs="+", type=Path, metavar="FILE", help=".csv (plain, .gz or .xz) or .parquet, of one layout")
+    add(
+        "sources",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help=".csv (plain, .gz or .xz) or .parquet files with the same columns",
+    )
     shared.add_output(parser)
-    add = parser.add_argument_group("what the columns mean").add_argument
-    add("--time", metavar="COLUMN", help="time stamps (default: the first column)")
-    zone = "zone of stamps without an offset, or of stamps whose offset changes (default: as written)"
+    add = parser.add_argument_group("roles of the columns").add_argument
+    add("--time", metavar="COLUMN", help="column of time stamps (default: the first column)")
+    zone = "time zone of stamps without an offset, or with offsets that change (default: as written)"
     add("--time-zone", default="", metavar="AREA/CITY", help=zone)
-    add("--id", nargs="+", default=[], metavar="COLUMN", help="in a long table: columns that together name a series")
-    add("--target", nargs="+", default=[], metavar="COLUMN", help="columns to predict (default: all other numbers)")
-    add("--known", nargs="+", default=[], metavar="COLUMN", help="covariates that are known ahead: prices, holidays")
-    add("--drop", nargs="+", default=[], metavar="NAME", help="columns, or series of a long table, to leave out")
-    add("--calendar", action="store_true", help="add the place in the day, the week and the year as known covariates")
-    season = "period of MASE and of the seasonal naive forecast (default: by the step)"
+    add("--id", nargs="+", default=[], metavar="COLUMN", help="columns that together name a series, in a long table")
+    add(
+        "--target",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="columns to predict (default: all other columns of numbers)",
+    )
+    add(
+        "--known",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="covariates that are known over the horizon, such as prices and holidays",
+    )
+    add("--drop", nargs="+", default=[], metavar="NAME", help="columns, or series of a long table, to omit")
+    add("--calendar", action="store_true", help="add the position in the day, week and year as known covariates")
+    season = "period of MASE and of the seasonal naive forecast (default: depends on the step)"
     add("--season", type=positive_integer, metavar="STEPS", help=season)
-    splits = parser.add_argument_group("splits in time, the test split last, at the same stamps for all series")
-    lengths = "steps of training, validation and test; those that follow are dropped"
+    splits = parser.add_argument_group("splits by time, at the same stamps for all series; the test split is last")
+    lengths = "steps of training, validation and test; later steps are dropped"
     splits.add_argument("--lengths", nargs=3, type=non_negative_integer, metavar="STEPS", help=lengths)
     shared.add_shares(splits, 0.2, "time")
     gaps = parser.add_argument_group("gaps").add_argument
-    gaps("--fill-gaps", action="store_true", help="fill missing steps with the value before them; never predict them")
+    gaps(
+        "--fill-gaps", action="store_true", help="fill missing steps with the value before them, and never predict them"
+    )
     return parser
 
 
 def main(argv: list[str]) -> int:
-    """Prepare a dataset of series as the command line asks.
+    """Prepare a dataset of series.
 
     Raises:
         ConfigError: the options contradict each other.
-        DataError: a source cannot be used, or the series are not fit to learn from; the message names all that is.
+        DataError: a source cannot be read, or series cannot be used for training; the message lists all problems.
     """
     options = _parser().parse_args(argv)
     _check(options)
@@ -81,9 +100,9 @@ def main(argv: list[str]) -> int:
     grid, frames = frames_of(table, layout, findings, zone=options.time_zone)
     frames = [trimmed(frame) for frame in frames if frame.name not in options.drop]
     place = shared.workplace(options)
-    with place.entered(fresh=True):  # tables are small enough to begin anew
+    with place.entered(fresh=True):  # tables are small: no need to resume
         entries = _prepare(place, grid, frames, layout, options, findings, argv)
-    print(f"{len(frames):,} series, a step is {grid}, season {options.season or grid.season}")
+    print(f"{len(frames):,} series, step {grid}, season {options.season or grid.season}")
     for finding, times in findings.counts.items():
         print(f"  {times:,} x {finding[0]}: {', '.join(findings.places[finding])}")
     for name, entry in entries.items():
@@ -97,10 +116,10 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def layout_of(table: Any, options: argparse.Namespace) -> TableLayout:
-    """What the columns mean: what the options say, and all other numbers are predicted.
+    """Return the roles of the columns by the options; all other columns of numbers are targets.
 
     Raises:
-        DataError: nothing is left to predict, or a column has two meanings.
+        DataError: there is no target, or a column has two roles.
     """
     stamps = options.time or table.column_names[0]
     given = [stamps, *options.id, *options.known]
@@ -108,9 +127,9 @@ def layout_of(table: Any, options: argparse.Namespace) -> TableLayout:
     targets = [name for name in options.target or rest if name not in options.drop]
     known = [name for name in options.known if name not in options.drop]
     if twice := [name for name in targets if name in given]:
-        raise DataError(f"column {twice[0]} has two meanings: a target is no time, identity or known covariate")
+        raise DataError(f"column {twice[0]} has two roles: a target cannot be a time, an id or a known covariate")
     if not targets:
-        raise DataError(f"no column of numbers is left to predict; there are {', '.join(table.column_names)}")
+        raise DataError(f"no column of numbers to predict; the columns are {', '.join(table.column_names)}")
     return TableLayout(stamps, tuple(options.id), tuple(targets), tuple(known), options.calendar)
 
 
@@ -164,13 +183,13 @@ def _prepare(
 
 
 def _ends(grid: Grid, frames: list[Frame], options: argparse.Namespace) -> list[int]:
-    """The stamps at which training, validation and test begin, and where the last of them ends."""
+    """Return the first stamps of training, validation and test, and the end of the test split."""
     first = min(frame.start for frame in frames)
     after = max(frame.start + len(frame.values) * grid.step for frame in frames)
     steps = (after - first) // grid.step
     if options.lengths:
         if sum(options.lengths) > steps:
-            raise DataError(f"--lengths add up to {sum(options.lengths)} steps, there are {steps}")
+            raise DataError(f"--lengths: the sum is {sum(options.lengths)} steps, but the table has {steps}")
         counts = np.cumsum([0, *options.lengths])
     else:
         train = round(steps * (1 - options.validation_share - options.test_share))
@@ -179,16 +198,16 @@ def _ends(grid: Grid, frames: list[Frame], options: argparse.Namespace) -> list[
 
 
 def _edges(frame: Frame, grid: Grid, ends: list[int]) -> tuple[int, ...]:
-    """The same as steps of one series."""
+    """Return the same boundaries as steps of one series."""
     return tuple(min(max((end - frame.start) // grid.step, 0), len(frame.values)) for end in ends)
 
 
 def _scaling(
     frames: list[Frame], edges: list[tuple[int, ...]], given: int, known: list[str], findings: Findings
 ) -> tuple[dict[str, tuple[float, float]], Covariates]:
-    """Mean and deviation in the training part: of each series, and of each known covariate over all of them.
+    """Return mean and standard deviation of the training part, for each series and for each known covariate.
 
-    The calendar's covariates, those after the `given` first, are left as they are.
+    Covariates are scaled over all series. Those of the calendar, after the first `given`, are not scaled.
     """
     training = [
         frame._replace(values=frame.values[: own[1]], known=frame.known[: own[1]])
@@ -204,7 +223,7 @@ def _scaling(
         mean[:given], deviations[:given] = seen.mean(0), seen.std(0)
     for name, deviation in zip(known, deviations, strict=True):
         if not deviation > 0:
-            findings.add(SAYS_NOTHING, name)
+            findings.add(UNINFORMATIVE, name)
     return scaling, (mean, deviations)
 
 

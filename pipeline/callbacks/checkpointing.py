@@ -39,8 +39,8 @@ class CheckpointSettings:
     """When a run is saved, and which checkpoints are kept.
 
     Args:
-        every_steps: optimizer steps between two checkpoints; None for none by steps.
-        every_minutes: minutes between two checkpoints; None for none by time.
+        every_steps: optimizer steps between two checkpoints; None to disable.
+        every_minutes: minutes between two checkpoints; None to disable.
         keep_last: number of newest checkpoints to keep.
         keep_best: number of checkpoints with the lowest metric to keep.
         metric: metric of the best checkpoint; lower is better.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict
 from pipeline.arguments import Parser
 from pipeline.errors import CheckpointError
 from pipeline.runs.journal import JournalWriter, plain
-from pipeline.runs.load import choose_checkpoint
+from pipeline.runs.load import MODEL_CONFIG, choose_checkpoint, model_config
 from pipeline.runs.run import Run, find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -127,8 +127,9 @@ def diff(arguments: argparse.Namespace) -> int:
 
 
 def _show(rows: "list[Difference]", places: list[Path]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from pipeline.commands.console import TableConsole
 
     print(f"A {places[0]}\nB {places[1]}")
     shown = [row for row in rows if not row.equal and not row.name.startswith("loops/")]
@@ -139,7 +140,7 @@ def _show(rows: "list[Difference]", places: list[Path]) -> None:
         for row in shown:
             numbers = ["" if number is None else f"{number:.3g}" for number in (row.absolute, row.relative)]
             table.add_row(row.name, row.what, *numbers)
-        Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False).print(table)
+        TableConsole().print(table)
     count = Counter((row.is_tensor, row.equal) for row in rows)
     print(f"tensors: {count[True, True]} bitwise equal, {count[True, False]} different")
     print(
@@ -184,7 +185,7 @@ def convert(arguments: argparse.Namespace) -> int:
     from pipeline.distributed.checkpoint import single_file
 
     place = last_of(arguments.target)
-    single_file.write_single_file(place, arguments.output)
+    single_file.write_single_file(place, arguments.output, {MODEL_CONFIG: model_config(place)})
     print(f"wrote {place} to {arguments.output}")
     return 0
 

@@ -41,7 +41,7 @@ class Clips:
         split: the rows.
         eos: EOS token of the transcripts.
         rate: samples per second.
-        augmentation: augmentation of the sounds; None for none.
+        augmentation: augmentation of the sounds; None to disable.
         seed: seed of the augmentation.
     """
 
@@ -109,7 +109,7 @@ class LabelledClips(Clips):
         split: the rows.
         eos: EOS token of the labels.
         rate: samples per second.
-        augmentation: augmentation of the sounds; None for none.
+        augmentation: augmentation of the sounds; None to disable.
         seed: seed of the augmentation.
     """
 

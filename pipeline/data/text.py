@@ -1,8 +1,8 @@
 """Batches of text: one stream of tokens split into windows, read in one of three orders.
 
 Window i predicts the stream's tokens [i T, (i + 1) T), each from the token before it; the stream starts with an EOS
-token. `lanes` (contiguous), `windows` (shuffled) and `documents` differ only in the order of the windows and in
-whether the state is reset at the start of a document.
+token. The orders `contiguous`, `shuffled` and `documents` differ only in the order of the windows and in whether the
+state is carried, or reset at the start of a document.
 
 Legend: B rows, T positions (the context).
 """

@@ -1,12 +1,12 @@
-"""Environments are made by name and settings, as the dataset keeps them; one of ours asks for memory: key to door.
+"""Environments created from a name and settings, and one that requires memory: key to door.
 
-Hung et al. (2019), "Optimizing agent behavior over long time scales by transporting value", has the task as a
-picture; here it is reduced to what has to be remembered. A key of one of K colours lies at the start. A corridor of
-D steps follows, and at some of them a mirage of some key is seen. At the door the action names a colour: the reward
-is 1 if it is that of the key, else 0, and the episode ends.
+Hung et al. (2019), "Optimizing agent behavior over long time scales by transporting value", define the task on images;
+this version keeps only its memory requirement. The first observation is a key of one of K colours. A corridor of D
+steps follows, in which distractor keys appear at random. At the door the action selects a colour: the reward is 1 if it
+is that of the key, else 0, and the episode ends.
 
-    observation  colour seen (K numbers, one of them 1, or none), whether it is the key, whether this is the door
-    action       0 walks on, 1 .. K holds up the key of that colour, which only counts at the door
+    observation  visible colour (one-hot of K, or zeros), whether it is the key, whether this is the door
+    action       0 walks on, 1 .. K selects the key of that colour, which has an effect only at the door
 
 Legend: K keys, D steps of the corridor, O numbers of an observation.
 """
@@ -21,15 +21,15 @@ from jaxtyping import Float32
 from pipeline.errors import ConfigError
 
 KEY_TO_DOOR = "unroll/KeyToDoor-v0"
-MIRAGE = 0.25  # how likely a step of the corridor shows one
+MIRAGE = 0.25  # probability of a distractor key per step of the corridor
 
 
 class KeyToDoor(gymnasium.Env[np.ndarray, int]):
-    """See above; an episode has `delay` + 2 steps.
+    """The key-to-door task; an episode has D + 2 steps.
 
     Args:
-        keys: K colours.
-        delay: fewest and most steps of the corridor, between which each episode draws its own.
+        keys: number K of colours.
+        delay: minimum and maximum of D, the steps of the corridor, which is drawn per episode.
     """
 
     def __init__(self, keys: int = 4, delay: Sequence[int] = (2, 30)) -> None:
@@ -38,15 +38,17 @@ class KeyToDoor(gymnasium.Env[np.ndarray, int]):
         self.action_space = gymnasium.spaces.Discrete(keys + 1)  # type: ignore[assignment]
         self.key = self.left = 0
 
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Float32[np.ndarray, " O"], Any]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
+    ) -> tuple[Float32[np.ndarray, " O"], dict[str, object]]:
         """Draw a key and the length of the corridor."""
         super().reset(seed=seed)
         self.key = int(self.np_random.integers(self.keys))
         self.left = int(self.np_random.integers(self.delay[0], self.delay[1], endpoint=True)) + 1
         return self._seen(self.key, is_key=True), {}
 
-    def step(self, action: int) -> tuple[Float32[np.ndarray, " O"], float, bool, bool, Any]:
-        """Walk on; at the door, open it."""
+    def step(self, action: int) -> tuple[Float32[np.ndarray, " O"], float, bool, bool, dict[str, object]]:
+        """Walk one step; at the door, use the selected key and end the episode."""
         if self.left == 0:
             return self._seen(None), float(action == 1 + self.key), True, False, {}
         self.left -= 1
@@ -65,17 +67,17 @@ gymnasium.register(KEY_TO_DOOR, entry_point="pipeline.dataset.environments:KeyTo
 
 
 def make(name: str, settings: Mapping[str, Any]) -> Any:
-    """The environment of that name.
+    """Create an environment.
 
     Args:
-        name: as Gymnasium has it registered, `CartPole-v1` for example.
-        settings: what its constructor is given.
+        name: name in Gymnasium's registry, such as `CartPole-v1`.
+        settings: arguments of its constructor.
 
     Raises:
-        ConfigError: there is none of that name, it does not take these settings, or it lacks a package.
+        ConfigError: the name is not registered, the settings are not accepted, or a package is missing.
     """
     try:
         return gymnasium.make(name, disable_env_checker=True, **settings)
     except (gymnasium.error.Error, TypeError, ImportError) as error:
-        said = str(error).splitlines()[0]
-        raise ConfigError(f"the environment {name} cannot be made: {said}") from error
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"environment {name} cannot be created: {reason}. Check its name and settings.") from error

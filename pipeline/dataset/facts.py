@@ -1,4 +1,4 @@
-"""What data decides about a model that learns from it, such as the size of its vocabulary."""
+"""Arguments of a model that are derived from its data, such as the vocabulary size."""
 
 import inspect
 from collections.abc import Iterator
@@ -8,24 +8,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Arguments of a model that its data decides, under the names of the model's parameters; None where it does not.
+    """Arguments of a model derived from its data, under the names of the model's parameters; None if not derived.
 
-    The command line links each field to the parameter of the same name, and `run.json` keeps them.
+    The command line links each field to the parameter of the same name, and `run.json` stores them.
 
     Args:
-        vocab_size: number of tokens that are predicted, the end mark and opening tokens included.
-        source_vocab_size: number of tokens of the source, where that is another text.
-        image_size: pixels of each side of an image that is read.
-        context: steps of the past in a window of a series.
+        vocab_size: number of tokens that are predicted, including EOS and opening tokens.
+        source_vocab_size: number of tokens of the source, if it is another text.
+        image_size: pixels per side of an input image.
+        context: past steps in a window of a series.
         horizon: steps to forecast.
         covariates: number of covariates that are known for the future.
         classes: number of labels.
-        rate: samples of a sound per second.
+        rate: audio samples per second.
         levels: levels of a pixel.
-        rows: of an image that is drawn.
-        columns: of an image that is drawn.
-        channels: numbers per pixel of an image that is drawn.
-        spaces: observations, actions and returns of an environment, as the dataset's manifest describes them.
+        rows: rows of a generated image.
+        columns: columns of a generated image.
+        channels: numbers per pixel of a generated image.
+        spaces: observations, actions and returns of an environment, from the dataset's manifest.
     """
 
     vocab_size: int | None = None
@@ -42,16 +42,16 @@ class DataFacts:
     channels: int | None = None
     spaces: dict[str, Any] | None = None
 
-    def known(self) -> dict[str, Any]:
-        """Return the facts that this data decides, by name."""
+    def known(self) -> dict[str, object]:
+        """Return the facts that are derived from this data, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
     def arguments_of(self, model: type) -> dict[str, Any]:
-        """Return those that a class takes: `LSTMLanguageModel(**data.facts.arguments_of(LSTMLanguageModel), width=64)`.
+        """Return the facts among a class's parameters, for `Model(**data.facts.arguments_of(Model), width=64)`.
 
         Args:
-            model: the class of the model; its `**` parameters are those of the next class in its order of bases.
+            model: class of the model; its `**` parameters are those of the next class in the method resolution order.
         """
         taken = set(_parameters(model))
         return {name: value for name, value in self.known().items() if name in taken}

@@ -1,10 +1,11 @@
 """A dataset on disk: a directory of memory-mapped Arrow shards and a `dataset.json`, written once.
 
-Shards are Arrow stream files (`datasets.Dataset.from_file` reads them). What their rows hold depends on the
-kind of the dataset: `tokens` is a stream of text (`pipeline.dataset.tokens`), `series` are numbers in time
-(`pipeline.dataset.series`), `trajectories` what was seen, done and rewarded
-(`pipeline.dataset.trajectories`); of every other kind
-a row is a source with its targets (`pipeline.dataset.records`).
+Shards are Arrow stream files, which `datasets.Dataset.from_file` reads. The kind of the dataset determines the rows:
+
+tokens          a stream of text (`pipeline.dataset.tokens`)
+series          time series (`pipeline.dataset.series`)
+trajectories    observations, actions and rewards (`pipeline.dataset.trajectories`)
+other kinds     sources with their targets (`pipeline.dataset.records`)
 """
 
 import hashlib
@@ -39,7 +40,7 @@ CONTENT = (
     "series",
     "trajectories",
     "pixels",
-)  # what the checksum of a dataset covers
+)  # keys that the checksum of a dataset covers
 SPLITS: dict[str, Any] = {
     "tokens": TokenSplit,
     "pairs": RecordSplit,
@@ -50,7 +51,7 @@ SPLITS: dict[str, Any] = {
     "pixels": RecordSplit,
 }
 NUMBERS = {"series", "trajectories"}  # kinds without a vocabulary
-PREFIX = {"target": "", "source": "source_"}  # of names of what belongs to a side
+PREFIX = {"target": "", "source": "source_"}  # of names, by side
 
 
 class Vocabulary(NamedTuple):
@@ -60,25 +61,25 @@ class Vocabulary(NamedTuple):
     """The tokenizer."""
     size: int
     eos: int
-    """The id of the end mark `<eos>`."""
+    """Id of `<eos>`, the end-of-sequence token."""
 
 
 def publish(prepared: Path, target: Path, manifest: Mapping[str, Any], overwrite: bool = False) -> None:
-    """Complete the prepared directory with its manifest and give it its name, in one atomic step.
+    """Write the manifest to the prepared directory and rename it to its final path atomically.
 
     Args:
-        prepared: a directory on the file system of `target`, with the shards and the tokenizer in it.
-        target: the name under which the dataset is to be found.
-        manifest: what `dataset.json` says, without `format`.
-        overwrite: replace a dataset that is already there.
+        prepared: directory on the file system of `target`, with the shards and the tokenizer.
+        target: final path of the dataset.
+        manifest: contents of `dataset.json`, without `format`.
+        overwrite: replace an existing dataset.
 
     Raises:
-        DataError: `target` exists and is not to be overwritten.
+        DataError: `target` exists and `overwrite` is False.
     """
     text = json.dumps({"format": FORMAT, **manifest}, indent=1) + "\n"
     write_durably(prepared / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
     if target.exists() and not overwrite:
-        raise DataError(f"{target} exists; choose another name or add --overwrite")
+        raise DataError(f"{target} exists. Choose another --output, or use --overwrite.")
     replace_directory(prepared, target)
 
 
@@ -89,23 +90,23 @@ class Dataset:
     path: Path
     kind: str
     splits: dict[str, Any]
-    """By name, of the class that belongs to the kind."""
+    """Splits by name, of the class in SPLITS for the kind."""
     vocabularies: dict[str, Vocabulary]
-    """Of the `target`, which is predicted, and of the `source` where another text is read; none where numbers are."""
+    """Vocabularies of `target`, and of `source` if it is another text; empty for numbers."""
     checksum: str
-    """SHA-256 of what `dataset.json` says of the content: equal for equal data, wherever it lies."""
+    """SHA-256 of the keys CONTENT of `dataset.json`: equal for equal data, independent of the path."""
     manifest: dict[str, Any] = field(repr=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], kind: str | None = None) -> "Dataset":
-        """Open the dataset in the directory `path`, checking that its files have their recorded sizes.
+        """Open the dataset in the directory `path` and check the sizes of its files.
 
         Args:
             path: the directory.
-            kind: the kind that is wanted; any where it is None.
+            kind: required kind; None accepts any.
 
         Raises:
-            DataError: there is no dataset, or of another kind or format, or files are missing or cut short.
+            DataError: the dataset is missing or of another kind or format, or a file is missing or truncated.
         """
         path = Path(path)
         manifest = _read_manifest(path, kind)
@@ -118,47 +119,47 @@ class Dataset:
             checksum = hashlib.sha256(content.encode()).hexdigest()
             dataset = cls(path, manifest["kind"], splits, vocabularies, checksum, manifest)
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path / MANIFEST} lacks or garbles {error}; {PREPARE}") from error
+            raise DataError(f"{path / MANIFEST} has a malformed or missing entry: {error}. {PREPARE}") from error
         for file, size, _ in dataset._files():
             _check_size(path / file, size)
         return dataset
 
     def verify(self) -> None:
-        """Read every shard and the tokenizer and compare their SHA-256 with the recorded one.
+        """Compare the SHA-256 of every file with the recorded one.
 
         Raises:
             DataError: a file differs; the message names it.
         """
         for file, _, digest in self._files():
             if sha256(self.path / file) != digest:
-                raise DataError(f"{self.path / file} is not the file that was written (SHA-256 differs); {PREPARE}")
+                raise DataError(f"{self.path / file} does not match its SHA-256: it was changed. {PREPARE}")
 
     @property
     def stamp(self) -> str:
-        """Sizes and times of change of the files, in short: while it stays, they need not be read to be verified."""
+        """Hash of sizes and modification times of the files; while it is unchanged, `verify` can be skipped."""
         stats = [(file, (self.path / file).stat()) for file, _, _ in self._files()]
         content = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
     def target(self) -> Vocabulary:
-        """Of what is predicted."""
+        """The vocabulary of the target, which is predicted."""
         return self.vocabularies["target"]
 
     @property
     def source(self) -> Vocabulary | None:
-        """Of what is read, where that is another text."""
+        """The vocabulary of the source, if it is another text."""
         return self.vocabularies.get("source")
 
     @property
     def facts(self) -> DataFacts:
-        """What the dataset decides about a model: sizes of vocabularies."""
-        sizes: dict[str, Any] = {f"{PREFIX[side]}vocab_size": each.size for side, each in self.vocabularies.items()}
-        return DataFacts(**sizes)
+        """The arguments of a model derived from the dataset: vocabulary sizes."""
+        sizes = {side: each.size for side, each in self.vocabularies.items()}
+        return DataFacts(vocab_size=sizes.get("target"), source_vocab_size=sizes.get("source"))
 
     @property
     def tokenizers(self) -> dict[str, Path]:
-        """The tokenizer files, by the names that a run keeps them under."""
+        """The tokenizer files, by their names in a run's directory."""
         return {f"{PREFIX[side]}tokenizer.json": vocabulary.file for side, vocabulary in self.vocabularies.items()}
 
     def _files(self) -> Iterator[tuple[str, int, str]]:
@@ -169,7 +170,7 @@ class Dataset:
 
 
 def _sides(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the manifest describes the tokenizer of each side; numbers have none."""
+    """Return the part of the manifest that describes the tokenizer of each side; empty for numbers."""
     if NUMBERS & manifest.keys():
         return {}
     return {"target": manifest} | ({"source": manifest["source"]} if "source" in manifest else {})
@@ -181,24 +182,22 @@ def _vocabulary(path: Path, entry: Mapping[str, Any]) -> Vocabulary:
 
 def _read_manifest(path: Path, kind: str | None) -> dict[str, Any]:
     if not path.is_dir():
-        raise DataError(f"there is no dataset at {path}; prepare one with `unroll prepare`")
+        raise DataError(f"dataset {path} does not exist. Prepare it with `unroll prepare`.")
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
     except FileNotFoundError as error:
-        raise DataError(f"{path} is no dataset (no {MANIFEST} in it); prepare one with `unroll prepare`") from error
+        raise DataError(f"{path} is not a dataset: {MANIFEST} not found. Prepare it with `unroll prepare`.") from error
     except OSError as error:
-        raise DataError(f"{path / MANIFEST} cannot be read: {error.strerror}") from error
+        raise DataError(f"{path / MANIFEST} cannot be read: {error.strerror}. Fix its permissions.") from error
     except ValueError as error:
-        raise DataError(f"{path / MANIFEST} is no JSON ({error}); {PREPARE}") from error
+        raise DataError(f"{path / MANIFEST} is not valid JSON ({error}). {PREPARE}") from error
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT:
-        raise DataError(f"{path} has dataset format {version}, this program reads {FORMAT}; {PREPARE}")
+        raise DataError(f"{path}: expected dataset format {FORMAT}, got {version}. {PREPARE}")
     if manifest.get("kind") not in SPLITS:
-        raise DataError(
-            f"{path} is a dataset of kind {manifest.get('kind')!r}, known are {', '.join(SPLITS)}; {PREPARE}"
-        )
+        raise DataError(f"{path}: expected a kind among {', '.join(SPLITS)}, got {manifest.get('kind')!r}. {PREPARE}")
     if kind not in (None, manifest["kind"]):
-        raise DataError(f"{path} is a dataset of kind {manifest['kind']!r}, {kind!r} is wanted; name another one")
+        raise DataError(f"{path}: expected kind {kind!r}, got {manifest['kind']!r}. Use another dataset.")
     return dict(manifest)
 
 
@@ -206,6 +205,6 @@ def _check_size(path: Path, size: int) -> None:
     try:
         found = path.stat().st_size
     except OSError as error:
-        raise DataError(f"{path} is missing ({error.strerror}); {PREPARE}") from error
+        raise DataError(f"{path} is missing ({error.strerror}). {PREPARE}") from error
     if found != size:
-        raise DataError(f"{path} has {found} bytes, {size} were written; {PREPARE}")
+        raise DataError(f"{path}: expected {size} bytes, got {found}. {PREPARE}")

@@ -1,13 +1,13 @@
-"""Made-up questions whose answers lie far back, so that what a network remembers can be measured against chance.
+"""Synthetic memory tasks: the answer depends on distant inputs, so memory can be compared with chance level.
 
-copy: Hochreiter and Schmidhuber (1997) in the form of Arjovsky, Shah and Bengio (2016): values, a long blank, then the
+copy: Hochreiter and Schmidhuber (1997) in the form of Arjovsky, Shah and Bengio (2016): values, many blanks, then the
     values again.
-selective copy: Gu and Dao (2023), "Mamba", section 3.1: the values lie anywhere among the blanks.
-association: Graves, Wayne and Danihelka (2014) in the form of Ba et al. (2016): keys with a value each, then one key.
+selective copy: Gu and Dao (2023), "Mamba", section 3.1: the values are at random positions among the blanks.
+association: Graves, Wayne and Danihelka (2014) in the form of Ba et al. (2016): key-value pairs, then one of the keys.
 adding: Hochreiter and Schmidhuber (1997): numbers of which two are marked, then the sum of these two.
 
-Sizes are by default those of Bai, Kolter and Koltun (2018), "An Empirical Evaluation of Generic Convolutional and
-Recurrent Networks for Sequence Modeling", section 4, where the task is theirs.
+Default sizes are those of Bai, Kolter and Koltun (2018), "An Empirical Evaluation of Generic Convolutional and
+Recurrent Networks for Sequence Modeling", section 4, for the tasks in that paper.
 
 Legend: S positions of a question, N of its answer, L steps.
 """
@@ -20,20 +20,20 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 BLANK = "-"
-ADDING_CHANCE = 1 / 6  # the variance of the sum of two uniform numbers: the squared error of always saying 1
+ADDING_CHANCE = 1 / 6  # the squared error of always predicting 1: the variance of the sum of two uniform numbers
 
 
 @dataclass(frozen=True)
 class Recall(ABC):
-    """One kind of question about symbols; a symbol is a place in `words`.
+    """A memory task on symbols; a symbol is an index into `words`.
 
     Args:
-        length: blanks.
-        items: values that are shown.
-        symbols: different values that there are.
+        length: number of blanks.
+        items: number of values in a question.
+        symbols: number of distinct values.
 
     Raises:
-        ValueError: a size is too small for the others.
+        ValueError: a size is too small.
     """
 
     length: int
@@ -43,7 +43,7 @@ class Recall(ABC):
     def __post_init__(self) -> None:
         if self.length < 0 or self.items < 1 or self.symbols < 2:
             raise ValueError(
-                f"length={self.length}, items={self.items} and symbols={self.symbols} must be at least 0, 1 and 2"
+                f"length={self.length}, items={self.items} and symbols={self.symbols}: expected at least 0, 1 and 2"
             )
 
     @property
@@ -53,12 +53,12 @@ class Recall(ABC):
 
     @property
     def chance(self) -> dict[str, float]:
-        """What is reached without any memory: nats a symbol of the answer, and how many of 100 are right."""
+        """Metrics of guessing without memory: loss in nats per symbol of the answer, and accuracy in percent."""
         return {"loss": math.log(self.symbols), "accuracy": 100 / self.symbols}
 
     @abstractmethod
     def draw(self, chance: np.random.Generator) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " N"]]:
-        """A question and its answer; all of one kind are of one length."""
+        """Draw a question and its answer; all questions of a task have one length."""
 
     def _values(self, chance: np.random.Generator) -> Int64[np.ndarray, " N"]:
         return 1 + chance.integers(self.symbols, size=self.items)
@@ -66,7 +66,7 @@ class Recall(ABC):
 
 @dataclass(frozen=True)
 class Copy(Recall):
-    """The values, then the blanks; the values are the answer."""
+    """Values, then blanks; the answer repeats the values."""
 
     length: int = 1000
     items: int = 10
@@ -79,7 +79,7 @@ class Copy(Recall):
 
 @dataclass(frozen=True)
 class SelectiveCopy(Recall):
-    """As many blanks as the length says, and the values in places among them that differ from question to question."""
+    """`length` blanks with the values at random positions among them; the answer repeats the values in order."""
 
     length: int = 256
     items: int = 10
@@ -93,9 +93,9 @@ class SelectiveCopy(Recall):
 
 @dataclass(frozen=True)
 class Association(Recall):
-    """Keys with a value each, all different, then the blanks, then one of the keys; its value is the answer.
+    """Pairs of distinct keys and values, then blanks, then one of the keys; its value is the answer.
 
-    Who knows which values were shown, and not whose they are, is right in one of `items`.
+    A model that remembers the values but not their keys answers correctly with probability 1 / `items`.
     """
 
     length: int = 0
@@ -105,31 +105,31 @@ class Association(Recall):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.items > self.symbols:
-            raise ValueError(f"items={self.items} different keys cannot be chosen among symbols={self.symbols}")
+            raise ValueError(f"items={self.items}: expected at most symbols={self.symbols} distinct keys")
 
     @property
     def words(self) -> list[str]:
-        """A blank, the values, then the keys."""
+        """The vocabulary: a blank, the values, then the keys."""
         return [*super().words, *(f"k{number}" for number in range(self.symbols))]
 
     @property
     def chance(self) -> dict[str, float]:
-        """As of all, and how many of 100 are right where the values are known and their keys are not."""
+        """Metrics of guessing; `accuracy_without_keys` is that of remembering the values but not their keys."""
         return {**super().chance, "accuracy_without_keys": 100 / self.items}
 
     def draw(self, chance: np.random.Generator) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " N"]]:
         values = 1 + chance.permutation(self.symbols)[: self.items]
         keys = 1 + self.symbols + chance.permutation(self.symbols)[: self.items]
-        asked = chance.integers(self.items)
-        shown = np.stack([keys, values], 1).reshape(-1)
-        question = np.concatenate([shown, np.zeros(self.length, np.int64), keys[asked, None]])
-        return question, values[asked, None]
+        queried = chance.integers(self.items)
+        pairs = np.stack([keys, values], 1).reshape(-1)
+        question = np.concatenate([pairs, np.zeros(self.length, np.int64), keys[queried, None]])
+        return question, values[queried, None]
 
 
 def adding(
     length: int, chance: np.random.Generator
 ) -> tuple[Float32[np.ndarray, " L"], Float32[np.ndarray, " L"], float]:
-    """Numbers from 0 to 1, a one at two of them and else zero, and the sum of these two."""
+    """Draw numbers from 0 to 1, marks that are 1 at two of them and else 0, and the sum of these two."""
     numbers, marks = chance.random(length, dtype=np.float32), np.zeros(length, np.float32)
     marks[chance.permutation(length)[:2]] = 1
     return numbers, marks, float(numbers @ marks)

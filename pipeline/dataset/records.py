@@ -1,8 +1,8 @@
-"""A split of records: each row is a source with one or more targets, and each of its targets is a sample.
+"""A split of records: each row is a source with one or more targets, and each target is a sample.
 
-A text with its translations, a word with its pronunciations, a photograph with its captions, a sound with its
-transcript. Besides the columns of the source, which depend on the kind of the dataset, every shard has two:
-`targets`, the tokens of each target without an end mark, and `references`, the same targets as they were written.
+Examples are a text with its translations, a word with its pronunciations, an image with its captions, and a sound with
+its transcript. Every shard has the columns of the source, which depend on the kind of dataset, and two more:
+`targets`, the tokens of each target without EOS, and `references`, the text of each target.
 
 Legend: R rows, N samples, L tokens of a target.
 """
@@ -18,20 +18,20 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, UInt
 
-from pipeline.dataset.shard import PREPARE, Shard, ShardFile, arrow_column, record_batches
+from pipeline.dataset.shard import PREPARE, Shard, ShardFile, SplitEntry, arrow_column, record_batches
 from pipeline.errors import DataError
 
-BATCH_ROWS = 4096  # of a record batch, unless its bytes are many
+BATCH_ROWS = 4096  # maximum rows of a record batch
 BATCH_BYTES = 1 << 26
 
 
 class RecordWriter:
-    """Writes one shard of a split.
+    """A writer of one shard of a split.
 
     Args:
         path: the file to write.
         columns: Arrow types of the source's columns, by name.
-        dtype: the type of a target's token, see `token_type`.
+        dtype: type of a token, see `token_type`.
     """
 
     def __init__(
@@ -40,85 +40,85 @@ class RecordWriter:
         tokens = pa.list_(pa.list_(pa.from_numpy_dtype(dtype)))
         schema = pa.schema([*columns.items(), ("targets", tokens), ("references", pa.list_(pa.string()))])
         self._file = ShardFile(path, schema)
-        self._held: list[tuple[Any, ...]] = []
+        self._buffer: list[tuple[object, ...]] = []
         self._tokens = self._bytes = 0
 
-    def add(self, source: Mapping[str, Any], targets: Sequence[Sequence[int]], references: Sequence[str]) -> None:
-        """Append a row: its source's columns, the tokens of each target, and the targets as they were written."""
+    def add(self, source: Mapping[str, object], targets: Sequence[Sequence[int]], references: Sequence[str]) -> None:
+        """Append a row: the columns of the source, and the tokens and the text of each target."""
         assert len(targets) == len(references) > 0
         row = {**source, "targets": targets, "references": references}
-        self._held.append(tuple(row[name] for name in self._file.schema.names))
-        self._tokens += sum(map(len, targets)) + len(targets)  # with their end marks
+        self._buffer.append(tuple(row[name] for name in self._file.schema.names))
+        self._tokens += sum(map(len, targets)) + len(targets)  # including EOS
         self._bytes += sum(len(value) for value in source.values() if isinstance(value, bytes))
-        if len(self._held) >= BATCH_ROWS or self._bytes >= BATCH_BYTES:
+        if len(self._buffer) >= BATCH_ROWS or self._bytes >= BATCH_BYTES:
             self._flush()
 
     def close(self) -> Shard:
-        """Write what is held, force it to the disk and describe the finished shard."""
+        """Flush the shard to disk and return its manifest entry."""
         self._flush()
         return self._file.close()
 
     def _flush(self) -> None:
-        if not self._held:
+        if not self._buffer:
             return
         types = self._file.schema.types
-        columns = [pa.array(values, kind) for values, kind in zip(zip(*self._held, strict=True), types, strict=True)]
+        columns = [pa.array(values, kind) for values, kind in zip(zip(*self._buffer, strict=True), types, strict=True)]
         self._file.write(columns, self._tokens)
-        self._held, self._tokens, self._bytes = [], 0, 0
+        self._buffer, self._tokens, self._bytes = [], 0, 0
 
 
 @dataclass(frozen=True)
 class RecordSplit:
-    """One split as rows on disk; pickled by its path, so that loader workers open it anew."""
+    """One split as rows on disk; it is pickled by path, so loader workers open the files themselves."""
 
     path: Path
     """The directory of the dataset."""
     name: str
     rows: int
     samples: int
-    """Targets of all rows."""
+    """Number of targets in all rows."""
     tokens: int
-    """Of all targets, with an end mark after each."""
+    """Tokens of all targets, with EOS after each."""
     bytes: int
-    """UTF-8 bytes of all targets, with one for each end: what bits per byte are counted in."""
+    """UTF-8 bytes of all targets, with one for each EOS; the denominator of bits per byte."""
     shards: tuple[Shard, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, path: Path, name: str, entry: Mapping[str, Any]) -> "RecordSplit":
-        """The split as the manifest describes it."""
+    def of(cls, path: Path, name: str, entry: SplitEntry) -> "RecordSplit":
+        """Create the split from its manifest entry."""
         counts = entry["rows"], entry["samples"], entry["tokens"], entry["bytes"]
         return cls(path, name, *counts, tuple(Shard(**shard) for shard in entry["shards"]))
 
     @cached_property
     def first_samples(self) -> Int64[np.ndarray, " _"]:
-        """The number of each row's first sample, and after the last row the number of samples."""
+        """The index of each row's first sample, followed by the number of samples."""
         return _edges(self._counts("targets"))
 
     @cached_property
     def target_lengths(self) -> Int64[np.ndarray, " N"]:
-        """Tokens of each sample's target, without an end mark."""
+        """Number of tokens of each sample's target, without EOS."""
         parts = [arrow_column(batch, "targets", self.path).flatten() for batch in self._batches[1]]
         return _concatenated([np.diff(part.offsets.to_numpy()) for part in parts])
 
     def lengths(self, name: str) -> Int64[np.ndarray, " R"]:
-        """Elements of each row's list in the column `name`."""
+        """Return the length of each row's list in the column `name`."""
         return self._counts(name)
 
     def numbers(self, name: str) -> Int64[np.ndarray, " R"]:
-        """Each row's number in the column `name`."""
+        """Return the column `name`, which has one integer per row."""
         return _concatenated([arrow_column(batch, name, self.path).to_numpy() for batch in self._batches[1]])
 
     def row_of(self, sample: int) -> int:
-        """The row of a sample."""
+        """Return the row of a sample."""
         return int(np.searchsorted(self.first_samples, sample, "right")) - 1
 
     def value(self, name: str, row: int) -> Any:
-        """A column's value in one row: an array for a list of numbers, bytes, or text."""
+        """Return a column's value in one row: an array for a list of numbers, else bytes or text."""
         scalar = self._scalar(name, row)
         return scalar.values.to_numpy() if isinstance(scalar, pa.ListScalar) else scalar.as_py()
 
     def target(self, sample: int) -> UInt[np.ndarray, " L"]:
-        """The tokens of a sample's target, without an end mark."""
+        """Return the tokens of a sample's target, without EOS."""
         row = self.row_of(sample)
         found: UInt[np.ndarray, " L"] = self._scalar("targets", row)[
             sample - int(self.first_samples[row])
@@ -126,14 +126,14 @@ class RecordSplit:
         return found
 
     def references(self, row: int) -> list[str]:
-        """The targets of a row, as they were written."""
+        """Return the text of each target of a row."""
         texts: list[str] = self._scalar("references", row).as_py()
         return texts
 
-    def _scalar(self, name: str, row: int) -> Any:
+    def _scalar(self, name: str, row: int) -> pa.Scalar:
         edges, batches = self._batches
         if not 0 <= row < self.rows:
-            raise IndexError(f"row {row} is not one of the {self.rows} of {self.name!r}")
+            raise IndexError(f"row {row} is outside of the {self.rows} rows of {self.name!r}")
         at = bisect_right(edges, row) - 1
         return arrow_column(batches[at], name, self.path)[row - edges[at]]
 
@@ -142,15 +142,15 @@ class RecordSplit:
         return _concatenated([np.diff(part.offsets.to_numpy()) for part in columns])
 
     @cached_property
-    def _batches(self) -> tuple[list[int], list[Any]]:
-        """The record batches, and the number of the first row of each, then of all rows."""
+    def _batches(self) -> tuple[list[int], list[pa.RecordBatch]]:
+        """The index of each record batch's first row, followed by the number of rows; and the record batches."""
         batches = list(record_batches(self.path, self.shards))
         edges = _edges(np.array([batch.num_rows for batch in batches], np.int64)).tolist()
         if edges[-1] != self.rows:
-            raise DataError(f"{self.path}: {self.name!r} has {edges[-1]} rows, not {self.rows}; {PREPARE}")
+            raise DataError(f"{self.path}: {self.name!r}: expected {self.rows} rows, got {edges[-1]}. {PREPARE}")
         return edges, batches
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return RecordSplit, (self.path, self.name, self.rows, self.samples, self.tokens, self.bytes, self.shards)
 
 

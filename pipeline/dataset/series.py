@@ -1,23 +1,22 @@
-"""Series on disk: a row holds one series whole, and the edges that cut it into training, validation and test.
+"""Series on disk: a row is one whole series with the boundaries of training, validation and test.
 
-A forecast in the test part may look back into the parts before it, as a user's forecast would: so the splits share
-their rows, and differ in which steps they predict. Values are standardised with the mean and the deviation of
-the training part; a step that was not observed repeats the one before it and is never predicted.
+A forecast in the test part may use the parts before it as context, as in practice. So the splits share their rows and
+differ in the steps that they predict. Values are standardized with the mean and standard deviation of the training
+part. A step that was not observed repeats the previous one and is never predicted.
 
 Legend: N series, L steps of a series, K known covariates, S steps of all series, W windows, T steps of a window.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from pipeline.dataset.shard import Shard, all_batches, edges, flat, joined, write_rows
+from pipeline.dataset.shard import Shard, SplitEntry, all_batches, edges, flat, joined, write_rows
 
 PARTS = ("train", "validation", "test")
 SCHEMA = pa.schema(
@@ -38,13 +37,13 @@ class Series:
     """One series, ready to be written.
 
     Args:
-        name: what it is called.
-        start: the stamp of its first step.
-        edges: the steps at which training, validation and test begin, and where the last of them ends.
-        naive_error: mean absolute error, in standardised units, of repeating the last season of the training part.
-        values: standardised, forward-filled where nothing was observed.
-        observed: where something was.
-        known: covariates that are known ahead, standardised.
+        name: name of the series.
+        start: timestamp of the first step.
+        edges: first steps of training, validation and test, and the end of test.
+        naive_error: mean absolute error, in standardized units, of the seasonal naive forecast in the training part.
+        values: standardized values, forward-filled where nothing was observed.
+        observed: True where a value was observed.
+        known: standardized covariates that are known in advance.
     """
 
     name: str
@@ -57,7 +56,7 @@ class Series:
 
 
 def write_series(path: Path, all_series: Sequence[Series]) -> Shard:
-    """Write a shard of series and describe it."""
+    """Write a shard of series and return its manifest entry."""
     rows = (
         (
             (one.name, one.start, one.edges, one.naive_error, one.values, one.observed, one.known.reshape(-1)),
@@ -70,31 +69,31 @@ def write_series(path: Path, all_series: Sequence[Series]) -> Shard:
 
 @dataclass(frozen=True)
 class SeriesSplit:
-    """One split of a dataset of series; pickled by its path, so that loader workers open it anew."""
+    """One split of a dataset of series; it is pickled by path, so loader workers open the files themselves."""
 
     path: Path
     """The directory of the dataset."""
     name: str
     series: int
     steps: int
-    """Observed steps that fall to this split, of all series."""
+    """Observed steps of all series in this split."""
     covariates: int
     shards: tuple[Shard, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, path: Path, name: str, entry: Mapping[str, Any]) -> "SeriesSplit":
-        """The split as the manifest describes it."""
+    def of(cls, path: Path, name: str, entry: SplitEntry) -> "SeriesSplit":
+        """Create the split from its manifest entry."""
         counts = entry["series"], entry["steps"], entry["covariates"]
         return cls(path, name, *counts, tuple(Shard(**shard) for shard in entry["shards"]))
 
     @cached_property
     def names(self) -> list[str]:
-        """What the series are called."""
+        """The names of the series."""
         return list(joined(self._batches, "name", self.path))
 
     @cached_property
     def starts(self) -> Int64[np.ndarray, " N"]:
-        """The stamp of each series' first step."""
+        """The timestamp of each series' first step."""
         found: Int64[np.ndarray, " N"] = joined(self._batches, "start", self.path)
         return found
 
@@ -106,18 +105,18 @@ class SeriesSplit:
 
     @cached_property
     def first_steps(self) -> Int64[np.ndarray, " _"]:
-        """Where each series begins among the steps of all, and after the last one their number."""
+        """The offset of each series in the concatenated steps, followed by their number."""
         return edges(self._batches, "values", self.path)
 
     @cached_property
     def values(self) -> Float32[np.ndarray, " S"]:
-        """The steps of all series, one series after the other."""
+        """The concatenated steps of all series."""
         found: Float32[np.ndarray, " S"] = flat(self._batches, "values", self.path)
         return found
 
     @cached_property
     def known(self) -> Float32[np.ndarray, "S K"]:
-        """The covariates that are known ahead, at the steps of all series."""
+        """The covariates known in advance, at the concatenated steps of all series."""
         found: Float32[np.ndarray, "S K"] = flat(self._batches, "known", self.path).reshape(
             int(self.first_steps[-1]), self.covariates
         )
@@ -125,17 +124,17 @@ class SeriesSplit:
 
     @cached_property
     def unobserved_before(self) -> Int64[np.ndarray, " _"] | None:
-        """How many of the first steps of all series were not observed, for each number of steps; None: no step was."""
+        """The cumulative number of unobserved steps in the concatenated series, or None if all are observed."""
         missing = ~flat(self._batches, "observed", self.path).astype(bool)
         return np.concatenate([[0], np.cumsum(missing)]) if missing.any() else None
 
     def windows(self, context: int, horizon: int, stride: int) -> Int64[np.ndarray, "W 2"]:
-        """For each window its series, and the step, among those of all series, at which its horizon begins.
+        """Return for each window its series, and the first step of its horizon in the concatenated series.
 
         Args:
-            context: steps before the horizon, of this or an earlier split.
-            horizon: steps that are predicted, all of this split.
-            stride: steps from one horizon to the next.
+            context: number of steps before the horizon, in this or an earlier split.
+            horizon: number of steps to predict, all in this split.
+            stride: steps between the starts of successive horizons.
         """
         cuts = np.stack([np.asarray(row) for batch in self._batches for row in batch.column("edges").to_pylist()])
         part = PARTS.index(self.name)
@@ -146,8 +145,8 @@ class SeriesSplit:
         return np.concatenate(found)
 
     @cached_property
-    def _batches(self) -> list[Any]:
+    def _batches(self) -> list[pa.RecordBatch]:
         return all_batches(self.path, self.shards, self.series)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return SeriesSplit, (self.path, self.name, self.series, self.steps, self.covariates, self.shards)

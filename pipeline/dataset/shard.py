@@ -1,9 +1,9 @@
-"""One file of a dataset: an Arrow stream, read through a memory map, known by its size and checksum."""
+"""One file of a dataset: an Arrow stream, read through a memory map and identified by its size and checksum."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -13,16 +13,16 @@ from pipeline.errors import DataError
 from pipeline.files import sha256
 
 PIECE_STEPS = 1 << 24  # of a record batch
-PREPARE = "prepare it again with `unroll prepare`"
+PREPARE = "Prepare it again with `unroll prepare`."
 
 
 def token_type(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
-    """The narrowest unsigned type that holds every id below `vocab_size`."""
+    """Return the narrowest unsigned type for ids below `vocab_size`."""
     return np.uint16 if vocab_size <= 1 << 16 else np.uint32
 
 
 class Shard(NamedTuple):
-    """One shard as the manifest lists it; `size` is its length on disk in bytes."""
+    """The manifest entry of a shard; `size` is its length on disk in bytes."""
 
     file: str
     rows: int
@@ -31,12 +31,39 @@ class Shard(NamedTuple):
     sha256: str
 
 
+class ShardEntry(TypedDict):
+    """A shard in dataset.json, with the fields of `Shard`."""
+
+    file: str
+    rows: int
+    tokens: int
+    size: int
+    sha256: str
+
+
+class SplitEntry(TypedDict, total=False):
+    """A split in dataset.json: its shards, and the counts of its kind of dataset."""
+
+    shards: list[ShardEntry]
+    rows: int
+    samples: int
+    documents: int
+    tokens: int
+    bytes: int
+    series: int
+    steps: int
+    covariates: int
+    episodes: int
+    observation: int
+    action: int
+
+
 class ShardFile:
-    """A shard while it is written, one record batch after the other.
+    """A shard that is being written, one record batch at a time.
 
     Args:
         path: the file.
-        schema: its columns.
+        schema: names and types of the columns.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
@@ -45,15 +72,15 @@ class ShardFile:
         self._file = path.open("wb")
         self._stream = pa.ipc.new_stream(self._file, schema)
 
-    def write(self, columns: Sequence[Any], tokens: int) -> None:
-        """Append a record batch, in which there are so many tokens."""
+    def write(self, columns: Sequence[pa.Array], tokens: int) -> None:
+        """Append a record batch that contains `tokens` tokens."""
         batch = pa.record_batch(columns, schema=self.schema)
         self._stream.write_batch(batch)
         self.rows += batch.num_rows
         self.tokens += tokens
 
     def close(self) -> Shard:
-        """Force the file to the disk and describe it."""
+        """Flush the file to disk and return its manifest entry."""
         self._stream.close()
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -61,27 +88,27 @@ class ShardFile:
         return Shard(self.path.name, self.rows, self.tokens, self.path.stat().st_size, sha256(self.path))
 
 
-def write_rows(path: Path, schema: pa.Schema, rows: Iterable[tuple[Sequence[Any], int]]) -> Shard:
-    """Write rows, each with the steps that are in it, in as few pieces as fit into memory twice, and describe them."""
-    file, held, steps = ShardFile(path, schema), list[Sequence[Any]](), 0
+def write_rows(path: Path, schema: pa.Schema, rows: Iterable[tuple[Sequence[object], int]]) -> Shard:
+    """Write rows, each given with its number of steps, in large record batches; return the manifest entry."""
+    file, buffer, steps = ShardFile(path, schema), list[Sequence[object]](), 0
 
     def flush() -> None:
-        columns = zip(zip(*held, strict=True), schema.types, strict=True)
+        columns = zip(zip(*buffer, strict=True), schema.types, strict=True)
         file.write([pa.array(values, kind) for values, kind in columns], steps)
 
     for row, size in rows:
-        held.append(row)
+        buffer.append(row)
         steps += size
         if steps >= PIECE_STEPS:
             flush()
-            held, steps = [], 0
-    if held:
+            buffer, steps = [], 0
+    if buffer:
         flush()
     return file.close()
 
 
-def record_batches(folder: Path, shards: Sequence[Shard]) -> Iterator[Any]:
-    """All record batches of the shards in order, as views of the disk.
+def record_batches(folder: Path, shards: Sequence[Shard]) -> Iterator[pa.RecordBatch]:
+    """Yield all record batches of the shards in order, as views of the memory map.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -90,44 +117,46 @@ def record_batches(folder: Path, shards: Sequence[Shard]) -> Iterator[Any]:
         try:
             yield from pa.ipc.open_stream(pa.memory_map(str(folder / shard.file)))
         except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{folder / shard.file} is damaged ({error}); {PREPARE}") from error
+            raise DataError(f"{folder / shard.file} is damaged ({error}). {PREPARE}") from error
 
 
-def arrow_column(batch: Any, name: str, shard_folder: Path) -> Any:
-    """A column of a record batch.
+def arrow_column(batch: pa.RecordBatch, name: str, shard_folder: Path) -> pa.Array:
+    """Return a column of a record batch.
 
     Raises:
-        DataError: there is none of that name.
+        DataError: the column does not exist.
     """
     if name not in batch.schema.names:
-        raise DataError(f"{shard_folder} has shards without the column {name!r}; {PREPARE}")
+        raise DataError(f"the shards in {shard_folder} lack the column {name!r}. {PREPARE}")
     return batch.column(name)
 
 
-def all_batches(folder: Path, shards: Sequence[Shard], rows: int) -> list[Any]:
-    """All record batches of the shards, which hold so many rows.
+def all_batches(folder: Path, shards: Sequence[Shard], rows: int) -> list[pa.RecordBatch]:
+    """Return all record batches of the shards, which must have `rows` rows.
 
     Raises:
-        DataError: a file is missing or damaged, or there are more or fewer rows.
+        DataError: a file is missing or damaged, or the number of rows is different.
     """
     batches = list(record_batches(folder, shards))
     if (found := sum(batch.num_rows for batch in batches)) != rows:
-        raise DataError(f"{folder} has {found} rows, not {rows}; {PREPARE}")
+        raise DataError(f"{folder}: expected {rows} rows, got {found}. {PREPARE}")
     return batches
 
 
-def joined(batches: Sequence[Any], name: str, folder: Path) -> Any:
-    """The values of a column in all rows."""
+def joined(batches: Sequence[pa.RecordBatch], name: str, folder: Path) -> np.ndarray:
+    """Return the values of a column in all rows."""
     return np.concatenate([arrow_column(batch, name, folder).to_numpy(zero_copy_only=False) for batch in batches])
 
 
-def flat(batches: Sequence[Any], name: str, folder: Path) -> Any:
-    """The elements of all rows' lists; where the file is one piece, without a copy."""
-    parts = [arrow_column(batch, name, folder).flatten().to_numpy(zero_copy_only=False) for batch in batches]
+def flat(batches: Sequence[pa.RecordBatch], name: str, folder: Path) -> np.ndarray:
+    """Return the concatenated lists of all rows, without a copy if there is one record batch."""
+    parts: list[np.ndarray] = [
+        arrow_column(batch, name, folder).flatten().to_numpy(zero_copy_only=False) for batch in batches
+    ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def edges(batches: Sequence[Any], name: str, folder: Path) -> Int64[np.ndarray, " _"]:
-    """Where each row's list begins among the elements of all, and after the last one their number."""
+def edges(batches: Sequence[pa.RecordBatch], name: str, folder: Path) -> Int64[np.ndarray, " _"]:
+    """Return the offset of each row's list in the concatenated lists, followed by their total length."""
     parts = [np.diff(arrow_column(batch, name, folder).offsets.to_numpy()) for batch in batches]
     return np.concatenate([[0], np.cumsum(np.concatenate(parts))]).astype(np.int64)

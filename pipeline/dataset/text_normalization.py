@@ -1,4 +1,4 @@
-"""Plain words: lower case and no punctuation, as captions are compared."""
+"""Normalization of text to lower-case words without punctuation, for the comparison of captions."""
 
 import re
 
@@ -6,5 +6,5 @@ WORD = re.compile(r"\w+(?:['-]\w+)*")
 
 
 def plain_words(text: str) -> list[str]:
-    """The words of a text: letters and digits, with apostrophes and hyphens inside a word."""
+    """Return the lower-case words of a text: letters and digits, with apostrophes and hyphens inside a word."""
     return WORD.findall(text.lower())

@@ -27,7 +27,7 @@ def of(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        return 0
+        raise
     except OSError as error:
         if error.errno not in FULL | CLOSED:
             raise

@@ -1,16 +1,15 @@
-"""Scores of captions beside what people said of the same image: words alone count, in lower case.
+"""Scores of generated captions against reference captions, computed on lower-cased words without punctuation.
 
 CIDEr-D: Vedantam, Zitnick and Parikh (2015), "CIDEr: Consensus-based Image Description Evaluation", section 6.
 ROUGE-L: Lin (2004), "ROUGE: A Package for Automatic Evaluation of Summaries", equations 2 to 4, with the best recall
 and the best precision of all references and beta = 1.2, as for captions (Chen et al. 2015).
-METEOR: Banerjee and Lavie (2005), computed by NLTK from equal words and stems, without synonyms, which need a download.
+METEOR: Banerjee and Lavie (2005), by NLTK from equal words and stems, without synonyms, which require a download.
 BLEU is `pipeline.evaluation.text_scores.BLEU`.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from pipeline.dataset.text_normalization import plain_words
 from pipeline.evaluation.metrics import Score
@@ -19,28 +18,30 @@ Gram = tuple[str, ...]
 
 
 class CIDErD(Score):
-    """Likeness of weighted n-grams to those of the references, from 0 to 10: what all say counts little."""
+    """CIDEr-D: cosine similarity of TF-IDF weighted n-grams with those of the references, from 0 to 10."""
 
     longest, deviation = 4, 6.0
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """`cider_d`, the mean over images; the references of all of them decide what is rare."""
-        said = [[self._counts(plain_words(text)) for text in each] for each in references]
-        seen = Counter(gram for each in said for gram in set().union(*each))
-        weights = {gram: math.log(len(said)) - math.log(count) for gram, count in seen.items()}
-        rarest = math.log(len(said))
+        """Return `cider_d`, the mean over images; the references of all images define the IDF weights."""
+        counts = [[self._counts(plain_words(text)) for text in each] for each in references]
+        images = Counter(gram for each in counts for gram in set().union(*each))
+        weights = {gram: math.log(len(counts)) - math.log(count) for gram, count in images.items()}
+        rarest = math.log(len(counts))
         total = 0.0
-        for hypothesis, each in zip(hypotheses, said, strict=True):
+        for hypothesis, each in zip(hypotheses, counts, strict=True):
             mine = self._counts(plain_words(hypothesis))
-            total += sum(self._likeness(mine, other, weights, rarest) for other in each) / len(each)
+            total += sum(self._similarity(mine, other, weights, rarest) for other in each) / len(each)
         return {"cider_d": 10 * total / len(hypotheses)}
 
     def _counts(self, words: Sequence[str]) -> Counter[Gram]:
         grams = (zip(*(words[at:] for at in range(n)), strict=False) for n in range(1, self.longest + 1))
         return Counter(gram for of_length in grams for gram in of_length)
 
-    def _likeness(self, mine: Counter[Gram], other: Counter[Gram], weights: dict[Gram, float], rarest: float) -> float:
-        """The mean over n of clipped cosines, less for another length."""
+    def _similarity(
+        self, mine: Counter[Gram], other: Counter[Gram], weights: dict[Gram, float], rarest: float
+    ) -> float:
+        """Return the mean over n of clipped cosine similarities, with a penalty for a different length."""
         apart = sum(mine[gram] for gram in mine if len(gram) == 1) - sum(other[g] for g in other if len(g) == 1)
         total = 0.0
         for n in range(1, self.longest + 1):
@@ -60,14 +61,14 @@ class ROUGEL(Score):
     beta = 1.2
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """`rouge_l`, the mean over images."""
+        """Return `rouge_l`, the mean over images."""
         from rapidfuzz.distance import LCSseq
 
         total = 0.0
         for hypothesis, each in zip(hypotheses, references, strict=True):
-            said = plain_words(hypothesis)
-            found = [(LCSseq.similarity(said, words), len(words)) for words in map(plain_words, each)]
-            precision = max(common for common, _ in found) / max(len(said), 1)
+            hypothesis_words = plain_words(hypothesis)
+            found = [(LCSseq.similarity(hypothesis_words, words), len(words)) for words in map(plain_words, each)]
+            precision = max(common for common, _ in found) / max(len(hypothesis_words), 1)
             recall = max(common / max(length, 1) for common, length in found)
             if precision and recall:
                 total += (1 + self.beta**2) * precision * recall / (recall + self.beta**2 * precision)
@@ -75,13 +76,13 @@ class ROUGEL(Score):
 
 
 class METEORWithoutSynonyms(Score):
-    """METEOR without its synonyms: equal words and equal stems are matched with the likest reference, in percent.
+    """METEOR without synonyms, in percent: equal words and equal stems are matched with the best reference.
 
     Published figures also match synonyms of WordNet, and are higher.
     """
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """`meteor_without_synonyms`, the mean over images."""
+        """Return `meteor_without_synonyms`, the mean over images."""
         from nltk.translate.meteor_score import meteor_score
 
         scores = [
@@ -92,7 +93,7 @@ class METEORWithoutSynonyms(Score):
 
 
 class _NoSynonyms:
-    """Stands for WordNet, of which nothing is asked here."""
+    """A replacement of WordNet without any synonyms."""
 
-    def synsets(self, word: str) -> list[Any]:
+    def synsets(self, word: str) -> list[object]:
         return []

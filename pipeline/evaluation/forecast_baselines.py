@@ -1,32 +1,66 @@
-"""What every forecast has to beat: the last value, the last season, and a linear map fitted by least squares.
+"""Baselines of forecasts: the last value, the last season, and a linear map fitted by least squares.
 
-Ridge regression (Hoerl and Kennard 1970) from the context, less its last value, to the horizon: of the penalties
-tried the one that is best on the validation split; in closed form, one map for all series.
+The linear map is ridge regression (Hoerl and Kennard 1970) in closed form from the context, less its last value, to
+the horizon. One map serves all series, with the penalty that is best on the validation split.
 
 Legend: B windows, L steps of a context, H of a horizon.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+
+@runtime_checkable
+class WindowBatch(Protocol):
+    """A batch of windows."""
+
+    @property
+    def context(self) -> Tensor:
+        """Values of the contexts (B, L)."""
+
+    @property
+    def targets(self) -> Tensor:
+        """Values of the horizons (B, H)."""
+
+    @property
+    def observed(self) -> Tensor:
+        """True where a target was observed (B, H)."""
+
+
+@runtime_checkable
+class WindowSamples(Protocol):
+    """The windows of a split."""
+
+    context: int
+    horizon: int
+
+    def __len__(self) -> int:
+        """Number of windows."""
+
+    def batch(self, ids: Int64[np.ndarray, " B"]) -> WindowBatch:
+        """Return the windows with these numbers."""
+
+
 Baseline = Callable[[Tensor], Tensor]  # (B, L) -> (B, H)
-PENALTIES = (1e-6, 1e-4, 1e-2, 1.0)  # in shares of the mean of the inputs' squares
-ROWS = 4096  # windows read together
+PENALTIES = (1e-6, 1e-4, 1e-2, 1.0)  # relative to the mean of the squared inputs
+ROWS = 4096  # windows per batch
 
 
-def fit_baselines(train: Any, validation: Any, season: int, device: torch.device) -> dict[str, Baseline]:
-    """The baselines by name.
+def fit_baselines(
+    train: WindowSamples, validation: WindowSamples, season: int, device: torch.device
+) -> dict[str, Baseline]:
+    """Return the baselines by name.
 
     Args:
-        train: the windows that the linear map is fitted on.
-        validation: the windows that its penalty is chosen by.
-        season: steps after which a series repeats itself.
-        device: where they compute.
+        train: windows on which the linear map is fitted.
+        validation: windows on which its penalty is selected.
+        season: period of the seasonality in steps.
+        device: device of the baselines.
     """
     horizon = train.horizon
     matrix = ridge(train, validation).to(device)
@@ -46,8 +80,8 @@ def fit_baselines(train: Any, validation: Any, season: int, device: torch.device
     return {"naive": naive, "seasonal": seasonal, "linear": linear}
 
 
-def linear_errors(train: Any, validation: Any) -> dict[str, float]:
-    """MSE and MAE of the linear map on the validation split."""
+def linear_errors(train: WindowSamples, validation: WindowSamples) -> dict[str, float]:
+    """Return MSE and MAE of the linear map on the validation split."""
     matrix, squares, sizes, steps = ridge(train, validation).double(), 0.0, 0.0, 0
     for context, targets in _windows(validation):
         error = context[:, -1:] + _inputs(context) @ matrix - targets
@@ -59,8 +93,8 @@ def linear_errors(train: Any, validation: Any) -> dict[str, float]:
     return {"mse": squares / max(steps, 1), "mae": sizes / max(steps, 1)}
 
 
-def ridge(train: Any, validation: Any) -> Float[Tensor, "_ H"]:
-    """The linear map, and below it what it adds to every window."""
+def ridge(train: WindowSamples, validation: WindowSamples) -> Float[Tensor, "_ H"]:
+    """Return the matrix of the linear map, with the bias in the last row."""
     size = train.context + 1
     squares = torch.zeros(size, size, dtype=torch.float64)
     products = torch.zeros(size, train.horizon, dtype=torch.float64)
@@ -72,19 +106,19 @@ def ridge(train: Any, validation: Any) -> Float[Tensor, "_ H"]:
     found = [torch.linalg.solve(squares + penalty * unit, products) for penalty in PENALTIES]
     misses = torch.zeros(len(found), dtype=squares.dtype)
     for context, targets in _windows(validation):
-        inputs, wanted = _inputs(context), targets - context[:, -1:]
-        misses += torch.stack([(inputs @ matrix - wanted).square().sum() for matrix in found])
+        inputs, expected = _inputs(context), targets - context[:, -1:]
+        misses += torch.stack([(inputs @ matrix - expected).square().sum() for matrix in found])
     best: Tensor = found[int(misses.argmin())]
     return best.float()
 
 
 def _inputs(context: Float[Tensor, "B L"]) -> Float[Tensor, "B _"]:
-    """What the map reads: the context less its last value, and a one."""
+    """Return the inputs of the linear map: the context less its last value, and a one."""
     return torch.cat([context - context[:, -1:], torch.ones_like(context[:, :1])], 1)
 
 
-def _windows(samples: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """Contexts and targets of all windows without a gap in their horizons, in double precision."""
+def _windows(samples: WindowSamples) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield contexts and targets of all windows whose horizons are fully observed, in double precision."""
     for first in range(0, len(samples), ROWS):
         batch = samples.batch(np.arange(first, min(first + ROWS, len(samples))))
         whole = batch.observed.all(1)

@@ -1,4 +1,4 @@
-"""A metric is a sum over tokens divided once, globally: the same number on any number of processes.
+"""Metrics as sums divided once, globally, so that they do not depend on the number of processes.
 
 Legend: B sequences, C classes.
 """
@@ -31,12 +31,12 @@ class TokenLoss(Metric):
         self.predictions += predictions
 
     def compute(self) -> Tensor:
-        """Nats per token, over all processes."""
+        """Return nats per token over all processes."""
         return self.nats / self.predictions
 
 
 class Accuracy(Metric):
-    """The share of predictions that are right."""
+    """The fraction of correct predictions."""
 
     full_state_update = False
     right: Tensor
@@ -48,17 +48,17 @@ class Accuracy(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, right: Tensor, predictions: Tensor) -> None:
-        """Add one batch: how many of its predictions are right, and how many there are, both scalars."""
+        """Add one batch: the numbers of its correct predictions and of all its predictions, both scalars."""
         self.right += right
         self.predictions += predictions
 
     def compute(self) -> Tensor:
-        """The share, over all processes."""
+        """Return the fraction over all processes."""
         return self.right / self.predictions
 
 
 class Returns(Metric):
-    """The mean return of the episodes that a policy played."""
+    """The mean return of a policy's episodes."""
 
     full_state_update = False
     rewards: Tensor
@@ -75,12 +75,12 @@ class Returns(Metric):
         self.episodes += len(returns)
 
     def compute(self) -> Tensor:
-        """The mean, over all processes."""
+        """Return the mean over all processes."""
         return self.rewards / self.episodes
 
 
 class Confusion(Metric):
-    """How often each class (row) was taken for each (column).
+    """The confusion matrix: counts of true classes (rows) by predicted classes (columns).
 
     Args:
         classes: C.
@@ -95,37 +95,38 @@ class Confusion(Metric):
         self.add_state("counts", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, found: Int64[Tensor, " B"], labels: Int64[Tensor, " B"]) -> None:
-        """Add one batch; negative labels do not count."""
+        """Add one batch; negative labels are ignored."""
         pairs = (labels * self.classes + found)[labels >= 0]
         self.counts += torch.bincount(pairs, minlength=self.classes**2).view(self.classes, self.classes)
 
     def compute(self) -> Int64[Tensor, "C C"]:
-        """The counts of all processes."""
+        """Return the counts of all processes."""
         return self.counts
 
 
 def perplexity(nats: float) -> float:
-    """exp of the nats per token, infinite where it overflows."""
+    """Return exp of the nats per token, infinite if it overflows."""
     return math.exp(nats) if nats < 700 else math.inf
 
 
 def bits_per_byte(nats: float, tokens: int, size: int) -> float:
-    """Bits per byte of source text, given nats per token; comparable between tokenizers.
+    """Convert nats per token to bits per byte of source text, which are comparable between tokenizers.
 
     Args:
-        tokens: tokens of the text.
+        nats: nats per token.
+        tokens: number of tokens of the text.
         size: its length in bytes of UTF-8.
     """
     return nats / math.log(2) * tokens / size
 
 
 class Score(ABC):
-    """A measure of written texts beside those that were to be written."""
+    """A score of generated texts against reference texts."""
 
     @abstractmethod
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """Its values, by name; of each text's several references any counts."""
+        """Return the values by name; each text can have several references."""
 
     def signature(self) -> str | None:
-        """How the last value was computed, as a paper that reports it should say; None where the name says it."""
+        """Return the settings of the last value, as papers should report them; None if the name defines them."""
         return None

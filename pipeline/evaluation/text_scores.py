@@ -1,4 +1,4 @@
-"""Scores of written texts beside their references, each of a whole corpus; of several references any counts."""
+"""Corpus-level scores of generated texts against one or more references."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -11,8 +11,8 @@ class BLEU(Score):
     """BLEU in percent, by sacreBLEU (Papineni et al. 2002; Post 2018).
 
     Args:
-        lowercase: compare lower-cased.
-        tokenize: how sacreBLEU tokenizes; 13a is that of WMT.
+        lowercase: compare lower-cased texts.
+        tokenize: sacreBLEU's tokenizer; 13a is that of WMT.
     """
 
     def __init__(self, lowercase: bool = False, tokenize: str = "13a") -> None:
@@ -21,11 +21,11 @@ class BLEU(Score):
         self.corpus = Corpus(lowercase=lowercase, tokenize=tokenize)
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """`bleu`."""
+        """Return `bleu`."""
         return {"bleu": self.corpus.corpus_score(hypotheses, _streams(references)).score}
 
     def signature(self) -> str:
-        """What a paper that reports the last value should name."""
+        """Return the settings that papers should report with the last value."""
         return f"BLEU|{self.corpus.get_signature()}"
 
 
@@ -42,19 +42,19 @@ class ChrF(Score):
         self.corpus = CHRF(word_order=word_order)
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """`chrf`."""
+        """Return `chrf`."""
         return {"chrf": self.corpus.corpus_score(hypotheses, _streams(references)).score}
 
     def signature(self) -> str:
-        """What a paper that reports the last value should name."""
+        """Return the settings that papers should report with the last value."""
         return f"chrF{self.corpus.beta}|{self.corpus.get_signature()}"
 
 
 class ExactMatch(Score):
-    """Texts that are one of their references, word by word, in percent."""
+    """Percentage of texts that equal one of their references, word by word."""
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """`exact_match`."""
+        """Return `exact_match`."""
         right = [
             text.split() in [reference.split() for reference in any_of]
             for text, any_of in zip(hypotheses, references, strict=True)
@@ -63,27 +63,27 @@ class ExactMatch(Score):
 
 
 class ErrorRate(Score):
-    """Edits that make the written symbols the right ones, in percent of the right ones (Levenshtein 1966).
+    """Edit distance to the reference in percent of its length (Levenshtein 1966).
 
-    Of several references that one counts which needs the smallest share of edits.
+    With several references, the one with the lowest error rate is used.
 
     Args:
-        name: what the values are called: `word` gives word_error_rate and wrong_texts.
-        characters: symbols are characters, not what stands between spaces.
+        name: prefix of the rate's name: `word` gives word_error_rate and wrong_texts.
+        characters: compare characters instead of words.
     """
 
     def __init__(self, name: str = "word", characters: bool = False) -> None:
         self.name, self.characters = name, characters
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """The rate, and the share of texts that are not exactly right, both in percent."""
+        """Return the error rate, and the percentage of texts that differ from their reference."""
         from rapidfuzz.distance import Levenshtein
 
         edits = length = wrong = 0
         for hypothesis, any_of in zip(hypotheses, references, strict=True):
-            said = self._symbols(hypothesis)
+            symbols = self._symbols(hypothesis)
             right = [self._symbols(reference) for reference in any_of]
-            counts = [(Levenshtein.distance(said, each), len(each)) for each in right]
+            counts = [(Levenshtein.distance(symbols, each), len(each)) for each in right]
             best = min(counts, key=lambda count: (count[0] / max(count[1], 1), -count[1]))
             edits, length, wrong = edits + best[0], length + best[1], wrong + (best[0] > 0)
         rate = 100 * edits / length if length else float(100 * bool(edits))
@@ -94,17 +94,17 @@ class ErrorRate(Score):
 
 
 class Distinct(Score):
-    """Different n-grams in percent of all that were written: low where the same is said to everything (Li et al. 2016).
+    """Distinct n-grams in percent of all n-grams, which is low for repetitive texts (Li et al. 2016).
 
     Args:
-        n: words of an n-gram.
+        n: number of words of an n-gram.
     """
 
     def __init__(self, n: int = 2) -> None:
         self.n = n
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """`distinct_n`."""
+        """Return `distinct_n`."""
         found: Counter[tuple[str, ...]] = Counter()
         for text in hypotheses:
             words = text.split()
@@ -112,7 +112,7 @@ class Distinct(Score):
         return {f"distinct_{self.n}": 100 * len(found) / max(found.total(), 1)}
 
 
-def _streams(references: Sequence[Sequence[str]]) -> Any:
-    """The first references of all texts, the second ones, ...; None where a text has fewer."""
+def _streams(references: Sequence[Sequence[str]]) -> Any:  # sacreBLEU accepts None, but its annotations do not
+    """Return the first references of all texts, the second ones, and so on; None if a text has fewer."""
     most = max(map(len, references))
     return [[each[at] if at < len(each) else None for each in references] for at in range(most)]

@@ -1,12 +1,13 @@
-"""A policy is played in an environment: many episodes side by side, a step of the network for a step of each.
+"""Rollouts of a policy in an environment, batched over episodes.
 
-The state is carried, nothing is read twice, and the rows of episodes that are over leave it. Chen et al. (2021),
-"Decision Transformer": the target return, less the rewards so far, is an input at each step.
+Each step of the environments is one step of the network with its carried state. Rows of finished episodes are removed
+from the state. Chen et al. (2021), "Decision Transformer": the target return, less the rewards so far, is an input at
+each step.
 
-An episode belongs to its number: its environment and its draws come from the seed and the number alone, so it is the
-same beside any others and on any number of processes.
+The environment and the random numbers of an episode depend on the seed and its number alone. An episode is therefore
+the same in any batch and on any number of processes.
 
-Legend: B episodes under way, O numbers of an observation, A of an action, P parameters.
+Legend: B running episodes, O numbers of an observation, A of an action, P parameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,47 +19,48 @@ import torch
 
 from pipeline import state as states
 
-SIDE_BY_SIDE = 256  # episodes at most
+SIDE_BY_SIDE = 256  # maximum number of episodes per batch
 
 
 class Played(NamedTuple):
-    """How an episode went."""
+    """The result of an episode."""
 
     reward: float
-    """The sum over its steps."""
+    """Sum of the rewards over all steps."""
     steps: int
 
 
 @dataclass
-class Game:
-    """An episode under way.
+class RunningEpisode:
+    """A running episode.
 
     Args:
-        environment: of Gymnasium, this episode's own.
-        chance: draws what is left to chance.
-        wanted: the return-to-go.
-        before: the action before this step.
+        environment: a Gymnasium environment, used by this episode alone.
+        generator: generator of the environment's seed and of action samples.
+        return_to_go: target return less the rewards so far.
+        before: the previous action.
     """
 
     environment: Any
-    chance: np.random.Generator
-    wanted: float
+    generator: np.random.Generator
+    return_to_go: float
     before: np.ndarray
-    seen: np.ndarray = field(init=False)
+    observation: np.ndarray = field(init=False)
     reward: float = 0.0
     steps: int = 0
     over: bool = False
 
     def __post_init__(self) -> None:
-        seen, _ = self.environment.reset(seed=int(self.chance.integers(2**31)))
-        self.seen = np.asarray(seen, np.float32).reshape(-1)
+        observation, _ = self.environment.reset(seed=int(self.generator.integers(2**31)))
+        self.observation = np.asarray(observation, np.float32).reshape(-1)
 
     def act(self, action: np.ndarray) -> None:
-        """One step of the environment."""
+        """Take one step of the environment."""
         done = int(action) if action.ndim == 0 else action.astype(np.float32)
-        seen, reward, terminated, truncated, _ = self.environment.step(done)
-        self.seen, self.before = np.asarray(seen, np.float32).reshape(-1), action
-        self.reward, self.wanted, self.steps = self.reward + reward, self.wanted - reward, self.steps + 1
+        observation, reward, terminated, truncated, _ = self.environment.step(done)
+        self.observation, self.before = np.asarray(observation, np.float32).reshape(-1), action
+        self.reward, self.return_to_go = self.reward + reward, self.return_to_go - reward
+        self.steps += 1
         self.over = bool(terminated or truncated)
 
 
@@ -71,47 +73,47 @@ def play_episodes(
     seed: int = 0,
     greedy: bool = False,
 ) -> list[Played]:
-    """Play the episodes of these numbers.
+    """Run the episodes with these numbers.
 
     Args:
         policy: a `pipeline.tasks.policy.Policy` in evaluation mode.
-        make: makes an environment.
-        numbers: of the episodes.
+        make: creates an environment.
+        numbers: numbers of the episodes.
         target_return: return-to-go at the first step.
-        seed: of all episodes.
-        greedy: always the most probable action; else actions are drawn.
+        seed: seed of all episodes.
+        greedy: take the most probable action instead of sampling.
     """
     found: list[Played] = []
     for first in range(0, len(numbers), SIDE_BY_SIDE):
-        games = [
-            Game(make(), np.random.default_rng((seed, number)), target_return, policy.actions.initial)
+        episodes = [
+            RunningEpisode(make(), np.random.default_rng((seed, number)), target_return, policy.actions.initial)
             for number in numbers[first : first + SIDE_BY_SIDE]
         ]
-        _play(policy, games, greedy)
-        found += [Played(game.reward, game.steps) for game in games]
+        _play(policy, episodes, greedy)
+        found += [Played(episode.reward, episode.steps) for episode in episodes]
     return found
 
 
-def _play(policy: Any, games: Sequence[Game], greedy: bool) -> None:
-    """All of these to their ends."""
+def _play(policy: Any, episodes: Sequence[RunningEpisode], greedy: bool) -> None:
+    """Run all episodes to their ends."""
     like = next(policy.parameters())
-    state, on = None, list(games)
+    state, on = None, list(episodes)
     while on:
-        seen, before, wanted = (torch.from_numpy(np.stack(part)).to(like.device) for part in _read(on))
-        said, state = policy(seen[:, None].to(like), before[:, None], wanted[:, None].to(like), state)
-        # drawn whether they are needed or not: the same ones at the same step
-        chance = np.stack([1 - game.chance.random((2, policy.actions.draws)) for game in on])
-        uniform = torch.from_numpy(chance).to(said)
-        actions = policy.actions.best(said[:, 0]) if greedy else policy.actions.draw(said[:, 0], uniform)
-        for game, action in zip(on, actions.cpu().numpy(), strict=True):
-            game.act(np.asarray(action))
-        left = [row for row, game in enumerate(on) if not game.over]
+        seen, before, return_to_go = (torch.from_numpy(np.stack(part)).to(like.device) for part in _read(on))
+        parameters, state = policy(seen[:, None].to(like), before[:, None], return_to_go[:, None].to(like), state)
+        # Numbers are drawn in greedy mode too, so that both modes use the same numbers at the same step.
+        numbers = np.stack([1 - episode.generator.random((2, policy.actions.draws)) for episode in on])
+        uniform = torch.from_numpy(numbers).to(parameters)
+        actions = policy.actions.best(parameters[:, 0]) if greedy else policy.actions.draw(parameters[:, 0], uniform)
+        for episode, action in zip(on, actions.cpu().numpy(), strict=True):
+            episode.act(np.asarray(action))
+        left = [row for row, episode in enumerate(on) if not episode.over]
         if len(left) < len(on):
             state = states.select(state, torch.tensor(left, dtype=torch.int64, device=like.device))
             on = [on[row] for row in left]
 
 
-def _read(games: Sequence[Game]) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """What is seen, what was done before, and the return-to-go, of each episode."""
-    wanted = [np.array(game.wanted, np.float32) for game in games]
-    return [game.seen for game in games], [game.before for game in games], wanted
+def _read(episodes: Sequence[RunningEpisode]) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Return the observation, the previous action and the return-to-go of each episode."""
+    return_to_go = [np.array(episode.return_to_go, np.float32) for episode in episodes]
+    return [episode.observation for episode in episodes], [episode.before for episode in episodes], return_to_go

@@ -1,7 +1,7 @@
-"""Tokens become text as they come: only what no later token can change is given out.
+"""Incremental decoding of tokens to text that later tokens cannot change.
 
-A character may be spread over several byte tokens, and words are joined by spaces that no token holds: so the
-new text is what the new tokens add when they are decoded together with the last few.
+A character can span several byte tokens, and spaces between words may belong to no token. New tokens are therefore
+decoded together with the last few, and the difference is the new text.
 """
 
 from collections.abc import Sequence
@@ -10,29 +10,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-UNFINISHED = "\ufffd"  # what the bytes of a character decode to while some are missing
-WINDOW = 16  # tokens of the prompt that may bear on how the first new one is written
+UNFINISHED = "\ufffd"  # replacement character for the bytes of an incomplete character
+WINDOW = 16  # last tokens of the prompt that are decoded together with the first new one
 
 
 class TextStream:
-    """Text of a row of tokens, piece by piece; EOS is written as a line break.
+    """Incremental text of a sequence of tokens; EOS is decoded as a line break.
 
     Args:
         tokenizer: decodes the tokens.
-        eos: EOS.
-        prompt: what stands before the row; it is not written again.
+        eos: the EOS token.
+        prompt: tokens before the sequence, which are not part of the text.
     """
 
     def __init__(self, tokenizer: "Tokenizer", eos: int, prompt: Sequence[int] = ()) -> None:
         self.tokenizer = tokenizer
         self.eos = eos
-        self._written: list[int] = []  # the last tokens that were given out
+        self._written: list[int] = []  # the last tokens whose text was returned
         self._pending: list[int] = []
         for token in prompt[-WINDOW:]:
             self._written = [] if token == eos else [*self._written, token]
 
     def push(self, token: int) -> str:
-        """Add a token; the text that is certain now and was not given out before."""
+        """Add a token and return the text that is now final."""
         if token == self.eos:
             rest = self.finish()
             self._written = []
@@ -45,7 +45,7 @@ class TextStream:
         return new
 
     def finish(self) -> str:
-        """The text that was held back: no more tokens come."""
+        """Return the pending text after the last token."""
         new = self._new_text()
         self._written, self._pending = self._pending or self._written, []
         return new
@@ -60,11 +60,11 @@ class TextStream:
 
 
 def text_of(tokenizer: "Tokenizer", eos: int, tokens: Sequence[int], prompt: Sequence[int] = ()) -> str:
-    """The text that `tokens` add to their prompt."""
+    """Return the text that `tokens` add to their prompt."""
     stream = TextStream(tokenizer, eos, prompt)
     return "".join(stream.push(token) for token in tokens) + stream.finish()
 
 
 def written(tokenizer: "Tokenizer", tokens: Sequence[int]) -> list[str]:
-    """Each token alone, as it is written."""
+    """Return the text of each token alone."""
     return [tokenizer.decode([token], skip_special_tokens=False) for token in tokens]

@@ -180,7 +180,10 @@ class Transformer(nn.Module):
         """Return the outputs of `forward`, and the cross-attention weights averaged over heads and layers."""
         weights: list[Tensor] = []
         crossing = [module for module in self.modules() if isinstance(module, CrossAttention)]
-        watch: Any = lambda cross, given, _: weights.append(cross.weights(*given))  # noqa: E731
+
+        def watch(cross: CrossAttention, given: tuple[Tensor, ...], _: object) -> None:
+            weights.append(cross.weights(*given))
+
         watched = [cross.register_forward_hook(watch) for cross in crossing]
         try:
             outputs, state = self(inputs, state)

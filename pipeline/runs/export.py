@@ -105,6 +105,7 @@ def load_export(directory: Path) -> Any:
         load_weights(model, directory / WEIGHTS)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{directory / WEIGHTS} cannot be read: {error}. Export the model again.") from error
+    model.directory = directory
     return model.eval()
 
 

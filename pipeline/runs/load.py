@@ -9,6 +9,9 @@ from typing import Any
 from pipeline.dataset.facts import DataFacts
 from pipeline.errors import CheckpointError
 from pipeline.runs import record
+from pipeline.runs.moved import update_config
+
+MODEL_CONFIG = "model_config"  # key of a checkpoint in one file
 
 
 def choose_checkpoint(run: Path, which: str) -> Path:
@@ -61,7 +64,53 @@ def load_model(run: Path, checkpoint: str = "best") -> Any:
         raise CheckpointError(
             f"{chosen} does not match the model of {run / 'config.yaml'}: {error}. Use a checkpoint of this run."
         ) from error
+    model.directory = run
     return model.eval()
+
+
+def read_file(file: Path) -> dict[str, Any]:
+    """Read a checkpoint in one file.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or it contains more than tensors and plain values.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        found: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{file} is not a checkpoint that can be read: {str(error).splitlines()[0]}") from error
+    return found
+
+
+def load_checkpoint(path: Path, state: dict[str, Any] | None) -> Any:
+    """Return the task of one checkpoint in training mode, on the CPU.
+
+    Args:
+        path: directory of a checkpoint, or a file that `unroll checkpoint convert` wrote.
+        state: content of the file; None for a directory.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or it does not match its config.
+    """
+    from pipeline.distributed.checkpoint.averaged import prefer_average
+    from pipeline.distributed.checkpoint.directory import read_state, verify_checkpoint
+
+    if state is None:
+        verify_checkpoint(path)
+    config = state[MODEL_CONFIG] if state else model_config(path)
+    state = state or read_state(path)
+    model = build_model(update_config(config, "model"))
+    try:
+        prefer_average(state, model, path.name)
+        model.load_state_dict(state["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not match the model of its config: {error}") from error
+    if path.is_dir():
+        model.directory = path.absolute().parents[1]  # the run
+    return model
 
 
 def skeleton(run: Path) -> Any:

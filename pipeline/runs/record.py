@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pipeline.errors import CheckpointError
 from pipeline.files import write_durably
@@ -19,6 +19,21 @@ RECORD, CONFIG = "run.json", "config.yaml"
 FORMAT = 1  # of run.json
 SERIES = "series.json"  # the part of the record in an exported forecaster: layout and scale of its tables
 PARTS: dict[str, set[str]] = {RECORD: set(), CONFIG: {"trainer", "model", "data"}}  # required keys
+
+
+class Attempt(TypedDict):
+    """One start of a run, as the record stores it."""
+
+    number: int
+    host: str
+    pid: int
+    world_size: int
+    slurm_job: str | None
+    started: str
+    start_step: int
+    ended: str | None
+    reason: str | None
+    exit_code: int | None
 
 
 def is_run(path: Path) -> bool:
@@ -34,6 +49,20 @@ def read_record(run: Path) -> dict[str, Any]:
     """
     check_format(run)
     return _read(run, RECORD, json.loads)
+
+
+def read_series_record(run: Path) -> dict[str, Any]:
+    """Read the record of a run, or the part of it that an exported model contains.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not (file := run / SERIES).is_file():
+        return read_record(run)
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
 
 
 def check_format(run: Path) -> None:

@@ -1,5 +1,6 @@
 """Start or resume a run: choose the checkpoint, and check that config and dataset match the run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -102,7 +103,7 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
 
 def kept_config(cli: ParsedCommandLine) -> dict[str, Any]:
     """Return the resolved config as a run stores it, without options of a single command."""
-    config: dict[str, Any] = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     return {key: value for key, value in config.items() if key not in ("config", "run", "resume", "sweep")}
 
 
@@ -149,7 +150,7 @@ def is_finished(run: Run, config: dict[str, Any]) -> bool:
     return all(before[limit] == config["trainer"][limit] for limit in LIMITS)
 
 
-def _compare(run: Run, config: dict[str, Any], dataset: Dataset, facts: DataFacts) -> None:
+def _compare(run: Run, config: Mapping[str, object], dataset: Dataset, facts: DataFacts) -> None:
     for name, size in facts.known().items():
         if (before := run.record["linked"].get(name)) != size:
             raise CheckpointError(
@@ -168,7 +169,7 @@ def _compare(run: Run, config: dict[str, Any], dataset: Dataset, facts: DataFact
         )
 
 
-def changes(run: Run, config: dict[str, Any]) -> list[str]:
+def changes(run: Run, config: Mapping[str, object]) -> list[str]:
     """Return a description of each difference in the config that requires another run."""
     before, after = _flatten(record.read_config(run.path)), _flatten(config)
     return [

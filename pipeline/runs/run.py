@@ -25,6 +25,7 @@ from typing import Any, TextIO
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs import record
+from pipeline.runs.record import Attempt
 
 RUNS = Path("runs")
 SWEEP = "sweep.json"
@@ -83,13 +84,12 @@ class Run:
     def sweep(self) -> dict[str, Any]:
         """The run's sweep, the id that it assigned and the values that it chose; empty without a sweep."""
         file = self.path / SWEEP
-        found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-        return found
+        return dict(json.loads(file.read_text())) if file.exists() else {}
 
     @property
-    def attempt(self) -> dict[str, Any]:
+    def attempt(self) -> Attempt:
         """The current attempt, or the last one."""
-        attempt: dict[str, Any] = self.record["attempts"][-1]
+        attempt: Attempt = self.record["attempts"][-1]
         return attempt
 
     def create(self, **about: object) -> None:
@@ -116,7 +116,7 @@ class Run:
 
     def begin_attempt(self, world_size: int, start_step: int) -> None:
         """Record a new attempt."""
-        attempt = {
+        attempt: Attempt = {
             "number": len(self.record["attempts"]) + 1,
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -138,7 +138,8 @@ class Run:
         with suppress(CheckpointError):  # the record in memory is then written instead
             self.record = record.read_record(self.path)
         try:
-            self.attempt.update(ended=now(), reason=reason, exit_code=exit_code)
+            attempt = self.attempt
+            attempt["ended"], attempt["reason"], attempt["exit_code"] = now(), reason, exit_code
             self.write()
         except CheckpointError as error:
             print(f"the end of the attempt could not be recorded: {error}", file=sys.stderr)

@@ -123,7 +123,7 @@ class Classifier(Task):
         self.confusion.reset()
         accuracy = 100 * float(self.counts.trace() / self.counts.sum())
         # Not to the loggers: Monitor writes one row with all results of a validation.
-        self.log_dict({f"{prefix}/loss": loss, f"{prefix}/accuracy": accuracy}, logger=False)
+        self.log_dict({f"{prefix}/loss": loss, f"{prefix}/accuracy": accuracy}, logger=not self.writes_rows)
         return loss
 
     def report(self) -> list[str]:

@@ -9,6 +9,7 @@ P parameters of a step, S paths.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,12 +19,17 @@ from torch.nn import functional as F
 
 from pipeline.callbacks.previews.forecasts import Forecasts
 from pipeline.data.batch import SeriesBatch
+from pipeline.dataset.codecs.table import read_table
+from pipeline.errors import CheckpointError
 from pipeline.evaluation.forecast_baselines import Baseline, fit_baselines
 from pipeline.evaluation.forecast_errors import ForecastErrors, mean_errors
 from pipeline.evaluation.metrics import TokenLoss
 from pipeline.optim import OptimizerCallable, Schedule
 from pipeline.tasks.likelihoods import Likelihood, SquaredError
 from pipeline.tasks.task import Reads, Task, Writes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MIXED = 32  # hidden features that combine covariates with the network's features
 
@@ -166,6 +172,36 @@ class Forecasting(Task):
         self.seen.update(loss.detach(), batch.observed.sum())
         return loss * self.loss_scale / batch.predictions
 
+    def generate(self, history: "Path | pd.DataFrame") -> "pd.DataFrame":
+        """Return the forecast of the next horizon for every series of a table, in the units of the table.
+
+        Args:
+            history: a CSV or Parquet file, or a table, in the layout of the dataset's source.
+
+        Raises:
+            CheckpointError: the task was not loaded by `from_pretrained`.
+            DataError: the table does not match the dataset.
+        """
+        import pandas as pd
+        import pyarrow as pa
+
+        from pipeline.runs.record import read_series_record
+        from pipeline.tasks.forecast_tables import forecast_windows, windows_of
+
+        if self.directory is None:
+            raise CheckpointError(f"this {type(self).__name__} has no scale: load it with from_pretrained")
+        record = read_series_record(self.directory)
+        about, linked = record["dataset"]["series"], record["linked"]
+        table = pa.Table.from_pandas(history) if isinstance(history, pd.DataFrame) else read_table([Path(history)])
+        windows = windows_of(table, about, linked["context"], linked["horizon"], "history")
+        self.eval()
+        forecast = forecast_windows(self.sample_paths, windows, about["scaling"], str(self.device))
+        stamps = [(stamp, each.name) for each in windows for stamp in each.stamps[-linked["horizon"] :]]
+        found = pd.DataFrame(stamps, columns=[about["time"], "series"])
+        for name, part in zip(("mean", "p10", "p50", "p90"), forecast, strict=True):
+            found[name] = part.flatten().tolist()
+        return found
+
     def validation_step(self, batch: SeriesBatch, batch_idx: int) -> None:
         """Add the batch to the metrics, and to those of the baselines if they were fitted."""
         parts = self(batch)
@@ -209,7 +245,7 @@ class Forecasting(Task):
         for name, errors in self.baseline_errors.items():
             found |= {f"{name}/{error}": value for error, value in mean_errors(errors).items()}
         # Not to the loggers: Monitor writes one row with all results of a validation.
-        self.log_dict({f"{prefix}/{name}": value for name, value in found.items()}, logger=False)
+        self.log_dict({f"{prefix}/{name}": value for name, value in found.items()}, logger=not self.writes_rows)
         for metric in (self.held_out, self.errors, *self.baseline_errors.values()):
             metric.reset()
         return loss

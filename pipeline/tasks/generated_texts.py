@@ -37,13 +37,14 @@ class GeneratedTexts:
             data: the DataModule.
             split_name: name of the split.
             ids: samples of the batch.
-            rows: number of rows at the start of the split to generate for; None for all.
+            rows: number of rows to generate for, evenly spaced over the split; None for all.
             write: returns the tokens for positions in the batch.
         """
         split = data.dataset.splits[split_name]
         found = [(at, split.row_of(sample), sample) for at, sample in enumerate(ids) if sample >= 0]
         mine = [(at, row) for at, row, sample in found if split.first_samples[row] == sample]
-        mine = [(at, row) for at, row in mine if rows is None or row < rows]
+        if rows is not None:
+            mine = [(at, row) for at, row in mine if rows and row % -(-split.rows // rows) == 0]
         if not mine:
             return
         for (_, row), tokens in zip(mine, write([at for at, _ in mine]), strict=True):

@@ -3,7 +3,7 @@
 Legend: B sequences, T positions, D features, V tokens of the vocabulary.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from pipeline import state as states
 from pipeline.data.batch import IGNORE, TokenBatch
-from pipeline.generation.sampling import Limits, Sample, generate
+from pipeline.generation.sampling import Choice, Limits, Sample, generate
+from pipeline.generation.text_stream import text_of
+from pipeline.generation.vocabulary import tokens_of
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State, width_of
 from pipeline.tasks.document_resets import read_documents
@@ -103,6 +105,25 @@ class LanguageModel(TokenPrediction):
         choice, limits = Sample(temperature=0.8), Limits(tokens=tokens)
         [texts] = generate(self, [[eos]], choice, limits, samples=count, device=self.device)
         return [{"prompt": "", "text": tokenizer.decode(text)} for text in texts]
+
+    def generate(self, prompt: str = "", max_new_tokens: int = 200, choice: Choice | None = None, seed: int = 0) -> Any:
+        """Return the text that continues a prompt, up to EOS or the maximum length.
+
+        Args:
+            prompt: text to continue.
+            max_new_tokens: maximum number of new tokens.
+            choice: how each token is chosen (default: sampled; `Greedy()` and `Beam(8)` are others).
+            seed: seed of the sampling.
+
+        Raises:
+            CheckpointError: the task has no tokenizer: it was not loaded by `from_pretrained`.
+        """
+        tokenizer, eos = self.vocabulary()
+        row = tokens_of(tokenizer, prompt) or [eos]
+        limits = Limits(max_new_tokens, eos=eos)
+        self.eval()
+        [[tokens, *_]] = generate(self, [row], choice or Sample(), limits, seed=seed, device=self.device)
+        return text_of(tokenizer, eos, tokens[:-1] if tokens[-1] == eos else tokens, row)
 
     def _read(self, batch: TokenBatch, carried: dict[int, State]) -> Tensor:
         """Return the outputs for a batch; read and update the carried state if the batch has one."""

@@ -166,7 +166,7 @@ class Policy(Task):
             found["return"] = self._rollout(environment["name"], environment["settings"], seed)
         self.held_out.reset()
         # Not to the loggers: Monitor writes one row with all results of a validation.
-        self.log_dict({f"{prefix}/{name}": value for name, value in found.items()}, logger=False)
+        self.log_dict({f"{prefix}/{name}": value for name, value in found.items()}, logger=not self.writes_rows)
         return loss
 
     def _rollout(self, environment: str, settings: Mapping[str, object], seed: int) -> float:

@@ -57,7 +57,7 @@ class Recaller(LanguageModel):
         self.held_out.reset()
         self.accuracy.reset()
         # Not to the loggers: Monitor writes one row with all results of a validation.
-        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, logger=False)
+        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, logger=not self.writes_rows)
         return loss
 
     def report(self) -> list[str]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +20,11 @@ from pipeline.distributed.strategies.traits import traits
 from pipeline.evaluation.metrics import Score
 from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, generate
+from pipeline.generation.text_stream import text_of
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State, width_of
 from pipeline.tasks.generated_texts import GeneratedTexts
+from pipeline.tasks.sources import audio_source, image_source, text_source
 from pipeline.tasks.task import Reads, Writes
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
 
@@ -41,7 +44,7 @@ class Evaluation:
         no_repeat: length of n-grams that are not generated twice in a text; 0 allows repetition.
         temperature: sample tokens at this temperature instead.
         tokens: maximum number of tokens of a text.
-        validation_rows: number of sources, from the start of the split, that a validation generates texts for.
+        validation_rows: maximum number of sources, evenly spaced over the split, that a validation generates texts for.
         baseline: also score a baseline that outputs the most common target of the training split for every source.
     """
 
@@ -185,7 +188,7 @@ class SequenceToSequence(TokenPrediction):
         loss = super().log_held_out(prefix, split_name)
         constants = {"commonest_": self._commonest} if self.evaluation.baseline else {}
         for name, value in self.written.score(self, split_name, self.evaluation.scores, constants).items():
-            self.log(f"{prefix}/{name}", value, logger=False)
+            self.log(f"{prefix}/{name}", value, logger=not self.writes_rows)
         return loss
 
     @cached_property
@@ -198,6 +201,40 @@ class SequenceToSequence(TokenPrediction):
     def report(self) -> list[str]:
         """Return the signatures of the scores, and the file with the generated texts."""
         return self.written.report(self.evaluation.scores)
+
+    def generate(
+        self, source: str | Path, max_new_tokens: int = 200, choice: Choice | None = None, seed: int = 0
+    ) -> str:
+        """Return the text for one source: a translation, a reply, a caption or a transcript.
+
+        Args:
+            source: a text, or the file of an image or of audio, as the encoder reads it.
+            max_new_tokens: maximum number of tokens.
+            choice: how each token is chosen (default: the most probable one).
+            seed: seed of a sampling choice.
+
+        Raises:
+            CheckpointError: the task has no tokenizer: it was not loaded by `from_pretrained`.
+            DataError: the file is missing or damaged.
+        """
+        tokenizer, eos = self.vocabulary()
+        limits = Limits(max_new_tokens, eos=eos, no_repeat=self.evaluation.no_repeat)
+        self.eval()
+        with torch.no_grad():
+            start = self.begin(tuple(part.to(self.device) for part in self._source(source)))
+        found = generate(self, [[eos]], choice or Greedy(), limits, seed=seed, device=self.device, start=start)
+        [[tokens, *_]] = found
+        return text_of(tokenizer, eos, tokens[:-1] if tokens[-1] == eos else tokens)
+
+    def _source(self, source: str | Path) -> tuple[Tensor, ...]:
+        if self.reads == "text":
+            return text_source(*self.vocabulary("source_tokenizer.json"), [str(source)])
+        encoder: Any = self.encoder
+        return (
+            (image_source(Path(source), encoder.size),)
+            if self.reads == "image"
+            else audio_source(Path(source), encoder.mel.rate)
+        )
 
     def write(self, source: tuple[Tensor, ...], choice: Choice, tokens: int) -> list[list[int]]:
         """Return the best text for each source, as tokens without EOS."""

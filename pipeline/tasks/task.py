@@ -1,8 +1,9 @@
 """The base of all tasks: optimizer, schedule, gradient norm, and the state carried between batches."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,12 +13,19 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from pipeline import state as states
+from pipeline.callbacks.train_metrics import Monitor
+from pipeline.data.module import PlannedDataModule
 from pipeline.distributed.checkpoint.averaged import prefer_average
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.optim import OptimizerCallable, Schedule, full_tensor, gradient_norm, parameter_groups, total_steps
 from pipeline.state import State
+from pipeline.tasks.arguments import plain_arguments, rebuilt_arguments
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+ARGUMENTS, LEFT_OUT = "arguments", "arguments_left_out"  # keys of a checkpoint of ModelCheckpoint
 SomeTask = TypeVar("SomeTask", bound="Task")
 Reads = Literal["prompt", "text", "image", "audio", "label", "series", "episode"]
 """Input of a trained task; a prompt is a text to continue, a label is the class of what is generated."""
@@ -44,6 +52,8 @@ class Task(LightningModule):
         self.norm: Tensor | None = None  # gradient norm of the last step
         self.total: Tensor | None = None  # gradient norm of the current step, divided as the strategy divides it
         self.build: Callable[[], nn.Module] | None = None  # builds the layers of a task created on the meta device
+        self.directory: Path | None = None  # run or exported model that the task was loaded from
+        self.arguments = plain_arguments(self)
 
     @classmethod
     def from_pretrained(cls: type[SomeTask], path: str | Path) -> SomeTask:
@@ -61,9 +71,75 @@ class Task(LightningModule):
 
         where = Path(path)
         task = export.load_export(where) if export.is_exported(where) else load_model(find_run(str(path)))
+        return cls._loaded(task, path)
+
+    @classmethod
+    def load_from_checkpoint(cls: type[SomeTask], checkpoint_path: str | Path, **arguments: Any) -> SomeTask:  # type: ignore[override]
+        """Load a task with the weights of a checkpoint on the CPU, without executing code from it.
+
+        Args:
+            checkpoint_path: a checkpoint of a run, a file that `unroll checkpoint convert` wrote, or a file of
+                Lightning's `ModelCheckpoint`.
+            **arguments: arguments of the class that the checkpoint does not hold: for a file of `ModelCheckpoint`,
+                those that are not plain values, such as a network.
+
+        Raises:
+            CheckpointError: the checkpoint is missing or damaged, holds another kind of task, or lacks an argument.
+        """
+        from pipeline.runs.load import MODEL_CONFIG, load_checkpoint, read_file
+
+        path = Path(checkpoint_path)
+        state = None if path.is_dir() else read_file(path)
+        if state is None or MODEL_CONFIG in state:
+            return cls._loaded(load_checkpoint(path, state), path)
+        given = rebuilt_arguments(state.get(ARGUMENTS, {})) | arguments
+        if lacking := [name for name in state.get(LEFT_OUT, ()) if name not in given]:
+            raise CheckpointError(f"{path} does not hold the argument {lacking[0]!r}: pass {lacking[0]}=...")
+        task = cls(**given)
+        try:
+            task.load_state_dict(state["state_dict"])
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(f"{path} does not match {cls.__name__} with these arguments: {error}") from error
+        return task
+
+    @classmethod
+    def _loaded(cls: type[SomeTask], task: Any, path: str | Path) -> SomeTask:
         if not isinstance(task, cls):
             raise CheckpointError(f"{path}: expected a {cls.__name__}, got a {type(task).__name__}")
         return task
+
+    def vocabulary(self, name: str = "tokenizer.json") -> "tuple[Tokenizer, int]":
+        """Return the tokenizer that the task was trained with, and its EOS token.
+
+        Raises:
+            CheckpointError: the task was not loaded by `from_pretrained`, or the file is damaged.
+        """
+        from pipeline.generation.vocabulary import vocabulary
+
+        if self.directory is None:
+            raise CheckpointError(f"this {type(self).__name__} has no tokenizer: load it with from_pretrained")
+        return vocabulary(self.directory / name)
+
+    def setup(self, stage: str) -> None:
+        """Find the tokenizers of the data, for `generate` after a training."""
+        if self.directory is None and isinstance(self.data, PlannedDataModule):
+            self.directory = self.data.dataset.path
+
+    @property
+    def writes_rows(self) -> bool:
+        """Whether the trainer has a `Monitor`, which writes all metrics of a run to the loggers, in rows of its own."""
+        trainer: Any = self.trainer
+        return any(isinstance(callback, Monitor) for callback in trainer.callbacks)
+
+    def on_fit_start(self) -> None:
+        """Warn if the schedule does not suit the length of the run."""
+        if self.schedule and self.trainer.is_global_zero and (line := self.schedule.warning(self.total_steps)):
+            print(f"unroll: warning: {line}", file=sys.stderr, flush=True)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the training loss, unless a `Monitor` does."""
+        if not self.writes_rows:
+            self.log("train/loss", outputs["loss"].detach(), prog_bar=True, batch_size=1)
 
     @property
     def architecture(self) -> str:
@@ -156,6 +232,8 @@ class Task(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Save the schedule, and the carried state of all processes in the order of the global batch's rows."""
+        if not self.writes_rows:  # the config of a run holds them
+            checkpoint[ARGUMENTS], checkpoint[LEFT_OUT] = self.arguments
         if self.schedule is not None:
             checkpoint["schedule"] = self.schedule.state_dict()
         checkpoint["seen"] = {name: self._sum(value) for name, value in self.seen.metric_state.items()}

@@ -116,7 +116,7 @@ class TokenPrediction(Task):
             "bits_per_byte": bits_per_byte(loss, split.tokens, split.bytes),
         }
         # Not to the loggers: Monitor writes one row with all results of a validation.
-        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, logger=False)
+        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, logger=not self.writes_rows)
         return loss
 
     def training_loss(self, outputs: Float[Tensor, "B T D"], targets: Int64[Tensor, "B T"]) -> Tensor:

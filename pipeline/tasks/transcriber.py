@@ -9,7 +9,7 @@ Legend: B sequences, T positions, D features, V tokens of the vocabulary, L toke
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,9 +24,11 @@ from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Score, TokenLoss
 from pipeline.generation.ctc import BestPath, PrefixSearch
+from pipeline.generation.text_stream import text_of
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import width_of
 from pipeline.tasks.generated_texts import GeneratedTexts
+from pipeline.tasks.sources import audio_source
 from pipeline.tasks.task import Reads, Task, Writes
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Transcription:
     Args:
         scores: scores of the transcripts; without scores no transcripts are decoded.
         search: decoding method (default: best path).
-        validation_rows: number of clips, from the start of the split, that a validation transcribes; a test
+        validation_rows: maximum number of clips, evenly spaced over the split, that a validation transcribes; a test
             transcribes all.
     """
 
@@ -92,6 +94,7 @@ class Transcriber(Task):
 
     def on_fit_start(self) -> None:
         """Check for transcripts that are longer than their audio."""
+        super().on_fit_start()
         self.check("train", "validation")
 
     def on_validation_start(self) -> None:
@@ -140,6 +143,26 @@ class Transcriber(Task):
         search = search or self.transcription.search or BestPath()
         return [search(row[:length]) for row, length in zip(found, lengths, strict=True)]
 
+    @torch.no_grad()
+    def generate(self, source: str | Path, search: PrefixSearch | None = None) -> str:
+        """Return the transcript of an audio file.
+
+        Args:
+            source: the file.
+            search: CTC search (default: that of the settings).
+
+        Raises:
+            CheckpointError: the task has no tokenizer: it was not loaded by `from_pretrained`.
+            DataError: the file is missing or damaged.
+        """
+        tokenizer, eos = self.vocabulary()
+        encoder: Any = self.encoder
+        clip = audio_source(Path(source), encoder.mel.rate)
+        self.eval()
+        logs, keep = self(*(part.to(self.device) for part in clip))
+        [tokens] = self.transcribe(logs, keep, search)
+        return text_of(tokenizer, eos, tokens)
+
     def examples(self, tokenizer: "Tokenizer", count: int, tokens: int) -> list[dict[str, object]]:
         """Return the first clips of the validation split with their transcripts."""
         data = self.data
@@ -179,7 +202,7 @@ class Transcriber(Task):
         scores = self.written.score(self, split_name, self.transcription.scores)
         # Not to the loggers: Monitor writes one row with all results of a validation.
         values = {f"{prefix}/{name}": value for name, value in {"loss": loss, **scores}.items()}
-        self.log_dict(values, logger=False)
+        self.log_dict(values, logger=not self.writes_rows)
         return loss
 
     def _nats(self, logs: Tensor, keep: Tensor, targets: Int64[Tensor, "B L"]) -> Tensor:

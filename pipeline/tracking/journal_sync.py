@@ -24,11 +24,11 @@ class Mirror:
         journal: the file.
         first: number of the first line to send, counted from 1; None for those of the newest attempt.
         sent: file that records the numbers of the lines that were sent; None if no later process needs it.
-        refused: number of rejections per line, shared by successive followers of one journal.
+        rejected: number of rejections per line, shared by successive followers of one journal.
     """
 
     def __init__(
-        self, journal: Path, first: int | None, sent: Path | None = None, refused: Counter[int] | None = None
+        self, journal: Path, first: int | None, sent: Path | None = None, rejected: Counter[int] | None = None
     ) -> None:
         self.journal, self.file = journal, sent
         self.place = self.count = 0  # bytes and lines read
@@ -36,7 +36,7 @@ class Mirror:
         self.waiting: deque[tuple[int, Record]] = deque()
         self.sent: set[int] = set()
         self.head = 1  # the line at which the newest attempt begins
-        self.refused = Counter() if refused is None else refused
+        self.rejected = Counter() if rejected is None else rejected
         self._seen: Counter[tuple[Any, ...]] = Counter()
         self._before = {int(number) for number in sent.read_text().split()} if sent and sent.exists() else None
         self._read()
@@ -49,10 +49,10 @@ class Mirror:
         while self.waiting:
             number, record = self.waiting[0]
             if self._counts(record):
-                if self.refused[number] < TRIES:
-                    self.refused[number] += 1  # removed below if the line is accepted
+                if self.rejected[number] < TRIES:
+                    self.rejected[number] += 1  # removed below if the line is accepted
                     send(number, record)
-                    del self.refused[number]
+                    del self.rejected[number]
                     count += 1
                 self._remember(number, record)
             self.waiting.popleft()

@@ -23,8 +23,8 @@ class Tracking:
         entity: user or team that owns the project; None for the account's default.
         group: group under which W&B shows the run.
         tags: tags of the run.
-        gradients: optimizer steps between two sets of gradient histograms; None for none.
-        diagnosis: optimizer steps between two diagnoses of the model's memory; None for none.
+        gradients: optimizer steps between two sets of gradient histograms; None to disable.
+        diagnosis: optimizer steps between two diagnoses of the model's memory; None to disable.
         upload: whether to upload the files of checkpoints and exported models, not only references to them.
         code: whether to save and upload the diff between the checkout and its commit.
     """

@@ -91,10 +91,10 @@ class PatientWandbLogger(Logger):
             thread.join(2.0)
 
     def _work(self) -> None:
-        wait, refused, patience = WAIT, Counter[int](), max(FINISH, self.uploading)
+        wait, rejected, patience = WAIT, Counter[int](), max(FINISH, self.uploading)
         while True:
             try:
-                with session(self.run, self.mode, refused, finish_timeout=patience) as (mirror, messages):
+                with session(self.run, self.mode, rejected, finish_timeout=patience) as (mirror, messages):
                     self._follow(mirror, messages)
                 return
             except Exception as error:

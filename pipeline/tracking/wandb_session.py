@@ -33,14 +33,14 @@ class Busy(Exception):
 
 @contextmanager
 def session(
-    run: Run, mode: str, refused: Counter[int], upload: bool = False, **more: object
+    run: Run, mode: str, rejected: Counter[int], upload: bool = False, **more: object
 ) -> Iterator[tuple[Mirror, Messages]]:
     """Yield the follower of the journal and the sender of its records.
 
     Args:
         run: the run.
         mode: online or offline; offline, the whole newest attempt is sent.
-        refused: number of rejections per line, including earlier sessions.
+        rejected: number of rejections per line, including earlier sessions.
         upload: upload files regardless of the config.
         more: further settings of the client.
 
@@ -50,7 +50,7 @@ def session(
     with client_run(run, mode, **more) as client:
         first, sent = (client.starting_step, run.path / "wandb" / SENT) if mode == ONLINE else (None, None)
         messages = Messages(client, run, upload or tracking_of(run).upload)
-        mirror = Mirror(run.path / FILE, first, sent, refused)
+        mirror = Mirror(run.path / FILE, first, sent, rejected)
         yield mirror, messages
 
 

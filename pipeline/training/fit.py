@@ -17,6 +17,7 @@ from lightning.pytorch import Trainer
 
 from pipeline.data.batch_plan import Share
 from pipeline.distributed import launch, rendezvous, signals
+from pipeline.distributed.checkpoint.directory import verify_checkpoint
 from pipeline.errors import TRY_AGAIN, UserError, classify
 from pipeline.runs.load import choose_checkpoint
 from pipeline.runs.resume import Start, begin
@@ -61,7 +62,20 @@ def fit(cli: CommandLine, run: Run) -> int:
         run.end_attempt(reason, code)
         if code == TRY_AGAIN:
             print(f"run {run.name} stopped and saved; the same command continues it", flush=True)
+        elif code == 0:
+            print(summary(run), flush=True)
         return code
+
+
+def summary(run: Run) -> str:
+    """Return the lines printed after a finished run: its place, its best checkpoint, and the next commands."""
+    best = choose_checkpoint(run.path, "best")
+    metrics = verify_checkpoint(best).get("metrics", {})
+    found = f", val/loss {metrics['val/loss']:.4f}" if "val/loss" in metrics else ""
+    return (
+        f"run {run.name} finished: {run.path}, best checkpoint {best.name}{found}\n"
+        f"next: unroll test --run {run.name}; unroll generate {run.name}; unroll compare {run.name}"
+    )
 
 
 def evaluate(cli: CommandLine, run: Run, verb: str) -> int:

@@ -5,9 +5,23 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Protocol, runtime_checkable
 
 GONE = {errno.EPIPE, errno.EIO, errno.EBADF}  # the reader will not return
+
+
+@runtime_checkable
+class WritableStream(Protocol):
+    """What is required of a text stream."""
+
+    def write(self, text: str, /) -> int:
+        """Write the text and return the number of characters."""
+
+    def flush(self) -> None:
+        """Flush the buffer."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
 
 
 class OutputStream:
@@ -17,13 +31,13 @@ class OutputStream:
         stream: the stream to write to.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: WritableStream) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
         """Write the text if possible, and return the number of characters."""
         try:
-            return int(self.stream.write(text))
+            return self.stream.write(text)
         except OSError as error:
             self._handle(error)
             return len(text)

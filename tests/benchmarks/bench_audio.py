@@ -2,10 +2,10 @@
 
     python tests/benchmarks/bench_audio.py [--rounds 5] [--counted data/NAME]
 
-Loading: seconds of audio a second through the DataLoader, against decoding the same FLAC bytes with soundfile alone.
-Features: the log-mel spectrogram against librosa's. Training: a Trainer's step against a bare PyTorch loop on the same
-batches. Waves: samples a second with the carried state, against reading everything again for each sample. With
-`--counted`, bits a sample of the test split of a labelled dataset, where each level is foretold by the one before.
+Loading: seconds of audio per second through the DataLoader, against decoding the same FLAC bytes with soundfile alone.
+Features: the log-mel spectrogram against librosa's. Training: a Trainer's step against a plain PyTorch loop on the same
+batches. Waves: samples per second with the carried state, against recomputing the whole context for each sample. With
+`--counted`, bits per sample of a bigram over levels on the test split of a labelled dataset.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def features(seconds: int = 30) -> tuple[float, float]:
 
 
 def training(data: AudioDataModule, steps: int = 20) -> tuple[float, float]:
-    """Steps a second: of a Trainer, and of a bare loop."""
+    """Return steps per second of a Trainer and of a plain loop."""
     samples = data.samples("train")
     slices = iter(MicroBatches(data.plan(samples), Share(), samples.predictions))
     batches = [samples.__getitems__(next(slices)) for _ in range(steps)]
@@ -89,7 +89,7 @@ def training(data: AudioDataModule, steps: int = 20) -> tuple[float, float]:
 
 
 def waves() -> tuple[float, float]:
-    """Samples a second: with the carried state, and without."""
+    """Return samples per second with the carried state, and without."""
     network = ConvNet(width=48, depth=10, cycle=10)
     model = WaveModel(network, 257, RATE).eval()
     sees = network.receptive_field
@@ -106,7 +106,7 @@ def waves() -> tuple[float, float]:
 
 
 def counted(dataset: Path) -> float:
-    """Bits a sample of the first-order Markov chain that was counted in training (smoothed as by Kneser and Ney)."""
+    """Return bits per sample of a Kneser-Ney bigram over the levels of the training split."""
     data = WaveDataModule(labels=True, dataset=dataset)
     train = data.split("train")
     model = KneserNey.fit(train.read(0, train.tokens), END, data.facts.vocab_size, order=2)
@@ -123,21 +123,21 @@ def timed(work: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--counted", type=Path, metavar="DATASET", help="count this one and measure nothing else")
+    parser.add_argument("--counted", type=Path, metavar="DATASET", help="only measure the bigram baseline on DATASET")
     options = parser.parse_args()
     rounds = options.rounds
     if options.counted:
-        print(f"each level after the one before: {counted(options.counted):.3f} bits a sample")
+        print(f"bigram baseline: {counted(options.counted):.3f} bits per sample")
         return
     with tempfile.TemporaryDirectory() as folder:
         output = ["--output", f"{folder}/keys", "--tokenizer", "word", "--workers", "1"]
         assert data_prep.audio.command.main(["builtin:400", *output, "--rate", str(RATE)]) == 0
         data = AudioDataModule(Path(folder) / "keys", global_batch_seconds=30.0)
         pairs = {
-            "loader against soundfile alone, s of audio a second": lambda: loading(data),
-            "log-mel against librosa, s of audio a second": features,
-            "Trainer against a bare loop, steps a second": lambda: training(data),
-            "WaveNet with its cache against without, samples a second": waves,
+            "loader against soundfile alone, s of audio per second": lambda: loading(data),
+            "log-mel against librosa, s of audio per second": features,
+            "Trainer against a plain loop, steps per second": lambda: training(data),
+            "WaveNet with its cache against without, samples per second": waves,
         }
         for name, measure in pairs.items():
             found = [measure() for _ in range(rounds)]

@@ -31,7 +31,7 @@ SIZE = 96
 
 
 def batches(data: ImageCaptionDataModule, images: int) -> tuple[float, list[PairBatch]]:
-    """Seconds of the loader that training uses for at least so many images, and its batches."""
+    """Return the seconds that the training loader takes for at least this number of images, and its batches."""
     samples = data.samples("train")
     loader = data._loader(samples, MicroBatches(data.plan(samples), Share(), samples.predictions))
     found: list[PairBatch] = []

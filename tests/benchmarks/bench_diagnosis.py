@@ -1,9 +1,9 @@
-"""What a diagnosis costs, as a share of the training steps between two of them, for three language models.
+"""The cost of a diagnosis as a share of the training steps between two of them, for three language models.
 
     python tests/benchmarks/bench_diagnosis.py [--steps 8] [--rounds 5] [--every 500]
 
-In turns, so many training steps of 2,048 tokens are timed, and then one diagnosis with its picture as the callback does
-it, of 8 sequences of the same length; both by the processor time of this process.
+Training steps of 2,048 tokens, and one diagnosis of 8 sequences of the same length with its plot, are timed
+alternately, both by the CPU time of this process.
 """
 
 import argparse

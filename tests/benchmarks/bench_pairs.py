@@ -81,7 +81,7 @@ def bare(model: SequenceToSequence, data: PairsDataModule, steps: int, device: s
 
 
 def now(device: str) -> float:
-    """Seconds, when all that was asked for is done."""
+    """Return the time in seconds, after all pending work of the device."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -47,7 +47,7 @@ def bare(data: PixelDataModule) -> float:
 
 
 def counted(data: PixelDataModule, context: bool) -> dict[str, float]:
-    """Nats an image of pixels drawn from counts (one added to each) of the training split, with the label known."""
+    """Return nats per image of label-conditioned pixel counts of the training split, with add-one smoothing."""
     about = data.about
     levels, shape = about["levels"], (-1, about["rows"], about["columns"] * about["channels"])
 
@@ -79,7 +79,7 @@ def main() -> None:
         data = PixelDataModule(options.counted, labels=True)
         for name, context in (("alone", False), ("after its left and upper neighbour", True)):
             print(
-                f"a pixel {name}:", *(f"{split} {n:.2f} nats an image" for split, n in counted(data, context).items())
+                f"a pixel {name}:", *(f"{split} {n:.2f} nats per image" for split, n in counted(data, context).items())
             )
         return
     with tempfile.TemporaryDirectory() as folder:

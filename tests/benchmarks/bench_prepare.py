@@ -30,7 +30,7 @@ WINDOWS = 20_000
 
 
 def corpus(path: Path, megabytes: int) -> None:
-    """A text in lines: Python's language reference, its words drawn anew until there is enough."""
+    """Write a text of random words of Python's language reference."""
     from pydoc_data.topics import topics
 
     words = np.array(" ".join(topics.values()).split())

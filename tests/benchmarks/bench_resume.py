@@ -1,11 +1,11 @@
-"""What it costs that a run can be stopped and continued: checkpoints, agreements, and the start of an attempt.
+"""The cost of resumable runs: checkpoints, collectives for stops, and the start of an attempt.
 
     python tests/benchmarks/bench_resume.py [--config configs/text/lstm.yaml] [--width 704] [--steps 20] [--rounds 3]
         [--device cpu]
 
-Everything is measured in runs of `unroll fit` itself: the stall of a checkpoint (as the journal tells it) written in
-the background and not, in turns; the seconds from the command to the end of the first step, of a new run and of one
-that continues, in turns; and, on two processes, the agreement before each step as a share of the step.
+Everything is measured in runs of `unroll fit`, alternately: the stall of a checkpoint (from the journal) with and
+without background saving; the seconds from the command to the end of the first step, for a new and a resumed run; and,
+on two processes, the collective before each step as a share of the step.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class Clock(Callback):
         self.began = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare what is agreed with and without the wishes to save and to leave, in turns."""
+        """Time the collective with and without the flags to save and to stop, alternately."""
         [saves] = [each for each in trainer.callbacks if isinstance(each, Checkpoints)]  # type: ignore[attr-defined]
         del saves.agreement.total  # type: ignore[method-assign]
         seconds: dict[int, list[float]] = {2: [], 5: []}
@@ -104,7 +104,7 @@ def fit(run: Path, options: argparse.Namespace, dataset: Path, *keys: str) -> No
 
 
 def stall(run: Path, options: argparse.Namespace, dataset: Path, background: str) -> float:
-    """Seconds that training stands still for a checkpoint."""
+    """Return the seconds by which a checkpoint stalls training."""
     every = max(2, options.steps // 4)
     saves = [f"--checkpoints.every_steps={every}", f"--checkpoints.background={background}"]
     fit(run, options, dataset, *saves, "--trainer.devices=1", f"--trainer.max_steps={options.steps + 1}")

@@ -1,9 +1,9 @@
-"""What a cluster costs a run: from submission to the first step, and what each preemption takes away.
+"""The overhead of a Slurm cluster: time from submission to the first step, and time lost per preemption.
 
     python tests/benchmarks/bench_slurm.py [--preemptions 10] [--seconds 20] [--nodes 2] [--tasks 1]
 
-It starts a real Slurm on this machine (as the tests do), trains the small LSTM of configs/text on the built-in corpus
-there, and has a job of higher priority take its nodes again and again, each time after so many seconds of training.
+It starts a real Slurm on this machine (as the tests do) and trains the small LSTM of configs/text on the built-in
+corpus. A job of higher priority preempts it repeatedly, each time after the given seconds of training.
 """
 
 import argparse
@@ -37,7 +37,7 @@ EPOCH = {"trainer.check_val_every_n_epoch": "null"}
 
 
 class Life(NamedTuple):
-    """When a start of the job got its nodes, took its first step, was asked to leave, and had saved; seconds."""
+    """The times in seconds at which a start of the job ran, took its first step, was preempted, and had saved."""
 
     running: float
     stepped: float
@@ -46,7 +46,7 @@ class Life(NamedTuple):
 
 
 class Bench:
-    """One run on a cluster, watched from outside ten times a second."""
+    """One run on a cluster, polled ten times per second."""
 
     def __init__(self, cluster: Cluster, folder: Path, options: argparse.Namespace) -> None:
         self.cluster, self.run = cluster, folder / "runs" / "bench"
@@ -63,7 +63,7 @@ class Bench:
         )
 
     def life(self, number: int, seconds: float) -> Life:
-        """One start of the job, which is preempted after so many seconds of training."""
+        """Observe one start of the job, which is preempted after `seconds` of training."""
         running = self._when(lambda: self.cluster.state(self.job) == "RUNNING")
         stepped = self._when(lambda: self._rows(number))
         time.sleep(seconds)
@@ -99,10 +99,10 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=1)
     options = parser.parse_args()
     if missing := [tool for tool in TOOLS if shutil.which(tool, path=PATH) is None]:
-        print(f"not measured: no {missing[0]} here")
+        print(f"not measured: {missing[0]} is not installed")
         return
     folder = Path(tempfile.mkdtemp(prefix="unroll-slurm-"))
-    folder.chmod(0o755)  # munge wants a directory that everybody may enter
+    folder.chmod(0o755)  # munge requires a directory that all users may enter
     cluster = Cluster(folder, "bench")
     try:
         data_prep.text.command.main(

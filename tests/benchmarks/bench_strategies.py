@@ -1,4 +1,4 @@
-"""Tokens a second of each strategy on two processes against one process, by `unroll fit` itself.
+"""Tokens per second of each strategy on two processes against one process, by `unroll fit` itself.
 
     python tests/benchmarks/bench_strategies.py [--config configs/text/lstm.yaml] [--steps 40] [--rounds 3]
         [--device cpu]
@@ -29,7 +29,7 @@ WAYS = {
 
 
 def rate(run: Path, overlays: list[str], options: argparse.Namespace, dataset: Path) -> float:
-    """Tokens a second after the first tenth of the steps."""
+    """Return tokens per second after the first tenth of the steps."""
     configs = [ROOT / options.config, *(ROOT / "configs" / "run" / f"{name}.yaml" for name in overlays)]
     keys = {
         "run": run,

@@ -1,11 +1,11 @@
-"""What the journal and Weights & Biases cost, as a share of a training step.
+"""The cost of the journal and of Weights & Biases as a share of a training step.
 
     python tests/benchmarks/bench_tracking.py [--width 384] [--blocks 60] [--every 20]
 
-Blocks of `every` steps are trained, and each ends with a row: of the journal alone and, in turns with that, of the
-journal with W&B (the real client, offline) behind it. What a row costs is compared with the block before it, by the
-processor time of this process, all threads together, which other programs on the machine disturb least. Training itself
-waits for much less, which is told as well: the client has a thread, and a process, of its own.
+Blocks of `every` steps end with a row: alternately of the journal alone, and of the journal with W&B (the real client,
+offline). The cost of a row is compared with the block before it by the CPU time of all threads of this process, which
+other programs disturb least. The wall time by which training is delayed is printed as well: it is much shorter, because
+the client has a thread and a process of its own.
 """
 
 import argparse

@@ -1,12 +1,11 @@
-"""What one CUDA device gives: tests, speed beside bare PyTorch loops, memory, generation, a published recipe.
+"""A report of one CUDA device: tests, speed against plain PyTorch loops, memory, generation, a published recipe.
 
     python tests/benchmarks/gpu_report.py [--device cuda] [--tiny] [--seconds 540] [--rows NAME ...]
         [--shakespeare DATASET] [--output docs/benchmarks/gpu.json]
 
-The rows stand in the order of their value. Each runs in a process of its own, and the file is written after each, with
-a page for reading beside it: a report that is cut short keeps what it measured, and rows that are not run again stay.
-No row begins after `--seconds`. `--tiny --device cpu` runs small versions of the same rows anywhere: their numbers mean
-nothing, and a test does it.
+The rows are ordered by importance. Each runs in a process of its own, and the JSON file and its page are written after
+each row: an interrupted report keeps its results, and rows that are not run again remain. No row begins after
+`--seconds`. `--tiny --device cpu` runs small versions of the same rows for a test; their numbers are meaningless.
 
 `--shakespeare` names a dataset for the row of that name (nanoGPT's recipe, 1.4697 nats per character):
 
@@ -78,7 +77,7 @@ def page(rows: dict[str, Row]) -> str:
     lines = [
         "# One CUDA device",
         "",
-        "Written by `make gpu-report` (tests/benchmarks/gpu_report.py), which says how each row is measured.",
+        "Written by `make gpu-report` (tests/benchmarks/gpu_report.py), which documents how each row is measured.",
         "",
         "| row | what | found | date, commit |",
         "|---|---|---|---|",

@@ -90,7 +90,7 @@ def machine(report: Report) -> Row:
 
 
 def tests(report: Report) -> Row:
-    """The tests that want a CUDA device."""
+    """Run the tests that require a CUDA device."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu and not benchmark", "-p", "no:cacheprovider"]
     command += ["--collect-only"] if report.tiny else ["-n", "8"]
     done = subprocess.run([*command, "tests/gpu"], cwd=ROOT, capture_output=True, text=True)

@@ -46,7 +46,7 @@ def test_it_compiles_to_one_graph(network):
 @pytest.mark.usefixtures("_needs_a_compiler")
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
 @pytest.mark.parametrize("kind", [LSTMLanguageModel, TransformerLanguageModel])
-def test_compiled_layers_learn_what_plain_ones_learn(kind, recompute):
+def test_compiled_layers_have_the_gradients_of_plain_ones(kind, recompute):
     torch.manual_seed(0)
     model = kind(vocab_size=11, width=16, depth=2)
     tokens = torch.arange(18).reshape(2, 9) % 11
@@ -65,7 +65,7 @@ def _gradients(model, tokens):
     return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
 
-def test_without_a_compiler_nothing_is_compiled_and_the_mend_is_named(monkeypatch):
+def test_a_missing_compiler_raises_an_error_that_names_the_fix(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ConfigError, match=r"install g\+\+"):
         Execution(compile=True)

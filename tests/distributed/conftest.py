@@ -1,4 +1,4 @@
-"""Runs on a tiny corpus, each in a forked process, killed where a test wants it."""
+"""Fixtures that train runs on a tiny corpus, each in a forked process that a test can kill at a step."""
 
 import importlib.util
 import os
@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from pipeline.distributed import exit_code
+from tests.distributed.fixture_types import Fit, Rows, State
 
-Fit = Callable[..., int]
 LSTM = "pipeline.models.lstm.LSTMLanguageModel"
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared dataset of forty short documents, by characters."""
+    """Prepare a dataset of forty short documents with a character tokenizer."""
     import data_prep.text.command
 
     folder = tmp_path_factory.mktemp("corpus")
@@ -35,7 +35,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _imported_before_the_first_fork() -> None:
-    """Import once what every run imports: under the checks of shapes that takes five times as long as the run."""
+    """Import the modules of every run once, which with shape checks takes five times as long as a run."""
     import lightning.pytorch.cli  # noqa: F401
 
     import pipeline
@@ -46,14 +46,14 @@ def _imported_before_the_first_fork() -> None:
             importlib.import_module(module.name)
     if importlib.util.find_spec("deepspeed"):
         os.environ["DS_ACCELERATOR"] = "cpu"
-        for name in ("engine", "zero.muon.muon_optimizer"):  # the second: all of torch's compiler
+        for name in ("engine", "zero.muon.muon_optimizer"):  # the second imports torch's compiler
             importlib.import_module(f"deepspeed.runtime.{name}")
-    # At each validation 80 tokens are written, most of what so short a run computes.
+    # Generation at each validation would be most of the computation of a short run.
     Samples.__init__.__defaults__ = (2, 8)  # type: ignore[attr-defined]
 
 
 def in_a_fork(work: Callable[[], int]) -> int:
-    """Run `work` in a forked process; its exit code, 128 + n when signal n killed it."""
+    """Run `work` in a forked process and return its exit code, 128 + n if signal n killed it."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -71,16 +71,16 @@ def in_a_fork(work: Callable[[], int]) -> int:
 
 @pytest.fixture(scope="session")
 def apart() -> Callable[[Callable[[], int]], int]:
-    """`apart(WORK)` runs it in a forked process, which may close, mount or limit what it likes; its exit code."""
+    """`apart(WORK)` runs it in a forked process, which may change limits and mounts, and returns its exit code."""
     return in_a_fork
 
 
 @pytest.fixture(scope="session")
 def fit_in(corpus: Path) -> Callable[[Path], Fit]:
-    """`fit_in(HOME)` is the function `fit` below, with HOME/runs for the runs."""
+    """`fit_in(HOME)` returns the function `fit` below for runs in HOME/runs."""
 
     def fit_in(home: Path) -> Fit:
-        def fit(name: str, *overrides: Any, die: tuple[int, int] | None = None, model: str = LSTM) -> int:
+        def fit(name: str, *overrides: object, die: tuple[int, int] | None = None, model: str = LSTM) -> int:
             settings = {
                 "trainer.accelerator": "cpu",
                 "trainer.devices": 1,
@@ -132,7 +132,7 @@ def _main(home: Path, arguments: list[str], die: tuple[int, int] | None) -> int:
     torch.set_num_threads(1)
     start = Randomness.on_train_batch_start
 
-    def dying(self: Any, trainer: Any, *rest: Any) -> None:
+    def dying(self: Any, trainer: Any, *rest: object) -> None:
         if die is not None and trainer.global_step == die[1] and trainer.global_rank == trainer.world_size - 1:
             os.kill(os.getpid(), die[0])
         start(self, trainer, *rest)
@@ -142,11 +142,11 @@ def _main(home: Path, arguments: list[str], die: tuple[int, int] | None) -> int:
     return main(arguments)
 
 
-def start_fork(arguments: list[str], said: Path) -> int:
-    """Start an attempt as a trial does, in a fork: ten times as fast as a new process."""
+def start_fork(arguments: list[str], log: Path) -> int:
+    """Start an attempt in a fork, which is ten times as fast as a new process."""
 
     def work() -> int:
-        sys.stdout = sys.stderr = file = said.open("a", buffering=1)
+        sys.stdout = sys.stderr = file = log.open("a", buffering=1)
         for number in (1, 2):
             os.dup2(file.fileno(), number)
         return _main(Path.cwd(), arguments, None)
@@ -162,13 +162,13 @@ def fork() -> Callable[[list[str], Path], int]:
 
 @pytest.fixture(scope="session")
 def try_out(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """`try_out(LENGTHS, KEY, VALUE, ..., processes=1, model=LSTM)` is a trial whose straight run is done, made once."""
+    """`try_out(LENGTHS, KEY, VALUE, ..., processes=1, model=LSTM)` is a cached trial with its uninterrupted run."""
     from pipeline.commands.verify_resume.interruption_points import Lengths
     from pipeline.commands.verify_resume.trial import Trial
 
     made: dict[str, Trial] = {}
 
-    def try_out(lengths: Lengths, *overrides: Any, processes: int = 1, slots: int = 1, model: str = LSTM) -> Trial:
+    def try_out(lengths: Lengths, *overrides: object, processes: int = 1, slots: int = 1, model: str = LSTM) -> Trial:
         settings = {"trainer.accelerator": "cpu", "trainer.devices": processes}
         settings["data.init_args.per_device_batch_size"] = 16 // (processes * slots)
         given = settings | dict(zip(overrides[::2], overrides[1::2], strict=True))
@@ -185,21 +185,21 @@ def try_out(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 
 def state_of(run: Path) -> dict[str, Any]:
-    """The newest checkpoint of a run."""
+    """Read the newest checkpoint of a run."""
     from pipeline.distributed.checkpoint.directory import newest_first, read_state
 
     return read_state(newest_first(run / "checkpoints")[0])
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
-    """`state(NAME)` is what the newest checkpoint of run NAME holds."""
+def state(tmp_path: Path) -> State:
+    """`state(NAME)` reads the newest checkpoint of run NAME."""
     return lambda name: state_of(tmp_path / "runs" / name)
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Callable[[str], list[dict[str, Any]]]:
-    """`rows(NAME)` is what the journal of run NAME tells of the whole run."""
+def rows(tmp_path: Path) -> Rows:
+    """`rows(NAME)` returns the rows of the journal of run NAME."""
     from pipeline.runs import journal
 
     return lambda name: journal.read_journal(tmp_path / "runs" / name).rows

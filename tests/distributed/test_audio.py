@@ -1,17 +1,14 @@
-"""Runs on sounds that are changed in training continue exactly, and any number of processes learns the same."""
+"""Runs on augmented audio continue exactly, with the same results on any number of processes."""
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from tests.distributed.fixture_types import Fit, Rows, State
 from tests.distributed.test_pairs import assert_equal
 
-Fit = Callable[..., int]
-State = Callable[[str], dict[str, Any]]
 CONFIG = """
 model:
   class_path: pipeline.{model}
@@ -30,10 +27,10 @@ WAVES = """raw_audio.WaveDataModule
 
 
 @pytest.fixture
-def hear(fit: Fit, tiny_audio_dataset: Path, tiny_labels_dataset: Path, tmp_path: Path) -> Fit:
-    """`hear(RUN, KEY, VALUE, ..., model=MODULE.NAME)` is `fit` for a transcriber, a classifier or a model of waves."""
+def fit_audio(fit: Fit, tiny_audio_dataset: Path, tiny_labels_dataset: Path, tmp_path: Path) -> Fit:
+    """`fit_audio(RUN, KEY, VALUE, ..., model=MODULE.NAME)` is `fit` for a model of audio or speech."""
 
-    def hear(run: str, *overrides: Any, model: str, exact: bool = False, **rest: Any) -> int:
+    def fit_audio(run: str, *overrides: object, model: str, exact: bool = False, **rest: object) -> int:
         dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
         dataset = tiny_audio_dataset if "transcribers" in model else tiny_labels_dataset
         waves = model.endswith("WaveModel")
@@ -43,7 +40,7 @@ def hear(fit: Fit, tiny_audio_dataset: Path, tiny_labels_dataset: Path, tmp_path
         (tmp_path / f"{model.rsplit('.', 1)[1]}.yaml").write_text(config)
         return fit(run, *overrides, model=f"pipeline.{model}", **rest)
 
-    return hear
+    return fit_audio
 
 
 @pytest.mark.parametrize(
@@ -55,24 +52,22 @@ def hear(fit: Fit, tiny_audio_dataset: Path, tiny_labels_dataset: Path, tmp_path
     ],
 )
 def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(
-    hear: Fit, state: State, model: str, processes: int, workers: int
+    fit_audio: Fit, state: State, model: str, processes: int, workers: int
 ) -> None:
     keys = ["trainer.devices", processes, "data.init_args.workers", workers]
-    assert hear("straight", *keys, model=model) == 0
-    assert hear("killed", *keys, model=model, die=(signal.SIGKILL, 7)) == 128 + signal.SIGKILL
-    assert hear("killed", *keys, model=model) == 0
+    assert fit_audio("straight", *keys, model=model) == 0
+    assert fit_audio("killed", *keys, model=model, die=(signal.SIGKILL, 7)) == 128 + signal.SIGKILL
+    assert fit_audio("killed", *keys, model=model) == 0
     assert_equal(state("straight"), state("killed"))
 
 
 @pytest.mark.parametrize(
     "model", ["models.assemblies.transcribers.LSTMTranscriber", "models.assemblies.keyword_spotters.ConvKeywords"]
 )
-def test_two_processes_learn_and_measure_what_one_does(
-    hear: Fit, state: State, rows: Callable[[str], list[dict[str, Any]]], model: str
-) -> None:
-    assert hear("one", model=model, exact=True) == 0
+def test_two_processes_learn_and_measure_what_one_does(fit_audio: Fit, state: State, rows: Rows, model: str) -> None:
+    assert fit_audio("one", model=model, exact=True) == 0
     two = ["trainer.devices", 2, "data.init_args.per_device_batch_seconds", 2]
-    assert hear("two", *two, model=model, exact=True) == 0
+    assert fit_audio("two", *two, model=model, exact=True) == 0
     for name, value in state("one")["state_dict"].items():
         torch.testing.assert_close(state("two")["state_dict"][name], value, rtol=1e-4, atol=1e-6)
     one, two = ([row["val/loss"] for row in rows(run) if "val/loss" in row] for run in ("one", "two"))

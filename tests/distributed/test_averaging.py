@@ -1,8 +1,7 @@
-"""The averaged weights are the average of the weights: when they should be, wherever they are used, after any stop."""
+"""Weight averaging equals the mean of the weights, is used in evaluation, and survives stops."""
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +11,27 @@ from torch import Tensor
 
 from pipeline.callbacks.averaging import ExponentialAverage, TriggeredAverage
 from pipeline.distributed.checkpoint import directory as checkpoint
-
-Fit = Callable[..., int]
-State = Callable[[str], dict[str, Any]]
+from tests.distributed.fixture_types import Fit, State
 
 TRIGGERED = [{"class_path": "pipeline.callbacks.averaging.TriggeredAverage", "init_args": {"patience": 1}}]
 EXPONENTIAL = [{"class_path": "pipeline.callbacks.averaging.ExponentialAverage", "init_args": {"decay": 0.8}}]
-# a rate at which the loss of the tiny corpus soon goes up and down
+# a learning rate at which the loss on the tiny corpus soon oscillates
 ROUGH = ["model.init_args.optimizer.class_path", "torch.optim.SGD", "model.init_args.optimizer.init_args.lr", 40.0]
 OFTEN = ["trainer.val_check_interval", 2, "checkpoints.every_steps", 1, "checkpoints.keep_last", 99]
 
 
-def keys(callbacks: list[dict[str, Any]]) -> list[Any]:
+def keys(callbacks: list[dict[str, object]]) -> list[object]:
     return [*ROUGH, *OFTEN, "trainer.callbacks", json.dumps(callbacks)]
 
 
 def weights_by_step(run: Path) -> dict[int, dict[str, Tensor]]:
-    """The weights that training went on with, in float64."""
+    """Return the weights of training by step, in float64."""
     found = {checkpoint.step_of(path): checkpoint.read_state(path) for path in checkpoint.newest_first(run)}
     return {step: {k: v.double() for k, v in state["state_dict"].items()} for step, state in found.items()}
 
 
 def trigger(losses: list[float], patience: int) -> int:
-    """The validation at which algorithm 1 sets T: the first above the best of those more than `patience` before."""
+    """Return the validation at which algorithm 1 sets T: the first above the best of those before `patience`."""
     return next(t for t, loss in enumerate(losses) if t > patience and loss > min(losses[: t - patience]))
 
 
@@ -64,7 +61,7 @@ def test_the_triggered_average_is_the_mean_of_the_weights_since_the_trigger(
 def test_the_exponential_average_weighs_every_step_by_its_age(fit: Fit, state: State, tmp_path: Path) -> None:
     assert fit("run", *keys(EXPONENTIAL)) == 0
     weights = weights_by_step(tmp_path / "runs" / "run" / "checkpoints")
-    # the mean of the first five steps, then 0.8 of what was and 0.2 of what comes
+    # the mean of the first five steps, then 0.8 of the average and 0.2 of the weights
     ages = [0.8 ** (14 - step) * 0.2 for step in range(6, 15)]
     shares = [(1 - sum(ages)) / 5] * 5 + ages
     expected = {name: sum(share * weights[n + 1][name] for n, share in enumerate(shares)) for name in weights[1]}
@@ -88,7 +85,7 @@ def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("callbacks", [TRIGGERED, EXPONENTIAL], ids=["triggered", "exponential"])
 def test_a_run_killed_before_and_after_the_trigger_ends_like_the_straight_one(
-    fit: Fit, state: State, callbacks: list[dict[str, Any]], processes: int
+    fit: Fit, state: State, callbacks: list[dict[str, object]], processes: int
 ) -> None:
     options = [*keys(callbacks), "trainer.devices", processes]
     assert fit("straight", *options) == 0
@@ -128,7 +125,7 @@ def test_whoever_loads_the_run_gets_what_validation_measured(
     assert fit("run", *keys(EXPONENTIAL)) == 0
     run = tmp_path / "runs" / "run"
     loaded = load_model(run, "last").state_dict()
-    assert "averaged weights are used" in capfd.readouterr().err
+    assert "using the averaged weights" in capfd.readouterr().err
     averaged = state("run")["averaged"]
     assert torch.equal(loaded["output.weight"], averaged["embedding.weight"])
     assert all(torch.equal(loaded[name], average) for name, average in averaged.items())
@@ -140,9 +137,9 @@ def test_whoever_loads_the_run_gets_what_validation_measured(
     assert choose_checkpoint(run, "best") == choose_checkpoint(run, "last")
     config.write_text(config.read_text().replace("metric: val/seconds_not_measured", "metric: val/loss"))
     assert main(["validate", "--run", "run"]) == 0
-    told = capfd.readouterr()
-    assert "averaged weights are used" in told.err
-    assert f"{'val/loss':24}{measured:.4f}\n" in told.out
+    printed = capfd.readouterr()
+    assert "using the averaged weights" in printed.err
+    assert f"{'val/loss':24}{measured:.4f}\n" in printed.out
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

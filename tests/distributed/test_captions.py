@@ -1,20 +1,17 @@
-"""Runs that write of images continue exactly, and a damaged image ends all processes with one clear line."""
+"""Captioning runs continue exactly, and a damaged image ends all processes with a one-line error."""
 
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from tests.distributed.fixture_types import Fit, Rows, State
 from tests.distributed.test_pairs import assert_equal
 from tests.timeouts import scaled
 from tests.unit.data.test_captions import damaged
 
-Fit = Callable[..., int]
-State = Callable[[str], dict[str, Any]]
 RESNET = "{class_path: pipeline.models.encoders.image.ResNet, init_args: {blocks: [1, 1], channels: 8}}"
 PATCHES = (
     "{class_path: pipeline.models.encoders.image.VisionTransformer, init_args: {patch: 8, features: 16, depth: 1, "
@@ -37,11 +34,13 @@ data:
 def describe(fit: Fit, tiny_captions_dataset: Path, tmp_path: Path) -> Fit:
     """`describe(RUN, KEY, VALUE, ..., model=NAME)` is `fit` for a captioner."""
 
-    def describe(run: str, *overrides: Any, model: str = "ShowAttendTell", exact: bool = False, **rest: Any) -> int:
+    def describe(
+        run: str, *overrides: object, model: str = "ShowAttendTell", exact: bool = False, **rest: object
+    ) -> int:
         dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
-        told = {"name": model, "dropout": dropout, "optimizer": optimizer, "dataset": tiny_captions_dataset}
-        told["encoder"] = PATCHES if model == "TransformerCaptioner" else RESNET
-        (tmp_path / f"{model}.yaml").write_text(CONFIG.format(**told))
+        settings = {"name": model, "dropout": dropout, "optimizer": optimizer, "dataset": tiny_captions_dataset}
+        settings["encoder"] = PATCHES if model == "TransformerCaptioner" else RESNET
+        (tmp_path / f"{model}.yaml").write_text(CONFIG.format(**settings))
         return fit(run, *overrides, model=f"assemblies.captioners.{model}", **rest)
 
     return describe
@@ -60,9 +59,7 @@ def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(
     assert_equal(state("straight"), state("killed"))
 
 
-def test_two_processes_learn_what_one_learns(
-    describe: Fit, state: State, rows: Callable[[str], list[dict[str, Any]]]
-) -> None:
+def test_two_processes_learn_what_one_learns(describe: Fit, state: State, rows: Rows) -> None:
     assert describe("one", exact=True) == 0
     assert describe("two", "trainer.devices", 2, "data.init_args.per_device_batch_tokens", 250, exact=True) == 0
     for name, value in state("one")["state_dict"].items():
@@ -82,12 +79,12 @@ def test_a_damaged_image_in_the_middle_ends_all_processes_with_one_line(
     from pipeline.dataset.manifest import Dataset
 
     dataset, name = damaged(tiny_captions_dataset, tmp_path / "damaged")
-    monkeypatch.setattr(Dataset, "verify", lambda self: None)  # it was whole when the run began
+    monkeypatch.setattr(Dataset, "verify", lambda self: None)  # it was intact when the run started
     keys = ["trainer.devices", 2, "data.init_args.dataset", dataset, "data.init_args.workers", 1]
     began = time.monotonic()
     assert describe("damaged", *keys) == 3
     assert time.monotonic() - began < scaled(30)
-    said = capfd.readouterr().err
-    assert f"train: {name} (row " in said
-    assert "so the dataset is damaged: prepare it again with `unroll prepare captions`" in said
-    assert "Traceback" not in said
+    printed = capfd.readouterr().err
+    assert f"train: {name} (row " in printed
+    assert "so the dataset is damaged: prepare it again with `unroll prepare captions`" in printed
+    assert "Traceback" not in printed

@@ -1,11 +1,10 @@
-"""What a user does with the checkpoints of a run that was trained: verify, compare, export, convert."""
+"""The verbs on checkpoints of a trained run: verify, compare, export, convert."""
 
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,20 +18,19 @@ from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.runs.export import load_export
 from pipeline.runs.load import load_model
 from pipeline.tasks.language_model import LanguageModel
-
-Fit = Callable[..., int]
+from tests.distributed.fixture_types import Fit
 
 
 class Malice:
-    """What a pickle could do: make the file `executed` when it is loaded."""
+    """A pickle that creates the file `executed` when it is loaded."""
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return os.system, ("touch executed",)
 
 
 @pytest.fixture(scope="module")
 def trained(fit_in: Callable[[Path], Fit], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the runs `a` (14 steps) and `averaged` (8 steps)."""
+    """Create a directory with the runs `a` (14 steps) and `averaged` (8 steps)."""
     home = tmp_path_factory.mktemp("trained")
     fit = fit_in(home)
     average = '[{"class_path": "pipeline.callbacks.averaging.ExponentialAverage"}]'
@@ -43,7 +41,7 @@ def trained(fit_in: Callable[[Path], Fit], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def home(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the runs, in the working directory."""
+    """Copy the runs to the working directory."""
     shutil.copytree(trained, tmp_path / "home")
     monkeypatch.chdir(tmp_path / "home")
     return tmp_path / "home"
@@ -65,19 +63,19 @@ def tokens() -> torch.Tensor:
 
 def test_every_checkpoint_of_a_run_is_verified(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["checkpoint", "verify", "a"]) == 0
-    told = capsys.readouterr().out
-    assert told.count(": intact, step ") == len(checkpoint.newest_first(home / "runs/a/checkpoints")) >= 2
+    printed = capsys.readouterr().out
+    assert printed.count(": intact, step ") == len(checkpoint.newest_first(home / "runs/a/checkpoints")) >= 2
     damaged = newest() / checkpoint.STATE
     flip(damaged)
     assert main(["checkpoint", "verify", "a"]) == 4
-    told = capsys.readouterr().out
-    assert f"DAMAGED: {damaged.relative_to(home) if damaged.is_absolute() else damaged}" in told
-    assert told.count("DAMAGED") == 1
+    printed = capsys.readouterr().out
+    assert f"DAMAGED: {damaged.relative_to(home) if damaged.is_absolute() else damaged}" in printed
+    assert printed.count("DAMAGED") == 1
     assert main(["checkpoint", "verify", str(newest()), "--json"]) == 4
     assert json.loads(capsys.readouterr().out)["checkpoint"] == str(newest())
 
 
-def test_who_is_not_there_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_run_is_reported(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb in (["verify"], ["diff", "a"], ["export", "--output", "out"], ["convert", "--output", "out.ckpt"]):
         assert main(["checkpoint", *verb, "nobody"]) == 4
         assert "no run 'nobody'; runs here: a, averaged" in capsys.readouterr().err
@@ -87,9 +85,9 @@ def test_a_run_equals_itself_and_differs_from_another(home: Path, capsys: pytest
     assert main(["checkpoint", "diff", "a", str(newest())]) == 0
     assert " 0 not" in capsys.readouterr().out
     assert main(["checkpoint", "diff", "a", "averaged"]) == 1
-    told = capsys.readouterr().out
-    assert "14 and 8" in told
-    assert "averaged/embedding.weight" in told
+    printed = capsys.readouterr().out
+    assert "14 and 8" in printed
+    assert "averaged/embedding.weight" in printed
     assert main(["checkpoint", "diff", "a", "averaged", "--json"]) == 1
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["global_step"] == {
@@ -115,7 +113,7 @@ def test_an_exported_model_predicts_what_the_run_predicts(home: Path) -> None:
     }  # fmt: skip
 
 
-def test_the_checkpoint_that_was_asked_for_is_exported(home: Path) -> None:
+def test_the_selected_checkpoint_is_exported(home: Path) -> None:
     older = checkpoint.newest_first(home / "runs/a/checkpoints")[1]
     assert main(["checkpoint", "export", str(older), "--output", "older"]) == 0
     assert main(["checkpoint", "export", "a", "--which", "last", "--output", "last"]) == 0
@@ -133,12 +131,12 @@ def test_averaged_weights_are_exported_where_there_are_some(home: Path) -> None:
     assert "averaged over steps" in Path("out/README.md").read_text()
 
 
-def test_the_card_tells_what_the_model_is(home: Path) -> None:
+def test_the_card_describes_the_model(home: Path) -> None:
     main(["checkpoint", "export", "a", "--output", "out"])
     card, record = Path("out/README.md").read_text(), json.loads(Path("runs/a/run.json").read_text())
     metrics = checkpoint.verify_checkpoint(newest())["metrics"]
-    wanted = ["LSTMLanguageModel", f"{record['parameters']:,}", record["dataset"]["checksum"], "run a, step 14"]
-    assert [text for text in [*wanted, f"| val/loss | {metrics['val/loss']:.4f} |"] if text not in card] == []
+    expected = ["LSTMLanguageModel", f"{record['parameters']:,}", record["dataset"]["checksum"], "run a, step 14"]
+    assert [text for text in [*expected, f"| val/loss | {metrics['val/loss']:.4f} |"] if text not in card] == []
 
 
 def test_an_exported_model_writes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +157,7 @@ def test_nothing_is_written_over(home: Path, capsys: pytest.CaptureFixture[str])
     Path("out.ckpt").write_text("mine")
     assert main(["checkpoint", "export", "a", "--output", "out"]) == 2
     assert main(["checkpoint", "convert", "a", "--output", "out.ckpt"]) == 2
-    assert "out.ckpt is there already" in capsys.readouterr().err
+    assert "out.ckpt exists" in capsys.readouterr().err
     assert main(["checkpoint", "convert", "a", "--output", "out.zip"]) == 2
     assert Path("out.ckpt").read_text() == "mine"
     assert list(Path("out").iterdir()) == []
@@ -192,8 +190,8 @@ def test_a_checkpoint_that_would_execute_code_is_refused(
     torch.save({"state_dict": Malice()}, place / checkpoint.STATE)
     manifest = json.loads((place / checkpoint.MANIFEST).read_text())
     described = checkpoint._describe(place / checkpoint.STATE)
-    manifest["files"][checkpoint.STATE] = described  # the hash of an attacker is right
-    del manifest[checkpoint.OWN]  # and manifests of the first format have none of their own
+    manifest["files"][checkpoint.STATE] = described  # an attacker can compute the hash
+    del manifest[checkpoint.OWN]  # and early manifests have no hash of their own
     (place / checkpoint.MANIFEST).write_text(json.dumps(manifest))
     options = {
         "diff": ["averaged"],
@@ -203,8 +201,8 @@ def test_a_checkpoint_that_would_execute_code_is_refused(
     }
     command = ["generate"] if verb == "generate" else ["checkpoint", verb]
     assert main([*command, "a", *options.get(verb, [])]) == 4
-    told = capsys.readouterr()
-    assert "state.pt cannot be read" in told.err + told.out
+    printed = capsys.readouterr()
+    assert "state.pt cannot be read" in printed.err + printed.out
     assert not Path("executed").exists()
     assert not Path("out").exists()
 
@@ -238,7 +236,7 @@ def test_an_exported_model_that_would_execute_code_is_refused(home: Path, capsys
     ],
 )
 def test_a_config_that_names_foreign_code_is_refused(
-    home: Path, key: str, value: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    home: Path, key: str, value: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main(["checkpoint", "export", "a", "--output", "out"])
     Path("evil.py").write_text("open('executed', 'w')\n")

@@ -1,18 +1,14 @@
-"""Policies continue exactly, learn and play the same on any number of processes, and are played by a verb."""
+"""Policies continue exactly, learn and roll out the same on any number of processes, and can be evaluated by `play`."""
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-Fit = Callable[..., int]
-State = Callable[[str], dict[str, Any]]
-Rows = Callable[[str], list[dict[str, Any]]]
+from tests.distributed.fixture_types import Fit, Rows, State
 
 CONFIG = """
 model:
@@ -35,11 +31,18 @@ NETWORKS = {
 def decide(fit: Fit, tiny_trajectories_dataset: Path, tmp_path: Path) -> Fit:
     """`decide(RUN, KEY, VALUE, ..., model=MODULE.NETWORK)` is `fit` for a policy."""
 
-    def decide(run: str, *overrides: Any, model: str = "lstm.LSTM", exact: bool = False, **rest: Any) -> int:
+    def decide(run: str, *overrides: object, model: str = "lstm.LSTM", exact: bool = False, **rest: object) -> int:
         dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
         context, network = NETWORKS[model]
-        told = {"name": model, "optimizer": optimizer, "context": context, "network": network.format(dropout=dropout)}
-        (tmp_path / f"{model.split('.')[1]}.yaml").write_text(CONFIG.format(**told, dataset=tiny_trajectories_dataset))
+        settings = {
+            "name": model,
+            "optimizer": optimizer,
+            "context": context,
+            "network": network.format(dropout=dropout),
+        }
+        (tmp_path / f"{model.split('.')[1]}.yaml").write_text(
+            CONFIG.format(**settings, dataset=tiny_trajectories_dataset)
+        )
         return fit(run, *overrides, model=model, **rest)
 
     return decide
@@ -75,10 +78,10 @@ def test_a_run_moves_between_processes_and_micro_batches_and_plays_the_same(
     for name, value in state("straight")["state_dict"].items():
         torch.testing.assert_close(state("moved")["state_dict"][name], value, rtol=1e-4, atol=1e-6)
     straight, moved = ({row["step"]: row for row in rows(name) if "val/loss" in row} for name in ("straight", "moved"))
-    assert straight.keys() <= moved.keys()  # a stop validates too
+    assert straight.keys() <= moved.keys()  # a stop also validates
     for step, row in straight.items():
         assert moved[step]["val/loss"] == pytest.approx(row["val/loss"], rel=1e-3)
-        assert moved[step]["val/return"] == row["val/return"]  # six episodes, whoever played them
+        assert moved[step]["val/return"] == row["val/return"]  # six episodes, divided among processes
 
 
 @pytest.mark.slow
@@ -88,25 +91,25 @@ def test_a_policy_is_tested_and_played(decide: Fit, capfd: pytest.CaptureFixture
     assert decide("run", "trainer.max_steps", 4) == 0
     assert decide("other", "trainer.max_steps", 4, model="transformer.Transformer") == 0
     assert main(["test", "--run", "run"]) == 0
-    said = capfd.readouterr().out
-    assert "test/return" in said
-    assert "returns of the training data: mean 0." in said
-    asked = ["play", "run", "other", "--return", "0", "1", "--delay", "2", "3", "--episodes", "10"]
-    assert main(asked) == 0
+    printed = capfd.readouterr().out
+    assert "test/return" in printed
+    assert "returns of the training data: mean 0." in printed
+    command = ["play", "run", "other", "--return", "0", "1", "--delay", "2", "3", "--episodes", "10"]
+    assert main(command) == 0
     first = capfd.readouterr().out
     lines = first.splitlines()
     assert lines[2] == "| target return | delay | run | other |"
     assert [line.split(" | ")[:2] for line in lines[4:]] == [["| 0", "2"], ["| 0", "3"], ["| 1", "2"], ["| 1", "3"]]
-    assert main(asked) == 0
+    assert main(command) == 0
     assert capfd.readouterr().out == first
     assert main(["play", "run", "--return", "0", "1", "2", "--episodes", "4", "--picture", "returns.png"]) == 0
     with Image.open("returns.png") as drawn:
-        assert len(drawn.convert("RGB").getcolors(10_000) or []) > 4  # paper, ink, grid and a line
-    assert main([*asked, "--picture", "returns.png"]) == 2
+        assert len(drawn.convert("RGB").getcolors(10_000) or []) > 4  # background, text, grid and a line
+    assert main([*command, "--picture", "returns.png"]) == 2
     assert "give several --return, or several --delay" in capfd.readouterr().err
     assert main(["diagnose", "run"]) == 0
     assert "receptive field" in capfd.readouterr().out
-    assert main([*asked, "--seed", "-1"]) == 2
+    assert main([*command, "--seed", "-1"]) == 2
     assert "--seed: expected an integer of at least 0, got -1" in capfd.readouterr().err
     assert main(["generate", "run"]) == 2
     assert "Run `unroll play run`" in capfd.readouterr().err
@@ -121,8 +124,8 @@ def test_a_run_without_an_environment_learns_and_is_not_played(
     episode = {"observations": [[0.1, 0.2]] * 4, "actions": [[0.5], [0.1], [-1.0], [1.0]], "rewards": [1, 0, 0, 2]}
     (tmp_path / "mine.jsonl").write_text("\n".join([json.dumps(episode)] * 60))
     assert trajectories.main([str(tmp_path / "mine.jsonl"), "--output", str(tmp_path / "data")]) == 0
-    told = {"name": "lstm.LSTM", "network": "width: 8", "context": "context: 3", "optimizer": "torch.optim.AdamW"}
-    (tmp_path / "LSTM.yaml").write_text(CONFIG.format(**told, dataset=tmp_path / "data"))
+    settings = {"name": "lstm.LSTM", "network": "width: 8", "context": "context: 3", "optimizer": "torch.optim.AdamW"}
+    (tmp_path / "LSTM.yaml").write_text(CONFIG.format(**settings, dataset=tmp_path / "data"))
     assert fit("mine", model="lstm.LSTM") == 0
     found = [row for row in rows("mine") if "val/loss" in row]
     assert found[-1]["val/loss"] < found[0]["val/loss"]
@@ -144,6 +147,6 @@ def test_episodes_longer_than_the_learned_positions_end_in_one_line(
 ) -> None:
     few = ["model.init_args.network.init_args.positions", 4, "trainer.max_steps", 2, "trainer.val_check_interval", 2]
     assert decide("few", *few, model="transformer.Transformer") == 2
-    said = capfd.readouterr().err
-    assert "unroll: error: positions=4: expected at least 5 learned positions. Increase or unset it" in said
-    assert "Traceback" not in said
+    printed = capfd.readouterr().err
+    assert "unroll: error: positions=4: expected at least 5 learned positions. Increase or unset it" in printed
+    assert "Traceback" not in printed

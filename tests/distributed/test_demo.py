@@ -1,4 +1,4 @@
-"""The demo shows what it states: by real commands, cut short, in an empty directory."""
+"""The demo runs its commands, shortened, in an empty directory and reports their results."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_the_demo_stops_a_run_continues_it_and_compares_both(tmp_path: Path) -> 
     assert all(name in table for name in ("demo-lstm", "demo-transformer", "5-gram"))
     assert re.search(r"Reference transcript: [0-9 ]+\.", table)
     assert (place / "runs" / "demo-captions" / "attention.png").stat().st_size > 1000
-    assert (place / "runs" / "compare.html").stat().st_size > 1000
+    assert (place / "runs" / "compare-demo-lstm-demo-transformer.html").stat().st_size > 1000
     assert f"- The LSTM was interrupted and resumed at step {after}.\n" in table
     assert sorted(path.name for path in place.iterdir()) == ["data", "runs"]
     assert [*home.iterdir(), *temporary.iterdir()] == []
@@ -51,7 +51,7 @@ def test_the_demo_stops_a_run_continues_it_and_compares_both(tmp_path: Path) -> 
 
 @pytest.fixture
 def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the demo leaves in `runs/`, with chosen figures: LSTM 1.5, Transformer 2.25, 5-gram 2 bits per byte."""
+    """Create results of the demo in `runs/`: LSTM 1.5, Transformer 2.25, 5-gram 2 bits per byte."""
     monkeypatch.chdir(tmp_path)
     runs = tmp_path / "runs"
     data = {"path": "data/text", "checksum": "a" * 64}
@@ -83,9 +83,9 @@ def test_the_last_lines_state_what_the_runs_measured(finished: Path) -> None:
     ]
 
 
-def test_an_lstm_that_is_behind_and_was_never_stopped_is_reported_so(finished: Path) -> None:
+def test_a_worse_lstm_that_was_never_stopped_is_reported(finished: Path) -> None:
     writer = JournalWriter(finished / demo.LSTM)
-    writer.attempt(2, 0)  # an attempt from the beginning replaces the rows of the one before
+    writer.attempt(2, 0)  # an attempt from the beginning replaces the rows of the previous one
     writer.metrics(2, 100, 1000, 2.0, {"val/perplexity": 2**2.5, "val/bits_per_byte": 2.5})
     record = json.loads((finished / demo.LSTM / "run.json").read_text())
     (finished / demo.LSTM / "run.json").write_text(json.dumps(record | {"attempts": [{"start_step": 0}]}))
@@ -122,5 +122,5 @@ def test_a_config_is_named_below_the_working_directory(monkeypatch: pytest.Monke
     assert demo.config("demo-lstm") == str(ROOT / "configs/demo/lstm.yaml")
 
 
-def test_a_run_without_a_journal_stands_at_step_zero(tmp_path: Path) -> None:
+def test_a_run_without_a_journal_is_at_step_zero(tmp_path: Path) -> None:
     assert demo.last_step(tmp_path) == 0

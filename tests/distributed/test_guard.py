@@ -1,9 +1,8 @@
-"""A step whose loss or gradient is not finite changes nothing, on any number of processes, under any strategy."""
+"""Steps with non-finite loss or gradient are skipped, with any number of processes and any strategy."""
 
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,8 +12,8 @@ from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint.directory import checkpoint_name, read_state
 from pipeline.runs import journal
 from pipeline.tasks.language_model import LanguageModel
+from tests.distributed.fixture_types import Fit
 
-Fit = Callable[..., int]
 CLASS = '{{"class_path": "pipeline.distributed.strategies.{}"}}'
 STRATEGIES = {"one": "auto", "ddp": "ddp", "fsdp": CLASS.format("FullySharded")}
 STRATEGIES |= {
@@ -22,6 +21,7 @@ STRATEGIES |= {
     for stage in (1, 2, 3)
 }
 EVERY = ["checkpoints.every_steps", 1, "checkpoints.keep_last", 20, "checkpoints.background", "false"]
+Corruption = Callable[[LanguageModel, torch.Tensor], torch.Tensor]
 
 
 def loss_is_nan(task: LanguageModel, loss: torch.Tensor) -> torch.Tensor:
@@ -29,7 +29,7 @@ def loss_is_nan(task: LanguageModel, loss: torch.Tensor) -> torch.Tensor:
 
 
 def gradient_is_nan(task: LanguageModel, loss: torch.Tensor) -> torch.Tensor:
-    return loss + (task.output.bias.sum() * 0).sqrt()  # the slope of the root at zero is infinite
+    return loss + (task.output.bias.sum() * 0).sqrt()  # the derivative of the square root at zero is infinite
 
 
 def loss_is_high(task: LanguageModel, loss: torch.Tensor) -> torch.Tensor:
@@ -37,37 +37,37 @@ def loss_is_high(task: LanguageModel, loss: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture
-def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`spoil(how, STEP, ...)` spoils those steps, counted from 0, on the last process alone."""
+def corrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`corrupt(how, STEP, ...)` makes the loss of those steps, counted from 0, invalid on the last process."""
     straight = LanguageModel.training_step
 
-    def spoil(how: Callable[[LanguageModel, torch.Tensor], torch.Tensor], *steps: int) -> None:
-        def training_step(self: LanguageModel, batch: Any, batch_idx: int) -> torch.Tensor:
+    def corrupt(how: Corruption, *steps: int) -> None:
+        def training_step(self: LanguageModel, batch: object, batch_idx: int) -> torch.Tensor:
             loss = straight(self, batch, batch_idx)
             last = self.trainer.global_rank == self.trainer.world_size - 1
             return how(self, loss) if last and batch.step in steps else loss
 
         monkeypatch.setattr(LanguageModel, "training_step", training_step)
 
-    return spoil
+    return corrupt
 
 
-def on(strategy: str) -> list[Any]:
+def on(strategy: str) -> list[object]:
     if strategy.startswith("zero"):
         pytest.importorskip("deepspeed")
     return ["trainer.strategy", STRATEGIES[strategy], "trainer.devices", 1 if strategy == "one" else 2]
 
 
-def held(run: str, step: int, *parts: str) -> dict[str, Any]:
-    """What the checkpoint of a step holds, leaf by leaf: all that training goes on from, unless parts are named."""
+def leaves_of(run: str, step: int, *parts: str) -> dict[str, object]:
+    """Return the leaves of a step's checkpoint by path: all training state, or only the given parts."""
     state = read_state(Path("runs") / run / "checkpoints" / checkpoint_name(step))
     chosen = {part: state.get(part) for part in parts or ("state_dict", "optimizer_states", "carried", "seen")}
     found, _ = torch.utils._pytree.tree_flatten_with_path(chosen)
     return {torch.utils._pytree.keystr(path): leaf for path, leaf in found}
 
 
-def different(one: dict[str, Any], two: dict[str, Any]) -> list[str]:
-    """The leaves that are not the same."""
+def different(one: dict[str, object], two: dict[str, object]) -> list[str]:
+    """Return the names of leaves that are different."""
     assert one.keys() == two.keys()
     equal = {
         name: torch.equal(a, two[name]) if isinstance(a, torch.Tensor) else a == two[name] for name, a in one.items()
@@ -78,18 +78,22 @@ def different(one: dict[str, Any], two: dict[str, Any]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [loss_is_nan, gradient_is_nan])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_refused_step_changes_nothing(
-    fit: Fit, spoil: Callable[..., None], strategy: str, how: Any, corpus: Path
+def test_a_skipped_step_changes_nothing(
+    fit: Fit,
+    corrupt: Callable[..., None],
+    strategy: str,
+    how: Callable[[LanguageModel, torch.Tensor], torch.Tensor],
+    corpus: Path,
 ) -> None:
-    spoil(how, 3)
+    corrupt(how, 3)
     keys = ["trainer.max_steps", 6, "trainer.gradient_clip_val", 1.0]
     keys += ["data.init_args.per_device_batch_size", 4, "trainer.val_check_interval", 1000]
-    assert fit("spoilt", *on(strategy), *keys, *EVERY, "trainer.log_every_n_steps", 100) == 0
-    assert different(held("spoilt", 3), held("spoilt", 4)) == []
-    assert different(held("spoilt", 2), held("spoilt", 3)) != []
-    assert different(held("spoilt", 4), held("spoilt", 5)) != []
-    assert all(bool(each.isfinite().all()) for each in held("spoilt", 6, "state_dict").values())
-    [fault] = journal.read_journal(Path("runs/spoilt")).faults()
+    assert fit("corrupted", *on(strategy), *keys, *EVERY, "trainer.log_every_n_steps", 100) == 0
+    assert different(leaves_of("corrupted", 3), leaves_of("corrupted", 4)) == []
+    assert different(leaves_of("corrupted", 2), leaves_of("corrupted", 3)) != []
+    assert different(leaves_of("corrupted", 4), leaves_of("corrupted", 5)) != []
+    assert all(bool(each.isfinite().all()) for each in leaves_of("corrupted", 6, "state_dict").values())
+    [fault] = journal.read_journal(Path("runs/corrupted")).faults()
     words = "loss" if how is loss_is_nan else "gradient"
     assert (fault["step"], fault["why"]) == (4, f"the {words} is not finite")
     windows = Dataset.open(corpus).splits["train"].tokens // 16
@@ -98,51 +102,51 @@ def test_a_refused_step_changes_nothing(
 
 @pytest.mark.parametrize("strategy", ["one", "ddp", "fsdp", "zero2", "zero3"])
 @pytest.mark.slow
-def test_after_its_patience_a_run_goes_back_and_passes_the_data_over(
-    fit: Fit, spoil: Callable[..., None], strategy: str
+def test_after_its_patience_a_run_rolls_back_and_skips_the_data(
+    fit: Fit, corrupt: Callable[..., None], strategy: str
 ) -> None:
-    spoil(loss_is_nan, 7, 8)
+    corrupt(loss_is_nan, 7, 8)
     keys = [*on(strategy), *EVERY, "guard.patience", 2]
     assert fit("straight", *keys) == 0
-    assert different(held("straight", 6, "state_dict"), held("straight", 9, "state_dict")) == []
-    assert different(held("straight", 7, "state_dict"), held("straight", 9, "state_dict")) != []
+    assert different(leaves_of("straight", 6, "state_dict"), leaves_of("straight", 9, "state_dict")) == []
+    assert different(leaves_of("straight", 7, "state_dict"), leaves_of("straight", 9, "state_dict")) != []
     *refused, back = journal.read_journal(Path("runs/straight")).faults()
     assert [fault["step"] for fault in refused] == [8, 9]
     assert (back["step"], back["weights_of_step"], back["passed_over"]) == (9, 6, 3)
-    assert fit("killed", *keys, die=(signal.SIGTERM, 7)) == 75  # saves after the first refused step
+    assert fit("killed", *keys, die=(signal.SIGTERM, 7)) == 75  # saves after the first skipped step
     assert fit("killed", *keys, die=(signal.SIGKILL, 11)) == 128 + signal.SIGKILL
     assert fit("killed", *keys) == 0
-    assert different(held("straight", 14), held("killed", 14)) == []
+    assert different(leaves_of("straight", 14), leaves_of("killed", 14)) == []
     last = read_state(Path("runs/straight/checkpoints") / checkpoint_name(14))
     assert last["global_step"] == 14
     assert journal.read_journal(Path("runs/straight")).last("train/skipped_steps") == 2
 
 
-def test_a_spike_is_refused_where_it_is_asked_for(fit: Fit, spoil: Callable[..., None]) -> None:
-    spoil(loss_is_high, 9)
-    quiet = ["trainer.log_every_n_steps", 100]  # a row of the journal empties the sums
+def test_a_spike_is_skipped_if_configured(fit: Fit, corrupt: Callable[..., None]) -> None:
+    corrupt(loss_is_high, 9)
+    quiet = ["trainer.log_every_n_steps", 100]  # a row of the journal resets the sums
     assert fit("taken", *EVERY, *quiet) == 0
     assert fit("refused", *EVERY, "guard.spike", 20, "guard.window", 7, *quiet) == 0
     assert journal.read_journal(Path("runs/taken")).faults() == []
     [fault] = journal.read_journal(Path("runs/refused")).faults()
     assert fault["step"] == 10
     assert "spike" in fault["why"]
-    assert different(held("refused", 9), held("refused", 10)) == []
-    assert different(held("taken", 9), held("taken", 10)) != []
+    assert different(leaves_of("refused", 9), leaves_of("refused", 10)) == []
+    assert different(leaves_of("taken", 9), leaves_of("taken", 10)) != []
 
 
-def test_a_run_that_cannot_go_back_ends_with_its_own_exit_code(
-    fit: Fit, spoil: Callable[..., None], capfd: pytest.CaptureFixture[str]
+def test_a_run_that_cannot_roll_back_ends_with_its_own_exit_code(
+    fit: Fit, corrupt: Callable[..., None], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    spoil(loss_is_nan, *range(3, 14))
+    corrupt(loss_is_nan, *range(3, 14))
     assert fit("lost", "trainer.devices", 2, "guard.patience", 2, "checkpoints.every_steps", 1) == 6
-    told = capfd.readouterr()
-    assert "rolled back to the weights of step 2" in told.out
-    assert "Lower the learning rate" in told.err
+    printed = capfd.readouterr()
+    assert "rolled back to the weights of step 2" in printed.out
+    assert "Lower the learning rate" in printed.err
 
 
-def test_two_processes_refuse_the_step_that_one_of_them_cannot_take(fit: Fit, spoil: Callable[..., None]) -> None:
-    spoil(loss_is_nan, 3)
-    assert fit("spoilt", "trainer.devices", 2, "trainer.max_steps", 5, *EVERY, "trainer.log_every_n_steps", 100) == 0
-    assert different(held("spoilt", 3), held("spoilt", 4)) == []
-    assert different(held("spoilt", 4), held("spoilt", 5)) != []
+def test_two_processes_skip_a_step_that_is_invalid_on_one(fit: Fit, corrupt: Callable[..., None]) -> None:
+    corrupt(loss_is_nan, 3)
+    assert fit("corrupted", "trainer.devices", 2, "trainer.max_steps", 5, *EVERY, "trainer.log_every_n_steps", 100) == 0
+    assert different(leaves_of("corrupted", 3), leaves_of("corrupted", 4)) == []
+    assert different(leaves_of("corrupted", 4), leaves_of("corrupted", 5)) != []

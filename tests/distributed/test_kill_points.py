@@ -1,10 +1,9 @@
-"""Wherever and however often a run is stopped, it ends in every bit like the straight one."""
+"""A run stopped at any points ends bitwise equal to an uninterrupted one."""
 
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any
 
 import pytest
 import torch
@@ -20,12 +19,12 @@ from pipeline.runs import journal
 
 TryOut = Callable[..., Trial]
 LENGTHS = Lengths(run=13, epoch=5, validation=4, checkpoint=3)
-NUMBERS: Iterator[int] = count()  # each stopped run has a name of its own
+NUMBERS: Iterator[int] = count()  # each stopped run has a unique name
 ORDERS = ["contiguous", "shuffled", "documents"]
 
 
 def families() -> list[str]:
-    """The class paths of the language models of every file of pipeline.models."""
+    """Return the class paths of the language models in pipeline.models."""
     modules = [each.name for each in pkgutil.walk_packages(pipeline.models.__path__, "pipeline.models.")]
     found = [(name, getattr(importlib.import_module(name), "__all__", ())) for name in modules]
     return [f"{name}.{each}" for name, names in found for each in names if each.endswith("LanguageModel")]
@@ -39,14 +38,14 @@ def assert_equal(trial: Trial, stops: list[Interrupt]) -> None:
 
 @st.composite
 def stops(draw: st.DrawFn, processes: int, slots: int) -> list[Interrupt]:
-    """Up to three stops of one run, each after the one before."""
+    """Draw up to three stops of one run, in order."""
     found: list[Interrupt] = []
     for step in sorted(draw(st.sets(st.integers(0, LENGTHS.run - 1), min_size=1, max_size=3))):
         number, rank = draw(st.sampled_from([TERM, KILL])), draw(st.integers(0, processes - 1))
         kinds: list[Interrupt] = [BeforeBatch(number, rank, step, draw(st.integers(0, slots - 1)))]
         if step and step % LENGTHS.validation == 0:
             kinds.append(WhileValidating(number, rank, step, draw(st.integers(0, 2))))
-        # a stop before may have saved this step already
+        # an earlier stop may have saved this step
         if step and step % LENGTHS.checkpoint == 0 and (not found or vars(found[-1])["step"] < step - 1):
             kinds.append(WhileSaving(KILL, 0, step, draw(st.integers(0, SAVING - 1))))
         found.append(draw(st.sampled_from(kinds)))
@@ -93,7 +92,7 @@ def test_a_stop_in_a_validation_does_not_wait_for_its_end(try_out: TryOut, proce
 
 
 @pytest.mark.parametrize("first", [5, 8])
-def test_a_finished_run_goes_on_as_if_its_limit_had_always_been_the_higher_one(try_out: TryOut, first: int) -> None:
+def test_a_finished_run_continues_as_if_it_had_the_higher_limit_from_the_start(try_out: TryOut, first: int) -> None:
     trial = try_out(LENGTHS)
     shorter = Trial(trial.home, [*trial.arguments, f"--trainer.max_steps={first}"], trial.start)
     name = f"raised-{first}"
@@ -110,17 +109,17 @@ def test_a_finished_run_goes_on_as_if_its_limit_had_always_been_the_higher_one(t
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(("place", "model"), enumerate(families()))
 def test_every_architecture_continues_exactly(try_out: TryOut, place: int, model: str, processes: int) -> None:
-    """With each way of cutting for some of them, and another one on two processes."""
+    """Orders of data and numbers of processes alternate among the architectures."""
     order = ORDERS[(place + processes) % len(ORDERS)]
     if "Transformer" in model and order == "contiguous":
-        order = "documents"  # it carries no state
+        order = "documents"  # the model carries no state
     trial = try_out(LENGTHS, "data.init_args.order", order, processes=processes, model=model)
     assert_equal(trial, [BeforeBatch(TERM, processes - 1, step=6), BeforeBatch(KILL, processes - 1, step=11)])
 
 
 @pytest.mark.parametrize("number", [TERM, KILL])
 def test_a_run_that_moves_between_one_process_and_two_reads_the_same_batches(try_out: TryOut, number: int) -> None:
-    keys: list[Any] = ["data.init_args.order", "contiguous", "model.init_args.dropout", 0.0]
+    keys: list[object] = ["data.init_args.order", "contiguous", "model.init_args.dropout", 0.0]
     one = try_out(LENGTHS, *keys, slots=4)  # the limit of a device stays: four micro-batches, or two on each of two
     two = try_out(LENGTHS, *keys, processes=2, slots=2)
     moments = [BeforeBatch(number, 0, step=4, slot=1), BeforeBatch(number, 0, step=8, slot=2)]
@@ -130,5 +129,5 @@ def test_a_run_that_moves_between_one_process_and_two_reads_the_same_batches(try
     assert apart < 1e-5
     straight, moved = (end_of(one.home / name)["carried"] for name in ("straight", f"moved-{number}"))
     pairs = zip(*(torch.utils._pytree.tree_leaves(state) for state in (straight, moved)), strict=True)
-    for ours, theirs in pairs:  # the hidden state of all lanes, in their order
+    for ours, theirs in pairs:  # the hidden state of all streams, in order
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Each of two processes is killed, again and again and anywhere in a step: the run always goes on to the same end."""
+"""A run on two processes reaches the same result after kills of either process anywhere in a step."""
 
 import os
 import random
@@ -6,33 +6,31 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from pipeline.runs import journal
 from pipeline.tasks.language_model import LanguageModel
+from tests.distributed.fixture_types import Fit, State
 
-Fit = Callable[..., int]
-State = Callable[[str], dict[str, Any]]
 KILLS = 20
 
 
 @pytest.fixture
 def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int, float], None]:
-    """`kill(RANK, STEPS, SECONDS)`: in the next attempts that process dies so long after it began so many steps."""
+    """`kill(RANK, STEPS, SECONDS)`: in the next attempts, kills the process SECONDS after it began STEPS steps."""
     straight = LanguageModel.training_step
-    wanted = {"rank": -1, "steps": 0, "seconds": 0.0}
+    target = {"rank": -1, "steps": 0, "seconds": 0.0}
 
-    def training_step(self: LanguageModel, batch: Any, batch_idx: int) -> torch.Tensor:
+    def training_step(self: LanguageModel, batch: object, batch_idx: int) -> torch.Tensor:
         self.begun = getattr(self, "begun", 0) + 1  # type: ignore[assignment, operator]
-        if self.trainer.global_rank == wanted["rank"] and self.begun == wanted["steps"]:
-            threading.Timer(wanted["seconds"], os.kill, (os.getpid(), signal.SIGKILL)).start()
+        if self.trainer.global_rank == target["rank"] and self.begun == target["steps"]:
+            threading.Timer(target["seconds"], os.kill, (os.getpid(), signal.SIGKILL)).start()
         return straight(self, batch, batch_idx)
 
     monkeypatch.setattr(LanguageModel, "training_step", training_step)
-    return lambda rank, steps, seconds: wanted.update(rank=rank, steps=steps, seconds=seconds)
+    return lambda rank, steps, seconds: target.update(rank=rank, steps=steps, seconds=seconds)
 
 
 @pytest.mark.slow
@@ -57,5 +55,5 @@ def test_a_run_killed_ten_times_anywhere_ends_like_the_straight_one(
     assert losses[0].values == losses[1].values
 
 
-def part(state: dict[str, Any]) -> list[Any]:
+def part(state: dict[str, object]) -> list[object]:
     return [state[key] for key in ("global_step", "state_dict", "optimizer_states", "carried", "seen")]

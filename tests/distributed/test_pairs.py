@@ -1,19 +1,16 @@
-"""Runs that write from sources continue exactly, and any number of processes learns and scores the same."""
+"""Translation runs continue exactly, with the same losses and scores on any number of processes."""
 
 import json
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from pipeline.cli import main
 from pipeline.evaluation.metrics import Score
-
-Fit = Callable[..., int]
-State = Callable[[str], dict[str, Any]]
+from tests.distributed.fixture_types import Fit, Rows, State
 
 CONFIG = """
 model:
@@ -28,10 +25,10 @@ data:
 
 
 class Exact(Score):
-    """Share of the texts that are one of their references."""
+    """The fraction of texts that equal one of their references."""
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """Between 0 and 1, and how many there were."""
+        """Return the fraction, and the number of texts."""
         right = [one in any_of for one, any_of in zip(hypotheses, references, strict=True)]
         return {"exact": sum(right) / len(right), "texts": float(len(right))}
 
@@ -41,17 +38,17 @@ def translate(fit: Fit, tiny_pairs_dataset: Path, tmp_path: Path) -> Fit:
     """`translate(RUN, KEY, VALUE, ..., model=NAME)` is `fit` for a translator."""
 
     def translate(
-        run: str, *overrides: Any, model: str = "AttentionTranslator", exact: bool = False, **rest: Any
+        run: str, *overrides: object, model: str = "AttentionTranslator", exact: bool = False, **rest: object
     ) -> int:
         dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
-        told = {"name": model, "dropout": dropout, "optimizer": optimizer, "dataset": tiny_pairs_dataset}
-        (tmp_path / f"{model}.yaml").write_text(CONFIG.format(**told))
+        settings = {"name": model, "dropout": dropout, "optimizer": optimizer, "dataset": tiny_pairs_dataset}
+        (tmp_path / f"{model}.yaml").write_text(CONFIG.format(**settings))
         return fit(run, *overrides, model=f"assemblies.translators.{model}", **rest)
 
     return translate
 
 
-def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:
+def assert_equal(one: dict[str, object], two: dict[str, object]) -> None:
     """Step, weights and optimizer are the same numbers."""
     assert one["global_step"] == two["global_step"]
     for part in ("state_dict", "optimizer_states"):
@@ -74,9 +71,7 @@ def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(
     assert_equal(state("straight"), state("killed"))
 
 
-def test_a_run_moves_between_processes_and_micro_batches(
-    translate: Fit, state: State, rows: Callable[[str], list[dict[str, Any]]]
-) -> None:
+def test_a_run_moves_between_processes_and_micro_batches(translate: Fit, state: State, rows: Rows) -> None:
     assert translate("straight", exact=True) == 0
     two = ["trainer.devices", 2, "data.init_args.per_device_batch_tokens", 30]
     assert translate("moved", exact=True, die=(signal.SIGTERM, 5)) == 75
@@ -88,9 +83,7 @@ def test_a_run_moves_between_processes_and_micro_batches(
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_every_source_is_written_from_once(
-    translate: Fit, rows: Callable[[str], list[dict[str, Any]]], processes: int, tmp_path: Path
-) -> None:
+def test_every_source_is_written_from_once(translate: Fit, rows: Rows, processes: int, tmp_path: Path) -> None:
     assert translate("scored", "trainer.devices", processes, exact=True) == 0
     validated = [row for row in rows("scored") if "val/texts" in row]
     assert [row["val/texts"] for row in validated] == [20.0] * len(validated)
@@ -106,10 +99,10 @@ def test_what_a_test_wrote_is_kept_signed_grouped_and_written_again_by_the_expor
     scores = "[pipeline.evaluation.text_scores.BLEU, pipeline.evaluation.text_scores.ExactMatch]"
     assert translate("a", "model.init_args.evaluation.scores", scores) == 0
     assert main(["test", "--run", "a"]) == 0
-    said = capfd.readouterr().out
-    assert "test/exact_match" in said
-    assert "BLEU|nrefs:var|case:mixed|eff:no|tok:13a" in said
-    assert "generated texts: runs/a/written-test.jsonl" in said.replace(str(tmp_path) + "/", "")
+    printed = capfd.readouterr().out
+    assert "test/exact_match" in printed
+    assert "BLEU|nrefs:var|case:mixed|eff:no|tok:13a" in printed
+    assert "generated texts: runs/a/written-test.jsonl" in printed.replace(str(tmp_path) + "/", "")
     rows = [json.loads(line) for line in (tmp_path / "runs/a/written-test.jsonl").open()]
     assert [row["row"] for row in rows] == [*range(len(rows))]
     assert main(["checkpoint", "export", "a", "--output", "out"]) == 0

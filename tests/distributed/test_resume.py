@@ -1,25 +1,22 @@
-"""A run that was killed or stopped ends, bit for bit, as the run that was not."""
+"""A run that was killed or stopped ends bitwise equal to an uninterrupted one."""
 
 import json
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from pipeline.dataset.manifest import Dataset
 from pipeline.errors import DataError
+from tests.distributed.fixture_types import Fit, State
 
-Fit = Callable[..., int]
-State = Callable[[str], dict[str, Any]]
 SGD = ["model.init_args.optimizer.class_path", "torch.optim.SGD", "model.init_args.optimizer.init_args.lr", 0.01]
 SGD += ["model.init_args.dropout", 0.0]
 
 
-def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:
+def assert_equal(one: dict[str, object], two: dict[str, object]) -> None:
     """Step, weights, optimizer and carried state are the same numbers."""
     assert one["global_step"] == two["global_step"]
     for part in ("state_dict", "optimizer_states", "carried"):
@@ -52,7 +49,7 @@ def test_any_step_can_be_the_last_before_a_kill_or_a_stop(fit: Fit, state: State
 def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(fit: Fit, state: State, tmp_path: Path) -> None:
     from pipeline.runs.journal import read_journal
 
-    keys = ["checkpoints.background", "false"]  # so that it is known which checkpoint a kill leaves
+    keys = ["checkpoints.background", "false"]  # so that the last checkpoint before a kill is deterministic
     assert fit("straight", *keys) == 0
     for number, step in ((signal.SIGTERM, 3), (signal.SIGKILL, 8), (signal.SIGTERM, 11)):
         assert fit("stopped", *keys, die=(number, step)) != 0
@@ -68,7 +65,7 @@ def test_a_run_cut_three_times_keeps_a_journal_without_gaps_or_repeats(fit: Fit,
     assert [attempt["exit_code"] for attempt in record["attempts"]] == [75, None, 75, 0]
 
 
-def test_the_validation_that_a_stop_left_undone_is_whole(fit: Fit, state: State, tmp_path: Path) -> None:
+def test_a_validation_interrupted_by_a_stop_is_run_completely(fit: Fit, state: State, tmp_path: Path) -> None:
     from pipeline.runs.journal import read_journal
 
     assert fit("straight") == 0
@@ -92,7 +89,7 @@ def test_two_processes_stop_together_and_continue_exactly(fit: Fit, state: State
 
 @pytest.mark.slow
 def test_four_processes_sum_in_one_order_before_and_after_a_stop(fit: Fit, state: State) -> None:
-    four = ["trainer.devices", 4]  # of more than two numbers the order of the sum is seen in the last bits
+    four = ["trainer.devices", 4]  # with more than two summands the order affects the last bits
     assert fit("straight", *four) == 0
     assert fit("stopped", *four, die=(signal.SIGTERM, 6)) == 75
     assert fit("stopped", *four) == 0
@@ -102,7 +99,7 @@ def test_four_processes_sum_in_one_order_before_and_after_a_stop(fit: Fit, state
 def test_a_run_moves_from_two_processes_to_one_and_back(fit: Fit, state: State) -> None:
     assert fit("straight", *SGD) == 0
     assert fit("moving", *SGD, "trainer.devices", 2, die=(signal.SIGTERM, 4)) == 75
-    micro = ["data.init_args.per_device_batch_size", 4]  # one process, four micro-batches a step
+    micro = ["data.init_args.per_device_batch_size", 4]  # one process, four micro-batches per step
     assert fit("moving", *SGD, *micro, die=(signal.SIGTERM, 9)) == 75
     assert fit("moving", *SGD, "trainer.devices", 2) == 0
     straight, moving = state("straight"), state("moving")
@@ -112,7 +109,7 @@ def test_a_run_moves_from_two_processes_to_one_and_back(fit: Fit, state: State) 
 
 
 def test_two_processes_and_micro_batches_learn_what_one_learns(fit: Fit, state: State) -> None:
-    ways: dict[str, list[Any]] = {
+    ways: dict[str, list[object]] = {
         "one": [],
         "two": ["trainer.devices", 2],
         "four": ["data.init_args.per_device_batch_size", 4],
@@ -125,7 +122,7 @@ def test_two_processes_and_micro_batches_learn_what_one_learns(fit: Fit, state: 
             torch.testing.assert_close(state(name)["state_dict"][key], value)
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(
+def test_a_damaged_newest_checkpoint_is_skipped(
     fit: Fit, state: State, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert fit("straight") == 0
@@ -158,17 +155,17 @@ def test_a_dataset_is_verified_when_a_run_begins_and_when_a_file_changed(
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("model.init_args.depth", 0, "depth=0 must be at least 1"),
         ("data.init_args.context", 10**6, "fewer than global_batch_size"),
         ("trainer.gradient_clip_algorithm", "foo", "gradient_clip_algorithm"),
     ],
 )
-def test_what_cannot_be_is_one_line(
-    fit: Fit, key: str, value: Any, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_an_invalid_setting_is_a_one_line_error(
+    fit: Fit, key: str, value: object, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert fit("impossible", key, value) == 2
     [line] = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("Seed")]
-    assert said in line
+    assert message in line
     assert key.startswith("trainer") or not (tmp_path / "runs" / "impossible").exists()

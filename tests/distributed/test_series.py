@@ -1,17 +1,13 @@
-"""Forecasters continue exactly, and learn and measure the same on any number of processes."""
+"""Forecasting runs continue exactly, with the same results on any number of processes."""
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-Fit = Callable[..., int]
-State = Callable[[str], dict[str, Any]]
-Rows = Callable[[str], list[dict[str, Any]]]
+from tests.distributed.fixture_types import Fit, Rows, State
 
 CONFIG = """
 model:
@@ -41,11 +37,11 @@ MODELS = {
 def forecast(fit: Fit, tiny_series_dataset: Path, tmp_path: Path) -> Fit:
     """`forecast(RUN, KEY, VALUE, ..., model=NAME)` is `fit` for a forecaster."""
 
-    def forecast(run: str, *overrides: Any, model: str, exact: bool = False, **rest: Any) -> int:
+    def forecast(run: str, *overrides: object, model: str, exact: bool = False, **rest: object) -> int:
         dropout, optimizer = (0.0, "torch.optim.SGD") if exact else (0.2, "torch.optim.AdamW")
         task, settings = MODELS[model]
-        told = {"task": task, "settings": settings.replace("DROPOUT", str(dropout)), "optimizer": optimizer}
-        (tmp_path / f"{model}.yaml").write_text(CONFIG.format(**told, dataset=tiny_series_dataset))
+        values = {"task": task, "settings": settings.replace("DROPOUT", str(dropout)), "optimizer": optimizer}
+        (tmp_path / f"{model}.yaml").write_text(CONFIG.format(**values, dataset=tiny_series_dataset))
         return fit(run, *overrides, model=f"pipeline.{model}", **rest)
 
     return forecast
@@ -76,8 +72,8 @@ def test_a_run_moves_between_processes_and_micro_batches_and_measures_the_same(
     for name, value in state("straight")["state_dict"].items():
         torch.testing.assert_close(state("moved")["state_dict"][name], value, rtol=1e-4, atol=1e-6)
     straight, moved = ({row["step"]: row for row in rows(name) if "val/crps" in row} for name in ("straight", "moved"))
-    assert straight.keys() <= moved.keys()  # a stop validates too
-    for step, row in straight.items():  # paths too: their noise belongs to the sample
+    assert straight.keys() <= moved.keys()  # a stop also validates
+    for step, row in straight.items():  # also metrics of sample paths, whose noise depends on the sample
         for key in ("val/loss", "val/mse", "val/mae", "val/mase", "val/crps", "val/coverage"):
             assert moved[step][key] == pytest.approx(row[key], rel=1e-3), (step, key)
 
@@ -91,27 +87,27 @@ def test_a_test_stands_beside_the_baselines_and_a_table_is_forecast(
     assert forecast("run", "trainer.max_steps", 4, exact=True, model="DLinear") == 0
     assert list((tmp_path / "runs" / "run" / "pictures").glob("*-forecasts-1.png"))
     assert main(["test", "--run", "run"]) == 0
-    said = dict(line.split() for line in capfd.readouterr().out.splitlines() if line.startswith("  test/"))
+    printed = dict(line.split() for line in capfd.readouterr().out.splitlines() if line.startswith("  test/"))
     split = Dataset.open(tiny_series_dataset).splits["test"]
     missed = [split.values[at : at + 6] - split.values[at - 1] for _, at in split.windows(24, 6, 5).tolist()]
-    assert float(said["test/naive/mse"]) == pytest.approx(float(np.square(missed).mean()), abs=1e-4)
-    assert float(said["test/linear/mse"]) < float(said["test/seasonal/mse"]) < float(said["test/naive/mse"])
-    assert {"test/mse", "test/mae", "test/mase"} <= said.keys()
+    assert float(printed["test/naive/mse"]) == pytest.approx(float(np.square(missed).mean()), abs=1e-4)
+    assert float(printed["test/linear/mse"]) < float(printed["test/seasonal/mse"]) < float(printed["test/naive/mse"])
+    assert {"test/mse", "test/mae", "test/mase"} <= printed.keys()
     rows = (tiny_series_dataset.parent / "table.csv").read_text().splitlines()
     rows += [f"2020-01-11 0{hour}:00,{name},,1" for hour in range(6) for name in ("north", "south", "west")]
     (tmp_path / "history.csv").write_text("\n".join(rows))
-    asked = ["--history", str(tmp_path / "history.csv"), "--output", str(tmp_path / "next.csv")]
-    assert main(["generate", "run", *asked, "--picture", str(tmp_path / "next.svg")]) == 0
+    options = ["--history", str(tmp_path / "history.csv"), "--output", str(tmp_path / "next.csv")]
+    assert main(["generate", "run", *options, "--picture", str(tmp_path / "next.svg")]) == 0
     assert "<svg" in (tmp_path / "next.svg").read_text()
-    assert main(["generate", "run", *asked, "--picture", "next.none"]) == 2
-    said = capfd.readouterr().err.splitlines()[-1]
-    assert said.startswith("unroll: error: --picture=next.none: cannot be written")
+    assert main(["generate", "run", *options, "--picture", "next.none"]) == 2
+    printed = capfd.readouterr().err.splitlines()[-1]
+    assert printed.startswith("unroll: error: --picture=next.none: cannot be written")
     head, *lines = (tmp_path / "next.csv").read_text().splitlines()
     assert head == "time,series,forecast"
     assert [line.rsplit(",", 1)[0] for line in lines[:2]] == ["2020-01-11 00:00,north", "2020-01-11 01:00,north"]
     assert len(lines) == 3 * 6
     assert main(["checkpoint", "export", "run", "--output", str(tmp_path / "taken")]) == 0
-    taken = [each.replace("next.csv", "taken.csv") for each in asked]
+    taken = [each.replace("next.csv", "taken.csv") for each in options]
     assert main(["generate", str(tmp_path / "taken"), *taken]) == 0
     assert (tmp_path / "taken.csv").read_bytes() == (tmp_path / "next.csv").read_bytes()
     assert "unroll generate taken --history FILE.csv" in (tmp_path / "taken" / "README.md").read_text()

@@ -1,15 +1,14 @@
-"""Every strategy learns what one process learns, from the same global batches, and takes up what another left."""
+"""Every strategy learns the same as one process and resumes from the checkpoints of the others."""
 
 import json
 import signal
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-Fit = Callable[..., int]
-State = Callable[[str], dict[str, Any]]
+from tests.distributed.fixture_types import Fit, Rows, State
+
 STRATEGIES = {
     "ddp": "ddp",
     "fsdp": '{"class_path": "pipeline.distributed.strategies.FullySharded"}',
@@ -22,7 +21,7 @@ SGD = ["model.init_args.optimizer.class_path", "torch.optim.SGD", "model.init_ar
 WHOLE = [*SGD, "model.init_args.dropout", 0.0]
 
 
-def on(strategy: str, processes: int = 2) -> list[Any]:
+def on(strategy: str, processes: int = 2) -> list[object]:
     if strategy.startswith("zero"):
         pytest.importorskip("deepspeed")
     return ["trainer.strategy", STRATEGIES[strategy], "trainer.devices", processes]
@@ -41,7 +40,7 @@ def assert_close(one: dict[str, Any], two: dict[str, Any]) -> None:
 def test_a_strategy_learns_what_one_process_learns(
     fit: Fit, state: State, strategy: str, model: str, order: str
 ) -> None:
-    """Two processes with two micro-batches a step each; the gradient is clipped (its norm is about 1)."""
+    """Two processes with two micro-batches per step each; the gradient is clipped (its norm is about 1)."""
     keys = [*WHOLE, "data.init_args.order", order, "trainer.gradient_clip_val", 0.25]
     assert fit("one", *keys, model=model) == 0
     assert fit("two", *keys, *on(strategy), "data.init_args.per_device_batch_size", 4, model=model) == 0
@@ -51,10 +50,8 @@ def test_a_strategy_learns_what_one_process_learns(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_bfloat16_stays_near_float32_and_resumes_exactly(
-    fit: Fit, state: State, rows: Callable[[str], list[dict[str, Any]]], strategy: str
-) -> None:
-    """Within 1 % of the loss in nats: bfloat16 keeps 8 bits of a product, and sums stay in float32."""
+def test_bfloat16_stays_near_float32_and_resumes_exactly(fit: Fit, state: State, rows: Rows, strategy: str) -> None:
+    """Within 1 % of the loss in nats: products have 8 bits in bfloat16, and sums are in float32."""
     keys = ["trainer.precision", "bf16-mixed", *on(strategy)]
     assert fit("float32", "model.init_args.dropout", 0.0) == 0
     assert fit("bfloat16", *keys, "model.init_args.dropout", 0.0) == 0
@@ -70,7 +67,9 @@ def test_bfloat16_stays_near_float32_and_resumes_exactly(
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(("model", "order"), [(LSTM, "contiguous"), (TRANSFORMER, "shuffled")])
-def test_what_is_computed_again_changes_nothing(fit: Fit, state: State, strategy: str, model: str, order: str) -> None:
+def test_activation_checkpointing_changes_nothing(
+    fit: Fit, state: State, strategy: str, model: str, order: str
+) -> None:
     keys = [*on(strategy), "data.init_args.order", order, "trainer.max_steps", 5]
     assert fit("kept", *keys, model=model) == 0
     assert fit("again", *keys, "execution.activation_checkpointing", "true", model=model) == 0
@@ -88,15 +87,15 @@ def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(fit: Fit, state: St
     assert_equal(state("straight"), state("killed"))
 
 
-def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:
-    """Bit for bit."""
+def assert_equal(one: dict[str, object], two: dict[str, object]) -> None:
+    """Assert that two states are bitwise equal."""
     ones, twos = (torch.utils._pytree.tree_leaves(part(each)) for each in (one, two))
     assert len(ones) == len(twos) > 20
     for left, right in zip(ones, twos, strict=True):
         assert torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
 
 
-def part(state: dict[str, Any]) -> list[Any]:
+def part(state: dict[str, object]) -> list[object]:
     return [state[key] for key in ("global_step", "state_dict", "optimizer_states")] + [state.get("carried")]
 
 
@@ -113,16 +112,14 @@ def test_a_run_moves_through_all_strategies_and_numbers_of_processes(fit: Fit, s
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_loss_scale_of_float16_goes_on_where_it_stood(
-    fit: Fit, state: State, processes: int, rows: Callable[[str], list[dict[str, Any]]]
-) -> None:
-    """On the CPU with a plugin of Lightning, as the GPU has it; the scale grows every third step, and overflows."""
+def test_the_loss_scale_of_float16_is_resumed(fit: Fit, state: State, processes: int, rows: Rows) -> None:
+    """Uses Lightning's CPU plugin, as on GPUs; the scale grows every third step, and overflows."""
     scaler = {"device": "cpu", "init_scale": 2.0**20, "growth_interval": 3}
     scaled = {"precision": "16-mixed", "device": "cpu"}
     scaled["scaler"] = {"class_path": "torch.amp.GradScaler", "init_args": scaler}
     plugins = json.dumps([{"class_path": "lightning.pytorch.plugins.MixedPrecision", "init_args": scaled}])
     keys = ["trainer.plugins", plugins, "trainer.devices", processes, "trainer.gradient_clip_val", 1.0]
-    keys += ["data.init_args.order", "shuffled"]  # no CPU has an LSTM in float16
+    keys += ["data.init_args.order", "shuffled"]  # LSTMs are not implemented in float16 on CPUs
     assert fit("straight", *keys, model=TRANSFORMER) == 0
     assert fit("killed", *keys, model=TRANSFORMER, die=(signal.SIGTERM, 4)) == 75
     assert fit("killed", *keys, model=TRANSFORMER, die=(signal.SIGKILL, 9)) == 128 + signal.SIGKILL

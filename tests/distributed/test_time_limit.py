@@ -1,26 +1,23 @@
-"""A run that ends by the clock: a stop before that changes no step, and what was trained before it counts."""
+"""A run with a time limit: a stop changes no step, and the time before it counts."""
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from pipeline.callbacks.train_metrics import Monitor
 from pipeline.runs.journal import read_journal
-
-Fit = Callable[..., int]
+from tests.distributed.fixture_types import Fit
 
 
 @pytest.fixture
 def _quarters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step takes a quarter of a second, however fast the machine is."""
+    """Make each step take a quarter of a second, independent of the machine."""
     clock, end = [0.0], Monitor.on_train_batch_end
 
-    def tick(self: Monitor, *given: Any) -> None:
+    def tick(self: Monitor, *given: object) -> None:
         clock[0] += 0.25
         end(self, *given)
 

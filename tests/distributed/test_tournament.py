@@ -1,4 +1,4 @@
-"""A tournament that is stopped in the middle of a run is finished by the same command, each run trained once."""
+"""A tournament stopped during a run is completed by the same command, and each run is trained once."""
 
 import json
 import os
@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture
 def home(tmp_path: Path, corpus: Path) -> Path:
-    """A directory with a tournament of one experiment and two seeds, long enough to be stopped."""
+    """Create a directory with a tournament of one experiment and two seeds, long enough to be stopped."""
     data = {"class_path": "pipeline.data.text.TextDataModule", "init_args": {"dataset": str(corpus), "context": 8}}
     model = {"class_path": "pipeline.models.gru.GRULanguageModel", "init_args": {"width": 8, "depth": 1}}
     trainer = {"accelerator": "cpu", "devices": 1, "log_every_n_steps": 5}
@@ -36,21 +36,21 @@ def start(home: Path) -> subprocess.Popen[str]:
 
 
 def attempts(home: Path, name: str) -> list[tuple[str, bool]]:
-    """How each attempt of a run ended, and whether it began at the first step."""
+    """Return how each attempt of a run ended, and whether it began at the first step."""
     record = json.loads((home / "runs" / "small" / name / "run.json").read_text())
     return [(attempt["reason"], attempt["start_step"] == 0) for attempt in record["attempts"]]
 
 
 @pytest.mark.slow
-def test_a_stopped_tournament_goes_on_where_it_stood(home: Path) -> None:
+def test_a_stopped_tournament_continues(home: Path) -> None:
     with start(home) as first:
         journal = home / "runs" / "small" / "gru-1" / "journal.jsonl"
         while first.poll() is None and not (journal.is_file() and "train/loss" in journal.read_text()):
             time.sleep(0.05)
         first.send_signal(signal.SIGTERM)
-        said, _ = first.communicate()
+        printed, _ = first.communicate()
     assert first.returncode == TRY_AGAIN
-    assert "tournament small stopped; the same command continues it" in said
+    assert "tournament small stopped; the same command continues it" in printed
     with start(home) as second:
         second.communicate()
     assert second.returncode == 0

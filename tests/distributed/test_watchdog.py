@@ -1,4 +1,4 @@
-"""A process that dies, hangs or leaves makes the others stop soon, and their stacks are in the run's directory."""
+"""If a process dies, hangs or exits, the others stop soon and write their stacks to the run's directory."""
 
 import os
 import signal
@@ -6,24 +6,24 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 
 from pipeline.tasks.language_model import LanguageModel
+from tests.distributed.fixture_types import Fit, Inject
 from tests.timeouts import scaled
 
-Fit = Callable[..., int]
-TWO = ["trainer.devices", 2, "watchdog.patience", 8.0]  # a slow disk holds all of them for seconds
+TWO = ["trainer.devices", 2, "watchdog.patience", 8.0]  # a slow disk can block all processes for seconds
 
 
 @pytest.fixture
-def last_process_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Have the last process of a run do something in the middle of its fifth step."""
+def last_process_does(monkeypatch: pytest.MonkeyPatch) -> Inject:
+    """Call a function in the last process of a run in its fifth step."""
     straight = LanguageModel.training_step
 
     def does(work: Callable[[], None]) -> None:
-        def training_step(self: LanguageModel, batch: Any, batch_idx: int) -> Any:
+        def training_step(self: LanguageModel, batch: object, batch_idx: int) -> torch.Tensor:
             if self.trainer.global_step == 4 and self.trainer.global_rank == self.trainer.world_size - 1:
                 Path("broke").touch()
                 work()
@@ -35,12 +35,12 @@ def last_process_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[],
 
 
 def stacks(run: str) -> dict[int, str]:
-    """What each process wrote down, by rank."""
+    """Return the stacks that each process has written, by rank."""
     found = {path: path.read_text() for path in sorted((Path("runs") / run / "stacks").glob("*.txt"))}
     return {int(path.stem[-5:]): text for path, text in found.items() if text}
 
 
-def wait_for_ever() -> None:
+def wait_forever() -> None:
     time.sleep(600)
 
 
@@ -61,9 +61,9 @@ def leave_silently() -> None:
 
 
 @pytest.mark.parametrize(
-    ("work", "code", "told_by"),
+    ("work", "code", "written_by"),
     [
-        (wait_for_ever, 8, {0, 1}),
+        (wait_forever, 8, {0, 1}),
         (out_of_memory, 5, {0, 1}),
         (stop_itself, 7, {0}),
         (kill_itself, 128 + signal.SIGKILL, {0}),
@@ -71,20 +71,24 @@ def leave_silently() -> None:
     ],
 )
 def test_the_others_stop_soon_and_tell_where_they_stood(
-    fit: Fit, last_process_does: Any, work: Callable[[], None], code: int, told_by: set[int]
+    fit: Fit,
+    last_process_does: Inject,
+    work: Callable[[], None],
+    code: int,
+    written_by: set[int],
 ) -> None:
     last_process_does(work)
     assert fit("broken", *TWO) == code
     assert time.time() - Path("broke").stat().st_mtime < scaled(30)
-    told = stacks("broken")
-    assert set(told) == told_by
-    assert all("all_reduce" in text or "backward" in text or "training_step" in text for text in told.values())
-    if work is wait_for_ever:
-        assert "wait_for_ever" in told[1]
+    written = stacks("broken")
+    assert set(written) == written_by
+    assert all("all_reduce" in text or "backward" in text or "training_step" in text for text in written.values())
+    if work is wait_forever:
+        assert "wait_forever" in written[1]
 
 
-def test_the_advice_is_heard_whichever_process_ran_out_of_memory(
-    fit: Fit, last_process_does: Any, capfd: pytest.CaptureFixture[str]
+def test_the_advice_is_printed_whichever_process_ran_out_of_memory(
+    fit: Fit, last_process_does: Inject, capfd: pytest.CaptureFixture[str]
 ) -> None:
     last_process_does(out_of_memory)
     assert fit("broken", *TWO) == 5
@@ -97,11 +101,15 @@ def test_a_whole_run_leaves_no_stacks(fit: Fit) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("work", "codes"), [(wait_for_ever, (8, 8)), (kill_itself, (7, 137))])
+@pytest.mark.parametrize(("work", "codes"), [(wait_forever, (8, 8)), (kill_itself, (7, 137))])
 def test_processes_that_another_launcher_started_watch_each_other_too(
-    fit: Fit, last_process_does: Any, monkeypatch: pytest.MonkeyPatch, work: Callable[[], None], codes: tuple[int, int]
+    fit: Fit,
+    last_process_does: Inject,
+    monkeypatch: pytest.MonkeyPatch,
+    work: Callable[[], None],
+    codes: tuple[int, int],
 ) -> None:
-    assert fit("broken", "trainer.max_steps", 2) == 0  # so that there is a run to continue
+    assert fit("broken", "trainer.max_steps", 2) == 0  # creates a run to continue
     last_process_does(work)
     elastic = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "none"}
     for name, value in {**elastic, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():

@@ -1,16 +1,14 @@
-"""Golden values: what a resumed run depends on, as the first version that was released with them computed it.
+"""Golden values: values that a resumed run depends on, recorded by the first release that has them.
 
-A run that an earlier version began continues exactly only while these values stay. Where a test here fails, such a run
-would read other batches, draw other numbers or not load; usually the change that made it fail is a mistake. Where the
-change is intended, name the files whose values are to be replaced, review the difference, and write in CHANGELOG.md
-that runs begun before do not resume exactly:
+Runs of earlier versions resume exactly only while these values are unchanged. If a test fails, such runs would read
+other batches, draw other random numbers or fail to load, so the change is usually a mistake. If the change is
+intended, name the files whose values to replace, review the difference, and state in CHANGELOG.md that earlier runs
+do not resume exactly:
 
     python -m pytest tests/golden --regenerate plans --regenerate weights
 """
 
 import json
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -28,14 +26,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def golden(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """`golden(FILE, NAME, VALUE, within=0.0)` compares a value with the one kept under that name.
+def golden(request: pytest.FixtureRequest) -> recorded.Golden:
+    """`golden(FILE, NAME, VALUE, within=0.0)` compares a value with the recorded one.
 
-    `within` is the largest difference of floats, absolute where they are below 1, relative above.
+    `within` is the tolerance of floats, absolute below 1 and relative above.
     """
     replaced = request.config.getoption("regenerate", default=[])
 
-    def check(file: str, name: str, value: Any, within: float = 0.0) -> None:
+    def check(file: str, name: str, value: object, within: float = 0.0) -> None:
         kept, found = recorded.read(file), json.loads(json.dumps(recorded.plain(value)))
         if file in replaced:
             recorded.write(file, kept | {name: found})

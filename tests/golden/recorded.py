@@ -1,27 +1,34 @@
-"""Golden values as files, and how two of them are compared."""
+"""Files of golden values, and their comparison."""
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+
+
+class Golden(Protocol):
+    """Compares a value with the golden value of a name in a file, within a tolerance."""
+
+    def __call__(self, file: str, name: str, value: object, within: float = 0.0) -> None: ...
+
 
 VALUES = Path(__file__).parent / "values"
 
 
 def read(file: str) -> dict[str, Any]:
-    """The values of a file, by name; none where there is no such file."""
+    """Return the values of a file by name, or an empty dict without a file."""
     path = VALUES / f"{file}.json"
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def digest(values: Any) -> list[Any]:
-    """Shape, root mean square, and a sum in which each position counts by another factor: of any array of numbers.
+def digest(values: torch.Tensor | np.ndarray | Sequence[float]) -> list[object]:
+    """Return shape, root mean square and a weighted sum of an array, with another weight for each position.
 
-    So a fixture stays small, and one element that differs, or two that are exchanged, are noticed.
+    The digest is small, and detects a changed element or two exchanged elements.
     """
     array = values.detach().cpu().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, float)
     flat, scale = array.ravel(), math.sqrt(max(array.size, 1))
@@ -30,12 +37,12 @@ def digest(values: Any) -> list[Any]:
 
 
 def rounded(value: float) -> float:
-    """Eight digits: more than any comparison of digests regards."""
+    """Round to eight digits, which exceeds the precision of all comparisons."""
     return float(f"{value:.8g}")
 
 
-def plain(value: Any) -> Any:
-    """Numbers, text, lists and mappings by text, as JSON holds them."""
+def plain(value: object) -> object:
+    """Convert a value to JSON types: numbers, text, lists, and mappings with text as keys."""
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, np.ndarray | torch.Tensor):
@@ -45,8 +52,8 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def differences(kept: Any, found: Any, within: float, where: str) -> Iterator[str]:
-    """A line for each value that differs; the order of names counts."""
+def differences(kept: object, found: object, within: float, where: str) -> Iterator[str]:
+    """Yield a line for each value that differs; the order of names is compared too."""
     if isinstance(kept, dict) and isinstance(found, dict) and list(kept) == list(found):
         for key in kept:
             yield from differences(kept[key], found[key], within, f"{where} / {key}")
@@ -61,7 +68,7 @@ def differences(kept: Any, found: Any, within: float, where: str) -> Iterator[st
 
 
 def write(file: str, values: dict[str, Any]) -> None:
-    """Two levels of names, a line for each of the second; sorted, so that a difference is short."""
+    """Write two levels of names with a line per name of the second level, sorted to keep diffs short."""
     parts = []
     for name, value in sorted(values.items()):
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Names and layout of what a run leaves on disk, and the losses of its first steps, stay the same between versions."""
+"""Files of a run, their layout, and the losses of its first steps are unchanged between versions."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from torch import Tensor
 from pipeline.cli import main
 from pipeline.runs.moved import new_path
 from tests.golden import recorded
+from tests.golden.recorded import Golden
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STRATEGIES = {
@@ -37,12 +38,12 @@ OURS = (
     "aliases",
     "accumulation",
     "averaged",
-)  # not Lightning's and torch's
+)  # without those of Lightning and torch
 OPTIONS = ("params", "lr", "weight_decay", "betas", "eps")
 
 
 def forked(work: Callable[[], int]) -> int:
-    """Run `work` in a forked process; its exit code."""
+    """Run `work` in a forked process and return its exit code."""
     sys.stdout.flush()
     if (child := os.fork()) == 0:
         try:
@@ -58,7 +59,7 @@ def forked(work: Callable[[], int]) -> int:
 
 @pytest.fixture(scope="module", params=STRATEGIES)
 def run(request: pytest.FixtureRequest, tiny_text_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The name of a strategy, and a run of six steps under it; without dropout, which draws otherwise by processor."""
+    """A strategy and a run of six steps under it, without dropout, whose random numbers depend on the processor."""
     home, average = tmp_path_factory.mktemp("golden"), "pipeline.callbacks.averaging.ExponentialAverage"
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "weight_decay": 0.1}}
     schedule = {"class_path": "pipeline.optim.Plateau"}
@@ -69,7 +70,7 @@ def run(request: pytest.FixtureRequest, tiny_text_dataset: Path, tmp_path_factor
         "data": {"class_path": "pipeline.data.text.TextDataModule", "init_args": cut},
         "trainer": {"accelerator": "cpu", "max_steps": 6, "log_every_n_steps": 1, "limit_val_batches": 2},
     }
-    if request.param != "sharded":  # where no process has the weights that are averaged
+    if request.param != "sharded":  # With sharded weights, no process has the averaged weights.
         config["trainer"]["callbacks"] = [{"class_path": average}]
     (home / "config.yaml").write_text(yaml.safe_dump(config))
 
@@ -83,8 +84,8 @@ def run(request: pytest.FixtureRequest, tiny_text_dataset: Path, tmp_path_factor
     return request.param, home / "runs" / "a"
 
 
-def layout(value: Any) -> Any:
-    """What is in a tree, by name: the shape and type of tensors, the type of other values."""
+def layout(value: object) -> object:
+    """Return the contents of a tree by name: shape and type of tensors, type of other values."""
     if isinstance(value, Tensor):
         return f"{value.dtype} {list(value.shape)}"
     if isinstance(value, Mapping):
@@ -96,7 +97,7 @@ def layout(value: Any) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.numeric
-def test_a_run_has_the_files_that_it_had(golden: Any, run: tuple[str, Path]) -> None:
+def test_the_files_of_a_run_are_unchanged(golden: Golden, run: tuple[str, Path]) -> None:
     strategy, path = run
     [checkpoint] = path.glob("checkpoints/step-*")
     files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
@@ -128,8 +129,8 @@ def test_a_run_has_the_files_that_it_had(golden: Any, run: tuple[str, Path]) -> 
 
 @pytest.mark.slow
 @pytest.mark.numeric
-def test_first_steps_cost_what_they_did(golden: Any, run: tuple[str, Path]) -> None:
-    """The same plan, weights and optimizer: sums in another order change a loss by less than 1e-4 in six steps."""
+def test_the_losses_of_first_steps_are_unchanged(golden: Golden, run: tuple[str, Path]) -> None:
+    """With the same plan, weights and optimizer, the order of sums changes a loss by less than 1e-4 in six steps."""
     strategy, path = run
     lines = [json.loads(line) for line in (path / "journal.jsonl").read_text().splitlines()]
     rows = [line for line in lines if "train/loss" in line or "val/loss" in line]
@@ -140,16 +141,16 @@ def test_first_steps_cost_what_they_did(golden: Any, run: tuple[str, Path]) -> N
     golden("losses", strategy, found, within=1e-4)
 
 
-def class_paths(config: Any) -> set[str]:
-    """The classes of this project that a config names, wherever it does."""
+def class_paths(config: object) -> set[str]:
+    """Return the classes of this project that are named anywhere in a config."""
     if isinstance(config, str):
         return {config} if re.fullmatch(r"pipeline(\.\w+)+", config) else set()
     parts = config.values() if isinstance(config, dict) else config if isinstance(config, list) else []
     return set[str]().union(*map(class_paths, parts))
 
 
-def test_classes_that_configs_of_earlier_runs_name_are_where_they_were(golden: Any, request: Any) -> None:
-    """A run's config.yaml names them by their modules, which therefore belong to the format on disk."""
+def test_classes_named_by_configs_of_earlier_runs_are_found(golden: Golden, request: pytest.FixtureRequest) -> None:
+    """A run's config.yaml names classes by their modules, which therefore are part of the format on disk."""
     kept = recorded.read("class_paths").get("configs", [])
     if "class_paths" in request.config.getoption("regenerate", default=[]):
         configs = [yaml.safe_load(path.read_text()) for path in CONFIGS.rglob("*.yaml")]

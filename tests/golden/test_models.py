@@ -1,4 +1,4 @@
-"""First weights, their names and their order, carried states and outputs stay the same from version to version.
+"""Initial weights, their names and order, carried states and outputs are unchanged between versions.
 
 Models are found by walking `pipeline.models`; one that is not recorded yet is skipped.
 """
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pydoc import locate
-from typing import Any
 
 import pytest
 import torch
@@ -24,6 +23,7 @@ from pipeline.tasks.classifier import Classifier
 from pipeline.tasks.language_model import TokenHead
 from pipeline.tasks.recall import Recaller
 from tests.golden import recorded
+from tests.golden.recorded import Golden
 
 CHOICES = {
     "observation_mean": [0.5, -1.0, 0.25],
@@ -39,7 +39,7 @@ SIZES = {
 
 
 def modules() -> tuple[dict[str, type[nn.Module]], set[str]]:
-    """All modules in the files of `pipeline.models` by name, and the names that these files export."""
+    """Return all modules in the files of `pipeline.models` by name, and the names that these files export."""
     found, exported = {}, set[str]()
     for entry in pkgutil.walk_packages(pipeline.models.__path__, f"{pipeline.models.__name__}."):
         file = import_module(entry.name)
@@ -54,11 +54,11 @@ FOUND, EXPORTED = modules()
 Make = Callable[..., nn.Module]
 
 
-def over_network(path: str, width: int, **given: Any) -> nn.Module:
-    """A task and its network, by the path of the class that was both: `pipeline.models.policies.LSTMPolicy`."""
+def over_network(path: str, width: int, **given: object) -> nn.Module:
+    """Build a task and its network from the path of a former class of both: `pipeline.models.policies.LSTMPolicy`."""
     task, network = map(locate, SPLIT[path])
-    wanted = inspect.signature(task).parameters
-    sizes = {name: size for name, size in (SIZES | given).items() if name in wanted}
+    parameters = inspect.signature(task).parameters
+    sizes = {name: size for name, size in (SIZES | given).items() if name in parameters}
     return task(network(width=width), **sizes)
 
 
@@ -90,33 +90,33 @@ MAKES: dict[str, Make] = {name: FOUND[name] for name in sorted(EXPORTED) if name
 
 
 def is_network(make: Make) -> bool:
-    """Whether it makes a network, rather than a task with one in it."""
+    """Return whether it builds a network rather than a task with a network."""
     made = getattr(make, "func", make)
     return isinstance(made, type) and not issubclass(made, LightningModule)
 
 
 def build(make: Make) -> nn.Module:
-    """A small one, from the seed that a run has by default."""
-    wanted = inspect.signature(make).parameters
-    open_ended = any(each.kind == each.VAR_KEYWORD for each in wanted.values())  # handed on, the width among them
-    given = {name: size for name, size in SIZES.items() if name in wanted or (name == "width" and open_ended)}
+    """Build a small model from the default seed of a run."""
+    parameters = inspect.signature(make).parameters
+    open_ended = any(each.kind == each.VAR_KEYWORD for each in parameters.values())  # passed on, including the width
+    given = {name: size for name, size in SIZES.items() if name in parameters or (name == "width" and open_ended)}
     torch.manual_seed(1)
     return make(**{name: size for name, size in given.items() if name not in getattr(make, "keywords", {})})
 
 
 def waves(*shape: int) -> Tensor:
-    """Inputs that no generator draws."""
+    """Return inputs that do not depend on a generator."""
     return torch.arange(torch.Size(shape).numel(), dtype=torch.float64).sin().view(shape)
 
 
-def test_no_recorded_model_is_gone() -> None:
+def test_every_recorded_model_exists() -> None:
     assert recorded.read("weights").keys() <= MAKES.keys()
 
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("name", MAKES)
-def test_a_model_begins_with_the_weights_that_it_had(golden: Any, request: Any, name: str) -> None:
-    """Normal and orthogonal draws differ in their last bits between processors, hence 1e-6."""
+def test_initial_weights_are_unchanged(golden: Golden, request: pytest.FixtureRequest, name: str) -> None:
+    """Normal and orthogonal samples differ in their last bits between processors, hence the tolerance of 1e-6."""
     if name not in recorded.read("weights") and not request.config.getoption("regenerate", default=[]):
         pytest.skip(f"not recorded yet: --regenerate weights --regenerate networks -k {name}")
     state = build(MAKES[name]).state_dict()
@@ -125,7 +125,7 @@ def test_a_model_begins_with_the_weights_that_it_had(golden: Any, request: Any, 
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("name", [name for name in MAKES if is_network(MAKES[name])])
-def test_a_network_computes_what_it_did(golden: Any, request: Any, name: str) -> None:
+def test_the_outputs_of_a_network_are_unchanged(golden: Golden, request: pytest.FixtureRequest, name: str) -> None:
     """In float64, from first weights that are equal to 1e-6; the state is what `lanes` carries and checkpoints hold."""
     if name not in recorded.read("networks") and not request.config.getoption("regenerate", default=[]):
         pytest.skip(f"not recorded yet: --regenerate weights --regenerate networks -k {name}")
@@ -138,7 +138,7 @@ def test_a_network_computes_what_it_did(golden: Any, request: Any, name: str) ->
     golden("networks", name, {"outputs": recorded.digest(outputs), "state": kept}, within=1e-5)
 
 
-def test_an_optimizer_has_its_parameters_in_the_order_in_which_it_had_them(golden: Any) -> None:
+def test_the_order_of_an_optimizers_parameters_is_unchanged(golden: Golden) -> None:
     for name in ("LSTMLanguageModel", "TransformerTranslator"):
         model = build(MAKES[name])
         names = {id(parameter): key for key, parameter in model.named_parameters()}

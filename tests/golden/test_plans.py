@@ -1,4 +1,4 @@
-"""Which samples are in which batch stays the same from version to version."""
+"""The assignment of samples to batches is unchanged between versions."""
 
 import zlib
 from itertools import islice
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.batch_plan import Bucketed, Contiguous, InOrder, MicroBatches, Plan, Share, Shuffled, permute
+from tests.golden.recorded import Golden
 
 LENGTHS = np.array([i * i * 7919 % 97 + 1 for i in range(400)] + [40] * 700 + [3] * 500)
 LARGE = 3_000_000_019
@@ -30,36 +31,36 @@ def crc(*ids: Any) -> int:
     return zlib.crc32(np.concatenate([np.asarray(each).ravel() for each in ids]).astype("<i8").tobytes())
 
 
-def order(plan: Plan, epoch: int) -> dict[str, Any]:
-    """A plan's first and last batch, and a checksum of up to a thousand."""
+def order(plan: Plan, epoch: int) -> dict[str, object]:
+    """Return a plan's first and last batch, and a checksum of up to a thousand batches."""
     batches = [plan.batch(epoch, k) for k in range(min(len(plan), 1000))]
     last = plan.batch(epoch, len(plan) - 1)
     return {"first": batches[0], "last": last, "sizes": crc([len(ids) for ids in batches]), "all": crc(*batches)}
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_a_plan_has_the_batches_that_it_had(golden: Any, name: str) -> None:
+def test_the_batches_of_a_plan_are_unchanged(golden: Golden, name: str) -> None:
     epochs = {f"epoch {epoch}": order(PLANS[name], epoch) for epoch in (0, 1, 7)}
     golden("plans", name, {"batches": len(PLANS[name]), **epochs})
 
 
 @pytest.mark.parametrize("key", [(0, 0), (1, 0), (1, 1), (2**40, 3), (7, 2, 4)], ids=str)
-def test_the_permutation_is_the_one_it_was(golden: Any, key: tuple[int, ...]) -> None:
+def test_the_permutation_is_unchanged(golden: Golden, key: tuple[int, ...]) -> None:
     sizes = (1, 2, 3, 5, 16, 17, 100, 1000, 2**20 + 7, LARGE)
     places = {size: np.arange(min(size, 1000)) for size in sizes}
     found = {size: permute(places[size], size, key) for size in sizes}
     golden("plans", f"permutation {key}", {size: [ids[:6], crc(ids)] for size, ids in found.items()})
 
 
-def test_the_parts_of_a_bucket_have_the_samples_that_they_had(golden: Any) -> None:
-    """One bucket of 1,003 samples in fifty parts: the numbers of the samples, first to last part."""
+def test_the_parts_of_a_bucket_are_unchanged(golden: Golden) -> None:
+    """One bucket of 1,003 samples in fifty parts: sample numbers from the first to the last part."""
     plan = Bucketed.of(np.full(1003, 10), 10 * 21, seed=None)
     edges = [plan.batch(0, k)[[0, -1]] for k in range(len(plan))]
     golden("plans", "fifty parts", {"batches": len(plan), "first and last of each": edges})
 
 
 @pytest.mark.parametrize("limit", [None, 1, 5, 12])
-def test_a_batch_is_shared_out_as_it_was(golden: Any, limit: int | None) -> None:
+def test_the_division_of_a_batch_is_unchanged(golden: Golden, limit: int | None) -> None:
     shares = {world: [Share.of(24, limit, world, rank) for rank in range(world)] for world in (1, 2, 3, 4, 8)}
     found = {
         world: {
@@ -72,7 +73,7 @@ def test_a_batch_is_shared_out_as_it_was(golden: Any, limit: int | None) -> None
 
 
 @pytest.mark.parametrize("limit", [None, 100, 400])
-def test_a_batch_of_any_size_is_shared_out_as_it_was(golden: Any, limit: int | None) -> None:
+def test_the_division_of_batches_of_any_size_is_unchanged(golden: Golden, limit: int | None) -> None:
     shares = {world: [Share.of_budget(800, limit, world, rank) for rank in range(world)] for world in (1, 2, 3)}
     found = {
         world: {
@@ -84,8 +85,8 @@ def test_a_batch_of_any_size_is_shared_out_as_it_was(golden: Any, limit: int | N
     golden("plans", f"800 positions, at most {limit} at once", found)
 
 
-def test_a_position_is_the_place_that_it_was(golden: Any) -> None:
-    """The second of two processes with two micro-batches a step, in epochs that end after three of twelve steps."""
+def test_the_position_in_the_data_is_unchanged(golden: Golden) -> None:
+    """The second of two processes with two micro-batches per step, in epochs that end after three of twelve steps."""
     share = Share(world_size=2, rank=1, accumulation=2)
     sampler = MicroBatches(PLANS["windows"], share, len, position=9, limit=6)
     slices = [*islice(iter(sampler), 3), *islice(iter(sampler), 2)]

@@ -1,8 +1,7 @@
-"""Which document is in which split, and what tokenizers learn, stays the same from version to version."""
+"""The assignment of documents to splits, and trained tokenizers, are unchanged between versions."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from tokenizers import Tokenizer
 
 from pipeline.cli import main
 from pipeline.dataset.manifest import Dataset
+from tests.golden.recorded import Golden
 
 WORDS = [
     "the",
@@ -36,21 +36,21 @@ SHARES = ["--validation-share", "0.2", "--test-share", "0.1"]
 WRITTEN = "the cats eat, and naïve aunts see 7 songs"
 
 
-def prepare(kind: str, folder: Path, *arguments: Any) -> Dataset:
+def prepare(kind: str, folder: Path, *arguments: str | int | Path) -> Dataset:
     assert main(["prepare", kind, *map(str, arguments), "--output", str(folder / "dataset")]) == 0
     return Dataset.open(folder / "dataset")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty documents, a line each."""
+    """A file of sixty documents, one per line."""
     file = tmp_path_factory.mktemp("golden") / "corpus.txt"
     file.write_text("\n".join(DOCUMENTS) + "\n", encoding="utf-8")
     return file
 
 
 @pytest.mark.parametrize("cut", ["hash", "tail"])
-def test_a_document_is_in_the_split_that_it_was_in(golden: Any, corpus: Path, tmp_path: Path, cut: str) -> None:
+def test_the_split_of_a_document_is_unchanged(golden: Golden, corpus: Path, tmp_path: Path, cut: str) -> None:
     options = ["--documents", "line", "--tokenizer", "byte", "--workers", 1, "--cut", cut]
     dataset = prepare("text", tmp_path, corpus, *options, *SHARES)
     reader = Tokenizer.from_file(str(dataset.target.file))
@@ -60,7 +60,7 @@ def test_a_document_is_in_the_split_that_it_was_in(golden: Any, corpus: Path, tm
     golden("prepared", f"text by {cut}", {name: found[name] for name in ("validation", "test")})
 
 
-def test_a_pair_is_in_the_split_that_it_was_in(golden: Any, tmp_path: Path) -> None:
+def test_the_split_of_a_pair_is_unchanged(golden: Golden, tmp_path: Path) -> None:
     (tmp_path / "pairs.tsv").write_text("".join(f"{text}\t{text[::-1]}\n" for text in DOCUMENTS), encoding="utf-8")
     dataset = prepare("pairs", tmp_path, "--train", tmp_path / "pairs.tsv", "--tokenizer", "byte", *SHARES)
     golden("prepared", "pairs", {name: texts(dataset, name, "text") for name in ("validation", "test")})
@@ -72,12 +72,12 @@ def texts(dataset: Dataset, split: str, column: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["audio", "labels", "pixels", "captions"])
-def test_a_record_is_in_the_split_that_it_was_in(golden: Any, request: pytest.FixtureRequest, kind: str) -> None:
+def test_the_split_of_a_record_is_unchanged(golden: Golden, request: pytest.FixtureRequest, kind: str) -> None:
     dataset = Dataset.open(request.getfixturevalue(f"tiny_{kind}_dataset"))
     golden("prepared", kind, {name: texts(dataset, name, "name") for name in ("validation", "test")})
 
 
-def test_no_speaker_is_in_another_split_than_before(golden: Any, tmp_path: Path) -> None:
+def test_the_split_of_a_speaker_is_unchanged(golden: Golden, tmp_path: Path) -> None:
     soundfile = pytest.importorskip("soundfile")
     (tmp_path / "clips").mkdir()
     for n in range(40):
@@ -91,8 +91,8 @@ def test_no_speaker_is_in_another_split_than_before(golden: Any, tmp_path: Path)
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("kind", ["series", "trajectories", "recall", "text", "captions", "pixels"])
-def test_a_dataset_has_the_splits_that_it_had(golden: Any, request: pytest.FixtureRequest, kind: str) -> None:
-    """But files, their sizes and checksums, which change with the libraries that write them."""
+def test_the_splits_of_a_dataset_are_unchanged(golden: Golden, request: pytest.FixtureRequest, kind: str) -> None:
+    """Compare without files, their sizes and checksums, which depend on library versions."""
     manifest = json.loads((request.getfixturevalue(f"tiny_{kind}_dataset") / "dataset.json").read_text())
     splits = {name: {**split, "shards": len(split["shards"])} for name, split in manifest["splits"].items()}
     known = {key: manifest[key] for key in ("format", "kind", "vocab_size", "eos") if key in manifest}
@@ -100,10 +100,10 @@ def test_a_dataset_has_the_splits_that_it_had(golden: Any, request: pytest.Fixtu
 
 
 @pytest.mark.parametrize("kind", ["byte", "character", "word", "bpe", "unigram"])
-def test_a_tokenizer_learns_what_it_learned(golden: Any, corpus: Path, tmp_path: Path, kind: str) -> None:
-    """Whole where it is small; of bpe and unigram without the bytes.
+def test_a_trained_tokenizer_is_unchanged(golden: Golden, corpus: Path, tmp_path: Path, kind: str) -> None:
+    """Compare the vocabulary, for bpe and unigram without single bytes.
 
-    The library sums the scores of unigram in parallel and orders equal ones by chance: its numbers differ each time.
+    The library sums unigram scores in parallel and orders ties randomly, so its ids differ between runs.
     """
     size = ["--vocab-size", 300] if kind in ("bpe", "unigram") else []
     options = ["--documents", "line", "--tokenizer", kind, "--workers", 1, *size]

@@ -1,11 +1,11 @@
-"""Learning rates stay the same from version to version."""
+"""Learning rates are unchanged between versions."""
 
 from copy import deepcopy
-from typing import Any
 
 import pytest
 
 from pipeline.optim import EpochDecay, Plateau, Schedule, WarmupCosine, total_steps
+from tests.golden.recorded import Golden
 
 STEPS = [0, 1, 2, 9, 10, 11, 49, 50, 98, 99, 100, 101, 250, 499, 500, 777, 998, 999, 1000, 1001, 5000]
 SCHEDULES: dict[str, Schedule] = {
@@ -21,7 +21,7 @@ LOSSES = [5.0, 4.0, 4.0, 3.5, 3.6, 3.7, 3.4, 3.5, 3.5, 3.5, 3.5, 3.5, 3.3, 3.4, 
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_schedule_has_the_values_that_it_had(golden: Any, name: str) -> None:
+def test_the_values_of_a_schedule_are_unchanged(golden: Golden, name: str) -> None:
     schedule = deepcopy(SCHEDULES[name])
     values = {
         f"of {total} steps, {per_epoch} an epoch": [schedule.scale(step, total, per_epoch) for step in STEPS]
@@ -31,7 +31,7 @@ def test_a_schedule_has_the_values_that_it_had(golden: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_validation_changes_a_schedule_as_it_did(golden: Any, name: str) -> None:
+def test_the_effect_of_validation_on_a_schedule_is_unchanged(golden: Golden, name: str) -> None:
     schedule, found = deepcopy(SCHEDULES[name]), []
     for loss in LOSSES:
         schedule.observe(loss)
@@ -44,6 +44,6 @@ def test_every_schedule_is_recorded() -> None:
     assert kinds == {kind for kind in Schedule.__subclasses__() if kind.__module__ == Schedule.__module__}
 
 
-def test_a_run_has_the_length_that_it_had(golden: Any) -> None:
+def test_the_length_of_a_run_is_unchanged(golden: Golden) -> None:
     limits = [(None, -1), (-1, 70), (3, -1), (3, 70), (3, 20), (0, 5), (None, 9)]
     golden("schedules", "total steps of 17 an epoch", [total_steps(*limit, 17) for limit in limits])

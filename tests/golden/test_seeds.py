@@ -1,7 +1,6 @@
-"""Dropout of a step is drawn from the same seeds from version to version."""
+"""The seeds of a step's dropout are unchanged between versions."""
 
 import random
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -9,14 +8,15 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from pipeline.callbacks.per_step_seed import Randomness, seed_of
+from tests.golden.recorded import Golden
 
 
-def test_numbers_give_the_seed_that_they_gave(golden: Any) -> None:
+def test_the_seed_of_numbers_is_unchanged(golden: Golden) -> None:
     parts = [(), (0,), (1,), (1, 0), (0, 1), (1, 0, 0, 0), (1, 7, 2, 3), (-1, 2**70)]
     golden("seeds", "of numbers", {str(each): seed_of(*each) for each in parts})
 
 
-def test_a_micro_batch_begins_with_the_generators_that_it_had(golden: Any) -> None:
+def test_the_generators_of_a_micro_batch_are_unchanged(golden: Golden) -> None:
     found = {}
     for seed, step, index, rank in [(1, 0, 0, 0), (1, 0, 1, 0), (1, 6, 20, 0), (1, 6, 20, 3), (2, 6, 20, 3)]:
         trainer = Mock(Trainer, accumulate_grad_batches=3, global_step=step, global_rank=rank)

@@ -1,4 +1,4 @@
-"""On a CUDA device every architecture trains in mixed precision, continues exactly, and writes as on the CPU."""
+"""On a CUDA device every architecture trains in mixed precision, continues exactly, and generates as on the CPU."""
 
 import os
 import signal
@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,8 +16,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 ARCHITECTURES = sorted(path.stem for path in (CONFIGS / "text").glob("*.yaml"))
 
 
-def unroll(*arguments: Any, folder: Path, stop_at: int | None = None) -> int:
-    """Run the command in `folder`; with `stop_at`, ask it to stop once the journal shows that step."""
+def unroll(*arguments: object, folder: Path, stop_at: int | None = None) -> int:
+    """Run the command in `folder`; with `stop_at`, send SIGTERM when the journal contains that step."""
     environment = {**os.environ, "WANDB_MODE": "disabled", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=folder, env=environment)
@@ -31,9 +30,9 @@ def unroll(*arguments: Any, folder: Path, stop_at: int | None = None) -> int:
     return process.wait(300)
 
 
-def fit(folder: Path, dataset: Path, run: str, name: str, *keys: Any, stop_at: int | None = None) -> int:
+def fit(folder: Path, dataset: Path, run: str, name: str, *keys: object, stop_at: int | None = None) -> int:
     """Train an architecture of configs/text, small, for 12 steps."""
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "trainer.accelerator": ACCELERATOR,
         "trainer.devices": 1,
         "trainer.deterministic": "warn",
@@ -54,7 +53,7 @@ def fit(folder: Path, dataset: Path, run: str, name: str, *keys: Any, stop_at: i
 
 
 def weights(folder: Path, run: str) -> dict[str, torch.Tensor]:
-    """Of the newest checkpoint."""
+    """Return the weights of the newest checkpoint."""
     from pipeline.distributed.checkpoint.directory import newest_first, read_state
 
     found: dict[str, torch.Tensor] = read_state(newest_first(folder / "runs" / run / "checkpoints")[0])["state_dict"]
@@ -101,7 +100,7 @@ def test_other_precisions_and_compiled_layers_train(precision: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["lstm", "transformer"])
-def test_it_writes_what_it_writes_on_the_cpu(name: str, tmp_path: Path, tiny_text_dataset: Path) -> None:
+def test_it_generates_the_same_text_as_on_the_cpu(name: str, tmp_path: Path, tiny_text_dataset: Path) -> None:
     from pipeline.generation.sampling import Greedy, Limits, generate
     from pipeline.runs.load import load_model
 

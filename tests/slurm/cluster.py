@@ -72,7 +72,7 @@ NODE = """#!/bin/bash
 hostname "$1"
 mount --make-rprivate / && mount --bind "$2/hosts" /etc/hosts
 PATH=$PATH:/usr/sbin:/sbin slurmd -D -f "$2/slurm.conf" -N "$1" > /dev/null 2>&1 &
-while :; do sleep 1000; done  # outlives its slurmd: a daemon that crashes is no node that does
+while :; do sleep 1000; done  # outlives its slurmd: a crash of the daemon is not a crash of the node
 """
 
 
@@ -160,16 +160,16 @@ class Cluster:
         return int(said.split(";")[0])
 
     def state(self, job: int | str) -> str:
-        """The job's state in Slurm's word: PENDING, RUNNING, COMPLETED, ..."""
+        """Return the state of a job: PENDING, RUNNING, COMPLETED, ..."""
         return self.about(job)["JobState"]
 
     def about(self, job: int | str) -> dict[str, str]:
-        """What scontrol tells of a job."""
+        """Return the fields of a job by `scontrol show job`."""
         words = self._call("scontrol", "show", "job", "--oneliner", str(job)).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def restarts(self, job: int | str) -> int:
-        """How often a job was queued again."""
+        """Return how often a job was requeued."""
         return int(self.about(job)["Restarts"])
 
     def nodes_of(self, job: int | str) -> list[str]:
@@ -181,16 +181,16 @@ class Cluster:
         return self.nodes_of(job)[-1]
 
     def preempt(self, *options: str) -> None:
-        """Have a job that goes before others take nodes for a moment; it ends before this returns.
+        """Preempt nodes by a short job of high priority; return after its end.
 
         Args:
-            options: of sbatch, that say which nodes.
+            options: options of sbatch that select the nodes.
         """
         moment = self.sbatch("--partition=high", "--output=/dev/null", *options, "--wrap=sleep 1")
         until(lambda: self.state(moment) == "COMPLETED", 600)
 
-    def tell(self, *command: str) -> str:
-        """Give a command of Slurm's; what it prints."""
+    def call(self, *command: str) -> str:
+        """Run a command of Slurm and return its output."""
         return self._call(*command)
 
     def tasks(self, job: int) -> list[int]:

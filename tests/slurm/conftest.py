@@ -19,13 +19,15 @@ REPOSITORY = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A Slurm that is up; one a test worker."""
+    """A running Slurm, one per test worker."""
     missing = [tool for tool in TOOLS if shutil.which(tool, path=PATH) is None]
     if missing:
-        pytest.skip(f"wants Slurm, but there is no {missing[0]}: apt-get install slurmctld slurmd slurm-client munge")
+        pytest.skip(
+            f"requires Slurm, but {missing[0]} is not installed: apt-get install slurmctld slurmd slurm-client munge"
+        )
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     root = Path(tempfile.mkdtemp(prefix="unroll-slurm-"))
-    root.chmod(0o755)  # munge wants a directory that everybody may enter
+    root.chmod(0o755)  # munge requires a directory that all users may enter
     made = Cluster(root, f"node{worker}x")
     try:
         made.start()
@@ -60,7 +62,7 @@ class Training:
     def submit(
         self, *overrides: str, hold: str = "", nodes: str = "2", tasks: int = 1, options: Sequence[str] = ()
     ) -> "Training":
-        """Hand the run to Slurm, two nodes with one task each, unless the arguments say otherwise.
+        """Submit the run, by default to two nodes with one task each.
 
         Args:
             overrides: of the config.
@@ -98,28 +100,28 @@ class Training:
         return json.loads(file.read_text()) if file.exists() else {"attempts": []}
 
     def wait_until_held(self, processes: int = 2, attempt: int = 1) -> None:
-        """Until all processes of that attempt stand at the step."""
+        """Wait until all processes of that attempt wait at the step."""
 
-        def stand() -> bool:
+        def held() -> bool:
             return len(self.record["attempts"]) == attempt and len(list(self.path.glob("held-*"))) == processes
 
-        self.until(stand)
+        self.until(held)
 
     def wait(self) -> str:
-        """Until the job is over; Slurm's word for how."""
+        """Wait until the job ends; return its final state."""
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
         self.until(lambda: self.cluster.state(self.job) in ended)
         return self.cluster.state(self.job)
 
     def until(self, condition: Callable[[], Any]) -> None:
-        """Wait until `condition` is true; else tell what Slurm and the job said."""
+        """Wait until `condition` is true; after a timeout, raise with the output of Slurm and of the job."""
         try:
             until(condition, scaled(450))
         except AssertionError as error:
-            raise AssertionError(f"{error}: {self.cluster.about(self.job)} {self.told()}") from None
+            raise AssertionError(f"{error}: {self.cluster.about(self.job)} {self.output()}") from None
 
-    def told(self) -> str:
-        """What the job said so far."""
+    def output(self) -> str:
+        """Return the output of the job so far."""
         return self.log.read_text() if self.log.exists() else "nothing"
 
     def ended(self) -> list[tuple[int, int | None]]:
@@ -167,5 +169,5 @@ def training(cluster: Cluster, folder: Path) -> Callable[[str], Training]:
 def straight(cluster: Cluster, folder: Path) -> Training:
     """The run that nothing happened to."""
     run = Training(cluster, folder, "straight").submit()
-    assert run.wait() == "COMPLETED", run.told()
+    assert run.wait() == "COMPLETED", run.output()
     return run

@@ -8,13 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3600)]
-Runs = Callable[[str], Any]
+if TYPE_CHECKING:
+    from tests.slurm.conftest import Training
+
+Runs = Callable[[str], "Training"]
 PREPARE = "text --train train.txt --validation validation.txt --documents line --tokenizer character --output later"
 
 
@@ -25,7 +28,7 @@ def state_of(run: Path) -> dict[str, Any]:
     return read_state(newest_first(run / "checkpoints")[0])
 
 
-def assert_whole(run: Any) -> None:
+def assert_whole(run: "Training") -> None:
     """Every step is in the journal, once; every attempt in the record; and all of them are one run of W&B's."""
     from pipeline.runs.journal import read_journal
 
@@ -40,7 +43,7 @@ def assert_whole(run: Any) -> None:
     assert {segment.name.rpartition("-")[2] for segment in segments} == {record["wandb_id"]}
 
 
-def assert_equal(one: Any, two: Any) -> None:
+def assert_equal(one: "Training", two: "Training") -> None:
     """Step, weights, optimizer, carried state and the journal's rows are the same numbers."""
     from pipeline.runs.journal import read_journal
 
@@ -56,56 +59,56 @@ def assert_equal(one: Any, two: Any) -> None:
         assert list(this.values) == list(that.values)
 
 
-def test_an_operator_requeues_a_run(training: Runs, straight: Any) -> None:
+def test_an_operator_requeues_a_run(training: Runs, straight: "Training") -> None:
     run = training("operator").submit(hold="7")
     run.wait_until_held()
-    run.cluster.tell("scontrol", "requeue", str(run.job))
-    assert run.wait() == "COMPLETED", run.told()
+    run.cluster.call("scontrol", "requeue", str(run.job))
+    assert run.wait() == "COMPLETED", run.output()
     assert run.ended() == [(0, 75), (8, 0)]
     assert run.record["attempts"][0]["slurm_job"] == str(run.job)
     assert_equal(run, straight)
 
 
-def test_the_time_limit_comes(training: Runs, straight: Any) -> None:
+def test_the_time_limit_comes(training: Runs, straight: "Training") -> None:
     run = training("limit").submit(hold="7", options=["--time=60", "--signal=USR1@150"])
     run.wait_until_held()
-    # Slurm looks every 30 s: sooner than processes that stand still are taken for hanging
-    run.cluster.tell("scontrol", "update", f"JobId={run.job}", "TimeLimit=2")
+    # Slurm checks the limit every 30 s, before the watchdog reports the waiting processes as hanging.
+    run.cluster.call("scontrol", "update", f"JobId={run.job}", "TimeLimit=2")
     run.until(lambda: run.ended() and run.ended()[0][1] == 75)
-    run.cluster.tell("scontrol", "update", f"JobId={run.job}", "TimeLimit=60")
+    run.cluster.call("scontrol", "update", f"JobId={run.job}", "TimeLimit=60")
     run.go()
-    assert run.wait() == "COMPLETED", run.told()
-    assert "stopped and saved: the job is queued again" in run.told()
+    assert run.wait() == "COMPLETED", run.output()
+    assert "stopped and saved: requeued" in run.output()
     assert run.ended() == [(0, 75), (8, 0)]
     assert_equal(run, straight)
 
 
-def test_a_job_of_higher_priority_takes_the_nodes(training: Runs, straight: Any) -> None:
+def test_a_job_of_higher_priority_takes_the_nodes(training: Runs, straight: "Training") -> None:
     run = training("preempted").submit(hold="7", options=["--partition=low"])
     run.wait_until_held()
     run.cluster.preempt("--nodes=4", "--exclusive")
-    assert run.wait() == "COMPLETED", run.told()
+    assert run.wait() == "COMPLETED", run.output()
     assert run.ended() == [(0, 75), (8, 0)]
     assert run.cluster.restarts(run.job) == 1
     assert_equal(run, straight)
 
 
-def test_a_task_is_killed(training: Runs, straight: Any) -> None:
+def test_a_task_is_killed(training: Runs, straight: "Training") -> None:
     run = training("killed").submit(hold="7", nodes="1", tasks=2)
     run.wait_until_held()
     os.kill(run.cluster.tasks(run.job)[-1], signal.SIGKILL)
-    run.until(lambda: "queued again" in run.told())
+    run.until(lambda: "requeued in" in run.output())
     run.go()
-    assert run.wait() == "COMPLETED", run.told()
-    assert re.search(r"exit code 137 on node\S+, failure 1 in a row: queued again in 1 s", run.told())
+    assert run.wait() == "COMPLETED", run.output()
+    assert re.search(r"exit code 137 on node\S+, failure 1 in a row: requeued in 1 s", run.output())
     assert run.ended()[-1] == (6, 0)
     assert_equal(run, straight)
 
 
-def test_a_node_loses_its_power(training: Runs, straight: Any) -> None:
+def test_a_node_loses_its_power(training: Runs, straight: "Training") -> None:
     run = training("node")
     if not run.cluster.isolated:
-        pytest.skip("wants root, for nodes that can be killed")
+        pytest.skip("requires root to kill nodes")
     run.submit(hold="7")
     run.wait_until_held()
     lost = run.cluster.last_node(run.job)
@@ -113,7 +116,7 @@ def test_a_node_loses_its_power(training: Runs, straight: Any) -> None:
     try:
         run.until(lambda: run.cluster.restarts(run.job) == 1)
         run.go()
-        assert run.wait() == "COMPLETED", run.told()
+        assert run.wait() == "COMPLETED", run.output()
         assert lost not in run.cluster.nodes_of(run.job)
     finally:
         run.cluster.start_node(lost)
@@ -122,18 +125,18 @@ def test_a_node_loses_its_power(training: Runs, straight: Any) -> None:
     assert_equal(run, straight)
 
 
-def test_a_run_goes_on_with_fewer_nodes_and_with_more(training: Runs, straight: Any) -> None:
+def test_a_run_resumes_with_fewer_nodes_and_with_more(training: Runs, straight: "Training") -> None:
     from pipeline.callbacks import step_trace
 
     run = training("elastic").submit(hold="4,8", nodes="1-2", tasks=2)
     others = run.cluster.nodes[1:]
     run.wait_until_held(4)
-    run.cluster.tell("scontrol", "update", f"NodeName={','.join(others)}", "State=DRAIN", "Reason=test")
-    run.cluster.tell("scontrol", "requeue", str(run.job))
+    run.cluster.call("scontrol", "update", f"NodeName={','.join(others)}", "State=DRAIN", "Reason=test")
+    run.cluster.call("scontrol", "requeue", str(run.job))
     run.wait_until_held(2, attempt=2)
-    run.cluster.tell("scontrol", "update", f"NodeName={','.join(others)}", "State=RESUME")
-    run.cluster.tell("scontrol", "requeue", str(run.job))
-    assert run.wait() == "COMPLETED", run.told()
+    run.cluster.call("scontrol", "update", f"NodeName={','.join(others)}", "State=RESUME")
+    run.cluster.call("scontrol", "requeue", str(run.job))
+    assert run.wait() == "COMPLETED", run.output()
     assert [attempt["world_size"] for attempt in run.record["attempts"]] == [4, 2, 4]
     assert run.ended() == [(0, 75), (5, 75), (9, 0)]
     assert_whole(run)
@@ -164,20 +167,20 @@ def test_an_array_waits_for_its_dataset_and_one_element_is_preempted(training: R
     assert_equal(elements[1], elements[0])
 
 
-def test_a_failing_config_is_not_tried_again(training: Runs) -> None:
+def test_a_failing_config_is_not_requeued(training: Runs) -> None:
     run = training("failing").submit("--trainer.max_stepz=3")
     assert run.wait() == "FAILED"
     assert run.cluster.about(run.job)["ExitCode"] == "2:0"
     assert run.cluster.restarts(run.job) == 0
-    assert run.told().count("max_stepz") == 1
-    assert "exit code 2: starting again would not help" in run.told()
+    assert run.output().count("max_stepz") == 1
+    assert "exit code 2: not requeued" in run.output()
     assert run.ended() == []
 
 
 def test_a_cancelled_run_stays_cancelled(training: Runs) -> None:
     run = training("cancelled").submit(hold="3")
     run.wait_until_held()
-    run.cluster.tell("scancel", str(run.job))
+    run.cluster.call("scancel", str(run.job))
     assert run.wait() == "CANCELLED"
     assert run.ended() == [(0, 75)]
     assert run.cluster.restarts(run.job) == 0

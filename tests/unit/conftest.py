@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import pipeline.runs.export  # noqa: F401  imported before fixtures replace the functions that it imports from load
 from pipeline.errors import CheckpointError
 from tests.unit.babbling import Babbler, word_tokenizer
 

@@ -86,7 +86,7 @@ def test_a_user_error_of_one_process_that_the_others_see_as_a_lost_peer_is_not_r
     first, others = "n1: task 2: Exited with exit code 3", "n[1-2]: tasks 0-1,3: Exited with exit code 7"
     assert job.start(7, f"srun: error: {first}\nsrun: error: {others}") == 3
     assert job.scontrol_calls() == []
-    assert "exit code 3: starting again would not help" in (job.home / "job.out").read_text()
+    assert "exit code 3: not requeued" in (job.home / "job.out").read_text()
 
 
 def test_failures_in_a_row_wait_longer_each_time_and_end_at_the_third(job: Script) -> None:
@@ -96,7 +96,7 @@ def test_failures_in_a_row_wait_longer_each_time_and_end_at_the_third(job: Scrip
     assert job.scontrol_calls() == ["requeue 7", "update JobId=7 StartTime=now+120"]
     assert job.start(8) == 8
     assert job.scontrol_calls() == []
-    assert "failure 3 in a row: given up" in (job.home / "job.out").read_text()
+    assert "failure 3 in a row: not requeued" in (job.home / "job.out").read_text()
 
 
 def test_a_stop_in_between_ends_the_row_of_failures(job: Script) -> None:
@@ -139,7 +139,7 @@ def test_a_job_that_may_shrink_requests_its_minimum_of_nodes_again(job: Script) 
 
 def test_devices_and_tasks_must_agree(job: Script) -> None:
     assert job.start(0, SLURM_GPUS_ON_NODE="8") == 2
-    assert "8 devices and 4 tasks a node: give --ntasks-per-node=8" in (job.home / "job.out").read_text()
+    assert "8 devices and 4 tasks per node. Give --ntasks-per-node=8" in (job.home / "job.out").read_text()
 
 
 @pytest.mark.parametrize(("kind", "workers"), [("text", " --workers 8"), ("series", "")])

@@ -1,6 +1,7 @@
 """`unroll compare RUN...`: compare runs in a table and in an HTML page with curves and samples."""
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> int:
     groups = together(entries)
     if not options.no_baseline:
         groups = [with_baseline(group, home / ".baselines") for group in groups]
-    target = options.html or home / "compare.html"
+    target = options.html or home / page_name(options.runs)
     write_page(target, groups)
     if options.json:
         print(json.dumps(as_json(groups, target), indent=1))
@@ -77,13 +78,21 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(prog="unroll compare", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="name of a run under runs/, or its path")
     parser.add_argument(
-        "--html", type=Path, metavar="PATH", help="write the page to PATH (default: compare.html beside the runs)"
+        "--html", type=Path, metavar="PATH", help="write the page to PATH (default: compare-RUNS.html beside the runs)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--no-baseline", action="store_true", help="omit the baseline (Kneser-Ney 5-gram or linear forecast)"
     )
     return parser.parse_args(argv)
+
+
+def page_name(names: Sequence[str]) -> str:
+    """Return the default file name of the page, which differs between selections of runs."""
+    joined = "-".join(dict.fromkeys(Path(name).name for name in names))
+    if len(joined) > 100:
+        joined = f"{joined[:80]}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
+    return f"compare-{joined}.html"
 
 
 def print_notice(lines: list[str]) -> None:
@@ -228,11 +237,9 @@ def as_json(groups: list[Group], target: Path) -> dict[str, object]:
 
 def print_tables(groups: list[Group]) -> None:
     """Print a table per dataset."""
-    from rich.console import Console
+    from pipeline.commands.console import TableConsole
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160  # a pipe does not wrap lines
+    console = TableConsole()
     for group in groups:
         columns = [column for column in group.columns if console.width >= WIDE or column.key not in OMITTED]
         console.print(comparison_table(group, columns))

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,14 +14,15 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pipeline.commands.generate.options import settings
-from pipeline.commands.generate.trained import Trained, labels_of, open_model, vocabulary
-from pipeline.dataset.codecs import audio
+from pipeline.commands.generate.trained import Trained, open_model
 from pipeline.dataset.manifest import MANIFEST, Dataset
 from pipeline.errors import ConfigError, DataError
-from pipeline.generation.ctc import BestPath, Language, PrefixBeam, PrefixSearch, Read
+from pipeline.generation.ctc import BestPath, CachedLanguageModel, Language, PrefixBeam, PrefixSearch
 from pipeline.generation.sampling import Choice, Greedy, Limits, generate
 from pipeline.generation.text_stream import text_of
+from pipeline.generation.vocabulary import labels_of, vocabulary
 from pipeline.models.kneser_ney import KneserNey
+from pipeline.tasks.sources import audio_source
 
 ORDER = 3  # of the n-gram over transcripts
 Recognise: TypeAlias = Callable[[tuple[Tensor, ...]], dict[str, object]]
@@ -92,16 +92,11 @@ class Recogniser:
 
     def source(self, name: str) -> tuple[Tensor, ...]:
         """Read a file as the encoder's input."""
-        shown = "standard input" if name == "-" else name
         try:
-            found = audio.decode_audio(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
-        except OSError as error:
-            raise DataError(f"--audio={shown}: {error.strerror}. Give an audio file") from error
-        except audio.SoundError as error:
-            raise DataError(f"--audio={shown}: {error}. Give a WAV, FLAC, OGG or MP3 file") from error
-        wave = torch.from_numpy(audio.at_rate(found, self.model.encoder.mel.rate))[None].to(self.device)
-        nothing = wave.new_zeros(1, 0, 2)
-        return wave, torch.ones_like(wave, dtype=torch.bool), nothing, nothing
+            source = audio_source(None if name == "-" else Path(name), self.model.encoder.mel.rate)
+        except DataError as error:
+            raise DataError(f"--audio={error}") from error
+        return tuple(part.to(self.device) for part in source)
 
     @torch.no_grad()
     def classify(self, source: tuple[Tensor, ...]) -> dict[str, object]:
@@ -149,7 +144,7 @@ class Recogniser:
         tokenizer, eos = vocabulary(run / "tokenizer.json")
         if (model.reads, model.writes) != ("prompt", "text") or tokenizer.get_vocab() != known:
             raise ConfigError(f"--lm={name}: expected a language model or dataset with the vocabulary of {self.run}")
-        return Read(model, eos, device)
+        return CachedLanguageModel(model, eos, device)
 
 
 def transcript_ngram(dataset: Dataset, known: dict[str, int]) -> Language:

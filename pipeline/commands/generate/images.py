@@ -12,11 +12,12 @@ from jaxtyping import UInt8
 from PIL.Image import Image
 
 from pipeline.commands.generate.options import settings
-from pipeline.commands.generate.trained import Trained, labels_of, open_model, unknown_label, vocabulary
+from pipeline.commands.generate.trained import Trained, open_model, unknown_label
 from pipeline.dataset.codecs.image import ImageError, decode_image
 from pipeline.dataset.codecs.pixel_levels import quantise, values
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.generation.sampling import Sample, Stepwise
+from pipeline.generation.vocabulary import labels_of, vocabulary
 from pipeline.tasks.pixel_model import PixelModel
 
 

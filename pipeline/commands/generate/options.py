@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
@@ -14,6 +14,13 @@ if TYPE_CHECKING:  # torch takes seconds to import
 NEEDS = {**dict.fromkeys(("n_best", "length_penalty", "coverage_penalty"), "beam"), "lm_weight": "lm", "lm_bonus": "lm"}
 
 
+WHOLE: dict[str, object] = {"type": int}
+REAL: dict[str, object] = {"type": float}
+SWITCH: dict[str, object] = {"action": "store_true", "default": False}
+Add: TypeAlias = Callable[..., None]
+"""Adds one option to a group, unless it is left out."""
+
+
 def add_options(parser: Parser, takes: Collection[str] | None = None) -> None:
     """Add the named options, by default all; the others get their default values."""
 
@@ -22,13 +29,18 @@ def add_options(parser: Parser, takes: Collection[str] | None = None) -> None:
         if takes is None or name in takes:
             group(f"--{name}", help=about, **more)
 
+    _add_inputs(parser, add)
+    _add_outputs(parser, add)
+    _add_decoding(parser, add)
+
+
+def _add_inputs(parser: Parser, add: Add) -> None:
     files: dict[str, object] = {"nargs": "+", "metavar": "FILE"}
-    whole, real, switch = {"type": int}, {"type": float}, {"action": "store_true", "default": False}
     source = parser.add_argument_group("input (one of these)").add_mutually_exclusive_group().add_argument
     prompt = "texts to continue (default: a new document), source texts, or labels of sounds and images"
     add(source, "prompt", prompt, nargs="+", metavar="TEXT")
     add(source, "prompts", "read one prompt per line from FILE (- for standard input)", metavar="FILE")
-    add(source, "chat", "chat with a model trained on dialogues, one line per turn", **switch)
+    add(source, "chat", "chat with a model trained on dialogues, one line per turn", **SWITCH)
     add(source, "image", "images to caption, or to complete below their upper half (with --out FILE.png)", **files)
     add(source, "audio", "audio files of any sample rate to transcribe or classify (- for standard input)", **files)
     add(
@@ -38,41 +50,47 @@ def add_options(parser: Parser, takes: Collection[str] | None = None) -> None:
         type=Path,
         **files,
     )
+
+
+def _add_outputs(parser: Parser, add: Add) -> None:
     other = parser.add_argument
-    add(other, "tokens", "maximum number of new tokens (default: 200)", default=200, **whole)
-    add(other, "min-tokens", "minimum number of new tokens (default: 0)", default=0, **whole)
+    add(other, "tokens", "maximum number of new tokens (default: 200)", default=200, **WHOLE)
+    add(other, "min-tokens", "minimum number of new tokens (default: 0)", default=0, **WHOLE)
     add(
         other,
         "no-repeat",
         "never repeat N consecutive tokens in a text (default: 0, off)",
         default=0,
         metavar="N",
-        **whole,
+        **WHOLE,
     )
     stop = {"action": argparse.BooleanOptionalAction, "default": True}
     add(other, "stop", "stop a text or a sound at the EOS token (default: --stop)", **stop)
-    add(other, "samples", "texts or images per prompt (default: 1)", default=1, **whole)
-    add(other, "seed", "random seed; sample k of each prompt uses seed + k (default: 0)", default=0, **whole)
+    add(other, "samples", "texts or images per prompt (default: 1)", default=1, **WHOLE)
+    add(other, "seed", "random seed; sample k of each prompt uses seed + k (default: 0)", default=0, **WHOLE)
     add(other, "checkpoint", "checkpoint to load (default: best)", default="best", metavar="best|last|PATH")
     add(other, "attention", "plot the attention of each token over its source", type=Path, metavar="FILE.png")
     add(other, "lm", "fuse CTC with a language model of the same vocabulary", metavar="RUN|DATASET")
-    add(other, "lm-weight", "weight of the language model (default: 0.5)", **real)
-    add(other, "lm-bonus", "bonus per token in nats (default: 0)", **real)
+    add(other, "lm-weight", "weight of the language model (default: 0.5)", **REAL)
+    add(other, "lm-bonus", "bonus per token in nats (default: 0)", **REAL)
     add(other, "out", "write a sound (.wav, .flac) or a grid of images (.png)", type=Path, metavar="FILE")
-    add(other, "seconds", "maximum duration of a sound (default: 2)", default=2.0, **real)
+    add(other, "seconds", "maximum duration of a sound (default: 2)", default=2.0, **REAL)
     add(other, "output", "write the forecast as CSV (default: standard output)", type=Path, metavar="FILE")
     add(other, "picture", "plot the forecast", type=Path, metavar="FILE.svg")
-    add(other, "json", "print one JSON object per line", **switch)
+    add(other, "json", "print one JSON object per line", **SWITCH)
+
+
+def _add_decoding(parser: Parser, add: Add) -> None:
     title = "decoding (default: sample at temperature 1; greedy for models with a source)"
     way = parser.add_argument_group(title).add_argument
-    add(way, "temperature", "divide the logits by this: below 1 less varied, above 1 more", **real)
-    add(way, "top-k", "sample from the k most probable tokens", **whole)
-    add(way, "top-p", "sample from the smallest set of tokens with this probability, in (0, 1]", **real)
-    add(way, "greedy", "take the most probable token at each step", **switch)
-    add(way, "beam", "use beam search of this width", metavar="WIDTH", **whole)
-    add(way, "n-best", "with --beam, print the N best texts (default: 1)", metavar="N", **whole)
-    add(way, "length-penalty", "with --beam, 0 ranks by log-probability, 1 by its mean per token", **real)
-    add(way, "coverage-penalty", "with --beam, weight of the penalty for source tokens without attention", **real)
+    add(way, "temperature", "divide the logits by this: below 1 less varied, above 1 more", **REAL)
+    add(way, "top-k", "sample from the k most probable tokens", **WHOLE)
+    add(way, "top-p", "sample from the smallest set of tokens with this probability, in (0, 1]", **REAL)
+    add(way, "greedy", "take the most probable token at each step", **SWITCH)
+    add(way, "beam", "use beam search of this width", metavar="WIDTH", **WHOLE)
+    add(way, "n-best", "with --beam, print the N best texts (default: 1)", metavar="N", **WHOLE)
+    add(way, "length-penalty", "with --beam, 0 ranks by log-probability, 1 by its mean per token", **REAL)
+    add(way, "coverage-penalty", "with --beam, weight of the penalty for source tokens without attention", **REAL)
 
 
 def settings(arguments: argparse.Namespace) -> "tuple[Choice | None, Limits]":

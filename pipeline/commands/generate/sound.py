@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.commands.generate.options import settings
-from pipeline.commands.generate.trained import Trained, labels_of, open_model, unknown_label, vocabulary
+from pipeline.commands.generate.trained import Trained, open_model, unknown_label
 from pipeline.dataset.codecs import audio
 from pipeline.dataset.codecs.audio import END, LEVELS
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.generation.sampling import Limits, Sample, Stepwise, stream
+from pipeline.generation.vocabulary import labels_of, vocabulary
 from pipeline.tasks.wave_model import WaveModel
 
 CONTAINERS = {".wav": "WAV", ".flac": "FLAC"}
@@ -94,11 +95,10 @@ class AudioGenerator:
         Raises:
             ConfigError: the label is unknown, or missing.
         """
-        if not self.labels and not prompt:
-            return [END]
-        if prompt not in self.labels:
-            raise ConfigError(f"--prompt={prompt}: {unknown_label(self.run, self.labels)}")
-        return [END, self.model.opening(self.labels.index(prompt))]
+        try:
+            return self.model.opening_of(prompt, self.labels)
+        except ConfigError as error:
+            raise ConfigError(f"--prompt={prompt}: {unknown_label(self.run, self.labels)}") from error
 
     def levels(self, opening: list[int], choice: Stepwise, limits: Limits, seed: int) -> np.ndarray:
         """Return the mu-law levels of a clip, without EOS."""

@@ -13,16 +13,17 @@ from jaxtyping import Float
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from pipeline.commands.generate.trained import open_model, tokens_of, vocabulary
-from pipeline.data.pairs import padded
-from pipeline.dataset.codecs.image import ImageError, View, decode_image, montage, pixels, square
+from pipeline.commands.generate.trained import open_model
+from pipeline.dataset.codecs.image import montage
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.plots.attention import against, photograph
 from pipeline.evaluation.plots.figure import rendered
 from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, Stepwise, stream
 from pipeline.generation.text_stream import TextStream, text_of, written
+from pipeline.generation.vocabulary import tokens_of, vocabulary
 from pipeline.runs.record import is_run, read_record
 from pipeline.state import State
+from pipeline.tasks.sources import image_source, text_source
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -198,17 +199,11 @@ class ImageWriter(SourceWriter):
         Raises:
             DataError: a file cannot be read, or is not an image.
         """
-        size = self.forward.encoder.size
-        seen = []
-        for prompt in prompts:
-            try:
-                image = decode_image(Path(prompt).read_bytes(), size)
-            except OSError as error:
-                raise DataError(f"--image={prompt}: {error.strerror}. Give an image file") from error
-            except ImageError as error:
-                raise DataError(f"--image={prompt}: {error}. Give another image") from error
-            seen.append(pixels(square(image, View.central(*image.size), size)))
-        return (torch.from_numpy(np.stack(seen)).to(self.device),)
+        try:
+            images = [image_source(Path(prompt), self.forward.encoder.size) for prompt in prompts]
+        except DataError as error:
+            raise DataError(f"--image={error}") from error
+        return (torch.cat(images).to(self.device),)
 
     def picture(
         self, source: tuple[Tensor, ...], words: Sequence[str], attention: Float[np.ndarray, "T S"]
@@ -231,8 +226,7 @@ class TextWriter(SourceWriter):
 
     def source(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
         """Encode the sources."""
-        sources = [np.array([*tokens_of(self.source_tokenizer, each), self.source_eos]) for each in prompts]
-        return tuple(part.to(self.device) for part in padded(sources, self.source_eos))
+        return tuple(part.to(self.device) for part in text_source(self.source_tokenizer, self.source_eos, prompts))
 
     def picture(
         self, source: tuple[Tensor, ...], words: Sequence[str], attention: Float[np.ndarray, "T S"]

@@ -1,6 +1,6 @@
-"""`unroll plan CONFIG... --nodes N --gpus-per-node G`: what a run will take, before it is submitted.
+"""`unroll plan CONFIG... --nodes N --gpus-per-node G`: estimate the cost of a run before it is submitted.
 
-Parameters, memory of a device under each strategy, tokens of a step, and the time and the device-hours to its end.
+Prints parameters, memory per device under each strategy, tokens per step, time and device-hours.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.arguments import Parser
 from pipeline.commands.slurm import layout, profile
@@ -18,26 +18,30 @@ from pipeline.errors import CheckpointError, OutOfMemoryError
 from pipeline.runs import journal
 from pipeline.runs.run import Run, find_run
 
+if TYPE_CHECKING:  # torch takes seconds to import
+    from pipeline.tasks.task import Task
+    from pipeline.training.config import CommandLine
+
 GB = 1e9
-ASSUMED = 80.0  # GB, where no device is here to ask
-SLACK = 0.1  # of a device's memory: its libraries, and what lies between the tensors
+ASSUMED = 80.0  # GB per device if this machine has none
+SLACK = 0.1  # share of a device's memory for libraries and fragmentation
 LOOK = 8  # global batches whose tokens are counted
 COLUMNS = ("weights", "gradients", "optimizer", "buffers", "activations")
 
 
 class Rate(NamedTuple):
-    """How fast tokens are trained on."""
+    """The speed of training."""
 
     tokens: float
-    """A second, on all devices."""
+    """Per second, on all devices together."""
     source: str
 
 
 def main(argv: list[str]) -> int:
-    """Print the plan; exit code 5 where the config's own strategy does not fit.
+    """Print the plan; return 5 if the config's strategy does not fit into memory.
 
     Raises:
-        ConfigError: the config or the layout cannot be.
+        ConfigError: the config or the layout is invalid.
         DataError: the dataset is missing or damaged.
     """
     own, overrides = layout.divided(argv)
@@ -53,30 +57,30 @@ def main(argv: list[str]) -> int:
     shape = Layout.of(options)
     shape.check(vars(cli.config.trainer))
     run = run_directory(cli.config)
-    tokens, steps = tell_size(cli, run.name, shape)
-    code = tell_memory(cli, shape, options.memory)
-    tell_time(None if steps is None else tokens * steps, find_rate(options, run, shape), shape)
+    tokens, steps = print_size(cli, run.name, shape)
+    code = print_memory(cli, shape, options.memory)
+    print_time(None if steps is None else tokens * steps, find_rate(options, run, shape), shape)
     return code
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line parser."""
     result = Parser(
         prog="unroll plan",
-        description="What a run will take. What follows -- overrides the config, as for `unroll fit`.",
+        description="Estimate memory, time and device-hours of a run. Options after -- override the config.",
     )
     add = result.add_argument
-    add("configs", nargs="*", metavar="CONFIG", help="an experiment, then overlays; none: those kept in the run")
-    add("--run", metavar="NAME", help="the run's name (default: from the name of the first config)")
+    add("configs", nargs="*", metavar="CONFIG", help="an experiment, then overlays (default: the config of --run)")
+    add("--run", metavar="NAME", help="name of the run (default: from the first config)")
     layout.add_layout_options(result)
-    add("--memory", type=float, metavar="GB", help=f"of a device (default: of this one's, else {ASSUMED:g})")
-    add("--rate", type=float, metavar="R", help="tokens a second of all devices together")
-    add("--measured", metavar="RUN", help="take the rate from this run's journal (default: from the run's own)")
+    add("--memory", type=float, metavar="GB", help=f"memory per device (default: that of this machine, or {ASSUMED:g})")
+    add("--rate", type=float, metavar="R", help="tokens per second on all devices together")
+    add("--measured", metavar="RUN", help="read the rate from the journal of RUN (default: from --run)")
     return result
 
 
-def tell_size(cli: Any, name: str, shape: Layout) -> tuple[float, int | None]:
-    """Print parameters, step and length of the run; tokens of a step, and steps if they have an end."""
+def print_size(cli: "CommandLine", name: str, shape: Layout) -> tuple[float, int | None]:
+    """Print parameters and length of the run; return tokens per step, and steps (None if unlimited)."""
     from pipeline.optim import total_steps
 
     task, data, _ = cli.build()
@@ -93,17 +97,17 @@ def tell_size(cli: Any, name: str, shape: Layout) -> tuple[float, int | None]:
     options = [
         f"{key}={value}" for key, value in optimizer.defaults.items() if value is not None and value is not False
     ]
-    _tell("run", f"{name}: {task.architecture}, {parameters:,} parameters")
-    _tell("optimizer", f"{type(optimizer).__name__}: {', '.join(options)}")
-    _tell("a step", f"{tokens:,.0f} tokens on {shape.processes} processes, {micro} of {rows} samples on each")
-    _tell("an epoch", f"{len(plan):,} steps, {len(plan) * tokens / 1e6:,.1f} million tokens")
-    end = "without end: give trainer.max_steps or max_epochs"
-    _tell("the run", end if steps is None else f"{steps:,} steps, {steps * tokens / 1e6:,.1f} million tokens")
+    _print("run", f"{name}: {task.architecture}, {parameters:,} parameters")
+    _print("optimizer", f"{type(optimizer).__name__}: {', '.join(options)}")
+    _print("step", f"{tokens:,.0f} tokens on {shape.processes} processes, {micro} of {rows} samples per process")
+    _print("epoch", f"{len(plan):,} steps, {len(plan) * tokens / 1e6:,.1f} million tokens")
+    end = "unlimited: set trainer.max_steps or trainer.max_epochs"
+    _print("training", end if steps is None else f"{steps:,} steps, {steps * tokens / 1e6:,.1f} million tokens")
     return tokens, steps
 
 
-def tell_memory(cli: Any, shape: Layout, given: float | None) -> int:
-    """Print the table of strategies, and whether the config's own fits; the exit code."""
+def print_memory(cli: "CommandLine", shape: Layout, given: float | None) -> int:
+    """Print the memory of each strategy and whether the config's strategy fits; return the exit code."""
     from pipeline.commands.plan.memory import STRATEGIES, measure_memory
 
     config = cli.config
@@ -113,48 +117,51 @@ def tell_memory(cli: Any, shape: Layout, given: float | None) -> int:
     )
     found = {name: footprint(model, shape.processes) for name, footprint in STRATEGIES.items()}
     memory, source = _memory(given)
-    print("", f"{'GB a device':18}" + "".join(f"{name:>13}" for name in (*COLUMNS, "all")), sep="\n")
+    print("", f"{'GB per device':18}" + "".join(f"{name:>13}" for name in (*COLUMNS, "total")), sep="\n")
     for name, each in found.items():
         sizes = [getattr(each, column) for column in COLUMNS]
         print(f"  {name:16}" + "".join(f"{size / GB:13.3f}" for size in (*sizes, each.total)))
     fitting = [name for name, each in found.items() if each.total <= (1 - SLACK) * memory * GB]
     chosen = own_strategy(cli.config.trainer.strategy)
     room = f"{memory:g} GB{source}, less {SLACK:.0%}"
-    others = f"would: {', '.join(f'configs/run/{name}.yaml' for name in fitting)}" if fitting else "nor does another"
+    overlays = ", ".join(f"configs/run/{name}.yaml" for name in fitting)
+    others = f"use one of {overlays}" if fitting else "no other strategy fits"
     print()
     if chosen is None:
-        _tell("memory", f"of {room}; the config takes a strategy of its own; these fit: {', '.join(fitting) or 'none'}")
+        _print(
+            "memory", f"{room}; these strategies fit: {', '.join(fitting) or 'none'} (the config's is not in the table)"
+        )
         return 0
     if chosen in fitting:
-        _tell("memory", f"{chosen}, which the config takes, fits in {room}")
+        _print("memory", f"{chosen} (strategy of the config) fits in {room}")
         return 0
     smaller = (
         ""
         if fitting
         else "; try a smaller per_device_batch_size, configs/run/activation_checkpointing.yaml, or more devices"
     )
-    _tell("memory", f"{chosen}, which the config takes, does NOT fit in {room}; {others}{smaller}")
+    _print("memory", f"{chosen} (strategy of the config) does NOT fit in {room}; {others}{smaller}")
     return OutOfMemoryError.exit_code
 
 
-def tell_time(tokens: float | None, rate: Rate | None, shape: Layout) -> None:
-    """Print how long the run takes."""
+def print_time(tokens: float | None, rate: Rate | None, shape: Layout) -> None:
+    """Print time and device-hours of the run."""
     if tokens is None:
         return
     if rate is None:
-        _tell("time", "unknown: give --rate, or train a few steps and name that run with --measured")
+        _print("time", "unknown: give --rate, or train a few steps and give that run with --measured")
         return
     seconds = tokens / rate.tokens
     hours = seconds / 3600
-    _tell("time", f"{profile.clock(seconds)} at {rate.tokens:,.0f} tokens/s ({rate.source})")
-    _tell("device-hours", f"{hours * shape.processes:,.1f}")
+    _print("time", f"{profile.clock(seconds)} at {rate.tokens:,.0f} tokens/s ({rate.source})")
+    _print("device-hours", f"{hours * shape.processes:,.1f}")
 
 
 def find_rate(options: argparse.Namespace, run: Path, shape: Layout) -> Rate | None:
-    """The rate that was given, else what a run's journal measured, for as many processes as there will be.
+    """Return the given rate, or the rate of a run's journal scaled to the number of processes.
 
     Raises:
-        CheckpointError: the run that was named has measured nothing.
+        CheckpointError: the run given with --measured has not logged its rate.
     """
     if options.rate:
         return Rate(options.rate, "given")
@@ -163,17 +170,19 @@ def find_rate(options: argparse.Namespace, run: Path, shape: Layout) -> Rate | N
     rates = journal.read_journal(run).series("train/tokens_per_second").values if (run / journal.FILE).exists() else []
     if not rates:
         if options.measured:
-            raise CheckpointError(f"run {run.name} has not measured its rate yet: train at least log_every_n_steps")
+            raise CheckpointError(
+                f"--measured={run.name}: the run has not logged its rate. Train at least trainer.log_every_n_steps"
+            )
         return None
     processes = Run(run).attempt["world_size"]
-    scaled = "" if processes == shape.processes else f", times {shape.processes / processes:g} for the processes"
+    scaled = "" if processes == shape.processes else f", scaled by {shape.processes / processes:g}"
     return Rate(
         median(rates) * shape.processes / processes, f"measured by run {run.name} on {processes} processes{scaled}"
     )
 
 
 def own_strategy(strategy: Any) -> str | None:
-    """The overlay of configs/run whose strategy a config takes; None where it is another one."""
+    """Return the overlay of configs/run whose strategy equals the config's; None if there is none."""
     import yaml
 
     from pipeline.commands.plan.memory import STRATEGIES
@@ -184,27 +193,27 @@ def own_strategy(strategy: Any) -> str | None:
     given = vars(strategy.init_args) if "init_args" in strategy else {}
     matches: dict[str, int] = {}
     for name in STRATEGIES:
-        wanted = yaml.safe_load((CONFIGS / "run" / f"{name}.yaml").read_text())["trainer"]["strategy"]
-        if isinstance(wanted, str) or wanted["class_path"].split(".")[-1] != strategy.class_path.split(".")[-1]:
+        overlay = yaml.safe_load((CONFIGS / "run" / f"{name}.yaml").read_text())["trainer"]["strategy"]
+        if isinstance(overlay, str) or overlay["class_path"].split(".")[-1] != strategy.class_path.split(".")[-1]:
             continue
-        keys = wanted.get("init_args", {})
+        keys = overlay.get("init_args", {})
         if all(given.get(key) == value for key, value in keys.items()):
             matches[name] = len(keys)
     return max(matches, key=matches.__getitem__) if matches else None
 
 
-def make_task(cli: Any) -> Any:
-    """The task as the trainer gets it, with a trainer of one process to ask."""
+def make_task(cli: "CommandLine") -> "Task":
+    """Return the task before `configure_model`, attached to a trainer with one process."""
     from lightning.pytorch import Trainer
 
-    task, *_ = cli.build()
+    task: Task = cli.build()[0]
     quiet: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     task.trainer = Trainer(accelerator="cpu", devices=1, **quiet)
     return task
 
 
-def largest(cli: Any, shape: Layout, rows: int | None) -> tuple[Any, Any]:
-    """The largest of a process's first micro-batches, of as many rows as asked for, and one of twice its rows."""
+def largest(cli: "CommandLine", shape: Layout, rows: int | None) -> tuple[Any, Any]:
+    """Return the largest of a process's first micro-batches, cut to `rows` if given, and one with twice its rows."""
     import numpy as np
     from torch.utils._pytree import tree_leaves
 
@@ -222,15 +231,15 @@ def largest(cli: Any, shape: Layout, rows: int | None) -> tuple[Any, Any]:
 
 
 def _memory(given: float | None) -> tuple[float, str]:
-    """GB of a device, and where that is from."""
+    """Return the GB per device, and their source in words."""
     import torch
 
     if given:
         return given, ""
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(0).total_memory / GB, " of this machine's device"
-    return ASSUMED, " (assumed: --memory says otherwise)"
+    return ASSUMED, " (assumed; set --memory)"
 
 
-def _tell(what: str, said: str) -> None:
-    print(f"{what:16}{said}")
+def _print(name: str, text: str) -> None:
+    print(f"{name:16}{text}")

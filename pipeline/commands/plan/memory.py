@@ -1,17 +1,17 @@
-"""How much memory a device needs to train, by strategy, before anything is trained.
+"""Estimate the memory per device for training, by strategy, without training.
 
-Weights, gradients and optimizer state are divided as Rajbhandari et al. (2020), "ZeRO: Memory Optimizations Toward
-Training Trillion Parameter Models" (figure 1), and Zhao et al. (2023), "PyTorch FSDP" say. Activations are counted:
-the task's own training step is run on tensors that have shapes and no memory, and what autograd keeps is added up.
+Weights, gradients and optimizer state are sharded as in Rajbhandari et al. (2020), "ZeRO: Memory Optimizations Toward
+Training Trillion Parameter Models" (figure 1), and Zhao et al. (2023), "PyTorch FSDP". Activations are counted: the
+task's training step runs on fake tensors, which have shapes but no memory; the tensors saved by autograd are summed.
 
-Legend: N parameters, W devices, c bytes of a number that is computed with, k bytes of optimizer state a parameter.
+Legend: N parameters, W devices, c bytes per number in computation, k bytes of optimizer state per parameter.
 """
 
 import multiprocessing
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,18 @@ from torch.utils._pytree import tree_map
 
 from pipeline.callbacks.layer_execution import Execution
 from pipeline.distributed.strategies.sharded import DTYPES, layers
+from pipeline.optim import OptimizerCallable
+
+if TYPE_CHECKING:
+    from pipeline.tasks.task import Task
 
 Found = TypeVar("Found")
-Build = Callable[[], Any]
-Batches = Callable[[int | None], tuple[Any, Any]]  # rows; None for those that a process has
+Build = Callable[[], "Task"]
+Batches = Callable[[int | None], tuple[Any, Any]]  # from the number of rows; None for a process's own number
 
 MASTER = 4  # bytes of a weight in float32
-BUCKET = 200_000_000  # numbers in each of DeepSpeed's buffers for gradients and for weights, as Lightning sets it
-PREFETCH = 50_000_000  # weights that ZeRO 3 gathers ahead
+BUCKET = 200_000_000  # numbers in each of DeepSpeed's buffers for gradients and weights, Lightning's default
+PREFETCH = 50_000_000  # weights that ZeRO 3 gathers in advance
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,11 @@ class Footprint:
     """Bytes on one device.
 
     Args:
-        weights: what the device keeps of them.
-        gradients: the same.
-        optimizer: its state, and the float32 copy of the weights where the strategy keeps one.
-        buffers: what is gathered or sent at one time.
-        activations: what the backward pass needs of the forward pass, and the largest gradient among them.
+        weights: the device's part of the weights.
+        gradients: the device's part of the gradients.
+        optimizer: optimizer state, and the float32 copy of the weights if the strategy has one.
+        buffers: gathered weights and communication buffers.
+        activations: tensors saved for the backward pass, and the largest gradients of activations.
     """
 
     weights: int | float
@@ -50,22 +54,22 @@ class Footprint:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Return the sum of all parts."""
         return float(sum(getattr(self, field.name) for field in fields(self)))
 
 
 @dataclass(frozen=True)
 class Model:
-    """What the sizes depend on.
+    """The sizes of a model.
 
     Args:
-        parameters: N, all that are trained.
-        layer: those of the largest layer.
-        outside: those outside of all layers, such as an embedding.
-        state: k, such as 8 for AdamW's two moments in float32.
+        parameters: N, number of trainable parameters.
+        layer: parameters of the largest layer.
+        outside: parameters outside of all layers, such as an embedding.
+        state: k, for example 8 for AdamW's two moments in float32.
         computed: c, 2 for bfloat16 and float16.
-        kept: bytes of activations of a micro-batch.
-        copies: bytes that autograd keeps whatever the size of the micro-batch, such as weights in bfloat16.
+        kept: bytes of activations per micro-batch.
+        copies: bytes saved by autograd for any size of micro-batch, such as weights in bfloat16.
     """
 
     parameters: int
@@ -78,16 +82,16 @@ class Model:
 
 
 def data_parallel(model: Model, devices: int) -> Footprint:
-    """Everything on every device; with several, torch's DDP keeps gradients once more, in the buckets that it sums."""
+    """Return the footprint of DDP: everything on every device, and if W > 1 the gradients again, in buckets."""
     whole = MASTER * model.parameters
     buckets = whole if devices > 1 else 0
     return Footprint(whole, whole, model.state * model.parameters, buckets, model.kept + model.copies)
 
 
 def zero(stage: int) -> Callable[[Model, int], Footprint]:
-    """DeepSpeed's ZeRO: the optimizer's state divided (stage 1), gradients too (2), weights too (3).
+    """Return the footprint of DeepSpeed's ZeRO: sharded optimizer state (stage 1), gradients (2) and weights (3).
 
-    Its optimizer works on a float32 copy of the weights, in float32 too.
+    Its optimizer has a float32 copy of the weights, even for training in float32.
     """
 
     def footprint(model: Model, devices: int) -> Footprint:
@@ -106,13 +110,13 @@ def zero(stage: int) -> Callable[[Model, int], Footprint]:
 
 
 def offloaded(model: Model, devices: int) -> Footprint:
-    """ZeRO 3 whose shares lie in host memory: on the device is what is gathered, sent and computed."""
+    """Return the footprint of ZeRO 3 with shards in host memory: only buffers and activations are on the device."""
     whole = zero(3)(model, devices)
     return replace(whole, weights=0, gradients=0, optimizer=0)
 
 
 def fully_sharded(model: Model, devices: int) -> Footprint:
-    """Shards in float32; what is outside the layers, a layer and the next one gathered, one layer's gradient whole."""
+    """Return the footprint of FSDP: float32 shards, the gathered outside and two layers, one layer's whole gradient."""
     share = MASTER * model.parameters / devices
     gathered = model.computed * (model.outside + 2 * model.layer) + MASTER * max(model.layer, model.outside)
     return Footprint(share, share, model.state * model.parameters / devices, gathered, model.kept)
@@ -125,20 +129,20 @@ STRATEGIES: dict[str, Callable[[Model, int], Footprint]] = {
     "deepspeed_zero3": zero(3),
     "zero3_offload": offloaded,
     "fsdp": fully_sharded,
-}  # by the overlay of configs/run that takes it
+}  # by the name of its overlay in configs/run
 
 
 def measure_memory(build: Build, batches: Batches, precision: str, activation_checkpointing: bool = False) -> Model:
-    """Count a model's parameters and what a micro-batch makes autograd keep.
+    """Count a model's parameters and the activations that autograd saves for a micro-batch.
 
-    Nothing is computed, on tensors without memory; but where a task decides by values, such as where documents start,
-    one row is computed for real.
+    The step runs on fake tensors. If the task depends on values, such as the starts of documents, one row is computed
+    with real tensors.
 
     Args:
-        build: makes the task as the trainer gets it: its shapes, and `configure_model` for the rest.
-        batches: a micro-batch and one of twice the rows, to separate what does not depend on the number of rows.
-        precision: the trainer's.
-        activation_checkpointing: the backward pass computes again what is inside a layer.
+        build: returns the task before `configure_model`.
+        batches: returns a micro-batch and one of twice the rows, to separate bytes that do not depend on the rows.
+        precision: precision of the trainer.
+        activation_checkpointing: recompute the activations inside of layers in the backward pass.
     """
 
     def without_memory() -> Model:
@@ -153,16 +157,16 @@ def measure_memory(build: Build, batches: Batches, precision: str, activation_ch
 
 
 def _in_a_process(count: Callable[[], Found]) -> Found | None:
-    """What `count` returns; None where it needs values of tensors without memory.
+    """Return the result of `count`; None if it requires values of fake tensors.
 
-    In a process of its own, because what torch 2.13 leaves after such an exception ends the process that collects it.
+    It runs in a process of its own: torch 2.13 crashes when the objects left by such an exception are collected.
     """
     unknown = (fake_tensor.DataDependentOutputException, fake_tensor.DynamicOutputShapeException)
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
 
     def send() -> None:
-        torch.set_num_threads(1)  # the threads of OpenMP were not forked: what waits for them waits for ever
+        torch.set_num_threads(1)  # OpenMP threads are not forked: waiting for them would deadlock
         try:
             sender.send(count())
         except unknown:
@@ -176,20 +180,26 @@ def _in_a_process(count: Callable[[], Found]) -> Found | None:
     try:
         found = receiver.recv()
     except EOFError:
-        raise RuntimeError("the process that counts what autograd keeps ended without a result") from None
+        raise RuntimeError("the process that counts the activations exited without a result") from None
     process.join()
     if isinstance(found, Exception):
         raise found
     return cast("Found | None", found)
 
 
-def _measured(task: Any, batches: tuple[Any, Any], mode: Any, precision: str, activation_checkpointing: bool) -> Model:
+def _measured(
+    task: "Task",
+    batches: tuple[Any, Any],
+    mode: AbstractContextManager[object],
+    precision: str,
+    activation_checkpointing: bool,
+) -> Model:
     dtype = DTYPES.get(precision)
     with mode, torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
         task.configure_model()
         kept: list[float] = [_kept(task, _moved(batch, mode)) for batch in batches]
         repeated = layers(task)
-        if activation_checkpointing and repeated:  # what is between the layers, and all that is inside of one of them
+        if activation_checkpointing and repeated:  # kept: the inputs of all layers, and all activations of one layer
             Execution(activation_checkpointing=True).on_train_start(task.trainer, task)
             outside = [_kept(task, _moved(batch, mode)) for batch in batches]
             kept = [out + (all - out) / len(repeated) for all, out in zip(kept, outside, strict=True)]
@@ -207,8 +217,8 @@ def _measured(task: Any, batches: tuple[Any, Any], mode: Any, precision: str, ac
     )
 
 
-def state_bytes(optimizer_of: Callable[[Any], Any]) -> float:
-    """Bytes that an optimizer keeps of each number of a matrix: it is asked to step on a small one."""
+def state_bytes(optimizer_of: OptimizerCallable) -> float:
+    """Return the bytes of optimizer state per parameter, measured by a step on a small matrix."""
     matrix = nn.Parameter(torch.zeros(64, 64))
     optimizer = optimizer_of([{"params": [matrix]}])
     matrix.grad = torch.zeros_like(matrix)
@@ -217,11 +227,11 @@ def state_bytes(optimizer_of: Callable[[Any], Any]) -> float:
     return sum(value.nbytes for value in kept) / matrix.numel()
 
 
-def _kept(task: Any, batch: Any) -> int:
-    """Bytes of what autograd keeps of a training step, weights left out, and twice the largest of them.
+def _kept(task: "Task", batch: object) -> int:
+    """Return the bytes that autograd saves in a training step, weights excluded, plus twice the largest tensor.
 
-    The largest are log-probabilities of all tokens: their gradient and that of the logits come before anything is
-    let go.
+    The largest are the log-probabilities of all tokens: their gradient and that of the logits are allocated before
+    any activation is freed.
     """
     with _counting(task) as kept:
         task.training_step(batch, 0)
@@ -231,26 +241,26 @@ def _kept(task: Any, batch: Any) -> int:
 
 @contextmanager
 def _counting(task: nn.Module) -> Iterator[dict[int, int]]:
-    """Bytes of each storage that autograd keeps meanwhile, those of weights left out."""
+    """Yield a dictionary that receives at exit the bytes of each storage saved by autograd, weights excluded."""
     weights = {each.untyped_storage()._cdata for each in [*task.parameters(), *task.buffers()]}
     kept: dict[int, tuple[int, Tensor]] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        alone = tensor.detach()  # a node that keeps its own output would be a cycle, left to the garbage collector
+        alone = tensor.detach()  # a node that saves its own output would be a reference cycle
         storage = alone.untyped_storage()
         if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes(), alone  # held, so that no other gets its number
+            kept[storage._cdata] = storage.nbytes(), alone  # kept alive, so that its address is not reused
         return alone
 
     sizes: dict[int, int] = {}
-    # torch's own recurrent kernel keeps what a GPU's does, oneDNN's keeps more
+    # PyTorch's recurrent kernel saves the same tensors as on a GPU; oneDNN's saves more.
     with torch.backends.mkldnn.flags(enabled=False), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
         yield sizes
     sizes.update({number: size for number, (size, _) in kept.items()})
 
 
-def _moved(batch: Any, mode: Any) -> Any:
-    """The batch as tensors without memory, where they are to have none."""
+def _moved(batch: Any, mode: AbstractContextManager[object]) -> Any:
+    """Return the batch as fake tensors if `mode` is the fake tensor mode."""
     if not isinstance(mode, fake_tensor.FakeTensorMode):
         return batch
     return tree_map(lambda leaf: mode.from_tensor(leaf) if isinstance(leaf, Tensor) else leaf, batch)

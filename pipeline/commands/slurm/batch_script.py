@@ -1,4 +1,4 @@
-"""The batch script of a job: its options, its environment, then slurm/train.sbatch."""
+"""Write the batch script of a job: its options, its environment, then slurm/train.sbatch."""
 
 import math
 import shlex
@@ -11,8 +11,8 @@ from pipeline.commands.slurm.profile import Profile
 from pipeline.runs.journal import FILE, read_journal
 
 TRAIN = Path(__file__).parents[3] / "slurm" / "train.sbatch"
-LEAD = 120  # seconds before the time limit at which a run is told to save and leave, or more
-LATENESS, MARGIN = 60, 3  # seconds that an exit may take besides; steps and saves that may come before it
+LEAD = 120  # minimum seconds between the signal to save and exit and the time limit
+LATENESS, MARGIN = 60, 3  # seconds for the exit itself; number of steps and saves before it
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Element:
     """One run of a job.
 
     Args:
-        run: its directory.
-        arguments: of `unroll fit`, the first one a config.
+        run: directory of the run.
+        arguments: arguments of `unroll fit`, the first one a config.
     """
 
     run: Path
@@ -30,17 +30,17 @@ class Element:
 
 @dataclass(frozen=True)
 class Job:
-    """What sbatch is asked for.
+    """A job to submit.
 
     Args:
-        name: the job's.
-        elements: the runs; several are an array.
-        layout: nodes and processes of each.
-        time: limit, as sbatch takes it.
-        lead: seconds before the limit at which the run is told.
-        command: that starts unroll on every node.
-        home: directory that the job works in.
-        more: further options of sbatch.
+        name: name of the job.
+        elements: the runs; several form an array.
+        layout: nodes and processes per run.
+        time: time limit in a format of sbatch.
+        lead: seconds between the signal to save and exit and the time limit.
+        command: command that starts unroll on every node.
+        home: working directory of the job.
+        more: additional options of sbatch.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Job:
     more: Sequence[str] = ()
 
     def script(self, profile: Profile) -> str:
-        """The whole text."""
+        """Return the text of the script."""
         lines = [*self._head(self._options(profile)), *self._surroundings(profile)]
         lines += [f"export UNROLL_NODES={self.layout.span}"] if self.layout.fewest < self.layout.nodes else []
         if len(self.elements) == 1:
@@ -65,11 +65,11 @@ class Job:
         return _sourced(lines, TRAIN)
 
     def preparation(self, profile: Profile, arguments: Sequence[str]) -> str:
-        """The text of a job that makes the dataset, with the processors of one node, before this one starts.
+        """Return the text of a job on one node that prepares the dataset before this job starts.
 
         Args:
-            profile: of the cluster.
-            arguments: of `unroll prepare`; its `--workers N` are the processors that the job asks for.
+            profile: profile of the cluster.
+            arguments: arguments of `unroll prepare`; the job requests as many CPUs as its `--workers N`.
         """
         words, workers = [part for word in arguments for part in _parts(word)], "1"
         if "--workers" in words[:-1]:
@@ -87,7 +87,7 @@ class Job:
         return ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), ""]
 
     def _surroundings(self, profile: Profile) -> list[str]:
-        """What the profile and this machine say of every job."""
+        """Return the lines that load modules and set variables."""
         return [
             *([f"module load {shlex.join(profile.modules)}"] if profile.modules else []),
             *(f"export {name}={shlex.quote(str(value))}" for name, value in profile.environment.items()),
@@ -115,7 +115,7 @@ class Job:
         ]
 
     def _output(self) -> Path:
-        """What each run says: in its directory, or, where sbatch cannot tell that from its number, beside it."""
+        """Return the path of the log: in the directory of each run, or beside it if sbatch has no pattern for that."""
         first = self.elements[0].run
         if len(self.elements) == 1:
             return first / "slurm-%j.out"
@@ -126,17 +126,17 @@ class Job:
 
 
 def _parts(word: str) -> list[str]:
-    """`--workers=8` as two words."""
+    """Split `--workers=8` into two words."""
     return word.split("=", 1) if word.startswith("--workers=") else [word]
 
 
 def _sourced(lines: Sequence[str], script: Path) -> str:
-    """A script that ends with another one."""
+    """Return a script of these lines that then sources `script`."""
     return "\n".join([*lines, "# shellcheck source=/dev/null", f". {shlex.quote(str(script))}", ""])
 
 
 def lead(run: Path) -> int:
-    """Seconds that a run needs from the signal until it has left, from what its steps and saves took."""
+    """Return the seconds that a run requires from the signal to its exit, from the durations of its steps and saves."""
     if not (run / FILE).exists():
         return LEAD
     journal = read_journal(run)

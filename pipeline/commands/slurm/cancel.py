@@ -1,4 +1,4 @@
-"""`unroll cancel RUN`: take a run's job out of the queue; one that trains saves first and can be submitted again."""
+"""`unroll cancel RUN...`: cancel the jobs of runs; a run in training saves first and can be submitted again."""
 
 from pipeline.arguments import Parser
 from pipeline.commands.slurm import queue
@@ -9,10 +9,10 @@ def main(argv: list[str]) -> int:
     """Cancel the jobs of runs.
 
     Raises:
-        ConfigError: a run has no job in the queue, or Slurm refuses.
+        ConfigError: a run has no job in the queue, or Slurm rejects the command.
     """
     parser = Parser(prog="unroll cancel", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="name of a run under runs/, or its path")
     queued = queue.queue()
     for name in parser.parse_args(argv).runs:
         job = queue.live(queue.submitted(name), queued)

@@ -1,9 +1,8 @@
-"""A layout says how many nodes a job has and how many processes run on each: one for each GPU."""
+"""The layout of a job: number of nodes, and processes per node, one per GPU."""
 
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.arguments import positive_integer
 from pipeline.distributed import launch
@@ -15,10 +14,10 @@ class Layout:
     """The processes of a job.
 
     Args:
-        fewest: nodes that the job may start with.
-        nodes: most that it takes.
-        tasks: processes a node.
-        gpus: a node; 0 for none.
+        fewest: minimum number of nodes.
+        nodes: maximum number of nodes.
+        tasks: processes per node.
+        gpus: GPUs per node; 0 for training on CPUs.
     """
 
     fewest: int
@@ -28,67 +27,69 @@ class Layout:
 
     @property
     def processes(self) -> int:
-        """On all nodes, where it gets the most."""
+        """Return the number of processes on the maximum number of nodes."""
         return self.nodes * self.tasks
 
     @property
     def span(self) -> str:
-        """The nodes as sbatch takes them."""
+        """Return the nodes in the format of sbatch."""
         return f"{self.nodes}" if self.fewest == self.nodes else f"{self.fewest}-{self.nodes}"
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> "Layout":
-        """What the command line asks for.
+        """Return the layout of the command line.
 
         Raises:
-            ConfigError: another number of tasks than of GPUs.
+            ConfigError: the numbers of tasks and GPUs differ.
         """
         gpus, tasks = options.gpus_per_node, options.tasks_per_node
         if gpus and tasks not in (None, gpus):
-            raise ConfigError(f"--tasks-per-node={tasks}, but --gpus-per-node={gpus}: there is one task for each GPU")
+            raise ConfigError(f"--tasks-per-node={tasks}: expected one task per GPU (--gpus-per-node={gpus}). Omit it")
         fewest, most = options.nodes
         return cls(fewest, most, int(gpus or tasks or 1), gpus)
 
-    def check(self, trainer: Mapping[str, Any]) -> None:
-        """Refuse a config whose trainer names another layout.
+    def check(self, trainer: Mapping[str, object]) -> None:
+        """Refuse a config whose trainer has another layout.
 
         Raises:
-            ConfigError: its devices, nodes or accelerator are others.
+            ConfigError: devices, nodes or accelerator of the trainer differ.
         """
         devices, accelerator = trainer.get("devices"), trainer.get("accelerator")
         if str(devices) not in ("auto", "-1") and launch.count_processes(trainer) != self.tasks:
             raise ConfigError(
-                f"trainer.devices={devices}, but {self.tasks} tasks a node: let --gpus-per-node (or --tasks-per-node) "
-                "agree, or give -- --trainer.devices auto"
+                f"trainer.devices={devices}: expected {self.tasks}, the tasks per node. Change --gpus-per-node or "
+                "--tasks-per-node, or override with `-- --trainer.devices auto`"
             )
         if trainer.get("num_nodes", 1) not in (1, self.nodes):
-            raise ConfigError(f"trainer.num_nodes={trainer['num_nodes']}, but --nodes {self.span}")
+            raise ConfigError(
+                f"trainer.num_nodes={trainer['num_nodes']}: expected --nodes={self.span}. Change one of them"
+            )
         if self.gpus and accelerator == "cpu":
-            raise ConfigError(f"trainer.accelerator=cpu would leave {self.gpus} GPUs a node idle: no --gpus-per-node")
+            raise ConfigError(f"trainer.accelerator=cpu: {self.gpus} GPUs per node would be idle. Omit --gpus-per-node")
         if not self.gpus and accelerator in ("gpu", "cuda"):
-            raise ConfigError(f"trainer.accelerator={accelerator} wants GPUs: give --gpus-per-node")
+            raise ConfigError(f"trainer.accelerator={accelerator}: no GPUs requested. Give --gpus-per-node")
 
 
 def add_layout_options(parser: argparse.ArgumentParser) -> None:
-    """Let a command line ask for a layout."""
+    """Add the options of a layout to a parser."""
     add = parser.add_argument
-    more = "fewest and most: each start takes what there is"
-    add("--nodes", type=span, default=(1, 1), metavar="N|N-M", help=f"nodes (default: 1), or {more}")
-    add("--gpus-per-node", type=int, default=0, metavar="G", help="one task for each (default: 0, on the CPU)")
-    add("--tasks-per-node", type=positive_integer, metavar="P", help="without GPUs: processes a node (default: 1)")
+    nodes = "number of nodes, or minimum and maximum: each start uses the available nodes (default: 1)"
+    add("--nodes", type=span, default=(1, 1), metavar="N|N-M", help=nodes)
+    add("--gpus-per-node", type=int, default=0, metavar="G", help="GPUs per node, one task each (default: 0, CPU only)")
+    add("--tasks-per-node", type=positive_integer, metavar="P", help="processes per node without GPUs (default: 1)")
 
 
 def span(text: str) -> tuple[int, int]:
-    """`2` or `1-4`: the fewest and the most."""
+    """Read `2` or `1-4` as the minimum and maximum number of nodes."""
     fewest, _, most = text.partition("-")
     low, high = positive_integer(fewest), positive_integer(most or fewest)
     if low > high:
-        raise argparse.ArgumentTypeError(f"{text}: the fewest come first")
+        raise argparse.ArgumentTypeError(f"expected MINIMUM-MAXIMUM, got {text}")
     return low, high
 
 
 def divided(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The verb's own options, and the overrides of the config behind `--`."""
+    """Split arguments at `--` into the command's own options and overrides of the config."""
     if "--" not in argv:
         return argv, []
     place = argv.index("--")

@@ -1,4 +1,4 @@
-"""`unroll logs RUN`: what a run's newest job said, and with -f what it says until it is over."""
+"""`unroll logs RUN`: print the log of a run's latest job; with -f, follow it until the job ends."""
 
 import shutil
 import sys
@@ -8,19 +8,19 @@ from pathlib import Path
 from pipeline.arguments import Parser
 from pipeline.commands.slurm import queue
 
-PAUSE = 1.0  # seconds between two looks at the file
-LOOKS = 10  # of them between two questions to the queue
+PAUSE = 1.0  # seconds between two reads of the file
+LOOKS = 10  # reads of the file between two reads of the queue
 
 
 def main(argv: list[str]) -> int:
     """Print the log.
 
     Raises:
-        CheckpointError: there is no such run, or no job of it has started.
+        CheckpointError: the run does not exist, or none of its jobs has started.
     """
     parser = Parser(prog="unroll logs", description=__doc__)
-    parser.add_argument("run", metavar="RUN")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the job is over")
+    parser.add_argument("run", metavar="RUN", help="name of a run under runs/, or its path")
+    parser.add_argument("-f", "--follow", action="store_true", help="follow the log until the job ends")
     options = parser.parse_args(argv)
     run = queue.submitted(options.run)
     if options.follow:
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
 
 
 def follow(run: Path) -> None:
-    """Print what is there and what comes, through requeues, until the job is neither waiting nor running."""
+    """Print the log and follow it, through requeues, until the job is no longer in the queue."""
     while not queue.logs_of(run) and queue.live(run, queue.queue()):
         time.sleep(PAUSE)
     with queue.log_of(run).open(errors="replace") as log:

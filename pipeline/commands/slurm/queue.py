@@ -1,8 +1,8 @@
-"""Which jobs of Slurm's belong to a run, and what the queue says of them.
+"""The Slurm jobs of a run, and their state in the queue.
 
-runs/NAME/jobs.jsonl    one line for each submission: job, time, the attempt it was made for
-          job.sbatch    the script that was submitted last
-          slurm-*.out   what each job said; of an array whose runs have names, beside the run
+runs/NAME/jobs.jsonl    one line per submission: job, time, number of the attempt
+          job.sbatch    the last submitted script
+          slurm-*.out   the log of each job; for arrays of named runs, beside the run
 """
 
 import json
@@ -19,7 +19,7 @@ WORDS = "%i|%T|%r|%L|%N"  # of squeue: id, state, reason, time left, nodes
 
 
 class Queued(NamedTuple):
-    """A job in the queue, in Slurm's words."""
+    """A job in the queue, as printed by squeue."""
 
     job: str
     state: str
@@ -28,22 +28,22 @@ class Queued(NamedTuple):
     nodes: str
 
 
-def run_slurm_command(*command: str, said: str | None = None) -> str:
-    """Give one of Slurm's commands; what it prints.
+def run_slurm_command(*command: str, stdin: str | None = None) -> str:
+    """Run a command of Slurm and return its output.
 
     Args:
         command: the command and its arguments.
-        said: its standard input.
+        stdin: standard input.
 
     Raises:
-        ConfigError: Slurm is not here, or refuses.
+        ConfigError: the command is not installed, or fails.
     """
     try:
-        ran = subprocess.run(command, input=said, capture_output=True, text=True)
+        ran = subprocess.run(command, input=stdin, capture_output=True, text=True)
     except FileNotFoundError:
-        raise ConfigError(f"no {command[0]} here: this wants a machine of a Slurm cluster") from None
+        raise ConfigError(f"{command[0]} not found. Run this command on a node of a Slurm cluster") from None
     if ran.returncode:
-        raise ConfigError(f"{command[0]} refused: {ran.stderr.strip() or ran.returncode}")
+        raise ConfigError(f"{command[0]} failed: {ran.stderr.strip() or ran.returncode}")
     return ran.stdout
 
 
@@ -55,7 +55,7 @@ def note(run: Path, job: str) -> None:
 
 
 def noted(run: Path) -> list[str]:
-    """The jobs that a run was submitted as, oldest first; those that its attempts name as well."""
+    """Return the jobs of a run, oldest first: those of its attempts and those submitted."""
     file = run / FILE
     lines = file.read_text().splitlines() if file.exists() else []
     attempts = [attempt.get("slurm_job") for attempt in Run(run).record.get("attempts", [])]
@@ -63,7 +63,7 @@ def noted(run: Path) -> list[str]:
 
 
 def queue() -> dict[str, Queued]:
-    """The user's jobs that are not over, by id; an array's elements each by its own (12_3), and by the job's."""
+    """Return the user's pending and running jobs by id; elements of an array by both ids (12_3, and the job's own)."""
     rows = run_slurm_command("squeue", "--me", "--noheader", "--array", f"--format={WORDS}|%A").splitlines()
     found: dict[str, Queued] = {}
     for row in rows:
@@ -73,15 +73,15 @@ def queue() -> dict[str, Queued]:
 
 
 def live(run: Path, queued: dict[str, Queued]) -> Queued | None:
-    """The job of a run that waits or runs."""
+    """Return the pending or running job of a run."""
     return next((queued[job] for job in reversed(noted(run)) if job in queued), None)
 
 
 def submitted(name: str) -> Path:
-    """The directory of a run, begun or still waiting in the queue.
+    """Return the directory of a run, which may not have started yet.
 
     Raises:
-        CheckpointError: there is no such run.
+        CheckpointError: the run does not exist.
     """
     for path in (directory_of(name), Path(name)):
         if (path / FILE).is_file():
@@ -90,17 +90,17 @@ def submitted(name: str) -> Path:
 
 
 def logs_of(run: Path) -> list[Path]:
-    """What the run's jobs said so far, the newest last: files in its directory, or beside it."""
+    """Return the logs of a run's jobs, the latest last, from its directory or beside it."""
     beside = (run.parent / f"slurm-{job}.out" for job in noted(run))
     return sorted([*run.glob("slurm-*.out"), *(file for file in beside if file.is_file())], key=os.path.getmtime)
 
 
 def log_of(run: Path) -> Path:
-    """What the run's newest job says.
+    """Return the log of a run's latest job.
 
     Raises:
-        CheckpointError: no job of it has started yet.
+        CheckpointError: none of its jobs has started yet.
     """
     if not (found := logs_of(run)):
-        raise CheckpointError(f"run {run.name} has no log: it was not submitted by `unroll submit`, or waits still")
+        raise CheckpointError(f"run {run.name} has no log: it is pending, or was not submitted by `unroll submit`")
     return found[-1]

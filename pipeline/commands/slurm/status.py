@@ -1,8 +1,8 @@
-"""`unroll status [RUN...]`: where runs stand in the queue and in their training, and what their attempts were worth."""
+"""`unroll status [RUN...]`: print the state of runs in the queue and in training, and their attempts."""
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from pipeline.arguments import Parser
 from pipeline.commands.slurm import queue
@@ -16,20 +16,35 @@ COLUMNS = ("run", "queue", "step", "loss", "tokens/s", "time left", "attempts", 
 NONE = "-"
 
 
+class AttemptEntry(TypedDict):
+    """An attempt in run.json, as far as it is used here."""
+
+    number: int
+    started: str
+    ended: str | None
+    reason: str | None
+    start_step: int
+    host: str
+    world_size: int
+    slurm_job: str | None
+
+
 def main(argv: list[str]) -> int:
-    """Print a table; the attempts too, of runs that were named.
+    """Print a table; for named runs, also their attempts.
 
     Raises:
-        CheckpointError: there is no such run.
+        CheckpointError: a run does not exist.
     """
     parser = Parser(prog="unroll status", description=__doc__)
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="default: all runs here")
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="names of runs under runs/, or their paths (default: all runs)"
+    )
     names = parser.parse_args(argv).runs
     files = (path for name in (RECORD, queue.FILE) for path in RUNS.glob(f"*/{name}"))
     runs = [queue.submitted(name) for name in names] or sorted({path.parent for path in files})
     try:
         queued = queue.queue()
-    except ConfigError:  # no Slurm here: the runs themselves can still be told of
+    except ConfigError:  # without Slurm, the runs themselves are still shown
         queued = {}
     rows = [COLUMNS, *(row(run, queue.live(run, queued)) for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -41,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 
 def row(run: Path, job: queue.Queued | None) -> tuple[str, ...]:
-    """One run's cells, in the order of COLUMNS."""
+    """Return the cells of a run, in the order of COLUMNS."""
     journal = read_journal(run) if (run / FILE).exists() else Journal()
     attempts = Run(run).record.get("attempts", [])
     series = journal.series("train/loss")
@@ -58,17 +73,17 @@ def row(run: Path, job: queue.Queued | None) -> tuple[str, ...]:
     )
 
 
-def queue_state(job: queue.Queued | None, attempts: list[dict[str, Any]]) -> str:
-    """What the queue says of a run; where it has no job, how its last attempt ended."""
+def queue_state(job: queue.Queued | None, attempts: list[AttemptEntry]) -> str:
+    """Return the state of a run's job; without a job, how its last attempt ended."""
     if job is None:
         return (attempts[-1]["reason"] or "running or killed").split(":")[0] if attempts else "not in the queue"
     if job.state == "RUNNING":
-        return f"{job.job} running on {job.nodes}, {job.left} to the limit"
+        return f"{job.job} running on {job.nodes}, {job.left} left"
     return f"{job.job} {job.state.lower()} ({job.reason})"
 
 
 def time_left(run: Path, journal: Journal) -> str:
-    """Training time to the run's last step, at the rate so far: H:MM:SS."""
+    """Return the estimated training time to the last step: H:MM:SS."""
     last = Run(run).record.get("steps", 0)
     series = journal.series("train/loss")
     if last < 1 or not series.steps or not series.steps[-1]:
@@ -76,10 +91,10 @@ def time_left(run: Path, journal: Journal) -> str:
     return clock(max(0, last - series.steps[-1]) * series.seconds[-1] / series.steps[-1])
 
 
-def productive(journal: Journal, attempts: list[dict[str, Any]], now: datetime) -> str:
-    """Seconds of training that still count, as a share of the seconds in which attempts held their devices."""
+def productive(journal: Journal, attempts: list[AttemptEntry], now: datetime) -> str:
+    """Return the share of training time without repeated steps in the total duration of all attempts."""
     begun = [datetime.fromisoformat(attempt["started"]) for attempt in attempts]
-    followed = [*begun, now][1:]  # an attempt that was killed could not say when
+    followed = [*begun, now][1:]  # a killed attempt has no end time: the next start is used
     ended = [
         datetime.fromisoformat(attempt["ended"]) if attempt["ended"] else later
         for attempt, later in zip(attempts, followed, strict=True)
@@ -90,7 +105,7 @@ def productive(journal: Journal, attempts: list[dict[str, Any]], now: datetime) 
 
 
 def lines(run: Path) -> list[str]:
-    """A line for each attempt."""
+    """Return a line per attempt."""
     return [
         f"  {run.name}, attempt {each['number']}: job {each['slurm_job'] or NONE} on {each['host']}, "
         f"{each['world_size']} processes, from step {each['start_step']}, {each['started']} to "

@@ -1,6 +1,6 @@
-"""`unroll submit CONFIG... --nodes N --gpus-per-node G --time T`: check everything here, then hand the run to Slurm.
+"""`unroll submit CONFIG... --nodes N --gpus-per-node G --time T`: check a run, then submit it to Slurm.
 
-What would fail on the nodes after hours in the queue fails here in seconds.
+Errors that would occur on the nodes after hours in the queue are reported immediately.
 """
 
 import argparse
@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pipeline.arguments import Parser
 from pipeline.commands.slurm import layout, queue
@@ -21,35 +20,35 @@ from pipeline.commands.slurm.profile import Profile
 from pipeline.errors import ConfigError
 from pipeline.runs.run import Run, find_run
 
-STARTUP = 60  # seconds that a start may take before there is anything to save
+STARTUP = 60  # seconds that a start may take before the first step
 MOUNTS = Path("/proc/mounts")
 
 
 def main(argv: list[str]) -> int:
-    """Check, say what will be done, and do it.
+    """Check runs and submit them.
 
     Raises:
-        ConfigError: the config, the layout, the time limit or the profile cannot be, or Slurm refuses.
+        ConfigError: the config, the layout, the time limit or the profile is invalid, or Slurm rejects the job.
         DataError: the dataset is missing or damaged.
     """
     own, overrides = layout.divided(argv)
     options = parser().parse_args(own)
     elements = _elements(options, overrides)
     first = elements[0].run.name
-    hand_in(elements, options, first if len(elements) == 1 else first.rpartition("-")[0])
+    submit_elements(elements, options, first if len(elements) == 1 else first.rpartition("-")[0])
     return 0
 
 
-def hand_in(elements: Sequence[Element], options: argparse.Namespace, name: str) -> None:
-    """Hand runs to Slurm as one job, of the preparation too if there is one; or print what would be handed in.
+def submit_elements(elements: Sequence[Element], options: argparse.Namespace, name: str) -> None:
+    """Submit runs as one job, after a job for the preparation if there is one; with --dry-run, print the scripts.
 
     Args:
-        elements: the runs, checked; several are an array.
-        options: what `add_options` adds.
-        name: the job's.
+        elements: the checked runs; several form an array.
+        options: values of the options of `add_submit_options`.
+        name: name of the job.
 
     Raises:
-        ConfigError: the layout, the time limit or the profile cannot be, a run is in the queue, or Slurm refuses.
+        ConfigError: the time limit or profile is invalid, a run is already in the queue, or Slurm rejects the job.
     """
     profile = cluster.read_profile(options.profile) if options.profile else Profile()
     job = _job(options, elements, profile, name)
@@ -58,7 +57,7 @@ def hand_in(elements: Sequence[Element], options: argparse.Namespace, name: str)
         print(*filter(None, (preparation, job.script(profile))), sep="\n", end="")
         return
     _refuse_running(elements)
-    first = _hand_over(preparation) if preparation else None
+    first = _sbatch(preparation) if preparation else None
     if first is not None:
         job = replace(job, more=waiting_for(first))
     script = job.script(profile)
@@ -66,9 +65,9 @@ def hand_in(elements: Sequence[Element], options: argparse.Namespace, name: str)
         element.run.mkdir(parents=True, exist_ok=True)
         (element.run / "job.sbatch").write_text(script)
     try:
-        number = _hand_over(script)
+        number = _sbatch(script)
     except ConfigError:
-        if first is not None:  # nothing would wait for it
+        if first is not None:  # no job depends on it
             queue.run_slurm_command("scancel", first)
         raise
     if first is not None:
@@ -76,51 +75,57 @@ def hand_in(elements: Sequence[Element], options: argparse.Namespace, name: str)
     for k, element in enumerate(elements, 1):
         queue.note(element.run, number if len(elements) == 1 else f"{number}_{k}")
     names = elements[0].run.name if len(elements) == 1 else f"{elements[0].run.name} to {elements[-1].run.name}"
-    size = f"{job.layout.span} nodes of {job.layout.tasks} tasks"
-    print(f"job {number}: {names}, {size}, {job.time}; {job.lead} s to save and leave")
+    size = f"{job.layout.span} nodes with {job.layout.tasks} tasks each"
+    print(f"job {number}: {names}, {size}, time limit {job.time}, signal to save {job.lead} s before")
     shown = run_name(elements[0].run)
     print(f"unroll status {shown}; unroll logs -f {shown}")
 
 
-def _hand_over(script: str) -> str:
-    """Give Slurm a batch script; the job's number."""
-    return queue.run_slurm_command("sbatch", "--parsable", said=script).strip().split(";")[0]
+def _sbatch(script: str) -> str:
+    """Submit a batch script and return the number of the job."""
+    return queue.run_slurm_command("sbatch", "--parsable", stdin=script).strip().split(";")[0]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line parser."""
     result = Parser(
         prog="unroll submit",
-        description="Hand a run to Slurm. What follows -- overrides the config, as for `unroll fit`.",
+        description="Check a run and submit it to Slurm. Options after -- override the config.",
     )
     add = result.add_argument
-    add("configs", nargs="*", metavar="CONFIG", help="an experiment, then overlays; none: those kept in the run")
-    add("--run", metavar="NAME", help="the run's name (default: from the name of the first config)")
-    add("--array", type=Path, metavar="FILE.yaml", help="a list of {key: value}: a run NAME-k for each")
-    add("--grid", action="append", default=[], metavar="KEY=A,B", help="a run for each value; several: for each pair")
-    add("--prepare", metavar="'ARGUMENTS'", help="prepare the dataset first, as another job: 'text FILE --output DIR'")
+    add("configs", nargs="*", metavar="CONFIG", help="an experiment, then overlays (default: the config of --run)")
+    add("--run", metavar="NAME", help="name of the run (default: from the first config)")
+    add("--array", type=Path, metavar="FILE.yaml", help="submit a run NAME-k for each {key: value} of a list")
+    add(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="KEY=A,B",
+        help="submit a run per value (repeatable: per combination)",
+    )
+    add("--prepare", metavar="'ARGUMENTS'", help="prepare the dataset first in its own job: 'text FILE --output DIR'")
     add_submit_options(result)
     return result
 
 
 def add_submit_options(parser: argparse.ArgumentParser) -> None:
-    """Let a command line say how its runs are handed to Slurm."""
+    """Add the options of a submission to a parser."""
     layout.add_layout_options(parser)
     add = parser.add_argument
-    add("--time", metavar="T", help="time limit of one start, as sbatch takes it: 24:00:00")
-    add("--profile", metavar="CLUSTER", help="configs/cluster/CLUSTER.yaml, or a file: partition, modules, container")
-    add("--after", metavar="RUN|JOB", help="start when that run, or job, has ended well")
-    add("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    add("--time", metavar="T", help="time limit of one start in a format of sbatch, such as 24:00:00")
+    add("--profile", metavar="CLUSTER", help="cluster profile: configs/cluster/CLUSTER.yaml, or a YAML file")
+    add("--after", metavar="RUN|JOB", help="start after this run or job has succeeded")
+    add("--dry-run", action="store_true", help="print the scripts without submitting them")
 
 
 def _elements(options: argparse.Namespace, overrides: list[str]) -> list[Element]:
-    """The runs, each with a config that was parsed and found possible."""
+    """Return the runs, after a check of each config."""
     if any(word.split("=")[0] == "--resume" for word in overrides):
-        raise ConfigError("--resume cannot be submitted: every requeue would obey it again; give --run OTHER")
+        raise ConfigError("--resume cannot be submitted, as it would apply to every requeue. Give --run OTHER")
     if options.prepare and options.after:
-        raise ConfigError("--prepare and --after: one of them; the training waits for it")
+        raise ConfigError("--prepare and --after cannot be combined. Omit one of the two")
     if not options.configs and not options.run:
-        raise ConfigError("no config and no run: give CONFIG.yaml or --run NAME")
+        raise ConfigError("CONFIG or --run is required. Give CONFIG.yaml, or --run NAME")
     configs = options.configs or [str(find_run(options.run) / "config.yaml")]
     base = [configs[0], *(word for config in configs[1:] for word in ("--config", config))]
     named = ["--run", options.run] if options.run else []
@@ -139,29 +144,29 @@ def _elements(options: argparse.Namespace, overrides: list[str]) -> list[Element
 
 
 def run_name(run: Path) -> str:
-    """What `--run` takes to mean this directory."""
+    """Return the value of `--run` for a directory."""
     return run.name if run.parent == Path("runs") else str(run)
 
 
-def _variants(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The overrides of each element: of the file, times those of the grid."""
+def _variants(options: argparse.Namespace) -> list[dict[str, object]]:
+    """Return the overrides of each element: the Cartesian product of the file's rows and the grid."""
     import yaml
 
-    rows: Any = [{}]
+    rows: list[dict[str, object]] = [{}]
     if options.array:
         try:
             rows = yaml.safe_load(options.array.read_text())
         except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"--array {options.array}: {error}") from error
+            raise ConfigError(f"--array={options.array}: {error}. Give a YAML file") from error
         if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and row for row in rows):
             raise ConfigError(
-                f"--array {options.array} must hold a list of mappings such as {{model.init_args.width: 64}}"
+                f"--array={options.array}: expected a list of mappings such as {{model.init_args.width: 64}}"
             )
     axes = []
     for text in options.grid:
         key, equals, values = text.partition("=")
         if not equals or not all(values.split(",")):
-            raise ConfigError(f"--grid {text} must be KEY=VALUE,VALUE,...")
+            raise ConfigError(f"--grid={text}: expected KEY=VALUE,VALUE,...")
         axes.append([{key: value} for value in values.split(",")])
     if not options.array and not axes:
         return []
@@ -172,14 +177,14 @@ def _variants(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     import json
 
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
-    """The run's directory, once config, layout and dataset are known to fit together."""
+    """Check that config, layout and dataset are consistent; return the run's directory."""
     from pipeline.data.batch_plan import Share
     from pipeline.dataset.manifest import Dataset
     from pipeline.training.config import parse_config, run_directory
@@ -192,7 +197,7 @@ def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
         _check_preparation(shlex.split(options.prepare), Path(str(settings["dataset"])))
     for nodes in range(shape.fewest, shape.nodes + 1):
         Share.of_config(settings, nodes * shape.tasks)
-    if not (options.after or "").isdigit() and not options.prepare:  # a job may have to make it first
+    if not (options.after or "").isdigit() and not options.prepare:  # else a job creates it first
         Dataset.open(Path(str(settings["dataset"])))
     run = run_directory(config)
     profile = cluster.read_profile(options.profile) if options.profile else Profile()
@@ -202,27 +207,26 @@ def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
 
 
 def _check_preparation(words: list[str], dataset: Path) -> None:
-    """Raise ConfigError unless the preparation makes the dataset that the config trains on."""
+    """Raise ConfigError unless the preparation creates the dataset of the config."""
     made = [words[k + 1] for k, word in enumerate(words[:-1]) if word == "--output"]
     made += [word.removeprefix("--output=") for word in words if word.startswith("--output=")]
     if [Path(path).resolve() for path in made] != [dataset.resolve()]:
         raise ConfigError(
-            f"--prepare makes {', '.join(made) or 'no dataset'}, but the config trains on {dataset}: "
-            f"let its --output agree, or give -- --data.init_args.dataset"
+            f"--prepare: expected --output {dataset} (the dataset of the config), got {', '.join(made) or 'none'}. "
+            "Change one of them, or override with `-- --data.init_args.dataset`"
         )
 
 
 def _job(options: argparse.Namespace, elements: Sequence[Element], profile: Profile, name: str) -> Job:
     if not options.time:
-        raise ConfigError("no --time: give the limit of one start, as sbatch takes it: --time 24:00:00")
+        raise ConfigError("--time is required. Give the time limit of one start, such as --time 24:00:00")
     limit, needed = cluster.seconds(options.time), max(lead(element.run) for element in elements)
-    if limit and limit < needed + STARTUP:  # 0 is no limit
+    if limit and limit < needed + STARTUP:  # 0 means unlimited
         raise ConfigError(
-            f"--time {options.time} leaves no room to train: {needed} s are kept for saving and leaving, and a start "
-            f"takes up to {STARTUP} s"
+            f"--time={options.time}: expected more than {needed} s (to save) + {STARTUP} s (to start). Increase it"
         )
     if not TRAIN.is_file():
-        raise ConfigError(f"no {TRAIN}: submit from a checkout of the project")
+        raise ConfigError(f"{TRAIN} not found. Submit from a checkout of the project")
     return Job(
         name=name,
         elements=elements,
@@ -236,7 +240,7 @@ def _job(options: argparse.Namespace, elements: Sequence[Element], profile: Prof
 
 
 def _dependency(after: str | None) -> list[str]:
-    """The options that make a job wait for another one; none where the run is finished already."""
+    """Return the options for a dependency on another job; none if its run has already finished."""
     if after is None:
         return []
     job = after
@@ -247,13 +251,13 @@ def _dependency(after: str | None) -> list[str]:
             attempts = Run(run).record.get("attempts", [])
             if attempts and attempts[-1]["reason"] == "finished":
                 return []
-            raise ConfigError(f"--after {after}: it has no job in the queue, and has not finished")
+            raise ConfigError(f"--after={after}: the run has no job in the queue and has not finished. Submit it first")
         job = waiting.job
     return waiting_for(job)
 
 
 def waiting_for(job: str) -> list[str]:
-    """The options that make a job wait until another one has ended well, and go if it does not."""
+    """Return the options that start a job after another one has succeeded, and cancel it if that fails."""
     return [f"--dependency=afterok:{job}", "--kill-on-invalid-dep=yes"]
 
 
@@ -261,4 +265,6 @@ def _refuse_running(elements: Sequence[Element]) -> None:
     queued = queue.queue()
     for element in elements:
         if job := queue.live(element.run, queued):
-            raise ConfigError(f"run {element.run.name} is job {job.job} already ({job.state}): unroll cancel it first")
+            raise ConfigError(
+                f"run {element.run.name} is already job {job.job} ({job.state}). Cancel it first with `unroll cancel`"
+            )

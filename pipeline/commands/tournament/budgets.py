@@ -1,42 +1,42 @@
-"""What a training may cost, in tokens, seconds or FLOPs, as the limits of its trainer."""
+"""Convert a training budget in tokens, seconds or FLOPs to limits of the trainer."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.errors import ConfigError
 
 
 class TrainingCost(NamedTuple):
-    """What a run costs."""
+    """The cost of a run."""
 
     flops_per_token: float
     steps: Callable[[float], int]
-    """Most optimizer steps that stay within so many tokens."""
+    """Returns the maximum number of optimizer steps within a number of tokens."""
 
 
-def of_tokens(tokens: float, cost: TrainingCost) -> dict[str, Any]:
-    """As many steps as stay within so many training tokens.
+def of_tokens(tokens: float, cost: TrainingCost) -> dict[str, object]:
+    """Return limits for the maximum number of steps within a number of training tokens.
 
     Raises:
-        ConfigError: not even one does.
+        ConfigError: the budget is smaller than one step.
     """
     steps = cost.steps(tokens)
     if steps < 1:
-        raise ConfigError(f"a budget of {tokens:,.0f} tokens is less than one step takes: raise it")
+        raise ConfigError(f"budget: {tokens:,.0f} tokens are less than one step. Increase the budget")
     return {"trainer.max_steps": steps, "trainer.max_epochs": -1, "trainer.max_time": None}
 
 
-def of_flops(flops: float, cost: TrainingCost) -> dict[str, Any]:
-    """As many steps as stay within so many floating-point operations of training."""
+def of_flops(flops: float, cost: TrainingCost) -> dict[str, object]:
+    """Return limits for the maximum number of steps within a number of floating-point operations."""
     return of_tokens(flops / cost.flops_per_token, cost)
 
 
-def of_seconds(seconds: float, cost: TrainingCost) -> dict[str, Any]:
-    """Training until so many seconds have passed, those of all attempts together, validations left out."""
+def of_seconds(seconds: float, cost: TrainingCost) -> dict[str, object]:
+    """Return limits for a training time, summed over attempts, validations excluded."""
     return {"trainer.max_steps": -1, "trainer.max_epochs": -1, "trainer.max_time": {"seconds": seconds}}
 
 
-BUDGETS: dict[str, Callable[[float, TrainingCost], dict[str, Any]]] = {
+BUDGETS: dict[str, Callable[[float, TrainingCost], dict[str, object]]] = {
     "tokens": of_tokens,
     "seconds": of_seconds,
     "flops": of_flops,
@@ -44,12 +44,12 @@ BUDGETS: dict[str, Callable[[float, TrainingCost], dict[str, Any]]] = {
 
 
 def steps_within(tokens: float, batches: int, predictions: Callable[[int, int], int]) -> int:
-    """Most steps whose tokens together are no more than these.
+    """Return the maximum number of steps with at most this total number of tokens.
 
     Args:
         tokens: the limit.
-        batches: of an epoch.
-        predictions: tokens of a batch, given its epoch and its number.
+        batches: number of batches per epoch.
+        predictions: returns the tokens of a batch from its epoch and its number.
     """
     steps, left = 0, tokens
     while (left := left - predictions(*divmod(steps, batches))) >= 0:

@@ -1,7 +1,7 @@
-"""`unroll tournament FILE...`: every architecture on one dataset under one budget, several seeds, then side by side.
+"""`unroll tournament FILE...`: compare architectures on one dataset under one budget, with several seeds.
 
-Each entrant and seed is a normal run, `runs/TOURNAMENT/ENTRANT-SEED`: stopped in whatever way, the same command goes on
-where it stood, and finished runs are not run again. The page is that of `unroll compare`.
+Each entrant and seed is a normal run, `runs/TOURNAMENT/ENTRANT-SEED`. After an interruption, the same command resumes
+the tournament; finished runs are skipped. The results are shown by `unroll compare`.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pipeline.runs import record, resume
 from pipeline.runs.run import RUNS, Run
 from pipeline.training.config import parse_config
 
-LOOK = 0.2  # seconds from one look at a run to the next
+LOOK = 0.2  # polling interval in seconds
 
 
 class Match(NamedTuple):
@@ -39,37 +39,39 @@ class Match(NamedTuple):
 
     @property
     def run(self) -> Path:
-        """Its directory."""
+        """Return the directory of the run."""
         return RUNS / self.tournament / f"{self.entrant.name}-{self.seed}"
 
     @property
     def arguments(self) -> list[str]:
-        """Of `unroll fit`, the first one a config."""
+        """Return the arguments of `unroll fit`, the first one a config."""
         group = [] if any("tracking.group" in word for word in self.entrant.arguments) else ["--tracking.group"]
         named = ["--run", str(self.run), "--seed_everything", str(self.seed)]
         return [*self.entrant.arguments, *named, *group, *([self.tournament] if group else [])]
 
     def announce(self) -> None:
-        """Write into the run whom it belongs to, for those who compare."""
+        """Record the entrant in the run, for `unroll compare`."""
         known = {"entrant": self.entrant.name, "seed": self.seed, "flops_per_token": self.entrant.flops_per_token}
         record.write_text(self.run, ENTRANT, json.dumps({"tournament": self.tournament, **known}))
 
 
 def main(argv: list[str]) -> int:
-    """Run the tournaments one after the other, or hand each to Slurm as an array.
+    """Run the tournaments one after the other, or submit each to Slurm as an array.
 
     Returns:
-        0, or the first exit code of a run that failed (the others were run all the same), or 75 after a stop.
+        0, or the exit code of the first failed run (the others are run as well), or 75 after a stop.
 
     Raises:
-        ConfigError: a tournament cannot be; nothing was started.
+        ConfigError: a tournament is invalid; nothing was started.
         DataError: the dataset is missing or damaged.
     """
     options = parser().parse_args(argv)
     quieten()
     tournaments = [read_tournament(file) for file in options.files]
     if len({tournament.name for tournament in tournaments}) < len(tournaments):
-        raise ConfigError("two tournaments of one name would share their runs: give their files different names")
+        raise ConfigError(
+            "FILE: two tournaments have the same name and would share their runs. Rename one of the files"
+        )
     plans = [(tournament, entrants_of(tournament)) for tournament in tournaments]
     code = 0
     for tournament, entrants in plans:
@@ -89,30 +91,30 @@ def main(argv: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line parser."""
     result = Parser(prog="unroll tournament", description=__doc__)
     add = result.add_argument
-    add("files", nargs="+", type=Path, metavar="FILE", help="such as configs/tournament/builtin.yaml")
-    add("--submit", action="store_true", help="as a job array of Slurm, an element for each run; wants --time")
+    add("files", nargs="+", type=Path, metavar="FILE", help="tournaments, such as configs/tournament/builtin.yaml")
+    add("--submit", action="store_true", help="submit the runs to Slurm as a job array (requires --time)")
     submit.add_submit_options(result)
-    result.set_defaults(prepare=None)  # steps and widths are found on a dataset that is there
+    result.set_defaults(prepare=None)  # steps and widths require an existing dataset
     return result
 
 
 def print_entrants(tournament: Tournament, entrants: list[Entrant]) -> None:
-    """Print what each entrant is."""
+    """Print size and budget of each entrant."""
     runs = len(entrants) * len(tournament.seeds)
     budget = ", ".join(f"{value:,.0f} {unit}" for unit, value in tournament.budget.items())
     print(f"tournament {tournament.name}: {len(entrants)} entrants, {runs} runs, {budget} each")
     for each in entrants:
         width = "" if each.width is None else f"width {each.width}, "
-        steps = "until the time is up" if each.steps is None else f"{each.steps:,} steps"
-        cost = f"{short_number(each.flops_per_token)} FLOPs a token"
+        steps = "until the time limit" if each.steps is None else f"{each.steps:,} steps"
+        cost = f"{short_number(each.flops_per_token)} FLOPs per token"
         print(f"  {each.name:20}{width}{each.parameters:,} parameters, {cost}, {steps}", flush=True)
 
 
 def hand_over(matches: list[Match], options: argparse.Namespace) -> None:
-    """Submit the runs that are not over as one array."""
+    """Submit the unfinished runs as one array."""
     waiting = [match for match in matches if not entrant_is_finished(match)]
     if not waiting:
         print(f"tournament {matches[0].tournament}: every run has finished")
@@ -121,46 +123,47 @@ def hand_over(matches: list[Match], options: argparse.Namespace) -> None:
     if not options.dry_run:
         for match in waiting:
             match.announce()
-    submit.hand_in(elements, options, matches[0].tournament)
+    submit.submit_elements(elements, options, matches[0].tournament)
     if not options.dry_run:
-        print(f"when they have finished: unroll compare {RUNS / matches[0].tournament}/*-*")
+        print(f"compare them when they have finished: unroll compare {RUNS / matches[0].tournament}/*-*")
 
 
 def run_tournament(matches: list[Match]) -> int:
-    """Run what is not over, then compare; the exit code."""
+    """Run the unfinished runs, then compare all; return the exit code."""
     signals.install()
     code = 0
     for number, match in enumerate(matches, 1):
         if not wait_for(match):
             return leave(matches)
         over = entrant_is_finished(match)
-        match.announce()  # only now: it may have been a run of something else
+        match.announce()  # not before the check that an existing run has the same config
         if over:
-            print(f"{match.run} has finished", flush=True)
+            print(f"{match.run} has already finished", flush=True)
             continue
-        print(f"\n{match.run}, {number} of {len(matches)}", flush=True)
+        print(f"\n{match.run}, run {number} of {len(matches)}", flush=True)
         ended = run_unroll(["fit", "--config", *match.arguments])
         if ended == TRY_AGAIN or signals.requested():
             return leave(matches)
         if ended:
-            print(f"{match.run} left with exit code {ended}; the others go on", flush=True)
+            print(f"{match.run} failed with exit code {ended}; the tournament continues", flush=True)
         code = code or ended
     signals.forget()
-    compared = compare.main([str(match.run) for match in matches])
+    page = matches[0].run.parent / "compare.html"
+    compared = compare.main([*(str(match.run) for match in matches), "--html", str(page)])
     return code or compared
 
 
 def leave(matches: list[Match]) -> int:
-    """Say how it goes on."""
-    print(f"tournament {matches[0].tournament} stopped; the same command continues it", flush=True)
+    """Print how to resume the tournament; return the exit code."""
+    print(f"tournament {matches[0].tournament} stopped; run the same command to resume", flush=True)
     return TRY_AGAIN
 
 
 def entrant_is_finished(match: Match) -> bool:
-    """Whether this very run has finished already.
+    """Whether the run has already finished.
 
     Raises:
-        ConfigError: there is a run of that name that learns something else.
+        ConfigError: a run of that name exists with another config.
     """
     run = Run(match.run)
     if not run.record.get("attempts"):
@@ -169,33 +172,33 @@ def entrant_is_finished(match: Match) -> bool:
     config = resume.kept_config(cli)
     if changed := resume.changes(run, config):
         raise ConfigError(
-            f"{match.run} was begun with another config ({'; '.join(changed)}): move {match.run.parent} away, or give "
-            "the tournament's file another name"
+            f"{match.run} exists with another config ({'; '.join(changed)}). Move {match.run.parent} away, or rename "
+            "the tournament's file"
         )
     return resume.is_finished(run, config)
 
 
 def wait_for(match: Match) -> bool:
-    """Wait until no other process trains the run, such as one whose tournament was killed; False after a signal."""
-    told = False
+    """Wait until no other process, such as one of a killed tournament, trains the run; return False after a signal."""
+    printed = False
     while not signals.requested():
         try:
             with Run(match.run).lock():
                 return True
         except ConfigError:
-            if not told:
-                print(f"{match.run} is being trained by another process: waiting for it", flush=True)
-            told = True
+            if not printed:
+                print(f"{match.run}: waiting for another process that trains this run", flush=True)
+            printed = True
             time.sleep(LOOK)
     return False
 
 
 def run_unroll(arguments: list[str]) -> int:
-    """Give a command of `unroll`, and stop it where this process is asked to stop; its exit code."""
-    child, told = subprocess.Popen([sys.executable, "-m", "pipeline", *arguments]), False
+    """Run a command of `unroll`, pass on a request to stop, and return the exit code."""
+    child, signalled = subprocess.Popen([sys.executable, "-m", "pipeline", *arguments]), False
     while child.poll() is None:
-        if signals.requested() and not told:
+        if signals.requested() and not signalled:
             child.send_signal(signal.SIGTERM)
-            told = True
+            signalled = True
         time.sleep(LOOK)
     return exit_code.as_shell(child.returncode)

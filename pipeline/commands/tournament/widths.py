@@ -1,27 +1,27 @@
-"""How wide a network has to be to have a given number of parameters: an exact search over whole widths.
+"""Find the width of a network for a given number of parameters.
 
-Widths come in steps of a unit, the smallest that the network takes (a Transformer's must be divided by its heads).
-The number of parameters grows with the width, so halving an interval finds the two widths around the target; the
-nearer one is taken, the narrower one of two that are equally near.
+Widths are multiples of a unit, the smallest that the network accepts (a Transformer's width must be divisible by its
+heads). The number of parameters grows with the width, so bisection finds the two widths around the target. The nearer
+one is returned, or the narrower one if both are equally near.
 """
 
 from collections.abc import Callable
 
 from pipeline.errors import ConfigError
 
-UNITS = 256  # widest step that is tried
+UNITS = 256  # largest unit to try
 WIDEST = 2**20
 
 
 def nearest_width(target: int, count: Callable[[int], int]) -> int:
-    """The width whose number of parameters is nearest to a target.
+    """Return the width whose number of parameters is nearest to a target.
 
     Args:
-        target: wanted number of parameters.
-        count: parameters at a width.
+        target: required number of parameters.
+        count: returns the number of parameters at a width.
 
     Raises:
-        ConfigError: the network takes no width, whatever the unit; the message is its own.
+        ConfigError: the network rejects the widths of every unit; the message is the network's.
     """
     unit = _unit(count)
     low, high = 1, 2
@@ -37,7 +37,7 @@ def nearest_width(target: int, count: Callable[[int], int]) -> int:
 
 
 def _unit(count: Callable[[int], int]) -> int:
-    """The smallest step of widths of which the first three are taken."""
+    """Return the smallest unit whose first three multiples are accepted."""
     for unit in range(1, UNITS + 1):
         try:
             for times in (1, 2, 3):

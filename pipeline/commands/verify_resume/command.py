@@ -1,8 +1,8 @@
-"""`unroll verify-resume CONFIG` tells whether an experiment, stopped and continued, ends like the straight one.
+"""`unroll verify-resume CONFIG`: verify that an interrupted and resumed run equals an uninterrupted one.
 
-It is trained for a few steps without a stop, then again and again with a stop: by SIGTERM and by SIGKILL; in
-training, in validation and while a checkpoint is written; at chosen and at random points. Short epochs make it
-pass the end of some. The verdict compares every micro-batch (samples, generators, loss) and the last checkpoint.
+The experiment is trained for a few steps without interruption, then several times with interruptions by SIGTERM and
+SIGKILL: in training, in validation and while a checkpoint is written, at chosen and at random points. Epochs are short,
+so that some of them end. Every micro-batch (samples, generators, loss) and the last checkpoint are compared.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
 
-if TYPE_CHECKING:  # torch takes seconds to import: only once there is something to do
+if TYPE_CHECKING:  # torch takes seconds to import
     from pipeline.callbacks.fault_injection import Interrupt
     from pipeline.commands.verify_resume.interruption_points import Lengths
     from pipeline.commands.verify_resume.trial import Start, Trial
@@ -25,14 +25,14 @@ DIFFERS = 1
 
 
 def main(argv: list[str], start: "Start | None" = None) -> int:
-    """The verb; 0 if no stop made a difference, 1 if one did.
+    """Verify an experiment; return 0 if all runs are equal, else 1.
 
     Args:
-        argv: the command line; what it does not know goes to `unroll fit`.
-        start: how an attempt is started; as a new process by default.
+        argv: the command line; unknown options are passed to `unroll fit`.
+        start: starts an attempt; by default in a new process.
 
     Raises:
-        ConfigError: the config cannot be, or the straight run fails.
+        ConfigError: the config is invalid, or the uninterrupted run fails.
     """
     arguments, keys = parser().parse_known_args(argv)
     from pipeline.commands.verify_resume.interruption_points import Lengths, draw_interruptions, drawn
@@ -47,10 +47,10 @@ def main(argv: list[str], start: "Start | None" = None) -> int:
         devices = [f"--trainer.devices={size}"] if arguments.world_sizes else []
         own = [*given, *devices, *lengths.keys()]
         trials[size] = Trial(home / f"on-{size}", own, start or start_process)
-    print(f"{lengths.run} steps, straight and stopped; the runs are in {home}", flush=True)
+    print(f"{lengths.run} steps per run, uninterrupted and interrupted; runs in {home}", flush=True)
     equal: list[bool] = []
     for size, trial in trials.items():
-        print(f"\non {size} process{'es' if size > 1 else ''}, stopped by", flush=True)
+        print(f"\n{size} process{'es' if size > 1 else ''}, interrupted by", flush=True)
         slots = sizes[size] or 1
         stops = [
             *draw_interruptions(chance, lengths, size, slots),
@@ -63,28 +63,28 @@ def main(argv: list[str], start: "Start | None" = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line parser."""
     result = Parser(
         prog="unroll verify-resume",
-        description="Does an experiment, stopped and continued, end in every bit like the straight one?",
-        epilog="All else (--KEY VALUE) goes to `unroll fit`. Exit code 0: equal; 1: something differs.",
+        description="Verify that an interrupted and resumed run is bitwise equal to an uninterrupted one.",
+        epilog="Other options (--KEY VALUE) are passed to `unroll fit`. Exit code 0: equal; 1: different.",
         allow_abbrev=False,
     )
     add = result.add_argument
     add("config", nargs="+", type=Path, metavar="CONFIG", help="an experiment, then overlays, as for `unroll fit`")
-    add("--world-sizes", type=_numbers, metavar="N,N", help="numbers of processes (default: what the config says)")
-    add("--steps", type=int, default=13, help="optimizer steps of each run (default: 13)")
-    add("--random", type=int, default=3, metavar="N", help="random stops beside the chosen ones (default: 3)")
-    add("--seed", type=int, default=0, help="of the random stops (default: 0)")
-    add("--output", type=Path, metavar="DIR", help="keep the runs here (default: kept only if something differs)")
+    add("--world-sizes", type=_numbers, metavar="N,N", help="numbers of processes (default: as in the config)")
+    add("--steps", type=int, default=13, help="optimizer steps per run (default: 13)")
+    add("--random", type=int, default=3, metavar="N", help="number of additional random interruptions (default: 3)")
+    add("--seed", type=int, default=0, help="seed of the random interruptions (default: 0)")
+    add("--output", type=Path, metavar="DIR", help="keep the runs in DIR (default: kept only if one differs)")
     return result
 
 
 def divisions(given: list[str], sizes: list[int] | None) -> dict[int, int | None]:
-    """Micro-batches a step for each number of processes; None where the data does not say.
+    """Return the micro-batches per step for each number of processes; None if the data does not define them.
 
     Raises:
-        ConfigError: the config cannot be, or the processes cannot share a global batch.
+        ConfigError: the config is invalid, or the global batch is not divisible by the processes.
     """
     from pipeline.data.batch_plan import Share
     from pipeline.distributed import launch
@@ -99,40 +99,40 @@ def divisions(given: list[str], sizes: list[int] | None) -> dict[int, int | None
     return found
 
 
-def make_home(wanted: Path | None) -> Path:
-    """A new directory for the runs.
+def make_home(output: Path | None) -> Path:
+    """Return a new directory for the runs.
 
     Raises:
-        ConfigError: the one that is wanted is there already.
+        ConfigError: the given directory already exists.
     """
-    if wanted is None:
+    if output is None:
         return Path(tempfile.mkdtemp(prefix="verify-resume-"))
-    if wanted.exists():
-        raise ConfigError(f"{wanted} is there already: name another --output, or remove it")
-    return wanted
+    if output.exists():
+        raise ConfigError(f"--output={output}: already exists. Give another directory, or remove it")
+    return output
 
 
 def judge(trial: "Trial", stops: "list[list[Interrupt]]") -> Iterator[bool]:
-    """Train straight, twice, then with each of the stops; tell of each, and whether it is equal.
+    """Train twice without interruption, then with each interruption; print and yield whether the runs are equal.
 
-    Where the straight run does not even equal itself, nothing is learned from stopping it.
+    If two uninterrupted runs differ, the experiment is not reproducible and interruptions are not tried.
     """
     from pipeline.commands.verify_resume.trial import first_difference
 
     difference = first_difference(trial.straight(), trial.straight("straight-again"))
-    yield _tell("nothing, twice", [], difference)
+    yield _print_verdict("nothing (run twice)", [], difference)
     if difference is not None:
-        print("  It is not the same twice even without a stop: nothing can be learned from stopping it.", flush=True)
+        print("  The experiment is not reproducible: two uninterrupted runs differ.", flush=True)
         return
     for number, each in enumerate(stops, start=1):
         outcome = trial.stopped(f"stopped-{number:02d}", each)
-        yield _tell(", then ".join(map(str, each)), outcome.resumed, outcome.difference)
+        yield _print_verdict(", then ".join(map(str, each)), outcome.resumed, outcome.difference)
 
 
 def move(trials: "dict[int, Trial]", lengths: "Lengths") -> bool:
-    """Move a run from the last number of processes to the first and back; whether it saw the same samples.
+    """Move a run from the last number of processes to the first and back; return whether it read the same samples.
 
-    Its sums are made in another order, and each process draws its own dropout: the losses are told, not judged.
+    The losses are only printed: sums have another order, and each process draws its own dropout masks.
     """
     from pipeline.callbacks.fault_injection import BeforeBatch
     from pipeline.commands.verify_resume.interruption_points import TERM
@@ -141,12 +141,12 @@ def move(trials: "dict[int, Trial]", lengths: "Lengths") -> bool:
     stops = [BeforeBatch(TERM, 0, step) for step in (lengths.run // 3, 2 * lengths.run // 3)]
     print(f"\nmoved from {last} processes to {first} and back, against {first}", flush=True)
     outcome, apart = trials[first].moved("moved", [trials[last], trials[first], trials[last]], stops)
-    print(f"           losses differ by at most {apart:.1e}, relatively: by rounding, and by dropout if there is any")
-    return _tell("the samples of every step", outcome.resumed, outcome.difference)
+    print(f"           relative difference of losses: at most {apart:.1e} (by rounding, and by dropout if used)")
+    return _print_verdict("the samples of every step", outcome.resumed, outcome.difference)
 
 
 def conclude(equal: list[bool], home: Path, kept: bool) -> int:
-    """The verdict, and the exit code."""
+    """Print the verdict and return the exit code."""
     if not all(equal):
         print(f"\nNOT EQUAL: {equal.count(False)} of {len(equal)}; the runs are kept in {home}", flush=True)
         return DIFFERS
@@ -156,8 +156,8 @@ def conclude(equal: list[bool], home: Path, kept: bool) -> int:
     return 0
 
 
-def _tell(stop: str, resumed: list[int], difference: str | None) -> bool:
-    at = f", continued at step {' and '.join(map(str, resumed))}" if resumed else ""
+def _print_verdict(stop: str, resumed: list[int], difference: str | None) -> bool:
+    at = f", resumed at step {' and '.join(map(str, resumed))}" if resumed else ""
     print(f"  {'equal  ' if difference is None else 'DIFFERS'}  {stop}{at}", flush=True)
     if difference is not None:
         print(f"           {difference}", flush=True)

@@ -1,4 +1,4 @@
-"""When the runs of a trial are stopped: at chosen moments, where something could go wrong, and at random ones."""
+"""The points at which the runs of a trial are interrupted: chosen error-prone ones, and random ones."""
 
 import random
 import signal
@@ -9,11 +9,11 @@ from pipeline.callbacks.fault_injection import BeforeBatch, Interrupt, WhileSavi
 from pipeline.errors import ConfigError
 
 TERM, KILL = int(signal.SIGTERM), int(signal.SIGKILL)
-SAVING = 12  # operations on the files of a checkpoint that its first process does at least
+SAVING = 12  # minimum number of file operations per checkpoint in the first process
 
 
 class Lengths(NamedTuple):
-    """How long things take in a trial, in optimizer steps: so short that all of them happen."""
+    """The lengths of a trial in optimizer steps, short enough to include epochs, validations and checkpoints."""
 
     run: int
     epoch: int
@@ -22,17 +22,17 @@ class Lengths(NamedTuple):
 
     @classmethod
     def of(cls, steps: int) -> "Lengths":
-        """More than two epochs, and at least three validations and checkpoints in a run.
+        """Return lengths with more than two epochs and at least three validations and checkpoints per run.
 
         Raises:
-            ConfigError: it is too short for that.
+            ConfigError: there are too few steps.
         """
         if steps < 8:
-            raise ConfigError(f"--steps {steps}: at least 8, or there is too little to stop")
+            raise ConfigError(f"--steps={steps}: expected at least 8")
         return cls(steps, 2 * steps // 5, steps // 3, steps // 4)
 
     def keys(self) -> list[str]:
-        """As `unroll fit` takes them."""
+        """Return the options of `unroll fit`."""
         keys = {
             "max_steps": self.run,
             "max_epochs": -1,
@@ -48,13 +48,13 @@ class Lengths(NamedTuple):
 
 
 def draw_interruptions(chance: random.Random, lengths: Lengths, size: int, slots: int) -> Iterator[list[Interrupt]]:
-    """Stops where something could go wrong, in processes drawn by chance.
+    """Yield interruptions at error-prone points, in randomly drawn processes.
 
     Args:
-        chance: draws the process.
-        lengths: of the run.
-        size: processes.
-        slots: micro-batches a step.
+        chance: random generator.
+        lengths: lengths of the run.
+        size: number of processes.
+        slots: micro-batches per step.
     """
 
     def rank() -> int:
@@ -63,8 +63,8 @@ def draw_interruptions(chance: random.Random, lengths: Lengths, size: int, slots
     middle, late = lengths.run // 2, lengths.run - 2
     yield [BeforeBatch(TERM, rank(), middle)]
     yield [BeforeBatch(KILL, rank(), middle + 1)]
-    yield [BeforeBatch(TERM, rank(), lengths.epoch - 1)]  # leaves at the very end of the first epoch
-    yield [BeforeBatch(KILL, rank(), 2 * lengths.epoch)]  # nothing of the third epoch is done
+    yield [BeforeBatch(TERM, rank(), lengths.epoch - 1)]  # exits at the end of the first epoch
+    yield [BeforeBatch(KILL, rank(), 2 * lengths.epoch)]  # before the first step of the third epoch
     if slots > 1:
         yield [BeforeBatch(TERM, rank(), middle, slot=1)]
         yield [BeforeBatch(KILL, rank(), middle, slot=1)]
@@ -75,7 +75,7 @@ def draw_interruptions(chance: random.Random, lengths: Lengths, size: int, slots
 
 
 def drawn(chance: random.Random, lengths: Lengths, size: int, slots: int, count: int) -> Iterator[list[Interrupt]]:
-    """So many stops, each drawn by chance from all moments of a run."""
+    """Yield `count` interruptions at random points of a run."""
     for _ in range(count):
         number, rank = chance.choice([TERM, KILL]), chance.randrange(size)
         step, slot = chance.randrange(1, lengths.run), chance.randrange(slots)

@@ -1,6 +1,6 @@
-"""A table of stamps and numbers becomes series on one grid, and what is wrong with it is named.
+"""Read series on one time grid from a table of stamps and numbers, and report invalid rows.
 
-In a wide table each column of numbers is a series; in a long one, columns of identity say whose row it is.
+In a wide table each column of numbers is a series; in a long table, id columns name the series of a row.
 
 Legend: R rows of a table, L steps of a series, K known covariates.
 """
@@ -18,20 +18,20 @@ from pipeline.dataset.codecs.table import column, is_number
 from pipeline.dataset.codecs.time_grid import Grid, cycles, stamps_of
 from pipeline.errors import ConfigError, DataError
 
-NAMED = 5  # places that are named for each finding
-# what can be wrong, and how it is mended
-UNREADABLE = "stamp that cannot be read", "write 2016-07-01 13:00, 2016-07 or a whole number"
-NAMELESS = "row without an identity", "fill the columns of --id"
-TWICE = "stamp that a series has twice", "keep one row of each, or tell series apart with --id"
-BETWEEN = "stamp between the steps of the grid", "bring the rows to one step"
-INFINITE = "infinite value", "mend or empty it"
-MISSING = "step without a value", "fill it in, or accept it with --fill-gaps"
-UNKNOWN = "known covariate without a value", "give it at every step, or --drop it"
+NAMED = 5  # places that are reported for each finding
+# what can be wrong, and how to fix it
+UNREADABLE = "unreadable stamp", "write 2016-07-01 13:00, 2016-07 or an integer"
+NAMELESS = "row without an id", "fill the columns of --id"
+TWICE = "stamp that a series has twice", "keep one row of each, or name the series of each row with --id"
+BETWEEN = "stamp between the steps of the grid", "resample the rows to one step"
+INFINITE = "infinite value", "correct or delete it"
+MISSING = "step without a value", "add the value, or accept the gap with --fill-gaps"
+UNKNOWN = "known covariate without a value", "add it at every step, or --drop it"
 
 
 @dataclass
 class Findings:
-    """What is wrong, counted, with the first places of each kind."""
+    """Problems of a table: the count and the first places of each kind."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     places: dict[tuple[str, str], list[str]] = field(default_factory=dict)
@@ -44,36 +44,36 @@ class Findings:
             named.append(place)
 
     def refuse(self, source: str, accepted: tuple[tuple[str, str], ...] = ()) -> None:
-        """Fail where anything was found that is not accepted.
+        """Raise an error if there are findings that are not accepted.
 
         Raises:
-            DataError: with all findings.
+            DataError: lists all findings.
         """
-        told = [self._line(finding) for finding in self.counts if finding not in accepted]
-        if told:
-            raise DataError(f"{source} is not fit to learn from: {'; '.join(told)}")
+        lines = [self._line(finding) for finding in self.counts if finding not in accepted]
+        if lines:
+            raise DataError(f"{source} cannot be used for training: {'; '.join(lines)}")
 
     def as_json(self) -> dict[str, Any]:
-        """The findings as `report.json` holds them."""
+        """Return the findings as stored in `report.json`."""
         return {what[0]: {"count": count, "first": self.places[what]} for what, count in self.counts.items()}
 
     def _line(self, finding: tuple[str, str]) -> str:
-        what, mend = finding
+        what, fix = finding
         named, count = self.places[finding], self.counts[finding]
         more = ", ..." if count > len(named) and len(named) == NAMED else ""
-        return f"{count} x {what} ({', '.join(named)}{more}): {mend}"
+        return f"{count} x {what} ({', '.join(named)}{more}): {fix}"
 
 
 @dataclass(frozen=True)
 class TableLayout:
-    """Which column of a table means what.
+    """The roles of the columns of a table.
 
     Args:
-        time: stamps.
+        time: column of stamps.
         id: columns that together name a series; none in a wide table.
-        targets: what is predicted.
-        known: covariates that are known ahead.
-        calendar: add where in the day, the week and the year a stamp lies.
+        targets: columns to predict.
+        known: covariates that are known over the horizon.
+        calendar: add the position in the day, week and year as known covariates.
     """
 
     time: str
@@ -83,12 +83,12 @@ class TableLayout:
     calendar: bool
 
     def as_json(self) -> dict[str, Any]:
-        """As the manifest holds it."""
+        """Return the entries of a manifest."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> "TableLayout":
-        """What the manifest says."""
+        """Return the layout that a manifest describes."""
         lists = {name: tuple(entry[name]) for name in ("id", "targets", "known")}
         return cls(time=entry["time"], calendar=entry["calendar"], **lists)
 
@@ -100,21 +100,21 @@ class Frame(NamedTuple):
     start: int
     """The first stamp."""
     step: int
-    """Units of the grid from one step to the next."""
+    """Units of the grid per step."""
     values: Float64[np.ndarray, " L"]
-    """NaN where there is none."""
+    """NaN where a value is missing."""
     known: Float64[np.ndarray, "L K"]
 
 
 def frames_of(
     table: Any, layout: TableLayout, findings: Findings, grid: Grid | None = None, zone: str = ""
 ) -> tuple[Grid, list[Frame]]:
-    """The grid and the series of a table.
+    """Return the grid and the series of a table.
 
     Args:
         table: an Arrow table.
-        layout: what its columns mean.
-        findings: what is wrong is added here.
+        layout: roles of its columns.
+        findings: problems are added here.
         grid: the grid of a dataset that was prepared before (default: found in the stamps).
         zone: time zone of the stamps (default: that of the column, if it has one).
 
@@ -169,7 +169,7 @@ def _frame(
 def _groups(
     table: Any, layout: TableLayout, rows: Int64[np.ndarray, " _"], findings: Findings
 ) -> Iterator[tuple[str, Int64[np.ndarray, " _"]]]:
-    """The rows of each series with its name, in the order in which they first come; one without a name if wide."""
+    """Yield the name and the rows of each series, by first appearance; a wide table has one group without a name."""
     if not layout.id:
         yield "", rows
         return
@@ -186,18 +186,18 @@ def _groups(
 
 
 def _placed(
-    grid: Grid, stamps: Int64[np.ndarray, " R"], whose: str, findings: Findings
+    grid: Grid, stamps: Int64[np.ndarray, " R"], series: str, findings: Findings
 ) -> tuple[Int64[np.ndarray, " R"], int, int]:
-    """The step of each row, the first stamp, and the number of steps."""
+    """Return the step of each row, the first stamp, and the number of steps."""
     if not len(stamps):
         return np.zeros(0, np.int64), 0, 0
     start = int(stamps.min())
     position, rest = np.divmod(stamps - start, grid.step)
     for stamp in grid.text(stamps[rest != 0]):
-        findings.add(BETWEEN, f"{whose} at {stamp}, the step is {grid}")
+        findings.add(BETWEEN, f"{series} at {stamp}, the step is {grid}")
     different, counts = np.unique(stamps, return_counts=True)
     for stamp in grid.text(different[counts > 1]):
-        findings.add(TWICE, f"{whose} at {stamp}")
+        findings.add(TWICE, f"{series} at {stamp}")
     return position, start, int(position.max()) + 1
 
 
@@ -206,7 +206,7 @@ def _numbers(table: Any, name: str) -> Float64[np.ndarray, " R"]:
     if pa.types.is_null(values.type):
         return np.full(len(table), np.nan)
     if not is_number(table, name) and not pa.types.is_boolean(values.type):
-        raise DataError(f"column {name} holds {values.type}, no numbers: --drop it, or name it with --id")
+        raise DataError(f"column {name}: expected numbers, got {values.type}. --drop it, or name it with --id")
     found: Float64[np.ndarray, " R"] = values.cast(pa.float64()).to_numpy()
     return found
 
@@ -217,13 +217,13 @@ def _known(table: Any, layout: TableLayout) -> Float64[np.ndarray, "R K"]:
 
 
 def stretches(missing: Bool[np.ndarray, " L"]) -> list[tuple[int, int]]:
-    """First step and length of each stretch of missing steps."""
+    """Return the first step and the length of each run of missing steps."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], missing.astype(np.int8), [0]])))
     return [(int(first), int(after - first)) for first, after in edges.reshape(-1, 2)]
 
 
 def filled(values: Float64[np.ndarray, " L"]) -> tuple[Float64[np.ndarray, " L"], Bool[np.ndarray, " L"]]:
-    """Each missing value replaced by the last one before it, and where there was one."""
+    """Return the values with each missing one replaced by the last one before it, and a mask of observed values."""
     observed = ~np.isnan(values)
     last = np.maximum.accumulate(np.where(observed, np.arange(len(values)), 0))
     return values[last], observed

@@ -4,7 +4,9 @@ FILE.ckpt or FILE.pt    everything, in the layout of Lightning's checkpoints
 FILE.safetensors        only the weights of training, each tensor whole
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,8 +19,13 @@ from pipeline.files import write_durably
 WHOLE, WEIGHTS = (".ckpt", ".pt"), ".safetensors"
 
 
-def write_single_file(directory: Path, file: Path) -> None:
+def write_single_file(directory: Path, file: Path, more: Mapping[str, object] = MappingProxyType({})) -> None:
     """Write a checkpoint of any strategy and number of processes to one file.
+
+    Args:
+        directory: the checkpoint.
+        file: file to create; its suffix is its format.
+        more: entries to add to the full state.
 
     Raises:
         ConfigError: the file's suffix is not that of a format, the file exists, or it cannot be written.
@@ -29,7 +36,7 @@ def write_single_file(directory: Path, file: Path) -> None:
     if file.exists():
         raise ConfigError(f"--output={file} exists. Choose another --output, or remove the file.")
     checkpoint.verify_checkpoint(directory)
-    state = checkpoint.read_state(directory)
+    state = {**checkpoint.read_state(directory), **more}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_durably(file, lambda path: _save(state, path, file.suffix))

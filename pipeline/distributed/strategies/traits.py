@@ -1,7 +1,6 @@
 """The properties and operations of a strategy that training depends on."""
 
 import math
-from typing import Any
 
 import lightning.pytorch as pl
 
@@ -37,5 +36,5 @@ class StrategyTraits:
 
 def traits(trainer: pl.Trainer) -> StrategyTraits:
     """Return the traits of the trainer's strategy; the defaults for a strategy of Lightning."""
-    strategy: Any = trainer.strategy
+    strategy: object = trainer.strategy
     return strategy if isinstance(strategy, StrategyTraits) else StrategyTraits()

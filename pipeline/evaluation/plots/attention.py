@@ -1,4 +1,4 @@
-"""Attention drawn as pictures: word against word, and heat over a photograph for each word that was written of it.
+"""Plots of attention: word against word, and heat maps over an image for each generated word.
 
 Bahdanau, Cho and Bengio (2015), figure 3; Xu et al. (2015), "Show, Attend and Tell", figure 3.
 
@@ -17,54 +17,54 @@ from pipeline.evaluation.plots.figure import DPI, blank, legible
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PANELS = 8  # in a row
-PANEL = 112  # pixels of a side
-CAPTION, GAP = 24, 4  # pixels below a panel, and beside it
-LETTER = 9  # pixels of it, on average, in a caption
-CELL = 24  # pixels of a word against a word
-HEAT = "hot"  # from black for nothing over red and yellow to white for the largest
+PANELS = 8  # panels per row
+PANEL = 112  # side length of a panel in pixels
+CAPTION, GAP = 24, 4  # pixels below and beside a panel
+LETTER = 9  # mean width of a letter of a caption in pixels
+CELL = 24  # side length of a cell in pixels
+HEAT = "hot"  # colormap from black for zero over red and yellow to white for the maximum
 
 
-def against(source: Sequence[str], words: Sequence[str], looks: Float[np.ndarray, "T S"]) -> "Figure":
-    """A row for each word that was written, with the share that it gave to each word of the source.
+def against(source: Sequence[str], words: Sequence[str], weights: Float[np.ndarray, "T S"]) -> "Figure":
+    """Plot the attention of each target word (row) to each source word (column).
 
     Args:
-        source: the words that were read.
-        words: the words that were written.
-        looks: the attention of each written word to each that was read.
+        source: source words.
+        words: target words.
+        weights: attention weights of each target word.
     """
     figure = blank(CELL * len(source) / DPI, CELL * len(words) / DPI, layout=None)
-    axes = figure.add_axes((0, 0, 1, 1))  # the cells fill it; the labels are outside
-    axes.imshow(looks, HEAT, aspect="auto", vmin=0)
+    axes = figure.add_axes((0, 0, 1, 1))  # The cells fill the axes, and the labels are outside.
+    axes.imshow(weights, HEAT, aspect="auto", vmin=0)
     axes.xaxis.tick_top()
     axes.set_xticks(range(len(source)), [*map(legible, source)], rotation=90, parse_math=False)
     axes.set_yticks(range(len(words)), [*map(legible, words)], parse_math=False)
     return figure
 
 
-def photograph(pixels: UInt8[np.ndarray, "3 S S"], words: Sequence[str], looks: Float[np.ndarray, "T P"]) -> "Figure":
-    """A photograph, and beside it where each word looked.
+def photograph(pixels: UInt8[np.ndarray, "3 S S"], words: Sequence[str], weights: Float[np.ndarray, "T P"]) -> "Figure":
+    """Plot an image and the attention of each word over it.
 
     Args:
-        pixels: what the network saw.
-        words: what it wrote.
-        looks: the attention of each word to each region, row by row of a square of regions.
+        pixels: the network's input.
+        words: generated words.
+        weights: attention of each word to each region of a square, row by row.
     """
     image = Image.fromarray(pixels.transpose(1, 2, 0)).resize((PANEL, PANEL), Image.Resampling.BICUBIC)
-    side = round(looks.shape[1] ** 0.5)
-    return attention_panels(image, words, looks.reshape(-1, side, side), PANELS)
+    side = round(weights.shape[1] ** 0.5)
+    return attention_panels(image, words, weights.reshape(-1, side, side), PANELS)
 
 
 def attention_panels(
-    image: Image.Image, words: Sequence[str], looks: Float[np.ndarray, "T H W"], columns: int
+    image: Image.Image, words: Sequence[str], weights: Float[np.ndarray, "T H W"], columns: int
 ) -> "Figure":
-    """An image, and beside it where each word looked.
+    """Plot an image and the attention of each word over it, in a grid of panels.
 
     Args:
-        image: what was looked at.
-        words: what was written.
-        looks: the attention of each word to each region.
-        columns: how many are in a row.
+        image: the source image.
+        words: generated words.
+        weights: attention of each word to each region.
+        columns: panels per row.
     """
     width, height = image.size
     columns, rows = min(columns, len(words) + 1), -(-(len(words) + 1) // columns)
@@ -75,7 +75,7 @@ def attention_panels(
         axes.set(xlim=(0, width + GAP), ylim=(height + CAPTION, 0))
         axes.set_axis_off()
     grid[0].imshow(image, extent=(0, width, height, 0))
-    for axes, word, shares in zip(grid[1:], words, looks, strict=False):
+    for axes, word, shares in zip(grid[1:], words, weights, strict=False):
         axes.imshow(image.convert("L"), "gray", extent=(0, width, height, 0))
         axes.imshow(shares, HEAT, alpha=0.5, vmin=0, interpolation="bicubic", extent=(0, width, height, 0))
         text, room = legible(word), width // LETTER

@@ -1,30 +1,30 @@
-"""Curves as SVG, drawn without any library, so that a page shows them even where scripts are off.
+"""Curves as SVG, drawn without any library, so that a page shows them without scripts.
 
-The page's script draws the same chart again with other axes; both read the points that are thinned out here.
+The page's script redraws the chart with other axes; both use the thinned points of this module.
 """
 
 import math
 from collections.abc import Callable
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.runs.journal import MetricSeries
 
-WIDTH, HEIGHT = 720, 320  # units of the drawing
+WIDTH, HEIGHT = 720, 320  # units of the view box
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 40  # margins for the labels
-POINTS = 600  # at most, of a curve on the page
-COLOURS, DASHES = 6, 5  # styles of the page's sheet: 30 curves before two look alike
+POINTS = 600  # maximum number of points of a curve
+COLOURS, DASHES = 6, 5  # styles of the page's sheet, which distinguish 30 curves
 
 
 class Band(NamedTuple):
-    """How sure a curve is: a column below and one above its values."""
+    """The uncertainty of a curve: lower and upper bounds of its values."""
 
     low: list[float]
     high: list[float]
 
 
 class Curve(NamedTuple):
-    """One run, or the mean of several, in a chart; `style` chooses colour and dashes."""
+    """One run, or the mean of several, in a chart; `style` selects color and dashes."""
 
     name: str
     style: int
@@ -53,18 +53,18 @@ class Axis(NamedTuple):
     logarithmic: bool = False
 
     def place(self, value: int | float) -> float:
-        """Position of a value."""
+        """Return the position of a value."""
         low, high, value = (scaled(one, self.logarithmic) for one in (self.low, self.high, value))
         return self.start + (value - low) / (high - low) * (self.stop - self.start)
 
 
 def scaled(value: int | float, logarithmic: bool) -> int | float:
-    """The value itself, or its logarithm."""
+    """Return the value, or its logarithm."""
     return math.log(value) if logarithmic else value
 
 
 def thinned(curve: Curve, points: int = POINTS) -> Curve:
-    """A curve of about `points` points: the lowest and the highest of each stretch, so no spike is lost."""
+    """Return a curve of about `points` points: the minimum and maximum of each interval, so that spikes are kept."""
     series = curve.series
     if len(series.values) <= points:
         return curve
@@ -76,17 +76,18 @@ def thinned(curve: Curve, points: int = POINTS) -> Curve:
             kept |= {min(finite, key=series.values.__getitem__), max(finite, key=series.values.__getitem__)}
     order = sorted(kept)
     band = None if curve.band is None else Band(*([column[i] for i in order] for column in curve.band))
-    columns: Any = ([column[i] for i in order] for column in series)
-    return curve._replace(series=MetricSeries(*columns), band=band)
+    steps, tokens = ([column[i] for i in order] for column in (series.steps, series.tokens))
+    seconds, values = ([column[i] for i in order] for column in (series.seconds, series.values))
+    return curve._replace(series=MetricSeries(steps, tokens, seconds, values), band=band)
 
 
 def is_drawn(value: int | float, logarithmic: bool = False) -> bool:
-    """Whether a value has a place in the chart."""
+    """Return whether a value can be drawn in the chart."""
     return math.isfinite(value) and (value > 0 or not logarithmic)
 
 
 def svg(chart: Chart, number: str) -> str:
-    """The chart by optimizer steps, as an `svg` element whose ids end in `number`."""
+    """Return the chart by optimizer steps as an `svg` element whose ids end in `number`."""
     x, y = axes(chart)
     title, desc = f"title-{number}", f"desc-{number}"
     parts = [
@@ -108,7 +109,7 @@ def svg(chart: Chart, number: str) -> str:
 
 
 def axes(chart: Chart) -> tuple[Axis, Axis]:
-    """Axes that hold all curves, their bands and the reference."""
+    """Return axes that contain all curves, their bands and the reference."""
     steps = [step for curve in chart.curves for step in curve.series.steps]
     columns = [column for curve in chart.curves for column in (curve.series.values, *(curve.band or ()))]
     values = [value for column in columns for value in column if is_drawn(value, chart.logarithmic)]
@@ -123,7 +124,7 @@ def axes(chart: Chart) -> tuple[Axis, Axis]:
 
 
 def grid(x: Axis, y: Axis) -> list[str]:
-    """Lines and labels of both axes."""
+    """Return lines and labels of both axes."""
     right, foot = WIDTH - RIGHT, HEIGHT - BOTTOM
     parts = []
     for value in ticks(y, 6):
@@ -139,7 +140,7 @@ def grid(x: Axis, y: Axis) -> list[str]:
 
 
 def ticks(axis: Axis, count: int) -> list[float]:
-    """About `count` round values between the ends of an axis."""
+    """Return about `count` round values between the ends of an axis."""
     if axis.logarithmic and axis.high / axis.low > 10:
         return decades(axis.low, axis.high)
     raw = (axis.high - axis.low) / count
@@ -150,7 +151,7 @@ def ticks(axis: Axis, count: int) -> list[float]:
 
 
 def decades(low: int | float, high: int | float) -> list[float]:
-    """Round factors of the powers of ten: as many as there is room for."""
+    """Return round multiples of the powers of ten, at most about eight."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,)):
         values = [factor * 10.0**power for power in powers for factor in factors]
@@ -161,7 +162,7 @@ def decades(low: int | float, high: int | float) -> list[float]:
 
 
 def label(value: int | float) -> str:
-    """A short number for an axis: 20k, 1.5M."""
+    """Return a short number for an axis, such as 20k or 1.5M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= size:
             return f"{value / size:.4g}{unit}"
@@ -169,7 +170,7 @@ def label(value: int | float) -> str:
 
 
 def path(series: MetricSeries, x: Axis, y: Axis) -> str:
-    """The line through all points that have a place; where one has none the line is broken."""
+    """Return the line through all drawable points; other points break the line."""
     pieces, pen = [], "M"
     for step, value in zip(series.steps, series.values, strict=True):
         if not is_drawn(value, y.logarithmic):
@@ -177,13 +178,13 @@ def path(series: MetricSeries, x: Axis, y: Axis) -> str:
             continue
         pieces.append(f"{pen}{x.place(step):.1f} {y.place(value):.1f}")
         if pen == "M":
-            pieces.append("h0")  # with round caps a point that stands alone is seen
+            pieces.append("h0")  # makes an isolated point visible with round caps
         pen = "L"
     return "".join(pieces)
 
 
 def area(curve: Curve, x: Axis, y: Axis) -> str:
-    """The outline of a curve's band; what lies beyond the axis is drawn at its edge."""
+    """Return the outline of a curve's band, clipped to the axis."""
     assert curve.band is not None
     rows = [row for row in zip(curve.series.steps, *curve.band, strict=True) if all(map(math.isfinite, row))]
     above = [(step, high) for step, _, high in rows]
@@ -193,18 +194,18 @@ def area(curve: Curve, x: Axis, y: Axis) -> str:
 
 
 def description(chart: Chart) -> str:
-    """What the curves say, in words."""
-    told = []
+    """Return a description of the curves in words."""
+    parts = []
     for curve in chart.curves:
         values = [value for value in curve.series.values if math.isfinite(value)]
         if values:
             ends: Callable[[float], str] = "{:.4g}".format
-            told.append(
+            parts.append(
                 f"{curve.name} goes from {ends(values[0])} to {ends(values[-1])} "
                 f"in {curve.series.steps[-1]:,} steps, at best {ends(min(values))}"
             )
             if curve.band is not None:
-                told[-1] += f", in the end between {ends(curve.band.low[-1])} and {ends(curve.band.high[-1])}"
+                parts[-1] += f", in the end between {ends(curve.band.low[-1])} and {ends(curve.band.high[-1])}"
     if chart.reference is not None:
-        told.append(f"{chart.reference[0]} stands at {chart.reference[1]:.4g}")
-    return f"{chart.title}, {chart.unit}: {'; '.join(told)}."
+        parts.append(f"{chart.reference[0]} is at {chart.reference[1]:.4g}")
+    return f"{chart.title}, {chart.unit}: {'; '.join(parts)}."

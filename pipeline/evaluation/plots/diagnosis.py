@@ -1,10 +1,10 @@
-"""A diagnosis drawn: the gradient against the lag, the loss against the position, how open gates are, and attention.
+"""Plots of a diagnosis: gradient by lag, loss by position, gate saturation, and attention.
 
-Legend: N heads, T positions, S positions looked at.
+Legend: N heads, T positions, S attended positions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -14,24 +14,26 @@ from pipeline.evaluation.plots.attention import HEAT
 from pipeline.evaluation.plots.figure import blank
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, FigureBase, SubFigure
+    from matplotlib.lines import Line2D
 
-WIDTH, HEIGHT = 7.0, 3.2  # of a chart, in inches
-LEGEND, BAR, MAP = 0.12, 0.22, 1.5  # inches of a name in the legend, of a gate's bar and of an attention map
-SHOWN = 256  # last positions of an attention map
+WIDTH, HEIGHT = 7.0, 3.2  # size of a chart in inches
+LEGEND, BAR, MAP = 0.12, 0.22, 1.5  # inches per name in the legend, per gate's bar and per attention map
+SHOWN = 256  # maximum number of positions of an attention map, the last ones
 Points = Sequence[tuple[int | float, float]]
 
 
 def diagnosis_picture(found: Mapping[str, Diagnosis], maps: Maps) -> "Figure":
-    """Gradient and loss of all runs in one chart each; of a single one, its gates and attention below.
+    """Plot gradient and loss of all runs in one chart each, and for a single run also its gates and attention.
 
     Args:
-        found: by the name of the run.
-        maps: attention to draw, by layer.
+        found: diagnoses by the name of the run.
+        maps: attention maps by layer.
     """
     gates, maps = (next(iter(found.values())).gates, maps) if len(found) == 1 else ({}, {})
-    lines, bars, looks = 2 * HEIGHT + LEGEND * len(found), BAR * len(gates) + 0.9, MAP * len(maps) + 0.4
-    heights = [lines, *([bars] if gates else []), *([looks] if maps else [])]
+    lines, bars, attention = 2 * HEIGHT + LEGEND * len(found), BAR * len(gates) + 0.9, MAP * len(maps) + 0.4
+    heights = [lines, *([bars] if gates else []), *([attention] if maps else [])]
     heads = max((len(each) for each in maps.values()), default=0)
     figure = blank(max(WIDTH, MAP * heads), sum(heights))
     parts = figure.subfigures(len(heights), height_ratios=heights, squeeze=False)[:, 0]
@@ -45,16 +47,16 @@ def diagnosis_picture(found: Mapping[str, Diagnosis], maps: Maps) -> "Figure":
     if gates:
         _bars(parts[1], gates)
     if maps:
-        _looks(parts[-1], maps)
+        _attention_maps(parts[-1], maps)
     return figure
 
 
 def chart(title: str, under: str, curves: Mapping[str, Points]) -> "Figure":
-    """Lines over a common axis.
+    """Plot lines over a common axis.
 
     Args:
-        title: what is drawn.
-        under: what the axis below counts.
+        title: title of the chart.
+        under: label of the x axis.
         curves: points by the name of the line.
     """
     figure = blank(WIDTH, HEIGHT + LEGEND * len(curves))
@@ -64,29 +66,29 @@ def chart(title: str, under: str, curves: Mapping[str, Points]) -> "Figure":
     return figure
 
 
-def _lines(axes: Any, title: str, under: str, curves: Mapping[str, Points]) -> None:
-    """Lines with a gap where a value is not finite, or not positive and drawn by its logarithm."""
+def _lines(axes: "Axes", title: str, under: str, curves: Mapping[str, Points]) -> None:
+    """Plot lines, with gaps at values that are not finite, or not positive on a logarithmic axis."""
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(under)
     axes.grid(color="0.9")
     for number, points in enumerate(curves.values()):
         x, y = np.array(points, float).reshape(-1, 2).T
         y = np.where((y > 0) | (axes.get_yscale() == "linear"), y, np.nan)
-        dashes = ("-", "--", ":", "-.")[number // 10 % 4]  # the colours repeat after ten
-        axes.plot(x, y, linestyle=dashes, marker=".", markersize=4, linewidth=1.3)  # a dot shows a value between gaps
-    axes.xaxis.get_major_locator().set_params(integer=True)
+        dashes = ("-", "--", ":", "-.")[number // 10 % 4]  # Colors repeat after ten.
+        axes.plot(x, y, linestyle=dashes, marker=".", markersize=4, linewidth=1.3)  # A dot shows a value between gaps.
+    axes.locator_params(axis="x", integer=True)
 
 
-def _name(part: Any, lines: Sequence[Any], names: Iterable[str]) -> None:
-    """A legend of lines; none where the only one has no name."""
+def _name(part: "FigureBase", lines: Sequence["Line2D"], names: Iterable[str]) -> None:
+    """Add a legend of lines, unless no line has a name."""
     if any(names):
         legend = part.legend(lines, [*names], loc="outside lower center", ncols=2, frameon=False)
         for text in legend.get_texts():
             text.set_parse_math(False)
 
 
-def _bars(part: Any, gates: Mapping[str, Mapping[str, float]]) -> None:
-    """A bar for each gate: the share of its values that is nearly closed, then the others, then nearly open."""
+def _bars(part: "FigureBase", gates: Mapping[str, Mapping[str, float]]) -> None:
+    """Plot a bar for each gate: the fractions of its values that are nearly closed, in between, and nearly open."""
     axes, rows = part.subplots(), range(len(gates))
     low, high = (np.array([shares[side] for shares in gates.values()]) for side in ("low", "high"))
     axes.barh(rows, low, color="#5a2d82", label=f"below {LOW}")
@@ -98,8 +100,8 @@ def _bars(part: Any, gates: Mapping[str, Mapping[str, float]]) -> None:
     part.legend(loc="outside lower center", ncols=3, frameon=False)
 
 
-def _looks(part: Any, maps: Maps) -> None:
-    """A row for each layer and a map for each of its heads, each row of a map by its own largest weight."""
+def _attention_maps(part: "SubFigure", maps: Maps) -> None:
+    """Plot a row per layer with a map per head, each row of a map normalized by its maximum."""
     part.suptitle("attention weights of each position (row of a map), by layer and head", fontsize=10)
     for axes, (layer, each) in zip(part.subplots(len(maps), squeeze=False)[:, 0], maps.items(), strict=True):
         weights: Float[np.ndarray, "N T S"] = each[:, -SHOWN:, -SHOWN:].numpy()

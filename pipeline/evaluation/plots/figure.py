@@ -1,4 +1,4 @@
-"""Figures of matplotlib without pyplot: they share no state, and it is not imported before something is drawn."""
+"""Figures of matplotlib without pyplot, which have no shared state; matplotlib is imported on first use."""
 
 import io
 import warnings
@@ -19,7 +19,7 @@ def blank(width: float, height: float, layout: str | None = "constrained") -> "F
     Args:
         width: inches.
         height: inches.
-        layout: "constrained" makes room for labels; None leaves every axes where it is put.
+        layout: "constrained" makes room for labels; None keeps axes at their positions.
     """
     from matplotlib.figure import Figure
 
@@ -27,14 +27,14 @@ def blank(width: float, height: float, layout: str | None = "constrained") -> "F
 
 
 def save(figure: "Figure", file: Path | io.BytesIO) -> None:
-    """Write a figure in the format that the suffix of the file names, such as PNG or SVG; extended to hold all labels.
+    """Write a figure with all its labels, in the format of the file's suffix, such as PNG or SVG.
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: no such format, or too many pixels for it.
+        ValueError: the format is unknown, or the figure has too many pixels for it.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a character that the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph")  # A character that the font lacks is drawn as a box.
         figure.savefig(file, dpi=DPI, bbox_inches="tight")
 
 

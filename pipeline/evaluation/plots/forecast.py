@@ -1,10 +1,10 @@
-"""Forecasts drawn: the history, the forecast with its interval, and what was observed later where that is known.
+"""Plots of forecasts: history, forecast with its interval, and later observations if known.
 
 Legend: L steps of a context, H of a horizon.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 from jaxtyping import Float
@@ -12,30 +12,40 @@ from jaxtyping import Float
 from pipeline.evaluation.plots.figure import blank
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, HEIGHT = 7.2, 2.0  # of a panel, in inches
+WIDTH, HEIGHT = 7.2, 2.0  # size of a panel in inches
 HISTORY, OBSERVED, FORECAST = "#333333", "#d2691e", "#0067c0"
 
 
+class LineStyle(TypedDict):
+    """Style of all lines."""
+
+    marker: str
+    markersize: float
+    linewidth: float
+
+
 class Panel(NamedTuple):
-    """One forecast to be drawn."""
+    """One forecast to plot."""
 
     title: str
     stamps: Sequence[str]
-    """Of the first step of the context, of the horizon, and of its last step."""
+    """Times of the first step of the context, of the first and of the last step of the horizon."""
     context: Float[np.ndarray, " L"]
-    said: Float[np.ndarray, " H"]
+    forecast: Float[np.ndarray, " H"]
     low: Float[np.ndarray, " H"]
     high: Float[np.ndarray, " H"]
-    came: Float[np.ndarray, " H"] | None = None
-    """NaN where nothing was observed; None where it is not known yet."""
+    observed: Float[np.ndarray, " H"] | None = None
+    """NaN at gaps of the observations; None if they are not known yet."""
 
 
 def drawing(panels: Sequence[Panel]) -> "Figure":
-    """All panels, one below the other, and one legend of what is drawn in any of them."""
+    """Plot all panels in a column, with one common legend."""
     figure = blank(WIDTH, HEIGHT * len(panels) + 0.4)
-    handles: dict[str, Any] = {}
+    handles: dict[str, Artist] = {}
     for panel, axes in zip(panels, figure.subplots(len(panels), squeeze=False)[:, 0], strict=True):
         _draw(panel, axes)
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -44,14 +54,14 @@ def drawing(panels: Sequence[Panel]) -> "Figure":
     return figure
 
 
-def _draw(panel: Panel, axes: Any) -> None:
-    begin, end = len(panel.context), len(panel.context) + len(panel.said)
+def _draw(panel: Panel, axes: "Axes") -> None:
+    begin, end = len(panel.context), len(panel.context) + len(panel.forecast)
     ahead = range(begin, end)
-    style: dict[str, Any] = {"marker": ".", "markersize": 4, "linewidth": 1.3}  # a dot shows a value between gaps
+    style: LineStyle = {"marker": ".", "markersize": 4, "linewidth": 1.3}  # A dot shows a value between gaps.
     axes.plot(panel.context, color=HISTORY, label="history", **style)
-    if panel.came is not None and np.isfinite(panel.came).any():
-        axes.plot(ahead, panel.came, color=OBSERVED, label="observed later", **style)
-    axes.plot(ahead, panel.said, color=FORECAST, label="forecast", **style)
+    if panel.observed is not None and np.isfinite(panel.observed).any():
+        axes.plot(ahead, panel.observed, color=OBSERVED, label="observed later", **style)
+    axes.plot(ahead, panel.forecast, color=FORECAST, label="forecast", **style)
     if (panel.low < panel.high).any():
         axes.fill_between(
             ahead, panel.low, panel.high, color=FORECAST, alpha=0.2, linewidth=0, label="10th to 90th percentile"

@@ -1,10 +1,10 @@
-"""A sound as a picture: time from left to right, frequency from below, black for 60 decibels below the loudest.
+"""Spectrograms of audio as images: time on the x axis, frequency on the y axis, a dynamic range of 60 dB.
 
 Legend: S samples, H pixels of height, W of width.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -12,17 +12,17 @@ from PIL import Image
 
 from pipeline.dataset.codecs.audio import encode_audio
 
-SECONDS, HOP = 0.032, 0.01  # of a window, and from one to the next
+SECONDS, HOP = 0.032, 0.01  # length of a window, and time between windows, in seconds
 DECIBELS = 60.0
-SCALE = 3  # pixels for each window and frequency
+SCALE = 3  # pixels per window and frequency
 
 
 class Shown(NamedTuple):
-    """A sound to be heard and seen."""
+    """Audio with its spectrogram."""
 
     samples: np.ndarray
     rate: int
-    picture: Any
+    picture: Image.Image
 
     def save(self, file: Path) -> None:
         """Write the sound as a WAV file."""
@@ -30,7 +30,7 @@ class Shown(NamedTuple):
 
 
 def spectrogram(samples: Float[np.ndarray, " S"], rate: int) -> Image.Image:
-    """How loud each frequency is, moment by moment."""
+    """Return the spectrogram as an image."""
     size, hop = round(SECONDS * rate), round(HOP * rate)
     padded = np.pad(samples, (0, max(0, size - len(samples))))
     windows = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * np.hanning(size)
@@ -42,11 +42,11 @@ def spectrogram(samples: Float[np.ndarray, " S"], rate: int) -> Image.Image:
 
 
 def colours(shares: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
-    """From black for nothing over red and yellow to white for the largest."""
+    """Map values to colors from black for zero over red and yellow to white for the maximum."""
     level = 3 * shares[..., None] / max(float(shares.max()), 1e-12)
     return np.rint(255 * np.clip(level - np.arange(3), 0, 1)).astype(np.uint8)
 
 
 def with_spectrogram(samples: Float[np.ndarray, " S"], rate: int) -> Shown:
-    """The sound with its picture."""
+    """Return the audio with its spectrogram."""
     return Shown(samples, rate, spectrogram(samples, rate))

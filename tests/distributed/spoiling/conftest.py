@@ -1,4 +1,4 @@
-"""Runs that every test of this folder spoils in its own way, each in a copy."""
+"""Fixtures with runs that each test of this folder damages in its own copy."""
 
 import shutil
 import signal
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.spoiling.runs import OFTEN, Fit
+from tests.distributed.fixture_types import Fit
+from tests.distributed.spoiling.runs import OFTEN
 
 
 @pytest.fixture(scope="package")
 def home(fit_in: Callable[[Path], Fit], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the runs `straight` (14 steps) and `stopped` (at step 8)."""
-    home = tmp_path_factory.mktemp("spoiling")
+    """Create a directory with the runs `straight` (14 steps) and `stopped` (at step 8)."""
+    home = tmp_path_factory.mktemp("damage")
     fit = fit_in(home)
     assert fit("straight", *OFTEN) == 0
     assert fit("stopped", *OFTEN, die=(signal.SIGTERM, 7)) == 75
@@ -22,6 +23,6 @@ def home(fit_in: Callable[[Path], Fit], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(autouse=True)
 def _copy(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test works on a copy of these runs."""
+    """Copy the runs for each test."""
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

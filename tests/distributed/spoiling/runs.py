@@ -1,21 +1,19 @@
-"""What the tests of this folder look at."""
+"""Assertions on runs that the tests of this folder share."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pipeline.distributed.checkpoint import directory as checkpoint
+from tests.distributed.fixture_types import State
 
-Fit = Callable[..., int]
-State = Callable[[str], dict[str, Any]]
 Apart = Callable[[Callable[[], int]], int]
 OFTEN = ["checkpoints.every_steps", 1, "checkpoints.background", "false"]
 
 
 def whole(state: State, name: str = "stopped") -> None:
-    """The run has ended as the straight one has, in every bit."""
+    """Assert that the run ended bitwise equal to the uninterrupted one."""
     one, two = (state(each) for each in ("straight", name))
     for part in ("global_step", "state_dict", "optimizer_states", "carried", "seen"):
         left, right = (torch.utils._pytree.tree_leaves(each[part]) for each in (one, two))

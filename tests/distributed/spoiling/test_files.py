@@ -1,4 +1,4 @@
-"""What disks and damaged files do to a run costs it at most the steps since its last good checkpoint."""
+"""Disk errors and damaged files cost a run at most the steps since its last valid checkpoint."""
 
 import ctypes
 import json
@@ -14,7 +14,8 @@ import pytest
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.runs import journal
 from pipeline.runs.run import Run
-from tests.distributed.spoiling.runs import OFTEN, Apart, Fit, State, steps, whole
+from tests.distributed.fixture_types import Fit, State
+from tests.distributed.spoiling.runs import OFTEN, Apart, steps, whole
 
 NEW_MOUNTS, NEW_USERS = 0x00020000, 0x10000000  # CLONE_NEWNS, CLONE_NEWUSER
 READ_ONLY, AGAIN, BIND, ALL, PRIVATE = 1, 32, 4096, 16384, 1 << 18  # MS_RDONLY, _REMOUNT, _BIND, _REC, _PRIVATE
@@ -22,15 +23,15 @@ READ_ONLY, AGAIN, BIND, ALL, PRIVATE = 1, 32, 4096, 16384, 1 << 18  # MS_RDONLY,
 
 def mount(what: str, where: Path, flags: int, options: str = "", kind: str = "tmpfs") -> None:
     """mount(2)."""
-    told = ctypes.CDLL(None, use_errno=True).mount(
+    failed = ctypes.CDLL(None, use_errno=True).mount(
         what.encode(), os.fsencode(where), kind.encode(), ctypes.c_ulong(flags), options.encode()
     )
-    if told:
+    if failed:
         raise OSError(ctypes.get_errno(), f"mount {where}")
 
 
 def own_mounts() -> None:
-    """Give this process mounts of its own, which nobody else sees and which end with it."""
+    """Give this process a private mount namespace, which ends with it."""
     found = ctypes.CDLL(None, use_errno=True)
     if found.unshare(NEW_MOUNTS) and found.unshare(NEW_MOUNTS | NEW_USERS):
         raise OSError(ctypes.get_errno(), "unshare")
@@ -39,7 +40,7 @@ def own_mounts() -> None:
 
 @pytest.fixture
 def mounting(apart: Apart) -> Apart:
-    """`mounting(WORK)` runs it where it may mount."""
+    """`mounting(WORK)` runs it in a process that may mount."""
 
     def possible() -> int:
         own_mounts()
@@ -66,7 +67,7 @@ def test_a_disk_that_is_full_costs_no_step(
     place.mkdir(parents=True)
 
     def work() -> int:
-        mount("tmpfs", place, 0, "size=256k")  # room for two checkpoints and no third
+        mount("tmpfs", place, 0, "size=256k")  # space for two checkpoints, but not three
         assert fit("full", *OFTEN, "checkpoints.keep_last", 9) == 4
         assert 1 <= len(steps("full")) <= 3
         assert all(checkpoint.verify_checkpoint(each) for each in checkpoint.newest_first(place))
@@ -77,10 +78,10 @@ def test_a_disk_that_is_full_costs_no_step(
         return 0
 
     assert mounting(work) == 0
-    told = capfd.readouterr()
-    assert "could not be saved" in told.out
-    assert "training continues" in told.out
-    assert "the checkpoint of step 14 could not be saved" in told.err
+    printed = capfd.readouterr()
+    assert "could not be saved" in printed.out
+    assert "training continues" in printed.out
+    assert "the checkpoint of step 14 could not be saved" in printed.err
     faults = journal.read_journal(Path("runs/full")).faults()
     assert faults == [] or {fault["fault"] for fault in faults} == {"checkpoint_not_saved"}
     assert [attempt["exit_code"] for attempt in Run(Path("runs/full")).record["attempts"]] == [4, 0]
@@ -95,17 +96,17 @@ def test_a_directory_that_cannot_be_written_costs_no_checkpoint(
         mount(str(place), place, BIND)
         mount(str(place), place, BIND | AGAIN | READ_ONLY)
         assert fit("stopped", *OFTEN) == 4
-        assert fit("stopped", *OFTEN, die=(signal.SIGTERM, 10)) == 4  # stopped, and not saved
+        assert fit("stopped", *OFTEN, die=(signal.SIGTERM, 10)) == 4  # stopped without a checkpoint
         mount(str(place.parent), place.parent, BIND)
         mount(str(place.parent), place.parent, BIND | AGAIN | READ_ONLY)
         assert fit("stopped", *OFTEN) == 4
         return 0
 
     assert mounting(work) == 0
-    told = capfd.readouterr()
-    assert "Read-only file system" in told.out
-    assert "config.yaml cannot be written" in told.err
-    assert "Traceback" not in told.err
+    printed = capfd.readouterr()
+    assert "Read-only file system" in printed.out
+    assert "config.yaml cannot be written" in printed.err
+    assert "Traceback" not in printed.err
     assert steps() == before
     assert fit("stopped", *OFTEN) == 0
     whole(state)
@@ -113,7 +114,7 @@ def test_a_directory_that_cannot_be_written_costs_no_checkpoint(
 
 @pytest.mark.parametrize("name", ["run.json", "config.yaml"])
 @pytest.mark.parametrize("content", [None, "", '{"name": "sto'])
-def test_what_a_run_says_of_itself_is_found_in_its_checkpoints_too(
+def test_record_and_config_are_read_from_checkpoints_if_damaged(
     fit: Fit, state: State, name: str, content: str | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     file = Path("runs/stopped") / name
@@ -121,17 +122,17 @@ def test_what_a_run_says_of_itself_is_found_in_its_checkpoints_too(
     file.unlink()
     if content is not None:
         file.write_text(content)
-    assert fit("stopped", *OFTEN, "model.init_args.width", 24) == 2  # the run is still the one that it was
+    assert fit("stopped", *OFTEN, "model.init_args.width", 24) == 2  # the run is still compared with its config
     assert fit("stopped", *OFTEN) == 0
     assert f"{file} is missing or damaged: using its copy in step-00000008" in capfd.readouterr().err
     whole(state)
     assert file.read_text() == (checkpoint.newest_first(file.parent / "checkpoints")[0] / name).read_text() or (
-        name == "run.json"  # which has learned since how the attempt ended
+        name == "run.json"  # which was updated at the end of the attempt
     )
     assert Run(file.parent).record["wandb_id"] == before["wandb_id"]
 
 
-def test_where_every_copy_is_gone_the_mend_is_told(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_any_copy_the_error_states_the_fix(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
     for file in [Path("runs/stopped/run.json"), *Path("runs/stopped/checkpoints").glob("*/run.json")]:
         file.unlink()
     assert fit("stopped", *OFTEN) == 4
@@ -159,7 +160,7 @@ def test_new_checkpoints_are_kept_where_the_newest_ones_were_damaged(fit: Fit, s
     whole(state)
 
 
-def test_copies_beside_the_checkpoints_are_let_be(fit: Fit, state: State) -> None:
+def test_copies_beside_the_checkpoints_are_kept(fit: Fit, state: State) -> None:
     place = Path("runs/stopped/checkpoints")
     shutil.copytree(place / "step-00000008", place / "step-00000008.bak")
     (place / "step-mine").mkdir()
@@ -199,7 +200,7 @@ def test_another_experiment_is_refused_and_the_run_untouched(
     assert len(Run(Path("runs/stopped")).record["attempts"]) == 1
 
 
-def test_a_run_that_is_being_trained_is_left_alone(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_is_being_trained_is_locked(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
     with Run(Path("runs/stopped")).lock():
         assert fit("stopped", *OFTEN) == 2
     assert "is being trained by another process" in capfd.readouterr().err

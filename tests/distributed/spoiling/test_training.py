@@ -1,4 +1,4 @@
-"""What people and machines do to a run that trains costs it at most the steps since its last good checkpoint."""
+"""Signals and failures during training cost a run at most the steps since its last valid checkpoint."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,13 +16,14 @@ from pipeline.callbacks.fault_injection import BeforeBatch, WhileSaving
 from pipeline.runs import journal
 from pipeline.runs.run import Run
 from pipeline.tasks.language_model import LanguageModel
-from tests.distributed.spoiling.runs import OFTEN, Apart, Fit, State, steps, whole
+from tests.distributed.fixture_types import Fit, Inject, State
+from tests.distributed.spoiling.runs import OFTEN, Apart, steps, whole
 
 NEW_MOUNTS, NEW_USERS = 0x00020000, 0x10000000  # CLONE_NEWNS, CLONE_NEWUSER
 READ_ONLY, AGAIN, BIND, ALL, PRIVATE = 1, 32, 4096, 16384, 1 << 18  # MS_RDONLY, _REMOUNT, _BIND, _REC, _PRIVATE
 
 
-def test_a_closed_terminal_and_an_impatient_hand_only_stop_the_run(fit: Fit, state: State) -> None:
+def test_a_closed_terminal_and_repeated_interrupts_only_stop_the_run(fit: Fit, state: State) -> None:
     assert fit("stopped", *OFTEN, die=(signal.SIGHUP, 8)) == 75
     twice = [BeforeBatch(signal.SIGINT, step=9), WhileSaving(signal.SIGINT, step=10, done=2)]
     callbacks = json.dumps([each.config() for each in twice])
@@ -33,7 +33,7 @@ def test_a_closed_terminal_and_an_impatient_hand_only_stop_the_run(fit: Fit, sta
     whole(state)
 
 
-def test_training_goes_on_when_nobody_reads_what_it_says(fit: Fit, state: State, apart: Apart) -> None:
+def test_training_continues_when_its_output_is_closed(fit: Fit, state: State, apart: Apart) -> None:
     def work() -> int:
         read, write = os.pipe()
         os.close(read)
@@ -46,12 +46,12 @@ def test_training_goes_on_when_nobody_reads_what_it_says(fit: Fit, state: State,
 
 
 @pytest.fixture
-def at_step_eleven(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Have the last process do something before its eleventh step, in every attempt that comes to it."""
+def at_step_eleven(monkeypatch: pytest.MonkeyPatch) -> Inject:
+    """Call a function in the last process before its eleventh step, in every attempt that reaches it."""
     straight = LanguageModel.training_step
 
     def do(work: Callable[[], None]) -> None:
-        def training_step(self: LanguageModel, batch: Any, batch_idx: int) -> Any:
+        def training_step(self: LanguageModel, batch: object, batch_idx: int) -> torch.Tensor:
             if self.trainer.global_step == 10 and self.trainer.global_rank == self.trainer.world_size - 1:
                 work()
             return straight(self, batch, batch_idx)
@@ -61,7 +61,7 @@ def at_step_eleven(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], No
     return do
 
 
-def test_the_processes_end_with_the_one_that_started_them(fit: Fit, state: State, at_step_eleven: Any) -> None:
+def test_the_processes_end_with_the_one_that_started_them(fit: Fit, state: State, at_step_eleven: Inject) -> None:
     two = [*OFTEN, "trainer.devices", 2]
     shutil.rmtree("runs/straight")
     assert fit("straight", *two) == 0
@@ -74,11 +74,11 @@ def test_the_processes_end_with_the_one_that_started_them(fit: Fit, state: State
 
     at_step_eleven(kill_the_parent)
     assert fit("two", *two) == 128 + signal.SIGKILL
-    assert fit("two", *two) == 0  # nobody holds it any more
+    assert fit("two", *two) == 0  # the lock was released
     whole(state, "two")
 
 
-def test_files_that_vanish_during_training_are_written_again(fit: Fit, state: State, at_step_eleven: Any) -> None:
+def test_files_that_vanish_during_training_are_written_again(fit: Fit, state: State, at_step_eleven: Inject) -> None:
     def tidy_up() -> None:
         shutil.rmtree("runs/stopped/checkpoints")
         Path("runs/stopped/run.json").unlink()
@@ -86,7 +86,7 @@ def test_files_that_vanish_during_training_are_written_again(fit: Fit, state: St
     at_step_eleven(tidy_up)
     assert fit("stopped", *OFTEN) == 0
     whole(state)
-    assert steps() == [14, 13]  # the best one was among those that vanished
+    assert steps() == [14, 13]  # the best one was deleted too
     assert Run(Path("runs/stopped")).record["attempts"][-1]["exit_code"] == 0
 
 
@@ -107,7 +107,7 @@ def test_the_newest_and_the_best_checkpoints_are_kept(fit: Fit) -> None:
     assert len(steps("kept")) == 2
 
 
-def test_a_checkpoint_is_due_after_so_many_minutes_and_its_stall_is_told(fit: Fit) -> None:
+def test_a_checkpoint_is_due_after_minutes_and_its_stall_is_reported(fit: Fit) -> None:
     keys = ["checkpoints.every_steps", "null", "checkpoints.keep_last", 99, "trainer.val_check_interval", 100]
     assert fit("rarely", *keys, "checkpoints.every_minutes", "null") == 0
     assert fit("often", *keys, "checkpoints.every_minutes", 1e-9) == 0
@@ -123,7 +123,7 @@ def test_a_checkpoint_is_due_after_so_many_minutes_and_its_stall_is_told(fit: Fi
 def test_validations_and_ends_of_epochs_come_between_steps(fit: Fit, state: State) -> None:
     keys = [*OFTEN, "trainer.limit_train_batches", 0.31, "trainer.val_check_interval", 0.7]
     keys += ["trainer.check_val_every_n_epoch", 1, "checkpoints.keep_last", 99, "model.init_args.dropout", 0.0]
-    ways = {"one": 16, "four": 4}  # micro-batches of a step: one, four
+    ways = {"one": 16, "four": 4}  # micro-batches per step: one, four
     for name, limit in ways.items():
         assert fit(name, *keys, "data.init_args.per_device_batch_size", limit) == 0
     validated = [journal.read_journal(Path("runs") / name).series("val/loss") for name in ways]

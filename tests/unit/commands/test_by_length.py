@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -35,7 +34,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_each_group_of_sources_is_scored_for_each_run(runs: Path, capsys: Any) -> None:
+def test_each_group_of_sources_is_scored_for_each_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["one", "two", "--groups", "3", "--score", "ErrorRate"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "| words per source | sources | one | two |",

@@ -148,7 +148,7 @@ def test_invalid_settings_are_rejected(tiny_audio_dataset: Path, tiny_text_datas
         AudioDataModule(tiny_audio_dataset, 3.0, 0.0)
     with pytest.raises(ConfigError, match=r"speed=1\.5 must be in \[0, 1\)"):
         Augmentation(speed=1.5)
-    with pytest.raises(DataError, match="'audio' is wanted"):
+    with pytest.raises(DataError, match="expected kind 'audio'"):
         AudioDataModule(tiny_text_dataset)
     with pytest.raises(ConfigError, match="per_device_batch_seconds=0"):
         Share.of_config({"global_batch_seconds": 3.0, "per_device_batch_seconds": 0}, 1)

@@ -128,7 +128,7 @@ def test_a_damaged_image_is_reported_by_its_name(tiny_captions_dataset: Path, tm
 def test_invalid_settings_are_rejected(tiny_captions_dataset: Path, tiny_pairs_dataset: Path) -> None:
     with pytest.raises(ConfigError, match=r"smallest_crop=1\.5"):
         ImageCaptionDataModule(tiny_captions_dataset, smallest_crop=1.5)
-    with pytest.raises(DataError, match="'captions' is wanted"):
+    with pytest.raises(DataError, match="expected kind 'captions'"):
         ImageCaptionDataModule(tiny_pairs_dataset)
     data = ImageCaptionDataModule(tiny_captions_dataset, global_batch_tokens=60)
     with pytest.raises(ConfigError, match="more than global_batch_tokens=60"):

@@ -112,5 +112,5 @@ def test_a_pair_longer_than_the_budget_is_reported(write: Write) -> None:
 
 
 def test_text_is_not_accepted_as_pairs(tiny_text_dataset: Path) -> None:
-    with pytest.raises(DataError, match="'pairs' is wanted"):
+    with pytest.raises(DataError, match="expected kind 'pairs'"):
         PairsDataModule(tiny_text_dataset)

@@ -78,7 +78,7 @@ def test_an_image_has_its_own_levels_in_any_order_of_training(tiny_pixels_datase
 
 
 def test_invalid_settings_are_rejected(tiny_pixels_dataset: Path, tiny_labels_dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a dataset of kind 'audio', 'pixels' is wanted"):
+    with pytest.raises(DataError, match="expected kind 'pixels', got 'audio'"):
         PixelDataModule(tiny_labels_dataset)
     with pytest.raises(ConfigError, match="global_batch_size=0 must be at least 1"):
         PixelDataModule(tiny_pixels_dataset, global_batch_size=0)

@@ -43,7 +43,7 @@ def test_the_stream_is_the_concatenation_of_the_clips(labelled: bool, tiny_label
     assert data.facts.known() == {"vocab_size": 257 + 16 * labelled, "rate": 8000}
 
 
-def test_windows_are_contiguous_in_lanes(tiny_labels_dataset: Path) -> None:
+def test_contiguous_windows_follow_each_other(tiny_labels_dataset: Path) -> None:
     data = WaveDataModule(
         labels=True, dataset=tiny_labels_dataset, order="contiguous", context=100, global_batch_size=3
     )

@@ -86,5 +86,5 @@ def test_invalid_settings_are_rejected_in_one_line(tiny_series_dataset: Path, ti
         wide.plan(wide.samples("train"))
     with pytest.raises(ConfigError, match="horizon=0"):
         SeriesDataModule(tiny_series_dataset, 12, 0)
-    with pytest.raises(DataError, match="'series' is wanted"):
+    with pytest.raises(DataError, match="expected kind 'series'"):
         SeriesDataModule(tiny_pairs_dataset)

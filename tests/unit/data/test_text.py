@@ -59,7 +59,7 @@ def test_documents_start_after_an_eos_token(dataset: Path) -> None:
     assert batch.slot is None
 
 
-def test_lanes_carry_and_windows_do_not(dataset: Path) -> None:
+def test_only_contiguous_windows_carry_the_state(dataset: Path) -> None:
     for order, slot in (("contiguous", 0), ("shuffled", None)):
         windows = TextDataModule(dataset, order=order, context=8, global_batch_size=2).samples("train")  # type: ignore[arg-type]
         part = next(iter(MicroBatches(InOrder(len(windows), 2), Share(), windows.predictions)))

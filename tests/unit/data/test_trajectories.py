@@ -79,5 +79,5 @@ def test_invalid_settings_are_rejected_in_one_line(tiny_trajectories_dataset: Pa
     wide = TrajectoriesDataModule(tiny_trajectories_dataset, global_batch_size=1000)
     with pytest.raises(ConfigError, match="fewer than global_batch_size=1000"):
         wide.plan(wide.samples("train"))
-    with pytest.raises(DataError, match="'trajectories' is wanted"):
+    with pytest.raises(DataError, match="expected kind 'trajectories'"):
         TrajectoriesDataModule(tiny_pairs_dataset)

@@ -1,4 +1,4 @@
-"""What data decides about a model: typed, linked to the model's arguments, and enough to make a model in Python."""
+"""Data facts are typed, linked to arguments of models, and sufficient to build a model in Python."""
 
 import importlib
 import inspect
@@ -6,7 +6,7 @@ import pkgutil
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 
@@ -26,8 +26,8 @@ NAMES = {field.name for field in fields(DataFacts)}
 CONFIG = Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml"
 
 
-def classes(package: Any, base: type) -> Iterator[type]:
-    """The classes of a package that are defined there."""
+def classes(package: ModuleType, base: type) -> Iterator[type]:
+    """Yield the classes defined in a package."""
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         for found in vars(importlib.import_module(module.name)).values():
             if inspect.isclass(found) and issubclass(found, base) and found.__module__ == module.name:
@@ -41,7 +41,7 @@ def test_a_model_is_made_from_its_data(tiny_text_dataset: Path) -> None:
     assert model.vocab_size == 257
 
 
-def test_a_class_takes_what_its_constructor_names_and_passes_on() -> None:
+def test_arguments_include_parameters_that_a_constructor_passes_on() -> None:
     class Base:
         def __init__(self, rate: int, classes: int) -> None: ...
 
@@ -59,7 +59,7 @@ def test_a_class_takes_what_its_constructor_names_and_passes_on() -> None:
     assert facts.arguments_of(PassesOn) == facts.arguments_of(Inherits) == {"horizon": 3, "classes": 2, "rate": 8000}
 
 
-def test_a_name_that_is_not_a_fact_is_refused() -> None:
+def test_an_unknown_fact_is_rejected() -> None:
     with pytest.raises(TypeError, match="vocabulary_size"):
         DataFacts(vocabulary_size=9)  # type: ignore[call-arg]
 
@@ -71,7 +71,7 @@ def test_every_data_module_returns_facts() -> None:
         assert inspect.signature(kind.facts.fget).return_annotation is DataFacts, kind  # type: ignore[attr-defined]
 
 
-def test_what_a_model_requires_is_a_fact_or_a_network_that_its_config_names() -> None:
+def test_required_arguments_of_a_model_are_facts_or_its_network() -> None:
     required = {
         each.name
         for kind in [*classes(pipeline.models, Task), Policy, Forecaster, WaveModel]

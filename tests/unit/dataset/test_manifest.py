@@ -1,4 +1,4 @@
-"""The format on disk gives back what was written, in any stretch, and notices what is missing or damaged."""
+"""Datasets are read back unchanged from disk, in any range, and missing or damaged files are detected."""
 
 import json
 import multiprocessing
@@ -22,7 +22,7 @@ from pipeline.errors import DataError
 from pipeline.files import replace_directory, sha256
 
 LENGTHS = [[3, 1, 40, 2], [7], [1, 1, 25]]  # tokens of the rows of each shard
-GOES_ON = {2, 4}  # rows, counted over the shards, whose document goes on in the next row
+CONTINUED = {2, 4}  # rows, counted over all shards, whose document continues in the next row
 
 
 def stream() -> np.ndarray:
@@ -31,12 +31,12 @@ def stream() -> np.ndarray:
 
 def document_starts() -> list[int]:
     ends = np.cumsum([length for shard in LENGTHS for length in shard])
-    return [0] + [int(end) for row, end in enumerate(ends[:-1]) if row not in GOES_ON]
+    return [0] + [int(end) for row, end in enumerate(ends[:-1]) if row not in CONTINUED]
 
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """One split of three shards in seven record batches."""
+    """Create a dataset with one split of three shards in seven record batches."""
     monkeypatch.setattr(tokens, "BATCH_TOKENS", 5)
     (prepared := tmp_path / ".small.partial").mkdir()
     shards, position, row = [], 0, 0
@@ -44,7 +44,7 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
         writer = ShardWriter(prepared / f"train-{index:05d}.arrow", np.uint16)
         for length in lengths:
             ids = stream()[position : position + length]
-            writer.add(ids, np.array([length]), np.array([row not in GOES_ON]))
+            writer.add(ids, np.array([length]), np.array([row not in CONTINUED]))
             position, row = position + length, row + 1
         shards.append(writer.close()._asdict())
     file = prepared / "tokenizer.json"
@@ -62,26 +62,26 @@ def change(dataset: Dataset, **entries: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
 
-def test_every_stretch_reads_as_the_stream_that_was_written(dataset: Dataset) -> None:
+def test_every_range_equals_that_of_the_written_stream(dataset: Dataset) -> None:
     split, whole = dataset.splits["train"], stream()
     for start in range(split.tokens + 1):
         for stop in range(start, split.tokens + 1):
             assert np.array_equal(split.read(start, stop), whole[start:stop])
 
 
-def test_starts_are_found_in_every_stretch(dataset: Dataset) -> None:
+def test_starts_are_found_in_every_range(dataset: Dataset) -> None:
     split, expected = dataset.splits["train"], document_starts()
     for start in range(split.tokens + 1):
         for stop in range(start, split.tokens + 1):
             assert split.starts(start, stop).tolist() == [at for at in expected if start <= at < stop]
 
 
-def test_a_stretch_inside_a_record_batch_is_not_copied(dataset: Dataset) -> None:
+def test_a_range_inside_a_record_batch_is_not_copied(dataset: Dataset) -> None:
     assert not dataset.splits["train"].read(5, 40).flags.owndata
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 3), (5, 4), (0, 81)])
-def test_a_stretch_outside_the_stream_is_an_error(dataset: Dataset, start: int, stop: int) -> None:
+def test_a_range_outside_the_stream_is_an_error(dataset: Dataset, start: int, stop: int) -> None:
     with pytest.raises(IndexError, match="80 tokens of 'train'"):
         dataset.splits["train"].read(start, stop)
 
@@ -106,7 +106,7 @@ def test_a_forked_process_reads_the_same(dataset: Dataset) -> None:
         assert np.array_equal(pool.apply(dataset.splits["train"].read, (0, 80)), stream())
 
 
-def test_an_intact_dataset_verifies_and_says_what_it_is(dataset: Dataset) -> None:
+def test_an_intact_dataset_verifies_and_has_its_metadata(dataset: Dataset) -> None:
     dataset.verify()
     assert (dataset.kind, dataset.target.size, dataset.target.eos) == ("tokens", 257, 256)
     assert Tokenizer.from_file(str(dataset.target.file)).token_to_id("<eos>") == 256
@@ -121,7 +121,7 @@ def test_a_single_changed_bit_is_found_by_verify(dataset: Dataset) -> None:
         Dataset.open(dataset.path).verify()
 
 
-def test_the_checksum_covers_the_content_and_not_where_it_came_from(dataset: Dataset) -> None:
+def test_the_checksum_covers_the_content_and_not_its_origin(dataset: Dataset) -> None:
     change(dataset, command=["unroll", "prepare", "text", "elsewhere"])
     assert Dataset.open(dataset.path).checksum == dataset.checksum
     change(dataset, eos=255)
@@ -131,27 +131,27 @@ def test_the_checksum_covers_the_content_and_not_where_it_came_from(dataset: Dat
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"format": 2}, "dataset format 2, this program reads 1"),
-        ({"kind": "poems"}, "kind 'poems', known are tokens, pairs"),
-        ({"splits": {"train": {}}}, "lacks or garbles 'documents'"),
-        ({"splits": 3}, "lacks or garbles"),
+        ({"format": 2}, "expected dataset format 1, got 2"),
+        ({"kind": "poems"}, "expected a kind among tokens, pairs.*, got 'poems'"),
+        ({"splits": {"train": {}}}, "malformed or missing entry: 'documents'"),
+        ({"splits": 3}, "malformed or missing entry"),
     ],
 )
-def test_a_manifest_of_another_sort_is_refused(dataset: Dataset, entries: dict[str, object], message: str) -> None:
+def test_an_invalid_manifest_is_rejected(dataset: Dataset, entries: dict[str, object], message: str) -> None:
     change(dataset, **entries)
     with pytest.raises(DataError, match=message):
         Dataset.open(dataset.path)
 
 
-def test_a_garbled_manifest_is_refused(dataset: Dataset) -> None:
+def test_a_malformed_manifest_is_rejected(dataset: Dataset) -> None:
     (dataset.path / "dataset.json").write_bytes(b'{"format": 1')
-    with pytest.raises(DataError, match="no JSON"):
+    with pytest.raises(DataError, match="is not valid JSON"):
         Dataset.open(dataset.path)
 
 
-def test_a_shard_cut_short_is_refused(dataset: Dataset) -> None:
+def test_a_truncated_shard_is_rejected(dataset: Dataset) -> None:
     os.truncate(dataset.path / "train-00002.arrow", 100)
-    with pytest.raises(DataError, match=r"train-00002\.arrow has 100 bytes"):
+    with pytest.raises(DataError, match=r"train-00002\.arrow: expected \d+ bytes, got 100"):
         Dataset.open(dataset.path)
 
 
@@ -169,21 +169,21 @@ def test_a_damaged_shard_of_the_right_size_is_named(dataset: Dataset) -> None:
         Dataset.open(dataset.path).splits["train"].read(0, 3)
 
 
-def test_what_is_not_there_or_no_dataset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no dataset"):
+def test_a_missing_directory_or_one_without_a_manifest_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
         Dataset.open(tmp_path / "nothing")
-    with pytest.raises(DataError, match="is no dataset"):
+    with pytest.raises(DataError, match=r"is not a dataset: dataset\.json not found"):
         Dataset.open(tmp_path)
 
 
-def test_publishing_does_not_overwrite_unasked(dataset: Dataset, tmp_path: Path) -> None:
+def test_publishing_does_not_overwrite_by_default(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(DataError, match="--overwrite"):
         publish(tmp_path / "other", dataset.path, {"kind": "tokens"})
     dataset.verify()
 
 
-def test_a_replaced_directory_is_the_new_one_and_nothing_is_left(tmp_path: Path) -> None:
+def test_replacing_a_directory_leaves_only_the_new_one(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
@@ -192,7 +192,7 @@ def test_a_replaced_directory_is_the_new_one_and_nothing_is_left(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])
-def test_ids_are_as_narrow_as_the_vocabulary_allows(vocab_size: int, dtype: type) -> None:
+def test_ids_have_the_narrowest_type_for_the_vocabulary(vocab_size: int, dtype: type) -> None:
     assert token_type(vocab_size) is dtype
 
 
@@ -247,7 +247,7 @@ def test_a_source_has_a_vocabulary_of_its_own(dataset: Dataset) -> None:
         "tokenizer.json": dataset.path / "tokenizer.json",
         "source_tokenizer.json": dataset.path / "source_tokenizer.json",
     }
-    with pytest.raises(DataError, match=r"source_tokenizer\.json is not the file that was written"):
+    with pytest.raises(DataError, match=r"source_tokenizer\.json does not match its SHA-256"):
         found.verify()
 
 
@@ -264,13 +264,13 @@ def test_the_stamp_changes_with_the_time_or_the_size_of_a_file(dataset: Dataset)
     assert "manifest" not in repr(dataset)
 
 
-def test_an_overwrite_that_was_asked_for_replaces_the_dataset(dataset: Dataset, tmp_path: Path) -> None:
+def test_overwrite_replaces_the_dataset(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     publish(tmp_path / "other", dataset.path, {"kind": "tokens"}, overwrite=True)
     assert [path.name for path in dataset.path.iterdir()] == ["dataset.json"]
 
 
-def test_shards_describe_what_is_in_them(dataset: Dataset) -> None:
+def test_manifest_entries_describe_the_shards(dataset: Dataset) -> None:
     found = [(shard.file, shard.rows, shard.tokens) for shard in dataset.splits["train"].shards]
     assert found == [("train-00000.arrow", 4, 46), ("train-00001.arrow", 1, 7), ("train-00002.arrow", 3, 27)]
     batches = list(record_batches(dataset.path, dataset.splits["train"].shards))
@@ -279,8 +279,8 @@ def test_shards_describe_what_is_in_them(dataset: Dataset) -> None:
     assert all(dataset.splits["train"].starts(0, stop).dtype == np.int64 for stop in range(81))
 
 
-def test_a_wrong_number_of_tokens_is_refused(dataset: Dataset) -> None:
+def test_a_wrong_number_of_tokens_is_rejected(dataset: Dataset) -> None:
     entry = json.loads((dataset.path / "dataset.json").read_text())["splits"]["train"]
     change(dataset, splits={"train": entry | {"tokens": 81}})
-    with pytest.raises(DataError, match="'train' has 80 tokens, not 81"):
+    with pytest.raises(DataError, match="'train': expected 81 tokens, got 80"):
         Dataset.open(dataset.path).splits["train"].read(0, 3)

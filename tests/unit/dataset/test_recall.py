@@ -1,4 +1,4 @@
-"""Questions obey their definitions, and chance is what the formulas say."""
+"""Questions match their definitions, and guessing reaches the chance level of the formulas."""
 
 import math
 
@@ -20,11 +20,11 @@ def test_copying_shows_the_answer_first_and_then_blanks_alone():
         assert answer.max() <= 5
 
 
-def test_the_sizes_are_those_of_the_paper():
+def test_default_sizes_are_those_of_the_paper():
     question, answer = Copy().draw(np.random.default_rng(1))
     assert len(question) + len(answer) == 1000 + 20
     assert (len(answer), Copy().symbols) == (10, 8)
-    # what the paper counts, all positions of which only the answer's cost anything: 0.0204
+    # the paper averages over all positions, of which only the answer has a loss: 0.0204
     assert Copy().chance["loss"] * len(answer) / 1020 == pytest.approx(0.0204, abs=5e-5)
 
 
@@ -37,7 +37,7 @@ def test_selective_copying_keeps_the_order_and_moves_the_places():
     assert len(places) > 150
 
 
-def test_association_asks_for_a_key_that_was_shown_once_with_its_value():
+def test_association_queries_a_key_that_occurs_once_with_its_value():
     task = Association(length=7, items=5, symbols=9)
     for question, answer in drawn(task):
         keys, values = question[:10:2], question[1:10:2]
@@ -48,7 +48,7 @@ def test_association_asks_for_a_key_that_was_shown_once_with_its_value():
 
 
 @pytest.mark.parametrize("task", [Copy(5, 4, 3), SelectiveCopy(5, 4, 3), Association(0, 3, 5)])
-def test_always_saying_one_symbol_is_right_as_often_as_the_formula_says(task):
+def test_predicting_one_symbol_reaches_chance_accuracy(task):
     answers = np.concatenate([answer for _, answer in drawn(task, 4000)])
     assert task.chance["accuracy"] == pytest.approx(100 / task.symbols)
     assert task.chance["loss"] == pytest.approx(math.log(task.symbols))
@@ -56,7 +56,7 @@ def test_always_saying_one_symbol_is_right_as_often_as_the_formula_says(task):
     assert abs(100 * np.mean(answers == 1) - task.chance["accuracy"]) < 4 * deviation
 
 
-def test_who_says_the_first_value_shown_is_right_in_one_of_the_items():
+def test_predicting_the_first_value_is_correct_in_one_of_the_items():
     task = Association(0, 4, 9)
     right = np.mean([question[1] == answer[0] for question, answer in drawn(task, 4000)])
     assert task.chance["accuracy_without_keys"] == 25
@@ -76,11 +76,11 @@ def test_adding_marks_two_numbers_and_sums_them():
 
 
 @pytest.mark.parametrize("sizes", [(-1, 1, 2), (0, 0, 2), (0, 1, 1)])
-def test_sizes_that_cannot_be_are_named(sizes):
+def test_invalid_sizes_are_rejected(sizes):
     with pytest.raises(ValueError, match=f"length={sizes[0]}, items={sizes[1]} and symbols={sizes[2]}"):
         Copy(*sizes)
 
 
-def test_more_keys_than_symbols_are_refused():
-    with pytest.raises(ValueError, match="items=5 different keys"):
+def test_more_keys_than_symbols_are_rejected():
+    with pytest.raises(ValueError, match="items=5: expected at most symbols="):
         Association(0, 5, 4)

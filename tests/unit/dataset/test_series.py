@@ -1,9 +1,8 @@
-"""Series read back as they were written, and windows are those of a loop."""
+"""Series are read back unchanged, and windows equal those of a loop."""
 
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +54,7 @@ def test_series_read_back_as_they_were_written(splits: Splits, pieces: list[list
     assert split.unobserved_before.tolist() == [int(missing[:steps].sum()) for steps in range(40)]
 
 
-def test_nothing_is_counted_where_every_step_was_observed(splits: Splits) -> None:
+def test_fully_observed_series_have_no_count_of_unobserved_steps(splits: Splits) -> None:
     assert splits([ALL[0], ALL[2]])["train"].unobserved_before is None
 
 
@@ -73,7 +72,7 @@ def test_windows_are_those_of_a_loop(splits: Splits, context: int, horizon: int,
         assert found.dtype == np.int64
 
 
-def test_splits_without_a_window_have_none(splits: Splits) -> None:
+def test_splits_shorter_than_a_window_have_no_windows(splits: Splits) -> None:
     assert splits(ALL)["test"].windows(30, 2, 1).shape == (0, 2)
 
 
@@ -83,7 +82,9 @@ def test_a_shard_counts_series_and_their_steps(tmp_path: Path) -> None:
     assert described.size == (tmp_path / "all.arrow").stat().st_size
 
 
-def test_long_series_are_written_in_pieces(splits: Splits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_long_series_are_written_in_several_record_batches(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(shard, "PIECE_STEPS", 20)
     split = splits(ALL)["train"]
     assert [batch.num_rows for batch in shard.record_batches(tmp_path, split.shards)] == [1, 2]
@@ -91,12 +92,12 @@ def test_long_series_are_written_in_pieces(splits: Splits, monkeypatch: pytest.M
     assert (split.shards[0].rows, split.shards[0].tokens) == (3, 39)
 
 
-def test_a_wrong_number_of_series_is_refused(splits: Splits) -> None:
-    split: Any = splits(ALL)["train"]
+def test_a_wrong_number_of_series_is_rejected(splits: Splits) -> None:
+    split = splits(ALL)["train"]
     wrong = SeriesSplit(split.path, "train", 4, split.steps, split.covariates, split.shards)
-    with pytest.raises(DataError, match="has 3 rows, not 4"):
+    with pytest.raises(DataError, match="expected 4 rows, got 3"):
         _ = wrong.values
 
 
-def test_one_piece_is_read_without_a_copy(splits: Splits) -> None:
+def test_one_record_batch_is_read_without_a_copy(splits: Splits) -> None:
     assert not splits(ALL)["train"].values.flags.owndata

@@ -1,4 +1,4 @@
-"""The exit code of a run is that of the process that failed first, and not because another did."""
+"""The exit code of a run is that of the process that failed first for a cause of its own."""
 
 import atexit
 import multiprocessing
@@ -48,12 +48,12 @@ def die(after: float = 0.0) -> Callable[[], None]:
         ([leave(3), leave(4, 0.1)], 3),
     ],
 )
-def test_the_cause_decides(works: list[Callable[[], None]], code: int) -> None:
+def test_the_exit_code_is_that_of_the_cause(works: list[Callable[[], None]], code: int) -> None:
     assert supervise(len(works), by_rank(*works)) == code
 
 
 def by_rank(*works: Callable[[], None]) -> Callable[[], int]:
-    """Work that each process chooses by its rank."""
+    """Return work that depends on the rank of the process."""
 
     def work() -> int:
         works[int(os.environ["LOCAL_RANK"])]()
@@ -62,11 +62,11 @@ def by_rank(*works: Callable[[], None]) -> Callable[[], int]:
     return work
 
 
-def test_who_waits_for_a_killed_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_waits_for_a_killed_one_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.distributed.launch.GRACE", 0.2)
     began = time.monotonic()
     assert supervise(2, by_rank(die(), leave(0, 60.0))) == 128 + signal.SIGKILL
-    assert time.monotonic() - began < min(scaled(5.0), 50.0)  # and not when the other one leaves
+    assert time.monotonic() - began < min(scaled(5.0), 50.0)  # without waiting for the other process
 
 
 def fail(error: BaseException) -> Callable[[], None]:
@@ -117,17 +117,17 @@ def test_loader_workers_end_with_the_process_that_forked_them(tmp_path: Path) ->
     started = tmp_path / "worker"
 
     def work() -> int:
-        worker = multiprocessing.get_context("fork").Process(target=sleep_deaf, daemon=True)
+        worker = multiprocessing.get_context("fork").Process(target=sleep_ignoring_signals, daemon=True)
         worker.start()
         started.write_text(str(worker.pid))
         return 0
 
     assert supervise(1, work) == 0
     stat = Path(f"/proc/{started.read_text()}/stat")
-    assert not stat.exists() or stat.read_text().rsplit(")")[-1].split()[0] == "Z"  # no one may be there to reap it
+    assert not stat.exists() or stat.read_text().rsplit(")")[-1].split()[0] == "Z"  # a zombie if no process reaps it
 
 
-def sleep_deaf() -> None:
+def sleep_ignoring_signals() -> None:
     signals.ignore_signals()
     time.sleep(600)
 

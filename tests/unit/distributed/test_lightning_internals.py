@@ -1,4 +1,4 @@
-"""What is used of Lightning behind its public interface is there, in the versions that pyproject.toml allows."""
+"""The non-public attributes of Lightning in use exist in the versions that pyproject.toml allows."""
 
 import inspect
 from typing import Any
@@ -33,13 +33,13 @@ def trainer() -> Trainer:
         (_CheckpointConnector, "dump_checkpoint"),
     ],
 )
-def test_a_method_of_its_loops_is_there(owner: type, name: str) -> None:
+def test_a_method_of_its_loops_exists(owner: type, name: str) -> None:
     assert hasattr(owner, name), (
         f"{owner.__name__}.{name} is in {VERSIONS}: see pipeline/distributed/lightning_internals.py"
     )
 
 
-def test_attributes_of_its_trainer_and_loops_are_there(trainer: Trainer) -> None:
+def test_attributes_of_its_trainer_and_loops_exist(trainer: Trainer) -> None:
     loop: Any = trainer.fit_loop
     assert trainer._val_check_time_interval is None  # type: ignore[attr-defined]
     assert isinstance(trainer._checkpoint_connector, _CheckpointConnector)
@@ -52,11 +52,11 @@ def test_attributes_of_its_trainer_and_loops_are_there(trainer: Trainer) -> None
         assert getattr(loop.epoch_loop.batch_progress.total, name) == 0
 
 
-def test_its_fully_sharded_strategy_takes_the_size_of_the_mesh_from_one_attribute() -> None:
+def test_its_fully_sharded_strategy_reads_the_size_of_the_mesh_from_one_attribute() -> None:
     assert "self._data_parallel_size" in inspect.getsource(ModelParallelStrategy.setup_environment)
 
 
-def test_a_loop_that_trains_even_where_no_step_is_left_takes_the_place_of_lightnings(trainer: Trainer) -> None:
+def test_the_fit_loop_is_replaced_by_one_that_runs_without_steps_left(trainer: Trainer) -> None:
     before = trainer.fit_loop.epoch_loop
     trainer.fit_loop.epoch_progress.current.processed = 2
     lightning_internals.train_whole(trainer)

@@ -1,4 +1,4 @@
-"""Scores of captions are those of the published formulas."""
+"""Scores of captions follow the published formulas."""
 
 import pytest
 
@@ -26,14 +26,14 @@ def test_cider_d_and_rouge_l_are_those_of_the_captions_evaluation() -> None:
 
 
 def test_rouge_l_takes_the_best_precision_and_the_best_recall() -> None:
-    # "a dog runs" beside "a cat runs fast" and "dog": precision 2/3, recall 1
+    # "a dog runs" against "a cat runs fast" and "dog": precision 2/3, recall 1
     precision, recall = 2 / 3, 1.0
     expected = 100 * 2.44 * precision * recall / (recall + 1.44 * precision)
     assert ROUGEL()(["a dog runs"], [["a cat runs fast", "dog"]])["rouge_l"] == pytest.approx(expected)
 
 
 def test_meteor_is_its_formula_for_equal_words_and_stems() -> None:
-    # "dogs run on grass" beside "a dog runs on grass": 4 matches (two by their stems), in one chunk
+    # "dogs run on grass" against "a dog runs on grass": 4 matches (two by their stems), in one chunk
     precision, recall = 4 / 4, 4 / 5
     mean = precision * recall / (0.9 * precision + 0.1 * recall)
     expected = 100 * mean * (1 - 0.5 * (1 / 4) ** 3)
@@ -43,7 +43,7 @@ def test_meteor_is_its_formula_for_equal_words_and_stems() -> None:
 
 
 @pytest.mark.parametrize("score", [CIDErD(), ROUGEL(), METEORWithoutSynonyms()])
-def test_what_is_said_counts_most_and_anything_else_nothing_whatever_the_punctuation(score: Score) -> None:
+def test_equal_words_score_highest_and_other_words_zero_without_punctuation(score: Score) -> None:
     [(_, right)] = score([each[0].upper() + " ." for each in SAID], [each[:1] for each in SAID]).items()
     assert right == pytest.approx(10 if isinstance(score, CIDErD) else 100, rel=0.01)
     [(_, wrong)] = score(["xyz", "", "xyz", "x y z w"], SAID).items()

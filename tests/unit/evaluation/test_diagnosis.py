@@ -1,4 +1,4 @@
-"""A diagnosis measures what formulas say: of decays, receptive fields, hand-set gates and uniform attention."""
+"""Diagnoses follow formulas for decays, receptive fields, hand-set gates and uniform attention."""
 
 import json
 import math
@@ -9,7 +9,14 @@ from torch import nn
 
 from pipeline.data.batch import IGNORE, LabelBatch, TokenBatch
 from pipeline.errors import ConfigError
-from pipeline.evaluation.diagnosis import by_lag, diagnose, looks, memory_of, receptive_field, saturation
+from pipeline.evaluation.diagnosis import (
+    attention_statistics,
+    diagnose,
+    effective_memory,
+    gradient_by_lag,
+    receptive_field,
+    saturation,
+)
 from pipeline.models.bag_of_words import BagOfWords
 from pipeline.models.conv import ConvNet
 from pipeline.models.gru import GRU
@@ -37,7 +44,7 @@ def random_inputs(length=LENGTH):
 
 
 class LinearRNN(nn.Module):
-    """h_t = r Q h_{t-1} + x_t with an orthogonal Q: its spectral radius is r, whatever the power."""
+    """h_t = r Q h_{t-1} + x_t with an orthogonal Q: its spectral radius is r, for any power."""
 
     def __init__(self, radius):
         super().__init__()
@@ -53,7 +60,7 @@ class LinearRNN(nn.Module):
 
 
 class Projected(nn.Module):
-    """A task that costs the projection of the network's output."""
+    """A task whose loss is a projection of the network's output."""
 
     def __init__(self, network):
         super().__init__()
@@ -66,7 +73,7 @@ class Projected(nn.Module):
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("radius", [0.7, 1.0, 1.2], ids=["vanishes", "stays", "explodes"])
-def test_the_gradient_of_a_linear_rnn_goes_with_the_power_of_its_radius(radius):
+def test_the_gradient_of_a_linear_rnn_is_a_power_of_its_spectral_radius(radius):
     task = Projected(LinearRNN(radius))
     found, _ = diagnose(task, random_inputs())
     expected = [float(task.direction.norm()) * radius**lag for lag in range(LENGTH)]
@@ -108,24 +115,24 @@ def test_a_model_that_has_exploded_is_diagnosed_in_strict_json():
     assert found.gradient[0] == pytest.approx(float(task.direction.norm()))
     assert json.loads(json.dumps(found.as_json(), allow_nan=False))["gradient"][-1] is None
     nothing = torch.full((2, 3), torch.nan)
-    assert by_lag(torch.zeros(2, 3, 8, requires_grad=True), nothing) == [0.0]
-    assert memory_of([0.0]) == 0
+    assert gradient_by_lag(torch.zeros(2, 3, 8, requires_grad=True), nothing) == [0.0]
+    assert effective_memory([0.0]) == 0
 
 
 @pytest.mark.numeric
-def test_only_what_is_predicted_is_followed_back():
+def test_only_predicted_positions_have_gradients():
     inputs = random_inputs(6).requires_grad_()
-    costs = inputs.square().sum(-1).cumsum(1)  # the derivative of cost t by input s is 2 x_s
-    hidden = torch.full_like(costs, torch.nan)
-    hidden[:2, 4] = costs[:2, 4]
+    losses = inputs.square().sum(-1).cumsum(1)  # the derivative of loss t by input s is 2 x_s
+    hidden = torch.full_like(losses, torch.nan)
+    hidden[:2, 4] = losses[:2, 4]
     lags = [float(2 * inputs[:2, 4 - lag].norm(dim=-1).mean()) for lag in range(5)]
-    assert by_lag(inputs, hidden) == pytest.approx(lags)
+    assert gradient_by_lag(inputs, hidden) == pytest.approx(lags)
 
 
-def test_effective_memory_is_the_smallest_lag_with_the_share():
-    assert memory_of([95.0, 5.0, 0.0]) == 0
-    assert memory_of([94.0, 1.0, 5.0]) == 1
-    assert memory_of([0.0, 0.0, 1.0]) == 2
+def test_effective_memory_is_the_smallest_lag_with_the_fraction():
+    assert effective_memory([95.0, 5.0, 0.0]) == 0
+    assert effective_memory([94.0, 1.0, 5.0]) == 1
+    assert effective_memory([0.0, 0.0, 1.0]) == 2
 
 
 @pytest.mark.numeric
@@ -143,7 +150,7 @@ def test_gates_of_a_hand_set_lstm_are_open_and_closed():
 
 
 @pytest.mark.numeric
-def test_lstm_and_gru_states_follow_from_the_gates_as_the_papers_say():
+def test_lstm_and_gru_states_follow_from_the_gates_as_in_the_papers():
     inputs = random_inputs(7)
     lstm = RecurrentLayer(nn.LSTM(8, 8, batch_first=True), 0.0).double()
     state = (random_inputs(1)[:, 0], random_inputs(2)[:, 1])
@@ -168,13 +175,13 @@ def test_lstm_and_gru_states_follow_from_the_gates_as_the_papers_say():
 
 
 @pytest.mark.parametrize(("make", "gates"), [(GRU, 4), (RNN, 0), (LSTM, 6), (LinearRecurrence, 8), (ConvNet, 8)])
-def test_each_architecture_offers_the_gates_that_it_has(make, gates):
+def test_each_architecture_returns_its_gates(make, gates):
     found, _ = diagnose(Projected(seeded(make)), random_inputs(9))
     assert len(found.gates) == gates
     assert all(0 <= shares["low"] + shares["high"] <= 1 for shares in found.gates.values())
 
 
-def test_a_layer_that_is_called_like_an_offer_is_none():
+def test_a_layer_with_the_name_of_the_method_is_ignored():
     network = seeded(RNN)
     network.layers[0].weights = network.dropouts[0].gate_values = nn.Linear(8, 8)
     found, maps = diagnose(Projected(network), random_inputs(9))
@@ -182,7 +189,7 @@ def test_a_layer_that_is_called_like_an_offer_is_none():
 
 
 @pytest.mark.numeric
-def test_saturation_counts_what_is_beyond_the_limits():
+def test_saturation_counts_values_beyond_the_thresholds():
     found = saturation(torch.tensor([[[0.05, 0.5], [0.95, 0.99]]]))
     assert found == {"mean": pytest.approx(0.6225), "low": 0.25, "high": 0.5}
 
@@ -192,18 +199,18 @@ def test_the_entropy_of_uniform_attention_is_the_logarithm_of_its_places():
     attention = SelfAttention(8, 2, 0.0)
     nn.init.zeros_(attention.project.weight)
     weights = attention.weights(random_inputs(10).float(), None, None, None)
-    found = looks(weights)
+    found = attention_statistics(weights)
     expected = sum(math.log(n) for n in range(1, 11)) / 10
     assert found["entropy"] == pytest.approx([expected] * 2)
     assert found["uniform"] == pytest.approx([expected] * 2)
     assert found["distance"] == pytest.approx([sum(range(10)) / 2 / 10] * 2)
-    one = looks(torch.full((1, 1, 1, 10), 0.1))
+    one = attention_statistics(torch.full((1, 1, 1, 10), 0.1))
     assert one["entropy"] == pytest.approx([math.log(10)])
 
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("window", [None, 4])
-def test_attention_weights_are_those_that_the_outputs_are_made_with(window):
+def test_attention_weights_reproduce_the_outputs(window):
     network, inputs = seeded(Transformer, depth=1, heads=2, window=window), random_inputs(9)
     attention, seen = network.layers[0].attention, []
     attention.register_forward_hook(lambda _, given, made: seen.append((given, made)))
@@ -264,7 +271,7 @@ class Reader(nn.Module):
 
 
 @pytest.mark.numeric
-def test_a_classifier_costs_at_the_last_position_alone():
+def test_a_classifier_has_a_loss_at_the_last_position_alone():
     task = Classifier(Reader(), 3).eval()
     vectors, labels = random_inputs(9).float(), torch.tensor([2, IGNORE, 0])
     found, _ = diagnose(task, LabelBatch((vectors,), labels, torch.arange(3), 2, 0, 0, 0))
@@ -276,6 +283,6 @@ def test_a_classifier_costs_at_the_last_position_alone():
     assert found.gradient[3:] == [0.0] * 6
 
 
-def test_a_task_without_costs_is_named():
+def test_a_task_without_position_losses_raises_an_error():
     with pytest.raises(ConfigError, match="Linear cannot be diagnosed"):
         diagnose(nn.Linear(2, 2), None)

@@ -1,4 +1,4 @@
-"""Errors of forecasts beside their definitions, written as loops."""
+"""Errors of forecasts against their definitions, written as loops."""
 
 import math
 from itertools import permutations
@@ -12,37 +12,37 @@ from pipeline.evaluation.forecast_errors import ForecastErrors, crps, mean_error
 @pytest.mark.numeric
 def test_crps_is_the_mean_over_pairs_of_paths() -> None:
     torch.manual_seed(1)
-    paths, came = torch.randn(2, 7, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+    paths, actual = torch.randn(2, 7, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
     for b in range(2):
         for h in range(3):
             drawn = paths[b, :, h].tolist()
             apart = sum(abs(one - two) for one, two in permutations(drawn, 2)) / (7 * 6)
-            miss = sum(abs(one - came[b, h].item()) for one in drawn) / 7
-            assert crps(paths, came)[b, h].item() == pytest.approx(miss - apart / 2)
+            miss = sum(abs(one - actual[b, h].item()) for one in drawn) / 7
+            assert crps(paths, actual)[b, h].item() == pytest.approx(miss - apart / 2)
 
 
 @pytest.mark.numeric
 def test_crps_of_many_normal_paths_is_the_closed_form() -> None:
     torch.manual_seed(1)
-    paths, came = torch.randn(1, 400_000, 1, dtype=torch.float64), torch.tensor([[0.8]], dtype=torch.float64)
+    paths, actual = torch.randn(1, 400_000, 1, dtype=torch.float64), torch.tensor([[0.8]], dtype=torch.float64)
     density, below = math.exp(-0.32) / math.sqrt(2 * math.pi), (1 + math.erf(0.8 / math.sqrt(2))) / 2
     expected = 0.8 * (2 * below - 1) + 2 * density - 1 / math.sqrt(math.pi)  # Gneiting and Raftery 2007, section 4.2
-    assert crps(paths, came).item() == pytest.approx(expected, abs=2e-3)
+    assert crps(paths, actual).item() == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.numeric
 def test_one_path_has_the_errors_of_a_number_and_no_coverage() -> None:
     errors = ForecastErrors()
-    said, came = torch.tensor([[[1.0, 2.0, 5.0]]]), torch.tensor([[0.0, 4.0, 99.0]])
-    errors.update(said, came, torch.tensor([[True, True, False]]), torch.tensor([0.5], dtype=torch.float64))
+    forecast, actual = torch.tensor([[[1.0, 2.0, 5.0]]]), torch.tensor([[0.0, 4.0, 99.0]])
+    errors.update(forecast, actual, torch.tensor([[True, True, False]]), torch.tensor([0.5], dtype=torch.float64))
     assert mean_errors(errors) == pytest.approx({"mse": (1 + 4) / 2, "mae": (1 + 2) / 2, "mase": (2 + 4) / 2})
 
 
-def test_coverage_is_the_share_between_the_tenth_and_the_ninetieth_percentile() -> None:
+def test_coverage_is_the_fraction_between_the_10th_and_the_90th_percentile() -> None:
     errors = ForecastErrors()
     paths = torch.linspace(0, 1, 101)[None, :, None].expand(1, -1, 4)
-    came = torch.tensor([[0.05, 0.2, 0.89, 0.95]])
-    errors.update(paths, came, torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, dtype=torch.float64))
+    actual = torch.tensor([[0.05, 0.2, 0.89, 0.95]])
+    errors.update(paths, actual, torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, dtype=torch.float64))
     found = mean_errors(errors)
     assert found["coverage"] == 0.5
     assert "mase" not in found  # the series has no naive error to divide by
@@ -51,24 +51,24 @@ def test_coverage_is_the_share_between_the_tenth_and_the_ninetieth_percentile() 
 @pytest.mark.numeric
 def test_parts_of_a_batch_add_up_to_the_whole() -> None:
     torch.manual_seed(1)
-    paths, came = torch.randn(6, 9, 4), torch.randn(6, 4)
+    paths, actual = torch.randn(6, 9, 4), torch.randn(6, 4)
     observed, naive = torch.rand(6, 4) > 0.3, torch.rand(6, dtype=torch.float64)
     whole, parts = ForecastErrors(), ForecastErrors()
-    whole.update(paths, came, observed, naive)
+    whole.update(paths, actual, observed, naive)
     for rows in torch.arange(6).split(4):
-        parts.update(paths[rows], came[rows], observed[rows], naive[rows])
+        parts.update(paths[rows], actual[rows], observed[rows], naive[rows])
     assert mean_errors(parts) == pytest.approx(mean_errors(whole))
 
 
 @pytest.mark.numeric
 def test_errors_of_processes_add_up_to_the_whole() -> None:
     torch.manual_seed(1)
-    paths, came = torch.randn(6, 9, 4), torch.randn(6, 4)
+    paths, actual = torch.randn(6, 9, 4), torch.randn(6, 4)
     observed, naive = torch.rand(6, 4) > 0.3, torch.tensor([0.0, 0.5, 0.7, 0.0, 1.5, 2.0], dtype=torch.float64)
     whole, one, other = ForecastErrors(), ForecastErrors(), ForecastErrors()
-    whole.update(paths, came, observed, naive)
-    one.update(paths[:2], came[:2], observed[:2], naive[:2])
-    other.update(paths[2:], came[2:], observed[2:], naive[2:])
+    whole.update(paths, actual, observed, naive)
+    one.update(paths[:2], actual[:2], observed[:2], naive[:2])
+    other.update(paths[2:], actual[2:], observed[2:], naive[2:])
     one.merge_state(other)
     assert mean_errors(one) == pytest.approx(mean_errors(whole))
     assert one.full_state_update is False
@@ -93,6 +93,6 @@ def test_errors_of_several_paths_are_those_of_their_definitions() -> None:
 
 @pytest.mark.numeric
 def test_two_paths_are_several() -> None:
-    paths, came = torch.tensor([[[0.0], [10.0]]]), torch.tensor([[4.0]])
-    assert crps(paths, came).item() == pytest.approx((4 + 6) / 2 - 10 / 2)
+    paths, actual = torch.tensor([[[0.0], [10.0]]]), torch.tensor([[4.0]])
+    assert crps(paths, actual).item() == pytest.approx((4 + 6) / 2 - 10 / 2)
     assert [each.item() for each in summary(paths)] == pytest.approx([5.0, 1.0, 5.0, 9.0])

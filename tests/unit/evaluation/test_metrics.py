@@ -32,7 +32,7 @@ def test_a_sum_of_nats_does_not_lose_small_addends() -> None:
 
 
 @pytest.mark.numeric
-def test_accuracy_is_the_share_of_right_predictions() -> None:
+def test_accuracy_is_the_fraction_of_right_predictions() -> None:
     batches = [(torch.tensor(1), torch.tensor(2)), (torch.tensor(4), torch.tensor(6))]
     assert counted(Accuracy(), *batches).compute() == 0.625
     metric = counted(Accuracy(), batches[0])
@@ -58,7 +58,7 @@ def test_returns_are_averaged_over_episodes_not_over_batches() -> None:
     assert metric.episodes.dtype == torch.int64
 
 
-def test_a_row_of_confusions_is_a_label_and_a_column_what_was_found() -> None:
+def test_rows_of_confusions_are_labels_and_columns_are_predictions() -> None:
     found, labels = torch.tensor([0, 2, 2, 1, 1]), torch.tensor([0, 1, 1, 2, -1])
     expected = [[1, 0, 0], [0, 0, 2], [0, 1, 0]]
     assert counted(Confusion(3), (found, labels)).compute().tolist() == expected
@@ -71,7 +71,7 @@ def test_a_row_of_confusions_is_a_label_and_a_column_what_was_found() -> None:
 
 @pytest.mark.parametrize("metric", [TokenLoss, Accuracy, Returns, Confusion])
 def test_a_batch_is_counted_once(metric: Any) -> None:
-    """torchmetrics calls `update` twice for a value of a batch where this is not False."""
+    """torchmetrics calls `update` twice for the value of a batch unless this is False."""
     assert metric.full_state_update is False
 
 

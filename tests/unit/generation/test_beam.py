@@ -1,4 +1,4 @@
-"""Beam search against exhaustive enumeration, the choice of one token at a time, and a search by the book."""
+"""Beam search against exhaustive enumeration, greedy decoding, and a reference on lists."""
 
 import math
 
@@ -25,7 +25,7 @@ def test_a_beam_that_holds_every_text_is_the_exhaustive_search(penalty):
 
 
 class Looker(Table):
-    """A table that looks at a memory of three positions, of which the second prompt has two; a token says where."""
+    """A table with attention to a memory of three positions, two for the second prompt; the token decides where."""
 
     where = torch.randn(VOCAB, 3, generator=torch.Generator().manual_seed(8))
 
@@ -45,7 +45,7 @@ class Looker(Table):
 
 
 @pytest.mark.numeric
-def test_a_beam_that_holds_every_text_ranks_it_by_how_much_of_the_source_it_covered():
+def test_a_beam_that_holds_every_text_ranks_by_coverage():
     model, eos, longest = Looker(seed=3, vocab=3), 0, 4
     prompts, kept = [[1, 2], [2]], torch.tensor([[True, True, True], [True, True, False]])
     texts, beta = list(every_text(3, longest, eos)), 0.7
@@ -82,8 +82,8 @@ def test_a_beam_of_one_is_greedy_under_every_limit():
 
 
 def narrow_beam(model, prompt, width, limits):
-    """Beam search by the book, on lists, for one prompt."""
-    live, aside = [([], 0.0)], []
+    """Beam search on lists, for one prompt."""
+    live, finished = [([], 0.0)], []
     for _ in range(limits.tokens):
         grown = [
             ([*text, token], model.log_probability(prompt, [*text, token]))
@@ -91,19 +91,19 @@ def narrow_beam(model, prompt, width, limits):
             for token in range(model.vocab)
         ]
         grown.sort(key=lambda one: -one[1])
-        aside += [one for one in grown[:width] if one[0][-1] == limits.eos]
+        finished += [one for one in grown[:width] if one[0][-1] == limits.eos]
         live = [one for one in grown if one[0][-1] != limits.eos][:width]
-        best = sorted((score for _, score in aside), reverse=True)[:width]
+        best = sorted((score for _, score in finished), reverse=True)[:width]
         if len(best) == width and best[-1] >= live[0][1]:
             break
     else:
-        aside += live
-    return sorted(aside, key=lambda one: -one[1])[:width]
+        finished += live
+    return sorted(finished, key=lambda one: -one[1])[:width]
 
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("width", [2, 3, 6])
-def test_a_narrow_beam_finds_what_the_search_by_the_book_finds(width):
+def test_a_narrow_beam_equals_the_reference(width):
     limits, prompts = Limits(tokens=6, eos=0), prompts_of_unequal_lengths()
     for seed in range(5):
         model = Table(seed)
@@ -114,8 +114,8 @@ def test_a_narrow_beam_finds_what_the_search_by_the_book_finds(width):
             assert [one.score for one in hypotheses] == pytest.approx([score for _, score in expected])
 
 
-def test_a_beam_goes_on_while_something_better_than_what_ended_is_under_way():
-    # after 1 comes 2 with 0.99 and an end with 0.01, after 2 comes 3 likewise, and after 3 the end
+def test_a_beam_continues_while_a_live_text_ranks_above_the_finished_ones():
+    # 1 is followed by 2 with 0.99 and by EOS with 0.01, 2 likewise by 3, and 3 by EOS.
     likely = torch.full((4, 4), 1e-9).scatter(1, torch.tensor([[1], [2], [3], [0]]), 0.99)
     likely[:3, 0] = 0.01
 
@@ -126,7 +126,7 @@ def test_a_beam_goes_on_while_something_better_than_what_ended_is_under_way():
     assert found[0].tokens == generate(forward, [[1]], Greedy(), Limits(8, eos=0))[0][0] == [2, 3, 0]
 
 
-def test_a_beam_gives_its_best_in_order():
+def test_a_beam_returns_its_best_in_order():
     best = Beam(4).search(Table(1), [[1]], Limits(5))[0]
     texts = generate(Table(1), [[1]], Beam(4), Limits(5), samples=3)[0]
     assert texts == [hypothesis.tokens for hypothesis in best[:3]]

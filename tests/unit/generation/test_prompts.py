@@ -1,4 +1,4 @@
-"""Prompts of different lengths become one matrix, and states one row for each continuation."""
+"""Prompts of different lengths become one matrix, and states have one row per continuation."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from pipeline.generation.prompts import Prompts, read_prompt, repeat, step
 
 
-def test_prompts_are_filled_up_and_share_their_first_positions() -> None:
+def test_prompts_are_padded_and_share_their_first_positions() -> None:
     prompts = Prompts.of([[5, 6, 7], [8], [9, 4]], "cpu")
     assert prompts.tokens.tolist() == [[5, 6, 7], [8, 0, 0], [9, 4, 0]]
     assert (prompts.lengths.tolist(), prompts.longest, prompts.shared.tolist()) == ([3, 1, 2], 3, [[5], [8], [9]])
@@ -20,8 +20,8 @@ def test_prompts_are_filled_up_and_share_their_first_positions() -> None:
     assert [prompts.token(position).tolist()[0] for position in range(5)] == [5, 6, 7, 7, 7]
 
 
-@pytest.mark.parametrize(("prompts", "message"), [([], "there is no prompt"), ([[1], []], "prompt 1 is empty")])
-def test_without_anything_to_read_there_is_no_matrix(prompts: list[list[int]], message: str) -> None:
+@pytest.mark.parametrize(("prompts", "message"), [([], "prompts is empty"), ([[1], []], "prompt 1 is empty")])
+def test_empty_prompts_raise_an_error(prompts: list[list[int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Prompts.of(prompts, "cpu")
 
@@ -36,7 +36,7 @@ def test_each_row_of_a_state_is_repeated_in_place() -> None:
     assert repeat(None, 2, 3) is None
 
 
-def test_a_long_prompt_is_read_in_pieces_and_the_last_logits_count() -> None:
+def test_a_long_prompt_is_processed_in_chunks_and_the_last_logits_are_returned() -> None:
     widths: list[int] = []
 
     def forward(tokens: torch.Tensor, state: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Rollouts: a step at a time gives what one call over the whole gives, and an episode belongs to its number alone."""
+"""Rollouts: steps equal one call over the episode, and an episode depends on its number alone."""
 
 from functools import partial
 from typing import Any
@@ -35,7 +35,7 @@ def policy(network: nn.Module | None = None, seen: int = 5, choices: int = 4, **
 
 
 class Watched:
-    """A policy whose calls are kept."""
+    """A policy that records its calls."""
 
     def __init__(self, watched: Policy) -> None:
         self.policy, self.actions, self.calls = watched, watched.actions, list[Any]()
@@ -44,35 +44,35 @@ class Watched:
         return self.policy.parameters()
 
     def __call__(self, *given: Any) -> Any:
-        said, state = self.policy(*given)
-        self.calls.append((*given[:3], said))
-        return said, state
+        outputs, state = self.policy(*given)
+        self.calls.append((*given[:3], outputs))
+        return outputs, state
 
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("network", EVERY, ids=lambda network: network.__name__)
-def test_steps_through_the_state_say_what_one_call_over_the_episode_says(network: type[nn.Module]) -> None:
+def test_steps_through_the_state_equal_one_call_over_the_episode(network: type[nn.Module]) -> None:
     watched = Watched(policy(network(width=8)))
     [played] = play_episodes(watched, DOOR, [3], target_return=1.0)
     assert len(watched.calls) == played.steps
-    assert all(call[0].shape == (1, 1, 5) for call in watched.calls)  # nothing is read twice
-    seen, before, wanted, said = (torch.cat(part, 1) for part in zip(*watched.calls, strict=True))
+    assert all(call[0].shape == (1, 1, 5) for call in watched.calls)  # each input is processed once
+    seen, before, returns, outputs = (torch.cat(part, 1) for part in zip(*watched.calls, strict=True))
     with torch.no_grad():
-        whole, _ = watched.policy(seen, before, wanted)
-    torch.testing.assert_close(said, whole, rtol=1e-9, atol=1e-9)
+        whole, _ = watched.policy(seen, before, returns)
+    torch.testing.assert_close(outputs, whole, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("network", [LSTM, ConvNet, Transformer], ids=lambda network: network.__name__)
-def test_episodes_side_by_side_are_those_played_alone(network: type[nn.Module]) -> None:
+def test_episodes_in_a_batch_equal_episodes_alone(network: type[nn.Module]) -> None:
     task = policy(network(width=8, depth=2), seen=4, choices=2)
     together = play_episodes(task, CART, range(12), target_return=50.0)
     assert together == [play_episodes(task, CART, [number], target_return=50.0)[0] for number in range(12)]
     assert play_episodes(task, CART, range(5, 12), target_return=50.0) == together[5:]
-    assert len({played.steps for played in together}) > 3  # they end one after the other
+    assert len({played.steps for played in together}) > 3  # they end at different steps
 
 
 @pytest.mark.numeric
-def test_episodes_come_from_seed_and_number_and_leave_other_generators_alone() -> None:
+def test_episodes_depend_on_seed_and_number_and_leave_other_generators_unchanged() -> None:
     task = policy(seen=4, choices=2)
     torch.manual_seed(5)
     first = play_episodes(task, CART, range(8), target_return=50.0)
@@ -84,15 +84,15 @@ def test_episodes_come_from_seed_and_number_and_leave_other_generators_alone() -
     assert torch.equal(after, torch.rand(1))
 
 
-def test_the_return_still_wanted_is_what_was_asked_less_what_was_rewarded() -> None:
+def test_the_return_to_go_is_the_target_return_less_the_rewards() -> None:
     watched = Watched(policy(seen=4, choices=2))
     [played] = play_episodes(watched, CART, [0], target_return=50.0)
-    wanted = torch.cat([call[2] for call in watched.calls], 1)[0]
-    assert wanted.tolist() == [50.0 - step for step in range(played.steps)]
+    returns = torch.cat([call[2] for call in watched.calls], 1)[0]
+    assert returns.tolist() == [50.0 - step for step in range(played.steps)]
     assert played.reward == played.steps  # CartPole rewards each step with one
 
 
-def test_the_action_before_is_the_one_that_was_done() -> None:
+def test_the_previous_action_is_an_input() -> None:
     watched = Watched(policy())
     done: list[int] = []
 
@@ -107,7 +107,7 @@ def test_the_action_before_is_the_one_that_was_done() -> None:
     assert [int(call[3][0, 0].argmax()) for call in watched.calls] == done
 
 
-def test_numbers_are_played_within_their_range() -> None:
+def test_continuous_actions_stay_in_their_range() -> None:
     task = policy(seen=3, choices=0, low=[-2.0], high=[2.0])
     done: list[np.ndarray] = []
 
@@ -125,14 +125,14 @@ def test_numbers_are_played_within_their_range() -> None:
     assert done[0].shape == (1,)
 
 
-def test_one_who_knows_opens_every_door_and_one_who_guesses_one_in_three() -> None:
+def test_an_oracle_opens_every_door_and_a_random_policy_one_in_three() -> None:
     class Knows:
         actions = policy().actions
 
         def parameters(self) -> Any:
             return iter([torch.zeros(1)])
 
-        def __call__(self, seen: torch.Tensor, before: Any, wanted: Any, state: Any) -> Any:
+        def __call__(self, seen: torch.Tensor, before: Any, returns: Any, state: Any) -> Any:
             key = seen[:, 0, :3] * 50 if state is None else state
             return torch.cat([torch.zeros(len(seen), 1), key], 1)[:, None], key
 
@@ -141,8 +141,8 @@ def test_one_who_knows_opens_every_door_and_one_who_guesses_one_in_three() -> No
     assert 0.1 < np.mean(guessed) < 0.45
 
 
-def test_an_environment_that_is_not_there_is_named() -> None:
-    with pytest.raises(ConfigError, match="the environment Nothing-v0 cannot be made: Environment `Nothing` doesn't"):
+def test_an_unknown_environment_raises_an_error() -> None:
+    with pytest.raises(ConfigError, match="environment Nothing-v0 cannot be created: Environment `Nothing` doesn't"):
         make("Nothing-v0", {})
-    with pytest.raises(ConfigError, match=f"{KEY_TO_DOOR} cannot be made"):
+    with pytest.raises(ConfigError, match=f"{KEY_TO_DOOR} cannot be created"):
         make(KEY_TO_DOOR, {"colour": 3})

@@ -1,4 +1,4 @@
-"""Generation against the softmax itself, the limits it was given, and every row decoded alone."""
+"""Generation follows the softmax and the limits, and rows are independent of the batch."""
 
 import importlib
 import inspect
@@ -26,7 +26,7 @@ def test_greedy_is_sampling_from_the_best_alone_and_a_beam_of_one(eos):
 
 @pytest.mark.parametrize("choice", [Greedy(), Sample(0.8), Beam(1), Beam(3)], ids=str)
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_no_way_of_choosing_writes_n_tokens_twice_where_they_may_not(choice, n):
+def test_no_decoding_method_repeats_an_excluded_ngram(choice, n):
     prompts, repeated = prompts_of_unequal_lengths(), False
     for seed in range(6):
         texts = generate(Table(seed), prompts, choice, Limits(12, eos=0, no_repeat=n), seed=seed)
@@ -38,7 +38,7 @@ def test_no_way_of_choosing_writes_n_tokens_twice_where_they_may_not(choice, n):
 
 @pytest.mark.parametrize("choice", [Greedy(), Sample(0.8), Sample(top_k=3), Sample(top_p=0.7), Beam(3)], ids=str)
 @pytest.mark.parametrize("limits", [Limits(8), Limits(8, eos=0), Limits(8, at_least=5, eos=0)], ids=str)
-def test_a_row_does_not_depend_on_its_company(choice, limits):
+def test_a_row_does_not_depend_on_the_batch(choice, limits):
     prompts = prompts_of_unequal_lengths()
     together = generate(Table(), prompts, choice, limits, samples=2 if choice != Greedy() else 1, seed=3)
     alone = [
@@ -61,7 +61,7 @@ def test_a_longer_limit_only_adds_to_the_text():
     assert [text[0][:5] for text in long] == [text[0] for text in short]
 
 
-def test_the_end_mark_ends_a_row_and_not_before_the_least_length():
+def test_eos_ends_a_row_and_not_before_the_minimum_length():
     model = Table(seed=2, sharpness=0.5)
     rows = generate(model, [[1]], Sample(), Limits(30, at_least=4, eos=0), samples=50)[0]
     assert all(0 not in text[:-1] for text in rows)
@@ -81,7 +81,7 @@ def test_streaming_gives_each_row_its_tokens_when_its_prompt_is_read():
     assert [[token for token in text if token is not None] for text in texts] == [text[0] for text in whole]
 
 
-def test_the_model_is_read_one_token_at_a_time_after_the_prompt_and_no_further_than_needed():
+def test_the_model_is_called_once_per_token_after_the_prompt_and_no_more_than_needed():
     shapes, model = [], Table()
 
     def watched(tokens, state):
@@ -92,10 +92,10 @@ def test_the_model_is_read_one_token_at_a_time_after_the_prompt_and_no_further_t
     assert shapes == [(2, 3), (2, 1), (2, 1), (2, 1)]
 
 
-def test_a_long_prompt_is_read_in_pieces_that_carry_the_state():
+def test_a_long_prompt_is_processed_in_chunks_that_carry_the_state():
     prompt = torch.randint(VOCAB, (700,), generator=torch.Generator().manual_seed(1)).tolist()
     whole = generate(Table(), [prompt], Greedy(), Limits(5))
-    assert whole == generate(Table(), [prompt[-2:]], Greedy(), Limits(5))  # the table looks back two tokens
+    assert whole == generate(Table(), [prompt[-2:]], Greedy(), Limits(5))  # the table depends on the last two tokens
 
 
 @pytest.mark.numeric
@@ -114,7 +114,7 @@ def test_a_long_prompt_is_read_in_pieces_that_carry_the_state():
     ],
     ids=str,
 )
-def test_the_cuts_keep_exactly_the_right_tokens(choice, kept):
+def test_top_k_and_top_p_keep_exactly_the_right_tokens(choice, kept):
     shares = torch.tensor([0.15, 0.4, 0.1, 0.3, 0.05], dtype=torch.float64)
     probabilities = choice.probabilities(shares.log()[None])[0]
     assert set(probabilities.nonzero().flatten().tolist()) == kept
@@ -122,7 +122,7 @@ def test_the_cuts_keep_exactly_the_right_tokens(choice, kept):
     assert probabilities.tolist() == pytest.approx([share / sum(expected) for share in expected])
 
 
-def test_of_equally_probable_tokens_the_cut_keeps_the_first():
+def test_top_k_keeps_the_first_of_equally_probable_tokens():
     probabilities = Sample(top_k=2).probabilities(torch.zeros(1, 5))
     assert probabilities.tolist() == [[0.5, 0.5, 0, 0, 0]]
 
@@ -150,15 +150,15 @@ def test_the_extreme_draws_still_choose_a_possible_token():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("choice", [Greedy(), Sample(), Beam(2)], ids=str)
-def test_logits_that_say_nothing_are_refused(choice, bad):
+def test_invalid_logits_raise_an_error(choice, bad):
     model = Table()
     model.logits[:, 3, 1] = bad
     with pytest.raises(ValueError, match="row 1: no token can be chosen"):
         generate(model, [[1], [3]], choice, Limits(3))
 
 
-def test_a_vocabulary_of_the_end_mark_alone_cannot_write_more():
-    with pytest.raises(ValueError, match="or forbid all"):
+def test_a_vocabulary_of_eos_alone_raises_an_error():
+    with pytest.raises(ValueError, match="or all excluded"):
         generate(Table(vocab=1), [[0]], Greedy(), Limits(3, at_least=2, eos=0))
 
 
@@ -168,28 +168,28 @@ def test_a_vocabulary_of_the_end_mark_alone_cannot_write_more():
         (lambda: Sample(0.0), "temperature=0.0 must be positive"),
         (lambda: Sample(math.nan), "temperature=nan must be positive"),
         (lambda: Sample(top_k=0), "top_k=0 must be at least 1"),
-        (lambda: Sample(top_p=0.0), r"top_p=0.0 must lie in \(0, 1\]"),
-        (lambda: Sample(top_p=1.1), r"top_p=1.1 must lie in \(0, 1\]"),
+        (lambda: Sample(top_p=0.0), r"top_p=0.0 must be in \(0, 1\]"),
+        (lambda: Sample(top_p=1.1), r"top_p=1.1 must be in \(0, 1\]"),
         (lambda: Beam(0), "width=0 of the beam must be at least 1"),
         (lambda: Beam(2, -1.0), "length_penalty=-1.0 must be at least 0"),
         (lambda: Beam(2, coverage_penalty=-1.0), "coverage_penalty=-1.0 must be at least 0"),
-        (lambda: generate(Table(), [[1]], Beam(2, 0.0, 1.0), Limits()), "wants a model that writes from a source"),
+        (lambda: generate(Table(), [[1]], Beam(2, 0.0, 1.0), Limits()), "requires a model with attention"),
         (lambda: Limits(no_repeat=-1), "no_repeat=-1 must be at least 0"),
         (lambda: Limits(0), "tokens=0 must be at least 1"),
-        (lambda: Limits(3, at_least=4), "at_least=4 must lie between 0 and tokens=3"),
-        (lambda: generate(Table(), [], Greedy(), Limits()), "there is no prompt"),
+        (lambda: Limits(3, at_least=4), "at_least=4 must be between 0 and tokens=3"),
+        (lambda: generate(Table(), [], Greedy(), Limits()), "prompts is empty"),
         (lambda: generate(Table(), [[1], []], Greedy(), Limits()), "prompt 1 is empty"),
         (lambda: generate(Table(), [[1]], Greedy(), Limits(), samples=0), "samples=0 must be at least 1"),
         (lambda: generate(Table(), [[1]], Beam(2), Limits(), samples=3), "samples=3 must not exceed"),
     ],
 )
-def test_what_cannot_be_is_refused_in_words(make, message):
+def test_invalid_arguments_raise_an_error(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
 def networks():
-    """Every network class with a carried state that a module of pipeline.models names in __all__."""
+    """Return every network class with a carried state in the __all__ of a module of pipeline.models."""
     for module in pkgutil.walk_packages(pipeline.models.__path__, "pipeline.models."):
         found = importlib.import_module(module.name)
         for name in getattr(found, "__all__", []):

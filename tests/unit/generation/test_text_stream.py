@@ -1,4 +1,4 @@
-"""What is written piece by piece is what decoding it whole gives, with every tokenizer."""
+"""Incremental decoding equals decoding at once, with every tokenizer."""
 
 import pytest
 import torch
@@ -11,18 +11,18 @@ KINDS = ("word", "character", "bpe", "byte", "metaspace")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_pieces_of_a_text_are_what_decoding_it_whole_adds_to_the_prompt(kind):
+def test_the_pieces_of_a_text_equal_what_decoding_at_once_adds_to_the_prompt(kind):
     tokenizer = getattr(babbling, f"{kind}_tokenizer")()
     for line in CORPUS:
         tokens = tokenizer.encode(line, add_special_tokens=False).ids
         for cut in range(len(tokens) + 1):
             before = tokenizer.decode(tokens[:cut])
             if before.endswith("\ufffd"):
-                continue  # no prompt ends in the middle of a character
+                continue  # a prompt does not end inside a character
             assert before + text_of(tokenizer, 0, tokens[cut:], tokens[:cut]) == tokenizer.decode(tokens)
 
 
-def test_random_bytes_are_written_as_decoding_them_whole_writes_them():
+def test_random_bytes_are_decoded_as_at_once():
     tokenizer = byte_tokenizer()
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
@@ -30,7 +30,7 @@ def test_random_bytes_are_written_as_decoding_them_whole_writes_them():
         assert text_of(tokenizer, 0, tokens) == tokenizer.decode(tokens)
 
 
-def test_a_character_is_written_when_its_last_byte_has_come():
+def test_a_character_is_returned_with_its_last_byte():
     tokenizer = byte_tokenizer()
     stream = TextStream(tokenizer, 0)
     pieces = [stream.push(token) for token in tokenizer.encode("a🦊é").ids]
@@ -38,7 +38,7 @@ def test_a_character_is_written_when_its_last_byte_has_come():
     assert stream.finish() == ""
 
 
-def test_an_unfinished_character_is_written_at_the_end_and_once():
+def test_an_unfinished_character_is_returned_at_the_end_and_once():
     tokenizer = byte_tokenizer()
     stream = TextStream(tokenizer, 0)
     written = "".join(stream.push(token) for token in tokenizer.encode("a🦊").ids[:-1])
@@ -47,7 +47,7 @@ def test_an_unfinished_character_is_written_at_the_end_and_once():
     assert stream.finish() == ""
 
 
-def test_an_end_mark_breaks_the_line_and_the_next_word_follows_without_a_space():
+def test_eos_is_a_line_break_and_the_next_word_has_no_leading_space():
     tokenizer = word_tokenizer()
     the, cat = tokenizer.encode("the cat").ids
     assert text_of(tokenizer, 0, [cat, 0, the, cat], prompt=[the]) == " cat\nthe cat"
@@ -55,34 +55,34 @@ def test_an_end_mark_breaks_the_line_and_the_next_word_follows_without_a_space()
 
 
 class Spelled:
-    """A tokenizer that writes each token as its number, and how it was asked."""
+    """A tokenizer that decodes each token as its number and records its calls."""
 
     def __init__(self):
-        self.asked = []
+        self.calls = []
 
     def decode(self, tokens, skip_special_tokens=True):
-        assert skip_special_tokens is False  # a mark in a text is written
-        self.asked.append(list(tokens))
+        assert skip_special_tokens is False  # special tokens are decoded
+        self.calls.append(list(tokens))
         return "".join(f"<{token}>" for token in tokens)
 
 
-def test_the_last_sixteen_tokens_of_a_prompt_bear_on_what_follows():
+def test_the_last_sixteen_tokens_of_a_prompt_are_decoded_with_what_follows():
     tokenizer = Spelled()
     stream = TextStream(tokenizer, 99, prompt=range(30))
     assert stream.push(50) == "<50>"
-    assert tokenizer.asked == [list(range(14, 30)), [*range(14, 30), 50]]
+    assert tokenizer.calls == [list(range(14, 30)), [*range(14, 30), 50]]
     assert stream.push(51) == "<51>"
-    assert tokenizer.asked[2:] == [[50], [50, 51]]
+    assert tokenizer.calls[2:] == [[50], [50, 51]]
 
 
-def test_a_mark_in_the_text_is_written_and_each_token_may_be_written_alone():
+def test_special_tokens_are_decoded_and_each_token_can_be_decoded_alone():
     assert text_of(Spelled(), 99, [1, 2, 99, 3]) == "<1><2>\n<3>"
     assert written(Spelled(), [4, 99]) == ["<4>", "<99>"]
     tokenizer = word_tokenizer()
     assert written(tokenizer, [0, *tokenizer.encode("the").ids]) == ["<eos>", "the"]
 
 
-def test_what_was_held_back_is_what_the_next_token_is_written_after():
+def test_pending_text_is_the_context_of_the_next_token():
     tokenizer = byte_tokenizer()
     fox = tokenizer.encode("\U0001f98a").ids
     stream = TextStream(tokenizer, 0)

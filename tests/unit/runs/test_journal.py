@@ -1,4 +1,4 @@
-"""The journal survives kills, rewinds and numbers that are none."""
+"""The journal survives kills, resumption from earlier checkpoints, and non-finite numbers."""
 
 import json
 import math
@@ -19,8 +19,8 @@ def write_steps(writer, attempt, steps, key="train/loss"):
 
 
 def strict(text):
-    """Parse as a parser would that knows no NaN."""
-    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    """Parse strict JSON, which has no NaN."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not strict JSON"))
 
 
 def test_what_is_written_is_read_back_as_columns(tmp_path):
@@ -57,7 +57,7 @@ def test_rows_beyond_the_start_of_a_later_attempt_are_superseded(tmp_path):
     assert found.attempts == {1: 0, 2: 20, 3: 30}
 
 
-def test_a_rewind_behind_an_earlier_rewind_supersedes_both(tmp_path):
+def test_an_attempt_that_starts_earlier_supersedes_both_before_it(tmp_path):
     writer = JournalWriter(tmp_path)
     write_steps(writer, 1, [10, 20, 30])
     writer.attempt(2, 20)
@@ -77,7 +77,7 @@ def test_a_stale_process_that_writes_after_its_successor_does_not_win(tmp_path):
     assert read_journal(tmp_path).series("train/loss").values == [2.1, 2.2]
 
 
-def test_an_attempt_that_lost_its_head_still_supersedes(tmp_path):
+def test_an_attempt_without_its_own_record_still_supersedes(tmp_path):
     writer = JournalWriter(tmp_path)
     write_steps(writer, 1, [10, 20, 30])
     write_steps(writer, 2, [20, 30])
@@ -100,14 +100,14 @@ def test_a_torn_last_line_is_closed_off_and_counted(tmp_path):
     path.write_bytes(before)
     write_steps(JournalWriter(tmp_path), 1, [30])
     after = path.read_bytes()
-    assert after.startswith(before + b"\n")  # history stands as it was
+    assert after.startswith(before + b"\n")  # earlier lines are unchanged
     found = read_journal(tmp_path)
     assert found.series("train/loss").steps == [10, 30]
     assert found.torn == 1
 
 
 @pytest.mark.parametrize("rubbish", [b"\0" * 40, b"[1, 2]", b'{"kind": "metrics"}', b"\xff\xfe", b"3", b"{}"])
-def test_a_line_that_is_no_record_is_skipped_and_counted(tmp_path, rubbish):
+def test_an_invalid_line_is_skipped_and_counted(tmp_path, rubbish):
     writer = JournalWriter(tmp_path)
     write_steps(writer, 1, [10])
     with open(tmp_path / journal.FILE, "ab") as file:
@@ -118,7 +118,7 @@ def test_a_line_that_is_no_record_is_skipped_and_counted(tmp_path, rubbish):
     assert found.torn == 1
 
 
-def test_numbers_that_are_not_finite_are_strict_json_and_come_back(tmp_path):
+def test_non_finite_numbers_are_strict_json_and_are_restored(tmp_path):
     writer = JournalWriter(tmp_path)
     for step, value in enumerate([math.nan, math.inf, -math.inf, 2.0], start=1):
         writer.metrics(1, step, step, 1.0, {"train/loss": value})
@@ -166,7 +166,7 @@ def test_the_journal_needs_neither_torch_nor_lightning():
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
 
 
-def test_what_else_happened_is_no_row_and_keeps_its_fields(tmp_path):
+def test_events_are_not_rows_and_keep_their_fields(tmp_path):
     writer = JournalWriter(tmp_path)
     writer.attempt(1, 0)
     write_steps(writer, 1, [10])

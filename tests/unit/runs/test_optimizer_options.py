@@ -1,4 +1,4 @@
-"""The optimizer that a config names runs as it does in a bare loop of torch."""
+"""An optimizer in a config performs the same steps as in a plain torch loop."""
 
 import copy
 import inspect
@@ -17,7 +17,7 @@ from pipeline.training.config import CommandLine, _print_dropped
 CONFIGS = Path(__file__).parents[3] / "configs"
 LSTM = CONFIGS / "text" / "lstm.yaml"
 ZAREMBA = CONFIGS / "text" / "published" / "ptb_lstm_medium.yaml"
-# not for a model of matrices and vectors with dense gradients
+# not applicable to a model of matrices and vectors with dense gradients
 OTHER_OPTIMIZERS = {
     "LBFGS": "one group of parameters, and a closure that is evaluated several times per step",
     "Muon": "matrices only",
@@ -26,7 +26,7 @@ OTHER_OPTIMIZERS = {
 
 
 def parse(*words: str) -> CommandLine:
-    """The command line of text/lstm.yaml and more."""
+    """Parse the command line with text/lstm.yaml and more arguments."""
     _print_dropped.cache_clear()
     return training.parse_config([f"--config={LSTM}", *words])
 

@@ -1,4 +1,4 @@
-"""Options belong to the class that they are given for, at every key that takes a class."""
+"""Options are dropped when another class replaces theirs, at every key that accepts a class."""
 
 import functools
 import importlib
@@ -29,17 +29,17 @@ DROPPED = "model.init_args.optimizer: torch.optim.SGD replaces torch.optim.AdamW
 
 
 class Key(NamedTuple):
-    """A key that takes a class."""
+    """A key that accepts a class."""
 
     owner: type
     name: str
     kind: type
-    inputs: int  # that a factory gives the class beside its options; 0 for an instance
+    inputs: int  # arguments that a factory passes besides the options; 0 for an instance
     many: bool  # a list of classes
 
 
 def keys() -> Iterator[Key]:
-    """The keys of every DataModule and task of the project, and of every part that one of their keys takes."""
+    """Yield the keys of every DataModule and task, and of every class that one of their keys accepts."""
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -62,7 +62,7 @@ def _subclasses(kind: type) -> Iterator[type]:
 
 
 def keys_of(owner: type) -> Iterator[Key]:
-    """The keys of a class that take another class with options: not a dataclass, which takes no other, nor a type."""
+    """Yield the keys of a class that accept a class with options; dataclasses and types are excluded."""
     for action in parser_of(owner)._actions:
         hint = getattr(action, "_typehint", None)
         if not isinstance(action, _typehints.ActionTypeHint) or get_origin(hint) is type:
@@ -72,7 +72,7 @@ def keys_of(owner: type) -> Iterator[Key]:
                 yield Key(owner, action.dest, kind, _inputs(hint), _typehints.ActionTypeHint.supports_append(action))
 
 
-def _inputs(hint: Any) -> int:
+def _inputs(hint: object) -> int:
     if isinstance((given := next(iter(get_args(hint)), None)), list):
         return len(given)
     return max(map(_inputs, get_args(hint)), default=0)
@@ -80,7 +80,7 @@ def _inputs(hint: Any) -> int:
 
 @functools.cache
 def parser_of(owner: type, option: str | None = None) -> Any:
-    """A parser of one option of a class, or of all, none of them required."""
+    """Return a parser of one option of a class, or of all, none of them required."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
     others = {action.dest.split(".")[0] for action in parser_of(owner)._actions} - {option} if option else set()
@@ -92,10 +92,10 @@ def parser_of(owner: type, option: str | None = None) -> Any:
 
 @functools.cache
 def subclass(kind: type, inputs: int, **defaults: int) -> str:
-    """The path of a new subclass with these options."""
+    """Create a subclass with these options and return its path."""
 
-    def __init__(self: Any, *given: Any, **named: Any) -> None:
-        """Take inputs and options."""
+    def __init__(self: object, *given: object, **named: object) -> None:
+        """Accept inputs and options."""
 
     positional, either = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("self", positional)]
@@ -109,11 +109,11 @@ def subclass(kind: type, inputs: int, **defaults: int) -> str:
     return f"{__name__}.{name}"
 
 
-def parsed(key: Key, *values: dict[str, Any]) -> Any:
-    """What stands at a key after as many configs, each with a value for it."""
+def parsed(key: Key, *values: dict[str, object]) -> object:
+    """Return the value of a key after parsing one config per value."""
     words = []
     for value in values:
-        config: Any = [value] if key.many else value
+        config: object = [value] if key.many else value
         for name in reversed(key.name.split(".")):
             config = {name: config}
         words += ["--config", json.dumps(config)]
@@ -121,7 +121,7 @@ def parsed(key: Key, *values: dict[str, Any]) -> Any:
     return json.loads(json.dumps(config.get(key.name), default=lambda part: part.as_dict()))
 
 
-def told(key: Key, expected: dict[str, Any]) -> Any:
+def expected_at(key: Key, expected: dict[str, object]) -> object:
     return [expected] if key.many else expected
 
 
@@ -132,14 +132,14 @@ def test_another_class_has_its_own_defaults_at_every_key_and_the_same_class_keep
         before = {"class_path": one, "init_args": {"shared": 7, "one": 7}}
         with options.of_their_class():
             changed = parsed(key, before, {"class_path": other})
-        assert changed == told(key, {"class_path": other, "init_args": {"shared": 2, "other": 2}}), key
+        assert changed == expected_at(key, {"class_path": other, "init_args": {"shared": 2, "other": 2}}), key
         if (name := key.name.split(".")[-1]) not in names:
             names.add(name)
             with options.of_their_class():
                 merged = parsed(key, before, {"class_path": one, "init_args": {"one": 8}})
-            assert merged == told(key, {"class_path": one, "init_args": {"shared": 7, "one": 8}}), key
-            leaked = parsed(key, before, {"class_path": other})  # by jsonargparse alone
-            assert leaked == told(key, {"class_path": other, "init_args": {"shared": 7, "other": 2}}), key
+            assert merged == expected_at(key, {"class_path": one, "init_args": {"shared": 7, "one": 8}}), key
+            leaked = parsed(key, before, {"class_path": other})  # without the fix
+            assert leaked == expected_at(key, {"class_path": other, "init_args": {"shared": 7, "other": 2}}), key
     assert names >= {"optimizer", "schedule", "network", "encoder", "decoder", "attention", "feedforward", "scores"}
 
 
@@ -153,13 +153,15 @@ def test_no_default_of_a_signature_reaches_another_class() -> None:
         shared = dict.fromkeys(set(names) - {"config", "params"} - {f"input_{k}" for k in range(9)}, 5)
         other = subclass(key.kind, key.inputs, **shared)
         with options.of_their_class():
-            assert parsed(key, {"class_path": other}) == told(key, {"class_path": other, "init_args": shared}), key
+            assert parsed(key, {"class_path": other}) == expected_at(key, {"class_path": other, "init_args": shared}), (
+                key
+            )
         classes.add(default["class_path"])
     assert "torch.optim.AdamW" in classes
 
 
 def parse(*words: str) -> CommandLine:
-    """The command line of text/lstm.yaml and more."""
+    """Parse the command line with text/lstm.yaml and more arguments."""
     _print_dropped.cache_clear()
     return training.parse_config([f"--config={LSTM}", *words])
 
@@ -217,7 +219,7 @@ def parse(*words: str) -> CommandLine:
     ],
 )
 def test_a_class_named_on_the_command_line_drops_the_options_before_it(
-    words: list[str], key: str, expected: Any
+    words: list[str], key: str, expected: object
 ) -> None:
     found: Any = kept_config(parse(*words))
     for name in key.split("."):
@@ -242,7 +244,7 @@ def test_what_is_dropped_is_printed_once_and_a_resolved_config_drops_nothing_mor
     assert capsys.readouterr().err == ""
 
 
-def test_the_default_of_a_signature_is_named_where_it_would_have_mattered(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dropped_default_of_a_signature_is_reported_if_it_differs(capsys: pytest.CaptureFixture[str]) -> None:
     _print_dropped.cache_clear()
     training.parse_config([f"--config={ZAREMBA}"])
     assert capsys.readouterr().err == f"unroll: {DROPPED}weight_decay=0.01\n"

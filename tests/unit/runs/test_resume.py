@@ -1,4 +1,4 @@
-"""What may change between the attempts of a run, and what may not."""
+"""Settings that may change between the attempts of a run, and those that may not."""
 
 import importlib
 import inspect
@@ -24,7 +24,7 @@ from pipeline.runs.resume import Start, _describe, begin, decides, is_finished
 from pipeline.runs.run import Run
 
 
-def test_how_much_a_device_takes_at_once_may_change_for_every_kind_of_data() -> None:
+def test_the_size_of_a_micro_batch_may_change_for_every_kind_of_data() -> None:
     modules = [
         importlib.import_module(f"pipeline.data.{found.name}") for found in pkgutil.iter_modules(pipeline.data.__path__)
     ]
@@ -50,7 +50,7 @@ def test_how_much_a_device_takes_at_once_may_change_for_every_kind_of_data() -> 
         "trainer.overfit_batches",
     ],
 )
-def test_what_is_learned_and_from_what_may_not_change(key: str) -> None:
+def test_model_and_data_may_not_change(key: str) -> None:
     assert decides(key)
 
 
@@ -58,7 +58,7 @@ def test_what_is_learned_and_from_what_may_not_change(key: str) -> None:
     "key",
     ["data.init_args.workers", "data.init_args.dataset", "trainer.max_steps", "checkpoints.keep_last", "models"],
 )
-def test_how_and_how_long_it_is_learned_may_change(key: str) -> None:
+def test_execution_and_length_of_training_may_change(key: str) -> None:
     assert not decides(key)
 
 
@@ -71,9 +71,9 @@ CONFIG: dict[str, Any] = {
 
 
 class CLI:
-    """A parsed command line for a dataset, and the objects that it makes."""
+    """A parsed command line for a dataset, and the objects that it builds."""
 
-    def __init__(self, dataset: Path, resume: str = "auto", **changed: Any) -> None:
+    def __init__(self, dataset: Path, resume: str = "auto", **changed: object) -> None:
         data = SimpleNamespace(init_args=SimpleNamespace(dataset=dataset))
         trainer = SimpleNamespace(devices=1, num_nodes=3, accelerator="cpu")
         self.config = SimpleNamespace(resume=resume, data=data, trainer=trainer)
@@ -84,13 +84,13 @@ class CLI:
         self.data.samples = lambda split: self.calls.append(split)
         self.calls: list[str] = []
 
-    def dump(self, config: Any, skip_none: bool) -> str:
+    def dump(self, config: object, skip_none: bool) -> str:
         assert config is self.config
         assert skip_none is False
         other = {"config": ["a.yaml"], "run": "one", "resume": "auto", "sweep": None}
         return yaml.safe_dump({**self.kept, **other}, sort_keys=False)
 
-    def build(self) -> tuple[Any, Any, Any]:
+    def build(self) -> tuple[object, object, object]:
         return self.model, self.data, None
 
 
@@ -105,20 +105,20 @@ def run(tmp_path: Path) -> Run:
 
 
 def begin_again(run: Run, cli: CLI) -> Start:
-    """Another attempt, as another process begins it."""
+    """Begin another attempt, as another process would."""
     return begin(Run(run.path), cli)
 
 
 def save(run: Run, step: int) -> Path:
     made = run.checkpoints / checkpoint.checkpoint_name(step)
     made.mkdir(parents=True)
-    files: dict[str, Any] = {}
+    files: dict[str, object] = {}
     text = json.dumps({"step": step, "files": files, "sha256": checkpoint._hash({"step": step, "files": files})})
     (made / checkpoint.MANIFEST).write_text(text)
     return made
 
 
-def test_a_new_run_begins_at_step_0_and_records_what_it_is(
+def test_a_new_run_begins_at_step_0_and_is_recorded(
     run: Run, dataset: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
@@ -138,7 +138,7 @@ def test_a_new_run_begins_at_step_0_and_records_what_it_is(
     assert capsys.readouterr().out == "run one: starting at step 0 (no checkpoint found)\n"
 
 
-def test_what_a_dataset_says_of_its_kind_is_recorded(dataset: Path) -> None:
+def test_the_description_of_a_dataset_is_recorded(dataset: Path) -> None:
     manifest = json.loads((dataset / "dataset.json").read_text())
     kinds = {kind: {"about": kind} for kind in ("audio", "dialogue", "series", "trajectories", "pixels")}
     opened = replace(Dataset.open(dataset), manifest={**manifest, **kinds, "other": 1})
@@ -171,7 +171,7 @@ def finished(run: Run, dataset: Path, reason: str = "finished") -> None:
     run.end_attempt(reason, 0)
 
 
-def test_a_finished_run_is_left_as_it_is(run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_not_changed(run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finished(run, dataset)
     before = (run.path / "run.json").read_text()
     (run.path / "tokenizer.json").unlink()
@@ -189,7 +189,7 @@ def test_another_limit_continues_a_finished_run(run: Run, dataset: Path, limit: 
     assert yaml.safe_load((run.path / "config.yaml").read_text())["trainer"][limit] == 99
 
 
-def test_a_run_that_did_not_finish_is_not_over(run: Run, dataset: Path) -> None:
+def test_an_unfinished_run_continues(run: Run, dataset: Path) -> None:
     finished(run, dataset, reason="stopped")
     assert not is_finished(run, CONFIG)
     assert not is_finished(Run(run.path.with_name("other")), CONFIG)
@@ -223,7 +223,7 @@ def test_another_dataset_is_refused(run: Run, dataset: Path, tmp_path: Path) -> 
         begin_again(run, CLI(other))
 
 
-def test_data_that_the_model_was_not_made_for_is_refused(run: Run, dataset: Path) -> None:
+def test_data_that_does_not_match_the_model_is_refused(run: Run, dataset: Path) -> None:
     begin(run, CLI(dataset))
     cli = CLI(dataset)
     cli.data.facts = DataFacts(300)
@@ -231,7 +231,7 @@ def test_data_that_the_model_was_not_made_for_is_refused(run: Run, dataset: Path
         begin_again(run, cli)
 
 
-def test_another_model_is_refused_and_named(run: Run, dataset: Path) -> None:
+def test_another_model_is_refused_with_its_differences(run: Run, dataset: Path) -> None:
     begin(run, CLI(dataset))
     wider = {"class_path": "A", "init_args": {"width": 9, "depth": 2}}
     message = "model.init_args.depth=2, previously None; model.init_args.width=9, previously 8. Choose"
@@ -247,7 +247,9 @@ def test_checkpoints_without_a_record_are_not_taken_for_a_new_run(run: Run, data
         begin(run, CLI(dataset))
 
 
-def test_starting_anew_keeps_the_run_aside(run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_starting_from_the_beginning_renames_the_previous_run(
+    run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     begin(run, CLI(dataset, resume="never"))
     save(run, 10)
     again = Run(run.path)

@@ -1,11 +1,10 @@
-"""Configs of classes that were a task and its network make the same model from the task and a nested network."""
+"""Configs of former classes that combined task and network build the same model from a task with a nested network."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from pydoc import locate
-from typing import Any
 
 import pytest
 import torch
@@ -40,7 +39,7 @@ STACK = {"width": 8, "depth": 2, "hidden": 12, "dropout": 0.1, "input_dropout": 
 CONV = {"width": 8, "depth": 3, "hidden": 12, "kernel": 3, "cycle": 2, "dropout": 0.1}
 RECURRENCE = {"width": 8, "depth": 2, "hidden": 12, "kernel": 3, "dropout": 0.1}
 TRANSFORMER = {"width": 8, "depth": 2, "heads": 2, "hidden": 20, "dropout": 0.1, "positions": 16, "window": 4}
-NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, object]]] = {
     "RNN": (RNN, {"nonlinearity": "relu", **STACK}),
     "GRU": (GRU, STACK),
     "LSTM": (LSTM, {"forget_bias": 2.0, **STACK}),
@@ -62,16 +61,16 @@ def wave_model(network: nn.Module) -> WaveModel:
     return WaveModel(network, 260, 8000, TokenHead(tied=False))
 
 
-EXPECTED: dict[str, tuple[dict[str, Any], Callable[[nn.Module], nn.Module], str]] = {
+EXPECTED: dict[str, tuple[dict[str, object], Callable[[nn.Module], nn.Module], str]] = {
     **{f"pipeline.models.policies.{name}Policy": (POLICY, policy, name) for name in NETWORKS},
     **{f"pipeline.models.forecasters.{name}Forecaster": (FORECASTER, forecaster, name) for name in NETWORKS},
     "pipeline.models.waves.WaveNet": (WAVE, wave_model, "Conv"),
     "pipeline.models.waves.WaveLSTM": (WAVE, wave_model, "LSTM"),
 }
-"""The arguments of the task, what makes it around a network, and the network, by the class that was both."""
+"""By former class: the arguments of the task, a function that builds it around a network, and the network."""
 
 
-def of_signature(make: Callable[..., Any]) -> set[str]:
+def of_signature(make: Callable[..., object]) -> set[str]:
     return set(inspect.signature(make).parameters)
 
 
@@ -88,7 +87,7 @@ def test_no_argument_of_a_task_is_one_of_its_network() -> None:
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_flat_config_makes_the_model_that_it_made(name: str) -> None:
+def test_a_flat_config_builds_the_same_model_as_before(name: str) -> None:
     of_task, make, network = EXPECTED[name]
     make_network, options = NETWORKS[network]
     optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.25}}
@@ -101,10 +100,10 @@ def test_a_flat_config_makes_the_model_that_it_made(name: str) -> None:
     torch.manual_seed(1)
     expected = make(make_network(**{key: _made(value) for key, value in options.items()}))
     assert type(built) is type(expected)
-    assert repr(built) == repr(expected)  # the shares of dropout, kernels, nonlinearities
-    found, wanted = built.state_dict(), expected.state_dict()
-    assert list(found) == list(wanted)
-    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+    assert repr(built) == repr(expected)  # includes dropout rates, kernels, nonlinearities
+    found, expected_state = built.state_dict(), expected.state_dict()
+    assert list(found) == list(expected_state)
+    assert all(torch.equal(found[key], expected_state[key]) for key in expected_state)
     for key in KEPT:
         assert getattr(built, key, None) == getattr(expected, key, None)
     if isinstance(expected, Forecaster):
@@ -113,7 +112,7 @@ def test_a_flat_config_makes_the_model_that_it_made(name: str) -> None:
     assert (built.check_optimizer().param_groups[0]["lr"], built.schedule.warmup_steps) == (0.25, 3)
 
 
-def _made(value: Any) -> Any:
+def _made(value: object) -> object:
     return locate(value) if isinstance(value, str) and value.startswith("pipeline.") else value
 
 
@@ -124,7 +123,7 @@ def test_a_class_without_arguments_and_one_inside_a_list_are_split_too() -> None
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_class_of_a_user_that_was_split_is_one_line_with_the_new_form(
+def test_a_split_class_in_a_users_config_is_reported_with_its_new_form(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

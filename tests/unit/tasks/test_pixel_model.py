@@ -166,7 +166,7 @@ def test_a_run_logs_the_loss_of_an_image_and_draws(
     for arguments, code, message in (
         (["--out", "grid.png", "--prompt", "hexagon"], 2, "choose from circle, square, triangle"),
         (["--out", "grid.png", "--beam", "2"], 2, "--beam: "),
-        (["--out", "grid.png", "--image", "text.png"], 3, "text.png: no image that can be read"),
+        (["--out", "grid.png", "--image", "text.png"], 3, "text.png: not a readable image"),
         (["--out", "grid.png", "--image", "none.png"], 3, "none.png: No such file"),
         (["--out", "missing/grid.png"], 3, "missing/grid.png: cannot be written"),
         (["--out", "grid.png", "--tokens", "5"], 2, "--tokens: "),

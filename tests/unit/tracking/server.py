@@ -32,7 +32,7 @@ class Server:
     """Uploaded files, by their last name."""
     offered: list[dict[str, object]] = field(default_factory=list)
     """Parameters that the sweep has not assigned yet."""
-    refuse: int = 0
+    error_status: int = 0
     """HTTP status of every response; 0 for normal operation."""
     hang: bool = False
     """Whether to leave every request unanswered."""
@@ -238,15 +238,15 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
             while server.hang:
                 time.sleep(0.05)
             response: dict[str, object] = {}
-            if not server.refuse and self.path == "/graphql":
+            if not server.error_status and self.path == "/graphql":
                 request = json.loads(body)
                 response = {"data": server.answer(" ".join(request["query"].split()), request.get("variables") or {})}
-            elif not server.refuse and self.path.endswith("/file_stream"):
+            elif not server.error_status and self.path.endswith("/file_stream"):
                 server.stream(self.path.split("/")[-2], json.loads(body).get("files") or {})
-            elif not server.refuse and self.path.startswith("/upload/"):
+            elif not server.error_status and self.path.startswith("/upload/"):
                 server.files[self.path.split("/")[-1]] = body
             text = json.dumps(response).encode()
-            self.send_response(server.refuse or 200)
+            self.send_response(server.error_status or 200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()

@@ -8,8 +8,8 @@ from pipeline.runs.journal import FILE
 from pipeline.tracking.journal_sync import Mirror
 
 
-def follower(written, first, sent=True, refused=None):
-    return Mirror(written.run.path / FILE, first, written.run.path / "sent" if sent else None, refused)
+def follower(written, first, sent=True, rejected=None):
+    return Mirror(written.run.path / FILE, first, written.run.path / "sent" if sent else None, rejected)
 
 
 def follow(mirror):
@@ -85,7 +85,7 @@ def test_a_partial_line_waits_for_its_end_and_an_invalid_one_keeps_its_number(wr
 
 def test_an_outage_holds_lines_back_and_a_rejected_line_does_not(written):
     written.attempt(0).rows(10, 20)
-    refused, sent = Counter(), []
+    rejected, sent = Counter(), []
 
     def send(number, record):
         if number == 2:
@@ -94,17 +94,17 @@ def test_an_outage_holds_lines_back_and_a_rejected_line_does_not(written):
 
     for _ in range(2):
         with pytest.raises(ConnectionError):
-            follower(written, 0, refused=refused).follow(send)  # each time with a new client
+            follower(written, 0, rejected=rejected).follow(send)  # each time with a new client
         assert sent == []
-    follower(written, 0, refused=refused).follow(send)
+    follower(written, 0, rejected=rejected).follow(send)
     assert sent == [3]
 
 
 def test_a_line_that_is_sent_repeatedly_does_not_count_as_rejected(written):
     written.attempt(0).rows(10)
-    refused = Counter()
+    rejected = Counter()
     for _ in range(4):  # the server loses the lines
-        assert follow(follower(written, 0, refused=refused)) == [(2, 10, 1)]
+        assert follow(follower(written, 0, rejected=rejected)) == [(2, 10, 1)]
 
 
 def test_a_missing_journal_has_nothing_to_send(written):

@@ -200,7 +200,7 @@ def test_two_processes_never_send_one_run(written, server):
 def test_a_missing_key_or_server_is_reported_in_one_line(written, server, monkeypatch):
     written.attempt(0).rows(10)
     monkeypatch.setattr(sync, "PATIENCE", 2.0)
-    server.refuse = 401
+    server.error_status = 401
     with pytest.raises(ConfigError, match="could not be sent") as raised:
         sync.main([str(written.run.path)])
     assert "5ecre7" not in str(raised.value)

@@ -192,12 +192,12 @@ def test_a_full_disk_for_the_client_loses_no_row(written, server):
 def test_a_rejecting_server_is_reported_once_and_retried(written, server, monkeypatch, status):
     monkeypatch.setattr(wandb_logger, "WAIT", 0.2)
     monkeypatch.setattr("pipeline.tracking.wandb_session.INIT", 2)
-    server.refuse = status
+    server.error_status = status
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         logger = live(written.attempt(0), "online", 10, 20)
         until(lambda: caught)
-        server.refuse = 0
+        server.error_status = 0
         until(lambda: (written.run.path / "wandb" / "sent").exists())
         logger.finish()
     assert sum("unroll sync run" in str(one.message) for one in caught) == 1

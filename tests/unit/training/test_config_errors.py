@@ -28,10 +28,10 @@ LSTM = str(Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml")
         ("model", "pipeline.modles.lstm.LSTM", "module pipeline.modles not found"),
         (
             "data.init_args.order",
-            "lane",
-            "expected lanes or windows or documents, got 'lane'; did you mean lanes?",
+            "contiguos",
+            "expected contiguous or shuffled or documents, got 'contiguos'; did you mean contiguous?",
         ),
-        ("data.init_args.zzz", "1", "has no argument 'zzz'; it has dataset, cut, context, global_batch_size"),
+        ("data.init_args.zzz", "1", "has no argument 'zzz'; it has dataset, order, context, global_batch_size"),
         ("trainer.gradient_clip_val", "lots", "trainer.gradient_clip_val: expected int or float, got 'lots'"),
         ("trainer.max_step", "3", "unknown option --trainer.max_step; did you mean --trainer.max_steps?"),
         ("confg", "3", "unknown option --confg; did you mean --config?"),
@@ -74,7 +74,7 @@ def test_for_a_missing_file_one_of_a_similar_name_is_suggested() -> None:
 
 def test_a_dataset_of_the_wrong_kind_is_a_data_error(tiny_captions_dataset: Path) -> None:
     gru = Path(LSTM).parents[1] / "pairs" / "gru.yaml"
-    with pytest.raises(DataError, match="is a dataset of kind 'captions', 'pairs' is wanted"):
+    with pytest.raises(DataError, match="expected kind 'pairs', got 'captions'"):
         parse_config([f"--config={gru}", f"--data.init_args.dataset={tiny_captions_dataset}"]).build()
 
 

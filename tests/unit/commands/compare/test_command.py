@@ -210,7 +210,8 @@ def test_quality_is_compared_with_the_baseline_and_cost_is_not():
 def test_the_page_is_written_beside_the_runs_or_to_the_given_path(write_run, tmp_path):
     write_run("lstm", [1.0])
     compare.main(["lstm", "--no-baseline"])
-    assert (tmp_path / "runs" / "compare.html").is_file()
+    assert (tmp_path / "runs" / "compare-lstm.html").is_file()
+    assert len(compare.page_name(["a" * 90, "b" * 90])) < 110
     compare.main([str(tmp_path / "runs" / "lstm"), "--no-baseline", "--html", str(tmp_path / "x" / "page.html")])
     assert "lstm" in (tmp_path / "x" / "page.html").read_text()
 

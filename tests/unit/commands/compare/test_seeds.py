@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -14,9 +15,11 @@ from pipeline.commands.compare.seeds import QUANTILES, curve, interval, merged, 
 from pipeline.evaluation.plots.curves import Axis, Curve, area
 from pipeline.runs.journal import Journal, JournalWriter, MetricSeries, read_journal
 
+WriteJournal = Callable[[int, dict[int, float]], Journal]
+
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Any:
+def journal(tmp_path: Path) -> WriteJournal:
     """`journal(SEED, {STEP: LOSS})`: as a run writes it."""
 
     def written(seed: int, losses: dict[int, float]) -> Journal:
@@ -117,7 +120,7 @@ def test_forecasts_are_ranked_by_their_error() -> None:
     assert [entry.rank for entry in with_ranks(found)] == [1, 2]
 
 
-def test_a_curve_over_seeds_is_the_mean_at_the_steps_that_all_have(journal: Any) -> None:
+def test_a_curve_over_seeds_is_the_mean_at_the_steps_that_all_have(journal: WriteJournal) -> None:
     members = [
         Entry("a-1", journal(1, {10: 4.0, 20: 3.0, 30: 2.0})),
         Entry("a-2", journal(2, {10: 5.0, 20: 3.0, 31: 2.0})),
@@ -131,14 +134,14 @@ def test_a_curve_over_seeds_is_the_mean_at_the_steps_that_all_have(journal: Any)
     assert band.high == pytest.approx([6 + half, 3])
 
 
-def test_a_curve_of_one_run_has_no_band(journal: Any) -> None:
+def test_a_curve_of_one_run_has_no_band(journal: WriteJournal) -> None:
     entry = Entry("a", journal(1, {10: 4.0}))
     assert curve(entry, "val/perplexity") == (entry.journal.series("val/perplexity"), None)
     assert curve(Entry("a", members=(entry, Entry("b"))), "val/perplexity")[1] is None
     assert curve(Entry("a"), "val/perplexity")[0].values == []
 
 
-def test_the_outline_of_a_band_follows_the_upper_edge_then_the_lower(journal: Any) -> None:
+def test_the_outline_of_a_band_follows_the_upper_edge_then_the_lower(journal: WriteJournal) -> None:
     from pipeline.evaluation.plots.curves import Band
 
     series = MetricSeries([1, 2, 3], [0] * 3, [0.0] * 3, [2.0] * 3)
@@ -161,7 +164,7 @@ def test_a_run_of_a_tournament_has_an_entrant_and_a_cost(tmp_path: Path) -> None
     assert lines == [f"{run / 'entrant.json'} cannot be read: the run is shown without its entrant"]
 
 
-def test_a_value_that_is_not_finite_leaves_no_interval(journal: Any) -> None:
+def test_a_value_that_is_not_finite_leaves_no_interval(journal: WriteJournal) -> None:
     mean, half = interval([math.inf, 5.0])
     assert mean == math.inf
     assert math.isnan(half)

@@ -168,7 +168,7 @@ def test_a_classifier_has_no_decoding_options(
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "empty file"), (b"hello", "no sound that can be read"), (None, "No such file")]
+    ("content", "message"), [(b"", "empty file"), (b"hello", "not readable as audio"), (None, "No such file")]
 )
 def test_an_unreadable_file_is_one_line(
     opened: Open,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
@@ -67,7 +67,7 @@ def test_every_value_and_every_pair_belongs_to_a_task() -> None:
 
 
 @pytest.mark.parametrize("pair", FRONT_ENDS, ids="-".join)
-def test_a_front_end_accepts_its_options_and_its_example(pair: Any) -> None:
+def test_a_front_end_accepts_its_options_and_its_example(pair: tuple[Reads, Writes]) -> None:
     front = FRONT_ENDS[pair]
     everything, own = Parser(), Parser()
     add_options(everything)
@@ -89,14 +89,16 @@ def test_a_front_end_accepts_its_options_and_its_example(pair: Any) -> None:
         (("series", "label"), "`unroll generate` does not support models from series to label"),
     ],
 )
-def test_a_pair_without_a_front_end_is_refused(pair: tuple[Any, Any], message: str) -> None:
+def test_a_pair_without_a_front_end_is_refused(pair: tuple[str, str], message: str) -> None:
     task = SimpleNamespace(reads=pair[0], writes=pair[1])
     with pytest.raises(ConfigError, match=message):
         front_end(Trained("it", Path("runs/it"), task))
     assert example(task) == ""
 
 
-def test_help_alone_prints_every_option_and_help_of_a_run_its_own(babbler: Any, capsys: pytest.CaptureFixture) -> None:
+def test_help_alone_prints_every_option_and_help_of_a_run_its_own(
+    babbler: SimpleNamespace, capsys: pytest.CaptureFixture
+) -> None:
     assert main(["generate", "--help"]) == 0
     every = capsys.readouterr().out
     assert [name for front in FRONT_ENDS.values() for name in front.takes.split() if f"--{name}" not in every] == []
@@ -111,7 +113,7 @@ def test_help_alone_prints_every_option_and_help_of_a_run_its_own(babbler: Any, 
     assert babbler.loaded == []
 
 
-def test_a_run_may_come_after_its_options(babbler: Any, capsys: pytest.CaptureFixture) -> None:
+def test_a_run_may_come_after_its_options(babbler: SimpleNamespace, capsys: pytest.CaptureFixture) -> None:
     written = []
     for command in (["babble", "--tokens", "4", "--prompt", "the"], ["--prompt", "the", "--tokens", "4", "babble"]):
         assert main(["generate", *command]) == 0

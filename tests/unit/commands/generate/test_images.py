@@ -74,5 +74,5 @@ def test_invalid_input_is_reported(
             main(["seen", *arguments])
     blind = ShowAndTell(8, 32, lambda width, size: ResNet(width, size, (1, 1), 8), width=16).eval()
     monkeypatch.setattr("pipeline.runs.load.load_model", lambda *_: blind)
-    with pytest.raises(CheckpointError, match="reads its source once"):
+    with pytest.raises(CheckpointError, match="expected a decoder with attention"):
         main(["seen", "--image", photographs[0], "--attention", str(tmp_path / "heat.png")])

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.commands.generate.series import forecast_windows, rows_of, windows_of
+from pipeline.commands.generate.series import rows_of
 from pipeline.data.series import SeriesDataModule
 from pipeline.dataset.codecs.table import read_table
 from pipeline.errors import DataError
 from pipeline.models.gru import GRU
+from pipeline.tasks.forecast_tables import forecast_windows, windows_of
 from pipeline.tasks.forecaster import Forecaster, ForecastSettings
 from pipeline.tasks.likelihoods import Quantiles
 
@@ -48,7 +49,7 @@ def test_a_history_is_forecast_as_the_same_window_of_the_dataset(
     for row, window in enumerate(windows):
         np.testing.assert_allclose(window.context, batch.context[row], atol=1e-5)
         np.testing.assert_allclose(window.known, batch.known[row], atol=1e-5)
-    forecast = forecast_windows(task, windows, about["scaling"])
+    forecast = forecast_windows(task.sample_paths, windows, about["scaling"])
     parts = task(batch)
     mean, deviation = about["scaling"]["south"]
     drawn = torch.quantile(task.sample_paths(batch._replace(ids=torch.arange(3))), 0.5, dim=1)

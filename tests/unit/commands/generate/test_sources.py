@@ -86,7 +86,7 @@ def test_models_without_attention_are_refused(translator, tmp_path):
     translator.model = LSTMTranslator(vocab_size=size, source_vocab_size=size, width=16, depth=1).eval()
     options = ["babble", "--prompt", "the", "--attention", str(tmp_path / "a.png")]
     for settings in (options, [*options[:3], "--beam", "2", "--coverage-penalty", "1"]):
-        with pytest.raises(CheckpointError, match="a VectorDecoder reads its source once"):
+        with pytest.raises(CheckpointError, match="decoder=VectorDecoder: expected a decoder with attention"):
             main(settings)
     translator.model = Babbler(size).eval()
     with pytest.raises(ConfigError, match=r"--attention: .* is a language model without a source"):
@@ -94,7 +94,7 @@ def test_models_without_attention_are_refused(translator, tmp_path):
 
 
 def test_coverage_requires_a_source(babbler):
-    with pytest.raises(CheckpointError, match="coverage_penalty"):
+    with pytest.raises(CheckpointError, match="coverage_penalty requires a model with attention"):
         main(["babble", "--prompt", "the", "--beam", "2", "--coverage-penalty", "1"])
 
 

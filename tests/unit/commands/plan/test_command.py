@@ -1,7 +1,7 @@
-"""A plan says what a run will take: processes, tokens, memory by strategy, hours."""
+"""`unroll plan` prints processes, tokens, memory by strategy and hours."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,61 +12,64 @@ from pipeline.runs.run import Run
 from pipeline.training.config import parse_config
 
 CONFIGS = Path(__file__).parents[4] / "configs"
+Planned = Callable[..., tuple[int, dict[str, str]]]
 
 
 @pytest.fixture
-def tell(tiny_text_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Any:
-    """`tell(OPTION..., keys=[KEY=VALUE...])`: exit code and lines of a plan, by first word."""
+def planned(
+    tiny_text_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Planned:
+    """`planned(OPTION..., keys=[KEY=VALUE...])`: return the exit code and the lines of a plan by first word."""
     monkeypatch.chdir(tmp_path)
 
-    def tell(*options: str, keys: tuple[str, ...] = ()) -> tuple[int, dict[str, str]]:
+    def planned(*options: str, keys: tuple[str, ...] = ()) -> tuple[int, dict[str, str]]:
         given = [f"--data.init_args.dataset={tiny_text_dataset}", "--data.init_args.global_batch_size=16", *keys]
         code = plan.main([str(CONFIGS / "text" / "lstm.yaml"), *options, "--", *given])
         lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.strip()]
         return code, {line[0]: line[-1] for line in lines}
 
-    return tell
+    return planned
 
 
-def test_a_plan_names_tokens_micro_batches_hours_and_what_fits(tell: Any) -> None:
-    code, lines = tell(
+def test_a_plan_names_tokens_micro_batches_hours_and_what_fits(planned: Planned) -> None:
+    code, lines = planned(
         *("--nodes", "2", "--gpus-per-node", "4", "--rate", "1000"),
         keys=("--data.init_args.per_device_batch_size=1", "--trainer.max_steps=7200", "--trainer.max_epochs=-1"),
     )
     assert code == 0
     assert lines["run"] == "text-lstm: LSTMLanguageModel, 1,118,721 parameters"
-    assert lines["a"].startswith("step          1,024 tokens on 8 processes, 2 micro-batches of 1 samples")
-    assert lines["the"] == "run         7,200 steps, 7.4 million tokens"
-    assert lines["memory"] == "ddp, which the config takes, fits in 80 GB (assumed: --memory says otherwise), less 10%"
+    assert lines["step"].startswith("1,024 tokens on 8 processes, 2 micro-batches of 1 samples")
+    assert lines["training"] == "7,200 steps, 7.4 million tokens"
+    assert lines["memory"] == "ddp (strategy of the config) fits in 80 GB (assumed; set --memory), less 10%"
     assert lines["time"] == "2:02:53 at 1,000 tokens/s (given)"
     assert float(lines["device-hours"]) == 16.4
 
 
-def test_where_memory_is_short_a_plan_names_the_strategies_that_fit(tell: Any) -> None:
-    code, lines = tell("--tasks-per-node", "16", "--memory", "0.014")
+def test_a_plan_names_the_strategies_that_fit(planned: Planned) -> None:
+    code, lines = planned("--tasks-per-node", "16", "--memory", "0.014")
     assert code == 5
-    assert "ddp, which the config takes, does NOT fit in 0.014 GB, less 10%" in lines["memory"]
+    assert "ddp (strategy of the config) does NOT fit in 0.014 GB, less 10%" in lines["memory"]
     assert "configs/run/fsdp.yaml" in lines["memory"]
     assert "deepspeed_zero1" not in lines["memory"]
-    code, lines = tell("--memory", "0.001")
+    code, lines = planned("--memory", "0.001")
     assert code == 5
-    assert "nor does another; try a smaller per_device_batch_size" in lines["memory"]
+    assert "no other strategy fits; try a smaller per_device_batch_size" in lines["memory"]
 
 
-def test_the_rate_is_that_of_a_run_for_as_many_processes(tell: Any) -> None:
-    _, lines = tell()
+def test_the_rate_of_a_run_is_scaled_to_the_processes(planned: Planned) -> None:
+    _, lines = planned()
     assert lines["time"].startswith("unknown: give --rate")
     run = Run(Path("runs/probe"))
     run.create()
     run.begin_attempt(2, 0)
-    with pytest.raises(CheckpointError, match="run probe has not measured its rate yet"):
-        tell("--measured", "probe")
+    with pytest.raises(CheckpointError, match="--measured=probe: the run has not logged its rate"):
+        planned("--measured", "probe")
     journal = JournalWriter(run.path)
     for step, rate in ((10, 100.0), (20, 500.0), (30, 520.0)):
         journal.metrics(1, step, 0, float(step), {"train/tokens_per_second": rate})
     journal.close()
-    _, lines = tell("--tasks-per-node", "4", "--measured", "probe")
-    assert "at 1,000 tokens/s (measured by run probe on 2 processes, times 2 for the processes)" in lines["time"]
+    _, lines = planned("--tasks-per-node", "4", "--measured", "probe")
+    assert "at 1,000 tokens/s (measured by run probe on 2 processes, scaled by 2)" in lines["time"]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +81,6 @@ def test_the_strategy_of_an_overlay_is_found_in_the_config(name: str, tiny_text_
     assert plan.own_strategy(config.trainer.strategy) == name
 
 
-def test_a_layout_that_cannot_be_is_refused(tell: Any) -> None:
+def test_an_invalid_layout_is_refused(planned: Planned) -> None:
     with pytest.raises(ConfigError, match="cannot be divided among 3 processes"):
-        tell("--nodes", "3")
+        planned("--nodes", "3")

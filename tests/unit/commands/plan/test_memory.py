@@ -1,4 +1,4 @@
-"""What a device needs is what tensors of a real training step measure, and what the strategies really divide."""
+"""Estimates of memory agree with the tensors of real training steps and with the papers."""
 
 import gc
 from functools import partial
@@ -21,13 +21,13 @@ ONE = Layout(1, 1, 1, 0)
 
 
 def prepared(config: str, dataset: Path, *more: str) -> Any:
-    """The parsed experiment on the tiny dataset."""
+    """Return the parsed experiment on the tiny dataset."""
     given = [f"--config={CONFIGS / config}.yaml", f"--data.init_args.dataset={dataset}"]
     return parse_config([*given, "--data.init_args.global_batch_size=8", *more])
 
 
 def measured(cli: Any) -> Model:
-    """What is counted of it, for one process."""
+    """Return the sizes of a model, for one process."""
     precision = str(cli.config.trainer.precision)
     batches = partial(plan.largest, cli, ONE)
     return memory.measure_memory(
@@ -36,7 +36,7 @@ def measured(cli: Any) -> Model:
 
 
 def real_peak(cli: Any) -> dict[str, int]:
-    """The most bytes that two real steps held, as torch's own tracker of tensors saw it."""
+    """Return the peak memory of two real steps by torch's MemTracker."""
     task, (batch, _) = plan.make_task(cli), plan.largest(cli, ONE, None)
     task.configure_model()
     optimizer = task.optimizer_of(list(task.parameters()))
@@ -59,15 +59,15 @@ def test_a_training_step_holds_what_was_counted(config: str, tiny_text_dataset: 
     peak = real_peak(prepared(config, tiny_text_dataset))
     found = STRATEGIES["ddp"](model, 1)
     assert found.weights == peak["PARAM"]
-    assert found.optimizer == pytest.approx(peak["OPT"], rel=1e-4)  # Adam counts its steps besides
+    assert found.optimizer == pytest.approx(peak["OPT"], rel=1e-4)  # Adam also stores its step counts
     assert found.activations == pytest.approx(peak["ACT"] + peak["TEMP"], rel=0.12)
-    # gradients are there when activations have gone, or never all of both: the sum is the most that it can be
+    # Gradients replace activations during the backward pass: the sum is an upper bound.
     assert peak["Total"] <= found.total * 1.01
     assert found.total - found.gradients <= peak["Total"] * 1.01
 
 
 @pytest.mark.numeric
-def test_what_is_counted_is_let_go_without_the_garbage_collector() -> None:
+def test_counted_tensors_are_freed_without_the_garbage_collector() -> None:
     network = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Softmax(-1))
     gc.collect()
     gc.disable()
@@ -83,7 +83,7 @@ def test_what_is_counted_is_let_go_without_the_garbage_collector() -> None:
 
 @pytest.mark.timeout(120)
 def test_it_counts_after_this_process_computed_with_several_threads() -> None:
-    """Threads of OpenMP are not forked; a child that waits for them waits for ever."""
+    """OpenMP threads are not forked: a child that waits for them would deadlock."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -95,14 +95,14 @@ def test_it_counts_after_this_process_computed_with_several_threads() -> None:
 
 
 @pytest.mark.numeric
-def test_what_decides_by_values_is_measured_on_one_real_row(tiny_text_dataset: Path) -> None:
+def test_tasks_that_depend_on_values_are_measured_on_one_real_row(tiny_text_dataset: Path) -> None:
     cut = "--data.init_args.order=documents"
     found, windows = (measured(prepared("lstm", tiny_text_dataset, *more)) for more in ([cut], []))
     assert found.parameters == windows.parameters
     assert found.kept == pytest.approx(windows.kept, rel=0.25)
 
 
-def test_layers_that_are_computed_again_keep_less(tiny_text_dataset: Path) -> None:
+def test_activation_checkpointing_saves_memory(tiny_text_dataset: Path) -> None:
     plain = measured(prepared("transformer", tiny_text_dataset))
     again = measured(prepared("transformer", tiny_text_dataset, "--execution.activation_checkpointing=true"))
     assert again.kept < 0.7 * plain.kept
@@ -122,13 +122,13 @@ def test_half_precision_halves_what_is_computed_with_and_keeps_copies_of_the_wei
     ("make", "bytes_each"),
     [(torch.optim.AdamW, 8), (partial(torch.optim.SGD, lr=1), 0), (partial(torch.optim.SGD, lr=1, momentum=0.9), 4)],
 )
-def test_an_optimizer_tells_what_it_keeps(make: Any, bytes_each: float) -> None:
+def test_the_state_of_an_optimizer_is_measured(make: Any, bytes_each: float) -> None:
     assert memory.state_bytes(make) == bytes_each
 
 
 @pytest.mark.numeric
 def test_the_shares_are_those_of_the_zero_paper() -> None:
-    """Figure 1 of Rajbhandari et al. 2020: 7.5 billion parameters, 64 devices, 16 bits, Adam: GB without the rest."""
+    """Figure 1 of Rajbhandari et al. 2020: 7.5 billion parameters, 64 devices, 16 bits, Adam; states only."""
     model = Model(7_500_000_000, 0, 0, state=8.0, computed=2, kept=0.0, copies=0.0)
     states = {name: (each := STRATEGIES[name](model, 64)).total - each.buffers for name in STRATEGIES}
     assert states["deepspeed_zero1"] / 1e9 == pytest.approx(31.4, abs=0.05)
@@ -138,6 +138,6 @@ def test_the_shares_are_those_of_the_zero_paper() -> None:
     assert states["fsdp"] == 16 * 7_500_000_000 / 64
 
 
-def test_one_device_has_nothing_to_divide() -> None:
+def test_one_device_has_no_buckets() -> None:
     model = Model(100, 10, 20, state=8.0, computed=4, kept=5.0, copies=1.0)
     assert STRATEGIES["ddp"](model, 1) == Footprint(400, 400, 800, 0, 6)

@@ -1,4 +1,4 @@
-"""A profile is checked when it is read; times and shared paths when a run is submitted."""
+"""Profiles are checked when they are read; times and shared paths when a run is submitted."""
 
 from pathlib import Path
 
@@ -21,24 +21,24 @@ def test_the_profiles_of_the_repository_are_read_by_name(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("partitoin: gpu", "no key 'partitoin'"),
-        ("modules: cuda", "modules must be a list"),
+        ("partitoin: gpu", "unknown key 'partitoin'"),
+        ("modules: cuda", "modules='cuda': expected list, got str"),
         ("environment: {WANDB_API_KEY: abc}", "WANDB_API_KEY looks like a secret"),
-        ("directives: [exclusive]", "must begin with --"),
-        ("- gpu", "must hold keys"),
-        ("a: [", "no YAML"),
+        ("directives: [exclusive]", "expected options that begin with --"),
+        ("- gpu", "expected a mapping with keys"),
+        ("a: [", "not valid YAML"),
     ],
 )
-def test_a_mistake_in_a_profile_is_named(text: str, said: str, tmp_path: Path) -> None:
+def test_a_mistake_in_a_profile_is_named(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         read_profile(str(file))
 
 
-def test_a_setting_of_tokenizers_is_no_secret(tmp_path: Path) -> None:
+def test_a_setting_of_tokenizers_is_not_a_secret(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("environment: {TOKENIZERS_PARALLELISM: 'false'}")
     assert read_profile(str(file)).environment == {"TOKENIZERS_PARALLELISM": "false"}
@@ -48,8 +48,8 @@ def test_a_setting_of_tokenizers_is_no_secret(tmp_path: Path) -> None:
             read_profile(str(file))
 
 
-def test_a_profile_that_is_not_there_is_answered_with_those_that_are() -> None:
-    with pytest.raises(ConfigError, match="profiles: example"):
+def test_the_error_for_a_missing_profile_lists_the_available_ones() -> None:
+    with pytest.raises(ConfigError, match="Choose from example"):
         read_profile("nowhere")
 
 
@@ -63,7 +63,7 @@ def test_a_time_limit_is_read_as_sbatch_reads_it(text: str, value: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "1h", "1:2:3:4", "-5"])
 def test_another_time_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="none of MM"):
+    with pytest.raises(ConfigError, match="expected MM"):
         seconds(text)
 
 
@@ -81,8 +81,8 @@ def test_memory_of_one_node_is_not_shared() -> None:
         check_shared([Path("/home/me/run"), Path("/memory/data")], Profile(), mounts)
 
 
-def test_where_a_profile_names_what_is_shared_nothing_else_is() -> None:
+def test_only_the_shared_paths_of_a_profile_are_accepted() -> None:
     profile = Profile(shared=["/home", "/lustre"])
     check_shared([Path("/home/me/run"), Path("/lustre/data")], profile, "")
-    with pytest.raises(ConfigError, match="/homes/run is on none of the paths"):
+    with pytest.raises(ConfigError, match="/homes/run is not on a shared path"):
         check_shared([Path("/homes/run")], profile, "")

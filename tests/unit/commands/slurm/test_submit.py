@@ -1,4 +1,4 @@
-"""A run is checked, then handed to Slurm: here sbatch, squeue and scancel write down what they are told."""
+"""Runs are checked, then submitted; stubs of sbatch, squeue and scancel record their arguments."""
 
 import json
 import subprocess
@@ -16,9 +16,9 @@ from pipeline.runs.journal import JournalWriter
 from pipeline.runs.run import Run
 
 COMMANDS = {
-    "sbatch": 'echo "$@" >> sbatch.told; cat > sbatch.script; echo "42;cluster"',
+    "sbatch": 'echo "$@" >> sbatch.arguments; cat > sbatch.script; echo "42;cluster"',
     "squeue": "cat queue 2> /dev/null || true",
-    "scancel": 'echo "$@" >> scancel.told',
+    "scancel": 'echo "$@" >> scancel.arguments',
 }
 REPOSITORY = Path(__file__).parents[4]
 
@@ -47,7 +47,7 @@ def submit(*arguments: str) -> int:
 
 
 def wait_in_queue(job: str, number: str, state: str) -> None:
-    """Put a job into what squeue says."""
+    """Put a job into the output of squeue."""
     Path("queue").write_text(f"{job}|{state}|Priority|59:00|node1|{number}\n")
 
 
@@ -74,12 +74,12 @@ def test_a_dry_run_prints_the_script_and_does_nothing(capsys: pytest.CaptureFixt
     assert script.endswith("slurm/train.sbatch\n")
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
     assert not Path("runs").exists()
-    assert not Path("sbatch.told").exists()
+    assert not Path("sbatch.arguments").exists()
 
 
 def test_a_job_is_recorded_in_its_run_with_the_script(capsys: pytest.CaptureFixture[str]) -> None:
     assert submit("--tasks-per-node", "2", "--run", "wide") == 0
-    assert "job 42: wide, 1 nodes of 2 tasks" in capsys.readouterr().out
+    assert "job 42: wide, 1 nodes with 2 tasks each" in capsys.readouterr().out
     assert Path("sbatch.script").read_text() == Path("runs/wide/job.sbatch").read_text()
     [line] = Path("runs/wide/jobs.jsonl").read_text().splitlines()
     assert {key: json.loads(line)[key] for key in ("job", "attempt")} == {"job": "42", "attempt": 1}
@@ -97,43 +97,43 @@ def test_an_array_has_a_run_for_each_element_in_one_group(capsys: pytest.Capture
     assert "sweep-1 to sweep-4" in capsys.readouterr().out
 
 
-def test_what_an_element_of_a_named_array_says_lies_beside_its_run() -> None:
+def test_the_log_of_an_element_of_a_named_array_is_beside_its_run() -> None:
     for run in (first := Path("runs/small/lstm-1"), second := Path("runs/small/rnn-1")):
         run.mkdir(parents=True)
         queue.note(run, f"42_{1 if run == first else 2}")
     log = Path("runs/small/slurm-42_2.out")
-    log.write_text("I am the rnn")
+    log.write_text("log of the rnn")
     assert queue.log_of(second) == log
     with pytest.raises(CheckpointError, match="lstm-1 has no log"):
         queue.log_of(first)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--", "--model.init_args.widht", "3"], "widht"),
         (["--nodes", "3", "--tasks-per-node", "2"], "global_batch_size"),
-        (["--tasks-per-node", "2", "--", "--trainer.devices", "4"], "devices=4, but 2 tasks"),
-        (["--nodes", "2", "--", "--trainer.num_nodes", "4"], "num_nodes=4, but --nodes 2"),
-        (["--gpus-per-node", "2", "--", "--trainer.accelerator", "cpu"], "2 GPUs a node idle"),
-        (["--", "--trainer.accelerator", "gpu"], "give --gpus-per-node"),
-        (["--gpus-per-node", "2", "--tasks-per-node", "4"], "one task for each GPU"),
-        (["--time", "2:30"], "no room to train"),
+        (["--tasks-per-node", "2", "--", "--trainer.devices", "4"], "devices=4: expected 2"),
+        (["--nodes", "2", "--", "--trainer.num_nodes", "4"], "num_nodes=4: expected --nodes=2"),
+        (["--gpus-per-node", "2", "--", "--trainer.accelerator", "cpu"], "2 GPUs per node would be idle"),
+        (["--", "--trainer.accelerator", "gpu"], "Give --gpus-per-node"),
+        (["--gpus-per-node", "2", "--tasks-per-node", "4"], "one task per GPU"),
+        (["--time", "2:30"], "--time=2:30: expected more than"),
         (["--", "--resume", "never"], "--resume cannot be submitted"),
         (["--grid", "width"], "KEY=VALUE"),
         (["--array", "none.yaml"], "none.yaml"),
-        (["--run", "/proc/run"], "none of the paths that the nodes share"),
+        (["--run", "/proc/run"], "not on a shared path"),
         (["--grid", "model.init_args.width=8,x"], "width"),
     ],
 )
-def test_what_would_fail_on_the_nodes_is_refused_here(arguments: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_errors_are_reported_before_submission(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         submit(*arguments)
-    assert not Path("sbatch.told").exists()
+    assert not Path("sbatch.arguments").exists()
     assert not Path("runs").exists()
 
 
-def test_a_dataset_must_be_there_unless_a_job_is_to_make_it() -> None:
+def test_a_dataset_must_exist_unless_a_job_creates_it() -> None:
     missing = ["--", "--data.init_args.dataset", "later"]
     with pytest.raises(DataError):
         submit(*missing)
@@ -156,31 +156,31 @@ def test_a_training_waits_for_the_preparation_of_its_dataset(workers: str, capsy
     assert "#SBATCH --gpus-per-node=4\n" in training
 
 
-def test_where_the_training_is_refused_its_preparation_is_taken_back(home: Path) -> None:
+def test_if_the_training_is_rejected_its_preparation_is_cancelled(home: Path) -> None:
     refusing = '#!/bin/sh\nn=$(cat calls 2> /dev/null); echo "x$n" > calls; cat > /dev/null\n'
     (home / "bin" / "sbatch").write_text(
         refusing + '[ -z "$n" ] && echo 42 || { echo "no such partition" >&2; exit 1; }\n'
     )
     later = ["--", "--data.init_args.dataset", "later"]
-    with pytest.raises(ConfigError, match="sbatch refused: no such partition"):
+    with pytest.raises(ConfigError, match="sbatch failed: no such partition"):
         submit("--gpus-per-node", "4", "--prepare", "text corpus --output later", *later)
-    assert Path("scancel.told").read_text() == "42\n"
+    assert Path("scancel.arguments").read_text() == "42\n"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        (["--prepare", "text a.txt --output other"], "--prepare makes other, but the config trains on"),
+        (["--prepare", "text a.txt --output other"], "--prepare: expected --output .*, got other"),
         (["--prepare", "text a.txt", "--after", "17"], "--prepare and --after"),
     ],
 )
-def test_a_preparation_that_the_training_could_not_use_is_refused(options: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_preparation_of_another_dataset_is_refused(options: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         submit(*options)
-    assert not Path("sbatch.told").exists()
+    assert not Path("sbatch.arguments").exists()
 
 
-def test_a_job_may_take_what_nodes_there_are() -> None:
+def test_a_job_may_have_a_range_of_nodes() -> None:
     with pytest.raises(ConfigError, match="cannot be divided among 3 processes"):
         submit("--nodes", "1-3", "--tasks-per-node", "1")
     assert submit("--nodes", "1-2", "--tasks-per-node", "2") == 0
@@ -191,7 +191,7 @@ def test_a_job_may_take_what_nodes_there_are() -> None:
 
 def test_a_run_waits_for_another_one_that_is_in_the_queue() -> None:
     assert submit("--run", "first") == 0
-    with pytest.raises(ConfigError, match="no job in the queue, and has not finished"):
+    with pytest.raises(ConfigError, match="no job in the queue and has not finished"):
         submit("--run", "second", "--after", "first")
     wait_in_queue("42", "42", "RUNNING")
     assert submit("--run", "second", "--after", "first") == 0
@@ -201,34 +201,34 @@ def test_a_run_waits_for_another_one_that_is_in_the_queue() -> None:
 def test_a_run_that_is_in_the_queue_is_not_submitted_again() -> None:
     assert submit() == 0
     wait_in_queue("42", "42", "PENDING")
-    with pytest.raises(ConfigError, match=r"run lstm is job 42 already \(PENDING\)"):
+    with pytest.raises(ConfigError, match=r"run lstm is already job 42 \(PENDING\)"):
         submit()
 
 
-def test_without_slurm_the_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_slurm_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ConfigError, match=r"no squeue here"):
+    with pytest.raises(ConfigError, match=r"squeue not found"):
         submit()
 
 
-def test_the_run_is_told_earlier_where_steps_are_long(tmp_path: Path) -> None:
+def test_the_signal_is_earlier_if_steps_are_long(tmp_path: Path) -> None:
     run = tmp_path / "slow"
     assert lead(run) == LEAD
     journal = JournalWriter(run)
-    for step in (10, 20, 30):  # 40 s a step, 9 s for the longest save
+    for step in (10, 20, 30):  # 40 s per step, 9 s for the longest save
         journal.metrics(1, step, 0, step * 40.0, {"train/loss": 1.0, "train/checkpoint_stall": step / 10 * 3})
-    journal.metrics(1, 30, 0, 1200.0, {"val/seconds": 500.0})  # which a stop breaks off
+    journal.metrics(1, 30, 0, 1200.0, {"val/seconds": 500.0})  # a stop interrupts a validation
     journal.close()
     assert lead(run) == 60 + 3 * (40 + 9)
 
 
-def test_cancel_takes_the_job_of_a_run_out_of_the_queue(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cancel_cancels_the_job_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     submit("--run", "sweep", "--grid", "model.init_args.width=8,16")
     with pytest.raises(ConfigError, match="run sweep-2 has no job"):
         cancel.main(["sweep-2"])
     wait_in_queue("42_2", "44", "RUNNING")
     assert cancel.main(["sweep-2"]) == 0
-    assert Path("scancel.told").read_text() == "42_2\n"
+    assert Path("scancel.arguments").read_text() == "42_2\n"
     assert capsys.readouterr().out.endswith("run sweep-2: job 42_2, running, cancelled\n")
     with pytest.raises(CheckpointError, match="no run 'other'"):
         cancel.main(["other"])
@@ -264,9 +264,7 @@ def trained(home: Path) -> Run:
     return run
 
 
-def test_status_tells_queue_step_rate_time_left_and_what_the_attempts_were_worth(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_status_prints_queue_step_rate_time_left_and_attempts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained(home)
     submit("--run", "next")
     wait_in_queue("42", "42", "RUNNING")
@@ -274,16 +272,16 @@ def test_status_tells_queue_step_rate_time_left_and_what_the_attempts_were_worth
     assert status.main(["lstm"]) == 0
     heads, row, *attempts = capsys.readouterr().out.splitlines()
     assert " ".join(heads.split()) == "run queue step loss tokens/s time left attempts productive"
-    left = "lstm  42 running on node1, 59:00 to the limit  100   2.0000  5,000     0:01:40    2         50%"
-    assert row == left  # 100 s of training that count, in 120 + 80 s
+    left = "lstm  42 running on node1, 59:00 left  100   2.0000  5,000     0:01:40    2         50%"
+    assert row == left  # 100 s without repeated steps, of 120 + 80 s
     assert [line.split(": ")[-1] for line in attempts] == ["running or killed", "stopped"]
     Path("queue").unlink()
     assert status.main([]) == 0
-    told = [line.split("  ")[:2] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert told == [["lstm", "stopped"], ["next", "not in the queue"]]
+    printed = [line.split("  ")[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert printed == [["lstm", "stopped"], ["next", "not in the queue"]]
 
 
-def test_status_works_where_there_is_no_slurm(
+def test_status_works_without_slurm(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(home)

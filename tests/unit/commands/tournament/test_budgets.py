@@ -1,4 +1,4 @@
-"""A budget becomes exactly the steps that it pays for."""
+"""A budget determines the exact number of steps."""
 
 import itertools
 
@@ -32,5 +32,5 @@ def test_seconds_are_the_limit_of_the_trainer_and_no_steps() -> None:
 
 
 def test_less_than_a_step_is_refused() -> None:
-    with pytest.raises(ConfigError, match="a budget of 2,047 tokens is less than one step"):
+    with pytest.raises(ConfigError, match="budget: 2,047 tokens are less than one step"):
         BUDGETS["tokens"](2047, TrainingCost(1.0, lambda tokens: int(tokens // 2048)))

@@ -1,4 +1,4 @@
-"""A tournament checks everything first, runs what is not over, goes on where it was stopped, and compares."""
+"""A tournament checks its file, skips finished runs, resumes interrupted ones, and compares all."""
 
 import json
 import signal
@@ -41,7 +41,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_text_dataset: Pat
 
 
 def write(**changes: Any) -> Path:
-    """The tournament's file; a key that is None is left out."""
+    """Write the tournament's file, without keys that are None."""
     known = {
         "entrants": {name: f"{name}.yaml" for name in MODELS},
         "overlays": ["cpu.yaml"],
@@ -55,7 +55,7 @@ def write(**changes: Any) -> Path:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The runs that were started; each ends at once as one that was trained, and nothing is compared."""
+    """The names of the started runs; stubs replace training and comparison."""
     names: list[str] = []
 
     def finish(arguments: list[str]) -> int:
@@ -74,9 +74,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_a_budget_of_tokens_gives_exactly_the_steps_and_beats_what_the_config_says() -> None:
+def test_a_budget_of_tokens_overrides_the_steps_of_the_config() -> None:
     [lstm, rnn] = entrants_of(read_tournament(write(budget={"tokens": 170})))
-    assert (lstm.steps, rnn.steps) == (4, 4)  # 40 tokens each
+    assert (lstm.steps, rnn.steps) == (4, 4)  # 40 tokens per step
     config = parse_config(["--config", *lstm.arguments]).config.trainer
     assert (config.max_steps, config.max_epochs, config.max_time) == (4, -1, None)
 
@@ -96,7 +96,7 @@ def test_widths_are_matched_to_within_the_tolerance() -> None:
 
 
 class Fixed(LSTM):
-    """A network whose width no config names."""
+    """A network without a width in its config."""
 
     def __init__(self) -> None:
         super().__init__(width=8, depth=1)
@@ -113,13 +113,11 @@ def test_the_width_of_a_network_that_a_task_names_is_matched_too() -> None:
     assert parse_config(["--config", *nested.arguments]).config.model.init_args.network.init_args.width == nested.width
     config["model"]["init_args"]["network"] = {"class_path": f"{__name__}.Fixed"}
     Path("nested.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(
-        ConfigError, match=r"matched by model\.init_args\.width or .*network.*, which its config does not"
-    ):
+    with pytest.raises(ConfigError, match=r"the config has neither model\.init_args\.width nor .*network.* to adapt"):
         entrants_of(read_tournament(write(entrants=entrants, parameters=12_000)))
 
 
-def test_runs_are_played_seed_by_seed_and_finished_ones_not_again(started: list[str]) -> None:
+def test_runs_are_ordered_by_seed_and_finished_ones_are_skipped(started: list[str]) -> None:
     assert tournament.main(["small.yaml"]) == 0
     assert started == ["lstm-1", "rnn-1", "lstm-2", "rnn-2", "compared"]
     assert json.loads(Path("runs/small/rnn-2/entrant.json").read_text())["entrant"] == "rnn"
@@ -138,9 +136,7 @@ def test_a_raised_budget_trains_further(started: list[str]) -> None:
     assert started == ["lstm-1", "rnn-1", "compared"]
 
 
-def test_a_run_that_failed_does_not_keep_the_others_from_running(
-    started: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_run_does_not_stop_the_others(started: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     finish: Callable[[list[str]], int] = tournament.run_unroll
     monkeypatch.setattr(tournament, "run_unroll", lambda words: 6 if "runs/small/lstm-1" in words else finish(words))
     write(seeds=[1])
@@ -154,13 +150,13 @@ def test_a_run_that_was_stopped_stops_the_tournament(started: list[str], monkeyp
     assert started == []
 
 
-def test_a_run_of_that_name_that_learns_something_else_is_no_match(started: list[str]) -> None:
+def test_a_run_of_that_name_with_another_config_is_refused(started: list[str]) -> None:
     write(seeds=[1])
     assert tournament.main(["small.yaml"]) == 0
     announced = Path("runs/small/lstm-1/entrant.json").read_text()
     write(parameters=12_000)
     with pytest.raises(
-        ConfigError, match=r"lstm-1 was begun with another config.*width=.*, previously 8.*move runs/small away"
+        ConfigError, match=r"lstm-1 exists with another config.*width=.*, previously 8.*Move runs/small away"
     ):
         tournament.main(["small.yaml"])
     assert Path("runs/small/lstm-1/entrant.json").read_text() == announced
@@ -178,32 +174,32 @@ def test_a_run_that_another_process_trains_is_waited_for(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"entrant": {}}, "no key 'entrant'; did you mean entrants"),
-        ({"entrants": None}, "names no entrants"),
-        ({"budget": None}, "names no budget"),
-        ({"entrants": ["lstm.yaml"]}, "entrants must be names"),
-        ({"entrants": {"a/b": "lstm.yaml"}}, "entrants must be names"),
-        ({"entrants": {"lstm": []}}, "entrants must be names"),
-        ({"budget": {"tokens": 1, "flops": 1}}, "budget must be one of"),
-        ({"budget": {"hours": 1}}, "budget must be one of"),
-        ({"budget": {"tokens": -1}}, "budget must be one of"),
-        ({"budget": {"tokens": float("inf")}}, "budget must be one of"),
-        ({"budget": {"seconds": 1.5}}, "budget must be one of"),
-        ({"budget": {"tokens": 39}}, "entrant lstm: a budget of 39 tokens is less than one step"),
-        ({"seeds": [1, 1]}, "seeds must be a list of different whole numbers"),
-        ({"seeds": []}, "seeds must be a list of different whole numbers"),
-        ({"tolerance": 2}, "tolerance must be a share"),
-        ({"parameters": 0}, "parameters must be a number above 0"),
-        ({"parameters": 3000, "tolerance": 0.0001}, "entrant lstm: no width comes within 0.0% of 3,000 parameters"),
+        ({"entrant": {}}, "unknown key 'entrant'; did you mean entrants"),
+        ({"entrants": None}, "entrants is required"),
+        ({"budget": None}, "budget is required"),
+        ({"entrants": ["lstm.yaml"]}, "entrants: expected names"),
+        ({"entrants": {"a/b": "lstm.yaml"}}, "entrants: expected names"),
+        ({"entrants": {"lstm": []}}, "entrants: expected names"),
+        ({"budget": {"tokens": 1, "flops": 1}}, "budget: expected one of"),
+        ({"budget": {"hours": 1}}, "budget: expected one of"),
+        ({"budget": {"tokens": -1}}, "budget: expected one of"),
+        ({"budget": {"tokens": float("inf")}}, "budget: expected one of"),
+        ({"budget": {"seconds": 1.5}}, "budget: expected one of"),
+        ({"budget": {"tokens": 39}}, "entrant lstm: budget: 39 tokens are less than one step"),
+        ({"seeds": [1, 1]}, "seeds: expected a list of distinct integers"),
+        ({"seeds": []}, "seeds: expected a list of distinct integers"),
+        ({"tolerance": 2}, "tolerance: expected a number between"),
+        ({"parameters": 0}, "parameters: expected an integer above 0"),
+        ({"parameters": 3000, "tolerance": 0.0001}, "entrant lstm: parameters=3000: no width is within 0.0%"),
         ({"entrants": {"lstm": "lstn.yaml"}}, "entrant lstm: --config lstn.yaml.*did you mean lstm.yaml"),
         ({"settings": {"model.init_args.widht": 3}}, "entrant lstm: .*widht.*did you mean"),
-        ({"overlays": "cpu.yaml"}, "overlays must be a list"),
+        ({"overlays": "cpu.yaml"}, "overlays: expected a list"),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_starts(
-    changes: dict[str, Any], said: str, started: list[str], capsys: pytest.CaptureFixture[str]
+def test_an_invalid_file_is_reported_before_anything_starts(
+    changes: dict[str, Any], message: str, started: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     import re
 
@@ -211,17 +207,17 @@ def test_a_mistake_is_one_line_before_anything_starts(
     assert cli.main(["tournament", "small.yaml"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("unroll: error: small")
-    assert re.search(said, line)
+    assert re.search(message, line)
     assert started == []
 
 
-def test_entrants_that_read_different_datasets_are_no_tournament(tiny_text_dataset: Path) -> None:
+def test_entrants_with_different_datasets_are_refused(tiny_text_dataset: Path) -> None:
     other = Path("other")
     other.mkdir()
     for file in tiny_text_dataset.iterdir():
         (other / file.name).symlink_to(file)
     Path("other.yaml").write_text("data: {init_args: {dataset: other}}\n")
-    with pytest.raises(ConfigError, match=r"small: all must read one dataset, but lstm .*, rnn other"):
+    with pytest.raises(ConfigError, match=r"small: expected one dataset for all entrants, got lstm .*, rnn other"):
         entrants_of(read_tournament(write(entrants={"lstm": "lstm.yaml", "rnn": ["rnn.yaml", "other.yaml"]})))
 
 
@@ -237,7 +233,7 @@ def test_a_dry_run_prints_the_commands(started: list[str], capsys: pytest.Captur
     assert started == []
 
 
-def test_submitted_it_is_one_array_of_what_is_not_over(started: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_unfinished_runs_are_submitted_as_one_array(started: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     write(seeds=[1])
     assert tournament.main(["small.yaml"]) == 0
     write()
@@ -256,17 +252,17 @@ def test_submitted_it_is_one_array_of_what_is_not_over(started: list[str], capsy
 
 
 def test_two_tournaments_of_one_name_are_refused() -> None:
-    with pytest.raises(ConfigError, match="two tournaments of one name"):
+    with pytest.raises(ConfigError, match="two tournaments have the same name"):
         tournament.main(["small.yaml", "small.yaml"])
 
 
-def test_a_submission_wants_a_time_limit() -> None:
-    with pytest.raises(ConfigError, match="no --time"):
+def test_a_submission_requires_a_time_limit() -> None:
+    with pytest.raises(ConfigError, match="--time is required"):
         tournament.main(["small.yaml", "--submit"])
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_a_shipped_tournament_is_whole(
+def test_a_shipped_tournament_is_valid(
     file: Path, tiny_text_dataset: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(REPOSITORY)

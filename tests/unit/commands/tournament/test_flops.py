@@ -1,4 +1,4 @@
-"""Counted FLOPs are those of the formulas: 2 m n a token for a matrix, three times that with the backward pass."""
+"""Counted FLOPs agree with the formulas: 2 m n per token for a matrix, three times that with the backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,13 +41,13 @@ def batch(starts: bool = False) -> TokenBatch:
 
 
 def per_token(build: Callable[[], LanguageModel], starts: bool = False) -> float:
-    """FLOPs a token of a training step."""
+    """Return the FLOPs per token of a training step."""
     return flops_of(build, batch(starts)) / (ROWS * POSITIONS)
 
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no trainer to ask how many processes divide the loss."""
+    """Replace the loss scale, which requires a trainer."""
     monkeypatch.setattr(Task, "loss_scale", 1)
 
 
@@ -58,17 +58,17 @@ def test_a_matrix_costs_two_m_n_a_token_and_three_times_that_with_the_backward_p
 @pytest.mark.parametrize(("task", "gates"), [(RNNLanguageModel, 1), (GRULanguageModel, 3), (LSTMLanguageModel, 4)])
 def test_a_recurrent_layer_costs_two_matrices_a_gate(task: Any, gates: int) -> None:
     layer = 2 * gates * 2 * WIDTH * WIDTH
-    first = 2 * gates * WIDTH * WIDTH  # of the first position: the state before it wants no gradient
+    first = 2 * gates * WIDTH * WIDTH  # the initial state requires no gradient
     forward = 2 * layer + HEAD
     assert per_token(lambda: task(VOCABULARY, width=WIDTH, depth=2)) == 3 * forward - 2 * first / POSITIONS
 
 
-def test_a_task_that_looks_for_documents_is_counted_by_computing() -> None:
+def test_a_task_with_document_starts_is_counted_on_real_tensors() -> None:
     cut, whole = (per_token(lambda: LanguageModel(Matrix(), VOCABULARY), starts) for starts in (True, False))
     assert whole <= cut < 2 * whole  # shorter documents are filled up
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.5])  # torch's fused attention takes none
+@pytest.mark.parametrize("dropout", [0.0, 0.5])  # PyTorch's fused attention has no dropout
 def test_attention_costs_two_products_over_all_positions(dropout: float) -> None:
     shape = {"width": WIDTH, "depth": 1, "heads": 2, "hidden": 40, "dropout": dropout}
     matrices = 4 * WIDTH * WIDTH + 3 * WIDTH * 40

@@ -1,4 +1,4 @@
-"""The width for a number of parameters is the one that trying all of them would find."""
+"""The width for a number of parameters equals the result of an exhaustive search."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_the_narrower_of_two_that_are_equally_near():
     assert nearest_width(15, lambda width: 10 * width) == 1
 
 
-def test_a_network_that_takes_no_width_is_told_in_its_own_words():
+def test_the_error_of_a_network_that_accepts_no_width_is_kept():
     def count(width):
         raise ConfigError("heads=5 and nothing else")
 

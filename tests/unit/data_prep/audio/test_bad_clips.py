@@ -57,8 +57,8 @@ def test_every_bad_file_is_counted_and_named(tmp_path: Path, capsys: pytest.Capt
         "eight.wav": "8 channels, mixed into one",
         "called.flac": "WAV by content, .flac by name",
     }
-    assert "no sound that can be read" in named["text.wav"]
-    assert "no sound that can be read" in named["cut.flac"] or named["cut.flac"] == "cut short"
+    assert "not readable as audio" in named["text.wav"]
+    assert "not readable as audio" in named["cut.flac"] or named["cut.flac"] == "truncated"
     assert "1 x clipped: samples at full scale: loud.wav" in capsys.readouterr().out
 
 

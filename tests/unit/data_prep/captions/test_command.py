@@ -155,7 +155,7 @@ def test_bad_images_and_captions_are_counted_and_named(
     assert set(rows(dataset)) == expected().keys() - {"1.jpg", "2.jpg", "3.jpg"}
     assert min(decode_image(dataset.splits["train"].value("image", 2)).size) == 48
     printed = capsys.readouterr().out
-    reasons = ["truncated image: 1.jpg", "no image that can be read: 2.jpg", "more than 1000000 pixels: 3.jpg"]
+    reasons = ["truncated image: 1.jpg", "not a readable image: 2.jpg", "more than 1000000 pixels: 3.jpg"]
     for reason in [*reasons, "image without captions: lonely.png", "caption without its image: "]:
         assert f"1 x {reason}" in printed
 

@@ -106,7 +106,7 @@ def test_a_gap_is_refused_by_name_or_filled_and_never_predicted(prepare: Prepare
     assert split.values[7] == split.values[8] == split.values[6]
 
 
-def test_all_that_makes_a_table_unfit_is_told_at_once(prepare: Prepare) -> None:
+def test_all_that_makes_a_table_unfit_is_reported_at_once(prepare: Prepare) -> None:
     rows = ["time,value,flat,price"]
     rows += [f"{stamp},{math.sin(n)},3,{2 * math.sin(n + 5) + 1}" for n, stamp in enumerate(hours(60))]
     rows[7] = rows[6]
@@ -115,7 +115,7 @@ def test_all_that_makes_a_table_unfit_is_told_at_once(prepare: Prepare) -> None:
     with pytest.raises(DataError) as told:
         prepare(rows, "--known", "price")
     for said in (
-        "1 x stamp that cannot be read (row 61)",
+        "1 x unreadable stamp (row 61)",
         "1 x stamp that a series has twice (the table at 2020-02-27 05:00)",
         "1 x stamp between the steps of the grid (the table at 2020-02-29 13:30",
         "step without a value",
@@ -123,11 +123,11 @@ def test_all_that_makes_a_table_unfit_is_told_at_once(prepare: Prepare) -> None:
         assert said in str(told.value)
 
 
-def test_constant_columns_and_covariates_that_tell_the_target_are_named(prepare: Prepare) -> None:
+def test_constant_columns_and_covariates_that_reveal_the_target_are_reported(prepare: Prepare) -> None:
     rows = ["time,value,flat,price"]
     draw = np.random.default_rng(1).normal(size=80)
     rows += [f"{stamp},{draw[n]},3,{2 * draw[n + 5] + 1}" for n, stamp in enumerate(hours(60))]
-    with pytest.raises(DataError, match=r"known covariate that tells the target \(price is value 5 steps ahead\)"):
+    with pytest.raises(DataError, match=r"known covariate that reveals the target \(price is value 5 steps ahead\)"):
         prepare(rows, "--known", "price", "--drop", "flat")
     with pytest.raises(DataError, match=r"constant in its training part \(flat\): --drop it"):
         prepare(rows, "--drop", "price")
@@ -153,7 +153,7 @@ def test_months_and_counts_are_grids_too(prepare: Prepare) -> None:
     assert (counted.manifest["series"]["unit"], counted.manifest["series"]["step"]) == ("count", 5)
 
 
-def test_the_calendar_says_where_in_day_week_and_year_a_stamp_lies() -> None:
+def test_the_calendar_gives_where_in_day_week_and_year_a_stamp_lies() -> None:
     _, stamps, _, _ = stamps_of(pa.array(["2020-01-06 00:00", "2020-01-06 06:00", "2020-07-02 00:00"]))
     names, values = cycles(Grid("microsecond", 3_600_000_000), stamps)
     assert names == [f"{wave} of {cycle}" for cycle in ("day", "week", "year") for wave in ("sine", "cosine")]
@@ -165,10 +165,10 @@ def test_the_calendar_says_where_in_day_week_and_year_a_stamp_lies() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        (["--target", "c"], DataError, "there is no such column, but time, a, b"),
-        (["--lengths", 30, 10, 10], DataError, "add up to 50 steps, there are 40"),
+        (["--target", "c"], DataError, "column not found. Choose among time, a, b"),
+        (["--lengths", 30, 10, 10], DataError, "the sum is 50 steps, but the table has 40"),
         (["--validation-share", 0.6, "--test-share", 0.5], ConfigError, "the sum must be below 1"),
-        (["--target", "a", "--known", "a"], DataError, "two meanings"),
+        (["--target", "a", "--known", "a"], DataError, "two roles"),
         (["--season", 0], ConfigError, "at least 1, got 0"),
     ],
 )
@@ -179,6 +179,6 @@ def test_what_cannot_be_is_one_line(prepare: Prepare, options: list[Any], error:
 
 def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("no")
-    for name, said in (("bad.parquet", "is no table"), ("none.csv", "cannot be read")):
+    for name, said in (("bad.parquet", "is not a table"), ("none.csv", "cannot be read")):
         with pytest.raises(DataError, match=rf"{name} {said}"):
             series.main([str(tmp_path / name), "--output", str(tmp_path / "data")])

@@ -218,7 +218,7 @@ def test_controllers_are_good_with_skill_and_bad_without(name: str, good: float,
         ("a.jsonl", ["--action-range", 1, 0], "--action-range 1 0: expected two finite numbers, the minimum first"),
         ("a.jsonl", ["--action-range", "nan", 0], "--action-range nan 0: expected two finite numbers"),
         ("a.jsonl", ["--action-range", 0, "inf"], "--action-range 0 inf: expected two finite numbers"),
-        ("a.jsonl", ["--environment", "Nothing-v0"], "the environment Nothing-v0 cannot be made"),
+        ("a.jsonl", ["--environment", "Nothing-v0"], "environment Nothing-v0 cannot be created"),
         ("a.jsonl", ["--validation-share", 0.6, "--test-share", 0.5], "the sum must be below 1"),
     ],
 )

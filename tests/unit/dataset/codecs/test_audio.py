@@ -1,4 +1,4 @@
-"""Sounds are decoded, refused or given back exactly; mu-law levels are those of the formula."""
+"""Audio is decoded exactly or rejected, and mu-law levels equal those of the formula."""
 
 import io
 import math
@@ -22,7 +22,7 @@ def file(samples: np.ndarray, subtype: str = "PCM_16", container: str = "WAV", r
 
 @pytest.mark.parametrize("bits", [16, 24])
 @pytest.mark.parametrize("container", ["FLAC", "WAV"])
-def test_integers_come_back_exactly(bits: int, container: str) -> None:
+def test_integers_are_restored_exactly(bits: int, container: str) -> None:
     top = 1 << (bits - 1)
     whole = np.random.default_rng(1).integers(-top, top, 5000)
     whole[:2] = -top, top - 1
@@ -53,17 +53,17 @@ def test_files_of_all_kinds_are_read(subtype: str, container: str, bits: int) ->
     ("data", "reason"),
     [
         (b"", "empty file"),
-        (b"not a sound", "no sound that can be read"),
+        (b"not a sound", "not readable as audio"),
         (file(np.zeros(0, np.float32)), "no samples"),
         (file(np.array([0.1, math.nan], np.float32), "FLOAT"), "NaN or infinite"),
         (file(np.array([0.1, math.inf], np.float32), "FLOAT"), "NaN or infinite"),
-        (file(noise(9000))[:9000], "cut short"),
-        (file(noise(9000), container="FLAC")[:9000], "no sound that can be read|cut short"),
-        (file(noise(9000), container="FLAC")[:60], "no sound that can be read|cut short"),
+        (file(noise(9000))[:9000], "truncated"),
+        (file(noise(9000), container="FLAC")[:9000], "not readable as audio|truncated"),
+        (file(noise(9000), container="FLAC")[:60], "not readable as audio|truncated"),
     ],
-    ids=["empty", "text", "no samples", "NaN", "infinity", "stump of WAV", "stump of FLAC", "head of FLAC"],
+    ids=["empty", "text", "no samples", "NaN", "infinity", "truncated WAV", "truncated FLAC", "header of FLAC"],
 )
-def test_what_cannot_be_used_is_refused_in_a_few_words(data: bytes, reason: str) -> None:
+def test_unusable_files_are_rejected_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(audio.SoundError, match=reason):
         audio.decode_audio(data)
 
@@ -72,13 +72,13 @@ def test_channels_are_averaged_and_the_rate_changed() -> None:
     time = np.arange(44100) / 44100
     tone = np.sin(2 * np.pi * 440 * time)
     eight = np.stack([tone * share for share in np.linspace(0.1, 0.8, 8)], 1)
-    heard = audio.at_rate(audio.decode_audio(file(eight, "FLOAT", rate=44100)), 8000)
-    assert len(heard) == 8000
+    resampled = audio.at_rate(audio.decode_audio(file(eight, "FLOAT", rate=44100)), 8000)
+    assert len(resampled) == 8000
     expected = 0.45 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
-    assert np.abs(heard - expected)[200:-200].max() < 1e-3
+    assert np.abs(resampled - expected)[200:-200].max() < 1e-3
 
 
-def test_mu_law_levels_are_those_of_the_formula() -> None:
+def test_mu_law_levels_equal_those_of_the_formula() -> None:
     samples = np.linspace(-1, 1, 4001)
     loud = [math.copysign(math.log(1 + 255 * abs(x)) / math.log(256), x) for x in samples]
     expected = [min(255, math.floor((y + 1) / 2 * 255 + 0.5)) for y in loud]

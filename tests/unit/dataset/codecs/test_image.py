@@ -1,7 +1,6 @@
-"""Every colour mode becomes RGB, every photograph upright; what is damaged is refused in a few words."""
+"""Images of every colour mode are decoded to upright RGB; damaged files are rejected with a reason."""
 
 import io
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +11,13 @@ from pipeline.dataset.codecs.image import ImageError, View, decode_image, encode
 RED = (255, 0, 0)
 
 
-def file_of(image: Image.Image, kind: str, **options: Any) -> bytes:
+def file_of(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
-def plain(mode: str, colour: Any, size: tuple[int, int] = (40, 20)) -> Image.Image:
+def plain(mode: str, colour: int | tuple[int, ...] | str, size: tuple[int, int] = (40, 20)) -> Image.Image:
     return Image.new(mode, size, colour)
 
 
@@ -43,11 +42,11 @@ def test_every_colour_mode_is_read_as_red_green_and_blue(data: bytes, colour: tu
     assert np.abs(seen[:, 10, 20].astype(int) - colour).max() <= 3  # JPEG rounds
 
 
-def test_a_photograph_is_turned_as_its_camera_says() -> None:
+def test_exif_orientation_is_applied() -> None:
     lying = plain("RGB", "white")
     lying.paste(RED, (0, 0, 10, 20))  # the left edge
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held on its side: turn by 90 degrees to the right
+    exif[0x0112] = 6  # orientation 6: rotate by 90 degrees clockwise
     upright = decode_image(file_of(lying, "PNG", exif=exif))
     assert upright.size == (20, 40)
     assert upright.getpixel((10, 3)) == RED
@@ -55,17 +54,17 @@ def test_a_photograph_is_turned_as_its_camera_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "reason"),
     [
         (b"", "empty file"),
-        (b"no image at all", "no image that can be read"),
+        (b"no image at all", "not a readable image"),
         (file_of(Image.effect_noise((64, 64), 90), "JPEG")[:900], "truncated image"),
         (file_of(plain("RGB", RED), "PNG")[:-30], "image"),
         (file_of(plain("1", 0, (3000, 3000)), "PNG"), "more than 1000000 pixels"),
     ],
 )
-def test_what_cannot_be_used_is_refused(data: bytes, said: str) -> None:
-    with pytest.raises(ImageError, match=said):
+def test_unusable_files_are_rejected(data: bytes, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
         decode_image(data, max_pixels=1_000_000)
 
 

@@ -1,15 +1,14 @@
-"""Two trees are compared leaf by leaf, to the last bit."""
+"""Trees are compared leaf by leaf, bitwise."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
 
-from pipeline.distributed.checkpoint.diff import compare, same_bits
+from pipeline.distributed.checkpoint.diff import Difference, compare, same_bits
 
 
-def only(one: Any, two: Any) -> Any:
+def only(one: object, two: object) -> Difference:
     [row] = compare({"x": one}, {"x": two})
     return row
 
@@ -22,7 +21,7 @@ def test_a_tree_equals_itself() -> None:
 
 
 @pytest.mark.numeric
-def test_the_largest_difference_is_told() -> None:
+def test_the_largest_difference_is_reported() -> None:
     row = only(torch.tensor([1.0, 10.0, -4.0]), torch.tensor([1.5, 10.0, -2.0]))
     assert (row.what, row.absolute, row.relative) == ("differs", 2.0, 0.5)
     row = only(14, 12)
@@ -36,7 +35,7 @@ def test_one_bit_is_a_difference() -> None:
     assert same_bits(torch.tensor([math.nan]), torch.tensor([math.nan]))
 
 
-def test_what_is_missing_or_of_another_form_is_told() -> None:
+def test_missing_leaves_and_other_types_are_reported() -> None:
     assert [row.what for row in compare({"a": 1}, {"b": 1})] == ["missing in B", "missing in A"]
     assert only(torch.zeros(2, 3), torch.zeros(3, 2)).what == "shapes (2, 3) and (3, 2)"
     assert only(torch.zeros(2), torch.zeros(2, dtype=torch.float64)).what == "types torch.float32 and torch.float64"
@@ -45,6 +44,6 @@ def test_what_is_missing_or_of_another_form_is_told() -> None:
     assert only("a", "b").what == "'a' and 'b'"
 
 
-def test_measured_times_are_no_difference() -> None:
+def test_measured_times_are_ignored() -> None:
     one, two = ({"callbacks": {"Monitor": {"tokens": 5, "seconds": seconds}}} for seconds in (1.0, 2.0))
     assert [row.name for row in compare(one, two)] == ["callbacks/Monitor/tokens"]

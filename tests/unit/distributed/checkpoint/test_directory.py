@@ -1,11 +1,11 @@
-"""A checkpoint is whole or it is passed over."""
+"""A checkpoint is complete or it is skipped."""
 
 import json
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ from pipeline.errors import CheckpointError
 WEIGHT = torch.arange(7.0)
 
 
-def write(path: Path, state: Any, processes: int = 2, **about: Any) -> Path:
-    """Write a checkpoint as that many processes would, each a share of one tensor."""
+def write(path: Path, state: object, processes: int = 2, **about: object) -> Path:
+    """Write a checkpoint as several processes would, each a share of one tensor."""
 
     def one(rank: int, own: Path) -> None:
         shards.write_shard(
@@ -74,21 +74,21 @@ def garble_manifest(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [truncate, flip, lose_state, lose_shard, truncate_shard, lose_manifest, garble_manifest]
 )
-def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path, damage: Any) -> None:
+def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     older, newer = save(tmp_path, 10), save(tmp_path, 20)
     damage(newer)
-    told: list[str] = []
-    found = checkpoint.latest(tmp_path, told.append)
+    reported: list[str] = []
+    found = checkpoint.latest(tmp_path, reported.append)
     assert found is not None
     assert found[0] == older
-    assert len(told) == 1
-    assert str(newer) in told[0]
+    assert len(reported) == 1
+    assert str(newer) in reported[0]
     damage(older)
     with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
-        checkpoint.latest(tmp_path, told.append)
+        checkpoint.latest(tmp_path, reported.append)
 
 
-def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
     path = save(tmp_path, 10, loss=0.1)
     whole, files = checkpoint.verify_checkpoint(path), sorted(path.iterdir())
 
@@ -105,7 +105,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
             return
         finally:
             file.write_bytes(before)
-        assert {key: found[key] for key in whole} == whole  # a bit of the space between words, or of the hash's name
+        assert {key: found[key] for key in whole} == whole  # a bit of whitespace, or of the key of the hash
 
     flip_one()
 
@@ -136,14 +136,14 @@ def test_a_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [older.name]
 
 
-def test_what_a_killed_save_left_is_cleared(tmp_path: Path) -> None:
+def test_remains_of_a_killed_save_are_deleted(tmp_path: Path) -> None:
     whole = save(tmp_path, 10)
     (tmp_path / ".step-00000020.partial" / "rank-00000").mkdir(parents=True)
     checkpoint.clear_partial(tmp_path)
     assert list(tmp_path.iterdir()) == [whole]
 
 
-def test_a_checkpoint_of_the_same_step_takes_the_place_of_the_first(tmp_path: Path) -> None:
+def test_a_checkpoint_of_the_same_step_replaces_the_first(tmp_path: Path) -> None:
     path = save(tmp_path, 10)
     assert save(tmp_path, 10, loss=2.0) == path
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
@@ -160,9 +160,9 @@ def test_the_best_is_the_lowest_metric(tmp_path: Path) -> None:
 
 
 class Malice:
-    """What a pickle could do."""
+    """A pickle that runs a command when it is loaded."""
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return os.system, ("touch pwned",)
 
 
@@ -174,7 +174,7 @@ def test_a_malicious_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "pwned").exists()
 
 
-def test_the_manifest_tells_step_and_files(tmp_path: Path) -> None:
+def test_the_manifest_has_step_and_files(tmp_path: Path) -> None:
     path = save(tmp_path, 7)
     manifest = json.loads((path / checkpoint.MANIFEST).read_text())
     assert manifest["step"] == 7
@@ -189,7 +189,7 @@ def test_damaged_checkpoints_are_kept_under_other_names(tmp_path: Path) -> None:
     assert checkpoint.newest_first(tmp_path) == []
 
 
-def test_copies_and_archives_are_no_checkpoints(tmp_path: Path) -> None:
+def test_copies_and_archives_are_not_checkpoints(tmp_path: Path) -> None:
     numbers = [5, 99_999_999, 100_000_000, 20]
     for number in numbers:
         (tmp_path / checkpoint.checkpoint_name(number)).mkdir()
@@ -250,7 +250,7 @@ def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
     assert checkpoint.verify_checkpoint(path)["files"].keys() == set(names[1:])
 
 
-def test_a_save_goes_on_in_the_background_until_all_is_written(tmp_path: Path) -> None:
+def test_a_save_runs_in_the_background_until_all_is_written(tmp_path: Path) -> None:
     begun, gate = threading.Event(), threading.Event()
 
     def write(own: Path) -> None:
@@ -267,12 +267,12 @@ def test_a_save_goes_on_in_the_background_until_all_is_written(tmp_path: Path) -
     assert writing.thread.daemon  # a process that ends does not wait for it
 
 
-def test_what_an_earlier_save_of_the_step_left_is_no_hindrance(tmp_path: Path) -> None:
+def test_remains_of_an_earlier_save_of_the_step_are_replaced(tmp_path: Path) -> None:
     (tmp_path / ".step-00000010.partial" / "rank-00000").mkdir(parents=True)
     checkpoint.verify_checkpoint(save(tmp_path, 10))
 
 
-def test_a_part_that_is_seen_late_is_waited_for(tmp_path: Path) -> None:
+def test_a_part_that_becomes_visible_late_is_awaited(tmp_path: Path) -> None:
     writing = checkpoint.Writing(tmp_path / checkpoint.checkpoint_name(7), lambda own: None, 0)
     writing.thread.join()
 
@@ -286,7 +286,7 @@ def test_a_part_that_is_seen_late_is_waited_for(tmp_path: Path) -> None:
     assert [path.name for path in writing.directory.iterdir()] == ["manifest.json"]
 
 
-def test_only_the_first_line_of_what_torch_says_is_repeated(tmp_path: Path) -> None:
+def test_only_the_first_line_of_torchs_error_is_reported(tmp_path: Path) -> None:
     path = write(tmp_path / checkpoint.checkpoint_name(1), Malice(), step=1)
     with pytest.raises(CheckpointError) as caught:
         checkpoint.read_plain(path)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -59,14 +58,14 @@ def save(directory: Path, module: nn.Module, optimizer: torch.optim.Optimizer, p
     return made
 
 
-def by_key(tree: Any) -> dict[str, Any]:
+def by_key(tree: object) -> dict[str, object]:
     """Return the leaves of a tree by their paths, tensors as lists."""
     leaves, _ = torch.utils._pytree.tree_flatten_with_path(tree)
     listed = ((path, leaf.tolist() if isinstance(leaf, torch.Tensor) else leaf) for path, leaf in leaves)
     return {torch.utils._pytree.keystr(path): leaf for path, leaf in listed}
 
 
-def equal(one: Any, two: Any) -> bool:
+def equal(one: object, two: object) -> bool:
     return by_key(one) == by_key(two)
 
 

@@ -1,4 +1,4 @@
-"""What any number of processes wrote of a tensor, any other number reads."""
+"""Tensors written by any number of processes are read by any other number."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipeline.errors import CheckpointError
 @pytest.mark.numeric
 @settings(max_examples=40, deadline=None)
 @given(shape=st.lists(st.integers(0, 5), max_size=3), writers=st.integers(1, 5), readers=st.integers(1, 5))
-def test_pieces_of_any_processes_make_the_tensor(
+def test_shards_of_any_number_of_processes_form_the_tensor(
     tmp_path_factory: pytest.TempPathFactory, shape: list[int], writers: int, readers: int
 ) -> None:
     folder = tmp_path_factory.mktemp("shards")
@@ -33,7 +33,7 @@ def test_pieces_of_any_processes_make_the_tensor(
     assert torch.equal(found.whole("step"), whole)
 
 
-def test_a_missing_file_is_noticed(tmp_path: Path) -> None:
+def test_a_missing_file_is_detected(tmp_path: Path) -> None:
     for rank in range(3):
         shards.write_shard(
             tmp_path / f"rank-{rank}.safetensors", {"w": shards.part_of_rank(torch.arange(9.0), rank, 3)}
@@ -47,14 +47,14 @@ def test_a_missing_file_is_noticed(tmp_path: Path) -> None:
         found.whole("v")
 
 
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "rank-0.safetensors").write_bytes(b"\x80\x04malice")
     with pytest.raises(CheckpointError, match=r"rank-0\.safetensors cannot be read"):
         shards.ShardReader(tmp_path)
 
 
 @pytest.mark.numeric
-def test_a_range_may_lie_in_any_pieces_whatever_their_files_are_called(tmp_path: Path) -> None:
+def test_a_range_may_span_shards_independent_of_file_names(tmp_path: Path) -> None:
     tensor = torch.arange(12, dtype=torch.int32).view(3, 4)
     for name, rank in (("a", 2), ("b", 0), ("c", 1)):
         shards.write_shard(tmp_path / f"{name}.safetensors", {"weights/w": shards.part_of_rank(tensor, rank, 3)})
@@ -69,7 +69,7 @@ def test_a_range_may_lie_in_any_pieces_whatever_their_files_are_called(tmp_path:
     assert torch.equal(found.whole("weights/w"), tensor)
 
 
-def test_the_header_says_where_each_piece_belongs(tmp_path: Path) -> None:
+def test_the_header_has_the_position_of_each_shard(tmp_path: Path) -> None:
     from safetensors import safe_open
 
     tensor = torch.arange(12.0).view(3, 4)

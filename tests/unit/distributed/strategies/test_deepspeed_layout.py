@@ -1,4 +1,4 @@
-"""What is used of DeepSpeed behind its public interface is there, in the versions that pyproject.toml allows."""
+"""The non-public attributes of DeepSpeed in use exist in the versions that pyproject.toml allows."""
 
 import inspect
 from types import SimpleNamespace
@@ -34,14 +34,14 @@ OF_STAGE = {
 
 
 @pytest.mark.parametrize(("path", "name"), [(path, name) for path, names in OF_STAGE.items() for name in names])
-def test_an_attribute_of_its_optimizers_is_there(path: str, name: str) -> None:
+def test_an_attribute_of_its_optimizers_exists(path: str, name: str) -> None:
     module, _, kind = path.partition(".")
     found = pytest.importorskip(f"deepspeed.runtime.zero.{module}")
     source = inspect.getsource(getattr(found, kind))
     assert f"self.{name}" in source or f"def {name}(" in source, f"{path}.{name} is in {VERSIONS}"
 
 
-def test_attributes_of_its_bfloat16_optimizer_and_its_loss_scale_are_there() -> None:
+def test_attributes_of_its_bfloat16_optimizer_and_its_loss_scale_exist() -> None:
     source = inspect.getsource(pytest.importorskip("deepspeed.runtime.bf16_optimizer"))
     assert all(f"self.{name}" in source for name in ("bf16_groups", "fp32_groups_flat_partition"))
     assert "get_grads_for_norm" in source
@@ -51,7 +51,7 @@ def test_attributes_of_its_bfloat16_optimizer_and_its_loss_scale_are_there() -> 
     assert "_hp_mapping" in place
 
 
-def test_a_step_is_refused_until_the_norm_is_measured_again() -> None:
+def test_steps_are_skipped_until_the_norm_is_computed_again() -> None:
     class Optimizer:
         overflow = True
 
@@ -67,7 +67,7 @@ def test_a_step_is_refused_until_the_norm_is_measured_again() -> None:
     assert layout.overflowed is True
 
 
-def test_the_state_of_the_loss_scale_is_given_and_taken() -> None:
+def test_the_state_of_the_loss_scale_is_saved_and_restored() -> None:
     scaler = SimpleNamespace(cur_scale=8.0, cur_iter=3)
     layout = DeepSpeedLayout(SimpleNamespace(loss_scaler=scaler), 2, 0, {})
     assert layout.loss_scale() == {"cur_scale": 8.0, "cur_iter": 3}

@@ -1,4 +1,4 @@
-"""A strategy divides each layer as soon as it has its place, before the next one is built."""
+"""A sharded strategy partitions each layer when it is added to the model, before the next is built."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ DEEP = [
 
 
 class Dividing(Sharded):
-    """Keeps nothing of a layer but how much was whole when it came."""
+    """A strategy that drops the weights of layers and records how many were whole."""
 
     restore_weights = restore_optimizer = None
 
@@ -63,8 +63,8 @@ def test_layers_are_divided_one_by_one_and_start_as_undivided_ones_do(kind: type
 def test_what_is_built_afterwards_is_whole() -> None:
     Dividing.__abstractmethods__ = frozenset()
     strategy = Dividing(nn.Module())
-    with pytest.raises(RuntimeError, match="broken off"), strategy.model_sharded_context():
-        raise RuntimeError("broken off")
+    with pytest.raises(RuntimeError, match="interrupted"), strategy.model_sharded_context():
+        raise RuntimeError("interrupted")
     model = LSTMLanguageModel(vocab_size=11, width=16)
     assert strategy.kept == []
     assert all(each.numel() for layer in layers(model) for each in layer.parameters())

@@ -1,4 +1,4 @@
-"""Training asks every strategy the same questions."""
+"""Every strategy has the traits that training depends on."""
 
 import math
 from unittest.mock import Mock
@@ -18,13 +18,13 @@ from pipeline.distributed.strategies.zero import ZeRO
     ("strategy", "divides_model", "owns_gradients"),
     [(DataParallel, False, False), (FullySharded, True, False), (ZeRO, True, True)],
 )
-def test_a_strategy_answers_for_itself(
+def test_a_strategy_has_its_own_traits(
     strategy: type[StrategyTraits], divides_model: bool, owns_gradients: bool
 ) -> None:
     assert (strategy.divides_model, strategy.owns_gradients) == (divides_model, owns_gradients)
 
 
-def test_one_of_lightnings_own_keeps_the_whole_model() -> None:
+def test_a_strategy_of_lightning_has_the_default_traits() -> None:
     found = traits(Mock(spec=pl.Trainer, strategy=object()))
     assert (found.divides_model, found.owns_gradients, found.dropped_step) == (False, False, False)
 
@@ -37,7 +37,7 @@ class Layer(pl.LightningModule, nn.Linear):
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_a_refused_step_changes_nothing(scaled: bool) -> None:
+def test_a_skipped_step_changes_nothing(scaled: bool) -> None:
     module = Layer()
     module.weight.grad = torch.ones(1, 2)
     StrategyTraits().refuse_step(module, scaled)

@@ -1,4 +1,4 @@
-"""Attention becomes a picture that shows it where it is."""
+"""Plots of attention show the weights at their positions."""
 
 import warnings
 from itertools import pairwise
@@ -14,26 +14,26 @@ from pipeline.evaluation.plots.figure import DPI, legible, rendered, save
 
 
 def pixels_of(figure) -> tuple[int, int]:
-    """Width and height without what lies outside, such as labels."""
+    """Return width and height of the axes, without labels outside."""
     width, height = figure.get_size_inches() * DPI
     return round(width), round(height)
 
 
 def test_each_word_has_a_row_and_each_word_of_the_source_a_column() -> None:
-    looks = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
-    figure = against(["ein", "rotes", "Haus"], ["a", "house"], looks)
+    weights = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    figure = against(["ein", "rotes", "Haus"], ["a", "house"], weights)
     [axes] = figure.axes
     assert pixels_of(figure) == (3 * CELL, 2 * CELL)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["ein", "rotes", "Haus"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "house"]
     drawn = np.asarray(rendered(figure)).astype(int)
-    right, foot = drawn.shape[1] - DPI // 10, drawn.shape[0] - DPI // 10  # the cells are the last that is drawn
+    right, foot = drawn.shape[1] - DPI // 10, drawn.shape[0] - DPI // 10  # the cells are drawn last
     middles = [[drawn[foot - CELL * t - 12, right - CELL * s - 12].sum() for s in (2, 1, 0)] for t in (1, 0)]
-    white, black = 3 * 255, 10  # the darkest of the colour map is not quite black
+    white, black = 3 * 255, 10  # the darkest color of the map is not quite black
     assert middles == [[black, black, white], [white, black, black]]
 
 
-def test_labels_are_outside_and_do_not_meet() -> None:
+def test_labels_are_outside_and_do_not_overlap() -> None:
     words = [f"a rather long word {number}" for number in range(30)]
     figure = against(words, words, np.eye(30))
     rendered(figure)
@@ -43,14 +43,14 @@ def test_labels_are_outside_and_do_not_meet() -> None:
 
 
 def test_every_word_has_its_panel() -> None:
-    looks = np.stack([np.eye(3).ravel(), np.eye(3)[::-1].ravel(), np.ones(9)])
+    weights = np.stack([np.eye(3).ravel(), np.eye(3)[::-1].ravel(), np.ones(9)])
     blue = np.zeros((3, 60, 60), np.uint8)
     blue[2] = 255
-    figure = photograph(blue, ["a", "blue", "square"], looks)
+    figure = photograph(blue, ["a", "blue", "square"], weights)
     assert pixels_of(figure) == (4 * (PANEL + GAP), PANEL + CAPTION)
     assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [[], ["a"], ["blue"], ["square"]]
     assert [len(axes.images) for axes in figure.axes] == [1, 2, 2, 2]
-    np.testing.assert_array_equal(figure.axes[2].images[1].get_array(), looks[1].reshape(3, 3))
+    np.testing.assert_array_equal(figure.axes[2].images[1].get_array(), weights[1].reshape(3, 3))
     assert rendered(figure).getpixel((30, 30)) == (0, 0, 255)
 
 
@@ -62,7 +62,7 @@ def test_panels_fill_rows_of_a_figure(words: int, grid: tuple[int, int]) -> None
     assert pixels_of(figure) == (grid[1] * (PANEL + GAP), grid[0] * (PANEL + CAPTION))
 
 
-def test_heat_lies_over_the_region_that_is_looked_at() -> None:
+def test_heat_is_drawn_over_the_attended_region() -> None:
     shares = np.zeros((1, 4, 4))
     shares[0, 1, 3] = 1.0
     glowing = (
@@ -83,17 +83,17 @@ def test_a_caption_that_is_wider_than_its_panel_is_cut() -> None:
     assert short.get_window_extent().width < PANEL
 
 
-def test_no_character_is_a_warning_or_an_error(tmp_path: Path) -> None:
+def test_no_character_causes_a_warning_or_an_error(tmp_path: Path) -> None:
     words = ["Mädchen", "日本", "$\\foo$", "", " ", "\n", "a\tb", "\x00"]
-    looks = np.ones((len(words), len(words)))
+    weights = np.ones((len(words), len(words)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rendered(against(words, words, looks))
+        rendered(against(words, words, weights))
         save(photograph(np.zeros((3, 8, 8), np.uint8), words, np.ones((len(words), 4))), tmp_path / "p.svg")
     assert [legible(word) for word in words] == ["Mädchen", "日本", "$\\foo$", "", "␣", "\\n", "a\\tb", "\\x00"]
     assert "<svg" in (tmp_path / "p.svg").read_text()
     with pytest.raises(ValueError, match="none"):
-        save(against(words, words, looks), tmp_path / "p.none")
+        save(against(words, words, weights), tmp_path / "p.none")
 
 
 def test_panels_fill_rows() -> None:

@@ -1,4 +1,4 @@
-"""The picture of a diagnosis shows what was measured, with the names of the runs."""
+"""Plots of a diagnosis show its results with the names of the runs."""
 
 import math
 import warnings
@@ -34,7 +34,7 @@ def token_batch(ignored=0):
 
 
 def legends(part):
-    """The names in each legend of a figure or of a part of it."""
+    """Return the names in each legend of a figure or of a part of it."""
     own = [[text.get_text() for text in legend.get_texts()] for legend in part.legends]
     return own + [names for each in part.subfigs for names in legends(each)]
 
@@ -89,7 +89,7 @@ def test_a_line_has_a_gap_where_a_value_has_no_place():
     upper, lower = diagnosis_picture({"": found}, {}).axes
     np.testing.assert_array_equal(upper.lines[0].get_ydata(), [1.0, np.nan, np.inf, 4.0])
     np.testing.assert_array_equal(lower.lines[0].get_ydata(), [np.nan, 2.0, np.nan, 3.0])
-    assert upper.lines[0].get_marker() == "."  # which shows a value between two gaps
+    assert upper.lines[0].get_marker() == "."  # shows a value between two gaps
     assert upper.get_ylim()[1] < 10
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,12 +1,12 @@
-"""A picture of forecasts shows every value where it is, and names what it shows."""
+"""Plots of forecasts show every value, with a legend."""
 
 import warnings
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from pipeline.evaluation.plots.figure import rendered, save
 from pipeline.evaluation.plots.forecast import Panel, drawing
@@ -15,7 +15,7 @@ FLAT, RISING = np.zeros(5), np.arange(3.0)
 KNOWN = Panel("a <b> $", ["1", "2", "3"], FLAT, RISING, RISING - 1, RISING + 1, np.array([1.0, np.nan, 2.0]))
 
 
-def legend(figure: Any) -> list[str]:
+def legend(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
@@ -26,7 +26,7 @@ def test_every_panel_holds_its_lines_and_its_interval() -> None:
         history, observed, forecast, begin = axes.lines
         assert history.get_xydata().tolist() == [[step, 0.0] for step in range(5)]
         assert observed.get_xdata().tolist() == forecast.get_xdata().tolist() == [5, 6, 7]
-        np.testing.assert_array_equal(observed.get_ydata(), KNOWN.came)
+        np.testing.assert_array_equal(observed.get_ydata(), KNOWN.observed)
         assert forecast.get_ydata().tolist() == [0.0, 1.0, 2.0]
         assert begin.get_xdata() == [5, 5]
         [interval] = axes.collections
@@ -41,17 +41,17 @@ def test_every_panel_holds_its_lines_and_its_interval() -> None:
     ("panels", "names"),
     [
         ([KNOWN], ["history", "observed later", "forecast", "10th to 90th percentile"]),
-        ([KNOWN._replace(came=None)], ["history", "forecast", "10th to 90th percentile"]),
-        ([KNOWN._replace(came=np.full(3, np.nan), low=RISING, high=RISING)], ["history", "forecast"]),
-        ([KNOWN._replace(came=None), KNOWN], ["history", "forecast", "10th to 90th percentile", "observed later"]),
+        ([KNOWN._replace(observed=None)], ["history", "forecast", "10th to 90th percentile"]),
+        ([KNOWN._replace(observed=np.full(3, np.nan), low=RISING, high=RISING)], ["history", "forecast"]),
+        ([KNOWN._replace(observed=None), KNOWN], ["history", "forecast", "10th to 90th percentile", "observed later"]),
     ],
 )
-def test_the_legend_names_what_is_drawn_and_nothing_else(panels: list[Panel], names: list[str]) -> None:
+def test_the_legend_names_exactly_what_is_drawn(panels: list[Panel], names: list[str]) -> None:
     assert legend(drawing(panels)) == names
 
 
 @pytest.mark.parametrize("count", [1, 12])
-def test_panels_do_not_meet_and_a_name_is_drawn_as_it_is(count: int, tmp_path: Path) -> None:
+def test_panels_do_not_overlap_and_names_are_drawn_literally(count: int, tmp_path: Path) -> None:
     figure = drawing([KNOWN._replace(title=f"日本 $\\foo$ {number}") for number in range(count)])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
