@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DOCS   := $(VENV)/.docs-installed
 
 # The torch to install: the pinned version, or that of `make setup TORCH=...`, which is stored for later runs.
 PINNED_TORCH := $(shell grep '^torch==' constraints.txt)
@@ -17,7 +18,7 @@ CHECKED   := --jaxtyping-packages=pipeline,shapes.check $(patsubst %,--ignore=te
 UNCHECKED := $(patsubst %,--ignore=tests/%,unit golden)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-gpu test-isa mutants bench gpu-report check format lock clean
+.PHONY: help setup demo test test-fast test-gpu test-isa mutants bench gpu-report check docs format lock clean
 
 help: ## Print this list
 	@echo "make TARGET [PYTHON=python3.12] [TORCH='torch==2.13.0 ...'] [ARGS='-k lstm']"
@@ -58,7 +59,7 @@ test-gpu: $(STAMP) ## Run the tests that require a CUDA device
 test-isa: $(STAMP) ## Run the tests marked learns or numeric with other instruction sets (ARGS='--rows avx2/AVX2/1')
 	$(BIN)/python tests/isa.py $(ARGS)
 
-mutants: $(STAMP) ## Mutation testing: change one place of a module; its unit tests must fail (ARGS='decode --number 50')
+mutants: $(STAMP) ## Mutation testing: change one place of a module; its unit tests must fail (ARGS='sampling --number 50')
 	$(BIN)/python tests/mutation/mutants.py $(ARGS)
 
 bench: $(STAMP) ## Run the CPU benchmarks against plain PyTorch loops
@@ -75,16 +76,27 @@ check: $(STAMP) ## Check style, formatting, types, import layers and shell scrip
 	@if command -v shellcheck > /dev/null; then shellcheck .ci/run slurm/*.sbatch && echo "shellcheck: passed"; \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
+docs: $(DOCS) ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "docs: site/index.html"
+
+$(DOCS): $(STAMP)
+	@# Only the packages of the extra, not the project with it: torch stays as it was chosen.
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+	  > $(VENV)/docs.txt
+	$(BIN)/pip install -q -c $(VENV)/constraints.txt -r $(VENV)/docs.txt
+	@touch $@
+
 format: $(STAMP) ## Apply the automatic fixes of linter and formatter
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(STAMP) ## Regenerate constraints.txt from the packages in .venv
+lock: $(STAMP) $(DOCS) ## Regenerate constraints.txt from the packages in .venv
 	@{ sed -n '/^#/p' constraints.txt; \
 	   $(BIN)/pip freeze --all --exclude-editable | grep -v -e '^pip==' -e ' @ ' | sed 's/^\(torch==[0-9.]*\)+.*/\1/' | LC_ALL=C sort -f; \
 	} > $(VENV)/lock.txt
 	mv $(VENV)/lock.txt constraints.txt
 
 clean: ## Remove caches and build products; keep data/, runs/ and .venv
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find pipeline data_prep tests -name __pycache__ -type d -prune -exec rm -rf {} +
