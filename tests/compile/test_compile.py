@@ -44,7 +44,7 @@ def test_it_compiles_to_one_graph(network):
 @pytest.mark.numeric
 @pytest.mark.slow
 @pytest.mark.usefixtures("_needs_a_compiler")
-@pytest.mark.parametrize("activation_checkpointing", [False, True])
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("kind", [LSTMLanguageModel, TransformerLanguageModel])
 def test_compiled_layers_have_the_gradients_of_plain_ones(kind, recompute):
     torch.manual_seed(0)

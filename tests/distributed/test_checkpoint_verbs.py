@@ -83,7 +83,7 @@ def test_a_missing_run_is_reported(home: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_run_equals_itself_and_differs_from_another(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["checkpoint", "diff", "a", str(newest())]) == 0
-    assert " 0 not" in capsys.readouterr().out
+    assert " 0 different" in capsys.readouterr().out
     assert main(["checkpoint", "diff", "a", "averaged"]) == 1
     printed = capsys.readouterr().out
     assert "14 and 8" in printed
@@ -174,6 +174,7 @@ def test_one_file_holds_what_the_checkpoint_holds(home: Path) -> None:
 
     assert main(["checkpoint", "convert", "a", "--output", "a.ckpt"]) == 0
     whole = torch.load("a.ckpt", weights_only=True)
+    assert whole.pop("model_config")["class_path"].startswith("pipeline.models.")
     assert all(row.equal for row in compare(whole, checkpoint.read_state(newest())))
     assert main(["checkpoint", "convert", "a", "--output", "a.safetensors"]) == 0
     weights = load_file("a.safetensors")

@@ -155,7 +155,7 @@ def run_tournament(matches: list[Match]) -> int:
 
 def leave(matches: list[Match]) -> int:
     """Print how to resume the tournament; return the exit code."""
-    print(f"tournament {matches[0].tournament} stopped; run the same command to resume", flush=True)
+    print(f"tournament {matches[0].tournament} stopped; the same command continues it", flush=True)
     return TRY_AGAIN
 
 
