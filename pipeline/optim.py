@@ -33,7 +33,7 @@ class Schedule(ABC):
         """Return the factor at optimizer step `step`, counted from 0; `total_steps` is 0 if the end is not known."""
 
     def warning(self, total_steps: int) -> str | None:
-        """Return why the schedule does not suit a run of so many steps (0: unknown); None if it does."""
+        """Return why the schedule does not suit a run of `total_steps` steps (0: unknown); None if it does."""
         return None
 
     def observe(self, loss: float) -> None:  # noqa: B027  # most schedules ignore the validation loss

@@ -119,7 +119,7 @@ def layout_of(table: Any, options: argparse.Namespace) -> TableLayout:
     """Return the roles of the columns by the options; all other columns of numbers are targets.
 
     Raises:
-        DataError: there is no target, or a column has two roles.
+        DataError: no column is a target, or a column has two roles.
     """
     stamps = options.time or table.column_names[0]
     given = [stamps, *options.id, *options.known]

@@ -160,7 +160,7 @@ class AudioDataModule(BudgetedDataModule):
 
     def __init__(
         self,
-        dataset: Path,
+        dataset: Path | str,
         global_batch_seconds: float = 60.0,
         per_device_batch_seconds: float | None = None,
         augmentation: Augmentation | None = None,

@@ -134,7 +134,7 @@ class ImageCaptionDataModule(BudgetedDataModule):
 
     def __init__(
         self,
-        dataset: Path,
+        dataset: Path | str,
         image_size: int = 128,
         smallest_crop: float = 0.8,
         flip: bool = False,

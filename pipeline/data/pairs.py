@@ -180,7 +180,7 @@ class PairsDataModule(BudgetedDataModule):
 
     def __init__(
         self,
-        dataset: Path,
+        dataset: Path | str,
         global_batch_tokens: int = 4096,
         per_device_batch_tokens: int | None = None,
         workers: int = 0,

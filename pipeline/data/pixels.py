@@ -151,7 +151,7 @@ class PixelDataModule(PlannedDataModule):
 
     def __init__(
         self,
-        dataset: Path,
+        dataset: Path | str,
         labels: bool = False,
         global_batch_size: int = 32,
         per_device_batch_size: int | None = None,
@@ -227,7 +227,7 @@ class PixelLabelDataModule(PixelDataModule):
 
     shown = "name"
 
-    def __init__(self, dataset: Path, permutation: int | None = None, **pixels: Any) -> None:
+    def __init__(self, dataset: Path | str, permutation: int | None = None, **pixels: Any) -> None:
         super().__init__(dataset, **pixels)
         if not self.labels:
             raise DataError(f"the images of {self.dataset.path} have no labels: prepare them with one folder per class")

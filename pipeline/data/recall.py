@@ -73,7 +73,7 @@ class RecallDataModule(PlannedDataModule):
 
     def __init__(
         self,
-        dataset: Path,
+        dataset: Path | str,
         global_batch_size: int = 32,
         per_device_batch_size: int | None = None,
         workers: int = 0,

@@ -111,7 +111,7 @@ class SeriesDataModule(PlannedDataModule):
 
     def __init__(
         self,
-        dataset: Path,
+        dataset: Path | str,
         context: int = 336,
         horizon: int = 96,
         global_batch_size: int = 256,

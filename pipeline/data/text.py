@@ -146,7 +146,7 @@ class TextDataModule(PlannedDataModule):
 
     def __init__(
         self,
-        dataset: Path,
+        dataset: Path | str,
         order: Literal["contiguous", "shuffled", "documents"] = "shuffled",
         context: int = 256,
         global_batch_size: int = 32,

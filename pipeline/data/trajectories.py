@@ -97,7 +97,7 @@ class TrajectoriesDataModule(PlannedDataModule):
 
     def __init__(
         self,
-        dataset: Path,
+        dataset: Path | str,
         context: int | None = None,
         global_batch_size: int = 64,
         per_device_batch_size: int | None = None,

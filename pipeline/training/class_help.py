@@ -15,7 +15,7 @@ def with_class_paths(arguments: list[str]) -> list[str]:
     """Return arguments in which the name of a class after `--model.help` or `--data.help` is a whole class path.
 
     Raises:
-        ConfigError: there is no name, or no class of that name, or there are several; the message lists the classes.
+        ConfigError: the name is missing, unknown or ambiguous; the message lists the classes.
     """
     found = list(arguments)
     for index, argument in enumerate(arguments):

@@ -63,11 +63,11 @@ def fit(cli: CommandLine, run: Run) -> int:
         if code == TRY_AGAIN:
             print(f"run {run.name} stopped and saved; the same command continues it", flush=True)
         elif code == 0:
-            print(summary(run), flush=True)
+            print(run_summary(run), flush=True)
         return code
 
 
-def summary(run: Run) -> str:
+def run_summary(run: Run) -> str:
     """Return the lines printed after a finished run: its place, its best checkpoint, and the next commands."""
     best = choose_checkpoint(run.path, "best")
     metrics = verify_checkpoint(best).get("metrics", {})

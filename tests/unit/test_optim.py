@@ -126,3 +126,16 @@ def test_the_norm_of_a_gradient_is_over_all_parameters_that_have_one() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     module[0].weight.grad, module[0].bias.grad = torch.tensor([[1.0, 2.0], [2.0, 4.0]]), torch.tensor([8.0, 10.0])
     assert gradient_norm(module).item() == pytest.approx(math.sqrt(1 + 4 + 4 + 16 + 64 + 100))
+
+
+def test_a_share_of_the_steps_replaces_the_number_of_warm_up_steps() -> None:
+    by_share, by_steps = WarmupCosine(warmup_steps=7, warmup_share=0.05), WarmupCosine(warmup_steps=50)
+    assert [by_share.scale(step, 1000, 9) for step in range(1000)] == [by_steps.scale(s, 1000, 9) for s in range(1000)]
+    assert by_share.scale(0, 0, 9) == 1 / 7  # the last step is not known
+    with pytest.raises(ValueError, match=r"warmup_share=1\.0: expected a number in"):
+        WarmupCosine(warmup_share=1.0)
+
+
+def test_a_warm_up_longer_than_the_run_is_a_warning() -> None:
+    assert "160 steps and warmup_steps=200" in str(WarmupCosine(200).warning(160))
+    assert WarmupCosine(200).warning(201) is WarmupCosine(200).warning(0) is EpochDecay().warning(1) is None

@@ -5,10 +5,10 @@ initial state. It declares whether it `attends` to the memory; if so, it also ha
 `memory_mask`. The memory is part of the state, so operations on states (beam branching, batching, streaming) apply
 to it as well.
 
-Sutskever, Vinyals and Le (2014), "Sequence to Sequence Learning with Neural Networks"; Vinyals et al. (2015), "Show
-and Tell": the source is one vector, the first input. Bahdanau et al. (2015) and Luong et al. (2015): at every position
-t, the network's output h_t and a weighted mean c_t of the memory give o_t = tanh(W [h_t; c_t]). With input feeding
-(Luong et al., section 3.3), o_t is added to the next input.
+Sutskever, Vinyals and Le (2014), "Sequence to Sequence Learning with Neural Networks", and Vinyals et al. (2015),
+"Show and Tell": the source is one vector, the first input. Bahdanau et al. (2015) and Luong et al. (2015): at every
+position t, the network's output h_t and a weighted mean c_t of the memory give o_t = tanh(W [h_t; c_t]). With input
+feeding (Luong et al., section 3.3), o_t is added to the next input.
 
 Legend: B sequences, T positions, S positions of the memory, D features.
 """

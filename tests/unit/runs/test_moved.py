@@ -120,7 +120,11 @@ def test_an_old_export_opens_in_python(run: str) -> None:
 def test_an_old_run_goes_on_to_the_loss_that_it_had_then(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = read_state(Path(f"runs/{run}/checkpoints/step-00000008"))["callbacks"]
     assert cli.main(["fit", "--run", run, "--trainer.max_steps", "12"]) == 0
-    assert f"run {run}: continuing at step 8" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"run {run}: continuing at step 8" in printed
+    assert printed.startswith("unroll fit: loading\n")
+    assert f"run {run} finished: runs/{run}, best checkpoint step-000000" in printed
+    assert printed.endswith(f"next: unroll test --run {run}; unroll generate {run}; unroll compare {run}\n")
     assert metrics(run, 12)["val/loss"] == pytest.approx(EXPECTED[run]["loss_at_12"], rel=1e-4)
     after = read_state(Path(f"runs/{run}/checkpoints/step-00000012"))["callbacks"]
     assert after.keys() >= before.keys()

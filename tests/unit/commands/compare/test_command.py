@@ -111,7 +111,7 @@ def test_a_missing_run_is_reported_and_listed_with_dashes(write_run, capsys):
     assert compare.main(["lstm", "nobody", "--no-baseline"]) == 0
     printed = capsys.readouterr()
     assert "no run 'nobody'; runs here: lstm" in printed.err
-    (row,) = [line.split() for line in printed.out.splitlines() if "nobody" in line]
+    (row,) = [line.split() for line in printed.out.splitlines() if "nobody " in line]
     assert row == ["nobody", *["-"] * (len(COLUMNS) - 1)]
 
 
