@@ -41,8 +41,8 @@ def test_every_class_has_an_exit_code_of_its_own_and_both_tables_name_it() -> No
     codes = {found.exit_code: found for found in classes}
     assert len(codes) == len(classes)
     assert errors.TRY_AGAIN not in codes
-    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
+    page = (Path(__file__).parent.parent.parent / "docs/training.md").read_text()
     for code, found in codes.items():
-        assert f"| {code} | " in readme
+        assert f"| {code} | " in page
         if found is not UserError:
             assert f"| {code} | {found.__name__} |" in (errors.__doc__ or "")

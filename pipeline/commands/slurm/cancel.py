@@ -13,8 +13,9 @@ def main(argv: list[str]) -> int:
     """
     parser = Parser(prog="unroll cancel", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="name of a run under runs/, or its path")
+    runs = parser.parse_args(argv).runs
     queued = queue.queue()
-    for name in parser.parse_args(argv).runs:
+    for name in runs:
         job = queue.live(queue.submitted(name), queued)
         if job is None:
             raise ConfigError(f"run {name} has no job in the queue")
