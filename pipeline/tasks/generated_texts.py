@@ -44,7 +44,7 @@ class GeneratedTexts:
         found = [(at, split.row_of(sample), sample) for at, sample in enumerate(ids) if sample >= 0]
         mine = [(at, row) for at, row, sample in found if split.first_samples[row] == sample]
         if rows is not None:
-            mine = [(at, row) for at, row in mine if is_drawn(row, split.rows, rows)]
+            mine = [(at, row) for at, row in mine if is_scored(row, split.rows, rows)]
         if not mine:
             return
         for (_, row), tokens in zip(mine, write([at for at, _ in mine]), strict=True):
@@ -100,6 +100,6 @@ class GeneratedTexts:
         return dict(sorted((row, text) for part in parts for row, text in part.items()))
 
 
-def is_drawn(row: int, rows: int, limit: int) -> bool:
+def is_scored(row: int, rows: int, limit: int) -> bool:
     """Return whether a row is one of `limit` evenly spaced rows out of `rows`; all are if there are no more."""
     return limit >= rows or (row + 1) * limit // rows > row * limit // rows

@@ -67,7 +67,7 @@ def row(run: Path, job: queue.Queued | None) -> tuple[str, ...]:
         f"{series.steps[-1]}" if series.steps else NONE,
         NONE if loss is None else f"{loss:.4f}",
         NONE if rate is None else f"{rate:,.0f}",
-        time_left(run, journal),
+        NONE if attempts and attempts[-1]["reason"] == "finished" else time_left(run, journal),
         f"{len(attempts)}",
         productive(journal, attempts, datetime.now(UTC)),
     )

@@ -137,7 +137,7 @@ def test_a_run_logs_the_loss_of_an_image_and_draws(
 ) -> None:
     capsys.readouterr()
     assert main(["validate", "--run", "shapes"]) == 0
-    found = {line.split()[0]: float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[1:]}
+    found = {line.split()[0]: float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[2:]}
     model, data = PixelModel.from_pretrained(trained), PixelDataModule(tiny_pixels_dataset, labels=True)
     samples = data.samples("validation")
     ids = np.arange(len(samples))

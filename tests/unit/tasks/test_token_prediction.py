@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.callbacks.previews.samples import Samples
+from pipeline.callbacks.train_metrics import Monitor
 from pipeline.data.batch import IGNORE
 from pipeline.optim import AdamW, Plateau
 from pipeline.tasks.token_prediction import TokenEmbedding, TokenHead, TokenPrediction
@@ -88,7 +89,7 @@ class Trainer:
     """A stub of Lightning's trainer in an evaluation."""
 
     def __init__(self, sanity_checking: bool = False) -> None:
-        self.sanity_checking = sanity_checking
+        self.sanity_checking, self.callbacks = sanity_checking, [Monitor()]
         splits = {"validation": SimpleNamespace(tokens=10, bytes=40), "test": SimpleNamespace(tokens=10, bytes=20)}
         self.datamodule = SimpleNamespace(split=splits.__getitem__)
 

@@ -157,7 +157,7 @@ def test_bits_per_sample_are_those_of_the_levels(
     assert main(["fit", "--config", "e.yaml", *(f"--{key}={value}" for key, value in options.items())]) == 0
     capsys.readouterr()
     assert main(["validate", "--run", "waves"]) == 0
-    found = {line.split()[0]: float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[1:]}
+    found = {line.split()[0]: float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[2:]}
     split = WaveDataModule(labels=True, dataset=tiny_labels_dataset).split("validation")
     bits = found["val/loss"] / math.log(2) * split.tokens / split.bytes
     assert found["val/bits_per_byte"] == pytest.approx(bits, abs=1e-3)

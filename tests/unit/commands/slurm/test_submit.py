@@ -281,6 +281,15 @@ def test_status_prints_queue_step_rate_time_left_and_attempts(home: Path, capsys
     assert printed == [["lstm", "stopped"], ["next", "not in the queue"]]
 
 
+def test_a_finished_run_has_no_time_left(home: Path) -> None:
+    run = trained(home).path
+    record = json.loads((run / "run.json").read_text())
+    assert status.row(run, None)[5] == "0:01:40"
+    record["attempts"][-1]["reason"] = "finished"
+    (run / "run.json").write_text(json.dumps(record))
+    assert status.row(run, None)[5] == "-"
+
+
 def test_status_works_without_slurm(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

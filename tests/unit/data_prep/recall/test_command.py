@@ -68,7 +68,7 @@ def test_each_sample_of_adding_is_one_window_of_a_series(tmp_path, capsys):
     [
         (["adding", "--items", "3"], "expected --length of at least 2 and no other size, got --length=600, --items=3"),
         (["adding", "--length", "1"], "expected --length of at least 2 and no other size, got --length=1"),
-        (["association", "--items", "20"], "items=20 different keys"),
+        (["association", "--items", "20"], "items=20: expected at most symbols=16 distinct keys"),
         (["copy", "--symbols", "1"], "symbols=1"),
     ],
 )
