@@ -127,10 +127,16 @@ class Classifier(Task):
         return loss
 
     def report(self) -> list[str]:
-        """Return the last evaluation's confusion matrix: true classes in rows, predicted classes in columns."""
-        names = self.data.labels
+        """Return the accuracy of the most frequent class, and the confusion matrix of the last evaluation."""
+        names, true = self.data.labels, self.counts.sum(1)
+        most = int(true.argmax())
+        baseline = f"always {names[most]!r}, the most frequent class: accuracy {100 * true[most] / true.sum():.4f}"
         width = max(5, *(len(name) + 1 for name in names))
-        lines = ["true class (row), predicted class (column):", " " * width + "".join(f"{n:>{width}}" for n in names)]
+        lines = [
+            baseline,
+            "true class (row), predicted class (column):",
+            " " * width + "".join(f"{n:>{width}}" for n in names),
+        ]
         for name, row in zip(names, self.counts.tolist(), strict=True):
             lines.append(f"{name:>{width}}" + "".join(f"{count:>{width}}" for count in row))
         return lines

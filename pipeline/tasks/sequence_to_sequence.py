@@ -3,10 +3,8 @@
 Legend: B sequences, T positions, S positions of the source, V tokens of the vocabulary.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,7 @@ from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, generat
 from pipeline.generation.text_stream import text_of
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State, width_of
-from pipeline.tasks.generated_texts import GeneratedTexts
+from pipeline.tasks.generated_texts import GeneratedTexts, commonest_target
 from pipeline.tasks.sources import audio_source, image_source, text_source
 from pipeline.tasks.task import Reads, Writes
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
@@ -186,17 +184,10 @@ class SequenceToSequence(TokenPrediction):
     def log_held_out(self, prefix: str, split_name: str) -> float:
         """Log and reset the metrics of an evaluation; return the nats per token."""
         loss = super().log_held_out(prefix, split_name)
-        constants = {"commonest_": self._commonest} if self.evaluation.baseline else {}
+        constants = {"commonest_": commonest_target(self.data)} if self.evaluation.baseline or prefix == "test" else {}
         for name, value in self.written.score(self, split_name, self.evaluation.scores, constants).items():
             self.log(f"{prefix}/{name}", value, logger=not self.writes_rows)
         return loss
-
-    @cached_property
-    def _commonest(self) -> str:
-        """The most common target of the training split; the first one among ties."""
-        split = self.data.dataset.splits["train"]
-        counts: Counter[str] = Counter(text for row in range(split.rows) for text in split.references(row))
-        return counts.most_common(1)[0][0]
 
     def report(self) -> list[str]:
         """Return the signatures of the scores, and the file with the generated texts."""

@@ -27,7 +27,7 @@ from pipeline.generation.ctc import BestPath, PrefixSearch
 from pipeline.generation.text_stream import text_of
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import width_of
-from pipeline.tasks.generated_texts import GeneratedTexts
+from pipeline.tasks.generated_texts import GeneratedTexts, commonest_target
 from pipeline.tasks.sources import audio_source
 from pipeline.tasks.task import Reads, Task, Writes
 
@@ -199,7 +199,8 @@ class Transcriber(Task):
     def _log(self, prefix: str, split_name: str) -> float:
         loss = float(self.held_out.compute())
         self.held_out.reset()
-        scores = self.written.score(self, split_name, self.transcription.scores)
+        constants = {"commonest_": commonest_target(self.data)} if prefix == "test" else {}
+        scores = self.written.score(self, split_name, self.transcription.scores, constants)
         # Not to the loggers: Monitor writes one row with all results of a validation.
         values = {f"{prefix}/{name}": value for name, value in {"loss": loss, **scores}.items()}
         self.log_dict(values, logger=not self.writes_rows)

@@ -154,6 +154,6 @@ def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
     if trainer.is_global_zero:
         print(f"{run.name}, {chosen.name}, on {data.dataset.path}:")
         for name, value in trainer.callback_metrics.items():
-            print(f"  {name:24}{value:.4f}")
+            print(f"  {name:32} {value:.4f}")
         for line in model.report():
             print(line)
