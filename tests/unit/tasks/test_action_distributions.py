@@ -70,3 +70,12 @@ def test_rounding_never_draws_a_choice_beyond_the_last() -> None:
     parameters = torch.tensor([[0.0, 0.0, 0.0, -200.0]])
     assert CHOICES.draw(parameters, torch.tensor([[[1.1], [0.5]]])).tolist() == [3]
     assert CHOICES.draw(torch.zeros(1, 4), torch.tensor([[[0.25], [0.5]]])).tolist() == [0]
+
+
+@pytest.mark.numeric
+def test_one_number_is_drawn_from_two_uniform_numbers() -> None:
+    one = actions_of({"choices": 0, "low": [-1.0], "high": [1.0]})
+    uniform = torch.tensor([[[0.5], [0.25]], [[0.5], [0.5]]])
+    expected = [0.0, -1.1774 * 0.0487]  # Box and Muller: sqrt(-2 ln 0.5) cos(2 pi u), by softplus(-3)
+    drawn = one.draw(torch.tensor([[0.0, -3.0]]).expand(2, 2), uniform)
+    torch.testing.assert_close(drawn, torch.tensor(expected)[:, None], atol=1e-3, rtol=0.0)
