@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parent.parent.parent
 DOCS = sorted((REPOSITORY / "docs").rglob("*.md"))
 PAGES = [*sorted(REPOSITORY.glob("*.md")), REPOSITORY / "slurm/README.md", *DOCS]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
-FENCE = re.compile(r"^```(\S*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(?:\{ \.)?(\S*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NO_RUN = re.compile(r'\bno-run="(.+)"')
 SNIPPET = "--8<--"  # a place where mkdocs copies a part of another page, which is tested there
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
