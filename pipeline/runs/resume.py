@@ -134,12 +134,19 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
         checkpoint.put_aside(damaged)
     if is_finished(run, config):
         print(
-            f"run {run.name}: finished at step {step}. Increase trainer.max_steps, or use --resume never.",
+            f"run {run.name}: finished at step {step} (limits: {limits_of(config)}). Increase the limit that was "
+            "reached, or use --resume never.",
             flush=True,
         )
         return Start(path, step, True)
     print(f"run {run.name}: continuing at step {step} from {path.name}, the newest valid checkpoint", flush=True)
     return Start(path, step, False)
+
+
+def limits_of(config: dict[str, Any]) -> str:
+    """Return the limits of a training, as text."""
+    given = {name: config["trainer"].get(name) for name in LIMITS}
+    return ", ".join(f"trainer.{name}={value}" for name, value in given.items() if value not in (None, -1))
 
 
 def is_finished(run: Run, config: dict[str, Any]) -> bool:

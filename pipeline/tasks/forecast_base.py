@@ -175,6 +175,8 @@ class Forecasting(Task):
     def generate(self, history: "Path | pd.DataFrame") -> "pd.DataFrame":
         """Return the forecast of the next horizon for every series of a table, in the units of the table.
 
+        The columns are the time, `series`, and `forecast`, or `mean p10 p50 p90` if the likelihood can be sampled.
+
         Args:
             history: a CSV or Parquet file, or a table, in the layout of the dataset's source.
 
@@ -198,7 +200,8 @@ class Forecasting(Task):
         forecast = forecast_windows(self.sample_paths, windows, about["scaling"], str(self.device))
         stamps = [(stamp, each.name) for each in windows for stamp in each.stamps[-linked["horizon"] :]]
         found = pd.DataFrame(stamps, columns=[about["time"], "series"])
-        for name, part in zip(("mean", "p10", "p50", "p90"), forecast, strict=True):
+        point = bool((forecast.low == forecast.high).all())
+        for name, part in zip(("forecast",) if point else ("mean", "p10", "p50", "p90"), forecast, strict=False):
             found[name] = part.flatten().tolist()
         return found
 

@@ -67,6 +67,15 @@ def fit(cli: CommandLine, run: Run) -> int:
         return code
 
 
+def first_cause(error: Exception) -> Exception:
+    """Return the error that ended a training.
+
+    Lightning moves the model to the CPU after an error. If the layers are not built yet, this raises another one.
+    """
+    hidden = isinstance(error, NotImplementedError) and "meta tensor" in str(error)
+    return error.__context__ if hidden and isinstance(error.__context__, Exception) else error
+
+
 def run_summary(run: Run) -> str:
     """Return the lines printed after a finished run: its place, its best checkpoint, and the next commands."""
     best = choose_checkpoint(run.path, "best")
@@ -74,7 +83,7 @@ def run_summary(run: Run) -> str:
     found = f", val/loss {metrics['val/loss']:.4f}" if "val/loss" in metrics else ""
     return (
         f"run {run.name} finished: {run.path}, best checkpoint {best.name}{found}\n"
-        f"next: unroll test --run {run.name}; unroll generate {run.name}; unroll compare {run.name}"
+        f"next: unroll test --run {run.name}; unroll generate {run.name} --help; unroll compare {run.name}"
     )
 
 
@@ -138,7 +147,8 @@ def _fit(cli: CommandLine, run: Run, start: Start) -> None:
         code = TRY_AGAIN
         raise
     except Exception as error:
-        raise classify(error, trainer.world_size) from error
+        cause = first_cause(error)
+        raise classify(cause, trainer.world_size) from cause
     finally:
         for logger in trainer.loggers:
             if isinstance(logger, PatientWandbLogger):

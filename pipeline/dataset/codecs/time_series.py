@@ -7,7 +7,7 @@ Legend: R rows of a table, L steps of a series, K known covariates.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
 from pipeline.dataset.codecs.table import column, is_number
-from pipeline.dataset.codecs.time_grid import Grid, cycles, stamps_of
+from pipeline.dataset.codecs.time_grid import BUSINESS, DAY, MONTH, TIME, Grid, cycles, stamps_of
 from pipeline.errors import ConfigError, DataError
 
 NAMED = 5  # places that are reported for each finding
@@ -136,6 +136,8 @@ def frames_of(
             f"column {layout.time} has stamps in {read.unit}s, expected {grid.unit}s as in training. "
             "Write the stamps as in the table that was prepared."
         )
+    if grid is not None:
+        _check_step(column(table, layout.time, "--time"), layout.time, zone, grid, stamps[rows])
     grid = grid or read.with_step_of(stamps[rows])
     targets = [_numbers(table, name) for name in layout.targets]
     known = _known(table, layout)
@@ -146,6 +148,16 @@ def frames_of(
             parts = [identity] if identity and len(layout.targets) == 1 else [identity, name] if identity else [name]
             found.append(_frame(" ".join(parts), grid, start, length, position, numbers[mine], known[mine], layout))
     return grid, found
+
+
+def _check_step(times: pa.ChunkedArray, name: str, zone: str, grid: Grid, stamps: Int64[np.ndarray, " R"]) -> None:
+    """Raise DataError if the stamps have another step than the grid of the dataset."""
+    natural = stamps_of(times, zone or grid.zone)
+    own = natural.grid.with_step_of(natural.values[~natural.bad])
+    finer = grid.unit in (MONTH, BUSINESS) and own.unit == TIME and own.step < DAY * (28 if grid.unit == MONTH else 1)
+    other = len(np.unique(stamps)) > 2 and replace(grid, step=1).with_step_of(stamps).step != grid.step
+    if len(stamps) > 2 and (finer or other):
+        raise DataError(f"column {name}: expected a step of {grid} as in training, got {own}. Give such a table.")
 
 
 def _frame(

@@ -178,7 +178,7 @@ def test_a_finished_run_is_not_changed(run: Run, dataset: Path, capsys: pytest.C
     assert begin_again(run, CLI(dataset)) == Start(run.checkpoints / "step-00000010", 10, True)
     assert (run.path / "run.json").read_text() == before
     assert not (run.path / "tokenizer.json").exists()
-    assert "run one: finished at step 10. Increase trainer.max_steps" in capsys.readouterr().out
+    assert "run one: finished at step 10 (limits: trainer.max_steps=10" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("limit", ["max_steps", "max_epochs", "max_time"])

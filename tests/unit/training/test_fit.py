@@ -12,6 +12,7 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.runs.load import build_model, with_facts
 from pipeline.tasks.task import Task
 from pipeline.training.config import CommandLine, parse_config
+from pipeline.training.fit import first_cause
 
 CONFIG = Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml"
 
@@ -69,3 +70,17 @@ def test_the_weights_are_those_of_the_resolved_config(arguments: list[str]) -> N
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert task.build is None
+
+
+def test_the_error_behind_that_of_an_unbuilt_model_is_reported() -> None:
+    def fail() -> None:
+        try:
+            raise ValueError("the cause")
+        finally:
+            raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+
+    with pytest.raises(NotImplementedError) as raised:
+        fail()
+    assert str(first_cause(raised.value)) == "the cause"
+    other = NotImplementedError("something else")
+    assert first_cause(other) is other

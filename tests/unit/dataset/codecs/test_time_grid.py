@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.dataset.codecs.time_grid import BUSINESS, COUNT, LAST_DAY, MONTH, TIME, Grid, cycles, stamps_of
-from pipeline.errors import ConfigError
+from pipeline.dataset.codecs.time_series import Findings, TableLayout, frames_of
+from pipeline.errors import ConfigError, DataError
 
 HOUR = 3_600_000_000
 CALENDARS = {
@@ -102,3 +103,34 @@ def test_the_calendar_of_month_ends_and_business_days() -> None:
     names, values = cycles(Grid(BUSINESS), np.array([monday]))
     assert names[:2] == ["sine of week", "cosine of week"]
     np.testing.assert_allclose(values[0, :2], [0, 1], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "history", "message"),
+    [
+        ("days", "month ends", "expected a step of 1 day as in training, got 1 month"),
+        ("month ends", "days", "expected a step of 1 month as in training, got 1 day"),
+        ("hours", "days", "expected a step of 1 hour as in training, got 1 day"),
+        ("business days", "hours", "expected a step of 1 business day as in training, got 1 hour"),
+        ("quarter ends", "month ends", "expected a step of 3 months as in training, got 1 month"),
+    ],
+)
+def test_a_history_with_another_step_is_rejected(model: str, history: str, message: str) -> None:
+    read = stamps_of(pa.array(CALENDARS[model][0].to_pydatetime()))
+    table = pa.table({"time": pa.array(CALENDARS[history][0].to_pydatetime()), "value": np.arange(30.0)})
+    layout = TableLayout("time", (), ("value",), (), calendar=False)
+    with pytest.raises(DataError, match=message):
+        frames_of(table, layout, Findings(), read.grid.with_step_of(read.values))
+
+
+@pytest.mark.parametrize("name", CALENDARS)
+def test_a_history_with_the_same_step_is_read(name: str) -> None:
+    times = CALENDARS[name][0]
+    read = stamps_of(pa.array(times.to_pydatetime()))
+    table = pa.table({"time": pa.array(times[4:12].to_pydatetime()), "value": np.arange(8.0)})
+    findings = Findings()
+    _, [frame] = frames_of(
+        table, TableLayout("time", (), ("value",), (), calendar=False), findings, read.grid.with_step_of(read.values)
+    )
+    assert frame.values.tolist() == list(range(8))
+    assert not findings.counts
