@@ -139,7 +139,7 @@ def test_whoever_loads_the_run_gets_what_validation_measured(
     assert main(["validate", "--run", "run"]) == 0
     printed = capfd.readouterr()
     assert "using the averaged weights" in printed.err
-    assert f"{'val/loss':24}{measured:.4f}\n" in printed.out
+    assert f"{'val/loss':32} {measured:.4f}\n" in printed.out
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
