@@ -80,12 +80,13 @@ TRAINING_HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yam
 def main(argv: list[str] | None = None) -> int:
     """Run one verb and return the exit code; a reader that closes the pipe of the output is not an error."""
     try:
-        code = _main(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
+        try:
+            return _main(sys.argv[1:] if argv is None else argv)
+        finally:  # also when a parser exits after printing its help
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit
         return 0
-    return code
 
 
 def _main(arguments: list[str]) -> int:
