@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 PACKAGE = "pipeline."
-NOT_NEEDED = ("optimizer", "schedule")  # their defaults are as good: they do not change what a task computes
+NOT_NEEDED = ("optimizer", "schedule")  # they do not change the outputs of a task
 
 
 def plain_arguments(task: object) -> tuple[dict[str, Any], list[str]]:
@@ -19,9 +19,8 @@ def plain_arguments(task: object) -> tuple[dict[str, Any], list[str]]:
     frame = inspect.currentframe()
     while frame := frame.f_back if frame else None:
         if frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is task:
-            _, _, keywords, values = inspect.getargvalues(frame)
-            names = [name for name in inspect.getargvalues(frame).args if name != "self"]
-            found = {name: values[name] for name in names} | (values[keywords] if keywords else {})
+            names, _, keywords, values = inspect.getargvalues(frame)
+            found = {name: values[name] for name in names if name != "self"} | (values[keywords] if keywords else {})
     plain = {name: _plain(value) for name, value in found.items() if _is_plain(value)}
     return plain, [name for name in found if name not in plain and name not in NOT_NEEDED]
 
@@ -64,8 +63,6 @@ def _rebuilt(value: Any) -> Any:
     if not (isinstance(path, str) and path.startswith(PACKAGE) and set(value) == {"class_path", "init_args"}):
         return inner
     module, _, name = path.rpartition(".")
-    kind: Any = getattr(importlib.import_module(module), name)
-    if not dataclasses.is_dataclass(kind):
-        return inner
-    made: Any = kind
-    return made(**inner["init_args"])
+    settings: Any = getattr(importlib.import_module(module), name)
+    is_settings: bool = dataclasses.is_dataclass(settings)
+    return settings(**inner["init_args"]) if is_settings else inner

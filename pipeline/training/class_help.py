@@ -55,11 +55,9 @@ def classes(group: str) -> Iterator[str]:
     from pipeline.tasks.task import Task
 
     base: type = Task if group == "model" else PlannedDataModule
-    seen = set()
     for room in ("pipeline.models", "pipeline.tasks") if group == "model" else ("pipeline.data",):
         for module in pkgutil.walk_packages(importlib.import_module(room).__path__, f"{room}."):
             for name, value in vars(importlib.import_module(module.name)).items():
                 own = inspect.isclass(value) and value.__module__ == module.name
-                if own and issubclass(value, base) and value is not base and value not in seen:
-                    seen.add(value)
+                if own and issubclass(value, base) and value is not base:
                     yield f"{module.name}.{name}"

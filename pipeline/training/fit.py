@@ -17,9 +17,10 @@ from lightning.pytorch import Trainer
 
 from pipeline.data.batch_plan import Share
 from pipeline.distributed import launch, rendezvous, signals
-from pipeline.distributed.checkpoint.directory import verify_checkpoint
+from pipeline.distributed.checkpoint.directory import by_metric
 from pipeline.errors import TRY_AGAIN, UserError, classify
 from pipeline.runs.load import choose_checkpoint
+from pipeline.runs.record import read_config
 from pipeline.runs.resume import Start, begin
 from pipeline.runs.run import Run, find_run
 from pipeline.tracking.redact import error_line
@@ -77,12 +78,16 @@ def first_cause(error: Exception) -> Exception:
 
 
 def run_summary(run: Run) -> str:
-    """Return the lines printed after a finished run: its place, its best checkpoint, and the next commands."""
-    best = choose_checkpoint(run.path, "best")
-    metrics = verify_checkpoint(best).get("metrics", {})
-    found = f", val/loss {metrics['val/loss']:.4f}" if "val/loss" in metrics else ""
+    """Return the lines printed after a finished run: its place, its best checkpoint, and the next commands.
+
+    No checkpoint is verified, which would read all its bytes, and none is required: the last save may have failed.
+    """
+    metric = read_config(run.path)["checkpoints"]["metric"]
+    best = [
+        f", best checkpoint {path.name}, {metric} {value:.4f}" for value, path in by_metric(run.checkpoints, metric)
+    ]
     return (
-        f"run {run.name} finished: {run.path}, best checkpoint {best.name}{found}\n"
+        f"run {run.name} finished: {run.path}{''.join(best[:1])}\n"
         f"next: unroll test --run {run.name}; unroll generate {run.name} --help; unroll compare {run.name}"
     )
 

@@ -220,10 +220,10 @@ def cycles(grid: Grid, stamps: Int64[np.ndarray, " L"]) -> tuple[list[str], Floa
     day = (times - times.normalize()) / pd.Timedelta(days=1)
     positions = {
         "day": day,
-        "week": (times.dayofweek + day) / 7,
+        "week": (times.day_of_week + day) / 7,
         "year": (times.month - 1) / 12
         if grid.unit == MONTH
-        else (times.dayofyear - 1 + day) / (365 + times.is_leap_year),
+        else (times.day_of_year - 1 + day) / (365 + times.is_leap_year),
     }
     shortest = {TIME: grid.step, BUSINESS: grid.step * DAY, MONTH: grid.step * 30 * DAY}[grid.unit]
     lengths = {"day": DAY, "week": 7 * DAY, "year": 365 * DAY}

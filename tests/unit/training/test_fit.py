@@ -10,9 +10,10 @@ import torch
 from pipeline.cli import main
 from pipeline.data.module import PlannedDataModule
 from pipeline.runs.load import build_model, with_facts
+from pipeline.runs.run import Run
 from pipeline.tasks.task import Task
 from pipeline.training.config import CommandLine, parse_config
-from pipeline.training.fit import first_cause
+from pipeline.training.fit import first_cause, run_summary
 
 CONFIG = Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml"
 
@@ -84,3 +85,11 @@ def test_the_error_behind_that_of_an_unbuilt_model_is_reported() -> None:
     assert str(first_cause(raised.value)) == "the cause"
     other = NotImplementedError("something else")
     assert first_cause(other) is other
+
+
+def test_the_summary_of_a_run_requires_no_checkpoint(tmp_path: Path) -> None:
+    """The last save may have failed, for example on a full disk."""
+    (tmp_path / "config.yaml").write_text("{trainer: {}, model: {}, data: {}, checkpoints: {metric: val/loss}}")
+    printed = run_summary(Run(tmp_path, {})).splitlines()
+    assert printed[0] == f"run {tmp_path.name} finished: {tmp_path}"
+    assert printed[1].startswith(f"next: unroll test --run {tmp_path.name}; ")
