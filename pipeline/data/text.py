@@ -1,8 +1,9 @@
 """Batches of text: one stream of tokens split into windows, read in one of three orders.
 
 Window i predicts the stream's tokens [i T, (i + 1) T), each from the token before it; the stream starts with an EOS
-token. The orders `contiguous`, `shuffled` and `documents` differ only in the order of the windows and in whether the
-state is carried, or reset at the start of a document.
+token. With random offsets all windows of an epoch are shifted by the same number of tokens, smaller than T. The orders
+`contiguous`, `shuffled` and `documents` differ only in the order of the windows and in whether the state is carried, or
+reset at the start of a document.
 
 Legend: B rows, T positions (the context).
 """
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset
 
 import pipeline.dataset.manifest
 from pipeline.data.batch import IGNORE, TokenBatch
-from pipeline.data.batch_plan import NO_SAMPLE, Contiguous, Ids, InOrder, Plan, Share, Shuffled, Slice
+from pipeline.data.batch_plan import NO_SAMPLE, Contiguous, Ids, InOrder, Plan, Share, Shuffled, Slice, permute
 from pipeline.data.module import PlannedDataModule
 from pipeline.errors import ConfigError
 
@@ -49,6 +50,7 @@ class Windows(Dataset[TokenBatch]):
         resets: mark the positions at which a document starts.
         carries: carry the state from one window of a row to the next.
         complete: include the last, shorter window, padded with IGNORE.
+        seed: shift all windows of an epoch by an offset in [0, T) drawn from this seed; None for no offset.
     """
 
     def __init__(
@@ -60,12 +62,19 @@ class Windows(Dataset[TokenBatch]):
         resets: bool = False,
         carries: bool = False,
         complete: bool = False,
+        seed: int | None = None,
     ) -> None:
         self.split, self.context, self.eos, self.resets, self.carries = split, context, eos, resets, carries
-        self.samples = -(-split.tokens // context) if complete else split.tokens // context
+        self.seed = seed
+        longest_offset = 0 if seed is None else context - 1
+        self.samples = -(-split.tokens // context) if complete else (split.tokens - longest_offset) // context
 
     def __len__(self) -> int:
         return self.samples
+
+    def offset(self, epoch: int) -> int:
+        """Return the stream's position at which the first window of an epoch starts."""
+        return 0 if self.seed is None else int(permute(np.zeros(1, np.int64), self.context, (self.seed, epoch))[0])
 
     def predictions(self, ids: Ids) -> int:
         """Return the number of targets: T per window, fewer in the last, 0 in a row that only fills the batch."""
@@ -73,13 +82,13 @@ class Windows(Dataset[TokenBatch]):
         return int(np.clip(self.split.tokens - ids * self.context, 0, self.context).sum())
 
     def __getitems__(self, part: Slice) -> TokenBatch:
-        rows, width = len(part.ids), self.context
+        rows, width, offset = len(part.ids), self.context, self.offset(part.epoch)
         inputs = np.full((rows, width), self.eos, np.int64)
         targets = np.full((rows, width), IGNORE, np.int64)
         for row, sample in enumerate(part.ids):
             if sample == NO_SAMPLE:
                 continue
-            first = int(sample) * width
+            first = offset + int(sample) * width
             last = min(first + width, self.split.tokens)
             tokens = self.split.read(max(first - 1, 0), last)
             targets[row, : last - first] = tokens[len(tokens) - (last - first) :]
@@ -99,10 +108,10 @@ class Windows(Dataset[TokenBatch]):
 
     def _starts(self, part: Slice, inputs: Int64[np.ndarray, "B T"]) -> Bool[np.ndarray, "B T"]:
         """Return a mask that is True where a document starts."""
-        starts = np.zeros(inputs.shape, np.bool_)
+        starts, offset = np.zeros(inputs.shape, np.bool_), self.offset(part.epoch)
         for row in np.flatnonzero((inputs == self.eos).any(1)):  # documents start only after an EOS token
             if (sample := int(part.ids[row])) != NO_SAMPLE:
-                first = sample * self.context
+                first = offset + sample * self.context
                 last = min(first + self.context, self.split.tokens)
                 starts[row, self.split.starts(first, last) - first] = True
         return starts
@@ -135,7 +144,9 @@ class TextDataModule(PlannedDataModule):
         global_batch_size: windows per global batch, over all processes and micro-batches.
         per_device_batch_size: maximum windows per device; gradient accumulation is derived.
         workers: loader processes; 0 reads in the training process.
-        seed: seed of the order of shuffled windows.
+        seed: seed of the order of shuffled windows and of the offsets.
+        random_offset: shift the training windows by another number of tokens, 0 to context - 1, in each epoch, so that
+            a token is predicted from contexts of different lengths.
 
     Raises:
         DataError: the dataset is missing, damaged or of the wrong kind.
@@ -153,11 +164,12 @@ class TextDataModule(PlannedDataModule):
         per_device_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        random_offset: bool = False,
     ) -> None:
         if context < 1 or global_batch_size < 1:
             raise ConfigError(f"context={context} and global_batch_size={global_batch_size} must be at least 1")
         super().__init__(pipeline.dataset.manifest.Dataset.open(dataset, kind=self.kind), workers)
-        self.order, self.context, self.seed = ORDERS[order], context, seed
+        self.order, self.context, self.seed, self.random_offset = ORDERS[order], context, seed, random_offset
         self.global_batch_size, self.limit = global_batch_size, per_device_batch_size
 
     @property
@@ -168,7 +180,8 @@ class TextDataModule(PlannedDataModule):
     def samples(self, name: str) -> Windows:
         """Return the windows of the split `name`; the training split drops an incomplete last window."""
         how = {"resets": self.order.resets, "carries": self.order.carries, "complete": name != "train"}
-        return Windows(self.split(name), self.context, self.eos, **how)
+        seed = self.seed if self.random_offset and name == "train" else None
+        return Windows(self.split(name), self.context, self.eos, seed=seed, **how)
 
     def plan(self, samples: Windows) -> Plan:
         """Return the order in which training reads the windows.

@@ -8,7 +8,7 @@ import torch
 
 import data_prep.text.command
 from pipeline.data.batch import IGNORE
-from pipeline.data.batch_plan import InOrder, MicroBatches, Share
+from pipeline.data.batch_plan import InOrder, MicroBatches, Share, Slice
 from pipeline.data.text import TextDataModule, Windows
 from pipeline.errors import ConfigError, DataError
 
@@ -46,6 +46,31 @@ def test_every_token_is_predicted_once_from_the_one_before(dataset: Path, contex
     inside = targets != IGNORE
     assert targets[inside].tolist() == stream.tolist()
     assert inputs[inside].tolist() == [data.dataset.target.eos, *stream[:-1].tolist()]
+
+
+@pytest.mark.parametrize("order", ["shuffled", "documents", "contiguous"])
+def test_random_offsets_shift_all_training_windows_of_an_epoch(dataset: Path, order: str) -> None:
+    settings = {"order": order, "context": 16, "global_batch_size": 4, "seed": 3, "random_offset": True}
+    data = TextDataModule(dataset, **settings)
+    windows, split = data.samples("train"), data.dataset.splits["train"]
+    stream = np.insert(split.read(0, split.tokens).astype(np.int64), 0, data.dataset.target.eos)
+    offsets = set()
+    for epoch in range(200):
+        ids = np.array([0, 5, len(windows) - 1])
+        batch = windows.__getitems__(Slice(ids, windows.predictions(ids), epoch, 0, 0))
+        offset = windows.offset(epoch)
+        offsets.add(offset)
+        for row, first in enumerate(offset + 16 * ids):
+            assert batch.inputs[row].tolist() == stream[first : first + 16].tolist()
+            assert batch.targets[row].tolist() == stream[first + 1 : first + 17].tolist()
+        assert batch.predictions == 48
+        if batch.starts is not None:
+            assert torch.equal(batch.starts, batch.inputs == data.dataset.target.eos)
+    assert offsets == set(range(16))
+    assert [TextDataModule(dataset, **settings).samples("train").offset(epoch) for epoch in range(9)] == [
+        windows.offset(epoch) for epoch in range(9)
+    ]
+    assert data.samples("validation").offset(7) == 0
 
 
 @pytest.mark.numeric
