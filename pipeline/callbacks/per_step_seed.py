@@ -24,7 +24,10 @@ class Randomness(Callback):
     ) -> None:
         slot = batch_idx % trainer.accumulate_grad_batches
         drawn = seed_of(self.seed, trainer.global_step, slot, trainer.global_rank)
-        torch.manual_seed(drawn)
+        # Not torch.manual_seed, which also seeds kinds of devices that no run uses: 1.5 ms per step.
+        torch.default_generator.manual_seed(drawn)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(drawn)
         np.random.seed(drawn % 2**32)  # libraries use the global generator
         random.seed(drawn)
 
