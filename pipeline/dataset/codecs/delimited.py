@@ -203,5 +203,6 @@ def arrow_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not a table ({str(error).splitlines()[0]}). Write or copy it again") from error
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # also of names and times in Parquet
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is not a table ({first}). Write or copy it again") from error
