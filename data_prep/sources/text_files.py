@@ -258,7 +258,7 @@ def parquet(file: IO[bytes], name: str, reading: Reading, report: Report) -> Ite
                 yield from reading.document(text, report)
             else:
                 report.reject(f"{name}:{number}", f"no text in column {reading.field!r}")
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # also of names and times
         raise DataError(f"{name} is damaged ({str(error).splitlines()[0]}). Download or copy it again") from error
 
 
