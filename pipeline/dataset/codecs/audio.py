@@ -15,10 +15,14 @@ import soundfile
 import soxr
 from jaxtyping import Float, Float32, UInt8
 
+from pipeline.dataset.codecs import sound_size
+
 LEVELS = 256
 END = LEVELS  # the token after the last level of a clip
 FIRST_LABEL = LEVELS + 1  # the token of class 0
 MU = LEVELS - 1
+LOUDEST = 8.0  # absolute value that no sample of a valid file exceeds; floating-point formats exceed full scale a little
+MP3_DELAY = 2 * 1152  # samples that an encoder of MP3 adds
 FULL_SCALE = 0.9999  # absolute value from which a sample counts as clipped; covers both limits of 16 bits
 
 
@@ -42,30 +46,30 @@ def decode_audio(data: bytes) -> Sound:
     """Decode an audio file.
 
     Raises:
-        SoundError: the data is not audio, or is empty, damaged or truncated, or contains NaN or infinity.
+        SoundError: the data is not audio, or is empty, damaged or truncated, or contains samples that are not finite
+            or far above full scale.
     """
     if not data:
         raise SoundError("empty file")
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(io.BytesIO(sound_size.closed(data))) as file:
             announced, rate, container, subtype = file.frames, file.samplerate, file.format, file.subtype
-            samples = file.read(dtype="float32", always_2d=True)
+            samples = file.read(announced, dtype="float32", always_2d=True)
     except Exception as error:  # soundfile raises errors of its own and RuntimeError
         raise SoundError(f"not readable as audio ({_reason(error)})") from error
     if announced == 0 or len(samples) == 0:
         raise SoundError("no samples")
-    missing = len(samples) < announced and container != "MP3"  # the length of an MP3 is an estimate
-    if missing or _is_truncated_riff(data):
+    missing = announced - len(samples)
+    if container == "MP3":  # its length is an estimate, unless the first frame states it
+        missing = missing - MP3_DELAY if sound_size.states_length(data) else 0
+    if missing > 0 or sound_size.is_truncated(data):
         raise SoundError("truncated")
-    if not np.isfinite(samples).all():
+    peak = np.abs(samples).max()
+    if not np.isfinite(peak):
         raise SoundError("NaN or infinite samples")
+    if peak > LOUDEST:
+        raise SoundError("samples far above full scale, such as 16-bit integers stored as floating-point numbers")
     return Sound(samples, rate, container, 16 if subtype in ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW") else 24)
-
-
-def _is_truncated_riff(data: bytes) -> bool:
-    """Return whether a RIFF file is shorter than its header states, which libsndfile does not report."""
-    size = int.from_bytes(data[4:8], "little")
-    return data[:4] == b"RIFF" and size not in (0, 0xFFFFFFFF) and len(data) < size + 8  # both values mark streams
 
 
 def _reason(error: Exception) -> str:
