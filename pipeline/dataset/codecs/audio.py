@@ -21,13 +21,27 @@ LEVELS = 256
 END = LEVELS  # the token after the last level of a clip
 FIRST_LABEL = LEVELS + 1  # the token of class 0
 MU = LEVELS - 1
-LOUDEST = 8.0  # absolute value that no sample of a valid file exceeds; floating-point formats exceed full scale a little
+LOUDEST = (
+    8.0  # absolute value that no sample of a valid file exceeds; floating-point formats exceed full scale a little
+)
 MP3_DELAY = 2 * 1152  # samples that an encoder of MP3 adds
 FULL_SCALE = 0.9999  # absolute value from which a sample counts as clipped; covers both limits of 16 bits
 
 
 class SoundError(ValueError):
-    """A sound that cannot be used; the message is the reason in a few words."""
+    """A sound that cannot be used.
+
+    Args:
+        reason: the reason in a few words, the same for all sounds of its kind.
+        detail: values of this sound.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.detail})" if self.detail else self.reason
 
 
 class Sound(NamedTuple):
@@ -56,7 +70,7 @@ def decode_audio(data: bytes) -> Sound:
             announced, rate, container, subtype = file.frames, file.samplerate, file.format, file.subtype
             samples = file.read(announced, dtype="float32", always_2d=True)
     except Exception as error:  # soundfile raises errors of its own and RuntimeError
-        raise SoundError(f"not readable as audio ({_reason(error)})") from error
+        raise SoundError("not readable as audio", _reason(error)) from error
     if announced == 0 or len(samples) == 0:
         raise SoundError("no samples")
     missing = announced - len(samples)

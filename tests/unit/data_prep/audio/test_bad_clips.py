@@ -41,7 +41,10 @@ def test_every_bad_file_is_counted_and_named(tmp_path: Path, capsys: pytest.Capt
     assert set(texts(dataset)) == kept
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     named = {
-        name: reason for kind in ("bad", "noted") for reason, each in report[kind].items() for name in each["first"]
+        name.partition(" ")[0]: f"{reason} {name.partition(' ')[2]}".strip()
+        for kind in ("bad", "noted")
+        for reason, each in report[kind].items()
+        for name in each["first"]
     }
     assert named == {
         "one.wav": "shorter than 0.1 s: dropped",
@@ -51,11 +54,11 @@ def test_every_bad_file_is_counted_and_named(tmp_path: Path, capsys: pytest.Capt
         "nan.wav": "NaN or infinite samples",
         "text.wav": named["text.wav"],
         "cut.flac": named["cut.flac"],
-        "absent.wav": "cannot be read: No such file or directory",
+        "absent.wav": "cannot be read (No such file or directory)",
         "quiet.wav": "no text",
         "loud.wav": "clipped: samples at full scale",
-        "eight.wav": "8 channels, mixed into one",
-        "called.flac": "WAV by content, .flac by name",
+        "eight.wav": "more than two channels, mixed into one (8 channels)",
+        "called.flac": "content of another format than the file name (WAV by content, .flac by name)",
     }
     assert "not readable as audio" in named["text.wav"]
     assert "not readable as audio" in named["cut.flac"] or named["cut.flac"] == "truncated"
