@@ -151,7 +151,7 @@ class Files:
         self._listed: dict[Path, dict[str, str]] = {}
 
     def find(self, name: str) -> Path:
-        """Return the path of a file; one that does not exist if there is no file of this name."""
+        """Return the path of a file, which does not exist if nothing has this name."""
         if "\0" in name:
             return self.folders[0] / name.replace("\0", "")
         for folder in self.folders:

@@ -64,7 +64,7 @@ def _utterances(path: Path, recordings: dict[str, str], report: Report) -> Itera
 
 
 def _table(path: Path, report: Report) -> dict[str, str]:
-    """Return the rest of each line by its first word; nothing if there is no file."""
+    """Return the rest of each line by its first word; nothing if the file does not exist."""
     found: dict[str, str] = {}
     for number, line in lines(path, report) if path.is_file() else ():
         name, _, rest = line.strip().partition(" ") if " " in line.strip() else line.strip().partition("\t")

@@ -21,9 +21,7 @@ LEVELS = 256
 END = LEVELS  # the token after the last level of a clip
 FIRST_LABEL = LEVELS + 1  # the token of class 0
 MU = LEVELS - 1
-LOUDEST = (
-    8.0  # absolute value that no sample of a valid file exceeds; floating-point formats exceed full scale a little
-)
+LOUDEST = 8.0  # absolute value that no sample of a valid file exceeds; full scale is 1
 MP3_DELAY = 2 * 1152  # samples that an encoder of MP3 adds
 FULL_SCALE = 0.9999  # absolute value from which a sample counts as clipped; covers both limits of 16 bits
 

@@ -42,3 +42,9 @@ def bad(output: Path) -> dict[str, list[str]]:
 def report(output: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = json.loads((output / "report.json").read_text())
     return found
+
+
+def speakers(dataset: Dataset, split: str = "train") -> list[str]:
+    """Return the speakers of a split in order."""
+    rows = dataset.splits[split]
+    return [rows.value("speaker", row) for row in range(rows.rows)]

@@ -81,3 +81,30 @@ def test_characters_outside_the_vocabulary_are_noted(tmp_path: Path) -> None:
     noted = json.loads((tmp_path / "out" / "report.json").read_text())["noted"]
     assert noted == {"characters or words outside the vocabulary": {"count": 1, "first": ["b.wav"]}}
     assert dataset.splits["validation"].references(0) == ["abz"]
+
+
+def test_silence_and_unlikely_transcripts_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound, nothing = tone(0.3), np.zeros(2400)
+    write(tmp_path / "sound.wav", sound)
+    write(tmp_path / "zeros.wav", nothing)
+    write(tmp_path / "hiss.wav", nothing + np.tile([0, 1 / 32768], 1200))
+    write(tmp_path / "offset.wav", nothing + 0.25)
+    write(tmp_path / "left.wav", np.stack([sound, nothing], 1))
+    write(tmp_path / "apart.wav", np.stack([sound, -sound], 1))
+    write(tmp_path / "fast.wav", sound)
+    write(tmp_path / "part.wav", np.concatenate([sound, nothing]))
+    names = ("sound", "zeros", "hiss", "offset", "left", "apart", "fast")
+    records = [{"path": f"{name}.wav", "text": "abc" * (20 if name == "fast" else 1)} for name in names]
+    records.append({"path": "part.wav", "text": "abc", "offset": 0.3, "duration": 0.3})
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    dataset = prepare(tmp_path / "m.jsonl", tmp_path / "out")
+    assert dataset.splits["train"].rows == 8
+    noted = json.loads((tmp_path / "out" / "report.json").read_text())["noted"]
+    assert {reason: each["first"] for reason, each in noted.items()} == {
+        "silence": ["zeros.wav", "hiss.wav", "part.wav#t=0.3,0.6"],
+        "silence: all samples have the same value": ["offset.wav (0.25)"],
+        "silence: the channels cancel each other when mixed": ["apart.wav"],
+        "a silent channel, mixed with the others": ["left.wav (1 of 2 channels)"],
+        "transcript of more than 100 characters per second": ["fast.wav"],
+    }
+    assert "3 x silence: zeros.wav, hiss.wav, part.wav#t=0.3,0.6" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Clips of every layout become a dataset: patterns, manifests, published corpora and the built-in tones."""
+"""Clips of patterns of names, manifests and the built-in tones become a dataset."""
 
 import json
 from pathlib import Path
@@ -42,19 +42,6 @@ def test_a_manifest_names_files_beside_it(tmp_path: Path) -> None:
     dataset = prepare(tmp_path / "m.csv", tmp_path / "csv", *options)
     assert texts(dataset) == {"wav/a.wav": "Hello"}
     assert dataset.splits["train"].value("speaker", 0) == "ann"
-
-
-def test_the_layouts_of_ljspeech_and_librispeech_are_read(tmp_path: Path) -> None:
-    write(tmp_path / "lj" / "wavs" / "LJ1.wav", tone(0.3))
-    (tmp_path / "lj" / "metadata.csv").write_text("LJ1|Dr. Who|Doctor Who\nLJ2|lost|lost\n")
-    dataset = prepare(tmp_path / "lj", tmp_path / "out")
-    assert texts(dataset) == {"LJ1.wav": "Doctor Who"}
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["bad"]["no such file"]["count"] == 1
-    write(tmp_path / "ls" / "19" / "198" / "19-198-0000.flac", tone(0.3))
-    (tmp_path / "ls" / "19" / "198" / "19-198.trans.txt").write_text("19-198-0000 NORTHANGER ABBEY\n")
-    dataset = prepare(tmp_path / "ls", tmp_path / "out2")
-    assert texts(dataset) == {"19-198-0000.flac": "NORTHANGER ABBEY"}
-    assert dataset.splits["train"].value("speaker", 0) == "19"
 
 
 def test_key_tones_are_the_frequencies_of_the_recommendation() -> None:
