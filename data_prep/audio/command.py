@@ -37,6 +37,7 @@ SOURCE = """directory, manifest (.jsonl .csv .tsv), hub:NAME[:CONFIG[:SPLIT]],
 or builtin[:N] (N clips of telephone key tones, default: 2000)"""
 AUDIO_FIELD = f"field of the file name (default: the first of {', '.join(AUDIO_FIELDS)})"
 RATE = "resample all clips to this sampling rate (default: %(default)s)"
+DURATIONS = "do not compare the durations of recordings that a manifest states with the decoded ones"
 JOIN = "join MIN to MAX labelled clips of a speaker to a string, with the labels as its transcript"
 EXAMPLES = """examples:
   unroll prepare audio builtin:500 --rate 8000 --tokenizer word --output data/keys
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--audio-field", metavar="NAME", help=AUDIO_FIELD)
     for name, holds in (("text", "the transcript"), ("label", "the label"), ("speaker", "the speaker")):
         shared.add_field(fields, name, holds)
+    add("--ignore-durations", action="store_true", help=DURATIONS)
     add("--labels", action="store_true", help="predict labels even if there are transcripts")
     sound = parser.add_argument_group("audio")
     add = sound.add_argument
@@ -117,6 +119,8 @@ def _check(options: argparse.Namespace) -> None:
 
 def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     found = clips_of_splits(options, report)
+    if not found["train"]:
+        report.check(options.max_bad_share)
     labelled = bool(options.join) or options.labels or not any("text" in clip.fields for clip in found["train"])
     target = "label" if labelled else "text"
     if not any(target in clip.fields for clip in found["train"]):

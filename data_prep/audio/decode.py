@@ -18,6 +18,7 @@ from pipeline.dataset.codecs import audio
 CLIPPED = 0.001  # fraction of samples at full scale above which a clip is reported as clipped
 SILENCE = 2.0**-14  # range of the samples of silence: two steps of 16 bits
 ROUNDED = 0.05  # seconds by which a stated duration may differ from the decoded one; stated ones are rounded
+DURATION = "another duration than stated; --ignore-durations omits this check"
 PAUSE = (0.02, 0.2)  # seconds between joined clips
 CONTAINERS = {".wav": ("WAV", "WAVEX", "RF64"), ".flac": ("FLAC",), ".mp3": ("MP3", "MPEG"), ".ogg": ("OGG",)}
 Note = tuple[str, str]
@@ -96,7 +97,7 @@ def part_of(recording: audio.Sound, part: Part) -> audio.Sound:
     if part.channels is not None and part.channels != channels:
         raise audio.SoundError("another number of channels than stated", f"stated {part.channels}, got {channels}")
     if part.recording is not None and abs(part.recording - seconds) > tolerance:
-        raise audio.SoundError("another duration than stated", f"stated {part.recording:g} s, got {seconds:g} s")
+        raise audio.SoundError(DURATION, f"stated {part.recording:g} s, got {seconds:g} s")
     if part.channel is not None and part.channel >= channels:
         raise audio.SoundError("no such channel", f"channel {part.channel} of {channels}, counted from 0")
     end = seconds if part.seconds is None else part.start + part.seconds

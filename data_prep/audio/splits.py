@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from data_prep.audio import key_tones
 from data_prep.audio.clips import Clip, Naming
@@ -10,7 +11,7 @@ from data_prep.workspace import options as shared
 from data_prep.workspace.report import Report
 from data_prep.workspace.splits import divided
 from data_prep.workspace.workspace import SPLITS
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 
 
 def clips_of_splits(options: argparse.Namespace, report: Report) -> dict[str, list[Clip]]:
@@ -22,7 +23,7 @@ def clips_of_splits(options: argparse.Namespace, report: Report) -> dict[str, li
 
     Raises:
         ConfigError: a split has both a source and a folder or table in the training source.
-        DataError: a source does not exist or holds no clips, or the clips cannot be divided.
+        DataError: a source does not exist or holds no clips, or the clips cannot be divided, or none is for training.
     """
     naming = Naming(
         options.audio_field, options.text_field, options.label_field, options.speaker_field, options.pattern
@@ -42,7 +43,16 @@ def clips_of_splits(options: argparse.Namespace, report: Report) -> dict[str, li
                 "folder or table of training clips"
             )
         named |= own if name == "train" else {name: own["train"]}
-    return divided(once(named, options.lowercase, report), wheres, shared.shares(options), options.by_speaker)
+    if options.ignore_durations:
+        named = {name: [_without_duration(clip) for clip in clips] for name, clips in named.items()}
+    kept = once(named, options.lowercase, report)
+    if named["train"] and not kept["train"]:
+        raise DataError(f"{options.train}: every clip is in a held-out split too. Name other clips for training")
+    return divided(kept, wheres, shared.shares(options), options.by_speaker)
+
+
+def _without_duration(clip: Clip) -> Clip:
+    return replace(clip, part=clip.part._replace(recording=None))
 
 
 def once(splits: Mapping[str, Sequence[Clip]], lowercase: bool, report: Report) -> dict[str, list[Clip]]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from data_prep.audio.clips import Clip, Files, Part
 from data_prep.audio.splits import once
 from data_prep.workspace.report import Report
+from pipeline.errors import DataError
 from tests.unit.data_prep.audio.recordings import bad, prepare, report, texts, tone, write
 
 FOLDERS = ("", "./", "other/", "other/other/", "other\\")
@@ -83,3 +84,14 @@ def test_clips_that_are_listed_again_are_named(tmp_path: Path) -> None:
         "clip listed twice": {"count": 1, "first": ["./a.wav"]},
         "clip of the test split listed again for train": {"count": 1, "first": ["b.wav"]},
     }
+
+
+def test_no_clip_for_training_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.wav", tone(0.3))
+    (tmp_path / "m.csv").write_text("path,text\na.wav,yes\n")
+    (tmp_path / "few.csv").write_text("path,text\na.wav,yes,no\n")
+    with pytest.raises(DataError, match=r"m.csv: every clip is in a held-out split too. Name other clips for training"):
+        prepare(tmp_path / "m.csv", tmp_path / "out", "--validation", str(tmp_path / "m.csv"))
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="1 of 1 clips are invalid .another number of fields than the header: 1, first"):
+        prepare(tmp_path / "few.csv", tmp_path / "out")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.audio.decode import ClipDecoder
+from data_prep.audio.decode import DURATION, ClipDecoder
 from pipeline.dataset.codecs import audio
 from pipeline.dataset.manifest import Dataset
 from pipeline.errors import DataError
@@ -57,7 +57,7 @@ def test_an_offset_and_a_duration_are_a_part_of_a_recording_that_is_decoded_once
 @pytest.mark.parametrize(
     ("stated", "reason"),
     [
-        ({"duration": 3.0}, "another duration than stated"),
+        ({"duration": 3.0}, DURATION),
         ({"duration": 4.04}, None),  # rounded
         ({"duration": "nan"}, "invalid offset, duration, sampling rate or number of channels"),
         ({"duration": -1}, "invalid offset, duration, sampling rate or number of channels"),
@@ -82,6 +82,8 @@ def test_what_a_manifest_states_is_compared_with_the_file(
     dataset = prepare(jsonl(tmp_path / "m.jsonl", *records), tmp_path / "out")
     assert list(bad(tmp_path / "out")) == [reason] * (reason is not None)
     assert dataset.splits["train"].rows == 1 + (reason is None)
+    if reason == DURATION:
+        assert prepare(tmp_path / "m.jsonl", tmp_path / "all", "--ignore-durations").splits["train"].rows == 2
 
 
 def kaldi(path: Path, **files: str) -> Path:
@@ -161,7 +163,7 @@ def test_supervisions_of_lhotse_cuts_are_clips(tmp_path: Path) -> None:
     assert dataset.splits["train"].numbers("samples").tolist() == [2 * RATE, RATE, RATE, RATE]
     assert dataset.splits["train"].value("speaker", 0) == "ann"
     assert {reason: names[0].partition(" ")[0] for reason, names in bad(tmp_path / "out").items()} == {
-        "another duration than stated": "cut-4",
+        DURATION: "cut-4",
         "cut without supervisions": "cut-5",
         "supervision outside its cut": "cut-6",
         "cut of several recordings or channels": "cut-7",
