@@ -8,7 +8,7 @@ import argparse
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import groupby
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow as pa
 from data_prep.audio.clips import AUDIO_FIELDS, Clip
 from data_prep.audio.decode import ClipDecoder, DecodedClip, Invalid, joined
 from data_prep.audio.splits import clips_of_splits
-from data_prep.sources.walk import SPLIT_NAMES
+from data_prep.audio.targets import Targets
 from data_prep.workspace import options as shared
 from data_prep.workspace import tokenizer
 from data_prep.workspace.entries import origin, vocabulary
@@ -31,7 +31,6 @@ from pipeline.arguments import Parser, non_negative_number, positive_integer, po
 from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare audio"
-FASTEST = 100  # characters per second above which a transcript is not that of its clip; fast speech has 20, phones 60
 COLUMNS = {"audio": pa.binary(), "samples": pa.int64(), "name": pa.string(), "speaker": pa.string()}
 SOURCE = """directory, manifest (.jsonl .csv .tsv), hub:NAME[:CONFIG[:SPLIT]],
 or builtin[:N] (N clips of telephone key tones, default: 2000)"""
@@ -154,35 +153,6 @@ def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv
     return splits
 
 
-class Targets:
-    """The prediction targets of the clips: labels, or tokens of transcripts.
-
-    Args:
-        field: `label` or `text`.
-        options: the command line.
-        clips: the training split.
-    """
-
-    def __init__(self, field: str, options: argparse.Namespace, clips: list[Clip]) -> None:
-        self.field, self.lowercase = field, options.lowercase
-        self.texts = field == "text" or bool(options.join)
-        texts = [self.of(clip.fields) for clip in clips if clip.fields.get(field)]
-        self.labels = sorted(set(texts)) if field == "label" else []
-        if not self.texts:
-            self.tokenizer = tokenizer.label(texts)
-        else:
-            self.tokenizer = tokenizer.build(options.tokenizer, texts, options.vocab_size)
-        self.unknown = self.tokenizer.token_to_id(tokenizer.UNK)
-
-    def of(self, fields: Mapping[str, str]) -> str:
-        """Return the label or the transcript of a clip."""
-        return fields[self.field].lower() if self.lowercase else fields[self.field]
-
-    def tokens(self, text: str) -> list[int]:
-        """Return the tokens of a label or transcript, without EOS."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
-
-
 def _fingerprint(found: dict[str, list[Clip]], targets: Targets) -> str:
     """Return a hash that changes when the clips or the vocabulary change."""
     clips = (f"{split} {clip.signature}" for split, clips in found.items() for clip in clips)
@@ -194,8 +164,8 @@ def _write(
     place: Workplace, found: dict[str, list[Clip]], targets: Targets, report: Report, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Decode the remaining clips, write the shards and return the manifest's entries of the splits."""
-    usable = [(split, clip) for split, clips in found.items() for clip in clips if _has_target(clip, targets, report)]
-    _note_labels(targets.labels, report)
+    usable = [(split, clip) for split, clips in found.items() for clip in clips if targets.accept(clip, report)]
+    targets.note_labels(report)
     rows = Rows(place, COLUMNS, tokenizer.size(targets.tokenizer))
     if place.state.pieces:
         print(f"continuing after {place.state.pieces:,} clips", file=sys.stderr)
@@ -203,7 +173,7 @@ def _write(
     for split, clip in _strings(decoded, options) if options.join else decoded:
         tokens = targets.tokens(clip.target)
         if targets.texts:
-            _note_transcript(clip, targets.unknown in tokens, options.rate, rows.report)
+            targets.note_transcript(clip, tokens, options.rate, rows.report)
         source = {"audio": clip.data, "samples": clip.samples, "name": clip.name, "speaker": clip.speaker}
         rows.add(split, source, [(tokens, clip.target)])
         entry = rows.entries[split]
@@ -213,34 +183,6 @@ def _write(
     splits = rows.close()
     report.add(rows.report)
     return {name: entry | {"speakers": len(entry.get("speakers", {}))} for name, entry in splits.items()}
-
-
-def _note_labels(labels: list[str], report: Report) -> None:
-    """Count labels that are probably not those of the clips."""
-    for label in labels:
-        if any(label.lower() in names for names in SPLIT_NAMES.values()):
-            report.note(label, "label with the name of a split")
-    if len(labels) == 1:
-        report.note(labels[0], "only one label")
-
-
-def _note_transcript(clip: DecodedClip, unknown: bool, rate: int, report: Report) -> None:
-    """Count a transcript that the vocabulary or the clip does not hold."""
-    if unknown:
-        report.note(clip.name, "characters or words outside the vocabulary")
-    if len(clip.target) * rate > FASTEST * clip.samples:
-        report.note(clip.name, f"transcript of more than {FASTEST} characters per second")
-
-
-def _has_target(clip: Clip, targets: Targets, report: Report) -> bool:
-    """Return whether a clip has a valid target; otherwise count it in the report."""
-    if not clip.fields.get(targets.field):
-        report.reject(clip.name, f"no {targets.field}")
-    elif targets.labels and targets.of(clip.fields) not in targets.labels:
-        report.reject(clip.name, "label not in training", targets.of(clip.fields))
-    else:
-        return True
-    return False
 
 
 def _decoded(

@@ -40,8 +40,9 @@ def find(path: Path, report: Report, divide: bool) -> dict[str, list[Clip]]:
 def ljspeech(path: Path, report: Report) -> Iterator[Clip]:
     """Yield the clips of lines `ID|transcript|normalized transcript`, with audio files ID beside or below the file."""
     files = defaultdict(list)
-    for file in walk(path.parent, SUFFIXES, report):
-        files[normalized(file.stem)].append(file)
+    for file in walk(path.parent, (*SUFFIXES, path.suffix), report):
+        if file.suffix.lower() in SUFFIXES:
+            files[normalized(file.stem)].append(file)
     width = 0
     for number, line in lines(path, report):
         name, *texts = line.split("|")

@@ -93,5 +93,7 @@ def test_no_clip_for_training_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(DataError, match=r"m.csv: every clip is in a held-out split too. Name other clips for training"):
         prepare(tmp_path / "m.csv", tmp_path / "out", "--validation", str(tmp_path / "m.csv"))
     monkeypatch.undo()
-    with pytest.raises(DataError, match="1 of 1 clips are invalid .another number of fields than the header: 1, first"):
+    with pytest.raises(
+        DataError, match=r"1 of 1 clips are invalid .another number of fields than the header: 1, first"
+    ):
         prepare(tmp_path / "few.csv", tmp_path / "out")
