@@ -63,8 +63,9 @@ def decode_audio(data: bytes) -> Sound:
     """
     if not data:
         raise SoundError("empty file")
+    data, truncated = sound_size.checked(data)
     try:
-        with soundfile.SoundFile(io.BytesIO(sound_size.closed(data))) as file:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
             announced, rate, container, subtype = file.frames, file.samplerate, file.format, file.subtype
             samples = file.read(announced, dtype="float32", always_2d=True)
     except Exception as error:  # soundfile raises errors of its own and RuntimeError
@@ -74,9 +75,9 @@ def decode_audio(data: bytes) -> Sound:
     missing = announced - len(samples)
     if container == "MP3":  # its length is an estimate, unless the first frame states it
         missing = missing - MP3_DELAY if sound_size.states_length(data) else 0
-    if missing > 0 or sound_size.is_truncated(data):
+    if missing > 0 or truncated:
         raise SoundError("truncated")
-    peak = np.abs(samples).max()
+    peak = max(-samples.min(), samples.max())
     if not np.isfinite(peak):
         raise SoundError("NaN or infinite samples")
     if peak > LOUDEST:

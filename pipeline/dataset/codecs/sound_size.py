@@ -31,9 +31,33 @@ class Chunk(NamedTuple):
     start: int
     size: int
 
+    @property
+    def end(self) -> int:
+        """The position after the content."""
+        return self.start + self.size
 
-def is_truncated(data: bytes) -> bool:
-    """Return whether a file has fewer bytes than its header states for the samples."""
+
+def checked(data: bytes) -> tuple[bytes, bool]:
+    """Return a file whose header states the size of its samples, and whether the file has fewer bytes than stated.
+
+    A size that was left open becomes that of all bytes after the header.
+    """
+    if data[:4] not in CHUNKS:
+        return data, _is_truncated(data)
+    samples = _samples(data)
+    if samples is None:
+        return data, False
+    return (_closed(data, samples), False) if _is_open(data, samples) else (data, samples.end > len(data))
+
+
+def states_length(data: bytes) -> bool:
+    """Return whether the first frame of an MP3 file states the number of frames."""
+    tags = 10 + sum((byte & 127) << 7 * (3 - at) for at, byte in enumerate(data[6:10])) if data[:3] == b"ID3" else 0
+    return any(data.find(mark, tags, tags + MP3_HEAD) >= 0 for mark in (b"Xing", b"Info"))
+
+
+def _is_truncated(data: bytes) -> bool:
+    """Return whether a file that has no chunks is shorter than stated."""
     if data[:4] == b"OggS":
         page = data.rfind(b"OggS")
         table = data[page + OGG_HEADER - 1 : page + OGG_HEADER - 1 + 256]
@@ -44,31 +68,18 @@ def is_truncated(data: bytes) -> bool:
     if data[:7] == b"NIST_1A":
         start = int(data[8:16]) if data[8:16].strip().isdigit() else 0
         return start + _nist_size(data[:start]) > len(data)
-    samples = _samples(data)
-    return samples is not None and not _is_open(data, samples) and samples.start + samples.size > len(data)
+    return False
 
 
-def states_length(data: bytes) -> bool:
-    """Return whether the first frame of an MP3 file states the number of frames."""
-    tags = 10 + sum((byte & 127) << 7 * (3 - at) for at, byte in enumerate(data[6:10])) if data[:3] == b"ID3" else 0
-    return any(data.find(mark, tags, tags + MP3_HEAD) >= 0 for mark in (b"Xing", b"Info"))
-
-
-def closed(data: bytes) -> bytes:
-    """Return a file whose header states the size of its samples, with all bytes after the header as samples."""
-    samples = _samples(data)
-    if samples is None or not _is_open(data, samples):
-        return data
-    code, _, _ = CHUNKS[data[:4]]
-    size = struct.pack(code, min(len(data) - samples.start, 0xFFFFFFFF))
+def _closed(data: bytes, samples: Chunk) -> bytes:
+    """Return a file whose samples are all bytes after the header."""
+    size = struct.pack(CHUNKS[data[:4]][0], min(len(data) - samples.start, 0xFFFFFFFF))
     start = b"RIFF" if data[:4] in (b"RF64", b"BW64") else data[:4]  # RF64 states the size in another chunk
     return b"".join((start, data[4 : samples.start - len(size)], size, data[samples.start :]))
 
 
 def _samples(data: bytes) -> Chunk | None:
-    """Return the chunk of the samples, None for other formats and for a file without one."""
-    if data[:4] not in CHUNKS:
-        return None
+    """Return the chunk of the samples, None for a file without one."""
     _, name, at = CHUNKS[data[:4]]
     long = None  # the size that an RF64 file states in 64 bits
     while (chunk := _chunk(data, at)) is not None:
@@ -76,7 +87,7 @@ def _samples(data: bytes) -> Chunk | None:
             long = int.from_bytes(data[chunk.start + 8 : chunk.start + 16], "little")
         if chunk.name == name:
             return chunk._replace(size=long) if long and chunk.size == 0xFFFFFFFF else chunk
-        at = _end(data, chunk)
+        at = _padded_end(data, chunk)
     return None
 
 
@@ -89,9 +100,9 @@ def _chunk(data: bytes, at: int) -> Chunk | None:
     return Chunk(data[at : at + 4], start, size if size >= 0 else LIMITS[-1])  # CAF states -1 for an open size
 
 
-def _end(data: bytes, chunk: Chunk) -> int:
+def _padded_end(data: bytes, chunk: Chunk) -> int:
     """Return the position after a chunk, which is padded to an even size except in CAF."""
-    return chunk.start + chunk.size + (chunk.size % 2 if data[:4] != b"caff" else 0)
+    return chunk.end + (chunk.size % 2 if data[:4] != b"caff" else 0)
 
 
 def _is_open(data: bytes, samples: Chunk) -> bool:
@@ -99,7 +110,7 @@ def _is_open(data: bytes, samples: Chunk) -> bool:
     if samples.size == 0:
         return not _is_chunks(data, samples.start)
     at_limit = any(abs(samples.size - limit) <= SLACK for limit in LIMITS)
-    return at_limit and samples.start + samples.size > len(data)
+    return at_limit and samples.end > len(data)
 
 
 def _is_chunks(data: bytes, at: int) -> bool:
@@ -108,7 +119,7 @@ def _is_chunks(data: bytes, at: int) -> bool:
         chunk = _chunk(data, at)
         if chunk is None or not chunk.name.isascii() or not chunk.name.decode().isprintable():
             return False
-        at = _end(data, chunk)
+        at = _padded_end(data, chunk)
     return at <= len(data) + 1  # the padding of the last chunk may be missing
 
 
