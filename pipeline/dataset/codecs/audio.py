@@ -63,7 +63,7 @@ def decode_audio(data: bytes) -> Sound:
     """
     if not data:
         raise SoundError("empty file")
-    data, truncated = sound_size.checked(data)
+    data, truncated = sound_size.with_known_size(data)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             announced, rate, container, subtype = file.frames, file.samplerate, file.format, file.subtype

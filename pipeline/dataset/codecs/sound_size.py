@@ -37,7 +37,7 @@ class Chunk(NamedTuple):
         return self.start + self.size
 
 
-def checked(data: bytes) -> tuple[bytes, bool]:
+def with_known_size(data: bytes) -> tuple[bytes, bool]:
     """Return a file whose header states the size of its samples, and whether the file has fewer bytes than stated.
 
     A size that was left open becomes that of all bytes after the header.
