@@ -157,7 +157,7 @@ class Files:
         for folder in self.folders:
             if (path := folder / name).is_file():
                 return path
-        for written in dict.fromkeys((name, name.replace("\\", "/"))):
+        for written in dict.fromkeys((name, name.strip().replace("\\", "/"))):
             for folder in self.folders:
                 if (found := self._normal(folder, written)) is not None:
                     return found

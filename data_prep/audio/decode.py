@@ -114,6 +114,8 @@ def _notes(clip: Clip, found: audio.Sound, mixed: Float32[np.ndarray, " S"]) -> 
     suffix = Path(clip.name if clip.path is None else clip.path).suffix.lower()
     if found.container not in CONTAINERS.get(suffix, (found.container,)):
         yield "content of another format than the file name", f"{found.container} by content, {suffix} by name"
+    if found.unread:
+        yield "bytes after the samples are not read", f"{found.unread} bytes"
     if (channels := found.samples.shape[1]) > 2:
         yield "more than two channels, mixed into one", f"{channels} channels"
     low, high = float(mixed.min()), float(mixed.max())

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.audio.clips import Clip, Naming
+from data_prep.audio.clips import Clip, Naming, normalized
 from data_prep.workspace.report import Report
 from pipeline.errors import DataError
 
@@ -28,13 +28,14 @@ def clips(source: str, naming: Naming, report: Report) -> Iterator[Clip]:
     except Exception as error:  # The Hub, the network and the builders raise errors of many types.
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{source} cannot be loaded: {first[0]}") from error
-    for number, record in enumerate(found):
+    for row, record in enumerate(found):
         audio = record.pop(column)
         if not audio or not (audio.get("bytes") or audio.get("path")):
-            report.reject(f"{source}:{number}", f"no audio in column {column!r}")
+            report.reject(f"{source}:{row}", f"no audio in column {column!r}")
             continue
         fields = naming.fields(record)
         if classes is not None:
-            fields["label"] = str(classes[record[naming.label]])
-        shown = audio.get("path") or f"{source}:{number}"
+            number = record[naming.label]  # -1 marks a missing label
+            fields["label"] = "" if number is None or number < 0 else normalized(str(classes[number]))
+        shown = audio.get("path") or f"{source}:{row}"
         yield Clip(shown, None if audio.get("bytes") else Path(shown), fields, audio.get("bytes") or b"")

@@ -30,12 +30,15 @@ def clips(path: Path, report: Report) -> Iterator[Clip]:
                 "not run: write their output to files, for example with wav-copy, and name these"
             )
     texts, speakers, sides = (_table(path / name, report) for name in ("text", "utt2spk", "reco2file_and_channel"))
+    durations = _durations(path / "reco2dur", report)
     files = Files(path, Path())
     for name, recording, part in _utterances(path, recordings, report):
         texts_and_speaker = {"text": texts.pop(name, ""), "speaker": speakers.get(name, "")}
         if recording not in recordings:
             report.reject(name, f"recording not in {RECORDINGS}", recording)
             continue
+        if recording in durations:
+            part = part._replace(recording=durations[recording])
         if part.channel is None and recording in sides:
             part = part._replace(channel=SIDES.get(sides[recording].split()[-1].upper()))
         fields = {key: normalized(value) for key, value in texts_and_speaker.items() if value}
@@ -61,6 +64,17 @@ def _utterances(path: Path, recordings: dict[str, str], report: Report) -> Itera
             yield name, recording, part._replace(channel=int(channel[0]) if channel and channel[0] != "-1" else None)
         except ValueError as error:
             report.reject(name, "invalid start or end", f"{line}: {error}")
+
+
+def _durations(path: Path, report: Report) -> dict[str, float]:
+    """Return the duration of each recording in seconds, as far as they are stated."""
+    found = {}
+    for name, written in _table(path, report).items():
+        try:
+            found[name] = float(written)
+        except ValueError:
+            report.reject(name, f"invalid duration in {path.name}", written)
+    return found
 
 
 def _table(path: Path, report: Report) -> dict[str, str]:

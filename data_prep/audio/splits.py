@@ -1,6 +1,8 @@
 """The clips of each split: read from their sources, without repetitions, and divided by fields or shares."""
 
 import argparse
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -12,6 +14,8 @@ from data_prep.workspace.report import Report
 from data_prep.workspace.splits import divided
 from data_prep.workspace.workspace import SPLITS
 from pipeline.errors import ConfigError, DataError
+
+OVERLAP = 0.05  # seconds that neighbouring parts of a recording may share by rounding
 
 
 def clips_of_splits(options: argparse.Namespace, report: Report) -> dict[str, list[Clip]]:
@@ -48,7 +52,9 @@ def clips_of_splits(options: argparse.Namespace, report: Report) -> dict[str, li
     kept = once(named, options.lowercase, report)
     if named["train"] and not kept["train"]:
         raise DataError(f"{options.train}: every clip is in a held-out split too. Name other clips for training")
-    return divided(kept, wheres, shared.shares(options), options.by_speaker)
+    splits = divided(kept, wheres, shared.shares(options), options.by_speaker)
+    note_overlaps(splits, report)
+    return splits
 
 
 def _without_duration(clip: Clip) -> Clip:
@@ -78,6 +84,25 @@ def once(splits: Mapping[str, Sequence[Clip]], lowercase: bool, report: Report) 
             else:
                 report.leave_out(clip.name, f"clip of the {home} split listed again for {split}")
     return {split: kept[split] for split in splits}
+
+
+def note_overlaps(splits: Mapping[str, Sequence[Clip]], report: Report) -> None:
+    """Count clips that share more than `OVERLAP` seconds of a recording with a clip of another split."""
+    recordings = defaultdict[object, list[tuple[float, float, str, Clip]]](list)
+    for split, clips in splits.items():
+        for clip in clips:
+            start, seconds, channel, *_ = clip.part
+            end = math.inf if seconds is None else start + seconds
+            recordings[(*clip.recording, channel)].append((start, end, split, clip))
+    for parts in recordings.values():
+        latest: dict[str, tuple[float, Clip]] = {}  # the end that is furthest so far in each split
+        for start, end, split, clip in sorted(parts, key=lambda part: part[:3]) if len(parts) > 1 else []:
+            for other, (until, earlier) in latest.items():
+                if other != split and min(until, end) - start > OVERLAP:
+                    report.note(clip.name, "overlaps a clip of another split", f"{split}, and {earlier.name} {other}")
+                    break
+            if split not in latest or end > latest[split][0]:
+                latest[split] = end, clip
 
 
 def _targets(clip: Clip, lowercase: bool) -> tuple[str, ...]:

@@ -52,6 +52,8 @@ class Sound(NamedTuple):
     """libsndfile's name of the format: WAV, FLAC, MP3, OGG, ..."""
     bits: int
     """Bits per sample that preserve the precision of the file: 16 or 24."""
+    unread: int = 0
+    """Bytes after the samples that were not read."""
 
 
 def decode_audio(data: bytes) -> Sound:
@@ -63,7 +65,7 @@ def decode_audio(data: bytes) -> Sound:
     """
     if not data:
         raise SoundError("empty file")
-    data, truncated = sound_size.with_known_size(data)
+    data, truncated, unread = sound_size.with_known_size(data)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             announced, rate, container, subtype = file.frames, file.samplerate, file.format, file.subtype
@@ -82,7 +84,8 @@ def decode_audio(data: bytes) -> Sound:
         raise SoundError("NaN or infinite samples")
     if peak > LOUDEST:
         raise SoundError("samples far above full scale, such as 16-bit integers stored as floating-point numbers")
-    return Sound(samples, rate, container, 16 if subtype in ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW") else 24)
+    bits = 16 if subtype in ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW") else 24
+    return Sound(samples, rate, container, bits, unread)
 
 
 def _reason(error: Exception) -> str:

@@ -37,17 +37,28 @@ class Chunk(NamedTuple):
         return self.start + self.size
 
 
-def with_known_size(data: bytes) -> tuple[bytes, bool]:
-    """Return a file whose header states the size of its samples, and whether the file has fewer bytes than stated.
+class SizedFile(NamedTuple):
+    """A file whose header states the size of its samples."""
 
-    A size that was left open becomes that of all bytes after the header.
-    """
+    data: bytes
+    is_truncated: bool
+    """Whether the file has fewer bytes than stated."""
+    unread: int = 0
+    """Bytes after the samples that are not chunks of the format."""
+
+
+def with_known_size(data: bytes) -> SizedFile:
+    """Return a file whose header states the size of its samples; an open size becomes that of the rest of the file."""
     if data[:4] not in CHUNKS:
-        return data, _is_truncated(data)
+        return SizedFile(data, _is_truncated(data))
     samples = _samples(data)
     if samples is None:
-        return data, False
-    return (_closed(data, samples), False) if _is_open(data, samples) else (data, samples.end > len(data))
+        return SizedFile(data, False)
+    if _is_open(data, samples):
+        return SizedFile(_closed(data, samples), False)
+    after = _padded_end(data, samples)
+    unread = 0 if _is_chunks(data, after) else len(data) - after
+    return SizedFile(data, samples.end > len(data), unread)
 
 
 def states_length(data: bytes) -> bool:
@@ -117,7 +128,7 @@ def _is_chunks(data: bytes, at: int) -> bool:
     """Return whether a file has nothing but chunks from a position."""
     while at < len(data):
         chunk = _chunk(data, at)
-        if chunk is None or not chunk.name.isascii() or not chunk.name.decode().isprintable():
+        if chunk is None or chunk.name in CHUNKS or not chunk.name.isascii() or not chunk.name.decode().isprintable():
             return False
         at = _padded_end(data, chunk)
     return at <= len(data) + 1  # the padding of the last chunk may be missing

@@ -93,12 +93,13 @@ def test_silence_and_unlikely_transcripts_are_noted(tmp_path: Path, capsys: pyte
     write(tmp_path / "apart.wav", np.stack([sound, -sound], 1))
     write(tmp_path / "fast.wav", sound)
     write(tmp_path / "part.wav", np.concatenate([sound, nothing]))
-    names = ("sound", "zeros", "hiss", "offset", "left", "apart", "fast")
+    (tmp_path / "more.wav").write_bytes((tmp_path / "sound.wav").read_bytes() + bytes(777))
+    names = ("sound", "zeros", "hiss", "offset", "left", "apart", "fast", "more")
     records = [{"path": f"{name}.wav", "text": "abc" * (20 if name == "fast" else 1)} for name in names]
     records.append({"path": "part.wav", "text": "abc", "offset": 0.3, "duration": 0.3})
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     dataset = prepare(tmp_path / "m.jsonl", tmp_path / "out")
-    assert dataset.splits["train"].rows == 8
+    assert dataset.splits["train"].rows == 9
     noted = json.loads((tmp_path / "out" / "report.json").read_text())["noted"]
     assert {reason: each["first"] for reason, each in noted.items()} == {
         "silence": ["zeros.wav", "hiss.wav", "part.wav#t=0.3,0.6"],
@@ -106,5 +107,6 @@ def test_silence_and_unlikely_transcripts_are_noted(tmp_path: Path, capsys: pyte
         "silence: the channels cancel each other when mixed": ["apart.wav"],
         "a silent channel, mixed with the others": ["left.wav (1 of 2 channels)"],
         "transcript of more than 100 characters per second": ["fast.wav"],
+        "bytes after the samples are not read": ["more.wav (777 bytes)"],
     }
     assert "3 x silence: zeros.wav, hiss.wav, part.wav#t=0.3,0.6" in capsys.readouterr().out

@@ -97,3 +97,19 @@ def test_no_clip_for_training_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
         DataError, match=r"1 of 1 clips are invalid .another number of fields than the header: 1, first"
     ):
         prepare(tmp_path / "few.csv", tmp_path / "out")
+
+
+def test_parts_that_overlap_those_of_another_split_are_noted(tmp_path: Path) -> None:
+    write(tmp_path / "call.wav", tone(4.0))
+    parts = {"train": [(0, 1), (1, 1), (2.5, 1)], "validation": [(2, 0.5)], "test": [(0.5, 0.4), (3.4, 0.5)]}
+    for split, each in parts.items():
+        records = [{"path": "call.wav", "offset": start, "duration": long, "text": "a"} for start, long in each]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    prepare(tmp_path, tmp_path / "out")
+    assert report(tmp_path / "out")["noted"]["overlaps a clip of another split"] == {
+        "count": 2,
+        "first": [
+            "call.wav#t=0.5,0.9 (test, and call.wav#t=0,1 train)",
+            "call.wav#t=3.4,3.9 (test, and call.wav#t=2.5,3.5 train)",
+        ],
+    }

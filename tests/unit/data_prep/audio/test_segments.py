@@ -101,6 +101,7 @@ def test_a_kaldi_directory_gives_segments_texts_and_speakers(tmp_path: Path) -> 
         text="ann-1 yes it is\nann-2 no\nbob-1 maybe\nbob-9 nothing\n",
         utt2spk="ann-1 ann\nann-2 ann\nbob-1 bob\n",
         reco2file_and_channel="call call A\n",
+        reco2dur="call 4.0\nother 4.01\nthird x\n",
     )
     dataset = prepare(source, tmp_path / "out")
     assert texts(dataset) == {"ann-1": "yes it is", "ann-2": "no", "bob-1": "maybe"}
@@ -108,6 +109,7 @@ def test_a_kaldi_directory_gives_segments_texts_and_speakers(tmp_path: Path) -> 
     assert [dataset.splits["train"].value("speaker", row) for row in range(3)] == ["ann", "ann", "bob"]
     assert bad(tmp_path / "out") == {
         "recording not in wav.scp": ["bob-2 (lost)"],
+        "invalid duration in reco2dur": ["third (x)"],
         "invalid start or end": ["bob-3 (other 2 1: start 2, end 1)"],
         "text without an utterance in wav.scp or segments": ["bob-9"],
     }

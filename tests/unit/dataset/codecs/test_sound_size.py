@@ -50,8 +50,12 @@ def test_a_wrong_size_of_the_whole_file_and_bytes_after_the_samples_are_no_damag
     plain = (chunk(b"fmt ", FMT), chunk(b"data", SAMPLES.tobytes()))
     for riff in (len(wav(*plain)), len(wav(*plain)) + 100, 0, 0xFFFFFFFF):
         assert np.array_equal(read(wav(*plain, riff=riff)), SAMPLES)
-    assert np.array_equal(read(wav(*plain) + b"\0" * 777), SAMPLES)
-    assert np.array_equal(read(wav(*plain, chunk(b"id3 ", b"ID3\3\0\0\0\0\0\0"))), SAMPLES)
+    after = {b"": 0, b"\0" * 777: 777, chunk(b"id3 ", b"ID3\3\0\0\0\0\0\0"): 0}
+    for more, unread in after.items():
+        assert np.array_equal(read(wav(*plain) + more), SAMPLES)
+        assert audio.decode_audio(wav(*plain) + more).unread == unread
+    with pytest.raises(audio.SoundError, match="not readable as audio"):
+        audio.decode_audio(wav(*plain) * 2)  # two files, of which libsndfile would read one
 
 
 def test_a_missing_byte_of_padding_is_no_damage() -> None:
