@@ -21,6 +21,7 @@ MAX_PIXELS = 1 << 26  # of an image before scaling; 67 megapixels take 200 MB
 LONGEST = 65_500  # pixels of a side of a JPEG
 TWELVE_BITS = 1 << 12  # a 16-bit image of lower values only has an unknown range
 ORIENTATION = 0x0112  # tag in EXIF; from 5 on, width and height are exchanged
+ONE_COLOUR = "image of one colour"  # reason of a note
 MARGIN = 4  # pixels between panels, and around a text
 QUALITY = 92  # of JPEG
 
@@ -37,8 +38,11 @@ class ImageError(ValueError):
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason} ({detail})" if detail else reason)
+        super().__init__(reason, detail)  # both, for pickling
         self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.detail})" if self.detail else self.reason
 
 
 class Size(NamedTuple):
@@ -72,8 +76,17 @@ def read_image(file: Path, enough: int | None = None) -> Image.Image:
     Raises:
         ImageError: also if the file cannot be read.
     """
+    return decode_image(content(file), enough)
+
+
+def content(file: Path) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
     try:
-        return decode_image(file.read_bytes(), enough)
+        return file.read_bytes()
     except OSError as error:
         raise ImageError("cannot be read", error.strerror or "") from error
 
