@@ -139,7 +139,7 @@ def _hub(source: str, image_field: str, label_field: str) -> Iterator[Found]:
 
 
 def _named(label: object, classes: list[str] | None) -> str | None:
-    """Return the name of a class; None if there is no label, which is -1 in some test splits."""
+    """Return the name of a class; None if the label is missing, which is -1 in some test splits."""
     if classes:
         return classes[label] if isinstance(label, int) and 0 <= label < len(classes) else None
     return name_of(str(label)) if isinstance(label, str | int | float) else None
