@@ -1,7 +1,7 @@
 """The images of all sources of a command line, with their captions and splits."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from data_prep.sources.walk import split_folders
 from data_prep.workspace.options import is_builtin, shares
 from data_prep.workspace.report import Report
 from data_prep.workspace.splits import dropped
+from pipeline.dataset.codecs.encoding import suffix_of
 from pipeline.errors import ConfigError, DataError
 
 HELD_OUT_FIRST = ("test", "validation", "train")
@@ -37,6 +38,7 @@ class Corpus:
             for split in ("", *HELD_OUT_FIRST)
         }
         self.parts = _parts(options)
+        self._tables: dict[tuple[str, str], tuple[list[Captioned], Report]] = {}
         self.edges: list[tuple[bytes, str]] = []  # The split of an image is the first whose edge is above its hash.
         self.splits = [*self.parts]
         if "" in self.parts:
@@ -73,7 +75,18 @@ class Corpus:
     def _given(self, report: Report) -> Iterator[tuple[str, Captioned]]:
         for split, sources in self.parts.items():
             for source in sources:
-                yield from ((split, image) for image in read(source, self.readings[split], report))
+                yield from ((split, image) for image in self._read(split, source, report))
+
+    def _read(self, split: str, source: str, report: Report) -> Iterable[Captioned]:
+        """Return the images of a source; those of a table, which fit into memory, are read once."""
+        if _is_named(source) or any(suffix_of(file) == ".tar" for file in files_of(Path(source))):
+            return read(source, self.readings[split], report)
+        if (split, source) not in self._tables:
+            found = Report()
+            self._tables[split, source] = list(read(source, self.readings[split], found)), found
+        images, found = self._tables[split, source]
+        report.add(found)
+        return images
 
     def _set_edges(self, parts: dict[str, float]) -> None:
         """Hold out exactly these shares of the images, in the order of the hashes of their names."""

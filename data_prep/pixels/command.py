@@ -254,7 +254,8 @@ class _Writing:
         if self.homes.setdefault(pixels.digest, split) != split and not shared.is_builtin(self.options.train):
             self.report.note(found.name, dropped(split))
             return False
-        if pixels.levels == pixels.levels[: self.reader.channels] * (len(pixels.levels) // self.reader.channels):
+        rows, columns = pixels.size
+        if pixels.levels == pixels.levels[: len(pixels.levels) // (rows * columns)] * (rows * columns):
             self.report.note(found.name, ONE_COLOUR)
         return True
 
