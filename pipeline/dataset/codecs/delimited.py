@@ -106,6 +106,8 @@ def _delimiter(first: str, path: Path) -> str:
     usual = {".tsv": "\t", ".tab": "\t", ".csv": ","}.get(suffix_of(path), "")
     if usual and usual in first:
         return usual
+    if "\t" in first:
+        return "\t"  # even if it is rarer than the commas of a text
     return max(DELIMITERS, key=first.count) if any(each in first for each in DELIMITERS) else usual or ","
 
 
