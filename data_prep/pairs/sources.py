@@ -189,7 +189,7 @@ def _reader(paths: Sequence[Path], layout: Layout) -> Read:
                 raise ConfigError(f"{path}: a Hub data set must be the only source of its split, without --dialogue")
             return hub
         if not path.is_file():
-            problem = "not a regular file. Name a file" if path.exists() else "does not exist. Check the path"
+            problem = "is not a regular file. Name a file" if path.exists() else "does not exist. Check the path"
             raise DataError(f"file {path} {problem}, or name a data set as hub:NAME")
         if suffix_of(path) in FOREIGN:
             raise DataError(f"{path}: expected a file of text, got {FOREIGN[suffix_of(path)]}")
