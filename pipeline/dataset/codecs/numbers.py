@@ -46,6 +46,7 @@ def numbers_of(column: "pa.ChunkedArray | pa.Array", decimal: str = "") -> Numbe
         column: numbers, truth values or texts. Values of other types are bad.
         decimal: `point`, `comma`, or "" where it is not known.
     """
+    column = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
@@ -100,10 +101,10 @@ def _matches(texts: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
     return pc.fill_null(pc.match_substring_regex(texts, pattern), False)
 
 
-def _floats(column: "pa.ChunkedArray | pa.Array") -> Float64[np.ndarray, " R"]:
+def _floats(column: pa.ChunkedArray) -> Float64[np.ndarray, " R"]:
     found: Float64[np.ndarray, " R"] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return found
 
 
-def _truths(column: "pa.ChunkedArray | pa.Array") -> Bool[np.ndarray, " R"]:
+def _truths(column: pa.ChunkedArray) -> Bool[np.ndarray, " R"]:
     return np.asarray(column.to_numpy(zero_copy_only=False), bool)

@@ -16,7 +16,16 @@ import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
 from pipeline.dataset.codecs.table import distinct_texts
-from pipeline.dataset.codecs.time_format import COUNT, ISO, SECOND, offset_of, parse_stamps, recognised, write_stamps
+from pipeline.dataset.codecs.time_format import (
+    COUNT,
+    ISO,
+    SECOND,
+    UNIX,
+    offset_of,
+    parse_stamps,
+    recognised,
+    write_stamps,
+)
 from pipeline.errors import ConfigError, DataError
 
 TIME, BUSINESS, MONTH = "microsecond", "business day", "month"
@@ -183,6 +192,7 @@ def stamps_of(
         if time_format == COUNT:
             return _counts(texts, places)
         index = parse_stamps(texts, time_format)[places]
+        index = index.tz_localize("UTC") if zone and time_format in UNIX else index
         zone = offset_of(given, zone, name) if time_format == ISO else zone
     if like is not None and zone and not like.zone:
         raise DataError(f"column {name}: expected stamps without time zone, as in training, got {zone}. Convert them")
