@@ -87,7 +87,7 @@ def placeholder(values: Float64[np.ndarray, " _"]) -> float | None:
     seen = values[~np.isnan(values)]
     for value, others in ((each, seen[seen != each]) for each in ((seen.min(), seen.max()) if len(seen) else ())):
         nines = {*f"{abs(value):g}"} == {"9"} and abs(value) > 9
-        if nines and len(others) and len(seen) - len(others) > 1 and np.abs(others - value).min() > np.ptp(others):
+        if nines and len(others) and len(seen) - len(others) > 1 and np.abs(others - value).min() > np.ptp(others) > 0:
             return float(value)
     return None
 
