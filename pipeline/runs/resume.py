@@ -1,5 +1,7 @@
 """Start or resume a run: choose the checkpoint, and check that config and dataset match the run."""
 
+import inspect
+import pydoc
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -182,8 +184,16 @@ def changes(run: Run, config: Mapping[str, object]) -> list[str]:
     return [
         f"{key}={after.get(key)!r}, previously {before.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
-        if decides(key) and before.get(key) != after.get(key)
+        if decides(key) and before.get(key) != after.get(key) and not (key not in before and _is_default(key, after))
     ]
+
+
+def _is_default(key: str, config: Mapping[str, object]) -> bool:
+    """Return whether an argument of a class, which the class did not have when the run began, has its default."""
+    owner, _, name = key.rpartition(".init_args.")
+    chosen = pydoc.locate(str(config.get(f"{owner}.class_path")))
+    argument = inspect.signature(chosen).parameters.get(name) if isinstance(chosen, type) else None
+    return argument is not None and bool(argument.default == config[key])
 
 
 def decides(key: str) -> bool:

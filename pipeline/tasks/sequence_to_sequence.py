@@ -179,7 +179,7 @@ class SequenceToSequence(TokenPrediction):
 
     def test_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Add the batch to the metric, and generate its texts."""
-        self._evaluate(batch, "test", None)
+        self._evaluate(batch, self.data.test_split, None)
 
     def log_held_out(self, prefix: str, split_name: str) -> float:
         """Log and reset the metrics of an evaluation; return the nats per token."""

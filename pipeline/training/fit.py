@@ -4,6 +4,7 @@ Nothing is built and no file of the run is changed before config, dataset and ch
 """
 
 import os
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,7 +23,8 @@ from pipeline.errors import TRY_AGAIN, UserError, classify
 from pipeline.runs.load import choose_checkpoint
 from pipeline.runs.record import read_config
 from pipeline.runs.resume import Start, begin
-from pipeline.runs.run import Run, find_run
+from pipeline.runs.run import Run, find_run, name_of
+from pipeline.tasks.task import Task
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.wandb_logger import PatientWandbLogger
 from pipeline.training.config import CommandLine
@@ -86,21 +88,23 @@ def run_summary(run: Run) -> str:
     best = [
         f", best checkpoint {path.name}, {metric} {value:.4f}" for value, path in by_metric(run.checkpoints, metric)
     ]
+    name = shlex.quote(name_of(run.path))
     return (
         f"run {run.name} finished: {run.path}{''.join(best[:1])}\n"
-        f"next: unroll test --run {run.name}; unroll generate {run.name} --help; unroll compare {run.name}"
+        f"next: unroll test --run {name}; unroll generate {name} --help; unroll compare {name}"
     )
 
 
-def evaluate(cli: CommandLine, run: Run, verb: str) -> int:
+def evaluate(cli: CommandLine, run: Run, verb: str, split: str | None = None) -> int:
     """Evaluate the best checkpoint of a run and return the exit code.
 
     Args:
         cli: the parsed command line.
         run: the run.
-        verb: the split to evaluate on, `validate` or `test`.
+        verb: `validate`, on the validation split, or `test`.
+        split: the split to test on (default: every test split in turn).
     """
-    return _start(cli, partial(_evaluate, cli, run, verb))
+    return _start(cli, partial(_evaluate, cli, run, verb, split))
 
 
 def _check_division(config: Namespace) -> None:
@@ -160,14 +164,24 @@ def _fit(cli: CommandLine, run: Run, start: Start) -> None:
                 logger.finish(code)
 
 
-def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
+def _evaluate(cli: CommandLine, run: Run, verb: str, split: str | None) -> None:
     chosen = choose_checkpoint(find_run(str(run.path)), "best")
     model, data, config = cli.build()
     trainer: Trainer = make_trainer(config, run, model, data, None)
-    evaluate = {"validate": trainer.validate, "test": trainer.test}[verb]
-    evaluate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
+    how: dict[str, Any] = {"datamodule": data, "ckpt_path": chosen, "weights_only": True, "verbose": False}
+    title = f"{run.name}, {chosen.name}, on {data.dataset.path}"
+    if verb == "validate":
+        trainer.validate(model, **how)
+        return _print_scores(trainer, model, title)
+    for name in data.test_splits(split):
+        data.test_split = name
+        trainer.test(model, **how)
+        _print_scores(trainer, model, title if name == "test" else f"{title}, {name}")
+
+
+def _print_scores(trainer: Trainer, model: Task, title: str) -> None:
     if trainer.is_global_zero:
-        print(f"{run.name}, {chosen.name}, on {data.dataset.path}:")
+        print(f"{title}:")
         for name, value in trainer.callback_metrics.items():
             print(f"  {name:32} {value:.4f}")
         for line in model.report():
