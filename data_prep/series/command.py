@@ -26,7 +26,8 @@ from pipeline.dataset.codecs.series_table import TableLayout, read_series_table
 from pipeline.dataset.codecs.time_format import CHOICES, check_time_format
 from pipeline.dataset.codecs.time_grid import Grid, cycles
 from pipeline.dataset.codecs.time_series import Frame, frames_of, trimmed
-from pipeline.dataset.series import PARTS, write_series
+from pipeline.dataset.series import PARTS, Series, write_series
+from pipeline.dataset.shard import Shard
 from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare series"
@@ -167,13 +168,7 @@ def _prepare(
         standardised(frame, own, scaling[frame.name], ahead, season) for frame, own in zip(frames, edges, strict=True)
     ]
     report.documents = len(made)
-    shard = write_series(place.path / "series.arrow", made)
-    entries = {}
-    for part, name in enumerate(PARTS):
-        steps = sum(int(one.observed[one.edges[part] : one.edges[part + 1]].sum()) for one in made)
-        if steps:
-            counts = {"series": len(made), "steps": steps, "covariates": len(known)}
-            entries[name] = {**counts, "shards": [shard._asdict()]}
+    entries = _entries(made, len(known), write_series(place.path / "series.arrow", made))
     about = {
         **layout.as_json(),
         **grid.as_json(),
@@ -194,6 +189,17 @@ def _prepare(
         {**report.as_json(), "found": findings.as_json()},
         options.overwrite,
     )
+    return entries
+
+
+def _entries(made: list[Series], covariates: int, shard: Shard) -> dict[str, Any]:
+    """Return the manifest's entries of the splits, which share one shard."""
+    entries = {}
+    for part, name in enumerate(PARTS):
+        steps = sum(int(one.observed[one.edges[part] : one.edges[part + 1]].sum()) for one in made)
+        if steps:
+            counts = {"series": len(made), "steps": steps, "covariates": covariates}
+            entries[name] = {**counts, "shards": [shard._asdict()]}
     return entries
 
 

@@ -113,6 +113,7 @@ def about() -> dict[str, Any]:
     return {"time": "time", "scaling": {"meter": (1_234_567_890.0, 350.0)}}
 
 
+@pytest.mark.numeric
 def test_a_large_offset_keeps_its_digits(about: dict[str, Any]) -> None:
     context = np.linspace(-1, 1, 8, dtype=np.float32)
     window = Window("meter", [str(at) for at in range(10)], context, np.zeros((10, 0), np.float32))
