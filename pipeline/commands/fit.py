@@ -3,7 +3,9 @@
 import logging
 import sys
 import warnings
+from pathlib import Path
 
+from pipeline.errors import ConfigError
 from pipeline.runs.run import Run
 from pipeline.tracking import sweep
 from pipeline.training import output_streams
@@ -15,13 +17,26 @@ def main(argv: list[str]) -> int:
     """Run the command named by the first argument; return the exit code."""
     verb, arguments = argv[0], argv[1:]
     quieten()
-    chosen = sweep.arguments_of_sweep(arguments) if verb == "fit" else arguments
+    chosen = sweep.arguments_of_sweep(arguments) if verb == "fit" else with_run(arguments)
     if chosen is None:
         return 0
     cli = parse_config(chosen)
     run = Run(run_directory(cli.config))
     with output_streams.tolerate_closed_output():
         return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb)
+
+
+def with_run(arguments: list[str]) -> list[str]:
+    """Return the arguments of an evaluation with `--run NAME` for a first argument NAME.
+
+    Raises:
+        ConfigError: the run is named twice.
+    """
+    if not arguments or arguments[0].startswith("-") or Path(arguments[0]).suffix in (".yaml", ".yml"):
+        return arguments
+    if named := next((each for each in arguments if each == "--run" or each.startswith("--run=")), None):
+        raise ConfigError(f"{arguments[0]}: expected one run, got also {named}. Omit one of them")
+    return ["--run", *arguments]
 
 
 def quieten() -> None:

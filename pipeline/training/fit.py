@@ -88,7 +88,7 @@ def run_summary(run: Run) -> str:
     ]
     return (
         f"run {run.name} finished: {run.path}{''.join(best[:1])}\n"
-        f"next: unroll test --run {run.name}; unroll generate {run.name} --help; unroll compare {run.name}"
+        f"next: unroll test {run.name}; unroll generate {run.name} --help; unroll compare {run.name}"
     )
 
 
@@ -168,7 +168,8 @@ def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
     evaluate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
     if trainer.is_global_zero:
         print(f"{run.name}, {chosen.name}, on {data.dataset.path}:")
+        width = max(32, *map(len, trainer.callback_metrics))
         for name, value in trainer.callback_metrics.items():
-            print(f"  {name:32} {value:.4f}")
+            print(f"  {name:{width}} {value:.4f}")
         for line in model.report():
             print(line)
