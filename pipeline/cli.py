@@ -23,8 +23,8 @@ VERBS = {
     "cancel": ("pipeline.commands.slurm.cancel", "cancel a run's job"),
     "doctor": ("pipeline.commands.doctor.command", "diagnose this node or cluster and suggest fixes"),
     "sync": ("pipeline.commands.sync", "upload runs to Weights & Biases: `unroll sync RUN`"),
-    "validate": ("pipeline.commands.fit", "evaluate a run's best checkpoint on the validation split: `validate RUN`"),
-    "test": ("pipeline.commands.fit", "evaluate a run's best checkpoint on the test split: `unroll test RUN`"),
+    "validate": ("pipeline.commands.fit", "evaluate a run's best checkpoint on the validation split"),
+    "test": ("pipeline.commands.fit", "evaluate a run's best checkpoint on the test splits: `unroll test RUN`"),
     "generate": ("pipeline.commands.generate.command", "generate text with a run: `unroll generate RUN --prompt TEXT`"),
     "play": ("pipeline.commands.play", "roll out policies in their environment: `unroll play RUN... --return R`"),
     "checkpoint": ("pipeline.commands.checkpoint", "verify, compare, export or convert checkpoints"),
@@ -82,6 +82,7 @@ EVALUATION_HELP = """usage: unroll {verb} RUN [--KEY VALUE ...]
 Evaluate the best checkpoint of RUN (a name under runs/, or a path) with the config stored in the run.
 
   --run RUN           another way to name the run
+  --split NAME        of the test splits, evaluate only this one (`unroll test`)
   --config FILE       use this config instead; may be repeated, as for `unroll fit`
   --KEY VALUE         set any value: --data.init_args.dataset data/other --trainer.devices 1"""
 

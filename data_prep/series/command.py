@@ -25,7 +25,7 @@ from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin
 from data_prep.workspace.workspace import Workplace
 from pipeline.arguments import Parser, non_negative_integer, positive_integer
-from pipeline.dataset.codecs.table import is_number, read_table
+from pipeline.dataset.codecs.table import is_number, read_table, with_numbers
 from pipeline.dataset.codecs.time_grid import Grid, cycles
 from pipeline.dataset.codecs.time_series import MISSING, Findings, Frame, TableLayout, filled, frames_of
 from pipeline.dataset.series import PARTS, Series, write_series
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
     _check(options)
     began = time.monotonic()
     findings = Findings()
-    table = read_table(options.sources)
+    table = with_numbers(read_table(options.sources))
     layout = layout_of(table, options)
     grid, frames = frames_of(table, layout, findings, zone=options.time_zone)
     frames = [trimmed(frame) for frame in frames if frame.name not in options.drop]

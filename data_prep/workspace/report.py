@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 from pipeline.errors import DataError
 
 NAMED = 20  # records that the report names for each reason
+REASONS = 5  # reasons in an error
+LONGEST = 200  # characters of a name with its detail
+COUNTERS = ("bad", "noted", "left_out")
 PRINT_EVERY = 10.0  # seconds between two lines of progress without a terminal
 UPDATE_EVERY = 0.2  # seconds between two updates of the progress bar
 T = TypeVar("T")
@@ -19,12 +22,16 @@ T = TypeVar("T")
 class Report:
     """Counts of one pass over the sources: documents read, empty ones, and invalid or unusual ones with their names.
 
+    A reason is a constant text, so that records are grouped by it. What differs from record to record, such as a
+    value or a library's message, is a detail, which is shown beside the name of a record.
+
     Args:
         kind: name of the records, in the plural.
         documents: number of records read.
         empty: number of empty records, which are skipped.
         bad: number of invalid records, which are skipped, by reason.
         noted: number of unusual but valid records, by reason.
+        left_out: number of files, columns or records that are not read on purpose, by reason.
         names: the first records of each reason.
     """
 
@@ -33,21 +40,26 @@ class Report:
     empty: int = 0
     bad: Counter[str] = field(default_factory=Counter)
     noted: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     names: dict[str, list[str]] = field(default_factory=dict)
 
-    def reject(self, name: str, reason: str) -> None:
+    def reject(self, name: str, reason: str, detail: str = "") -> None:
         """Count an invalid record and store its name if it is among the first of its reason."""
-        self.bad[reason] += 1
-        self._store(name, reason, self.bad[reason])
+        self._count(self.bad, name, reason, detail)
 
-    def note(self, name: str, reason: str) -> None:
+    def note(self, name: str, reason: str, detail: str = "") -> None:
         """Count an unusual but valid record and store its name if it is among the first of its reason."""
-        self.noted[reason] += 1
-        self._store(name, reason, self.noted[reason])
+        self._count(self.noted, name, reason, detail)
 
-    def _store(self, name: str, reason: str, count: int) -> None:
-        if count <= NAMED:
-            self.names.setdefault(reason, []).append(name)
+    def leave_out(self, name: str, reason: str, detail: str = "") -> None:
+        """Count something that is not read on purpose, such as a hidden file or an unused column."""
+        self._count(self.left_out, name, reason, detail)
+
+    def _count(self, counts: Counter[str], name: str, reason: str, detail: str) -> None:
+        counts[reason] += 1
+        if counts[reason] <= NAMED:
+            shown = f"{name} ({' '.join(detail.split())})" if detail else name
+            self.names.setdefault(reason, []).append(shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}...")
 
     def check(self, max_bad_share: float) -> None:
         """Check the fraction of invalid records.
@@ -58,7 +70,9 @@ class Report:
         bad, records = self.bad.total(), self.documents + self.empty + self.bad.total()
         if bad <= max_bad_share * records:
             return
-        reasons = "; ".join(f"{reason}: {n}, first {self.names[reason][0]}" for reason, n in self.bad.most_common())
+        common = self.bad.most_common(REASONS)
+        reasons = "; ".join(f"{reason}: {n}, first {self.names[reason][0]}" for reason, n in common)
+        reasons += "; ..." if len(self.bad) > REASONS else ""
         raise DataError(
             f"--max-bad-share={max_bad_share:g}: {bad} of {records} {self.kind} are invalid ({reasons}). "
             "Fix them or allow a larger share"
@@ -70,32 +84,36 @@ class Report:
         self.empty += other.empty
         self.bad += other.bad
         self.noted += other.noted
+        self.left_out += other.left_out
         for reason, names in other.names.items():
             self.names[reason] = [*self.names.get(reason, []), *names][:NAMED]
 
     def to_state(self) -> dict[str, Any]:
         """Return the report as JSON-compatible values for `from_state`."""
-        return {**vars(self), "bad": dict(self.bad), "noted": dict(self.noted)}
+        return {**vars(self), **{name: dict(vars(self)[name]) for name in COUNTERS}}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Report":
         """Return the report that `to_state` converted."""
-        return cls(**{**state, "bad": Counter(state["bad"]), "noted": Counter(state["noted"])})
+        return cls(**{**state, **{name: Counter(state[name]) for name in COUNTERS}})
 
     def as_json(self) -> dict[str, object]:
         """Return the content of `report.json`."""
-        bad, noted = (
+        bad, noted, left_out = (
             {reason: {"count": n, "first": self.names[reason]} for reason, n in sorted(counts.items())}
-            for counts in (self.bad, self.noted)
+            for counts in (self.bad, self.noted, self.left_out)
         )
-        counts = {f"{self.kind}_read": self.documents, "empty_skipped": self.empty}
-        return {**counts, "bad": bad, **({"noted": noted} if noted else {})}
+        found: dict[str, object] = {f"{self.kind}_read": self.documents, "empty_skipped": self.empty, "bad": bad}
+        return found | {name: group for name, group in (("noted", noted), ("left_out", left_out)) if group}
 
     def lines(self) -> Iterator[str]:
         """Return the lines of the report that are printed."""
         yield f"read {self.documents:,} {self.kind}, skipped {self.empty:,} empty, {self.bad.total():,} invalid"
         for reason, count in [*self.bad.most_common(), *self.noted.most_common()]:
             yield f"  {count:,} x {reason}: {', '.join(self.names[reason][:3])}{' ...' if count > 3 else ''}"
+        if self.left_out:
+            reasons = (f"{count:,} x {reason} ({self.names[reason][0]})" for reason, count in self.left_out.items())
+            yield f"left out {self.left_out.total():,}: {', '.join(reasons)}"
 
 
 def progress(

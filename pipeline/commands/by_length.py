@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     add("runs", nargs="+", metavar="RUN", help="runs evaluated by `unroll test` on the same data")
     add("--groups", type=int, default=5, metavar="N", help="number of length groups of equal size (default: 5)")
     add("--score", choices=sorted(known), default="BLEU", help="score per group (default: BLEU)")
-    add("--split", default="test", help="split of the sources: test or validation (default: test)")
+    add("--split", default="test", help="split of the sources: test, test-NAME or validation (default: test)")
     options = parser.parse_args(argv)
     if options.groups < 1:
         raise ConfigError(f"--groups={options.groups}: expected at least 1")
@@ -61,7 +61,7 @@ def read_written_texts(run: Path, split: str) -> list[WrittenText]:
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         rows = sorted(rows, key=lambda row: (len(row["source"].split()), len(row["source"]), row["row"]))
     except OSError as error:
-        verb = {"test": "test"}.get(split, "validate")
+        verb = "validate" if split == "validation" else "test"
         raise DataError(f"{file} not found. Create it with `unroll {verb} --run {run.name}`") from error
     except (ValueError, KeyError) as error:
         raise DataError(f"{file}: expected texts with sources ({error!r})") from error

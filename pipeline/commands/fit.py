@@ -17,13 +17,28 @@ def main(argv: list[str]) -> int:
     """Run the command named by the first argument; return the exit code."""
     verb, arguments = argv[0], argv[1:]
     quieten()
+    split = _taken("--split", arguments) if verb == "test" else None
     chosen = sweep.arguments_of_sweep(arguments) if verb == "fit" else with_run(arguments)
     if chosen is None:
         return 0
     cli = parse_config(chosen)
     run = Run(run_directory(cli.config))
     with output_streams.tolerate_closed_output():
-        return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb)
+        return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb, split)
+
+
+def _taken(option: str, arguments: list[str]) -> str | None:
+    """Remove an option that Lightning's command line does not have, and return its value."""
+    for at, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name != option:
+            continue
+        if not equals and at + 1 == len(arguments):
+            raise ConfigError(f"{option}: expected a value, got none. Name a split of the dataset")
+        taken = value if equals else arguments.pop(at + 1)
+        del arguments[at]
+        return taken
+    return None
 
 
 def with_run(arguments: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from pipeline.evaluation.plots.spectrogram import Shown
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-STAGES = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",)}
+STAGES = {"fit": ("train", "validation"), "validate": ("validation",)}  # the splits of each, a test's aside
 
 
 @runtime_checkable
@@ -48,6 +48,7 @@ class PlannedDataModule(lightning.LightningDataModule):
     """
 
     shown: str | None = None  # column of a split that identifies the source of a row to users
+    test_split = "test"  # split that a test evaluates on
 
     def __init__(self, dataset: Dataset, workers: int) -> None:
         super().__init__()
@@ -110,6 +111,21 @@ class PlannedDataModule(lightning.LightningDataModule):
 
         return Tokenizer.from_file(str(self.dataset.target.file))
 
+    def test_splits(self, name: str | None = None) -> list[str]:
+        """Return the test splits with this name, or all of them: `test`, or the named ones `test-NAME`.
+
+        Raises:
+            ConfigError: the dataset does not have this split, or no test split.
+        """
+        known = [each for each in self.dataset.splits if each == "test" or each.startswith("test-")]
+        if name is None:
+            return known or [self.test_split]  # which `setup` reports as missing
+        if name in self.dataset.splits:
+            return [name]
+        if f"test-{name}" not in known:
+            raise ConfigError(f"--split={name}: expected one of {', '.join(self.dataset.splits)}. Choose one")
+        return [f"test-{name}"]
+
     @property
     def steps_per_epoch(self) -> int:
         """Number of global batches per training epoch."""
@@ -123,7 +139,7 @@ class PlannedDataModule(lightning.LightningDataModule):
         trainer.accumulate_grad_batches = self.share.accumulation
         if stage == "fit":
             count_in_steps(trainer, self.steps_per_epoch)
-        for name in STAGES[stage]:
+        for name in STAGES.get(stage, (self.test_split,)):
             self.samples(name)
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -140,8 +156,8 @@ class PlannedDataModule(lightning.LightningDataModule):
         return self._evaluation("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Return the test split, each sample exactly once."""
-        return self._evaluation("test")
+        """Return the split `test_split`, each sample exactly once."""
+        return self._evaluation(self.test_split)
 
     def _evaluation(self, name: str) -> DataLoader[Batch]:
         samples = self.samples(name)

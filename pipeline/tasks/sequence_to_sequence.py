@@ -183,7 +183,7 @@ class SequenceToSequence(TokenPrediction):
 
     def test_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Add the batch to the metric, and generate its texts."""
-        self._evaluate(batch, "test", None if self.evaluation.scores else self.evaluation.validation_rows)
+        self._evaluate(batch, self.data.test_split, None if self.evaluation.scores else self.evaluation.validation_rows)
 
     def log_held_out(self, prefix: str, split_name: str) -> float:
         """Log and reset the metrics of an evaluation; return the nats per token."""
@@ -204,7 +204,7 @@ class SequenceToSequence(TokenPrediction):
 
     def scores(self, split_name: str) -> Sequence[Score]:
         """Return the scores of the texts generated for a split."""
-        return self.evaluation.scores or (self._default_scores if split_name == "test" else ())
+        return self.evaluation.scores or (() if split_name == "validation" else self._default_scores)
 
     @cached_property
     def _default_scores(self) -> tuple[Score, ...]:

@@ -104,7 +104,7 @@ class TokenPrediction(Task):
 
     def on_test_epoch_end(self) -> None:
         """Log loss, perplexity and bits per byte."""
-        self.log_held_out("test", "test")
+        self.log_held_out("test", self.data.test_split)
 
     def log_held_out(self, prefix: str, split_name: str) -> float:
         """Log and reset the metrics of an evaluation; return the nats per token."""

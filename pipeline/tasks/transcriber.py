@@ -104,7 +104,7 @@ class Transcriber(Task):
 
     def on_test_start(self) -> None:
         """Check for transcripts that are longer than their audio."""
-        self.check("test")
+        self.check(self.data.test_split)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Return the micro-batch's contribution to the nats per token of the global batch."""
@@ -119,7 +119,7 @@ class Transcriber(Task):
 
     def test_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Add the batch to the metrics."""
-        self._evaluate(batch, "test", None)
+        self._evaluate(batch, self.data.test_split, None)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and scores, and pass the loss to the schedule."""
@@ -129,7 +129,7 @@ class Transcriber(Task):
 
     def on_test_epoch_end(self) -> None:
         """Log loss and scores."""
-        self._log("test", "test")
+        self._log("test", self.data.test_split)
 
     def report(self) -> list[str]:
         """Return the signatures of the scores, and the file with the transcripts."""

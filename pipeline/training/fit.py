@@ -23,6 +23,7 @@ from pipeline.runs.load import choose_checkpoint
 from pipeline.runs.record import read_config
 from pipeline.runs.resume import Start, begin
 from pipeline.runs.run import Run, find_run
+from pipeline.tasks.task import Task
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.wandb_logger import PatientWandbLogger
 from pipeline.training.config import CommandLine
@@ -92,15 +93,16 @@ def run_summary(run: Run) -> str:
     )
 
 
-def evaluate(cli: CommandLine, run: Run, verb: str) -> int:
+def evaluate(cli: CommandLine, run: Run, verb: str, split: str | None = None) -> int:
     """Evaluate the best checkpoint of a run and return the exit code.
 
     Args:
         cli: the parsed command line.
         run: the run.
-        verb: the split to evaluate on, `validate` or `test`.
+        verb: `validate`, on the validation split, or `test`.
+        split: the split to test on (default: every test split in turn).
     """
-    return _start(cli, partial(_evaluate, cli, run, verb))
+    return _start(cli, partial(_evaluate, cli, run, verb, split))
 
 
 def _check_division(config: Namespace) -> None:
@@ -160,14 +162,24 @@ def _fit(cli: CommandLine, run: Run, start: Start) -> None:
                 logger.finish(code)
 
 
-def _evaluate(cli: CommandLine, run: Run, verb: str) -> None:
+def _evaluate(cli: CommandLine, run: Run, verb: str, split: str | None) -> None:
     chosen = choose_checkpoint(find_run(str(run.path)), "best")
     model, data, config = cli.build()
     trainer: Trainer = make_trainer(config, run, model, data, None)
-    evaluate = {"validate": trainer.validate, "test": trainer.test}[verb]
-    evaluate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
+    how: dict[str, Any] = {"datamodule": data, "ckpt_path": chosen, "weights_only": True, "verbose": False}
+    title = f"{run.name}, {chosen.name}, on {data.dataset.path}"
+    if verb == "validate":
+        trainer.validate(model, **how)
+        return _print_scores(trainer, model, title)
+    for name in data.test_splits(split):
+        data.test_split = name
+        trainer.test(model, **how)
+        _print_scores(trainer, model, title if name == "test" else f"{title}, {name}")
+
+
+def _print_scores(trainer: Trainer, model: Task, title: str) -> None:
     if trainer.is_global_zero:
-        print(f"{run.name}, {chosen.name}, on {data.dataset.path}:")
+        print(f"{title}:")
         width = max(32, *map(len, trainer.callback_metrics))
         for name, value in trainer.callback_metrics.items():
             print(f"  {name:{width}} {value:.4f}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.commands.generate.trained import Trained, open_model
-from pipeline.dataset.codecs.table import read_table
+from pipeline.dataset.codecs.table import read_table, with_numbers
 from pipeline.errors import ConfigError
 from pipeline.runs.record import read_series_record
 
@@ -33,7 +33,9 @@ def main(trained: Trained, arguments: argparse.Namespace) -> None:
 
     record = read_series_record(trained.run)
     about, context, horizon = record["dataset"]["series"], record["linked"]["context"], record["linked"]["horizon"]
-    windows = windows_of(read_table(arguments.history), about, context, horizon, str(arguments.history[0]))
+    windows = windows_of(
+        with_numbers(read_table(arguments.history)), about, context, horizon, str(arguments.history[0])
+    )
     _, task, device = open_model(trained.name, arguments.checkpoint)
     forecast = forecast_windows(task.sample_paths, windows, about["scaling"], device)
     rows = rows_of(windows, forecast, about["time"], horizon)

@@ -48,6 +48,7 @@ def test_every_token_is_predicted_once_from_the_one_before(dataset: Path, contex
     assert inputs[inside].tolist() == [data.dataset.target.eos, *stream[:-1].tolist()]
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("order", ["shuffled", "documents", "contiguous"])
 def test_random_offsets_shift_all_training_windows_of_an_epoch(dataset: Path, order: str) -> None:
     settings = {"order": order, "context": 16, "global_batch_size": 4, "seed": 3, "random_offset": True}

@@ -91,7 +91,7 @@ class Trainer:
     def __init__(self, sanity_checking: bool = False) -> None:
         self.sanity_checking, self.callbacks = sanity_checking, [Monitor()]
         splits = {"validation": SimpleNamespace(tokens=10, bytes=40), "test": SimpleNamespace(tokens=10, bytes=20)}
-        self.datamodule = SimpleNamespace(split=splits.__getitem__)
+        self.datamodule = SimpleNamespace(split=splits.__getitem__, test_split="test")
 
 
 def evaluated(model: TokenPrediction, monkeypatch: pytest.MonkeyPatch, trainer: Any) -> list[tuple[Any, Any]]:

@@ -70,5 +70,5 @@ def test_a_model_without_perplexity_is_compared_by_its_loss_and_its_scores(tmp_p
     printed = capsys.readouterr()
     assert printed.err == ""
     (row,) = [line.split() for line in printed.out.splitlines() if " better " in line]
-    assert row[4:8] == ["200", "70*", "100*", "2.0000*"]  # seconds of audio trained, error rate, wrong texts, loss
-    assert row[8] == "50*"  # seconds of audio per second
+    assert row[3:7] == ["200", "70*", "100*", "2.0000*"]  # seconds of audio trained, error rate, wrong texts, loss
+    assert row[7] == "50*"  # seconds of audio per second

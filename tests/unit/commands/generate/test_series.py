@@ -12,7 +12,7 @@ import torch
 
 from pipeline.commands.generate.series import rows_of
 from pipeline.data.series import SeriesDataModule
-from pipeline.dataset.codecs.table import read_table
+from pipeline.dataset.codecs.table import read_table, with_numbers
 from pipeline.errors import DataError
 from pipeline.models.gru import GRU
 from pipeline.tasks.forecast_tables import forecast_windows, windows_of
@@ -29,7 +29,7 @@ def about(tiny_series_dataset: Path) -> dict[str, Any]:
 @pytest.fixture
 def history(tiny_series_dataset: Path) -> Any:
     """The source of the tiny dataset, without values in its last four hours."""
-    table = read_table([tiny_series_dataset.parent / "table.csv"])
+    table = with_numbers(read_table([tiny_series_dataset.parent / "table.csv"]))
     values = table.column("value").to_pylist()
     values[-12:] = [None] * 12
     return table.set_column(table.column_names.index("value"), "value", pa.array(values, pa.float64()))

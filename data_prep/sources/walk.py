@@ -1,0 +1,75 @@
+"""The files of a directory: which are read, and which are left out for what reason."""
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from data_prep.workspace.report import Report
+from pipeline.dataset.codecs.encoding import suffix_of
+from pipeline.errors import DataError
+
+SYSTEM = ("__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir")
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+HIDDEN, BROKEN, SPECIAL, TWICE = "hidden", "broken link", "not a regular file", "already read through another link"
+
+
+def walk(directory: Path, suffixes: Collection[str], report: Report) -> list[Path]:
+    """Return the regular files below a directory with one of the suffixes, sorted by path.
+
+    Linked folders are followed once. Hidden files and folders, those of operating systems, broken links, pipes,
+    sockets, and files with other suffixes are left out and counted in the report.
+
+    Args:
+        directory: the directory.
+        suffixes: suffixes in lower case, without those of compressions.
+        report: counts what is left out.
+
+    Raises:
+        DataError: the directory or one below it cannot be read.
+    """
+    try:
+        return sorted(_files(directory, frozenset(suffixes), report, {os.path.realpath(directory)}))
+    except OSError as error:
+        raise DataError(f"{error.filename or directory} cannot be read: {error.strerror or error}") from error
+
+
+def _files(directory: Path, suffixes: frozenset[str], report: Report, seen: set[str]) -> Iterator[Path]:
+    for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
+        path = directory / entry.name
+        if entry.name.startswith(".") or entry.name in SYSTEM:
+            report.leave_out(str(path), HIDDEN)
+        elif entry.is_dir():
+            if (real := os.path.realpath(path)) in seen:
+                report.leave_out(str(path), TWICE)
+            else:
+                seen.add(real)
+                yield from _files(path, suffixes, report, seen)
+        elif not entry.is_file():
+            report.leave_out(str(path), BROKEN if entry.is_symlink() and not path.exists() else SPECIAL)
+        elif suffix_of(path) in suffixes:
+            yield path
+        else:
+            report.leave_out(str(path), f"suffix {path.suffix or 'none'}")
+
+
+def split_folders(directory: Path) -> dict[str, Path]:
+    """Return the folders of the splits directly below a directory: train, and validation or test.
+
+    `training`, `valid`, `val`, `dev` and `testing` are other names of them, in upper or lower case. A directory
+    without a train folder, or with nothing but it, has no folders of splits.
+
+    Raises:
+        DataError: two folders are the same split.
+    """
+    found: dict[str, Path] = {}
+    for folder in sorted(each for each in directory.iterdir() if each.is_dir()):
+        split = next((split for split, names in SPLIT_NAMES.items() if folder.name.lower() in names), None)
+        if split in found:
+            raise DataError(f"{folder} and {found[split]} are both the {split} split. Rename or merge one of them")
+        if split is not None:
+            found[split] = folder
+    return found if "train" in found and len(found) > 1 else {}

@@ -1,0 +1,110 @@
+"""Files of text: plain or compressed with gzip or xz, in UTF-8 with or without a byte order mark."""
+
+import codecs
+import gzip
+import lzma
+import shlex
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError
+
+Opened = BufferedReader | gzip.GzipFile | lzma.LZMAFile
+PACKINGS: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
+DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+HEAD = 4096  # bytes that are examined at the start of a file
+MARKS = {  # the longer marks first: that of UTF-32 begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+FEW = 0.3  # fraction of NUL bytes above which an unmarked file is UTF-16 or UTF-32
+UNPACK = {".gz": "gzip -dc", ".xz": "xz -dc"}
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix in lower case, without that of a compression: `.csv` for `A.CSV.gz`."""
+    return (path.with_suffix("") if path.suffix.lower() in PACKINGS else path).suffix.lower()
+
+
+def open_packed(path: Path) -> Opened:
+    """Open a plain or compressed file and return its uncompressed bytes.
+
+    Raises:
+        DataError: the file cannot be opened.
+    """
+    with readable(path):
+        opened: Opened = PACKINGS.get(path.suffix.lower(), open)(path, "rb")
+        return opened
+
+
+def open_text(path: Path, name: str | None = None) -> Opened:
+    """Open a plain or compressed file of text after its byte order mark, if it has one.
+
+    Args:
+        path: the file.
+        name: its name in errors (default: the path).
+
+    Raises:
+        DataError: the file cannot be opened, is damaged, or is encoded in UTF-16 or UTF-32.
+    """
+    file = open_packed(path)
+    with readable(name or path):
+        head: bytes = file.peek(HEAD)[:HEAD]
+        file.read(text_start(head, name or str(path)))
+    return file
+
+
+def text_start(head: bytes, name: str) -> int:
+    """Return the number of bytes before the text: 3 for a byte order mark of UTF-8, else 0.
+
+    Args:
+        head: the first bytes of a file.
+        name: the file.
+
+    Raises:
+        DataError: the text is encoded in UTF-16 or UTF-32; the message has the command that converts it.
+    """
+    if encoding := next((found for mark, found in MARKS.items() if head.startswith(mark)), None) or _unmarked(head):
+        path = Path(name)
+        source = f"{UNPACK[packed]} {shlex.quote(name)}" if (packed := path.suffix.lower()) in UNPACK else ""
+        target = shlex.quote(str(path.with_name(f"utf8-{path.with_suffix('').name if source else path.name}")))
+        command = f"iconv -f {encoding} -t UTF-8" + ("" if source else f" {shlex.quote(name)}") + f" > {target}"
+        raise DataError(
+            f"{name}: expected UTF-8, got {encoding}. Convert it: {source + ' | ' if source else ''}{command}"
+        )
+    return len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+
+
+def _unmarked(head: bytes) -> str | None:
+    """Return the encoding of text that has no mark but has NUL in most characters; None for UTF-8."""
+    if len(head) < 4 or head.count(0) <= FEW * len(head):
+        return None
+    nul = [head[at::4].count(0) / len(head[at::4]) > 0.5 for at in range(4)]
+    patterns = {
+        (False, True, True, True): "UTF-32LE",
+        (True, True, True, False): "UTF-32BE",
+        (False, True, False, True): "UTF-16LE",
+        (True, False, True, False): "UTF-16BE",
+    }
+    return patterns.get((nul[0], nul[1], nul[2], nul[3]))
+
+
+@contextmanager
+def readable(name: object) -> Iterator[None]:
+    """Raise a DataError that names the file where it cannot be read or is damaged.
+
+    Raises:
+        DataError: the file cannot be read or is damaged.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        raise DataError(f"{name} is damaged ({error}). Download or copy it again") from error
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {error.strerror or error}") from error
