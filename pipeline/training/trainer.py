@@ -142,7 +142,7 @@ def _loggers(config: Namespace, run: Run, model: Task, data: PlannedDataModule) 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     limits = config.trainer.max_epochs, config.trainer.max_steps
     steps = total_steps(*limits, data.steps_per_epoch)
-    run.write(architecture=model.architecture, parameters=parameters, steps=steps)
+    run.write(architecture=model.architecture, parameters=parameters, steps=steps, unit=data.unit)
     loggers = [JournalLogger(run.path), wandb_logger(run)]
     return [logger for logger in loggers if logger is not None]
 
