@@ -283,7 +283,7 @@ def parquet(file: Opened, name: str, reading: Reading, report: Report) -> Iterat
                 yield from reading.document(text, name, number, report)
             else:
                 report.reject(f"{name}:{number}", f"no text in column {reading.field!r}")
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # also of names and times
         raise DataError(f"{name} is damaged ({str(error).splitlines()[0]}). Download or copy it again") from error
 
 
