@@ -17,7 +17,7 @@ def given(split: str) -> Cut:
     return lambda pieces: ((split, piece) for piece in pieces)
 
 
-@lru_cache(maxsize=1)  # the same text is asked for twice in succession
+@lru_cache(maxsize=1)  # It is called twice in succession with the same text.
 def written_alike(text: str) -> str:
     """Return the text by which equal documents are found.
 

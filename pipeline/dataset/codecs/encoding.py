@@ -102,12 +102,15 @@ def text_start(head: bytes, name: str) -> int:
 
     Args:
         head: the first bytes of a file.
-        name: the file.
+        name: the file, `-` for standard input.
 
     Raises:
         DataError: the text is encoded in UTF-16 or UTF-32; the message has the command that converts it.
     """
     if encoding := next((found for mark, found in MARKS.items() if head.startswith(mark)), None) or _unmarked(head):
+        if name == "-":
+            convert = f"iconv -f {encoding} -t UTF-8"
+            raise DataError(f"standard input: expected UTF-8, got {encoding}. Pipe it through: {convert}")
         path = Path(name)
         source = f"{UNPACK[packed]} {shlex.quote(name)}" if (packed := path.suffix.lower()) in UNPACK else ""
         target = shlex.quote(str(path.with_name(f"utf8-{path.with_suffix('').name if source else path.name}")))
