@@ -52,7 +52,9 @@ def test_a_byte_order_mark_of_standard_input_is_not_text(tmp_path: Path, monkeyp
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("one\ntwo\n".encode("utf-8-sig"))))
     assert documents(prepare(tmp_path / "out", "-", "--documents", "line", *ALL)) == ["one", "two"]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("one\ntwo\n".encode("utf-16"))))
-    with pytest.raises(DataError, match="standard input: expected UTF-8, got UTF-16. Pipe it through: iconv -f UTF-16"):
+    with pytest.raises(
+        DataError, match=r"standard input: expected UTF-8, got UTF-16. Pipe it through: iconv -f UTF-16"
+    ):
         prepare(tmp_path / "wrong", "-")
 
 
