@@ -52,7 +52,8 @@ def quantise(
 
 @cache
 def _level_of_values(levels: int) -> UInt8[np.ndarray, " 256"]:
-    return (np.arange(WHITE + 1) * levels // (WHITE + 1)).astype(np.uint8)
+    table: np.ndarray = (np.arange(WHITE + 1) * levels // (WHITE + 1)).astype(np.uint8)
+    return table
 
 
 def image_of_levels(levels_of: UInt8[np.ndarray, "H W C"], levels: int) -> Image.Image:

@@ -137,7 +137,7 @@ def test_flickr8k_with_a_header_and_with_numbered_captions(images: Path, tmp_pat
 
 
 def test_tables_of_conceptual_captions(images: Path, tmp_path: Path) -> None:
-    texts = ['a "tall tower', 'it\'s said: "no"', "plain"]
+    texts = ['a "tall tower', 'it\'s read: "no"', "plain"]
     listed = "".join(f"{text}\t{number}.jpg\n" for number, text in enumerate(texts))
     address = "elsewhere\thttps://example.com/3.jpg\n"
     expected = {f"{number}.jpg": [text] for number, text in enumerate(texts)}
