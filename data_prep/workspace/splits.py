@@ -1,5 +1,6 @@
 """Assignment of samples to splits: by the values of their fields, or by fractions of the samples or speakers."""
 
+import unicodedata
 from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,7 @@ class Where:
     @classmethod
     def of(cls, text: str) -> "Where":
         """Parse `field=value,value` or `field=0-4`, for `type=`."""
-        field, equals, listed = text.partition("=")
+        field, equals, listed = unicodedata.normalize("NFC", text).partition("=")
         if not field or not listed or not equals:
             raise ArgumentTypeError(f"expected FIELD=VALUE,VALUE or FIELD=0-4, got {text}")
         values: set[str] = set()
