@@ -45,15 +45,14 @@ def quantise(
         chance: generator to sample two levels with the values as probabilities; None rounds them.
     """
     if chance is None:
-        return _level_of_values(levels)[found]
+        return np.take(_level_of_values(levels), found)
     assert levels == 2
     return (chance.integers(0, WHITE, found.shape) < found).astype(np.uint8)
 
 
 @cache
 def _level_of_values(levels: int) -> UInt8[np.ndarray, " 256"]:
-    table: np.ndarray = (np.arange(WHITE + 1) * levels // (WHITE + 1)).astype(np.uint8)
-    return table
+    return (np.arange(WHITE + 1) * levels // (WHITE + 1)).astype(np.uint8)
 
 
 def image_of_levels(levels_of: UInt8[np.ndarray, "H W C"], levels: int) -> Image.Image:
