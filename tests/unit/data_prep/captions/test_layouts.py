@@ -36,9 +36,10 @@ def test_splits_of_coco_share_a_folder_or_have_their_own(images: Path, tmp_path:
     (tmp_path / "val2017").mkdir()
     for number in range(16, COUNT):
         (images / f"{number}.jpg").rename(tmp_path / "val2017" / f"{number}.jpg")
-    own = prepare(tmp_path / "own", *splits, "--images", f"train={images}", f"validation={tmp_path / 'val2017'}")
+    of_validation = "--images", f"validation={tmp_path / 'val2017'}"
+    own = prepare(tmp_path / "own", *splits, "--images", f"train={images}", *of_validation)
     assert [rows(own, split) for split in own.splits] == [rows(shared, split) for split in shared.splits]
-    one = prepare(tmp_path / "one", *splits, "--images", images, f"validation={tmp_path / 'val2017'}")
+    one = prepare(tmp_path / "one", *splits, "--images", images, *of_validation)
     assert rows(one, "validation") == first(range(16, COUNT - 1))
 
 
