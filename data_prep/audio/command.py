@@ -118,8 +118,6 @@ def _check(options: argparse.Namespace) -> None:
 
 def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     found = clips_of_splits(options, report)
-    if not found["train"]:
-        report.check(options.max_bad_share)
     labelled = bool(options.join) or options.labels or not any("text" in clip.fields for clip in found["train"])
     target = "label" if labelled else "text"
     if not any(target in clip.fields for clip in found["train"]):

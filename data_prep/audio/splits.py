@@ -50,7 +50,10 @@ def clips_of_splits(options: argparse.Namespace, report: Report) -> dict[str, li
     if options.ignore_durations:
         named = {name: [_without_duration(clip) for clip in clips] for name, clips in named.items()}
     kept = once(named, options.lowercase, report)
-    if named["train"] and not kept["train"]:
+    if not named["train"]:
+        report.check(options.max_bad_share)
+        raise DataError(f"{options.train} has no clips. Name another source of training clips")
+    if not kept["train"]:
         raise DataError(f"{options.train}: every clip is in a held-out split too. Name other clips for training")
     splits = divided(kept, wheres, shared.shares(options), options.by_speaker)
     note_overlaps(splits, report)
