@@ -19,8 +19,8 @@ from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.shards import Shards
 from data_prep.workspace.workspace import SPLITS, Workplace
 from pipeline.arguments import Parser, non_negative_integer, positive_integer
-from pipeline.dataset.codecs.time_grid import COUNT
-from pipeline.dataset.codecs.time_series import TableLayout
+from pipeline.dataset.codecs.series_table import TableLayout
+from pipeline.dataset.codecs.time_format import COUNT
 from pipeline.dataset.recall import ADDING_CHANCE, Association, Copy, Recall, SelectiveCopy, adding
 from pipeline.dataset.series import Series, write_series
 from pipeline.dataset.shard import token_type

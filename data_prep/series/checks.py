@@ -6,28 +6,17 @@ Legend: L steps, K known covariates.
 import numpy as np
 from jaxtyping import Float64
 
+from pipeline.dataset.codecs.findings import UNKNOWN, Findings
 from pipeline.dataset.codecs.time_grid import Grid
-from pipeline.dataset.codecs.time_series import INFINITE, MISSING, UNKNOWN, Findings, Frame, stretches
+from pipeline.dataset.codecs.time_series import Frame, check_steps
 
 EMPTY = "series without any value", "--drop it"
-CONSTANT = "series that is constant in its training part", "--drop it: it has no scale"
+CONSTANT = "series that is constant in its training part and varies later", "--drop it: it has no scale"
+UNTRAINED = "series without a value in its training part", "--drop it, or change the splits"
 UNINFORMATIVE = "known covariate that is constant in training", "--drop it"
 LEAK = "known covariate that reveals the target", "--drop it: it is not known ahead"
 SAME = 0.9999  # cosine between the changes of two columns above which one is a copy of the other
 FARTHEST = 1000  # maximum number of steps between a copy and its original
-
-
-def trimmed(frame: Frame) -> Frame:
-    """Return the series from its first to its last value; covariates are repeated within its gaps."""
-    there = np.flatnonzero(~np.isnan(frame.values))
-    if not len(there):
-        return frame._replace(values=frame.values[:0], known=frame.known[:0])
-    first, after = there[0], there[-1] + 1
-    values, known = frame.values[first:after], frame.known[first:after]
-    gap = np.isnan(values)[:, None] & np.isnan(known)
-    last = np.maximum.accumulate(np.where(gap, 0, np.arange(len(values))[:, None]))
-    start = frame.start + int(first) * frame.step
-    return Frame(frame.name, start, frame.step, values, np.take_along_axis(known, last, 0))
 
 
 def check_values(frame: Frame, grid: Grid, names: list[str], findings: Findings) -> None:
@@ -42,11 +31,8 @@ def check_values(frame: Frame, grid: Grid, names: list[str], findings: Findings)
     if not len(frame.values):
         findings.add(EMPTY, frame.name)
         return
-    for first, length in stretches(np.isnan(frame.values)):
-        [stamp] = grid.text(np.array([frame.start + first * grid.step]))
-        findings.add(MISSING, f"{frame.name} from {stamp}: {length}", length)
+    check_steps(frame, grid, findings)
     if np.isinf(frame.values).any():
-        findings.add(INFINITE, frame.name, int(np.isinf(frame.values).sum()))
         return
     for name, ahead in zip(names, frame.known.T, strict=False):
         missing = ~np.isfinite(ahead)
@@ -90,10 +76,20 @@ def _correlated(
     return found
 
 
-def observed_mean(values: Float64[np.ndarray, " L"]) -> tuple[float, float]:
-    """Return mean and standard deviation of the observed values; NaN if there are none."""
+def is_constant(values: Float64[np.ndarray, " _"]) -> bool:
+    """Return whether values differ by rounding only, relative to their size; NaN is not a value."""
     seen = values[~np.isnan(values)]
-    return (float(seen.mean()), float(seen.std())) if len(seen) else (np.nan, np.nan)
+    return bool(len(seen) and np.ptp(seen) <= 4 * np.spacing(np.abs(seen).max()))
+
+
+def placeholder(values: Float64[np.ndarray, " _"]) -> float | None:
+    """Return a value of nines, such as -9999, that occurs repeatedly and far from all other values; else None."""
+    seen = values[~np.isnan(values)]
+    for value, others in ((each, seen[seen != each]) for each in ((seen.min(), seen.max()) if len(seen) else ())):
+        nines = {*f"{abs(value):g}"} == {"9"} and abs(value) > 9
+        if nines and len(others) and len(seen) - len(others) > 1 and np.abs(others - value).min() > np.ptp(others) > 0:
+            return float(value)
+    return None
 
 
 def seasonal_error(values: Float64[np.ndarray, " L"], season: int) -> float:

@@ -11,28 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
-from data_prep.series.checks import (
-    CONSTANT,
-    UNINFORMATIVE,
-    check_values,
-    observed_mean,
-    seasonal_error,
-    trimmed,
-)
+from data_prep.series.checks import check_values
+from data_prep.series.columns import check_columns, layout_of
+from data_prep.series.scaling import scaling_of, standardised
 from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin
+from data_prep.workspace.report import Report
 from data_prep.workspace.workspace import Workplace
 from pipeline.arguments import Parser, non_negative_integer, positive_integer
-from pipeline.dataset.codecs.table import is_number, read_table, with_numbers
+from pipeline.dataset.codecs.findings import MISSING, Findings
+from pipeline.dataset.codecs.numbers import MARKS
+from pipeline.dataset.codecs.series_table import TableLayout, read_series_table
+from pipeline.dataset.codecs.time_format import CHOICES, check_time_format
 from pipeline.dataset.codecs.time_grid import Grid, cycles
-from pipeline.dataset.codecs.time_series import MISSING, Findings, Frame, TableLayout, filled, frames_of
+from pipeline.dataset.codecs.time_series import Frame, frames_of, trimmed
 from pipeline.dataset.series import PARTS, Series, write_series
-from pipeline.errors import DataError
+from pipeline.dataset.shard import Shard
+from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare series"
-Covariates = tuple[Float64[np.ndarray, " K"], Float64[np.ndarray, " K"]]  # mean and standard deviation
 EXAMPLES = """examples:
   unroll prepare series ETTh1.csv --lengths 8640 2880 2880 --output data/etth1
   unroll prepare series sales.parquet --time day --id shop item --target sold --known price --calendar \\
@@ -50,10 +48,15 @@ def _parser() -> argparse.ArgumentParser:
         help=".csv (plain, .gz or .xz) or .parquet files with the same columns",
     )
     shared.add_output(parser)
+    _add_layout(parser)
     add = parser.add_argument_group("roles of the columns").add_argument
+    stamps = parser.add_argument_group("stamps").add_argument
     add("--time", metavar="COLUMN", help="column of time stamps (default: the first column)")
+    stamps("--no-time", action="store_true", help="count the rows of each series: no column has stamps")
+    written = f"format of the stamps, in prepare and in histories: {CHOICES} (default: recognised)"
+    stamps("--time-format", default="", metavar="FORMAT", help=written.replace("%", "%%"))
     zone = "time zone of stamps without an offset, or with offsets that change (default: as written)"
-    add("--time-zone", default="", metavar="AREA/CITY", help=zone)
+    stamps("--time-zone", default="", metavar="AREA/CITY", help=zone)
     add("--id", nargs="+", default=[], metavar="COLUMN", help="columns that together name a series, in a long table")
     add(
         "--target",
@@ -84,6 +87,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_layout(parser: Parser) -> None:
+    add = parser.add_argument_group("layout of the files").add_argument
+    add("--no-header", action="store_true", help="the first line has values; columns are named 1, 2, ...")
+    rows = "each row is a series: its id (--id, default: the first column), then its values, without stamps"
+    add("--series-in-rows", action="store_true", help=rows)
+    decimal = "decimal mark; the other one may separate thousands (default: a point, without thousands)"
+    add("--decimal", choices=list(MARKS), help=decimal)
+
+
 def main(argv: list[str]) -> int:
     """Prepare a dataset of series.
 
@@ -94,17 +106,21 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     _check(options)
     began = time.monotonic()
-    findings = Findings()
-    table = with_numbers(read_table(options.sources))
-    layout = layout_of(table, options)
-    grid, frames = frames_of(table, layout, findings, zone=options.time_zone)
+    findings, report = Findings(), Report("series")
+    table = read_series_table(options.sources, header=not options.no_header)
+    layout = layout_of(table, options, report)
+    grid, frames = frames_of(table, layout, findings, None, options.time_zone, options.time_format)
+    findings.refuse_texts(", ".join(map(str, options.sources)))
+    _check_dropped(options, table.column_names, [frame.name for frame in frames])
     frames = [trimmed(frame) for frame in frames if frame.name not in options.drop]
     place = shared.workplace(options)
     with place.entered(fresh=True):  # tables are small: no need to resume
-        entries = _prepare(place, grid, frames, layout, options, findings, argv)
-    print(f"{len(frames):,} series, step {grid}, season {options.season or grid.season}")
+        entries = _prepare(place, grid, frames, layout, options, findings, report, argv)
+    print(f"{len(frames):,} series, step {grid}, season {options.season or grid.season}{_span(grid, frames)}")
     for finding, times in findings.counts.items():
         print(f"  {times:,} x {finding[0]}: {', '.join(findings.places[finding])}")
+    for line in [*report.lines()][1:]:
+        print(line)
     for name, entry in entries.items():
         print(f"{name}: {entry['steps']:,} steps")
     print(f"{options.output} in {time.monotonic() - began:.1f} s")
@@ -113,24 +129,20 @@ def main(argv: list[str]) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     shared.check(options)
+    check_columns(options)
+    if options.time_format:
+        check_time_format(options.time_format)
 
 
-def layout_of(table: Any, options: argparse.Namespace) -> TableLayout:
-    """Return the roles of the columns by the options; all other columns of numbers are targets.
+def _check_dropped(options: argparse.Namespace, columns: Sequence[str], series: Sequence[str]) -> None:
+    if unknown := [name for name in options.drop if name not in columns and name not in series]:
+        raise ConfigError(f"--drop {unknown[0]}: expected a column or a series, got neither. Check its name")
 
-    Raises:
-        DataError: no column is a target, or a column has two roles.
-    """
-    stamps = options.time or table.column_names[0]
-    given = [stamps, *options.id, *options.known]
-    rest = [name for name in table.column_names if name not in (*given, *options.drop) and is_number(table, name)]
-    targets = [name for name in options.target or rest if name not in options.drop]
-    known = [name for name in options.known if name not in options.drop]
-    if twice := [name for name in targets if name in given]:
-        raise DataError(f"column {twice[0]} has two roles: a target cannot be a time, an id or a known covariate")
-    if not targets:
-        raise DataError(f"no column of numbers to predict; the columns are {', '.join(table.column_names)}")
-    return TableLayout(stamps, tuple(options.id), tuple(targets), tuple(known), options.calendar)
+
+def _span(grid: Grid, frames: Sequence[Frame]) -> str:
+    """Return the first and the last stamp, as they are read and written."""
+    last = max(frame.start + grid.step * (len(frame.values) - 1) for frame in frames)
+    return ", from {} to {}".format(*grid.text(np.array([min(frame.start for frame in frames), last])))
 
 
 def _prepare(
@@ -140,30 +152,28 @@ def _prepare(
     layout: TableLayout,
     options: argparse.Namespace,
     findings: Findings,
+    report: Report,
     argv: Sequence[str],
 ) -> dict[str, Any]:
     source, accepted = ", ".join(map(str, options.sources)), (MISSING,) if options.fill_gaps else ()
     for frame in frames:
         check_values(frame, grid, list(layout.known), findings)
     findings.refuse(source, accepted)
-    ends = _ends(grid, frames, options)
-    edges = [_edges(frame, grid, ends) for frame in frames]
+    edges = _edges(grid, frames, layout, options)
     known = [*layout.known, *(cycles(grid, np.zeros(1, np.int64))[0] if layout.calendar else [])]
-    scaling, ahead = _scaling(frames, edges, len(layout.known), known, findings)
+    scaling, ahead = scaling_of(frames, edges, len(layout.known), known, findings, report)
     findings.refuse(source, accepted)
     season = options.season or grid.season
-    made = [_series(frame, own, scaling[frame.name], ahead, season) for frame, own in zip(frames, edges, strict=True)]
-    shard = write_series(place.path / "series.arrow", made)
-    entries = {}
-    for part, name in enumerate(PARTS):
-        steps = sum(int(one.observed[one.edges[part] : one.edges[part + 1]].sum()) for one in made)
-        if steps:
-            counts = {"series": len(made), "steps": steps, "covariates": len(known)}
-            entries[name] = {**counts, "shards": [shard._asdict()]}
+    made = [
+        standardised(frame, own, scaling[frame.name], ahead, season) for frame, own in zip(frames, edges, strict=True)
+    ]
+    report.documents = len(made)
+    entries = _entries(made, len(known), write_series(place.path / "series.arrow", made))
     about = {
         **layout.as_json(),
         **grid.as_json(),
         "season": season,
+        "fill_gaps": options.fill_gaps,
         "covariates": known,
         "covariate_mean": ahead[0].tolist(),
         "covariate_deviation": ahead[1].tolist(),
@@ -176,9 +186,20 @@ def _prepare(
             "series": about,
             **origin(PROGRAM, argv, options.sources, "pyarrow"),
         },
-        {"series": len(made), "found": findings.as_json()},
+        {**report.as_json(), "found": findings.as_json()},
         options.overwrite,
     )
+    return entries
+
+
+def _entries(made: list[Series], covariates: int, shard: Shard) -> dict[str, Any]:
+    """Return the manifest's entries of the splits, which share one shard."""
+    entries = {}
+    for part, name in enumerate(PARTS):
+        steps = sum(int(one.observed[one.edges[part] : one.edges[part + 1]].sum()) for one in made)
+        if steps:
+            counts = {"series": len(made), "steps": steps, "covariates": covariates}
+            entries[name] = {**counts, "shards": [shard._asdict()]}
     return entries
 
 
@@ -197,49 +218,20 @@ def _ends(grid: Grid, frames: list[Frame], options: argparse.Namespace) -> list[
     return [first + int(count) * grid.step for count in counts]
 
 
-def _edges(frame: Frame, grid: Grid, ends: list[int]) -> tuple[int, ...]:
-    """Return the same boundaries as steps of one series."""
-    return tuple(min(max((end - frame.start) // grid.step, 0), len(frame.values)) for end in ends)
+def _edges(grid: Grid, frames: list[Frame], layout: TableLayout, options: argparse.Namespace) -> list[tuple[int, ...]]:
+    """Return the boundaries of the splits as steps of each series.
 
-
-def _scaling(
-    frames: list[Frame], edges: list[tuple[int, ...]], given: int, known: list[str], findings: Findings
-) -> tuple[dict[str, tuple[float, float]], Covariates]:
-    """Return mean and standard deviation of the training part, for each series and for each known covariate.
-
-    Covariates are scaled over all series. Those of the calendar, after the first `given`, are not scaled.
+    They are at the same stamps for all series, or at the same fractions of each series if those have no stamps.
     """
-    training = [
-        frame._replace(values=frame.values[: own[1]], known=frame.known[: own[1]])
-        for frame, own in zip(frames, edges, strict=True)
+    alone = layout.in_rows or (not layout.time and layout.id)
+    common = [] if alone else _ends(grid, frames, options)
+    return [
+        tuple(
+            min(max((end - frame.start) // grid.step, 0), len(frame.values))
+            for end in common or _ends(grid, [frame], options)
+        )
+        for frame in frames
     ]
-    scaling = {frame.name: observed_mean(frame.values) for frame in training}
-    for name, (_, deviation) in scaling.items():
-        if not deviation > 0:
-            findings.add(CONSTANT, name)
-    mean, deviations = np.zeros(len(known)), np.ones(len(known))
-    if given:
-        seen = np.concatenate([frame.known[:, :given] for frame in training])
-        mean[:given], deviations[:given] = seen.mean(0), seen.std(0)
-    for name, deviation in zip(known, deviations, strict=True):
-        if not deviation > 0:
-            findings.add(UNINFORMATIVE, name)
-    return scaling, (mean, deviations)
-
-
-def _series(
-    frame: Frame,
-    edges: tuple[int, ...],
-    scaling: tuple[float, float],
-    ahead: Covariates,
-    season: int,
-) -> Series:
-    mean, deviation = scaling
-    standard = (frame.values[: edges[-1]] - mean) / deviation
-    values, observed = filled(standard)
-    known = (frame.known[: edges[-1]] - ahead[0]) / ahead[1]
-    error = seasonal_error(standard[: edges[1]], season)
-    return Series(frame.name, frame.start, edges, error, values.astype(np.float32), observed, known.astype(np.float32))
 
 
 if __name__ == "__main__":

@@ -147,8 +147,9 @@ class SeriesDataModule(PlannedDataModule):
             windows = SeriesWindows(self.split(name), self.context, self.horizon, stride)
             if not len(windows):
                 raise ConfigError(
-                    f"the {name} split of {self.dataset.path} has no window of context={self.context} and "
-                    f"horizon={self.horizon}: decrease them, or prepare longer series"
+                    f"context={self.context} and horizon={self.horizon}: expected windows that fit the {name} split of "
+                    f"{self.dataset.path}, got {self.split(name).longest} steps in its longest series. "
+                    f"Set {self._fitting()}, or prepare longer series"
                 )
             self._windows[name] = windows
         return self._windows[name]
@@ -162,10 +163,26 @@ class SeriesDataModule(PlannedDataModule):
         count, size = len(samples), self.global_batch_size
         if count < size:
             raise ConfigError(
-                f"the training split of {self.dataset.path} has {count} windows of context={self.context} and "
-                f"horizon={self.horizon}, fewer than global_batch_size={size}: decrease one of them"
+                f"global_batch_size={size}: expected at most {count}, the windows of context={self.context} and "
+                f"horizon={self.horizon} in the training split of {self.dataset.path}, got {size}. "
+                f"Set {self._fitting()}"
             )
         return Shuffled(count, size, self.seed)
+
+    def _fitting(self) -> str:
+        """Return options with which all splits have windows, and an epoch has several batches."""
+        steps = {name: self.split(name).longest for name in self.dataset.splits}
+        season = self.dataset.manifest["series"]["season"]
+
+        def shortened(length: int, most: int) -> int:
+            """Return at most half of the steps, in whole seasons if one fits."""
+            return length if length <= most // 2 else max(most // 2 // season * season or most // 2, 1)
+
+        horizon = shortened(self.horizon, min(steps.values()))
+        context = shortened(self.context, steps["train"] - horizon)
+        batch = 1 << (max(steps["train"] - context - horizon + 1, 4) // 4).bit_length() - 1
+        sizes = {"context": context, "horizon": horizon, "global_batch_size": min(batch, self.global_batch_size)}
+        return " ".join(f"--data.init_args.{name} {size}" for name, size in sizes.items())
 
     def plan_evaluation(self, samples: SeriesWindows) -> Plan:
         """Return every window exactly once."""

@@ -136,13 +136,22 @@ class SeriesSplit:
             horizon: number of steps to predict, all in this split.
             stride: steps between the starts of successive horizons.
         """
-        cuts = np.stack([np.asarray(row) for batch in self._batches for row in batch.column("edges").to_pylist()])
-        part = PARTS.index(self.name)
         found = [np.zeros((0, 2), np.int64)]
-        for number, (first, after) in enumerate(cuts[:, part : part + 2].tolist()):
+        for number, (first, after) in enumerate(self._parts.tolist()):
             begins = np.arange(max(first, context), after - horizon + 1, stride)
             found.append(np.stack([np.full(len(begins), number), self.first_steps[number] + begins], 1))
         return np.concatenate(found)
+
+    @property
+    def longest(self) -> int:
+        """The number of steps that the longest series has in this split."""
+        return int(np.diff(self._parts).max())
+
+    @cached_property
+    def _parts(self) -> Int64[np.ndarray, "N 2"]:
+        """The first step of this split and the step after its last one, in each series."""
+        cuts = np.stack([np.asarray(row) for batch in self._batches for row in batch.column("edges").to_pylist()])
+        return cuts[:, PARTS.index(self.name) :][:, :2]
 
     @cached_property
     def _batches(self) -> list[pa.RecordBatch]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from pipeline.distributed import signals
-from pipeline.errors import TRY_AGAIN, UserError
+from pipeline.errors import TRY_AGAIN, UserError, one_line
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
@@ -22,6 +22,11 @@ def of(work: Callable[[], int]) -> int:
         return work()
     except UserError as error:
         return report_error(str(error), error.exit_code, error.shared)
+    except NotImplementedError as error:
+        # After an error before the layers are built, Lightning fails to move the model to the CPU.
+        if isinstance(cause := error.__context__, UserError):
+            return report_error(str(cause), cause.exit_code, cause.shared)
+        raise
     except signals.Stopped:
         return TRY_AGAIN
     except KeyboardInterrupt:
@@ -39,7 +44,7 @@ def of(work: Callable[[], int]) -> int:
 def report_error(message: str, exit_code: int, shared: bool = True) -> int:
     """Print an error as one line and return its exit code; an error of all processes is printed by rank 0 only."""
     if not shared or os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
-        print(f"unroll: error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"unroll: error: {one_line(' '.join(message.split()))}", file=sys.stderr)
     return exit_code
 
 

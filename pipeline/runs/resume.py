@@ -1,5 +1,7 @@
 """Start or resume a run: choose the checkpoint, and check that config and dataset match the run."""
 
+import inspect
+import pydoc
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.launch import world_size
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.runs import record
+from pipeline.runs.journal import last_saved
 from pipeline.runs.run import Run
 
 if TYPE_CHECKING:
@@ -124,6 +127,11 @@ def _check(cli: ParsedCommandLine) -> tuple[Any, Any, Any]:
 def _choose(run: Run, config: dict[str, Any]) -> Start:
     found = checkpoint.latest(run.checkpoints, lambda line: print(line, flush=True))
     if found is None:
+        if saved := last_saved(run.path):
+            raise CheckpointError(
+                f"{run.checkpoints} has no checkpoint, but run {run.name} saved {saved}. Restore or mount the "
+                "directory, fix its permissions, or use --resume never to start from the beginning."
+            )
         print(f"run {run.name}: starting at step 0 (no checkpoint found)", flush=True)
         return Start(None, 0, False)
     path, manifest = found
@@ -182,8 +190,16 @@ def changes(run: Run, config: Mapping[str, object]) -> list[str]:
     return [
         f"{key}={after.get(key)!r}, previously {before.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
-        if decides(key) and before.get(key) != after.get(key)
+        if decides(key) and before.get(key) != after.get(key) and not (key not in before and _is_default(key, after))
     ]
+
+
+def _is_default(key: str, config: Mapping[str, object]) -> bool:
+    """Return whether an argument of a class, which the class did not have when the run began, has its default."""
+    owner, _, name = key.rpartition(".init_args.")
+    chosen = pydoc.locate(str(config.get(f"{owner}.class_path")))
+    argument = inspect.signature(chosen).parameters.get(name) if isinstance(chosen, type) else None
+    return argument is not None and bool(argument.default == config[key])
 
 
 def decides(key: str) -> bool:

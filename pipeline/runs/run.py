@@ -32,8 +32,25 @@ SWEEP = "sweep.json"
 
 
 def directory_of(name: str) -> Path:
-    """Return the directory of the run NAME: runs/NAME, or NAME itself if it is a path."""
-    return Path(name) if os.sep in name else RUNS / name
+    """Return the directory of a run: runs/NAME for a name, or the directory itself for a path, such as ../other/NAME.
+
+    Raises:
+        ConfigError: the name is empty, `.`, `..`, begins with a dash or holds control characters, or the path is the
+            directory of all runs or one above it.
+    """
+    bare = name.rstrip(os.sep)
+    path = Path(bare) if os.sep in bare else RUNS / bare
+    last = os.path.basename(bare)
+    if last in ("", ".", "..") or last.startswith("-") or not name.isprintable():
+        raise ConfigError(f"--run={name!r}: expected a name, or the path of a run's directory. Choose another name")
+    if os.sep in bare and path.resolve() in (RUNS.resolve(), *RUNS.resolve().parents):
+        raise ConfigError(f"--run={name}: expected a run, got the directory of all runs or one above it. Add a name")
+    return path
+
+
+def name_of(run: Path) -> str:
+    """Return the value of `--run` for a directory."""
+    return run.name if run.parent == RUNS else str(run)
 
 
 def find_run(name_or_path: str) -> Path:
@@ -42,10 +59,9 @@ def find_run(name_or_path: str) -> Path:
     Raises:
         CheckpointError: the run does not exist (the message lists existing ones), or a later version wrote it.
     """
-    for path in (directory_of(name_or_path), Path(name_or_path)):
-        if record.is_run(path):
-            record.check_format(path)
-            return path
+    if record.is_run(path := directory_of(name_or_path)):
+        record.check_format(path)
+        return path
     existing = sorted(path.name for path in RUNS.glob("*") if record.is_run(path))
     raise CheckpointError(f"no run {name_or_path!r}; runs here: {', '.join(existing) or 'none'}")
 

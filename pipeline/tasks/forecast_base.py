@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from pipeline.callbacks.previews.forecasts import Forecasts
 from pipeline.data.batch import SeriesBatch
-from pipeline.dataset.codecs.table import read_table, with_numbers
+from pipeline.dataset.codecs.series_table import read_series_table
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.forecast_baselines import Baseline, fit_baselines
 from pipeline.evaluation.forecast_errors import ForecastErrors, mean_errors
@@ -194,11 +194,10 @@ class Forecasting(Task):
             raise CheckpointError(f"this {type(self).__name__} has no scale: load it with from_pretrained")
         record = read_series_record(self.directory)
         about, linked = record["dataset"]["series"], record["linked"]
-        table = (
-            pa.Table.from_pandas(history)
-            if isinstance(history, pd.DataFrame)
-            else with_numbers(read_table([Path(history)]))
-        )
+        if isinstance(history, pd.DataFrame):
+            table = pa.Table.from_pandas(history, preserve_index=None if history.index.name else False)
+        else:
+            table = read_series_table([Path(history)], header=about.get("header", True))
         windows = windows_of(table, about, linked["context"], linked["horizon"], "history")
         self.eval()
         forecast = forecast_windows(self.sample_paths, windows, about["scaling"], str(self.device))

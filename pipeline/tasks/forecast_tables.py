@@ -12,8 +12,10 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from pipeline.data.batch import SeriesBatch
+from pipeline.dataset.codecs.findings import MISSING, Findings
+from pipeline.dataset.codecs.series_table import TableLayout
 from pipeline.dataset.codecs.time_grid import Grid, cycles
-from pipeline.dataset.codecs.time_series import Findings, Frame, TableLayout, filled, frames_of
+from pipeline.dataset.codecs.time_series import Frame, check_steps, filled, frames_of, trimmed
 from pipeline.errors import DataError
 from pipeline.evaluation.forecast_errors import Forecast, summary
 
@@ -43,11 +45,16 @@ def windows_of(table: "pa.Table", about: dict[str, Any], context: int, horizon: 
         source: name of the table, for error messages.
 
     Raises:
-        DataError: a series is too short or unknown, or lacks known covariates over the horizon.
+        DataError: a column is missing or unknown, the step differs, or a series is too short or unknown, has gaps
+            although those of the dataset have none, or lacks known covariates over the horizon.
     """
     findings, layout = Findings(), TableLayout.of(about)
+    layout.check_columns(table.column_names, source)
     grid, frames = frames_of(table, layout, findings, Grid.of(about))
-    findings.refuse(source)
+    findings.refuse_texts(source)
+    for frame in frames:
+        check_steps(trimmed(frame), grid, findings)
+    findings.refuse(source, (MISSING,) if about.get("fill_gaps", True) else ())
     if unknown := [frame.name for frame in frames if frame.name not in about["scaling"]]:
         raise DataError(f"{source}: series not in the training data: {', '.join(unknown[:5])}. Train on them, too")
     return [_window(frame, grid, layout, about, context, horizon) for frame in frames]
@@ -101,5 +108,5 @@ def forecast_windows(
     batch = SeriesBatch._make([*parts, 0, 0, None])
     with torch.no_grad():
         forecast = summary(sample_paths(batch))
-    scale = torch.tensor([scaling[window.name] for window in windows])
-    return Forecast(*(scale[:, :1] + scale[:, 1:] * part.cpu() for part in forecast))
+    scale = torch.tensor([scaling[window.name] for window in windows], dtype=torch.float64)
+    return Forecast(*(scale[:, :1] + scale[:, 1:] * part.cpu().double() for part in forecast))

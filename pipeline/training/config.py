@@ -1,6 +1,5 @@
 """The command line of fit, validate and test: parse and check a config, then build its classes."""
 
-import itertools
 import sys
 from dataclasses import fields
 from functools import cache, partial
@@ -131,12 +130,15 @@ def parse_config(arguments: list[str]) -> CommandLine:
     if any(argument.startswith("--run") for argument in arguments):
         arguments = [_current(argument) for argument in arguments]
     check_names(arguments)
-    return CommandLine(arguments)
+    cli = CommandLine(arguments)
+    if names := _runs_named(arguments):
+        cli.config.run = names[-1]  # as written: the parser reads null, ~ and #3 as YAML
+    return cli
 
 
 def run_directory(config: Namespace) -> Path:
     """Return the directory of `--run`, or one named after the first config (text/lstm.yaml: text-lstm)."""
-    if config.run:
+    if config.run is not None:
         return directory_of(config.run)
     if not config.config:
         raise ConfigError("no config and no run: use --config FILE.yaml or --run NAME")
@@ -146,9 +148,18 @@ def run_directory(config: Namespace) -> Path:
 
 
 def _with_config_of_run(arguments: list[str]) -> list[str]:
-    names = [value for key, value in itertools.pairwise(arguments) if key == "--run"]
-    names += [argument.removeprefix("--run=") for argument in arguments if argument.startswith("--run=")]
-    return [f"--config={find_run(names[0]) / CONFIG}", *arguments] if names else arguments
+    names = _runs_named(arguments)
+    return [f"--config={find_run(names[-1]) / CONFIG}", *arguments] if names else arguments
+
+
+def _runs_named(arguments: list[str]) -> list[str]:
+    """Return the values of all options `--run`."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    return [
+        value if option == "--run" else option.removeprefix("--run=")
+        for option, value in pairs
+        if option == "--run" or option.startswith("--run=")
+    ]
 
 
 def _current(argument: str) -> str:

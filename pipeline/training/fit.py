@@ -4,6 +4,7 @@ Nothing is built and no file of the run is changed before config, dataset and ch
 """
 
 import os
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,7 +23,7 @@ from pipeline.errors import TRY_AGAIN, UserError, classify
 from pipeline.runs.load import choose_checkpoint
 from pipeline.runs.record import read_config
 from pipeline.runs.resume import Start, begin
-from pipeline.runs.run import Run, find_run
+from pipeline.runs.run import Run, find_run, name_of
 from pipeline.tasks.task import Task
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.wandb_logger import PatientWandbLogger
@@ -87,9 +88,10 @@ def run_summary(run: Run) -> str:
     best = [
         f", best checkpoint {path.name}, {metric} {value:.4f}" for value, path in by_metric(run.checkpoints, metric)
     ]
+    name = shlex.quote(name_of(run.path))
     return (
         f"run {run.name} finished: {run.path}{''.join(best[:1])}\n"
-        f"next: unroll test --run {run.name}; unroll generate {run.name} --help; unroll compare {run.name}"
+        f"next: unroll test --run {name}; unroll generate {name} --help; unroll compare {name}"
     )
 
 

@@ -58,9 +58,9 @@ def preview_panels(task: Any, samples: Any, about: dict[str, Any], count: int) -
         number, begins = samples.places[sample]
         name = samples.split.names[number]
         mean, deviation = about["scaling"][name]
-        mean_low_median_high = (mean + deviation * part[row].float().cpu().numpy() for part in predicted)
+        mean_low_median_high = (mean + deviation * part[row].double().cpu().numpy() for part in predicted)
         _, low, median, high = mean_low_median_high
-        context, came = (mean + deviation * part[row].numpy() for part in (batch.context, batch.targets))
+        context, came = (mean + deviation * part[row].double().numpy() for part in (batch.context, batch.targets))
         shown = min(len(context), 2 * len(came))
         step = begins - samples.split.first_steps[number]  # start of the horizon within its series
         stamps = samples.split.starts[number] + grid.step * (step + np.array([-shown, 0, len(came) - 1]))

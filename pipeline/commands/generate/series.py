@@ -7,11 +7,12 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from math import floor, log10
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.generate.trained import Trained, open_model
-from pipeline.dataset.codecs.table import read_table, with_numbers
+from pipeline.dataset.codecs.series_table import read_series_table
 from pipeline.errors import ConfigError
 from pipeline.runs.record import read_series_record
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from pipeline.evaluation.forecast_errors import Forecast
     from pipeline.evaluation.plots.forecast import Panel
     from pipeline.tasks.forecast_tables import Window
+
+PRECISION = 4  # decimal digits of a forecast after the leading digit of the standard deviation
+LONGEST = 17  # digits of a float
 
 
 def main(trained: Trained, arguments: argparse.Namespace) -> None:
@@ -33,12 +37,11 @@ def main(trained: Trained, arguments: argparse.Namespace) -> None:
 
     record = read_series_record(trained.run)
     about, context, horizon = record["dataset"]["series"], record["linked"]["context"], record["linked"]["horizon"]
-    windows = windows_of(
-        with_numbers(read_table(arguments.history)), about, context, horizon, str(arguments.history[0])
-    )
+    table = read_series_table(arguments.history, header=about.get("header", True))
+    windows = windows_of(table, about, context, horizon, str(arguments.history[0]))
     _, task, device = open_model(trained.name, arguments.checkpoint)
     forecast = forecast_windows(task.sample_paths, windows, about["scaling"], device)
-    rows = rows_of(windows, forecast, about["time"], horizon)
+    rows = rows_of(windows, forecast, about, horizon)
     try:
         _write(rows, arguments.output)
         if arguments.picture:
@@ -54,14 +57,32 @@ def main(trained: Trained, arguments: argparse.Namespace) -> None:
         ) from error
 
 
-def rows_of(windows: "Sequence[Window]", forecast: "Forecast", time: str, horizon: int) -> Iterator[list[str]]:
-    """Yield the table, a row per series and step: a point forecast, or mean and percentiles of sample paths."""
+def rows_of(
+    windows: "Sequence[Window]", forecast: "Forecast", about: Mapping[str, Any], horizon: int
+) -> Iterator[list[str]]:
+    """Yield the table, a row per series and step: a point forecast, or mean and percentiles of sample paths.
+
+    Args:
+        windows: the histories.
+        forecast: their forecasts, in the units of the table.
+        about: entry of the series in the manifest.
+        horizon: number of steps.
+    """
     one = bool((forecast.low == forecast.high).all())
-    yield [time, "series", *(["forecast"] if one else ["mean", "p10", "p50", "p90"])]
+    yield [about["time"] or "step", "series", *(["forecast"] if one else ["mean", "p10", "p50", "p90"])]
     for row, window in enumerate(windows):
+        deviation = about["scaling"][window.name][1]
         for step, stamp in enumerate(window.stamps[-horizon:]):
             values = [forecast.mean] if one else [forecast.mean, forecast.low, forecast.median, forecast.high]
-            yield [stamp, window.name, *(f"{float(part[row, step]):.6g}" for part in values)]
+            yield [stamp, window.name, *(rounded(float(part[row, step]), deviation) for part in values)]
+
+
+def rounded(value: float, deviation: float) -> str:
+    """Return a number with the digits that a standard deviation makes significant, and those before the point."""
+    if not value:
+        return "0"
+    decimals = max(0, PRECISION - floor(log10(deviation)))
+    return f"{value:.{min(max(1, floor(log10(abs(value))) + 1 + decimals), LONGEST)}g}"
 
 
 def forecast_panels(
@@ -75,7 +96,8 @@ def forecast_panels(
         shown = min(len(window.context), 2 * horizon)
         marks = [window.stamps[-horizon - shown], window.stamps[-horizon], window.stamps[-1]]
         low, median, high = (part[row].numpy() for part in (forecast.low, forecast.median, forecast.high))
-        yield Panel(window.name, marks, mean + deviation * window.context[-shown:], median, low, high)
+        context = mean + deviation * window.context[-shown:].astype(float)
+        yield Panel(window.name, marks, context, median, low, high)
 
 
 def _write(rows: Iterator[list[str]], output: Path | None) -> None:

@@ -83,10 +83,8 @@ def submitted(name: str) -> Path:
     Raises:
         CheckpointError: the run does not exist.
     """
-    for path in (directory_of(name), Path(name)):
-        if (path / FILE).is_file():
-            return path
-    return find_run(name)
+    path = directory_of(name)
+    return path if (path / FILE).is_file() else find_run(name)
 
 
 def logs_of(run: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from pipeline.commands.slurm.batch_script import TRAIN, Element, Job, lead
 from pipeline.commands.slurm.layout import Layout
 from pipeline.commands.slurm.profile import Profile
 from pipeline.errors import ConfigError
-from pipeline.runs.run import Run, find_run
+from pipeline.runs.run import Run, find_run, name_of
 
 STARTUP = 60  # seconds that a start may take before the first step
 MOUNTS = Path("/proc/mounts")
@@ -77,7 +77,7 @@ def submit_elements(elements: Sequence[Element], options: argparse.Namespace, na
     names = elements[0].run.name if len(elements) == 1 else f"{elements[0].run.name} to {elements[-1].run.name}"
     size = f"{job.layout.span} nodes with {job.layout.tasks} tasks each"
     print(f"job {number}: {names}, {size}, time limit {job.time}, signal to save {job.lead} s before")
-    shown = run_name(elements[0].run)
+    shown = name_of(elements[0].run)
     print(f"unroll status {shown}; unroll logs -f {shown}")
 
 
@@ -132,20 +132,15 @@ def _elements(options: argparse.Namespace, overrides: list[str]) -> list[Element
     variants = _variants(options)
     first = checked([*base, *named, *overrides], options)
     if not variants:
-        return [Element(first, [*base, "--run", run_name(first), *overrides])]
+        return [Element(first, [*base, "--run", name_of(first), *overrides])]
     found = []
     for k, variant in enumerate(variants, 1):
         words = [word for key, value in variant.items() for word in (f"--{key}", _text(value))]
         run = first.with_name(f"{first.name}-{k}")
         group = [] if any("tracking.group" in word for word in overrides) else ["--tracking.group", first.name]
-        arguments = [*base, "--run", run_name(run), *group, *overrides, *words]
+        arguments = [*base, "--run", name_of(run), *group, *overrides, *words]
         found.append(Element(checked(arguments, options), arguments))
     return found
-
-
-def run_name(run: Path) -> str:
-    """Return the value of `--run` for a directory."""
-    return run.name if run.parent == Path("runs") else str(run)
 
 
 def _variants(options: argparse.Namespace) -> list[dict[str, object]]:

@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.dataset.codecs.delimited import NOT_UTF8, Reject, arrow_errors, read_batches
 from pipeline.dataset.codecs.encoding import open_packed, open_text, readable, suffix_of
@@ -74,25 +74,12 @@ def column(table: pa.Table, name: str, option: str) -> pa.ChunkedArray:
     return table.column(name)
 
 
-def with_numbers(table: pa.Table) -> pa.Table:
-    """Return the table with columns of texts as numbers where all texts are numbers or empty."""
-    for at, name in enumerate(table.column_names):
-        values = table.column(at)
-        if pa.types.is_string(values.type):
-            written = pc.if_else(pc.equal(values, ""), None, values)
-            for kind in (pa.int64(), pa.float64()):
-                try:
-                    table = table.set_column(at, name, written.cast(kind))
-                    break
-                except pa.ArrowInvalid:
-                    continue
-    return table
-
-
-def is_number(table: pa.Table, name: str) -> bool:
-    """Return whether a column is numeric."""
-    kind = table.column(name).type
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+def distinct_texts(column: "pa.ChunkedArray | pa.Array") -> tuple[list[str], np.ndarray]:
+    """Return the different values of a column as texts, and the place of each row among them; "" where it is null."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    coded = whole if pa.types.is_dictionary(whole.type) else whole.dictionary_encode()
+    texts = ["" if value is None else str(value) for value in coded.dictionary.to_pylist()]
+    return [*texts, ""], coded.indices.fill_null(len(texts)).to_numpy().astype(np.int64)
 
 
 def kind_of(path: Path) -> str:
@@ -114,7 +101,7 @@ def kind_of(path: Path) -> str:
         return "json lines" if suffix_of(path) == ".jsonl" else "delimited"
     try:
         json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "json lines" if suffix_of(path) == ".jsonl" else "json"
     return "json lines"
 

@@ -6,9 +6,8 @@ year 0, or the number in the table. Hours, days, weeks, months, quarters and yea
 Legend: R rows of a table, L steps of a series.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,18 +15,27 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
-from pipeline.errors import ConfigError
+from pipeline.dataset.codecs.table import distinct_texts
+from pipeline.dataset.codecs.time_format import (
+    COUNT,
+    ISO,
+    SECOND,
+    UNIX,
+    offset_of,
+    parse_stamps,
+    recognised,
+    write_stamps,
+)
+from pipeline.errors import ConfigError, DataError
 
-TIME, BUSINESS, MONTH, COUNT = "microsecond", "business day", "month", "count"
-SECOND = 1_000_000
+TIME, BUSINESS, MONTH = "microsecond", "business day", "month"
 DAY = 86_400 * SECOND
 NAMES = {1: "microsecond", SECOND: "second", 60 * SECOND: "minute", 3600 * SECOND: "hour", DAY: "day", 7 * DAY: "week"}
 # steps after which a series of that step usually repeats itself: a day of hours, a week of days, a year of months
 SEASONS = {60 * SECOND: 1440, 3600 * SECOND: 24, DAY: 7, 7 * DAY: 52}
 PRECISIONS = (DAY, "D"), (60 * SECOND, "m"), (SECOND, "s"), (1, "us")  # of stamps that are written
-LAST_DAY = -1
+LAST_DAY, FIRST_BUSINESS_DAY, LAST_BUSINESS_DAY = -1, -2, -3  # of a month
 EPOCH = np.datetime64("1970-01-01")
-OFFSET = re.compile(r"\d[T ]\d{2}.*?(Z|[+-]\d{2}:?\d{2})$")  # of a time of day to UTC
 
 
 @dataclass(frozen=True)
@@ -39,23 +47,25 @@ class Grid:
         step: units from one stamp to the next.
         zone: time zone of the stamps ("Europe/Berlin", "UTC+01:00"), or "" for stamps without a zone. Stamps count
             UTC time if the step is shorter than a day, and local time otherwise.
-        in_month: of MONTH: microseconds from the start of a month to its stamp, or LAST_DAY.
+        in_month: of MONTH: microseconds from the start of a month to its stamp, or LAST_DAY, FIRST_BUSINESS_DAY or
+            LAST_BUSINESS_DAY; of BUSINESS: microseconds from midnight.
+        time_format: format in which the stamps are written, see `time_format.py`.
     """
 
     unit: str
     step: int = 1
     zone: str = ""
     in_month: int = 0
+    time_format: str = ISO
 
     @classmethod
     def of(cls, entry: Mapping[str, object]) -> "Grid":
         """Return the grid that a manifest describes."""
-        fields = ("unit", "step", "zone", "in_month")
-        return cls(**{name: entry[name] for name in fields if name in entry})  # type: ignore[arg-type]
+        return cls(**{each.name: entry[each.name] for each in fields(cls) if each.name in entry})  # type: ignore[arg-type]
 
     def as_json(self) -> dict[str, object]:
         """Return the entries of a manifest."""
-        return {"unit": self.unit, "step": self.step, "zone": self.zone, "in_month": self.in_month}
+        return asdict(self)
 
     def with_step_of(self, stamps: Int64[np.ndarray, " R"]) -> "Grid":
         """Return this grid with the most frequent distance between neighboring stamps as its step."""
@@ -78,27 +88,34 @@ class Grid:
         """Return the local time of each stamp as datetime64; the stamps must not be counts."""
         if self.unit == MONTH:
             months = stamps - 1970 * 12
+            first, following = ((months + at).astype("datetime64[M]").astype("datetime64[D]") for at in (0, 1))
+            if self.in_month == FIRST_BUSINESS_DAY:
+                return np.busday_offset(first, 0, roll="forward")
+            if self.in_month == LAST_BUSINESS_DAY:
+                return np.busday_offset(following, -1, roll="forward")
             if self.in_month == LAST_DAY:
-                return (months + 1).astype("datetime64[M]").astype("datetime64[D]") - 1
+                return following - 1
             return months.astype("datetime64[M]").astype("datetime64[us]") + self.in_month
         if self.unit == BUSINESS:
-            return np.busday_offset(EPOCH, stamps)
-        times = stamps.astype("datetime64[us]")
-        return self._index(times).tz_localize(None).to_numpy() if self.is_utc else times
+            days = np.busday_offset(EPOCH, stamps)
+            return days.astype("datetime64[us]") + self.in_month if self.in_month else days
+        return self._times(stamps).tz_localize(None).to_numpy() if self.is_utc else stamps.astype("datetime64[us]")
 
     def text(self, stamps: Int64[np.ndarray, " L"]) -> list[str]:
         """Return the stamps in the form that `stamps_of` reads."""
         if self.unit == COUNT:
             return [str(stamp) for stamp in stamps.tolist()]
+        if self.time_format != ISO:
+            return write_stamps(self._times(stamps), self.time_format)
+        if self.zone:
+            index = self._times(stamps)
+            seconds = "seconds" if index.second.any() else "minutes"
+            return [time.isoformat(" ", "microseconds" if time.microsecond else seconds) for time in index]
         times = self.local_times(stamps)
         if self.unit == MONTH and self.in_month == 0:
             return [str(time) for time in times.astype("datetime64[M]")]
-        if self.unit == BUSINESS or self.in_month == LAST_DAY:
+        if self.unit == MONTH and self.in_month < 0:
             return [str(time) for time in times.astype("datetime64[D]")]
-        if self.zone:
-            index = self._index(stamps.astype("datetime64[us]"))
-            seconds = "seconds" if (stamps % (60 * SECOND)).any() else "minutes"
-            return [time.isoformat(" ", "microseconds" if time.microsecond else seconds) for time in index]
         microseconds = times.astype("datetime64[us]").astype(np.int64)
         step = self.step if self.unit == TIME else DAY
         precision = next(name for size, name in PRECISIONS if step % size == 0 and not (microseconds % size).any())
@@ -107,13 +124,15 @@ class Grid:
     @property
     def is_utc(self) -> bool:
         """Whether stamps count UTC time, which is converted to the zone."""
-        return bool(self.zone) and self.step % DAY != 0
+        return bool(self.zone) and self.unit == TIME and self.step % DAY != 0
 
-    def _index(self, times: np.ndarray) -> pd.DatetimeIndex:
-        """Return times with the zone of this grid."""
-        index = pd.DatetimeIndex(times)
+    def _times(self, stamps: Int64[np.ndarray, " L"]) -> pd.DatetimeIndex:
+        """Return the stamps as times in the zone of this grid, if it has one."""
         if self.is_utc:
-            return index.tz_localize("UTC").tz_convert(self.zone)
+            return pd.DatetimeIndex(stamps.astype("datetime64[us]")).tz_localize("UTC").tz_convert(self.zone)
+        index = pd.DatetimeIndex(self.local_times(stamps))
+        if not self.zone:
+            return index
         return index.tz_localize(self.zone, ambiguous=np.ones(len(index), bool), nonexistent="shift_forward")
 
     def __str__(self) -> str:
@@ -129,82 +148,118 @@ class Stamps(NamedTuple):
     """The time column of a table."""
 
     grid: Grid
-    """Unit and zone of the stamps; the step is 1."""
+    """Unit, zone and format of the stamps; the step is 1."""
     values: Int64[np.ndarray, " R"]
     bad: Bool[np.ndarray, " R"]
     """True where a stamp is missing or cannot be read."""
-    offsets: tuple[str, ...] = ()
-    """UTC offsets that the stamps are written with, if their time zone is not known."""
+    off: Bool[np.ndarray, " R"]
+    """True where a stamp is not one of the months or business days of the grid."""
 
 
-def stamps_of(column: "pa.ChunkedArray | pa.Array", zone: str = "", like: Grid | None = None) -> Stamps:
+def stamps_of(
+    column: "pa.ChunkedArray | pa.Array",
+    zone: str = "",
+    like: Grid | None = None,
+    time_format: str = "",
+    name: str = "time",
+) -> Stamps:
     """Read the time column of a table.
 
-    The unit is MONTH if all stamps are at the same moment of a month or all are last days of months, BUSINESS if
-    they leave out weekends, else TIME.
+    The unit is MONTH if all stamps are at the same moment of a month or all are last days or first or last business
+    days of months, BUSINESS if they leave out weekends, else TIME.
 
     Args:
-        column: times, dates, integers, or texts such as 2016-07-01 13:00, 2016-07 or 2016-07-01 13:00+02:00.
+        column: times, dates, numbers, or texts such as 2016-07-01 13:00, 2016-07 or 2016-07-01 13:00+02:00.
         zone: time zone of the column (default: that of the column, if it has one).
-        like: the grid of a dataset that was prepared before; its unit and zone are used.
+        like: the grid of a dataset that was prepared before; its unit, zone and format are used.
+        time_format: format of numbers and texts (default: recognised).
+        name: name of the column, for error messages.
 
     Raises:
         ConfigError: the time zone does not exist.
+        DataError: the format is not unique, or the stamps have several UTC offsets.
     """
-    if pa.types.is_integer(column.type):
-        bad = np.asarray(column.is_null().to_numpy(zero_copy_only=False), bool)
-        return Stamps(Grid(COUNT), column.fill_null(0).to_numpy().astype(np.int64), bad)
-    index, offsets = _index_of(column, zone or (like.zone if like else ""))
+    if like is not None:
+        zone, time_format = zone or like.zone, COUNT if like.unit == COUNT else like.time_format
+    if pa.types.is_temporal(column.type):
+        index = pd.DatetimeIndex(column.cast(pa.timestamp("us", getattr(column.type, "tz", None))).to_pandas())
+        like, time_format = None if like and like.unit == COUNT else like, like.time_format if like else ISO
+    else:
+        texts, places = distinct_texts(column)
+        texts = [text.strip() for text in texts]
+        given = [text for text in texts if text]
+        time_format = time_format or recognised(given, name)
+        if time_format == COUNT:
+            return _counts(texts, places)
+        index = parse_stamps(texts, time_format)[places]
+        index = index.tz_localize("UTC") if zone and time_format in UNIX else index
+        zone = offset_of(given, zone, name) if time_format == ISO else zone
+    if like is not None and zone and not like.zone:
+        raise DataError(f"column {name}: expected stamps without time zone, as in training, got {zone}. Convert them")
+    return _on_grid(_in_zone(index, zone), like, time_format)
+
+
+def _on_grid(index: pd.DatetimeIndex, like: Grid | None, time_format: str) -> Stamps:
+    """Return times as stamps of the grid `like`, or of their own."""
     bad = np.asarray(index.isna())
     index = index.fillna(pd.Timestamp(0, tz=index.tz))
     local = index.tz_localize(None).as_unit("us").to_numpy()
-    grid = like or _grid_of(local[~bad], str(index.tz or ""))
+    grid = replace(like or _grid_of(local[~bad], str(index.tz or "")), step=1, time_format=time_format)
+    off = np.zeros(len(bad), bool)
     if grid.unit == MONTH:
         values = local.astype("datetime64[M]").astype(np.int64) + 1970 * 12
+        off = grid.local_times(values) != local
     elif grid.unit == BUSINESS:
         values = np.busday_count(EPOCH, local.astype("datetime64[D]"))
+        off = grid.local_times(values) != local
     elif like.is_utc if like else grid.zone and len(np.unique(local[~bad].astype(np.int64) % DAY)) > 1:
         values = index.tz_convert("UTC").as_unit("us").asi8
     else:
         values = local.astype(np.int64)
-    return Stamps(replace(grid, step=1), values.astype(np.int64), bad, offsets)
+    return Stamps(grid, values.astype(np.int64), bad, off & ~bad)
 
 
-def _index_of(column: "pa.ChunkedArray | pa.Array", zone: str) -> tuple[pd.DatetimeIndex, tuple[str, ...]]:
-    """Return the times of a column, in its own time zone or in `zone`, and its UTC offsets if the zone is unknown."""
-    offsets: set[str] = set()
-    if pa.types.is_temporal(column.type):
-        index = pd.DatetimeIndex(column.cast(pa.timestamp("us", getattr(column.type, "tz", None))).to_pandas())
-    else:
-        texts = [(text or "").strip().replace("/", "-") for text in column.cast(pa.string()).to_pylist()]
-        offsets = {found[1] if (found := OFFSET.search(text)) else "" for text in texts if text}
-        index = pd.DatetimeIndex(pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=offsets != {""}))
-        if not zone and len(offsets) == 1 and (offset := next(iter(offsets))) not in ("", "Z"):
-            zone = f"UTC{offset[:3]}:{offset[-2:]}"
+def _counts(texts: list[str], places: Int64[np.ndarray, " R"]) -> Stamps:
+    numbers = pd.to_numeric(pd.Series(texts), errors="coerce").to_numpy(float)
+    bad = ~(np.isfinite(numbers) & (numbers % 1 == 0))
+    values = np.where(bad, 0, numbers).astype(np.int64)
+    return Stamps(Grid(COUNT), values[places], bad[places], np.zeros(len(places), bool))
+
+
+def _in_zone(index: pd.DatetimeIndex, zone: str) -> pd.DatetimeIndex:
+    """Return times in a time zone; in their own without one.
+
+    Raises:
+        ConfigError: the time zone does not exist.
+    """
     try:
-        if zone and index.tz is None:
-            try:
-                return index.tz_localize(zone, ambiguous="infer", nonexistent="NaT"), ()
-            except ValueError:  # rows are not in order: the repeated hour cannot be resolved
-                return index.tz_localize(zone, ambiguous="NaT", nonexistent="NaT"), ()
-        return (index.tz_convert(zone), ()) if zone else (index, tuple(sorted(offsets - {""})))
+        if not zone:
+            return index
+        if index.tz is not None:
+            return index.tz_convert(zone)
+        try:
+            return index.tz_localize(zone, ambiguous="infer", nonexistent="NaT")
+        except ValueError:  # rows are not in order: the repeated hour cannot be resolved
+            return index.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
     except KeyError as error:  # of zoneinfo
-        raise ConfigError(f"time zone {zone!r} does not exist. Use a name such as Europe/Berlin.") from error
+        raise ConfigError(f"--time-zone={zone}: not a time zone. Use a name such as Europe/Berlin") from error
 
 
 def _grid_of(local: np.ndarray, zone: str) -> Grid:
     """Return the unit of local times, as datetime64[us]."""
     months, days = local.astype("datetime64[M]"), local.astype("datetime64[D]")
     if len(np.unique(months)) > 1:
-        if (local == days).all() and ((days + 1).astype("datetime64[M]") > months).all():
-            return Grid(MONTH, in_month=LAST_DAY)
         if len(within := np.unique(local - months)) == 1:
-            return Grid(MONTH, in_month=int(within[0].astype(np.int64)))
-    if len(np.unique(local - days)) == 1 and np.is_busday(days).all():
+            return Grid(MONTH, zone=zone, in_month=int(within[0].astype(np.int64)))
+        for kind in (LAST_DAY, LAST_BUSINESS_DAY, FIRST_BUSINESS_DAY):
+            grid = Grid(MONTH, zone=zone, in_month=kind)
+            if (local == grid.local_times(months.astype(np.int64) + 1970 * 12)).all():
+                return grid
+    if len(of_day := np.unique(local - days)) == 1 and np.is_busday(days).all():
         apart = np.diff(np.unique(days))
         business = np.diff(np.unique(np.busday_count(EPOCH, days)))
         if (apart.astype(int) > business).any() and 2 * (business == 1).sum() > len(business):
-            return Grid(BUSINESS)
+            return Grid(BUSINESS, zone=zone, in_month=int(of_day[0].astype(np.int64)))
     return Grid(TIME, zone=zone)
 
 

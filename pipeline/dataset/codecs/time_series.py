@@ -5,92 +5,32 @@ In a wide table each column of numbers is a series; in a long table, id columns 
 Legend: R rows of a table, L steps of a series, K known covariates.
 """
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
-from pipeline.dataset.codecs.table import column, is_number
-from pipeline.dataset.codecs.time_grid import BUSINESS, DAY, MONTH, TIME, Grid, cycles, stamps_of
+from pipeline.dataset.codecs.findings import (
+    BETWEEN,
+    INFINITE,
+    MISSING,
+    NAMELESS,
+    NOT_NUMBER,
+    SEPARATED,
+    TWICE,
+    UNREADABLE,
+    Findings,
+)
+from pipeline.dataset.codecs.numbers import numbers_of
+from pipeline.dataset.codecs.series_table import TableLayout
+from pipeline.dataset.codecs.table import column, distinct_texts
+from pipeline.dataset.codecs.time_format import COUNT
+from pipeline.dataset.codecs.time_grid import BUSINESS, DAY, MONTH, TIME, Grid, Stamps, cycles, stamps_of
 from pipeline.errors import ConfigError, DataError
-
-NAMED = 5  # places that are reported for each finding
-# what can be wrong, and how to fix it
-UNREADABLE = "unreadable stamp", "write 2016-07-01 13:00, 2016-07 or an integer"
-NAMELESS = "row without an id", "fill the columns of --id"
-TWICE = "stamp that a series has twice", "keep one row of each, or name the series of each row with --id"
-BETWEEN = "stamp between the steps of the grid", "resample the rows to one step"
-INFINITE = "infinite value", "correct or delete it"
-MISSING = "step without a value", "add the value, or accept the gap with --fill-gaps"
-UNKNOWN = "known covariate without a value", "add it at every step, or --drop it"
-
-
-@dataclass
-class Findings:
-    """Problems of a table: the count and the first places of each kind."""
-
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    places: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-
-    def add(self, finding: tuple[str, str], place: str, count: int = 1) -> None:
-        """Count a finding at a place."""
-        self.counts[finding] += count
-        named = self.places.setdefault(finding, [])
-        if len(named) < NAMED:
-            named.append(place)
-
-    def refuse(self, source: str, accepted: tuple[tuple[str, str], ...] = ()) -> None:
-        """Raise an error if there are findings that are not accepted.
-
-        Raises:
-            DataError: lists all findings.
-        """
-        lines = [self._line(finding) for finding in self.counts if finding not in accepted]
-        if lines:
-            raise DataError(f"{source} cannot be used for training: {'; '.join(lines)}")
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the findings as stored in `report.json`."""
-        return {what[0]: {"count": count, "first": self.places[what]} for what, count in self.counts.items()}
-
-    def _line(self, finding: tuple[str, str]) -> str:
-        what, fix = finding
-        named, count = self.places[finding], self.counts[finding]
-        more = ", ..." if count > len(named) and len(named) == NAMED else ""
-        return f"{count} x {what} ({', '.join(named)}{more}): {fix}"
-
-
-@dataclass(frozen=True)
-class TableLayout:
-    """The roles of the columns of a table.
-
-    Args:
-        time: column of stamps.
-        id: columns that together name a series; none in a wide table.
-        targets: columns to predict.
-        known: covariates that are known over the horizon.
-        calendar: add the position in the day, week and year as known covariates.
-    """
-
-    time: str
-    id: tuple[str, ...]
-    targets: tuple[str, ...]
-    known: tuple[str, ...]
-    calendar: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the entries of a manifest."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def of(cls, entry: dict[str, Any]) -> "TableLayout":
-        """Return the layout that a manifest describes."""
-        lists = {name: tuple(entry[name]) for name in ("id", "targets", "known")}
-        return cls(time=entry["time"], calendar=entry["calendar"], **lists)
 
 
 class Frame(NamedTuple):
@@ -107,7 +47,12 @@ class Frame(NamedTuple):
 
 
 def frames_of(
-    table: Any, layout: TableLayout, findings: Findings, grid: Grid | None = None, zone: str = ""
+    table: pa.Table,
+    layout: TableLayout,
+    findings: Findings,
+    grid: Grid | None = None,
+    zone: str = "",
+    time_format: str = "",
 ) -> tuple[Grid, list[Frame]]:
     """Return the grid and the series of a table.
 
@@ -117,47 +62,90 @@ def frames_of(
         findings: problems are added here.
         grid: the grid of a dataset that was prepared before (default: found in the stamps).
         zone: time zone of the stamps (default: that of the column, if it has one).
+        time_format: format of the stamps (default: that of the grid, or recognised).
 
     Raises:
-        DataError: a column is missing or holds no numbers, or the stamps do not have the unit of the grid.
-        ConfigError: the time zone does not exist, or the calendar requires one.
+        DataError: a column is missing, or the stamps do not have the unit or the step of the grid.
+        ConfigError: the time zone does not exist, or the calendar requires dates.
     """
-    read, stamps, bad, offsets = stamps_of(column(table, layout.time, "--time"), zone, grid)
-    if layout.calendar and len(offsets) > 1:
-        raise ConfigError(
-            f"column {layout.time} has stamps with the UTC offsets {', '.join(offsets)}: the calendar requires their "
-            "time zone. Give --time-zone AREA/CITY."
-        )
-    for row in np.flatnonzero(bad):
-        findings.add(UNREADABLE, f"row {row + 1}")
-    rows = np.flatnonzero(~bad)
-    if grid is not None and read.unit != grid.unit and len(rows) > 1:
-        raise DataError(
-            f"column {layout.time} has stamps in {read.unit}s, expected {grid.unit}s as in training. "
-            "Write the stamps as in the table that was prepared."
-        )
-    if grid is not None:
-        _check_step(column(table, layout.time, "--time"), layout.time, zone, grid, stamps[rows])
-    grid = grid or read.with_step_of(stamps[rows])
-    targets = [_numbers(table, name) for name in layout.targets]
-    known = _known(table, layout)
+    if layout.in_rows:
+        return Grid(COUNT), list(_in_rows(table, layout, findings))
+    read = _stamps(table, layout, grid, zone, time_format)
+    if layout.calendar and read.grid.unit == COUNT:
+        raise ConfigError(f"--calendar requires dates, but the stamps of column {layout.time} are counts. Omit it")
+    if layout.time:
+        _report_stamps(table.column(layout.time), read, findings)
+    rows = np.flatnonzero(~read.bad & ~read.off)
+    if grid is not None and layout.time:
+        _check_step(table.column(layout.time), layout.time, zone, grid, read, rows)
+    targets = [_numbers(table, name, layout, findings) for name in layout.targets]
+    known = [_numbers(table, name, layout, findings) for name in layout.known]
+    ahead = np.stack(known, 1) if known else np.zeros((len(table), 0))
+    grid = grid or (read.grid.with_step_of(read.values[rows]) if layout.time else read.grid)
     found = []
     for identity, mine in _groups(table, layout, rows, findings):
-        position, start, length = _placed(grid, stamps[mine], identity or "the table", findings)
+        stamps = read.values[mine] if layout.time else np.arange(len(mine))
+        position, start, length = _placed(grid, stamps, joined_name(identity) or "the table", findings)
         for name, numbers in zip(layout.targets, targets, strict=True):
-            parts = [identity] if identity and len(layout.targets) == 1 else [identity, name] if identity else [name]
-            found.append(_frame(" ".join(parts), grid, start, length, position, numbers[mine], known[mine], layout))
+            parts = identity if identity and len(layout.targets) == 1 else (*identity, name)
+            found.append(_frame(joined_name(parts), grid, start, length, position, numbers[mine], ahead[mine], layout))
     return grid, found
 
 
-def _check_step(times: pa.ChunkedArray, name: str, zone: str, grid: Grid, stamps: Int64[np.ndarray, " R"]) -> None:
-    """Raise DataError if the stamps have another step than the grid of the dataset."""
-    natural = stamps_of(times, zone or grid.zone)
+def joined_name(parts: Sequence[str]) -> str:
+    """Return the name of a series: one part as it is, several separated by blanks and quoted where they have blanks."""
+    if len(parts) == 1:
+        return parts[0]
+    quoted = (part.replace('"', '""') for part in parts)
+    return " ".join(f'"{part}"' if not part or '"' in part or any(map(str.isspace, part)) else part for part in quoted)
+
+
+def _stamps(table: pa.Table, layout: TableLayout, grid: Grid | None, zone: str, time_format: str) -> Stamps:
+    if layout.time:
+        return stamps_of(column(table, layout.time, "--time"), zone, grid, time_format, layout.time)
+    none = np.zeros(len(table), bool)
+    return Stamps(Grid(COUNT), np.zeros(len(table), np.int64), none, none)
+
+
+def _report_stamps(times: pa.ChunkedArray, read: Stamps, findings: Findings) -> None:
+    def described(row: int) -> str:
+        return f"row {row + 1}: {times[row].as_py()}"
+
+    findings.add_all(UNREADABLE, np.flatnonzero(read.bad).tolist(), described)
+    findings.add_all(BETWEEN, np.flatnonzero(read.off).tolist(), described)
+
+
+def _check_step(
+    times: pa.ChunkedArray, name: str, zone: str, grid: Grid, read: Stamps, rows: Int64[np.ndarray, " _"]
+) -> None:
+    """Raise DataError if the stamps have another unit or step than the grid of the dataset."""
+    stamps = read.values[rows]
+    if read.grid.unit != grid.unit and len(rows) > 1:
+        raise DataError(
+            f"column {name}: expected stamps in {grid.unit}s as in training, got {read.grid.unit}s. "
+            "Write the stamps as in the table that was prepared."
+        )
+    natural = stamps_of(times, zone or grid.zone, None, COUNT if grid.unit == COUNT else grid.time_format, name)
     own = natural.grid.with_step_of(natural.values[~natural.bad])
     finer = grid.unit in (MONTH, BUSINESS) and own.unit == TIME and own.step < DAY * (28 if grid.unit == MONTH else 1)
     other = len(np.unique(stamps)) > 2 and replace(grid, step=1).with_step_of(stamps).step != grid.step
-    if len(stamps) > 2 and (finer or other):
+    if len(read.values) > 2 and (finer or other):
         raise DataError(f"column {name}: expected a step of {grid} as in training, got {own}. Give such a table.")
+
+
+def _in_rows(table: pa.Table, layout: TableLayout, findings: Findings) -> Iterator[Frame]:
+    """Yield the series of a table that has one in each row, from the first to the last value."""
+    ids = _id_columns(table, layout)
+    columns = [name for name in table.column_names if name not in (*layout.id, *(layout.unused or ()))]
+    if not columns:
+        raise DataError(f"expected columns of values after {', '.join(layout.id)}, got none. Give --id")
+    values = np.stack([_numbers(table, name, layout, findings) for name in columns], 1)
+    taken: set[str] = set()
+    for row in _named(ids, np.arange(len(table)), findings).tolist():
+        if (name := joined_name(_identity(ids, row))) in taken:
+            findings.add(TWICE, f"{name} in row {row + 1}")
+        taken.add(name)
+        yield trimmed(Frame(name, 0, 1, values[row], np.zeros((len(columns), 0))))
 
 
 def _frame(
@@ -179,22 +167,40 @@ def _frame(
 
 
 def _groups(
-    table: Any, layout: TableLayout, rows: Int64[np.ndarray, " _"], findings: Findings
-) -> Iterator[tuple[str, Int64[np.ndarray, " _"]]]:
-    """Yield the name and the rows of each series, by first appearance; a wide table has one group without a name."""
+    table: pa.Table, layout: TableLayout, rows: Int64[np.ndarray, " _"], findings: Findings
+) -> Iterator[tuple[tuple[str, ...], Int64[np.ndarray, " _"]]]:
+    """Yield the ids and the rows of each series, by first appearance; a wide table has one group without ids."""
     if not layout.id:
-        yield "", rows
+        yield (), rows
         return
-    parts = [column(table, name, "--id").to_pylist() for name in layout.id]
-    names = [None if None in each else " ".join(map(str, each)) for each in zip(*parts, strict=True)]
-    by_name: dict[str, list[int]] = {}
-    for row in rows.tolist():
-        if names[row] is None:
-            findings.add(NAMELESS, f"row {row + 1}")
-        else:
-            by_name.setdefault(str(names[row]), []).append(row)
-    for name, mine in by_name.items():
-        yield name, np.array(mine)
+    columns = _id_columns(table, layout)
+    rows = _named(columns, rows, findings)
+    sizes = tuple(len(texts) for texts, _ in columns)
+    codes = np.ravel_multi_index(tuple(places[rows] for _, places in columns), sizes)
+    order = np.argsort(codes := pd.factorize(codes)[0], kind="stable")
+    for mine in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(rows) else []:
+        yield _identity(columns, int(rows[mine[0]])), rows[mine]
+
+
+Texts = tuple[list[str], Int64[np.ndarray, " R"]]  # the different texts of a column, and the place of each row
+
+
+def _id_columns(table: pa.Table, layout: TableLayout) -> list[Texts]:
+    return [distinct_texts(column(table, name, "--id")) for name in layout.id]
+
+
+def _named(columns: list[Texts], rows: Int64[np.ndarray, " _"], findings: Findings) -> Int64[np.ndarray, " _"]:
+    """Return the rows that have all ids."""
+    bad = np.zeros(len(rows), bool)
+    for texts, places in columns:
+        bad |= np.array([not text.strip() for text in texts])[places[rows]]
+    findings.add_all(NAMELESS, rows[bad].tolist(), lambda row: f"row {row + 1}")
+    return rows[~bad]
+
+
+def _identity(columns: list[Texts], row: int) -> tuple[str, ...]:
+    """Return the ids of a row exactly as they are written."""
+    return tuple(texts[places[row]] for texts, places in columns)
 
 
 def _placed(
@@ -213,19 +219,36 @@ def _placed(
     return position, start, int(position.max()) + 1
 
 
-def _numbers(table: Any, name: str) -> Float64[np.ndarray, " R"]:
+def _numbers(table: pa.Table, name: str, layout: TableLayout, findings: Findings) -> Float64[np.ndarray, " R"]:
     values = column(table, name, "--target")
-    if pa.types.is_null(values.type):
-        return np.full(len(table), np.nan)
-    if not is_number(table, name) and not pa.types.is_boolean(values.type):
-        raise DataError(f"column {name}: expected numbers, got {values.type}. --drop it, or name it with --id")
-    found: Float64[np.ndarray, " R"] = values.cast(pa.float64()).to_numpy()
-    return found
+    read = numbers_of(values, layout.decimal)
+    for finding, rows in ((SEPARATED, read.separated), (NOT_NUMBER, read.bad & ~read.separated)):
+        findings.add_all(
+            finding, np.flatnonzero(rows).tolist(), lambda row: f"column {name}, row {row + 1}: {values[row].as_py()}"
+        )
+    return read.values
 
 
-def _known(table: Any, layout: TableLayout) -> Float64[np.ndarray, "R K"]:
-    columns = [_numbers(table, name) for name in layout.known]
-    return np.stack(columns, 1) if columns else np.zeros((len(table), 0))
+def trimmed(frame: Frame) -> Frame:
+    """Return the series from its first to its last value; covariates are repeated within its gaps."""
+    there = np.flatnonzero(~np.isnan(frame.values))
+    if not len(there):
+        return frame._replace(values=frame.values[:0], known=frame.known[:0])
+    first, after = there[0], there[-1] + 1
+    values, known = frame.values[first:after], frame.known[first:after]
+    gap = np.isnan(values)[:, None] & np.isnan(known)
+    last = np.maximum.accumulate(np.where(gap, 0, np.arange(len(values))[:, None]))
+    start = frame.start + int(first) * frame.step
+    return Frame(frame.name, start, frame.step, values, np.take_along_axis(known, last, 0))
+
+
+def check_steps(frame: Frame, grid: Grid, findings: Findings) -> None:
+    """Find missing and infinite values of a trimmed series."""
+    for first, length in stretches(np.isnan(frame.values)):
+        [stamp] = grid.text(np.array([frame.start + first * grid.step]))
+        findings.add(MISSING, f"{frame.name} from {stamp}: {length}", length)
+    if np.isinf(frame.values).any():
+        findings.add(INFINITE, frame.name, int(np.isinf(frame.values).sum()))
 
 
 def stretches(missing: Bool[np.ndarray, " L"]) -> list[tuple[int, int]]:

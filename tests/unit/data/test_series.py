@@ -79,12 +79,34 @@ def test_the_model_gets_lengths_and_covariates_from_the_data(data: SeriesDataMod
 
 
 def test_invalid_settings_are_rejected_in_one_line(tiny_series_dataset: Path, tiny_pairs_dataset: Path) -> None:
-    with pytest.raises(ConfigError, match="has no window of context=12 and horizon=100"):
+    with pytest.raises(ConfigError, match=r"fit the validation split .* got 48 steps .*init_args.horizon 24 --data"):
         SeriesDataModule(tiny_series_dataset, 12, 100).samples("validation")
     wide = SeriesDataModule(tiny_series_dataset, 12, 4, global_batch_size=10_000)
-    with pytest.raises(ConfigError, match="fewer than global_batch_size=10000"):
+    with pytest.raises(ConfigError, match=r"global_batch_size=10000: expected at most 387, .*global_batch_size 32$"):
         wide.plan(wide.samples("train"))
     with pytest.raises(ConfigError, match="horizon=0"):
         SeriesDataModule(tiny_series_dataset, 12, 0)
     with pytest.raises(DataError, match="expected kind 'series'"):
         SeriesDataModule(tiny_pairs_dataset)
+
+
+@pytest.mark.parametrize("rows", [24, 144, 900])
+def test_the_sizes_that_an_error_names_fit_a_short_table(tmp_path: Path, rows: int) -> None:
+    """The defaults of the configs require more steps than a table of months has."""
+    from data_prep.series import command as series
+
+    months = (f"{1900 + at // 12}-{at % 12 + 1:02},{at % 12 + 0.1 * at}" for at in range(rows))
+    (tmp_path / "months.csv").write_text("month,value\n" + "\n".join(months))
+    assert series.main([str(tmp_path / "months.csv"), "--output", str(tmp_path / "data")]) == 0
+    data = SeriesDataModule(tmp_path / "data", 336, 96, global_batch_size=128)
+    part = "validation" if rows < 900 else "train"
+    with pytest.raises(ConfigError, match="Set --data") as error:
+        data.plan(data.samples(part))
+    words = str(error.value).replace(",", "").split()
+    names = "context", "horizon", "global_batch_size"
+    sizes = {name: int(words[words.index(f"--data.init_args.{name}") + 1]) for name in names}
+    fitting = SeriesDataModule(tmp_path / "data", **sizes)
+    assert all(len(fitting.samples(name)) for name in ("validation", "test"))
+    assert len(fitting.plan(fitting.samples("train"))) >= 2
+    if rows == 144:
+        assert sizes == {"context": 36, "horizon": 12, "global_batch_size": 8}

@@ -92,4 +92,4 @@ def test_the_summary_of_a_run_requires_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{trainer: {}, model: {}, data: {}, checkpoints: {metric: val/loss}}")
     printed = run_summary(Run(tmp_path, {})).splitlines()
     assert printed[0] == f"run {tmp_path.name} finished: {tmp_path}"
-    assert printed[1].startswith(f"next: unroll test --run {tmp_path.name}; ")
+    assert printed[1].startswith(f"next: unroll test --run {tmp_path}; ")

@@ -1,6 +1,7 @@
 """Tables become datasets of series, and what makes them unfit is named in one report."""
 
 import gzip
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_all_that_makes_a_table_unfit_is_reported_at_once(prepare: Prepare) -> N
     with pytest.raises(DataError) as told:
         prepare(rows, "--known", "price")
     for said in (
-        "1 x unreadable stamp (row 61)",
+        "1 x unreadable stamp (row 61: yesterday)",
         "1 x stamp that a series has twice (the table at 2020-02-27 05:00)",
         "1 x stamp between the steps of the grid (the table at 2020-02-29 13:30",
         "step without a value",
@@ -129,8 +130,13 @@ def test_constant_columns_and_covariates_that_reveal_the_target_are_reported(pre
     rows += [f"{stamp},{draw[n]},3,{2 * draw[n + 5] + 1}" for n, stamp in enumerate(hours(60))]
     with pytest.raises(DataError, match=r"known covariate that reveals the target \(price is value 5 steps ahead\)"):
         prepare(rows, "--known", "price", "--drop", "flat")
-    with pytest.raises(DataError, match=r"constant in its training part \(flat\): --drop it"):
-        prepare(rows, "--drop", "price")
+    late = [rows[0], *(row.replace(",3,", ",4,") if n > 50 else row for n, row in enumerate(rows[1:]))]
+    with pytest.raises(DataError, match=r"constant in its training part and varies later \(flat\): --drop it"):
+        prepare(late, "--drop", "price")
+    dataset = prepare(rows, "--drop", "price")
+    assert dataset.manifest["series"]["scaling"]["flat"] == [3, 1]
+    report = json.loads((dataset.path / "report.json").read_text())
+    assert report["noted"] == {"series with a single value": {"count": 1, "first": ["flat (3)"]}}
 
 
 @pytest.mark.parametrize("lead", [-7, 0, 12])
@@ -154,7 +160,7 @@ def test_months_and_counts_are_grids_too(prepare: Prepare) -> None:
 
 
 def test_the_calendar_gives_where_in_day_week_and_year_a_stamp_lies() -> None:
-    _, stamps, _, _ = stamps_of(pa.array(["2020-01-06 00:00", "2020-01-06 06:00", "2020-07-02 00:00"]))
+    _, stamps, *_ = stamps_of(pa.array(["2020-01-06 00:00", "2020-01-06 06:00", "2020-07-02 00:00"]))
     names, values = cycles(Grid("microsecond", 3_600_000_000), stamps)
     assert names == [f"{wave} of {cycle}" for cycle in ("day", "week", "year") for wave in ("sine", "cosine")]
     np.testing.assert_allclose(values[0, :4], [0, 1, 0, 1], atol=1e-12)  # midnight of a Monday
