@@ -203,6 +203,9 @@ def _decoded(
                 for note in decoded.notes:
                     rows.report.note(clip.name, *note)
                 if decoded.data:
+                    digest = blake2b(decoded.data, digest_size=8).hexdigest()
+                    if (home := rows.homes.setdefault(digest, split)) != split:
+                        rows.report.note(clip.name, "the same audio as a clip of another split", f"{split}, and {home}")
                     speaker = clip.fields.get("speaker", "")
                     yield split, decoded._replace(target=targets.of(clip.fields), speaker=speaker)
             rows.done(1)

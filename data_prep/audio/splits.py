@@ -11,7 +11,7 @@ from data_prep.audio.clips import Clip, Naming
 from data_prep.audio.layouts import find
 from data_prep.workspace import options as shared
 from data_prep.workspace.report import Report
-from data_prep.workspace.splits import divided
+from data_prep.workspace.splits import divided, dropped
 from data_prep.workspace.workspace import SPLITS
 from pipeline.errors import ConfigError, DataError
 
@@ -85,7 +85,7 @@ def once(splits: Mapping[str, Sequence[Clip]], lowercase: bool, report: Report) 
             elif home == split:
                 report.leave_out(clip.name, "clip listed twice")
             else:
-                report.leave_out(clip.name, f"clip of the {home} split listed again for {split}")
+                report.note(clip.name, dropped(split), f"kept for {home}")
     return {split: kept[split] for split in splits}
 
 

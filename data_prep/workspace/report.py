@@ -59,7 +59,6 @@ class Report:
         counts[reason] += 1
         if counts[reason] <= NAMED:
             shown = f"{name} ({' '.join(detail.split())})" if detail else name
-            shown = shown.encode("utf-8", "backslashreplace").decode()  # file names may be other bytes than UTF-8
             self.names.setdefault(reason, []).append(one_line(shown, LONGEST))
 
     def check(self, max_bad_share: float) -> None:
