@@ -32,7 +32,7 @@ from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare audio"
 COLUMNS = {"audio": pa.binary(), "samples": pa.int64(), "name": pa.string(), "speaker": pa.string()}
-SOURCE = """directory, manifest (.jsonl .csv .tsv), hub:NAME[:CONFIG[:SPLIT]],
+SOURCE = """directory, manifest (.jsonl .json .csv .tsv .parquet wav.scp), hub:NAME[:CONFIG[:SPLIT]],
 or builtin[:N] (N clips of telephone key tones, default: 2000)"""
 AUDIO_FIELD = f"field of the file name (default: the first of {', '.join(AUDIO_FIELDS)})"
 RATE = "resample all clips to this sampling rate (default: %(default)s)"
