@@ -45,7 +45,8 @@ def quantise(
         chance: generator to sample two levels with the values as probabilities; None rounds them.
     """
     if chance is None:
-        return _level_of_values(levels)[found]
+        quantized: UInt8[np.ndarray, "H W C"] = _level_of_values(levels)[found]
+        return quantized
     assert levels == 2
     return (chance.integers(0, WHITE, found.shape) < found).astype(np.uint8)
 

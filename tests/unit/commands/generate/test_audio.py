@@ -103,6 +103,20 @@ def test_a_file_is_transcribed_by_the_selected_search(
         assert json.loads(line) == {"audio": str(file), "text": expected}
 
 
+def test_an_empty_transcript_is_printed_as_such(
+    opened: Open, tiny_audio_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, model = opened(LSTMTranscriber, tiny_audio_dataset)
+    with torch.no_grad():
+        model.output.bias[-1] = 1e4  # the blank is certain everywhere
+    names = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    for name in names:
+        soundfile.write(name, clip(data), 8000)
+    assert recognised(capsys, names[0]) == ["(empty)"]
+    assert recognised(capsys, *names) == [f"{name}: (empty)" for name in names]
+    assert json.loads(recognised(capsys, names[0], "--json")[0])["text"] == ""
+
+
 def test_a_file_is_spelled(
     opened: Open, tiny_audio_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
