@@ -139,7 +139,7 @@ def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv
     about: dict[str, object] = {"rate": options.rate}
     if not targets.texts:
         about["labels"] = targets.labels
-    given = [source for name in SPLITS if (source := getattr(options, name))]
+    given = shared.sources(options).values()
     manifest = {
         "kind": "audio",
         "splits": splits,
@@ -227,7 +227,7 @@ def _strings(
     for split, clip in decoded:
         clips[split].append(clip)
     for split, each in clips.items():
-        made = joined(each, options.join, options.join_times, options.rate, SPLITS.index(split))
+        made = joined(each, options.join, options.join_times, options.rate, SPLITS.index(split.partition("-")[0]))
         yield from ((split, clip) for clip in made)
 
 

@@ -12,7 +12,6 @@ from data_prep.audio.layouts import find
 from data_prep.workspace import options as shared
 from data_prep.workspace.report import Report
 from data_prep.workspace.splits import divided, dropped
-from data_prep.workspace.workspace import SPLITS
 from pipeline.errors import ConfigError, DataError
 
 OVERLAP = 0.05  # seconds that neighbouring parts of a recording may share by rounding
@@ -34,9 +33,7 @@ def clips_of_splits(options: argparse.Namespace, report: Report) -> dict[str, li
     )
     wheres = {"test": options.test_where, "validation": options.validation_where}
     named: dict[str, list[Clip]] = {}
-    for name in SPLITS:
-        if (source := getattr(options, name)) is None:
-            continue
+    for name, source in shared.sources(options).items():
         if shared.is_builtin(source):
             own = {"train": list(key_tones.clips(shared.builtin_count(source, "clips"), options.labels))}
         else:

@@ -9,13 +9,13 @@ from data_prep.captions.captioned import Captioned, Reading, Stored
 from data_prep.captions.folders import Folders
 from data_prep.captions.sources import files_of, read, tables_in
 from data_prep.sources.walk import split_folders
-from data_prep.workspace.options import is_builtin, shares
+from data_prep.workspace.options import is_builtin, shares, sources
 from data_prep.workspace.report import Report
 from data_prep.workspace.splits import dropped
+from data_prep.workspace.workspace import SPLITS, ordered
 from pipeline.dataset.codecs.encoding import suffix_of
 from pipeline.errors import ConfigError, DataError
 
-HELD_OUT_FIRST = ("test", "validation", "train")
 IMAGE_FIELDS, CAPTION_FIELDS = ("image", "file_name"), ("caption", "text")
 
 
@@ -30,14 +30,14 @@ class Corpus:
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
+        self.parts = _parts(options)
         given, self.folders = image_folders(options.images), Folders()
         image = (options.image_field,) if options.image_field else IMAGE_FIELDS
         caption = (options.caption_field,) if options.caption_field else CAPTION_FIELDS
         self.readings = {
             split: Reading(given.get(split, given.get("")), image, caption, options.plain, self.folders)
-            for split in ("", *HELD_OUT_FIRST)
+            for split in ("", *self.parts)
         }
-        self.parts = _parts(options)
         self._tables: dict[tuple[str, str], tuple[list[Captioned], Report]] = {}
         self.edges: list[tuple[bytes, str]] = []  # The split of an image is the first whose edge is above its hash.
         self.splits = [*self.parts]
@@ -112,7 +112,7 @@ def image_folders(given: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for each in given:
         split, _, path = each.partition("=")
-        split, path = (split, path) if split in HELD_OUT_FIRST and path else ("", each)
+        split, path = (split, path) if (split in SPLITS or split.startswith("test-")) and path else ("", each)
         if split in found:
             raise ConfigError(f"--images={' '.join(given)}: expected one directory per split. Omit the others")
         if not Path(path).is_dir():
@@ -124,11 +124,11 @@ def image_folders(given: list[str]) -> dict[str, Path]:
 def _parts(options: argparse.Namespace) -> dict[str, list[str]]:
     """Return the sources of each split, held-out ones first; those to be divided have no name of a split."""
     if not options.sources:
-        return {name: getattr(options, name) for name in HELD_OUT_FIRST if getattr(options, name)}
+        return dict(reversed(sources(options).items()))
     folder = Path(options.sources[0])
     if len(options.sources) == 1 and folder.is_dir() and not tables_in(folder):
         found = split_folders(folder)
-        return {name: [str(found[name])] for name in HELD_OUT_FIRST if name in found} or {"": options.sources}
+        return {name: [str(found[name])] for name in ordered(found)[::-1]} or {"": options.sources}
     return {"": options.sources}
 
 

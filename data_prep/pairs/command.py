@@ -18,7 +18,7 @@ from data_prep.pairs.sources import is_hub
 from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.shards import Shards, SplitEntry
-from data_prep.workspace.workspace import SPLITS, Workplace
+from data_prep.workspace.workspace import Workplace, ordered
 from pipeline.arguments import Parser, positive_integer
 from pipeline.dataset.shard import token_type
 from pipeline.errors import ConfigError, DataError
@@ -150,7 +150,7 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
     files = [path for named in corpus.files.values() for path in named if not is_hub(path)]
     manifest = {
         "kind": "pairs",
-        "splits": {name: splits[name] for name in SPLITS if name in splits},
+        "splits": {name: splits[name] for name in ordered(splits)},
         **entry,
         "source": of_source,
         **origin(PROGRAM, argv, files, "tokenizers", "pyarrow"),

@@ -8,8 +8,8 @@ from data_prep.pairs.layout import Layout, Unit
 from data_prep.pairs.sources import reader
 from data_prep.workspace import options as shared
 from data_prep.workspace.report import Report
-from data_prep.workspace.splits import split_of
-from data_prep.workspace.workspace import SPLITS
+from data_prep.workspace.splits import has, split_of
+from data_prep.workspace.workspace import ordered
 from pipeline.dataset.text_normalization import identity
 
 SHARED, REPEATED = "in another split too", "duplicate"
@@ -26,8 +26,8 @@ class Corpus:
         self.options = options
         self.report = Report("conversations" if options.dialogue else "pairs")
         self.unknown: dict[str, Counter[str]] = {}  # number of tokens outside the vocabulary, by split and side
-        self.shares = {name: 0.0 if getattr(options, name) else part for name, part in shared.shares(options).items()}
-        self.files = {name: files for name in SPLITS if (files := getattr(options, name))}
+        self.files = shared.sources(options)
+        self.shares = {name: 0.0 if has(self.files, name) else part for name, part in shared.shares(options).items()}
         layout = Layout(
             options.delimiter,
             (options.source_field, options.target_field),
@@ -43,7 +43,7 @@ class Corpus:
     @property
     def splits(self) -> list[str]:
         """Names of the splits, held-out ones first because training is deduplicated against them."""
-        return [name for name in ("test", "validation") if name in self.files or self.shares[name]] + ["train"]
+        return ordered({"train", *self.files, *(name for name, part in self.shares.items() if part)})[::-1]
 
     def units(self, split: str, count: bool) -> Iterator[Unit]:
         """Yield the units of a split, which equal others if their texts have the same words.

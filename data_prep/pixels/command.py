@@ -26,7 +26,7 @@ from data_prep.workspace.report import Report, progress
 from data_prep.workspace.shards import Shards, SplitEntry
 from data_prep.workspace.splits import cut, dropped
 from data_prep.workspace.workers import in_order
-from data_prep.workspace.workspace import SPLITS, Workplace
+from data_prep.workspace.workspace import Workplace, ordered
 from pipeline.arguments import Parser, non_negative_integer
 from pipeline.dataset.codecs.image import ONE_COLOUR, ImageError
 from pipeline.dataset.codecs.pixel_levels import MODES
@@ -118,7 +118,7 @@ def main(argv: list[str]) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     shared.check_source(options, "images")
-    if options.validation is None and options.test is None and (folder := Path(options.train)).is_dir():
+    if [*shared.sources(options)] == ["train"] and (folder := Path(options.train)).is_dir():
         for name, part in split_folders(folder).items():
             setattr(options, name, str(part))
     if options.sample is not None and options.levels != 2:
@@ -137,7 +137,7 @@ def _prepare(
     made = tokenizer.label(labels)
     described = vocabulary(place.save(made), made)
     writing = _Writing(labels, made, report, options)
-    held_out_first = [name for name in reversed(SPLITS) if name in found]
+    held_out_first = ordered(found)[::-1]
     written = {name: writing.write(place.path, name, found[name]) for name in held_out_first}
     splits = {name: written[name] for name in found}
     report.check(options.max_bad_share)
@@ -156,7 +156,7 @@ def _prepare(
         "labels": labels,
         "binarised": None if options.levels > 2 else "at half" if options.sample is None else f"seed {options.sample}",
     }
-    given = [source for name in SPLITS if (source := getattr(options, name))]
+    given = shared.sources(options).values()
     manifest = {
         "kind": "pixels",
         "splits": splits,
@@ -172,8 +172,7 @@ def _found(options: argparse.Namespace, report: Report) -> dict[str, list[Found]
     """Return the images of each split."""
     found = {
         name: list(find(source, options.image_field, options.label_field, report))
-        for name in SPLITS
-        if (source := getattr(options, name)) is not None
+        for name, source in shared.sources(options).items()
     }
     return cut(found, shared.shares(options))
 

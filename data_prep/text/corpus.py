@@ -11,7 +11,7 @@ from data_prep.text import split
 from data_prep.text.duplicates import Duplicates
 from data_prep.workspace import options as shared
 from data_prep.workspace.report import Report, progress
-from data_prep.workspace.workspace import SPLITS
+from data_prep.workspace.workspace import SPLITS, ordered
 
 FEW = "too few documents to fill the splits by hash: the tail of the text is held out, as with --cut tail"
 FOLDERS = "its folders are read as the splits"
@@ -55,7 +55,7 @@ class Corpus:
             given = (collect(one, work, options.field, options.streaming, self._found) for one in named)
             return Sources([name for names in given for name in names], reading)
 
-        given = {name: named for name in SPLITS if (named := getattr(options, name))}
+        given = shared.sources(options)
         if given := given or self._folders(options.sources):
             self.parts = [(sources(named), split.given(name)) for name, named in given.items()]
             self.splits = list(given)
@@ -72,7 +72,7 @@ class Corpus:
         folder = Path(sources[0])
         if len(sources) > 1 or not folder.is_dir() or not (folders := split_folders(folder)):
             return {}
-        found = {name: [str(folders[name])] for name in SPLITS if name in folders}
+        found = {name: [str(folders[name])] for name in ordered(folders)}
         self._found.note(str(folder), FOLDERS, ", ".join(folders[name].name for name in found))
         for path in sorted(set(folder.iterdir()) - set(folders.values())):
             self._found.leave_out(str(path), "outside of the folders of the splits")

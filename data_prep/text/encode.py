@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int64, UInt
 
 from data_prep.text.split import Assigned
 from data_prep.workspace.workers import in_order
-from data_prep.workspace.workspace import SPLITS, Workplace
+from data_prep.workspace.workspace import Workplace, ordered
 from pipeline.dataset.shard import Shard, token_type
 from pipeline.dataset.tokens import ShardWriter
 
@@ -184,8 +184,8 @@ class TextWriter:
         self.place.save_state()
 
     def splits(self) -> dict[str, Total]:
-        """Return the counts of the splits in the order of `SPLITS`."""
-        return {name: self.totals[name] for name in SPLITS if name in self.totals}
+        """Return the counts of the splits in the order of `ordered`."""
+        return {name: self.totals[name] for name in ordered(self.totals)}
 
 
 # ---------------------------------------------------------------- inside a worker process

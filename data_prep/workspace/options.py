@@ -2,17 +2,19 @@
 
 import argparse
 import os
+import re
 import sys
 from argparse import _ActionsContainer as Group  # a parser or an argument group
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_prep.workspace.workspace import SPLITS, Workplace
+from data_prep.workspace.workspace import SPLITS, Workplace, ordered
 from pipeline.arguments import fraction, non_negative_integer, positive_integer
 from pipeline.errors import ConfigError, DataError, UserError, one_line
 from pipeline.files import sha256
 
+NAMED_SOURCE = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)=(?P<source>.+)")
 NOT_SHAPING = ("output", "overwrite", "streaming", "max_bad_share", "workers")  # options without effect on the result
 
 
@@ -28,10 +30,39 @@ def add_workers(parser: Group) -> None:
     parser.add_argument("--workers", type=positive_integer, default=default, metavar="N", help=described)
 
 
+class TestSources(argparse.Action):
+    """Stores `--test SOURCE` as `test`, and each `--test NAME=SOURCE` as `test-NAME`."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        first = str(values[0] if isinstance(values, list) else values)
+        named = NAMED_SOURCE.fullmatch(first)
+        split = "test"
+        if named and not Path(first).exists():
+            split = f"test-{named['name']}"
+            rest = (self.type or str)(named["source"])  # type: ignore[operator]
+            values = [rest, *values[1:]] if isinstance(values, list) else rest
+        if getattr(namespace, split, self.default) is not self.default:
+            given = f"{option} {split.removeprefix('test-')}=" if split != "test" else str(option)
+            raise argparse.ArgumentError(
+                None, f"{given} is given twice. Write all its values after one {option}, or name several test sets"
+            )
+        setattr(namespace, split, values)
+
+
 def add_splits(parser: Group, **settings: Any) -> None:
     """Add `--train`, `--validation` and `--test`, each the source of one split; `settings` go to `add_argument`."""
-    for name in SPLITS:
+    for name in SPLITS[:2]:
         parser.add_argument(f"--{name}", help=f"source of the {name} split", **settings)
+    described = "source of the test split; for several test sets, --test NAME=SOURCE for each (splits test-NAME)"
+    parser.add_argument("--test", action=TestSources, help=described, **settings)
+
+
+def sources(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the sources that the command line names, by split: train, validation, test or test-NAME."""
+    given = vars(options)
+    return {name: given[name] for name in ordered(given) if given[name]}
 
 
 def add_shares(parser: Group, default: float, of: str) -> None:
@@ -116,7 +147,7 @@ def check_sources(options: argparse.Namespace) -> None:
     Raises:
         ConfigError: both are given, or neither, or held-out splits without `--train`.
     """
-    given = options.train or options.validation or options.test
+    given = sources(options)
     if bool(options.sources) == bool(given):
         number = "both" if given else "neither"
         raise ConfigError(

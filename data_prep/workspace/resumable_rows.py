@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from data_prep.workspace.report import Report
 from data_prep.workspace.shards import SHARD_BYTES, Shards, SplitEntry
-from data_prep.workspace.workspace import SPLITS, Workplace
+from data_prep.workspace.workspace import Workplace, ordered
 
 
 class Rows:
@@ -50,4 +50,4 @@ class Rows:
         self.place.state.records = {"report": self.report.to_state(), "splits": self.entries, "homes": self.homes}
         self.place.save_state()
         self._open, self._unsaved = {}, 0
-        return {name: self.entries[name] for name in SPLITS if name in self.entries}
+        return {name: self.entries[name] for name in ordered(self.entries)}

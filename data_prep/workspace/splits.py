@@ -3,7 +3,7 @@
 import unicodedata
 from argparse import ArgumentTypeError
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol, TypeVar
@@ -80,7 +80,7 @@ def divided(
     """
     splits = {name: list(clips) for name, clips in named.items()}
     for name in HELD_OUT:
-        if name not in splits and wheres[name]:
+        if not has(splits, name) and wheres[name]:
             taken = [clip for clip in splits["train"] if all(where.holds(clip) for where in wheres[name])]
             if not taken:
                 listed = " ".join(f"{where.field}={','.join(sorted(where.values))}" for where in wheres[name])
@@ -92,6 +92,11 @@ def divided(
     if by_speaker:
         _check_speakers(splits)
     return splits
+
+
+def has(splits: Iterable[str], name: str) -> bool:
+    """Return whether a split is among splits, for `test` also as one of several test sets."""
+    return any(split == name or split.startswith(f"{name}-") for split in splits)
 
 
 def dropped(split: str) -> str:
@@ -136,7 +141,7 @@ def cut(
         shares: fraction of the training samples for each other split.
         assign: returns the split of each training sample.
     """
-    missing = {name: shares[name] for name in HELD_OUT if name not in splits and shares[name]}
+    missing = {name: shares[name] for name in HELD_OUT if not has(splits, name) and shares[name]}
     assigned = list(zip(splits["train"], assign(splits["train"], missing), strict=True))
     parts = {name: [sample for sample, split in assigned if split == name] for name in ("train", *missing)}
     return {name: list(samples) for name, samples in splits.items()} | parts

@@ -8,7 +8,7 @@ import fcntl
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +21,12 @@ from pipeline.files import write_durably
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")  # and test-NAME for each of several test sets
+
+
+def ordered(names: Collection[str]) -> list[str]:
+    """Return the names that are splits: train, validation, test, and test-NAME in alphabetical order."""
+    return [*(name for name in SPLITS if name in names), *sorted(name for name in names if name.startswith("test-"))]
 
 
 @dataclass
