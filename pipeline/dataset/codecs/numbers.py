@@ -18,7 +18,7 @@ PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$"
 INFINITE = r"^[+-]?inf(inity)?$"
 SEPARATED = r"^[^\w\s]?[+-]?[^\w\s]?\d[\d.,' _\x{a0}\x{202f}]*(e[+-]?\d+)?[%\s]*$"  # digits with any separators
 GROUPS = r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$"  # 1.234: a fraction, or thousands
-MARKS = {"point": (".", ","), "comma": (",", ".")}  # decimal mark and separator of thousands
+MARKS = {"point": (".", ","), "comma": (",", ".")}  # decimal mark and separator of thousands, beside blanks and '
 PROBED = 1000  # rows that are examined before all rows are
 
 
@@ -75,9 +75,10 @@ def _parsed(texts: pa.ChunkedArray, decimal: str) -> NumberColumn:
     plain, infinite = texts, _matches(texts, INFINITE)
     if decimal:
         mark, group = MARKS[decimal]
-        pattern = rf"^[+-]?((\d{{1,3}}(\{group}\d{{3}})+|\d+)(\{mark}\d*)?|\{mark}\d+)(e[+-]?\d+)?$"
+        groups = rf"[{group}' \x{{a0}}\x{{202f}}]"
+        pattern = rf"^[+-]?((\d{{1,3}}({groups}\d{{3}})+|\d+)(\{mark}\d*)?|\{mark}\d+)(e[+-]?\d+)?$"
         fine = pc.or_(_matches(texts, pattern), infinite)
-        plain = pc.replace_substring(pc.replace_substring(texts, group, ""), mark, ".")
+        plain = pc.replace_substring(pc.replace_substring_regex(texts, groups, ""), mark, ".")
     else:
         fine = pc.or_(_matches(texts, PLAIN), infinite)
         if _may_be_thousands(texts):

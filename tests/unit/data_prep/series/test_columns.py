@@ -208,3 +208,11 @@ def test_options_that_contradict_the_table_are_one_line(
 def test_a_column_name_that_occurs_twice_is_an_error(prepare: Prepare) -> None:
     with pytest.raises(DataError, match="the header has 'x' twice"):
         prepare(table("day,x,x", lambda at: at, lambda at: at))
+
+
+def test_stamps_that_cannot_be_read_are_the_only_problem_reported(prepare: Prepare) -> None:
+    with pytest.raises(
+        DataError, match=r"28 x unreadable stamp \(row 1: Q0, row 2: Q1, .*--time-format PATTERN"
+    ) as error:
+        prepare(["day,x", *(f"Q{at},{at}" for at in range(28))])
+    assert "without any value" not in str(error.value)

@@ -39,6 +39,9 @@ def test_spellings_of_a_missing_value(text: str) -> None:
         ("point", "1,234.5", 1234.5),
         ("point", "1.234", 1.234),
         ("point", "1,23", None),
+        ("point", "1'234.5", 1234.5),
+        ("comma", "1\u202f234,5", 1234.5),
+        ("comma", "1 23,5", None),
     ],
 )
 def test_separators_are_never_guessed(decimal: str, text: str, value: float | None) -> None:
