@@ -14,7 +14,17 @@
 | 75 | stopped and saved | the scheduler: start the same command again |
 """
 
+import re
+
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+LONGEST = 2000  # characters of a message
+UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """Return a text, which may contain data of a file, as one line that can be printed, cut to a length."""
+    line = UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return line if len(line) <= longest else f"{line[:longest]}..."
 
 
 class UserError(Exception):

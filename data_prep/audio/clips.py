@@ -1,25 +1,55 @@
-"""Sources of audio clips: manifests, the layouts of LJSpeech and LibriSpeech, file name patterns, Hub data sets.
+"""A clip of a source: its recording, the part of it that the clip is, and its fields.
 
 A clip has fields besides its audio: `text` (its transcript), `label`, `speaker`, and all other fields of the source.
 """
 
-import csv
-import json
 import os
-import re
-from collections.abc import Iterator, Mapping
+import stat
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import TextIO
-
-from data_prep.workspace.report import Report
-from pipeline.errors import ConfigError, DataError
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".sph")
 AUDIO_FIELDS = ("audio_filepath", "audio", "file_name", "file", "path", "wav")
-FIELDS = ("text", "label", "speaker")
+FIELDS = {  # the fields of a clip: the first of these names that a record has
+    "text": ("text", "sentence", "transcription", "transcript"),
+    "label": ("label",),
+    "speaker": ("speaker", "speaker_id", "client_id"),
+}
+INVISIBLE = ("Cf", "Cc")  # Unicode categories of characters that are not text alone
 Record = Mapping[str, object]
+
+
+class Part(NamedTuple):
+    """The part of a recording that a clip is, and what the source states about the recording."""
+
+    start: float = 0.0
+    """Seconds before the part."""
+    seconds: float | None = None
+    """Duration; None to the end of the recording."""
+    channel: int | None = None
+    """Channel, from 0; None mixes all."""
+    recording: float | None = None
+    """Stated duration of the recording in seconds."""
+    rate: int | None = None
+    """Stated sampling rate of the recording in hertz."""
+    channels: int | None = None
+    """Stated number of channels of the recording."""
+
+    @property
+    def shown(self) -> str:
+        """The interval as a W3C media fragment; empty for the whole recording."""
+        if self.start == 0 and self.seconds is None:
+            return ""
+        end = "" if self.seconds is None else f",{round(self.start + self.seconds, 3):.12g}"
+        return f"#t={round(self.start, 3):.12g}{end}"
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True)
@@ -31,24 +61,42 @@ class Clip:
     fields: Mapping[str, str]
     data: bytes = field(default=b"", repr=False)
     """Content of the audio file, for a clip without its own file."""
+    part: Part = WHOLE
 
     @property
     def size(self) -> int:
         """Size of the file in bytes, 0 if there is none."""
-        return self._status[0]
+        return len(self.data) if self._status is None else self._status.st_size
 
     @property
     def signature(self) -> str:
         """String that changes when the file or the fields change."""
-        return f"{self.name} {sorted(self.fields.items())} {self._status}"
+        changed = self._status.st_mtime_ns if self._status else 0
+        return f"{self.name} {sorted(self.fields.items())} {self.size} {changed} {tuple(self.part)}"
 
     @cached_property
-    def _status(self) -> tuple[int, int]:
-        """Size of the file in bytes, and its modification time."""
-        if self.path is None or not self.path.is_file():
-            return len(self.data), 0
-        status = self.path.stat()
-        return status.st_size, status.st_mtime_ns
+    def recording(self) -> tuple[object, ...]:
+        """Identity of the audio file, whatever the path that names it."""
+        if self.path is None:
+            return (blake2b(self.data, digest_size=16).digest(),)
+        if self._status is None or not self._status.st_ino:
+            return (os.path.realpath(self.path),)
+        return self._status.st_dev, self._status.st_ino
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Identity of the recording and the part, to a millisecond."""
+        start, seconds, channel, *_ = self.part
+        return *self.recording, round(start, 3), None if seconds is None else round(seconds, 3), channel
+
+    @cached_property
+    def _status(self) -> os.stat_result | None:
+        """Status of a regular file, None if there is none."""
+        try:
+            status = None if self.path is None else self.path.stat()
+        except (OSError, ValueError):  # a name with a NUL character raises ValueError
+            return None
+        return status if status is not None and stat.S_ISREG(status.st_mode) else None
 
     def read(self) -> bytes:
         """Return the bytes of the file.
@@ -56,7 +104,11 @@ class Clip:
         Raises:
             OSError: the file cannot be read.
         """
-        return self.data if self.path is None else self.path.read_bytes()
+        if self.path is None:
+            return self.data
+        if self._status is None and self.path.exists():
+            raise OSError(0, "not a regular file")  # reading a pipe would wait for its writer
+        return self.path.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -77,183 +129,65 @@ class Naming:
     speaker: str = "speaker"
     pattern: str | None = None
 
-    def named(self, record: Mapping[str, object]) -> dict[str, str]:
+    def fields(self, record: Record) -> dict[str, str]:
         """Return the fields of a record, those of `FIELDS` under their standard names."""
-        kept = {key: str(value) for key, value in record.items() if isinstance(value, str | int)}
-        standard = {name: kept[getattr(self, name)] for name in FIELDS if getattr(self, name) in kept}
-        return kept | standard
+        kept = {key: normalized(str(value)) for key, value in record.items() if isinstance(value, str | int)}
+        for name, others in FIELDS.items():
+            names = others if getattr(self, name) == name else (getattr(self, name),)
+            if found := next((each for each in names if each in kept), None):
+                kept[name] = kept[found]
+        return kept
 
 
-def find(source: str, naming: Naming, report: Report) -> Iterator[Clip]:
-    """Yield the clips of a source in a fixed order; records without a clip are counted as invalid.
+class Files:
+    """Finds the files that a manifest names, by the normal form of their names.
 
     Args:
-        source: a directory, a manifest (.jsonl, .csv, .tsv), or hub:NAME[:CONFIG[:SPLIT]].
-        naming: names of the fields.
-        report: counts invalid records.
-
-    Raises:
-        DataError: the source does not exist or holds no clips.
+        folders: where relative names begin, in the order in which they are tried.
     """
-    if source.startswith("hub:"):
-        return _hub(source, naming, report)
-    path = Path(source)
-    if path.is_file():
-        return _manifest(path, naming, report)
-    if not path.is_dir():
-        raise DataError(
-            f"source {source} does not exist. Name a directory, a .jsonl, .csv or .tsv manifest, hub:NAME or builtin"
-        )
-    return _directory(path, naming, report)
 
+    def __init__(self, *folders: Path) -> None:
+        self.folders = folders
+        self._listed: dict[Path, dict[str, str]] = {}
 
-def _directory(path: Path, naming: Naming, report: Report) -> Iterator[Clip]:
-    if naming.pattern is not None:
-        return _by_pattern(path, naming.pattern, report)
-    for name in ("metadata.csv", "metadata.jsonl"):
-        if (path / name).is_file():
-            return _manifest(path / name, naming, report)
-    if transcripts := sorted(path.rglob("*.trans.txt")):
-        return _librispeech(transcripts, report)
-    raise DataError(
-        f"directory {path} has no metadata.csv, metadata.jsonl or *.trans.txt. Name a manifest, or describe the file "
-        "names with --pattern, such as '{label}_{speaker}_{index}'"
-    )
+    def find(self, name: str) -> Path:
+        """Return the path of a file, which does not exist if nothing has this name."""
+        if "\0" in name:
+            return self.folders[0] / name.replace("\0", "")
+        for folder in self.folders:
+            if (path := folder / name).is_file():
+                return path
+        for written in dict.fromkeys((name, name.strip().replace("\\", "/"))):
+            for folder in self.folders:
+                if (found := self._normal(folder, written)) is not None:
+                    return found
+        return self.folders[0] / name
 
+    def _normal(self, folder: Path, name: str) -> Path | None:
+        """Return the file whose name has the same normal form."""
+        path = folder
+        for part in PurePosixPath(name).parts:
+            if not (path / part).exists():
+                if (written := self._names(path).get(unicodedata.normalize("NFC", part))) is None:
+                    return None
+                part = written
+            path /= part
+        return path if path.is_file() else None
 
-def _manifest(path: Path, naming: Naming, report: Report) -> Iterator[Clip]:
-    if path.suffix == ".jsonl":
-        return _records(path, _json_lines(path, report), naming, report)
-    with _opened(path) as file:
-        head = file.readline()
-    if "|" in head and "," not in head.split("|")[0]:
-        return _ljspeech(path, report)
-    return _records(path, _rows(path), naming, report)
-
-
-def _opened(path: Path) -> TextIO:
-    try:
-        return path.open(encoding="utf-8", newline="")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _json_lines(path: Path, report: Report) -> Iterator[tuple[int, Record]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+    def _names(self, folder: Path) -> dict[str, str]:
+        """Return the names in a folder by their normal forms."""
+        if folder not in self._listed:
             try:
-                record = json.loads(line)
-            except ValueError:
-                report.reject(f"{path}:{number}", "invalid JSON")
-                continue
-            if isinstance(record, dict):
-                yield number, record
-            else:
-                report.reject(f"{path}:{number}", "not a JSON object")
+                names = os.listdir(folder)
+            except OSError:
+                names = []
+            self._listed[folder] = {unicodedata.normalize("NFC", name): name for name in names}
+        return self._listed[folder]
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Record]]:
-    with _opened(path) as file:
-        rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        try:
-            yield from ((rows.line_num, row) for row in rows)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{path} is not a table in UTF-8 ({error}). Name a .jsonl, .csv or .tsv manifest"
-            ) from error
-
-
-def _records(path: Path, records: Iterator[tuple[int, Record]], naming: Naming, report: Report) -> Iterator[Clip]:
-    for number, record in records:
-        names = [naming.audio] if naming.audio else AUDIO_FIELDS
-        file = next((value for name in names if isinstance(value := record.get(name), str)), None)
-        if file is None:
-            report.reject(f"{path}:{number}", f"no file name in fields {', '.join(names)}")
-            continue
-        yield Clip(file, path.parent / file, naming.named(record))
-
-
-def _ljspeech(path: Path, report: Report) -> Iterator[Clip]:
-    """Read lines `ID|transcript|normalized transcript`, with an audio file ID in the directory or below."""
-    files = {file.stem: file for file in _sounds(path.parent)}
-    with _opened(path) as lines:
-        for number, line in enumerate(lines, 1):
-            name, *texts = line.rstrip("\r\n").split("|")
-            if name not in files or not texts:
-                report.reject(f"{path}:{number}", "no such file" if texts else "no transcript")
-                continue
-            yield Clip(files[name].name, files[name], {"text": texts[-1]})
-
-
-def _librispeech(transcripts: list[Path], report: Report) -> Iterator[Clip]:
-    """Read files SPEAKER-CHAPTER.trans.txt with lines `SPEAKER-CHAPTER-NUMBER TRANSCRIPT`, beside the audio files."""
-    for path in transcripts:
-        with _opened(path) as lines:
-            for number, line in enumerate(lines, 1):
-                name, _, text = line.strip().partition(" ")
-                file = next((each for suffix in SUFFIXES if (each := path.with_name(name + suffix)).is_file()), None)
-                if file is None:
-                    report.reject(f"{path}:{number}", "no such file")
-                    continue
-                yield Clip(file.name, file, {"text": text, "speaker": name.split("-")[0]})
-
-
-def _by_pattern(path: Path, pattern: str, report: Report) -> Iterator[Clip]:
-    expression = compiled(pattern)
-    found = False
-    for file in _sounds(path):
-        found = True
-        inner = file.relative_to(path).with_suffix("")
-        match = expression.fullmatch(inner.as_posix() if "/" in pattern else inner.name)
-        if match is None:
-            report.reject(str(file), f"name does not match --pattern {pattern}")
-            continue
-        yield Clip(inner.as_posix() + file.suffix, file, match.groupdict())
-    if not found:
-        raise DataError(f"directory {path} has no audio files ({', '.join(SUFFIXES)}). Name another directory")
-
-
-def compiled(pattern: str) -> re.Pattern[str]:
-    """Return the regular expression for a pattern with fields in braces; fields match as little as possible.
-
-    Raises:
-        ConfigError: a field has an invalid name or appears twice, or the pattern lacks fields.
-    """
-    parts = re.split(r"\{(\w*)\}", pattern)
-    names = parts[1::2]
-    if not names or len(set(names)) != len(names) or not all(name.isidentifier() for name in names):
-        raise ConfigError(
-            f"--pattern={pattern}: expected fields in braces, each once, such as '{{label}}_{{speaker}}_{{index}}'"
-        )
-    inside = "".join(f"(?P<{part}>[^/]+?)" if at % 2 else re.escape(part) for at, part in enumerate(parts))
-    return re.compile(inside)
-
-
-def _sounds(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
-
-
-def _hub(source: str, naming: Naming, report: Report) -> Iterator[Clip]:
-    name, config, split = [*source.removeprefix("hub:").split(":"), "", ""][:3]
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    column = naming.audio or "audio"
-    try:
-        import datasets
-
-        found = datasets.load_dataset(name, config or None, split=split or "train")
-        features = found.features
-        found = found.cast_column(column, datasets.Audio(decode=False))  # keep the encoded bytes
-        classes = features[naming.label].names if hasattr(features.get(naming.label), "names") else None
-    except Exception as error:  # The Hub, the network and the builders raise errors of many types.
-        first = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"{source} cannot be loaded: {first[0]}") from error
-    for number, record in enumerate(found):
-        audio = record.pop(column)
-        if not audio or not (audio.get("bytes") or audio.get("path")):
-            report.reject(f"{source}:{number}", f"no audio in column {column!r}")
-            continue
-        fields = naming.named(record)
-        if classes is not None:
-            fields["label"] = str(classes[record[naming.label]])
-        shown = audio.get("path") or f"{source}:{number}"
-        yield Clip(shown, None if audio.get("bytes") else Path(shown), fields, audio.get("bytes") or b"")
+def normalized(text: str) -> str:
+    """Return a text in Unicode's normal form NFC, with single spaces; empty if nothing in it is visible."""
+    text = " ".join(unicodedata.normalize("NFC", text).replace("\ufeff", "").split())
+    if not text.isascii() and all(each == " " or unicodedata.category(each) in INVISIBLE for each in text):
+        return ""
+    return text

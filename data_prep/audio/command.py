@@ -8,21 +8,23 @@ import argparse
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 
-from data_prep.audio import key_tones
-from data_prep.audio.clips import AUDIO_FIELDS, Clip, Naming, find
-from data_prep.audio.decode import ClipDecoder, DecodedClip, joined
+from data_prep.audio.clips import AUDIO_FIELDS, Clip
+from data_prep.audio.decode import ClipDecoder, DecodedClip, Invalid, joined
+from data_prep.audio.splits import clips_of_splits
+from data_prep.audio.targets import Targets
 from data_prep.workspace import options as shared
 from data_prep.workspace import tokenizer
 from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.report import Report, progress
 from data_prep.workspace.resumable_rows import Rows
-from data_prep.workspace.splits import Where, divided
+from data_prep.workspace.splits import Where
 from data_prep.workspace.workers import in_order
 from data_prep.workspace.workspace import SPLITS, Workplace
 from pipeline.arguments import Parser, non_negative_number, positive_integer, positive_number
@@ -34,6 +36,7 @@ SOURCE = """directory, manifest (.jsonl .csv .tsv), hub:NAME[:CONFIG[:SPLIT]],
 or builtin[:N] (N clips of telephone key tones, default: 2000)"""
 AUDIO_FIELD = f"field of the file name (default: the first of {', '.join(AUDIO_FIELDS)})"
 RATE = "resample all clips to this sampling rate (default: %(default)s)"
+DURATIONS = "do not compare the durations of recordings that a manifest states with the decoded ones"
 JOIN = "join MIN to MAX labelled clips of a speaker to a string, with the labels as its transcript"
 EXAMPLES = """examples:
   unroll prepare audio builtin:500 --rate 8000 --tokenizer word --output data/keys
@@ -65,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--audio-field", metavar="NAME", help=AUDIO_FIELD)
     for name, holds in (("text", "the transcript"), ("label", "the label"), ("speaker", "the speaker")):
         shared.add_field(fields, name, holds)
+    add("--ignore-durations", action="store_true", help=DURATIONS)
     add("--labels", action="store_true", help="predict labels even if there are transcripts")
     sound = parser.add_argument_group("audio")
     add = sound.add_argument
@@ -113,7 +117,9 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
-    found = _found(options, report)
+    found = clips_of_splits(options, report)
+    if not found["train"]:
+        report.check(options.max_bad_share)
     labelled = bool(options.join) or options.labels or not any("text" in clip.fields for clip in found["train"])
     target = "label" if labelled else "text"
     if not any(target in clip.fields for clip in found["train"]):
@@ -147,53 +153,6 @@ def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv
     return splits
 
 
-def _found(options: argparse.Namespace, report: Report) -> dict[str, list[Clip]]:
-    """Return the clips of each split."""
-    naming = Naming(
-        options.audio_field, options.text_field, options.label_field, options.speaker_field, options.pattern
-    )
-    named = {}
-    for name in SPLITS:
-        if (source := getattr(options, name)) is None:
-            continue
-        if shared.is_builtin(source):
-            named[name] = list(key_tones.clips(shared.builtin_count(source, "clips"), options.labels))
-        else:
-            named[name] = list(find(source, naming, report))
-    wheres = {"test": options.test_where, "validation": options.validation_where}
-    return divided(named, wheres, shared.shares(options), options.by_speaker)
-
-
-class Targets:
-    """The prediction targets of the clips: labels, or tokens of transcripts.
-
-    Args:
-        field: `label` or `text`.
-        options: the command line.
-        clips: the training split.
-    """
-
-    def __init__(self, field: str, options: argparse.Namespace, clips: list[Clip]) -> None:
-        self.field, self.lowercase = field, options.lowercase
-        self.texts = field == "text" or bool(options.join)
-        texts = [self.of(clip.fields) for clip in clips if field in clip.fields]
-        self.labels = sorted(set(texts)) if field == "label" else []
-        if not self.texts:
-            self.tokenizer = tokenizer.label(texts)
-        else:
-            self.tokenizer = tokenizer.build(options.tokenizer, texts, options.vocab_size)
-        self.unknown = self.tokenizer.token_to_id(tokenizer.UNK)
-
-    def of(self, fields: Mapping[str, str]) -> str:
-        """Return the label or the transcript of a clip."""
-        text = fields[self.field].strip()
-        return text.lower() if self.lowercase else text
-
-    def tokens(self, text: str) -> list[int]:
-        """Return the tokens of a label or transcript, without EOS."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
-
-
 def _fingerprint(found: dict[str, list[Clip]], targets: Targets) -> str:
     """Return a hash that changes when the clips or the vocabulary change."""
     clips = (f"{split} {clip.signature}" for split, clips in found.items() for clip in clips)
@@ -205,15 +164,16 @@ def _write(
     place: Workplace, found: dict[str, list[Clip]], targets: Targets, report: Report, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Decode the remaining clips, write the shards and return the manifest's entries of the splits."""
-    usable = [(split, clip) for split, clips in found.items() for clip in clips if _has_target(clip, targets, report)]
+    usable = [(split, clip) for split, clips in found.items() for clip in clips if targets.accept(clip, report)]
+    targets.note_labels(report)
     rows = Rows(place, COLUMNS, tokenizer.size(targets.tokenizer))
     if place.state.pieces:
         print(f"continuing after {place.state.pieces:,} clips", file=sys.stderr)
     decoded = _decoded(usable, rows, targets, options)
     for split, clip in _strings(decoded, options) if options.join else decoded:
         tokens = targets.tokens(clip.target)
-        if targets.texts and targets.unknown in tokens:
-            rows.report.note(clip.name, "characters or words outside the vocabulary")
+        if targets.texts:
+            targets.note_transcript(clip, tokens, options.rate, rows.report)
         source = {"audio": clip.data, "samples": clip.samples, "name": clip.name, "speaker": clip.speaker}
         rows.add(split, source, [(tokens, clip.target)])
         entry = rows.entries[split]
@@ -225,38 +185,37 @@ def _write(
     return {name: entry | {"speakers": len(entry.get("speakers", {}))} for name, entry in splits.items()}
 
 
-def _has_target(clip: Clip, targets: Targets, report: Report) -> bool:
-    """Return whether a clip has a valid target; otherwise count it in the report."""
-    if not (clip.fields.get(targets.field) or "").strip():
-        report.reject(clip.name, f"no {targets.field}")
-    elif targets.labels and targets.of(clip.fields) not in targets.labels:
-        report.reject(clip.name, f"label not in training ({targets.of(clip.fields)})")
-    else:
-        return True
-    return False
-
-
 def _decoded(
     usable: list[tuple[str, Clip]], rows: Rows, targets: Targets, options: argparse.Namespace
 ) -> Iterator[tuple[str, DecodedClip]]:
     """Yield the decoded clips with their splits, after those of an earlier start; count invalid and dropped ones."""
     decoder = ClipDecoder(options.rate, options.min_seconds, options.max_seconds)
-    todo = usable[rows.place.state.pieces :]
-    read, total = Counter[str](), sum(clip.size for _, clip in todo)
+    todo = _by_recording(usable)[rows.place.state.pieces :]
+    groups = [list(group) for _, group in groupby(todo, lambda item: item[1].recording)]
+    read, total = Counter[str](), sum(group[0][1].size for group in groups)
     workers = min(options.workers, max(1, len(todo) // 100))
-    results = in_order(decoder, [clip for _, clip in todo], workers)
-    for (split, clip), decoded in zip(todo, progress(results, "decoding", total, lambda: read["bytes"]), strict=True):
-        read["bytes"] += clip.size
-        if isinstance(decoded, str):
-            rows.report.reject(clip.name, decoded)
-        else:
-            rows.report.documents += 1
-            for reason in decoded.notes:
-                rows.report.note(clip.name, reason)
-            if decoded.data:
-                speaker = clip.fields.get("speaker", "")
-                yield split, decoded._replace(target=targets.of(clip.fields), speaker=speaker)
-        rows.done(1)
+    results = in_order(decoder, [[clip for _, clip in group] for group in groups], workers)
+    for group, found in zip(groups, progress(results, "decoding", total, lambda: read["bytes"]), strict=True):
+        read["bytes"] += group[0][1].size
+        for (split, clip), decoded in zip(group, found, strict=True):
+            if isinstance(decoded, Invalid):
+                rows.report.reject(clip.name, *decoded)
+            else:
+                rows.report.documents += 1
+                for note in decoded.notes:
+                    rows.report.note(clip.name, *note)
+                if decoded.data:
+                    speaker = clip.fields.get("speaker", "")
+                    yield split, decoded._replace(target=targets.of(clip.fields), speaker=speaker)
+            rows.done(1)
+
+
+def _by_recording(usable: list[tuple[str, Clip]]) -> list[tuple[str, Clip]]:
+    """Return the clips with those of a recording next to each other, so that it is decoded once."""
+    groups = defaultdict[object, list[tuple[str, Clip]]](list)
+    for item in usable:
+        groups[item[1].recording].append(item)
+    return [item for group in groups.values() for item in group]
 
 
 def _strings(

@@ -7,24 +7,26 @@ scaled in parallel, and an interrupted preparation can continue.
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
+from hashlib import blake2b
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
-from data_prep.captions.corpus import Corpus
-from data_prep.captions.sources import Captioned
+from data_prep.captions.captioned import Captioned
+from data_prep.captions.corpus import CAPTION_FIELDS, IMAGE_FIELDS, Corpus
 from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.report import Report, progress
 from data_prep.workspace.resumable_rows import Rows
 from data_prep.workspace.shards import SplitEntry
+from data_prep.workspace.splits import dropped
 from data_prep.workspace.workers import in_order
-from data_prep.workspace.workspace import SPLITS, Workplace, train_once
+from data_prep.workspace.workspace import Workplace, train_once
 from pipeline.arguments import Parser, positive_integer
-from pipeline.dataset.codecs.image import MAX_PIXELS, ImageError, shrink
+from pipeline.dataset.codecs.image import MAX_PIXELS, ONE_COLOUR, ImageError, Shrunk, shrink
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,13 +47,14 @@ To continue an interrupted preparation, run the same command again."""
 
 
 class Scaled(NamedTuple):
-    """A scaled image with its captions, or the reason why the image is invalid."""
+    """A scaled image, or the reason why it is invalid, with its captions."""
 
     split: str
     name: str
     captions: list[str]
-    image: bytes
-    bad: str | None
+    image: Shrunk | ImageError
+    digest: str
+    """Hash of the file before scaling."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_shares(splits, 0.05, "images")
     images = parser.add_argument_group("images")
     add = images.add_argument
-    folder = "directory of the images that a table names (default: the directory of the table)"
-    add("--images", type=Path, metavar="DIR", help=folder)
-    shared.add_field(images, "image", "the image")
+    folder = "directories of the images that tables name, of all splits or one (default: the directory of the table)"
+    add("--images", nargs="+", default=[], metavar="[SPLIT=]DIR", help=folder)
+    add("--image-field", metavar="NAME", help=f"column or key of the image (default: {' or '.join(IMAGE_FIELDS)})")
     size = "scale larger images to this length of the shorter side (default: %(default)s)"
     add("--size", type=positive_integer, default=256, metavar="PIXELS", help=size)
     add(
@@ -80,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_max_bad_share(images, "records")
     captions = parser.add_argument_group("captions")
     add = captions.add_argument
-    shared.add_field(captions, "caption", "the caption")
+    field = f"column or key of the caption or a list of captions (default: {' or '.join(CAPTION_FIELDS)})"
+    add("--caption-field", metavar="NAME", help=field)
     add("--plain", action="store_true", help="convert captions to lower case and remove punctuation")
     add("--max-length", type=positive_integer, metavar="N", help="drop captions of more than N tokens from training")
     shared.add_tokenizer(captions, "bpe")
@@ -95,7 +99,8 @@ def main(argv: list[str]) -> int:
         DataError: a source or the output cannot be used.
     """
     options = _parser().parse_args(argv)
-    _check(options)
+    shared.check_sources(options)
+    shared.check(options)
     began = time.monotonic()
     place = shared.workplace(options)
     with place.entered():
@@ -108,13 +113,6 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> None:
-    shared.check_sources(options)
-    if options.images and not options.images.is_dir():
-        raise DataError(f"--images={options.images} is not a directory. Name the directory of the images")
-    shared.check(options)
-
-
 def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> tuple[Report, dict[str, SplitEntry]]:
     corpus, report = Corpus(options), Report("images")
     place.begin(corpus.fingerprint())
@@ -123,9 +121,8 @@ def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> 
         print(f"continuing after {place.state.pieces:,} images", file=sys.stderr)
     splits = _write(place, corpus, report, options)
     report.check(options.max_bad_share)
-    parts = {"train": 1.0, **shared.shares(options)}
-    for name in SPLITS:
-        if (getattr(options, name) or (options.sources and parts[name])) and name not in splits:
+    for name in corpus.splits:
+        if name not in splits:
             raise DataError(f"the {name} split is empty. Name sources with --{name}, or change the shares")
     from data_prep.workspace import tokenizer
 
@@ -159,10 +156,7 @@ def _write(place: Workplace, corpus: Corpus, report: Report, options: argparse.N
     batches = iter(lambda: list(islice(todo, BATCH)), [])
     scaled = in_order(partial(_scale, options.size, options.max_pixels), batches, options.workers)
     for batch in progress(scaled, "scaling", total, lambda: place.state.pieces, ("images", 1)):
-        good = [each for each in batch if not each.bad]
-        for each in batch:
-            if each.bad:
-                rows.report.reject(each.name, each.bad)
+        good = list(_good(batch, rows))
         _add(rows, good, loaded, options.max_length)
         rows.report.documents += len(good)
         rows.done(len(batch))
@@ -171,11 +165,24 @@ def _write(place: Workplace, corpus: Corpus, report: Report, options: argparse.N
     return splits
 
 
-def _add(rows: Rows, batch: list[Scaled], tokenizer: "Tokenizer", limit: int | None) -> None:
-    """Tokenize the captions and append the images."""
-    found = tokenizer.encode_batch_fast([text for each in batch for text in each.captions], add_special_tokens=False)
-    tokens = iter(encoding.ids for encoding in found)
+def _good(batch: list[Scaled], rows: Rows) -> Iterator[tuple[Scaled, bytes]]:
+    """Yield what can be written, with the image files; count what is invalid or unusual in the report."""
     for each in batch:
+        if isinstance(each.image, ImageError):
+            rows.report.reject(each.name, each.image.reason, each.image.detail)
+        elif rows.homes.setdefault(each.digest, each.split) != each.split:
+            rows.report.note(each.name, dropped(each.split))
+        else:
+            if each.image.uniform:
+                rows.report.note(each.name, ONE_COLOUR)
+            yield each, each.image.file
+
+
+def _add(rows: Rows, batch: list[tuple[Scaled, bytes]], tokenizer: "Tokenizer", limit: int | None) -> None:
+    """Tokenize the captions and append the images."""
+    found = tokenizer.encode_batch_fast([text for each, _ in batch for text in each.captions], add_special_tokens=False)
+    tokens = iter(encoding.ids for encoding in found)
+    for each, file in batch:
         targets = []
         for text in each.captions:
             ids = next(tokens)
@@ -184,21 +191,26 @@ def _add(rows: Rows, batch: list[Scaled], tokenizer: "Tokenizer", limit: int | N
             else:
                 targets.append((ids, text))
         if targets:
-            rows.add(each.split, {"image": each.image, "name": each.name}, targets)
+            rows.add(each.split, {"image": file, "name": each.name}, targets)
 
 
 def _scale(size: int, max_pixels: int, batch: list[tuple[str, Captioned]]) -> list[Scaled]:
     """Read and scale a batch, in a worker process."""
-    found = []
-    for split, (name, image, captions) in batch:
-        try:
-            data, bad = shrink(image if isinstance(image, bytes) else image.read(), size, max_pixels), None
-        except ImageError as error:
-            data, bad = b"", str(error)
-        except OSError as error:
-            data, bad = b"", f"cannot be read: {error.strerror}"
-        found.append(Scaled(split, name, captions, data, bad))
-    return found
+    return [_scaled(size, max_pixels, split, image) for split, image in batch]
+
+
+def _scaled(size: int, max_pixels: int, split: str, given: Captioned) -> Scaled:
+    image: Shrunk | ImageError
+    digest = ""
+    try:
+        data = given.image if isinstance(given.image, bytes) else given.image.read()
+        digest = blake2b(data, digest_size=8).hexdigest()
+        image = shrink(data, size, max_pixels, given.stated)
+    except ImageError as error:
+        image = error
+    except OSError as error:
+        image = ImageError("cannot be read", error.strerror or "")
+    return Scaled(split, given.name, given.captions, image, digest)
 
 
 if __name__ == "__main__":

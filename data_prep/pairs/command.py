@@ -7,20 +7,17 @@ targets if `--group` is given.
 import argparse
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from data_prep.pairs.sources import Read, Unit, is_hub, reader
+from data_prep.pairs.corpus import Corpus, rows
+from data_prep.pairs.sources import is_hub
 from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin, vocabulary
-from data_prep.workspace.report import Report
 from data_prep.workspace.shards import Shards, SplitEntry
-from data_prep.workspace.splits import split_of
 from data_prep.workspace.workspace import SPLITS, Workplace
 from pipeline.arguments import Parser, positive_integer
 from pipeline.dataset.shard import token_type
@@ -31,11 +28,13 @@ if TYPE_CHECKING:
 
 PROGRAM = "unroll prepare pairs"
 SOURCE_TOKENIZER = "source_tokenizer.json"
+UNGROUPED = "--group: no source has two targets"
 BATCH = 2048  # rows encoded in one call, which uses all cores
 EXAMPLES = """examples:
   unroll prepare pairs --train train.en train.de --validation val.en val.de --test test.en test.de \\
       --vocab-size 8000 --output data/en-de
-  unroll prepare pairs --train words.txt --delimiter '  ' --group --source-tokenizer character \\
+  unroll prepare pairs deu.txt --source-field 1 --target-field 2 --output data/anki
+  unroll prepare pairs cmudict.dict --pronunciations --group --source-tokenizer character \\
       --target-tokenizer word --output data/sounds
   unroll prepare pairs --train hub:opus_books:de-en --source-field translation.en --target-field translation.de \\
       --output data/books
@@ -44,6 +43,7 @@ EXAMPLES = """examples:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
+    parser.add_argument("source", nargs="*", type=Path, metavar="FILE", help="the same as --train")
     shared.add_output(parser)
     files = parser.add_argument_group(
         "sources: two parallel files, one file with both sides (optionally .gz or .xz), or hub:NAME[:CONFIG[:SPLIT]]"
@@ -51,10 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     add = files.add_argument
     shared.add_splits(files, nargs="+", type=Path, default=[], metavar="FILE")
     shared.add_shares(files, 0.05, "training pairs")
-    add("--delimiter", default="\t", help="text between source and target of a line (default: a tab)")
-    shared.add_field(files, "source", "the source in .jsonl and Hub records, with dots for nested fields")
-    shared.add_field(files, "target", "the target, a text or a list of texts")
-    add("--dialogue", metavar="MARK", help="read each line as a conversation whose turns end with MARK")
+    add("--delimiter", help="text between the columns of a line (default: a tab)")
+    shared.add_field(files, "source", "the source in tables (or its number) and records, with dots for nested fields")
+    shared.add_field(files, "target", "the target, in records a text or a list of texts")
+    add("--pronunciations", action="store_true", help="read a pronouncing dictionary in the layout of CMUdict")
+    dialogue = "read each line, or the list of texts in --source-field, as a conversation whose turns end with MARK"
+    add("--dialogue", metavar="MARK", help=dialogue)
     history = "maximum number of turns in the source of a reply (default: %(default)s)"
     add("--history", type=positive_integer, default=3, metavar="N", help=history)
     kept = parser.add_argument_group("filters")
@@ -63,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--deduplicate",
         action=argparse.BooleanOptionalAction,
-        help="drop duplicates and pairs of other splits from training (default: only with --dialogue)",
+        help="drop duplicates, and sources of other splits, from the pairs of --train (default: only with --dialogue)",
     )
     add("--lowercase", action="store_true", help="convert both sides to lower case")
     add(
@@ -102,8 +104,6 @@ def main(argv: list[str]) -> int:
         corpus = Corpus(options)
         splits = _prepare(place, corpus, options, argv)
     print("\n".join(corpus.report.lines()))
-    for reason, number in corpus.dropped.items():
-        print(f"  {number:,} x {reason}")
     for name, entry in splits.items():
         unknown = ", ".join(f"{number:,} unknown in {side}" for side, number in corpus.unknown[name].items() if number)
         counts = f"{entry['rows']:,} sources, {entry['samples']:,} targets, {entry['tokens']:,} tokens"
@@ -113,76 +113,17 @@ def main(argv: list[str]) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if not options.train:
-        raise ConfigError("--train is missing. Name one file with both sides, or two: --train SOURCES TARGETS")
+    if bool(options.source) == bool(options.train):
+        given = "both FILE... and --train" if options.train else "none"
+        raise ConfigError(f"expected one file with both sides, or two: --train SOURCES TARGETS, got {given}")
+    options.train = options.train or options.source
+    if options.dialogue and options.pronunciations:
+        raise ConfigError("--dialogue and --pronunciations cannot be combined. Omit one of the two")
     if bool(options.source_tokenizer) != bool(options.target_tokenizer):
         raise ConfigError(
             "--source-tokenizer and --target-tokenizer must be given together. For both sides use --tokenizer"
         )
     shared.check(options)
-
-
-class Corpus:
-    """The pairs of all splits after filtering.
-
-    Args:
-        options: the command line.
-    """
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.report, self.dropped = Report(), Counter[str]()
-        self.unknown: dict[str, Counter[str]] = {}  # number of tokens outside the vocabulary, by split and side
-        self.shares = {name: 0.0 if getattr(options, name) else part for name, part in shared.shares(options).items()}
-        self.files = {name: files for name in SPLITS if (files := getattr(options, name))}
-        dialogue = (options.dialogue, options.history) if options.dialogue else None
-        fields = (options.source_field, options.target_field)
-        self.readers: dict[str, Read] = {
-            name: reader(files, options.delimiter, fields, dialogue) for name, files in self.files.items()
-        }
-        self.deduplicate = bool(options.dialogue) if options.deduplicate is None else options.deduplicate
-        self.held_out: set[bytes] = set()
-
-    @property
-    def splits(self) -> list[str]:
-        """Names of the splits, held-out ones first because training is deduplicated against them."""
-        return [name for name in ("test", "validation") if name in self.files or self.shares[name]] + ["train"]
-
-    def units(self, split: str, count: bool) -> Iterator[Unit]:
-        """Yield the units of a split.
-
-        Args:
-            split: name of the split.
-            count: count invalid and dropped units; the caller sets it in one pass per split.
-        """
-        report = self.report if count else Report()
-        dropped = self.dropped if count else Counter[str]()
-        name = split if split in self.files else "train"
-        seen: set[bytes] = set()
-        for unit in self.readers[name](self.files[name], report if split == name else Report()):
-            if name == "train" and self._part(unit) != split:
-                continue
-            key = blake2b(unit.text.encode(), digest_size=12).digest()
-            if self.deduplicate and split == "train" and key in self.held_out:
-                dropped["in another split too: dropped from training"] += 1
-            elif self.deduplicate and split == "train" and key in seen:
-                dropped["duplicate in training: dropped"] += 1
-            else:
-                seen.add(key)
-                yield self._cased(unit)
-        if split != "train":
-            self.held_out |= seen
-
-    def _part(self, unit: Unit) -> str:
-        """Return the split of a unit of the training files, by a hash of its source."""
-        if not any(self.shares.values()):
-            return "train"
-        return split_of((self.options.dialogue and unit.text) or unit.pairs[0].source, self.shares)
-
-    def _cased(self, unit: Unit) -> Unit:
-        if not self.options.lowercase:
-            return unit
-        return Unit(unit.text, tuple(type(pair)(pair.source.lower(), pair.target.lower()) for pair in unit.pairs))
 
 
 def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv: list[str]) -> dict[str, SplitEntry]:
@@ -204,6 +145,8 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
                 raise DataError(f"no pair in {', '.join(map(str, corpus.files[given]))}. Check the files of --{given}")
             raise DataError(f"the {name} split is empty. Name files with --{name}, or change the shares")
     corpus.report.check(options.max_bad_share)
+    if options.group and all(entry["rows"] == entry["samples"] for entry in splits.values()):
+        corpus.report.note(str(options.train[0]), UNGROUPED)
     files = [path for named in corpus.files.values() for path in named if not is_hub(path)]
     manifest = {
         "kind": "pairs",
@@ -221,7 +164,7 @@ def _prepare(place: Workplace, corpus: Corpus, options: argparse.Namespace, argv
 def _report(corpus: Corpus) -> dict[str, object]:
     """Return the content of report.json."""
     unknown = {split: dict(counts) for split, counts in corpus.unknown.items()}
-    return corpus.report.as_json() | {"dropped": dict(corpus.dropped), "unknown_tokens": unknown}
+    return corpus.report.as_json() | {"unknown_tokens": unknown}
 
 
 def _tokenizers(corpus: Corpus, options: argparse.Namespace) -> tuple["Tokenizer", "Tokenizer"]:
@@ -230,7 +173,8 @@ def _tokenizers(corpus: Corpus, options: argparse.Namespace) -> tuple["Tokenizer
 
     def make(kind: str, side: slice, size: int | None) -> "Tokenizer":
         texts = (text for unit in corpus.units("train", False) for pair in unit.pairs for text in pair[side])
-        return tokenizer.build(kind, texts, size, options.dialogue)
+        made = tokenizer.build(kind, texts, size, options.dialogue)
+        return tokenizer.lowercased(made) if options.lowercase else made
 
     if not options.source_tokenizer:
         both = make(options.tokenizer, slice(0, 2), options.vocab_size)
@@ -240,45 +184,31 @@ def _tokenizers(corpus: Corpus, options: argparse.Namespace) -> tuple["Tokenizer
     return source, make(options.target_tokenizer, slice(1, 2), options.vocab_size)
 
 
-def _rows(units: Iterable[Unit], group: bool) -> Iterator[tuple[str, list[str]]]:
-    """Yield each source with its targets; if grouped, equal sources are merged at the first one's position."""
-    if not group:
-        yield from ((pair.source, [pair.target]) for unit in units for pair in unit.pairs)
-        return
-    found: dict[str, list[str]] = {}
-    for unit in units:
-        for pair in unit.pairs:
-            targets = found.setdefault(pair.source, [])
-            if pair.target not in targets:
-                targets.append(pair.target)
-    yield from found.items()
-
-
 def _write(
     folder: Path, split: str, corpus: Corpus, options: argparse.Namespace, source: "Tokenizer", target: "Tokenizer"
 ) -> SplitEntry:
     """Encode a split, write its shards and return the manifest's entry."""
     from data_prep.workspace import tokenizer
 
-    rows = _rows(corpus.units(split, True), options.group)
+    found = rows(corpus.units(split, True), options.group)
     numbers = pa.list_(pa.from_numpy_dtype(token_type(tokenizer.size(source))))
     shards = Shards(folder, split, {"source": numbers, "text": pa.string()}, tokenizer.size(target))
     limit = options.max_length if split == "train" else None
     corpus.unknown[split] = unknown = Counter(sources=0, targets=0)
     source_unk, target_unk = tokenizer.unknown_id(source), tokenizer.unknown_id(target)
-    while batch := list(islice(rows, BATCH)):
-        sources = [encoding.ids for encoding in source.encode_batch_fast([text for text, _ in batch])]
-        flat = target.encode_batch_fast([text for _, texts in batch for text in texts])
+    while batch := list(islice(found, BATCH)):
+        sources = [encoding.ids for encoding in source.encode_batch_fast([text for _, text, _ in batch])]
+        flat = target.encode_batch_fast([text for _, _, texts in batch for text in texts])
         targets = iter(encoding.ids for encoding in flat)
-        for (text, texts), ids in zip(batch, sources, strict=True):
+        for (name, text, texts), ids in zip(batch, sources, strict=True):
             made = [(next(targets), each) for each in texts]
             kept = [each for each in made if limit is None or max(len(ids), len(each[0])) <= limit]
-            corpus.dropped.update({f"longer than {limit} tokens: dropped from training": len(made) - len(kept)})
+            for _ in range(len(made) - len(kept)):
+                corpus.report.leave_out(name, f"longer than {limit} tokens: dropped from training")
             if kept:
                 shards.add({"source": ids, "text": text}, kept)
                 unknown["sources"] += ids.count(source_unk)
                 unknown["targets"] += sum(tokens.count(target_unk) for tokens, _ in kept)
-    corpus.dropped += Counter()  # removes the zeros
     return shards.close()
 
 

@@ -1,50 +1,35 @@
-"""Sources of pairs: two parallel files, one file with both sides, a Hub data set, or conversations.
+"""Sources of pairs: two parallel files, one file with both sides, a Hub data set, or conversations."""
 
-Legend: a unit is kept or dropped as a whole; it is a pair, or a conversation with all its pairs.
-"""
-
-import json
+import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import zip_longest
 from operator import getitem
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from data_prep.sources.packed import PACKINGS, text_lines
+from data_prep.pairs.layout import Layout, Unit
+from data_prep.sources.packed import text_lines
 from data_prep.sources.spool import of_hub
 from data_prep.workspace.report import Report
+from pipeline.dataset.codecs.encoding import suffix_of
+from pipeline.dataset.codecs.table import read_records
 from pipeline.errors import ConfigError, DataError
 
-
-class Pair(NamedTuple):
-    """A source text and its target text."""
-
-    source: str
-    target: str
-
-
-class Unit(NamedTuple):
-    """Pairs that are kept or dropped together, and the text they come from."""
-
-    text: str
-    pairs: tuple[Pair, ...]
+RECORDS = (".jsonl", ".json", ".csv", ".parquet")
+FOREIGN = {
+    ".tmx": "a translation memory. Convert it to two parallel files, or download the corpus in Moses format",
+    ".zip": "an archive. Unpack it and name its files",
+}
+TURN = ("content", "value", "text")  # fields that hold the text of a turn in files of chats
+TAB = "\t"
+VARIANT = re.compile(r"\(\d+\)$")
+MORE = "more than two columns: choose two, such as --source-field 1 --target-field 2"
+NUMBERED = "source ends in a number in parentheses: for a pronouncing dictionary add --pronunciations"
+Read = Callable[[Sequence[Path], Layout, Report], Iterator[Unit]]
 
 
-Read = Callable[[list[Path], Report], Iterator[Unit]]
-
-
-def pair(name: str, source: str, target: str, report: Report) -> Iterator[Unit]:
-    """Yield the pair as a unit, or count it in the report if a side is empty."""
-    source, target = source.strip(), target.strip()
-    if not source or not target:
-        report.reject(name, "empty source" if target else "empty target" if source else "both sides empty")
-        return
-    report.documents += 1
-    yield Unit(f"{source}\t{target}", (Pair(source, target),))
-
-
-def parallel(paths: list[Path], report: Report) -> Iterator[Unit]:
+def parallel(paths: Sequence[Path], layout: Layout, report: Report) -> Iterator[Unit]:
     """Read pairs of line k of one file and line k of the other.
 
     Raises:
@@ -60,93 +45,122 @@ def parallel(paths: list[Path], report: Report) -> Iterator[Unit]:
                 f"{one} has {counts[0]} lines, but {other} has {counts[1]}. Line k of both files must be a pair"
             )
         if left[1] is not None and right[1] is not None:
-            yield from pair(left[0], left[1], right[1], report)
+            yield from layout.pair(left[0], left[1], right[1], report)
 
 
-def delimited(delimiter: str) -> Read:
-    """Return a reader of lines with a source, the delimiter and a target."""
+def delimited(paths: Sequence[Path], layout: Layout, report: Report) -> Iterator[Unit]:
+    """Read lines of columns without quotation marks, two of which are the source and the target.
 
-    def read(paths: list[Path], report: Report) -> Iterator[Unit]:
-        for name, line in text_lines(paths[0], report):
-            if line is None:
+    The first line is a header if it has the names of both columns.
+
+    Raises:
+        DataError: a column does not exist.
+    """
+    width, places = 2, (0, 1)
+    for number, (name, line) in enumerate(_lines(paths, report)):
+        columns = line.split(layout.delimiter or TAB)
+        if number == 0:
+            header = layout.columns(paths[0], columns)
+            if header or layout.numbered:
+                width, places = len(columns), header or (int(layout.fields[0]) - 1, int(layout.fields[1]) - 1)
+            if max(places) >= width:
+                raise DataError(f"{name}: expected at least {max(places) + 1} columns, got {width}. Check --delimiter")
+            if header:
                 continue
-            source, found, target = line.partition(delimiter)
-            if found:
-                yield from pair(name, source, target, report)
-            else:
-                report.reject(name, f"no delimiter {delimiter!r}")
-
-    return read
-
-
-def records(source_field: str, target_field: str) -> Read:
-    """Return a reader of JSON Lines with both texts in fields; a list of targets makes several pairs."""
-
-    def read(paths: list[Path], report: Report) -> Iterator[Unit]:
-        for name, line in text_lines(paths[0], report):
-            if line is None:
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError:
-                report.reject(name, "invalid JSON")
-            else:
-                yield from of_record(name, record, source_field, target_field, report)
-
-    return read
+        if len(columns) == width:
+            source, target = columns[places[0]], columns[places[1]]
+            if VARIANT.search(source):
+                report.note(name, NUMBERED)
+            yield from layout.pair(name, source, target, report)
+        elif len(columns) == 1:
+            report.reject(name, f"no delimiter {layout.delimiter or TAB!r}")
+        else:
+            report.reject(name, MORE if width == 2 and not layout.numbered else "another number of columns than line 1")
 
 
-def hub(source_field: str, target_field: str) -> Read:
-    """Return a reader of Hub data sets, or of directories in their layout: `hub:NAME[:CONFIG[:SPLIT]]`."""
+def pronunciations(paths: Sequence[Path], layout: Layout, report: Report) -> Iterator[Unit]:
+    """Read a pronouncing dictionary: WORD SOUND SOUND, variants as WORD(2), comments after `;;;` and ` #`."""
+    for name, line in _lines(paths, report):
+        if line.startswith((";;;", "# ")):
+            report.leave_out(name, "comment")
+            continue
+        word, _, sounds = line.partition(" #")[0].strip().partition(" ")
+        yield from layout.pair(name, VARIANT.sub("", word), sounds, report)
 
-    def read(paths: list[Path], report: Report) -> Iterator[Unit]:
-        for number, record in enumerate(of_hub(str(paths[0]), streaming=False)):
-            yield from of_record(f"{paths[0]}:{number}", record, source_field, target_field, report)
 
-    return read
+def conversations(paths: Sequence[Path], layout: Layout, report: Report) -> Iterator[Unit]:
+    """Read conversations, one per line; each turn ends with the mark."""
+    for name, line in _lines(paths, report):
+        yield from layout.conversation(name, line.split(layout.mark or ""), report)
 
 
-def of_record(name: str, record: object, source_field: str, target_field: str, report: Report) -> Iterator[Unit]:
+def _lines(paths: Sequence[Path], report: Report) -> Iterator[tuple[str, str]]:
+    """Yield the names and the texts of the lines that are valid and not empty."""
+    for name, line in text_lines(paths[0], report):
+        if line:
+            yield name, line
+        elif line is not None:
+            report.empty += 1
+
+
+def records(paths: Sequence[Path], layout: Layout, report: Report) -> Iterator[Unit]:
+    """Read records with both texts in fields, or with a conversation in the field of the source.
+
+    Raises:
+        DataError: a column of a table does not exist.
+    """
+    nested = layout.mark or "." in "".join(layout.fields)
+    columns = suffix_of(paths[0]) in (".csv", ".parquet") and not layout.numbered and not nested
+    for number, record in read_records(paths[0], report.reject, header=not layout.numbered):
+        if columns and layout.columns(paths[0], list(record)) is None:
+            named = f"{paths[0]} has the columns {', '.join(record)}"
+            raise DataError(f"{named}. Choose two by name or number with --source-field and --target-field")
+        columns = False
+        yield from _of_record(f"{paths[0]}:{number}", record, layout, report)
+
+
+def hub(paths: Sequence[Path], layout: Layout, report: Report) -> Iterator[Unit]:
+    """Read a Hub data set, or a directory in its layout: `hub:NAME[:CONFIG[:SPLIT]]`."""
+    for number, record in enumerate(of_hub(str(paths[0]), streaming=False)):
+        yield from _of_record(f"{paths[0]}:{number}", record, layout, report)
+
+
+def _of_record(name: str, record: object, layout: Layout, report: Report) -> Iterator[Unit]:
     """Yield the pairs of a record; a dot in the name of a field selects a nested field, as in `translation.de`."""
+    source_field, target_field = layout.fields
     try:
-        source, targets = (_nested(record, field) for field in (source_field, target_field))
-        targets = [targets] if isinstance(targets, str) else list(targets)
-        if not isinstance(source, str) or not all(isinstance(each, str) for each in targets):
+        source = _nested(record, source_field)
+        if layout.mark:
+            yield from layout.conversation(name, _turns(source, layout.mark), report)
+            return
+        targets = _nested(record, target_field)
+        targets = [targets] if isinstance(targets, str) else targets
+        if not all(isinstance(each, str) for each in (source, *targets)) or isinstance(targets, dict):
             raise TypeError
-    except (LookupError, TypeError):
-        report.reject(name, f"no texts in fields {source_field!r} and {target_field!r}")
-    else:
-        for target in targets:
-            yield from pair(name, source, target, report)
+    except (LookupError, TypeError, AttributeError, StopIteration):
+        fields = f"field {source_field!r}" if layout.mark else f"fields {source_field!r} and {target_field!r}"
+        report.reject(name, f"no texts in {fields}")
+        return
+    if not targets:
+        report.reject(name, "no target in the list of targets")
+    for target in targets:
+        yield from layout.pair(name, source, target, report)
 
 
 def _nested(record: Any, field: str) -> Any:
-    return reduce(getitem, field.split("."), record)
+    return record[field] if isinstance(record, dict) and field in record else reduce(getitem, field.split("."), record)
 
 
-def conversations(mark: str, history: int) -> Read:
-    """Return a reader of conversations, one per line; each turn but the first is the reply to those before it.
-
-    Args:
-        mark: text at the end of each turn; it also separates the turns of a source.
-        history: maximum number of turns of a source.
-    """
-
-    def read(paths: list[Path], report: Report) -> Iterator[Unit]:
-        for name, line in text_lines(paths[0], report):
-            if line is None:
-                continue
-            turns = [turn.strip() for turn in line.split(mark)]
-            turns = [turn for turn in turns if turn]
-            if len(turns) < 2:
-                report.reject(name, f"fewer than two turns separated by {mark!r}")
-                continue
-            report.documents += 1
-            yield Unit(line.strip(), tuple(
-                Pair(f" {mark} ".join(turns[max(0, at - history) : at]), turns[at]) for at in range(1, len(turns))
-            ))  # fmt: skip
-
-    return read
+def _turns(conversation: object, mark: str) -> list[str]:
+    """Return the turns of a text with marks, or of a list of texts or of objects such as `{"role": "user", ...}`."""
+    if isinstance(conversation, str):
+        return conversation.split(mark)
+    if not isinstance(conversation, list):
+        raise TypeError
+    return [
+        turn if isinstance(turn, str) else next(turn[field] for field in TURN if isinstance(turn.get(field), str))
+        for turn in conversation
+    ]
 
 
 def is_hub(path: Path) -> bool:
@@ -154,32 +168,37 @@ def is_hub(path: Path) -> bool:
     return str(path).startswith("hub:")
 
 
-def reader(paths: Sequence[Path], delimiter: str, fields: tuple[str, str], dialogue: tuple[str, int] | None) -> Read:
-    """Return the reader for the files of a split.
+def reader(paths: Sequence[Path], layout: Layout) -> Callable[[Report], Iterator[Unit]]:
+    """Return the reader of the files of a split.
 
     Args:
         paths: one or two files, or one Hub data set.
-        delimiter: text between source and target of a line.
-        fields: fields of source and target in a record.
-        dialogue: mark and history of conversations, if the files hold them.
+        layout: form of the pairs.
 
     Raises:
         ConfigError: the number or kind of the files is not supported.
-        DataError: a file does not exist.
+        DataError: a file does not exist, or its kind is not supported.
     """
-    if len(paths) == 1 and is_hub(paths[0]) and not dialogue:
-        return hub(*fields)
+    return partial(_reader(paths, layout), paths, layout)
+
+
+def _reader(paths: Sequence[Path], layout: Layout) -> Read:
     for path in paths:
         if is_hub(path):
-            raise ConfigError(f"{path}: a Hub data set must be the only source of its split, without --dialogue")
+            if len(paths) > 1 or layout.mark:
+                raise ConfigError(f"{path}: a Hub data set must be the only source of its split, without --dialogue")
+            return hub
         if not path.is_file():
-            raise DataError(f"file {path} does not exist. Check the path, or name a data set as hub:NAME")
-    if dialogue and len(paths) == 1:
-        return conversations(*dialogue)
-    if dialogue or len(paths) > 2:
-        expected = "one file for --dialogue" if dialogue else "one file or two parallel files"
+            problem = "is not a regular file. Name a file" if path.exists() else "does not exist. Check the path"
+            raise DataError(f"file {path} {problem}, or name a data set as hub:NAME")
+        if suffix_of(path) in FOREIGN:
+            raise DataError(f"{path}: expected a file of text, got {FOREIGN[suffix_of(path)]}")
+    alone = "--dialogue" if layout.mark else "--pronunciations" if layout.pronunciations else ""
+    if len(paths) > (1 if alone else 2):
+        expected = f"one file for {alone}" if alone else "one file or two parallel files"
         raise ConfigError(f"expected {expected} per split, got {len(paths)}: {', '.join(map(str, paths))}")
     if len(paths) == 2:
         return parallel
-    inner = paths[0].with_suffix("") if paths[0].suffix in PACKINGS else paths[0]
-    return records(*fields) if inner.suffix == ".jsonl" else delimited(delimiter)
+    if suffix_of(paths[0]) in RECORDS and layout.delimiter is None:
+        return records
+    return conversations if layout.mark else pronunciations if layout.pronunciations else delimited

@@ -11,25 +11,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
-import numpy as np
 import pyarrow as pa
-from PIL import Image
 from tokenizers import Tokenizer
 
+from data_prep.pixels.reader import PixelReader, Pixels
 from data_prep.pixels.sources import Found, find
+from data_prep.sources.walk import SPLIT_NAMES, split_folders
 from data_prep.workspace import options as shared
 from data_prep.workspace import tokenizer
 from data_prep.workspace.entries import origin, vocabulary
 from data_prep.workspace.report import Report, progress
 from data_prep.workspace.shards import Shards, SplitEntry
-from data_prep.workspace.splits import cut
+from data_prep.workspace.splits import cut, dropped
 from data_prep.workspace.workers import in_order
 from data_prep.workspace.workspace import SPLITS, Workplace
 from pipeline.arguments import Parser, non_negative_integer
-from pipeline.dataset.codecs.image import ImageError, decode_image
-from pipeline.dataset.codecs.pixel_levels import MODES, quantise, values
+from pipeline.dataset.codecs.image import ONE_COLOUR, ImageError
+from pipeline.dataset.codecs.pixel_levels import MODES
 from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare pixels"
@@ -118,6 +118,9 @@ def main(argv: list[str]) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     shared.check_source(options, "images")
+    if options.validation is None and options.test is None and (folder := Path(options.train)).is_dir():
+        for name, part in split_folders(folder).items():
+            setattr(options, name, str(part))
     if options.sample is not None and options.levels != 2:
         raise ConfigError(f"--sample requires --levels=2, got --levels={options.levels}. Add --levels 2")
     shared.check(options)
@@ -126,17 +129,24 @@ def _check(options: argparse.Namespace) -> None:
 def _prepare(
     place: Workplace, report: Report, options: argparse.Namespace, argv: Sequence[str]
 ) -> tuple[dict[str, SplitEntry], PixelsEntry]:
-    found = _found(options)
+    found = _found(options, report)
     labels = sorted({image.label for image in found["train"] if image.label is not None})
+    for label in labels:
+        if any(label.lower() in names for names in SPLIT_NAMES.values()):
+            report.note(label, "class with the name of a split")
     made = tokenizer.label(labels)
     described = vocabulary(place.save(made), made)
     writing = _Writing(labels, made, report, options)
-    splits = {name: writing.write(place.path, name, found[name]) for name in SPLITS if name in found}
+    held_out_first = [name for name in reversed(SPLITS) if name in found]
+    written = {name: writing.write(place.path, name, found[name]) for name in held_out_first}
+    splits = {name: written[name] for name in found}
     report.check(options.max_bad_share)
     writing.check_sizes()
     for name, entry in splits.items():
         if not entry["rows"]:
-            raise DataError(f"the {name} split has no valid images. Name a source with --{name}, or change the shares")
+            raise DataError(
+                f"the {name} split has no valid images of its own. Name them with --{name}, or change the shares"
+            )
     [(rows, columns)] = writing.sizes
     about: PixelsEntry = {
         "rows": rows,
@@ -158,59 +168,14 @@ def _prepare(
     return splits, about
 
 
-def _found(options: argparse.Namespace) -> dict[str, list[Found]]:
+def _found(options: argparse.Namespace, report: Report) -> dict[str, list[Found]]:
     """Return the images of each split."""
     found = {
-        name: list(find(source, options.image_field, options.label_field))
+        name: list(find(source, options.image_field, options.label_field, report))
         for name in SPLITS
         if (source := getattr(options, name)) is not None
     }
     return cut(found, shared.shares(options))
-
-
-class Pixels(NamedTuple):
-    """The quantized pixels of an image."""
-
-    size: tuple[int, int]
-    levels: bytes
-
-
-@dataclass(frozen=True)
-class PixelReader:
-    """Reads, scales and quantizes images in a worker process.
-
-    Args:
-        size: rows and columns to scale to; None keeps the size.
-        channels: 1 for grey or 3 for colour.
-        levels: number of quantization levels.
-        seed: random seed of sampled levels; None rounds instead.
-    """
-
-    size: tuple[int, int] | None
-    channels: int
-    levels: int
-    seed: int | None
-
-    def __call__(self, batch: Sequence[Found]) -> list[Pixels | str]:
-        """Return the pixels of each image, or the reason why it is invalid."""
-        return [self._read(found) for found in batch]
-
-    def _read(self, found: Found) -> Pixels | str:
-        try:
-            image = _opened(found.image)
-        except ImageError as error:
-            return str(error)
-        except OSError as error:
-            return f"cannot be read: {error.strerror}"
-        rng = None if self.seed is None else np.random.default_rng([self.seed, *found.name.encode()])
-        levels = quantise(values(image, self.channels, self.size), self.levels, rng)
-        return Pixels((levels.shape[0], levels.shape[1]), levels.tobytes())
-
-
-def _opened(image: np.ndarray | Path | bytes) -> Image.Image:
-    if isinstance(image, np.ndarray):
-        return Image.fromarray(image)
-    return decode_image(image if isinstance(image, bytes) else image.read_bytes())
 
 
 @dataclass
@@ -223,6 +188,8 @@ class _Writing:
     options: argparse.Namespace
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     first: dict[tuple[int, int], str] = field(default_factory=dict)
+    homes: dict[bytes, str] = field(default_factory=dict)
+    """Split of each image, by the hash of its content."""
 
     @property
     def reader(self) -> PixelReader:
@@ -273,11 +240,24 @@ class _Writing:
         for batch, result in zip(batches, shown, strict=True):
             read["images"] += len(batch)
             for found, pixels in zip(batch, result, strict=True):
-                if isinstance(pixels, Pixels) and (not self.labels or found.label in self.labels):
+                if isinstance(pixels, ImageError):
+                    self.report.reject(found.name, pixels.reason, pixels.detail)
+                elif self._is_usable(split, found, pixels):
                     yield found, pixels
-                    continue
-                reason = "no label" if found.label is None else f"label not in training ({found.label})"
-                self.report.reject(found.name, pixels if isinstance(pixels, str) else reason)
+
+    def _is_usable(self, split: str, found: Found, pixels: Pixels) -> bool:
+        """Return whether an image belongs to a split; count what is invalid or unusual in the report."""
+        if self.labels and found.label not in self.labels:
+            reason = "no label" if found.label is None else "label not in training"
+            self.report.reject(found.name, reason, found.label or "")
+            return False
+        if self.homes.setdefault(pixels.digest, split) != split and not shared.is_builtin(self.options.train):
+            self.report.note(found.name, dropped(split))
+            return False
+        rows, columns = pixels.size
+        if pixels.levels == pixels.levels[: len(pixels.levels) // (rows * columns)] * (rows * columns):
+            self.report.note(found.name, ONE_COLOUR)
+        return True
 
 
 if __name__ == "__main__":

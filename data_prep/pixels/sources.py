@@ -17,11 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.sources.shapes import figures
+from data_prep.sources.walk import name_of, walk
 from data_prep.workspace.options import builtin_count, is_builtin
+from data_prep.workspace.report import Report
+from pipeline.dataset.codecs.image import SUFFIXES
 from pipeline.errors import DataError
 
 BYTE = 8  # code of unsigned bytes in IDX files
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+GZIP = b"\x1f\x8b"  # first bytes of a file compressed with gzip
 
 
 class Found(NamedTuple):
@@ -33,13 +36,14 @@ class Found(NamedTuple):
     """Pixel values, or a file: its path or content."""
 
 
-def find(source: str, image_field: str, label_field: str) -> Iterator[Found]:
+def find(source: str, image_field: str, label_field: str, report: Report) -> Iterator[Found]:
     """Yield the images of a source in a fixed order.
 
     Args:
         source: an IDX file, a directory, hub:NAME[:CONFIG[:SPLIT]] or builtin[:N].
         image_field: column of the image in a Hub data set.
         label_field: column of the label in a Hub data set.
+        report: counts files that are left out.
 
     Raises:
         DataError: the source does not exist or holds no images.
@@ -50,42 +54,55 @@ def find(source: str, image_field: str, label_field: str) -> Iterator[Found]:
         return _builtin(source)
     path = Path(source)
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, report)
     if not path.is_file():
         raise DataError(f"source {source} does not exist. Name an IDX file, a directory of images, hub:NAME or builtin")
-    return _idx(path)
+    return _idx(path, report)
 
 
-def _idx(path: Path) -> Iterator[Found]:
+def _idx(path: Path, report: Report) -> Iterator[Found]:
     """Yield the images of an IDX file, with labels from the file of the matching name beside it, if it exists."""
     images = read_idx(path)
+    axes = " x ".join(map(str, images.shape))
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
-        axes = " x ".join(map(str, images.shape))
         raise DataError(f"{path}: expected images of shape N x H x W or N x H x W x 3, got {axes}. Name another file")
-    beside = path.with_name(path.name.replace("images", "labels").replace(f"idx{images.ndim}", "idx1"))
-    labels = read_idx(beside) if beside != path and beside.is_file() else None
-    if labels is not None and len(labels) != len(images):
+    if not images.size:
+        raise DataError(f"{path}: expected images, got {axes} values. Name another file")
+    beside = _labels_beside(path, images.ndim)
+    labels = None if beside is None else read_idx(beside)
+    if labels is None:
+        report.note(path.name, "no file of labels beside the images")
+    elif labels.shape != images.shape[:1]:
+        shape = " x ".join(map(str, labels.shape))
         raise DataError(
-            f"{beside} has {len(labels)} labels, but {path} has {len(images)} images. Download or copy both files again"
+            f"{beside} has {shape} labels, but {path} has {len(images)} images. Download or copy both files again"
         )
     for number, image in enumerate(images):
         yield Found(f"{path.name}:{number}", None if labels is None else str(labels[number]), image)
 
 
+def _labels_beside(path: Path, axes: int) -> Path | None:
+    name = path.name.replace("images", "labels").replace(f"idx{axes}", "idx1")
+    names = (name, name.removesuffix(".gz"), f"{name}.gz") if name != path.name else ()
+    return next((file for name in names if (file := path.with_name(name)).is_file()), None)
+
+
 def read_idx(path: Path) -> np.ndarray:
-    """Read the numbers of an IDX file of unsigned bytes, plain or .gz.
+    """Read the numbers of an IDX file of unsigned bytes, plain or compressed with gzip.
 
     Raises:
         DataError: the file has another format or is damaged.
     """
     try:
         data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        data = gzip.decompress(data) if data.startswith(GZIP) else data
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}). Download or copy it again") from error
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != BYTE:
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != BYTE or not data[3]:
         raise DataError(f"{path} is not an IDX file of unsigned bytes. Name an IDX file or a directory of images")
     begin = 4 + 4 * data[3]
+    if len(data) < begin:
+        raise DataError(f"{path} is damaged: it ends in its header. Download or copy it again")
     shape = np.frombuffer(data[4:begin], ">u4").tolist()
     if len(data) != begin + math.prod(shape):
         axes = " x ".join(map(str, shape))
@@ -93,15 +110,14 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=begin).reshape(shape)
 
 
-def _folder(path: Path) -> Iterator[Found]:
+def _folder(path: Path, report: Report) -> Iterator[Found]:
     """Yield the image files of a directory; the class of an image is the name of its subdirectory, if any."""
-    found = (file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
-    files = sorted(file for file in found if not file.name.startswith("."))
+    files = walk(path, SUFFIXES, report)
     if not files:
-        raise DataError(f"directory {path} has no images ({', '.join(PICTURES)}). Name another one or an IDX file")
+        raise DataError(f"directory {path} has no images ({', '.join(SUFFIXES)}). Name another one or an IDX file")
     for file in files:
         inner = file.relative_to(path)
-        yield Found(inner.as_posix(), inner.parts[0] if len(inner.parts) > 1 else None, file)
+        yield Found(name_of(inner.as_posix()), name_of(inner.parts[0]) if len(inner.parts) > 1 else None, file)
 
 
 def _hub(source: str, image_field: str, label_field: str) -> Iterator[Found]:
@@ -117,9 +133,16 @@ def _hub(source: str, image_field: str, label_field: str) -> Iterator[Found]:
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{source} cannot be loaded: {first[0]}. Check --image-field") from error
     for number, row in enumerate(rows):
-        image, label = row[image_field] or {}, row.get(label_field)
-        named = None if label is None else str(classes[label] if classes else label)
-        yield Found(f"{source}:{number}", named, image.get("bytes") or Path(image.get("path") or ""))
+        image = row[image_field] or {}
+        data = image.get("bytes") or (Path(image["path"]) if image.get("path") else b"")
+        yield Found(f"{source}:{number}", _named(row.get(label_field), classes), data)
+
+
+def _named(label: object, classes: list[str] | None) -> str | None:
+    """Return the name of a class; None if the label is missing, which is -1 in some test splits."""
+    if classes:
+        return classes[label] if isinstance(label, int) and 0 <= label < len(classes) else None
+    return name_of(str(label)) if isinstance(label, str | int | float) else None
 
 
 def _builtin(source: str) -> Iterator[Found]:

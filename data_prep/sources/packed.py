@@ -1,6 +1,6 @@
 """Lines of text of files, plain or compressed with gzip or xz."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_prep.workspace.report import Report
@@ -16,10 +16,19 @@ def text_lines(path: Path, report: Report) -> Iterator[tuple[str, str | None]]:
         DataError: the file cannot be read, is damaged, or is encoded in UTF-16 or UTF-32.
     """
     with open_text(path) as file, readable(path):
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(_lines(file), 1):
             name = f"{path}:{number}"
             try:
                 yield name, line.decode().rstrip("\r\n")
             except UnicodeDecodeError:
                 report.reject(name, "not UTF-8")
                 yield name, None
+
+
+def _lines(file: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines between newlines, or between carriage returns if the file has no newline.
+
+    Otherwise a carriage return is part of a line, so that lines of parallel files correspond.
+    """
+    for number, line in enumerate(file):
+        yield from line.splitlines() if number == 0 and not line.endswith(b"\n") else (line,)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.sources.text_files import Name, find
+from data_prep.workspace.report import Report
 from pipeline.errors import DataError
 from pipeline.files import write_durably
 
 QUOTED = 40  # characters; a shorter passage, such as a heading, may appear in several topics
 
 
-def collect(source: str, work: Path, field: str, streaming: bool) -> list[Name]:
+def collect(source: str, work: Path, field: str, streaming: bool, report: Report) -> list[Name]:
     """Return the files of a source; a source that is not a file is first copied to the directory `work`.
 
     Args:
@@ -24,6 +25,7 @@ def collect(source: str, work: Path, field: str, streaming: bool) -> list[Name]:
         work: directory for copies.
         field: the field of a Hub record to copy.
         streaming: read Hub data without a local cache.
+        report: counts the files of a directory that are left out.
 
     Raises:
         DataError: the source does not exist, holds no readable file or cannot be loaded.
@@ -40,7 +42,7 @@ def collect(source: str, work: Path, field: str, streaming: bool) -> list[Name]:
         if not copy.exists():  # An existing copy is complete, so a resumed preparation does not download it again.
             write_durably(copy, lambda path: _records(path, of_hub(source, streaming), field))
     else:
-        return find(source)
+        return find(source, report)
     return [Name(source, copy)]
 
 

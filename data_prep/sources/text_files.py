@@ -6,16 +6,20 @@ counted and named in the report; a file that cannot be read at all stops the pre
 
 import codecs
 import json
-import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from io import BufferedReader
 from itertools import groupby
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-from data_prep.sources.packed import DAMAGE, PACKINGS
+from data_prep.sources.characters import oddity
+from data_prep.sources.walk import walk
 from data_prep.workspace.report import Report
+from pipeline.dataset.codecs.delimited import NOT_UTF8
+from pipeline.dataset.codecs.encoding import HEAD, PACKINGS, Opened, check_end, readable, suffix_of, text_start
+from pipeline.dataset.codecs.table import NUL
 from pipeline.errors import DataError
 
 PIECE = 1 << 14  # characters: tokenizers slow down on longer texts
@@ -40,7 +44,7 @@ class Name(NamedTuple):
     path: Path
 
 
-ReadDocuments = Callable[[IO[bytes], str, "Reading", Report], Iterator[Piece]]
+ReadDocuments = Callable[[Opened, str, "Reading", Report], Iterator[Piece]]
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,24 @@ class Reading:
     field: str = "text"
     keep_empty: bool = False
 
-    def document(self, text: str, report: Report, dropped: int = 0) -> Iterable[Piece]:
-        """Return the pieces of one document, none if it is empty, and count it."""
+    def document(self, text: str, name: str, number: int, report: Report, dropped: int = 0) -> Iterable[Piece]:
+        """Return the pieces of one document, none if it is empty or invalid, and count it.
+
+        Args:
+            text: the document.
+            name: its file.
+            number: its line or record in the file, from 1.
+            report: counts it.
+            dropped: bytes of the line ending after it.
+        """
         if not self.keep_empty and (not text or text.isspace()):
             report.empty += 1
             return ()
+        if "\0" in text:
+            report.reject(f"{name}:{number}", NUL)
+            return ()
+        if unusual := oddity(text):
+            report.note(f"{name}:{number}", unusual)
         report.documents += 1
         if len(text) <= PIECE:
             return (Piece(text, True, True, dropped),)
@@ -76,6 +93,8 @@ class Sources:
     reading: Reading
     done: int = 0
     total: int = field(init=False)
+    firsts: list[tuple[int, str]] = field(init=False, default_factory=list)
+    """Number of documents before each file, and its name, in the current pass."""
 
     def __post_init__(self) -> None:
         self.total = sum(name.path.stat().st_size for name in self.names)
@@ -86,72 +105,55 @@ class Sources:
         Raises:
             DataError: a file cannot be read or is damaged.
         """
-        self.done = 0
+        self.done, self.firsts, earlier = 0, [], report.documents
         for shown, path in self.names:
-            read, opener = _format(path)
             before = self.done
-            with _readable(shown), path.open("rb") as raw, opener(raw, "rb") as file:
-                for piece in read(file, shown, self.reading, report):
+            self.firsts.append((report.documents - earlier, shown))
+            with readable(shown), path.open("rb") as raw, _unpacked(raw, path) as file:
+                for piece in FORMATS[suffix_of(path)](file, shown, self.reading, report):
                     self.done = before + raw.tell()
                     yield piece
             self.done = before + path.stat().st_size
 
+    def place(self, document: int) -> str:
+        """Return the file of a document of the last pass, and its number among the documents of that file."""
+        first, shown = self.firsts[bisect_right(self.firsts, document, key=lambda each: each[0]) - 1]
+        return f"{shown}, document {document - first + 1}"
 
-def find(source: str) -> list[Name]:
-    """Return the file itself, or the files with a supported extension below a directory, sorted.
+
+def _unpacked(raw: BufferedReader, path: Path) -> Opened:
+    if (suffix := path.suffix.lower()) not in PACKINGS:
+        return raw
+    if suffix == ".xz":
+        check_end(path)
+    unpacked: Opened = PACKINGS[suffix](raw, "rb")
+    return unpacked
+
+
+def find(source: str, report: Report) -> list[Name]:
+    """Return the file itself, or the files with a supported suffix below a directory, sorted.
 
     Raises:
-        DataError: the source does not exist, or no file has a supported extension.
+        DataError: the source does not exist, or no file has a supported suffix.
     """
-    path = Path(source)
-    with _readable(source):
-        if path.is_file():
-            _format(path)
-            return [Name(source, path)]
-        if not path.exists():
-            raise DataError(f"source {source} does not exist. Name a file, a directory, '-', hub:NAME or builtin")
-        below = [Path(root) / file for root, _, files in os.walk(path, onerror=_throw) for file in files]
-    found = sorted(file for file in below if not file.name.startswith(".") and _known(file))
+    path, known = Path(source), f"{', '.join(FORMATS)} (optionally with .gz or .xz)"
+    if path.is_file():
+        if suffix_of(path) not in FORMATS:
+            raise DataError(f"{path}: unknown file extension '{path.suffix}'. Supported are {known}")
+        return [Name(source, path)]
+    if not path.exists():
+        raise DataError(f"source {source} does not exist. Name a file, a directory, '-', hub:NAME or builtin")
+    if not path.is_dir():
+        raise DataError(f"source {source}: expected a file or a directory, got a pipe or a device. Use '-' to read one")
+    counted = Report()
+    found = walk(path, FORMATS, counted)
+    report.add(counted)
     if not found:
         raise DataError(
-            f"directory {source} has {len(below)} files, but none with an extension {_extensions()}. "
+            f"directory {source} has {counted.left_out.total()} files, but none with an extension {known}. "
             "Rename the files or name another source"
         )
     return [Name(str(file), file) for file in found]
-
-
-def _throw(error: OSError) -> None:
-    raise error
-
-
-def _extensions() -> str:
-    return f"{', '.join(FORMATS)} (optionally with .gz or .xz)"
-
-
-def _known(path: Path) -> bool:
-    inner = path.with_suffix("") if path.suffix in PACKINGS else path
-    return inner.suffix in FORMATS
-
-
-def _format(path: Path) -> tuple[ReadDocuments, Callable[..., AbstractContextManager[IO[bytes]]]]:
-    if not _known(path):
-        raise DataError(f"{path}: unknown file extension '{path.suffix}'. Supported are {_extensions()}")
-    inner = path.with_suffix("") if path.suffix in PACKINGS else path
-    return FORMATS[inner.suffix], PACKINGS.get(path.suffix, _plain)
-
-
-def _plain(raw: IO[bytes], mode: str) -> AbstractContextManager[IO[bytes]]:
-    return nullcontext(raw)
-
-
-@contextmanager
-def _readable(shown: str) -> Iterator[None]:
-    try:
-        yield
-    except DAMAGE as error:
-        raise DataError(f"{shown} is damaged ({error}). Download or copy it again") from error
-    except OSError as error:
-        raise DataError(f"{shown} cannot be read: {error.strerror or error}") from error
 
 
 def in_pieces(blocks: Iterable[str]) -> Iterator[Piece]:
@@ -169,63 +171,83 @@ def in_pieces(blocks: Iterable[str]) -> Iterator[Piece]:
 # ---------------------------------------------------------------------- text files
 
 
-def whole(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
+def whole(file: Opened, name: str, reading: Reading, report: Report) -> Iterator[Piece]:
     """Read a text file as one document."""
+    start = _start(file, name)
+    blank, unusual = True, None
     try:
-        blank = all(not block or block.isspace() for block in _decoded(file))
-        for _ in _decoded(file):
-            pass
+        for block in _decoded(file, start):
+            if "\0" in block:
+                return report.reject(name, NUL)
+            blank = blank and (not block or block.isspace())
+            unusual = unusual or oddity(block)
     except UnicodeDecodeError as error:
-        return report.reject(name, _undecodable(error))
+        return report.reject(name, NOT_UTF8, error.reason)
     if blank and not reading.keep_empty:
         report.empty += 1
         return
+    if unusual:
+        report.note(name, unusual)
     report.documents += 1
-    yield from in_pieces(_decoded(file))
+    yield from in_pieces(_decoded(file, start))
 
 
-def _decoded(file: IO[bytes]) -> Iterator[str]:
-    file.seek(0)
+def _start(file: Opened, name: str) -> int:
+    """Skip the byte order mark; return its length."""
+    start = text_start(file.peek(HEAD)[:HEAD], name)
+    file.read(start)
+    return start
+
+
+def _decoded(file: Opened, start: int) -> Iterator[str]:
+    file.seek(start)
     decoder = codecs.getincrementaldecoder("utf-8")()
     while block := file.read(PIECE):
         yield decoder.decode(block)
     yield decoder.decode(b"", final=True)
 
 
-def lines(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
+def lines(file: Opened, name: str, reading: Reading, report: Report) -> Iterator[Piece]:
     """Read each line of a text file as a document; `<eos>` replaces its line ending."""
-    for number, line in enumerate(file, 1):
-        bare = line.removesuffix(b"\n").removesuffix(b"\r")
+    for number, line in enumerate(_lines(file, name), 1):
+        bare = line.rstrip(b"\r\n")
         try:
             text = bare.decode()
         except UnicodeDecodeError as error:
-            report.reject(f"{name}:{number}", _undecodable(error))
+            report.reject(f"{name}:{number}", NOT_UTF8, error.reason)
             continue
-        yield from reading.document(text, report, len(line) - len(bare))
+        yield from reading.document(text, name, number, report, len(line) - len(bare))
 
 
-def paragraphs(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
+def _lines(file: Opened, name: str) -> Iterator[bytes]:
+    """Yield the lines with their endings: newline, carriage return with newline, or carriage return."""
+    _start(file, name)
+    for line in file:
+        if b"\r" in line:
+            yield from line.splitlines(keepends=True)  # bytes are divided at no other characters
+        else:
+            yield line
+
+
+def paragraphs(file: Opened, name: str, reading: Reading, report: Report) -> Iterator[Piece]:
     """Read each block of lines between blank lines as a document."""
     number = 1
-    for blank, group in groupby(file, key=bytes.isspace):
+    for blank, group in groupby(_lines(file, name), key=bytes.isspace):
         block = list(group)
         if not blank:
             try:
-                yield from reading.document(b"".join(block).decode().rstrip("\r\n"), report, 2)
+                yield from reading.document(b"".join(block).decode().rstrip("\r\n"), name, number, report, 2)
             except UnicodeDecodeError as error:
-                report.reject(f"{name}:{number}", _undecodable(error))
+                report.reject(f"{name}:{number}", NOT_UTF8, error.reason)
         number += len(block)
-
-
-def _undecodable(error: UnicodeDecodeError) -> str:
-    return f"not UTF-8 ({error.reason})"
 
 
 # ---------------------------------------------------------------------- files of records
 
 
-def json_lines(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
+def json_lines(file: Opened, name: str, reading: Reading, report: Report) -> Iterator[Piece]:
     """Read the documents of a JSON Lines file, one per line, from one field."""
+    _start(file, name)
     for number, line in enumerate(file, 1):
         if line.isspace():
             report.empty += 1
@@ -234,16 +256,16 @@ def json_lines(file: IO[bytes], name: str, reading: Reading, report: Report) -> 
             text = json.loads(line)[reading.field]
             text.encode()
         except UnicodeError:
-            report.reject(f"{name}:{number}", "not UTF-8")
-        except ValueError:
+            report.reject(f"{name}:{number}", NOT_UTF8)
+        except (ValueError, RecursionError):
             report.reject(f"{name}:{number}", "invalid JSON")
         except (KeyError, TypeError, AttributeError, IndexError):
             report.reject(f"{name}:{number}", f"no text in field {reading.field!r}")
         else:
-            yield from reading.document(text, report)
+            yield from reading.document(text, name, number, report)
 
 
-def parquet(file: IO[bytes], name: str, reading: Reading, report: Report) -> Iterator[Piece]:
+def parquet(file: Opened, name: str, reading: Reading, report: Report) -> Iterator[Piece]:
     """Read the documents of a Parquet file, one per row, from one column."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -255,17 +277,19 @@ def parquet(file: IO[bytes], name: str, reading: Reading, report: Report) -> Ite
         batches = table.iter_batches(batch_size=256, columns=[reading.field])
         for number, text in enumerate((text for batch in batches for text in batch.column(0).to_pylist()), 1):
             if isinstance(text, str):
-                yield from reading.document(text, report)
+                yield from reading.document(text, name, number, report)
             else:
                 report.reject(f"{name}:{number}", f"no text in column {reading.field!r}")
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # also of names and times
         raise DataError(f"{name} is damaged ({str(error).splitlines()[0]}). Download or copy it again") from error
 
 
 DOCUMENTS: dict[str, ReadDocuments] = {"file": whole, "line": lines, "paragraph": paragraphs}
 FORMATS: dict[str, ReadDocuments] = {
-    ".txt": lambda file, name, reading, report: reading.text_documents(file, name, reading, report),
-    ".tokens": lambda file, name, reading, report: reading.text_documents(file, name, reading, report),
+    **dict.fromkeys(
+        (".txt", ".text", ".md", ".tokens"),
+        lambda file, name, reading, report: reading.text_documents(file, name, reading, report),
+    ),
     ".jsonl": json_lines,
     ".parquet": parquet,
 }

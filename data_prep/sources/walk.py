@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from unicodedata import normalize
 
 from data_prep.workspace.report import Report
 from pipeline.dataset.codecs.encoding import suffix_of
@@ -73,3 +74,8 @@ def split_folders(directory: Path) -> dict[str, Path]:
         if split is not None:
             found[split] = folder
     return found if "train" in found and len(found) > 1 else {}
+
+
+def name_of(path: str) -> str:
+    """Return a path as a name for reports and comparisons: in NFC, with escapes for bytes that are not UTF-8."""
+    return normalize("NFC", path.encode("utf-8", "backslashreplace").decode())

@@ -17,7 +17,7 @@ from data_prep.text.encode import TextWriter
 from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin, versions, vocabulary
 from data_prep.workspace.report import Report, progress
-from data_prep.workspace.workspace import SPLITS, Workplace, train_once
+from data_prep.workspace.workspace import Workplace, train_once
 from pipeline.arguments import Parser, positive_integer
 from pipeline.errors import DataError
 from pipeline.files import sha256
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 PROGRAM = "unroll prepare text"
 PACKAGES = ("tokenizers", "pyarrow")
 LEARNED = ("bpe", "unigram")  # tokenizers whose training requires memory that grows with the text
-SOURCES = """file or directory (.txt .tokens .jsonl .parquet, optionally .gz or .xz), '-' for standard input,
+SOURCES = """file or directory (.txt .text .md .tokens .jsonl .parquet, optionally .gz or .xz), '-' for standard input,
 hub:NAME[:CONFIG[:SPLIT]] or 'builtin' (Python's language reference)"""
 SHARD_BYTES = "save the progress after every N bytes of text (default: 2**28)"
-CUT = "hold out documents chosen by a hash, or the tail of the text (default: %(default)s)"
+CUT = "hold out documents chosen by a hash, or the tail of the text (default: hash, tail for few documents)"
 DOCUMENTS_HELP = "documents of a text file: the whole file, its lines or its paragraphs (default: %(default)s)"
 FIELD = "field of the text in JSON, Parquet and Hub records (default: %(default)s)"
 TOKENIZER_BYTES = "train bpe and unigram on the first N characters of the training split (default: 2**30)"
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     splits = parser.add_argument_group("splits, divided from SOURCE... or given")
     shared.add_splits(splits, nargs="+", default=[], metavar="SOURCE")
     shared.add_shares(splits, 0.05, "documents")
-    splits.add_argument("--cut", choices=CUTS, default="hash", help=CUT)
+    splits.add_argument("--cut", choices=CUTS, help=CUT)
     documents = parser.add_argument_group("documents")
     add = documents.add_argument
     add("--documents", choices=DOCUMENTS, default="file", help=DOCUMENTS_HELP)
@@ -115,7 +115,7 @@ def _prepare(place: Workplace, options: argparse.Namespace, argv: list[str]) -> 
     if not report.documents:
         place.discard()
         raise DataError(f"the sources hold no text ({report.empty} empty documents). Check --documents and --field")
-    _check_splits(writer, options)
+    _check_splits(writer, corpus)
     sources: list[Mapping[str, object]] = [
         {"name": name.shown, "size": name.path.stat().st_size, "sha256": digest.result()}
         for name, digest in zip(corpus.names, hashed, strict=True)
@@ -141,14 +141,12 @@ def _tokenizer(corpus: Corpus, options: argparse.Namespace) -> "Tokenizer":
     return tokenizer.build(options.tokenizer, texts(), options.vocab_size)
 
 
-def _check_splits(writer: TextWriter, options: argparse.Namespace) -> None:
-    parts = {"train": 1.0, **shared.shares(options)}
-    for name in SPLITS:
-        expected = getattr(options, name) or (options.sources and parts[name])
-        if expected and name not in writer.totals:
-            writer.place.discard()  # Continuing would fail in the same way.
-            action = "For few documents use --cut tail" if options.sources else "Check --documents and --field"
-            raise DataError(f"the {name} split is empty. {action}")
+def _check_splits(writer: TextWriter, corpus: Corpus) -> None:
+    if empty := [name for name in corpus.splits if name not in writer.totals]:
+        writer.place.discard()  # Continuing would fail in the same way.
+        raise DataError(
+            f"the {empty[0]} split is empty. Give more text, check --documents and --field, or set its share to 0"
+        )
 
 
 def _publish(writer: TextWriter, options: argparse.Namespace, report: Report, source: Mapping[str, object]) -> None:

@@ -1,22 +1,39 @@
 """The documents of all sources of a command line, in pieces with their splits."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from data_prep.sources.spool import collect
 from data_prep.sources.text_files import DOCUMENTS, Name, Reading, Sources
+from data_prep.sources.walk import split_folders
 from data_prep.text import split
+from data_prep.text.duplicates import Duplicates
+from data_prep.workspace import options as shared
 from data_prep.workspace.report import Report, progress
+from data_prep.workspace.workspace import SPLITS
+
+FEW = "too few documents to fill the splits by hash: the tail of the text is held out, as with --cut tail"
+FOLDERS = "its folders are read as the splits"
 
 
-def _by_hash(found: Sources, validation: float, test: float) -> split.Cut:
-    return split.by_hash(validation, test)
+def _by_hash(found: Sources, shares: Mapping[str, float]) -> split.Cut:
+    return split.by_hash(shares["validation"], shares["test"])
 
 
-def _tail(found: Sources, validation: float, test: float) -> split.Cut:
+def _tail(found: Sources, shares: Mapping[str, float]) -> split.Cut:
     pieces = progress(found.pieces(Report()), "measuring", found.total, lambda: found.done)
-    return split.tail(validation, test, sum(len(piece.text) for piece in pieces))
+    return split.tail(shares["validation"], shares["test"], sum(len(piece.text) for piece in pieces))
+
+
+def _fills_all(found: Sources, shares: Mapping[str, float]) -> bool:
+    """Return whether the hashes of the documents select some for each split."""
+    empty = {"train", *(name for name, share in shares.items() if share)}
+    for name, _ in _by_hash(found, shares)(found.pieces(Report())):
+        empty.discard(name)
+        if not empty:
+            return True
+    return False
 
 
 CUTS = {"hash": _by_hash, "tail": _tail}
@@ -32,21 +49,42 @@ class Corpus:
 
     def __init__(self, options: argparse.Namespace, work: Path) -> None:
         reading = Reading(DOCUMENTS[options.documents], options.field, options.keep_empty)
+        self._found = Report()  # what finding the files reports
 
         def sources(named: list[str]) -> Sources:
-            names = [name for one in named for name in collect(one, work, options.field, options.streaming)]
-            return Sources(names, reading)
+            given = (collect(one, work, options.field, options.streaming, self._found) for one in named)
+            return Sources([name for names in given for name in names], reading)
 
-        given = {name: getattr(options, name) for name in ("train", "validation", "test")}
-        self.parts = [(sources(named), split.given(name)) for name, named in given.items() if named]
-        if options.sources:
-            found = sources(options.sources)
-            self.parts = [(found, CUTS[options.cut](found, options.validation_share, options.test_share))]
+        given = {name: named for name in SPLITS if (named := getattr(options, name))}
+        if given := given or self._folders(options.sources):
+            self.parts = [(sources(named), split.given(name)) for name, named in given.items()]
+            self.splits = list(given)
+            return
+        found, shares, cut = sources(options.sources), shared.shares(options), options.cut
+        self.splits = [name for name in SPLITS if name == "train" or shares[name]]
+        if cut is None and not _fills_all(found, shares):
+            self._found.note(options.sources[0], FEW)
+            cut = "tail"
+        self.parts = [(found, CUTS[cut or "hash"](found, shares))]
+
+    def _folders(self, sources: list[str]) -> dict[str, list[str]]:
+        """Return the sources of the splits if the only source is a directory with a folder for each."""
+        folder = Path(sources[0])
+        if len(sources) > 1 or not folder.is_dir() or not (folders := split_folders(folder)):
+            return {}
+        found = {name: [str(folders[name])] for name in SPLITS if name in folders}
+        self._found.note(str(folder), FOLDERS, ", ".join(folders[name].name for name in found))
+        for path in sorted(set(folder.iterdir()) - set(folders.values())):
+            self._found.leave_out(str(path), "outside of the folders of the splits")
+        return found
 
     def pieces(self, report: Report) -> split.Assigned:
         """Yield every piece with its split."""
+        report.add(self._found)
+        duplicates = Duplicates()
         for sources, cut in self.parts:
-            yield from cut(sources.pieces(report))
+            yield from cut(duplicates.watched(sources.pieces(report)))
+        duplicates.note(report, [sources for sources, _ in self.parts])
 
     @property
     def total(self) -> int:

@@ -1,9 +1,11 @@
 """Assignment of documents to splits: as given, by a hash of the document, or by position in the text."""
 
 from collections.abc import Callable, Iterator
+from unicodedata import normalize
 
 from data_prep.sources.text_files import Piece
 from data_prep.workspace.splits import split_of
+from pipeline.dataset.text_normalization import identity
 
 Assigned = Iterator[tuple[str, Piece]]
 Cut = Callable[[Iterator[Piece]], Assigned]
@@ -12,6 +14,17 @@ Cut = Callable[[Iterator[Piece]], Assigned]
 def given(split: str) -> Cut:
     """Assign all documents to one split."""
     return lambda pieces: ((split, piece) for piece in pieces)
+
+
+def written_alike(text: str) -> str:
+    """Return the text by which equal documents are found.
+
+    A document of one line is identified by its words. The white space inside a longer document is part of it, for
+    example the indentation of code.
+    """
+    if "\n" not in text.strip():
+        return identity(text)
+    return (text if text.isascii() else normalize("NFC", text)).replace("\r\n", "\n")
 
 
 def by_hash(validation: float, test: float) -> Cut:
@@ -26,7 +39,7 @@ def by_hash(validation: float, test: float) -> Cut:
         split = "train"
         for piece in pieces:
             if piece.starts:
-                split = split_of(piece.text, {"test": test, "validation": validation})
+                split = split_of(written_alike(piece.text), {"test": test, "validation": validation})
             yield split, piece
 
     return assign

@@ -1,7 +1,8 @@
 """Prepare a dataset of episodes (observations, actions, rewards) from files or from an environment.
 
 `unroll prepare trajectories SOURCE... --output data/NAME`. Episodes that are incomplete, contain NaN, have actions out
-of range or fields of different lengths are counted and named in the dataset's report.
+of range or fields of different lengths are counted and named in the dataset's report. Copies of an episode in files
+are counted too, and are in one split.
 
 Legend: O numbers of an observation, A of an action.
 """
@@ -10,19 +11,23 @@ import argparse
 import math
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from data_prep.trajectories.episodes import Bounds, InvalidEpisode, episode, read
+from data_prep.trajectories.actions import Bounds, described, numbers
+from data_prep.trajectories.episodes import episodes
+from data_prep.trajectories.files import read
+from data_prep.trajectories.fitting import by_content, fitting_episodes
 from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin
 from data_prep.workspace.report import Report
-from data_prep.workspace.splits import cut
+from data_prep.workspace.splits import by_name, cut
 from data_prep.workspace.workspace import SPLITS, Workplace
 from pipeline.arguments import Parser, positive_integer
-from pipeline.dataset.trajectories import Episode, returns_to_go, write_episodes
+from pipeline.dataset.trajectories import Episode, is_constant, returns_to_go, write_episodes
 from pipeline.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -31,7 +36,6 @@ if TYPE_CHECKING:
 PROGRAM = "unroll prepare trajectories"
 BUILTIN, GYMNASIUM = "builtin:key-to-door", "gymnasium:"
 EPISODES = 2000  # default number of episodes from an environment
-LEAST = 1e-3  # standard deviation below which a number of an observation counts as constant
 EXAMPLES = """examples:
   unroll prepare trajectories builtin:key-to-door:4000 --delay 2 60 --output data/key-to-door
   unroll prepare trajectories gymnasium:CartPole-v1:1000 --output data/cartpole
@@ -62,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, (__doc__ or "").split("\n")[0], EXAMPLES)
     add = parser.add_argument
     sources = (
-        f"files of episodes (.jsonl .parquet .npz), or an environment to play for N episodes: {BUILTIN}[:N] or "
+        f"files of episodes (JSON lines, Parquet or .npz), or an environment to play for N episodes: {BUILTIN}[:N] or "
         f"{GYMNASIUM}ENVIRONMENT[:N] (default: {EPISODES})"
     )
     add("sources", nargs="+", metavar="SOURCE", help=sources)
@@ -75,9 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         "--choices",
         type=positive_integer,
         metavar="N",
-        help="number of discrete actions (default: from the environment, else from the data)",
+        help="actions are choices among N (default: from the environment, else from the data)",
     )
-    bounds = "range of continuous actions (default: from the environment, else from the data)"
+    bounds = "actions are numbers in this range (default: from the environment, else from the data)"
     add("--action-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=bounds)
     played = parser.add_argument_group("environments")
     add = played.add_argument
@@ -102,8 +106,9 @@ def main(argv: list[str]) -> int:
     played = _played(options)
     place = shared.workplace(options)
     with place.entered(fresh=True):  # Episodes are read again after an interruption.
-        entries, returns = _prepare(place, report, played, options, argv)
+        entries, returns, kinds = _prepare(place, report, played, options, argv)
     print("\n".join(report.lines()))
+    print(kinds)
     for name, entry in entries.items():
         print(f"{name}: {entry['episodes']:,} episodes, {entry['steps']:,} steps")
     print(f"returns of training: mean {returns['mean']:.4g}, from {returns['worst']:.4g} to {returns['best']:.4g}")
@@ -146,7 +151,8 @@ def _prepare(
     played: Played | None,
     options: argparse.Namespace,
     argv: Sequence[str],
-) -> tuple[dict[str, EpisodesEntry], dict[str, float]]:
+) -> tuple[dict[str, EpisodesEntry], dict[str, float], str]:
+    """Write the dataset; return the entries of its splits, the returns of training, and a line on the spaces."""
     from data_prep.trajectories import controllers
     from pipeline.dataset.environments import make
 
@@ -154,22 +160,25 @@ def _prepare(
     environment = make(name, settings) if name else None
     bounds = _bounds(options) if environment is None else Bounds.of_space(environment.action_space)
     found = controllers.play(*played, options.seed) if played else _read(options.sources, report)
-    episodes = list(_fitting(found, bounds, report))
+    fitting = fitting_episodes(list(found), bounds, report)
     report.check(options.max_bad_share)
-    if not episodes:
+    if not fitting:
         raise DataError(f"no episodes in {', '.join(options.sources)}. Check the sources")
-    size = episodes[0].observations.shape[1]
+    size = fitting[0].observations.shape[1]
     if environment is not None and (expected := _observation_size(environment.observation_space)) != size:
         raise DataError(
             f"--environment={name}: expected observations of {expected} numbers, got {size}. "
             "Name the environment in which the episodes were recorded"
         )
-    splits = cut({"train": episodes}, shared.shares(options))
+    splits = cut({"train": fitting}, shared.shares(options), by_name if played else partial(by_content, report))
     for split, members in splits.items():
         if not members:
             raise DataError(f"the {split} split is empty. Prepare more episodes, or change the shares")
     entries = {split: _write(place.path, split, splits[split]) for split in SPLITS if split in splits}
-    spaces, returns = _spaces(splits["train"], episodes, bounds)
+    returns = _returns(splits["train"])
+    actions = bounds.spaces(fitting)
+    scale = max(abs(returns["best"]), abs(returns["worst"])) or 1.0
+    spaces = {**_scales(splits["train"], report), **actions, "best_return": returns["best"], "return_scale": scale}
     about = {"environment": {"name": name, "settings": settings} if name else None, "spaces": spaces}
     sources = options.sources if played else map(Path, options.sources)
     manifest = {
@@ -179,7 +188,7 @@ def _prepare(
         **origin(PROGRAM, argv, sources, "gymnasium", "numpy", "pyarrow"),
     }
     place.publish(manifest, report.as_json(), options.overwrite)
-    return entries, returns
+    return entries, returns, f"actions: {described(actions, fitting)}; observations: {numbers(size)}"
 
 
 def _bounds(options: argparse.Namespace) -> Bounds:
@@ -194,31 +203,14 @@ def _bounds(options: argparse.Namespace) -> Bounds:
 
 def _read(sources: Sequence[str], report: Report) -> Iterator[Episode]:
     """Yield the valid episodes of files; count and name the others in the report."""
+    names = set[str]()
     for source in sources:
-        for name, fields in read(Path(source)):
-            try:
-                one = episode(name, fields)
-            except InvalidEpisode as why:
-                report.reject(name, str(why))
-                continue
-            if one is None:
-                report.empty += 1
-            else:
+        for name, fields in read(Path(source), report):
+            for one in episodes(name, fields, report):
+                if one.name in names:
+                    report.note(one.name, "name or id of an earlier episode")
+                names.add(one.name)
                 yield one
-
-
-def _fitting(found: Iterator[Episode], bounds: Bounds, report: Report) -> Iterator[Episode]:
-    """Yield the episodes that fit the first one and the bounds; count and name the others in the report."""
-    first: Episode | None = None
-    for one in found:
-        first = first or one
-        try:
-            fitted = bounds.fitted(one, first)
-        except InvalidEpisode as why:
-            report.reject(one.name, str(why))
-            continue
-        report.documents += 1
-        yield fitted
 
 
 def _observation_size(space: "gymnasium.Space[Any]") -> int:
@@ -234,41 +226,35 @@ def _observation_size(space: "gymnasium.Space[Any]") -> int:
     return int(np.prod(space.shape))
 
 
-def _write(folder: Path, split: str, episodes: list[Episode]) -> EpisodesEntry:
-    shard = write_episodes(folder / f"{split}.arrow", episodes)
-    actions = episodes[0].actions
+def _write(folder: Path, split: str, members: list[Episode]) -> EpisodesEntry:
+    shard = write_episodes(folder / f"{split}.arrow", members)
+    actions = members[0].actions
     return {
-        "episodes": len(episodes),
-        "steps": sum(len(one.rewards) for one in episodes),
-        "observation": episodes[0].observations.shape[1],
+        "episodes": len(members),
+        "steps": sum(len(one.rewards) for one in members),
+        "observation": members[0].observations.shape[1],
         "action": 0 if actions.ndim == 1 else actions.shape[1],
         "shards": [shard._asdict()],
     }
 
 
-def _spaces(
-    train: list[Episode], episodes: list[Episode], bounds: Bounds
-) -> tuple[dict[str, object], dict[str, float]]:
-    """Return the manifest's entries of the spaces that a policy needs, and of the returns in training."""
+def _scales(train: list[Episode], report: Report) -> dict[str, object]:
+    """Return mean and deviation of each number of an observation; a constant one has deviation 1 and is noted."""
     observations = np.concatenate([one.observations for one in train])
-    actions = np.concatenate([one.actions for one in episodes])
-    deviation = observations.std(0, dtype=np.float64)
-    spaces: dict[str, object] = {
+    ends = observations.min(0).astype(np.float64), observations.max(0).astype(np.float64)
+    constant = is_constant(*ends, observations.dtype)
+    for column in np.flatnonzero(constant):
+        report.note(f"number {column + 1} of {len(constant)}", "observation that is constant in training")
+    deviation = np.where(constant, 1.0, observations.std(0, dtype=np.float64))
+    return {
         "observation_mean": observations.mean(0, dtype=np.float64).tolist(),
-        "observation_deviation": np.where(deviation < LEAST, 1.0, deviation).tolist(),
-        "choices": 0,
-        "low": [],
-        "high": [],
+        "observation_deviation": deviation.tolist(),
     }
-    if actions.ndim == 1:
-        spaces["choices"] = bounds.choices or int(actions.max()) + 1
-    else:
-        ends = (actions.min(0), actions.max(0)) if bounds.low is None else (bounds.low, bounds.high)
-        low, high = (np.broadcast_to(np.array(end, np.float64), actions.shape[1]) for end in ends)
-        spaces |= {"low": low.tolist(), "high": np.maximum(high, low + LEAST).tolist()}
+
+
+def _returns(train: list[Episode]) -> dict[str, float]:
     totals = np.array([returns_to_go(one.rewards)[0] for one in train], np.float64)
-    returns = {"mean": float(totals.mean()), "worst": float(totals.min()), "best": float(totals.max())}
-    return {**spaces, "best_return": returns["best"], "return_scale": float(np.abs(totals).max()) or 1.0}, returns
+    return {"mean": float(totals.mean()), "worst": float(totals.min()), "best": float(totals.max())}
 
 
 if __name__ == "__main__":

@@ -1,209 +1,196 @@
-"""Reader of files of episodes, with a reason for each invalid episode.
+"""Conversion of records to episodes, with a reason for each record that cannot be one.
 
-    .jsonl, .parquet   one episode per row: observations, actions and rewards, each a list with an entry per step;
-                       optionally terminated and truncated, of which one is true at the end of the episode: one value
-                       per episode, or a list with an entry per step
-    .npz               arrays over the steps of all episodes in sequence (the layout of D4RL): observations, actions,
-                       rewards, terminals and optionally timeouts; a terminal or timeout ends an episode
+A record is cut where its flags, such as `terminated`, state the end of an episode. Steps after the last end are an
+incomplete episode. A record without flags is one complete episode.
 
 Legend: O numbers of an observation, A of an action, L steps.
 """
 
-import json
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from itertools import chain, pairwise
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float64
+from jaxtyping import Bool, Shaped
 
-from pipeline.dataset.trajectories import Episode
-from pipeline.errors import ConfigError, DataError
+from data_prep.trajectories.files import ENDS, FIELDS
+from data_prep.workspace.report import Report
+from pipeline.dataset.trajectories import Episode, returns_to_go
 
-if TYPE_CHECKING:
-    import gymnasium
-
-FIELDS = ("observations", "actions", "rewards")
-MARKS = ("terminated", "truncated")
-Raw = tuple[str, Mapping[str, object] | None]  # name and fields of an episode; None if it is not a JSON object
+STEPS = ("total_steps", "total_timesteps", "episode_length")
+RETURNS = ("total_return", "episode_return")
+TOLERANCE = 1e-3  # of a stated return, relative to the sum of the absolute rewards
+DEEPEST = 32  # axes of an array
+Part = Shaped[np.ndarray, "L *_"]
 
 
 class InvalidEpisode(Exception):
-    """An episode that cannot be used for training; the message is the reason."""
+    """An episode that cannot be used for training.
 
-
-def read(path: Path) -> Iterator[Raw]:
-    """Yield the episodes of a file.
-
-    Raises:
-        DataError: the file is missing, damaged or of an unknown format.
+    Args:
+        reason: the kind of the error, without data of the episode.
+        detail: what was found.
     """
-    if path.suffix not in FORMATS:
-        raise DataError(f"{path}: unknown file extension {path.suffix!r}. Supported are {', '.join(FORMATS)}")
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+def episodes(name: str, fields: Mapping[str, object], report: Report) -> Iterator[Episode]:
+    """Yield the episodes of a record; count and name what is invalid in the report."""
     try:
-        yield from FORMATS[path.suffix](path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (pa.ArrowInvalid, zipfile.BadZipFile, UnicodeDecodeError, ValueError) as error:
-        raise DataError(f"{path} is damaged or not a {path.suffix} file ({error}). Write or copy it again") from error
+        name, parts, ends, cut = _checked(name, _of_steps(fields) if "steps" in fields else fields)
+    except InvalidEpisode as why:
+        report.reject(name, why.reason, why.detail)
+        return
+    steps = len(ends)
+    if not steps:
+        report.empty += 1
+    edges = [0, *(np.flatnonzero(ends) + 1).tolist()]
+    for first, after in pairwise(edges if edges[-1] == steps else [*edges, steps]):
+        whole = after - first == steps
+        called = name if whole else f"{name}: steps {first} to {after - 1}"
+        if not whole and cut:
+            report.note(called, "one of several episodes of a record")
+        try:
+            yield _episode(called, [part[first:after] for part in parts], bool(ends[after - 1]))
+        except InvalidEpisode as why:
+            report.reject(called, why.reason, why.detail)
 
 
-def of_lines(path: Path) -> Iterator[Raw]:
-    """Yield the JSON object of each line."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                found = json.loads(line)
-            except ValueError:
-                found = None
-            yield f"{path.name}:{number}", found if isinstance(found, dict) else None
+def _of_steps(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields of an episode in the layout of RLDS: the last step has an observation alone."""
+    steps = fields["steps"]
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise InvalidEpisode("steps that are not a list of objects")
+    if any(step.get("is_last") for step in steps[:-1]) or any(step.get("is_first") for step in steps[1:]):
+        raise InvalidEpisode("a first or last step inside the steps")
+    over = bool(steps and steps[-1].get("is_last"))
+    taken = steps[:-1] if over else steps
+    return {
+        **{field: value for field, value in fields.items() if field != "steps"},
+        "observations": [step.get("observation") for step in steps],
+        "actions": [step.get("action") for step in taken],
+        "rewards": [step.get("reward") for step in taken],
+        "terminated": over if any("is_last" in step for step in steps) else None,
+    }
 
 
-def of_rows(path: Path) -> Iterator[Raw]:
-    """Yield the rows of a Parquet table."""
-    from pyarrow import parquet
-
-    number = 0
-    for batch in parquet.ParquetFile(path).iter_batches(1024):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path.name}:{number}", row
-
-
-def of_arrays(path: Path) -> Iterator[Raw]:
-    """Divide arrays into episodes at terminals and timeouts; steps after the last one are an incomplete episode."""
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        raise DataError(f"{path}: expected several named arrays, got one array (.npy). Save them with numpy.savez")
-    with loaded as arrays:
-        if missing := [name for name in (*FIELDS, "terminals") if name not in arrays]:
-            raise DataError(f"{path} has no array {missing[0]}, only {', '.join(arrays)}. Add it with numpy.savez")
-        fields = {name: arrays[name] for name in FIELDS}
-        ends = arrays["terminals"].astype(bool)
-        if "timeouts" in arrays:
-            ends = ends | arrays["timeouts"].astype(bool)
-    if single := [name for name, values in {**fields, "terminals": ends}.items() if not values.ndim]:
-        raise DataError(f"{path}: {single[0]} must be an array over the steps, got a single number")
-    lengths = {name: len(values) for name, values in fields.items()} | {"terminals": len(ends)}
-    if len(set(lengths.values())) > 1:
-        raise DataError(f"{path} has arrays of different lengths ({_listed(lengths)}). All need one entry per step")
-    first = 0
-    for last in [*np.flatnonzero(ends).tolist(), len(ends) - 1]:
-        if first <= last:
-            part = {name: values[first : last + 1] for name, values in fields.items()}
-            yield f"{path.name}: steps {first} to {last}", {**part, "terminated": bool(ends[last])}
-        first = last + 1
-
-
-FORMATS: dict[str, Callable[[Path], Iterator[Raw]]] = {".jsonl": of_lines, ".parquet": of_rows, ".npz": of_arrays}
-
-
-def episode(name: str, fields: Mapping[str, object] | None) -> Episode | None:
-    """Convert the fields of an episode; return None if it has no steps.
+def _checked(name: str, fields: Mapping[str, object]) -> tuple[str, list[Part], Bool[np.ndarray, " L"], bool]:
+    """Return name, arrays and ends of a record, and whether it was one row of a table.
 
     Raises:
-        InvalidEpisode: the fields are missing, inconsistent or not finite.
+        InvalidEpisode: fields are missing, are not numbers, or contradict each other.
     """
-    if fields is None:
-        raise InvalidEpisode("not a JSON object")
     if missing := [field for field in FIELDS if fields.get(field) is None]:
         raise InvalidEpisode(f"no {missing[0]}")
-    observations, actions, rewards = (_numbers(field, fields[field]) for field in FIELDS)
-    lengths = {field: len(part) for field, part in zip(FIELDS, (observations, actions, rewards), strict=True)}
+    parts = [_numbers(field, fields[field]) for field in FIELDS]
+    steps = len(parts[1])
+    if len(parts[0]) == steps + 1:
+        parts[0] = parts[0][:-1]  # the observation after the last action
+    flags = {field: _flags(field, fields[field]) for field in ENDS if fields.get(field) is not None}
+    per_step = {field: flag for field, flag in flags.items() if len(flag) != 1}
+    lengths = {field: len(part) for field, part in [*zip(FIELDS, parts, strict=True), *per_step.items()]}
     if len(set(lengths.values())) > 1:
-        raise InvalidEpisode(f"fields of different lengths ({_listed(lengths)})")
-    if not len(rewards):
-        return None
-    marks = [mark for field in MARKS if (mark := fields.get(field)) is not None]
-    if marks and not any(any(mark[-1:]) if isinstance(mark, list) else mark for mark in marks):
-        raise InvalidEpisode("incomplete: the last step is neither terminated nor truncated")
-    for field, part in zip(FIELDS, (observations, actions, rewards), strict=True):
-        if not np.isfinite(part).all():
-            raise InvalidEpisode(f"NaN or infinite {field}")
-    if rewards.ndim > 1:
+        listed = ", ".join(f"{count} {field}" for field, count in lengths.items())
+        raise InvalidEpisode("fields of different lengths", listed)
+    if parts[2].size != steps:
         raise InvalidEpisode("rewards with more than one number per step")
-    observations = observations.reshape(len(rewards), -1).astype(np.float32)
-    return Episode(str(fields.get("name") or name), observations, actions, rewards.astype(np.float32))
+    parts[2] = parts[2].reshape(steps)
+    _compare(fields, parts[2])
+    ends = np.zeros(steps, bool)
+    for flag in per_step.values():
+        ends |= flag
+    if steps:
+        ends[-1] |= not flags or any(flag.all() for field, flag in flags.items() if field not in per_step)
+    return _name(name, fields), parts, ends, not isinstance(fields["rewards"], np.ndarray)
 
 
-def _numbers(field: str, values: object) -> np.ndarray:
-    try:
-        found = np.array(values)
-    except ValueError as error:
-        raise InvalidEpisode(f"{field} of different sizes") from error
-    if not (np.issubdtype(found.dtype, np.number) or found.dtype == bool) or not found.ndim:
-        raise InvalidEpisode(f"{field} are not numbers")
+def _numbers(field: str, values: object) -> Part:
+    """Return nested lists as an array.
+
+    Raises:
+        InvalidEpisode: they are ragged, or contain anything but numbers; for actions and flags, or true and false.
+    """
+    found = values if isinstance(values, np.ndarray) else _array(field, values)
+    kinds = "iuf" if field in ("observations", "rewards") else "iufb"
+    if not found.ndim or (found.size and found.dtype.kind not in kinds):
+        raise InvalidEpisode(f"{field} are not numbers", f"{found.dtype}" if found.ndim else "a single value")
     return found
 
 
-def _listed(lengths: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in lengths.items())
+def _array(field: str, values: object) -> Part:
+    if not isinstance(values, list):
+        raise InvalidEpisode(f"{field} are not numbers", f"{type(values).__name__} instead of a list")
+    try:
+        array = pa.array(values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidEpisode(f"{field} are not numbers", str(error)) from error
+    shape, entries = [len(array)], iter(values)
+    while pa.types.is_list(array.type) and len(shape) < DEEPEST:
+        sizes = np.diff(array.offsets.to_numpy())
+        if array.null_count or (len(sizes) and (sizes != sizes[0]).any()):
+            raise InvalidEpisode(f"{field} of different sizes")
+        shape.append(int(sizes[0]) if len(sizes) else 0)
+        array, entries = array.flatten(), chain.from_iterable(entries)
+    if array.null_count:
+        raise InvalidEpisode(f"null in {field}")
+    if not (pa.types.is_null(array.type) or pa.types.is_primitive(array.type)):
+        raise InvalidEpisode(f"{field} are not numbers", f"{array.type}"[:40])
+    if not pa.types.is_boolean(array.type) and bool in set(map(type, entries)):  # Arrow reads true as 1.0.
+        raise InvalidEpisode(f"{field} are not numbers", "true or false among numbers")
+    kind = np.float64 if pa.types.is_null(array.type) else None
+    return np.asarray(array.to_numpy(zero_copy_only=False), kind).reshape(shape)
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """The action space: a number of choices, or a range of numbers; values that are None are read from the data.
-
-    Args:
-        choices: number of discrete actions.
-        low: minimum of each number of an action, or one minimum for all.
-        high: maximum of each number of an action, or one maximum for all.
-    """
-
-    choices: int | None = None
-    low: Float64[np.ndarray, "*A"] | None = None
-    high: Float64[np.ndarray, "*A"] | None = None
-
-    @classmethod
-    def of_space(cls, space: "gymnasium.Space[Any]") -> "Bounds":
-        """Return the bounds of an environment's action space.
-
-        Raises:
-            ConfigError: it is neither discrete from 0 nor a bounded vector.
-        """
-        from gymnasium import spaces
-
-        if isinstance(space, spaces.Discrete) and not space.start:
-            return cls(choices=int(space.n))
-        if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded():
-            return cls(low=space.low.astype(np.float64), high=space.high.astype(np.float64))
-        raise ConfigError(
-            f"action space {space} is not supported: expected Discrete from 0, or a bounded Box with one axis. "
-            "Choose another environment"
-        )
-
-    def fitted(self, one: Episode, first: Episode) -> Episode:
-        """Return the episode with its actions in the form of the dataset.
-
-        Args:
-            one: the episode.
-            first: the first episode, whose sizes and kind of action the others must have.
-
-        Raises:
-            InvalidEpisode: observations or actions have another size or kind, or actions are out of range.
-        """
-        if (size := one.observations.shape[1]) != (expected := first.observations.shape[1]):
-            raise InvalidEpisode(f"observations of {size} numbers, expected {expected}")
-        discrete = self.low is None and (self.choices is not None or is_choice(first.actions))
-        if discrete != is_choice(one.actions) and self.low is None:
-            raise InvalidEpisode("actions of another kind than in the first episode")
-        actions = one.actions if discrete else one.actions.reshape(len(one.rewards), -1).astype(np.float32)
-        low = np.zeros(()) if discrete else self.low
-        high = np.array((self.choices or np.inf) - 1) if discrete else self.high
-        expected = first.actions[0].size if low is None or not low.ndim else len(low)
-        if not discrete and actions.shape[1] != expected:
-            raise InvalidEpisode(f"actions of {actions.shape[1]} numbers, expected {expected}")
-        if low is not None and high is not None and ((actions < low).any() or (actions > high).any()):
-            raise InvalidEpisode("actions out of range")
-        kept = actions.astype(np.int64) if discrete else actions
-        return Episode(one.name, one.observations, kept, one.rewards)
+def _flags(field: str, values: object) -> Bool[np.ndarray, " _"]:
+    """Return the flags of a field: one per step, or a single one for the record."""
+    flag = _numbers(field, values if isinstance(values, list | np.ndarray) else [values])
+    if flag.size != len(flag) or not np.isin(flag, (0, 1)).all():
+        raise InvalidEpisode(f"{field} other than true and false")
+    return flag.reshape(-1).astype(bool)
 
 
-def is_choice(actions: np.ndarray) -> bool:
-    """Return whether actions are discrete: one integer per step."""
-    return bool(actions.ndim == 1 and not np.issubdtype(actions.dtype, np.floating))
+def _compare(fields: Mapping[str, object], rewards: Part) -> None:
+    """Compare the facts that a record states about itself with those found."""
+    for field in (*STEPS, *RETURNS):
+        if fields.get(field) is None:
+            continue
+        stated = float(_numbers(field, [fields[field]]).flat[0])
+        found = float(rewards.sum(dtype=np.float64)) if field in RETURNS else len(rewards)
+        scale = float(np.abs(rewards).sum(dtype=np.float64)) if field in RETURNS else 0.0
+        if not abs(stated - found) <= TOLERANCE * scale:
+            raise InvalidEpisode(f"{field} other than found in the steps", f"{stated:g} stated, {found:g} found")
+
+
+def _name(name: str, fields: Mapping[str, object]) -> str:
+    """Return the name or the id that a record states, else its position in the file."""
+    for field in ("name", "id"):
+        if (stated := fields.get(field)) is None or stated == "":
+            continue
+        if isinstance(stated, bool) or not isinstance(stated, int | str) or not str(stated).isprintable():
+            raise InvalidEpisode(f"{field} that is neither text nor a whole number")
+        return str(stated)
+    return name
+
+
+def _episode(name: str, parts: list[Part], complete: bool) -> Episode:
+    if not complete:
+        raise InvalidEpisode("incomplete: the last step is neither terminated nor truncated")
+    for field, part in zip(FIELDS, parts, strict=True):
+        if not np.isfinite(part).all():
+            raise InvalidEpisode(f"NaN or infinite {field}")
+        if (np.abs(part.astype(np.float64)) > np.finfo(np.float32).max).any():
+            raise InvalidEpisode(f"{field} beyond the range of float32")
+    observations, actions, rewards = parts
+    narrow = np.result_type(observations.dtype, np.float32) == np.float32
+    observations = observations.reshape(len(rewards), -1).astype(np.float32 if narrow else np.float64)
+    rewards = rewards.astype(np.float32)
+    if not observations.size:
+        raise InvalidEpisode("observations without a number")
+    with np.errstate(over="ignore"):
+        returns = returns_to_go(rewards)
+    if not np.isfinite(returns).all():
+        raise InvalidEpisode("returns beyond the range of float32")
+    return Episode(name, observations, actions, rewards)

@@ -10,7 +10,7 @@ from typing import Any
 
 from data_prep.workspace.workspace import SPLITS, Workplace
 from pipeline.arguments import fraction, non_negative_integer, positive_integer
-from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.errors import ConfigError, DataError, UserError, one_line
 from pipeline.files import sha256
 
 NOT_SHAPING = ("output", "overwrite", "streaming", "max_bad_share", "workers")  # options without effect on the result
@@ -150,7 +150,7 @@ def run_as_script(main: Callable[[list[str]], int]) -> None:
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
-        print(f"unroll: error: {error}", file=sys.stderr)
+        print(f"unroll: error: {one_line(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, one_line
 
 NAMED = 20  # records that the report names for each reason
 REASONS = 5  # reasons in an error
@@ -59,7 +59,7 @@ class Report:
         counts[reason] += 1
         if counts[reason] <= NAMED:
             shown = f"{name} ({' '.join(detail.split())})" if detail else name
-            self.names.setdefault(reason, []).append(shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}...")
+            self.names.setdefault(reason, []).append(one_line(shown, LONGEST))
 
     def check(self, max_bad_share: float) -> None:
         """Check the fraction of invalid records.

@@ -22,6 +22,8 @@ class Rows:
         self.place, self.columns, self.vocab_size = place, columns, vocab_size
         saved = place.state.records
         self.entries: dict[str, SplitEntry] = saved.get("splits", {})
+        self.homes: dict[str, str] = saved.get("homes", {})
+        """Split of each file, by the hash of its content."""
         self.report = Report.from_state(saved["report"]) if saved else Report()
         self._open: dict[str, Shards] = {}
         self._unsaved = 0
@@ -45,7 +47,7 @@ class Rows:
         """Close the shards, save the progress and return the manifest's entry of each split."""
         for shards in self._open.values():
             shards.close()
-        self.place.state.records = {"report": self.report.to_state(), "splits": self.entries}
+        self.place.state.records = {"report": self.report.to_state(), "splits": self.entries, "homes": self.homes}
         self.place.save_state()
         self._open, self._unsaved = {}, 0
         return {name: self.entries[name] for name in SPLITS if name in self.entries}

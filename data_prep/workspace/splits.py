@@ -1,5 +1,6 @@
 """Assignment of samples to splits: by the values of their fields, or by fractions of the samples or speakers."""
 
+import unicodedata
 from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,7 @@ class Where:
     @classmethod
     def of(cls, text: str) -> "Where":
         """Parse `field=value,value` or `field=0-4`, for `type=`."""
-        field, equals, listed = text.partition("=")
+        field, equals, listed = unicodedata.normalize("NFC", text).partition("=")
         if not field or not listed or not equals:
             raise ArgumentTypeError(f"expected FIELD=VALUE,VALUE or FIELD=0-4, got {text}")
         values: set[str] = set()
@@ -93,6 +94,11 @@ def divided(
     return splits
 
 
+def dropped(split: str) -> str:
+    """Return the note on a record that is not written to a split because another split has it."""
+    return f"in another split too: dropped from {'training' if split == 'train' else split}"
+
+
 def _at(text: str) -> float:
     """Return a hash of the text as a number in [0, 1)."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
@@ -109,8 +115,13 @@ def split_of(text: str, shares: Mapping[str, float]) -> str:
 
 
 def by_name(samples: Sequence[Named], shares: Mapping[str, float]) -> list[str]:
-    """Return the split of each sample, by the hash of its name."""
-    return [split_of(sample.name, shares) for sample in samples]
+    """Return the split of each sample, by the hash of its name; no split is empty if there are enough samples."""
+    found = [split_of(sample.name, shares) for sample in samples]
+    for split in shares:
+        training = [at for at, other in enumerate(found) if other == "train"]
+        if split not in found and len(training) > 1:
+            found[min(training, key=lambda at: _at(samples[at].name))] = split
+    return found
 
 
 def cut(

@@ -7,6 +7,7 @@ text, except by a word vocabulary, where `<unk>` and `<eos>` are the tokens them
 bpe: Sennrich et al. 2016, on bytes (Radford et al. 2019); unigram: Kudo 2018.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -116,6 +117,20 @@ def build(kind: str, texts: Iterable[str], vocab_size: int | None, mark: str | N
         raise ConfigError(
             f"--vocab-size={vocab_size}: tokenizer {kind} has {size(found)} tokens. Use at least {size(found)}"
         )
+    return found
+
+
+def lowercased(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer that converts texts to lower case first, so that prompts are read as the training texts."""
+    given = json.loads(tokenizer.to_str())
+    lower, former = {"type": "Lowercase"}, given["normalizer"]
+    if "Lowercase" in json.dumps(former):
+        return tokenizer
+    given["normalizer"] = {"type": "Sequence", "normalizers": [lower, former]} if former else lower
+    for token in given["added_tokens"]:
+        token["normalized"] = False  # The mark between turns stays as it is.
+    found = Tokenizer.from_str(json.dumps(given))
+    found.encode_special_tokens = True
     return found
 
 

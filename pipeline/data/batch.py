@@ -6,7 +6,7 @@ O numbers of an observation, A numbers of an action.
 
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 IGNORE = -100  # target of a padding position, excluded from the loss
@@ -103,8 +103,8 @@ class SeriesBatch(NamedTuple):
 class TrajectoryBatch(NamedTuple):
     """One rank's part of a global batch of segments of episodes."""
 
-    observations: Float32[Tensor, "B T O"]
-    """The observation before each action, in the units of the environment."""
+    observations: Float[Tensor, "B T O"]
+    """The observation before each action, in the units of the environment and the precision of the dataset."""
     before: Shaped[Tensor, "B T *A"]
     """The previous action; -1, or NaN for continuous actions, at the first step of an episode."""
     returns: Float32[Tensor, "B T"]

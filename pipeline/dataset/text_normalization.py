@@ -1,8 +1,14 @@
-"""Normalization of text to lower-case words without punctuation, for the comparison of captions."""
+"""Normalization of texts for their comparison: equal samples, and captions as lower-case words without punctuation."""
 
 import re
+import unicodedata
 
 WORD = re.compile(r"\w+(?:['-]\w+)*")
+
+
+def identity(text: str) -> str:
+    """Return the text by which equal samples are found: composed characters (NFC), and one space between words."""
+    return " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).split())
 
 
 def plain_words(text: str) -> list[str]:

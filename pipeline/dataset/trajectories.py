@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from pipeline.dataset.shard import Shard, SplitEntry, all_batches, edges, flat, write_rows
 
@@ -26,13 +27,13 @@ class Episode:
 
     Args:
         name: name of the episode.
-        observations: observation before each action.
+        observations: observation before each action, in float32 or float64.
         actions: index of a discrete action, or A numbers of a continuous one.
         rewards: reward after each action.
     """
 
     name: str
-    observations: Float32[np.ndarray, "L O"]
+    observations: Float[np.ndarray, "L O"]
     actions: Actions
     rewards: Float32[np.ndarray, " L"]
 
@@ -41,6 +42,20 @@ def returns_to_go(rewards: Float32[np.ndarray, " L"]) -> Float32[np.ndarray, " L
     """Return the sum of the rewards from each step to the last."""
     summed: Float32[np.ndarray, " L"] = np.cumsum(rewards[::-1], dtype=np.float64)[::-1].astype(np.float32)
     return summed
+
+
+def is_constant(
+    low: Shaped[np.ndarray, " O"], high: Shaped[np.ndarray, " O"], dtype: np.dtype[Any]
+) -> Bool[np.ndarray, " O"]:
+    """Return which ranges are within the rounding of `dtype` at their scale.
+
+    Args:
+        low: minimum of each column.
+        high: maximum of each column.
+        dtype: type of the values.
+    """
+    constant: Bool[np.ndarray, " O"] = high - low <= 2 * np.finfo(dtype).eps * np.maximum(np.abs(low), np.abs(high))
+    return constant
 
 
 def no_action(numbers: int) -> Shaped[np.ndarray, "*A"]:
@@ -55,7 +70,9 @@ def no_action(numbers: int) -> Shaped[np.ndarray, "*A"]:
 def write_episodes(path: Path, episodes: Sequence[Episode]) -> Shard:
     """Write a shard of episodes and return its manifest entry."""
     action = pa.int64() if episodes[0].actions.ndim == 1 else pa.float32()
-    columns = {"observations": pa.float32(), "actions": action, "rewards": pa.float32(), "returns": pa.float32()}
+    wide = any(one.observations.dtype == np.float64 for one in episodes)
+    observation = pa.float64() if wide else pa.float32()
+    columns = {"observations": observation, "actions": action, "rewards": pa.float32(), "returns": pa.float32()}
     schema = pa.schema({"name": pa.string(), **{name: pa.list_(kind) for name, kind in columns.items()}})
     return write_rows(path, schema, ((_row(one), len(one.rewards)) for one in episodes))
 
@@ -92,9 +109,9 @@ class TrajectorySplit:
         return edges(self._batches, "rewards", self.path)
 
     @cached_property
-    def observations(self) -> Float32[np.ndarray, "S O"]:
-        """The observation before each step."""
-        found: Float32[np.ndarray, "S O"] = self._of_steps("observations").reshape(-1, self.observation)
+    def observations(self) -> Float[np.ndarray, "S O"]:
+        """The observation before each step, in the precision of the source."""
+        found: Float[np.ndarray, "S O"] = self._of_steps("observations").reshape(-1, self.observation)
         return found
 
     @cached_property

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from pipeline.distributed import signals
-from pipeline.errors import TRY_AGAIN, UserError
+from pipeline.errors import TRY_AGAIN, UserError, one_line
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
@@ -44,7 +44,7 @@ def of(work: Callable[[], int]) -> int:
 def report_error(message: str, exit_code: int, shared: bool = True) -> int:
     """Print an error as one line and return its exit code; an error of all processes is printed by rank 0 only."""
     if not shared or os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
-        print(f"unroll: error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"unroll: error: {one_line(' '.join(message.split()))}", file=sys.stderr)
     return exit_code
 
 

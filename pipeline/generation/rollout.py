@@ -52,13 +52,13 @@ class RunningEpisode:
 
     def __post_init__(self) -> None:
         observation, _ = self.environment.reset(seed=int(self.generator.integers(2**31)))
-        self.observation = np.asarray(observation, np.float32).reshape(-1)
+        self.observation = np.asarray(observation, np.float64).reshape(-1)
 
     def act(self, action: np.ndarray) -> None:
         """Take one step of the environment."""
         done = int(action) if action.ndim == 0 else action.astype(np.float32)
         observation, reward, terminated, truncated, _ = self.environment.step(done)
-        self.observation, self.before = np.asarray(observation, np.float32).reshape(-1), action
+        self.observation, self.before = np.asarray(observation, np.float64).reshape(-1), action
         self.reward, self.return_to_go = self.reward + reward, self.return_to_go - reward
         self.steps += 1
         self.over = bool(terminated or truncated)
@@ -100,7 +100,7 @@ def _play(policy: Any, episodes: Sequence[RunningEpisode], greedy: bool) -> None
     state, on = None, list(episodes)
     while on:
         seen, before, return_to_go = (torch.from_numpy(np.stack(part)).to(like.device) for part in _read(on))
-        parameters, state = policy(seen[:, None].to(like), before[:, None], return_to_go[:, None].to(like), state)
+        parameters, state = policy(seen[:, None], before[:, None], return_to_go[:, None].to(like), state)
         # Numbers are drawn in greedy mode too, so that both modes use the same numbers at the same step.
         numbers = np.stack([1 - episode.generator.random((2, policy.actions.draws)) for episode in on])
         uniform = torch.from_numpy(numbers).to(parameters)

@@ -187,6 +187,16 @@ def read_journal(run: Path) -> Journal:
     return Journal(counted, attempts, torn, len(rows) - len(counted))
 
 
+def last_saved(run: Path) -> str | None:
+    """Return the path of the last checkpoint that a journal records, below the run's directory; None without one."""
+    try:
+        with open(run / FILE, "rb") as lines:
+            saved = [row["path"] for line in lines if (row := parse_line(line)) and row["kind"] == "checkpoint"]
+    except OSError:
+        return None
+    return saved[-1] if saved else None
+
+
 def horizon(number: int, attempts: Mapping[int, int]) -> int | float:
     """Return the last valid step of attempt `number`: the smallest start step of all later attempts."""
     return min((step for later, step in attempts.items() if later > number), default=math.inf)

@@ -15,6 +15,7 @@ from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.launch import world_size
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.runs import record
+from pipeline.runs.journal import last_saved
 from pipeline.runs.run import Run
 
 if TYPE_CHECKING:
@@ -126,6 +127,11 @@ def _check(cli: ParsedCommandLine) -> tuple[Any, Any, Any]:
 def _choose(run: Run, config: dict[str, Any]) -> Start:
     found = checkpoint.latest(run.checkpoints, lambda line: print(line, flush=True))
     if found is None:
+        if saved := last_saved(run.path):
+            raise CheckpointError(
+                f"{run.checkpoints} has no checkpoint, but run {run.name} saved {saved}. Restore or mount the "
+                "directory, fix its permissions, or use --resume never to start from the beginning."
+            )
         print(f"run {run.name}: starting at step 0 (no checkpoint found)", flush=True)
         return Start(None, 0, False)
     path, manifest = found

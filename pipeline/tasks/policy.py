@@ -44,6 +44,8 @@ class RolloutSettings:
 class Standardise(nn.Module):
     """Standardization of observations by the statistics of the training data.
 
+    It is computed in float64: small changes of a large number do not fit in float32.
+
     Args:
         mean: mean of each component.
         deviation: standard deviation of each component.
@@ -54,12 +56,12 @@ class Standardise(nn.Module):
 
     def __init__(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("deviation", torch.tensor(deviation))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64))
+        self.register_buffer("deviation", torch.tensor(deviation, dtype=torch.float64))
 
     def forward(self, observations: Float[Tensor, "B T O"]) -> Float[Tensor, "B T O"]:
         """Subtract the mean and divide by the standard deviation."""
-        return (observations - self.mean) / self.deviation
+        return (observations.double() - self.mean) / self.deviation
 
 
 class Policy(Task):
@@ -113,7 +115,8 @@ class Policy(Task):
             returns: the return-to-go.
             state: state returned by an earlier call; None at the beginning.
         """
-        parts = [self.standardise(observations), self.actions.read(before).to(observations)]
+        seen = self.standardise(observations).to(returns)
+        parts = [seen, self.actions.read(before).to(seen)]
         if self.return_conditioned:
             parts.append(returns[..., None] / self.spaces["return_scale"])
         features, state = self.network(self.input(torch.cat(parts, -1)), state)

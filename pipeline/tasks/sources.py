@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.data.pairs import padded
 from pipeline.dataset.codecs.audio import SoundError, at_rate, decode_audio
-from pipeline.dataset.codecs.image import ImageError, View, decode_image, pixels, square
+from pipeline.dataset.codecs.image import ImageError, View, pixels, read_image, square
 from pipeline.errors import DataError
 from pipeline.generation.vocabulary import tokens_of
 
@@ -34,11 +34,9 @@ def image_source(file: Path, size: int) -> UInt8[Tensor, "1 3 H W"]:
         DataError: the file is missing, damaged or not an image.
     """
     try:
-        image = decode_image(file.read_bytes(), size)
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}") from error
+        image = read_image(file, size)
     except ImageError as error:
-        raise DataError(f"{file}: {error}") from error
+        raise DataError(f"{file}: {error}. Give another image") from error
     return torch.from_numpy(pixels(square(image, View.central(*image.size), size)))[None]
 
 

@@ -1,8 +1,9 @@
 """Translation of jsonargparse's many-line errors into one line that names the key and the fix."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -11,9 +12,16 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
+from pipeline.dataset.facts import DataFacts
 from pipeline.errors import ConfigError, UserError
 from pipeline.runs.moved import complaint, renamed_key, renamed_option
+from pipeline.training.shipped_configs import CONFIGS
 
+DERIVED = {
+    "trainer.accumulate_grad_batches": "Set data.init_args.global_batch_size and per_device_batch_size",
+    "data.init_args.seed": "Set seed_everything",
+    **{f"model.init_args.{fact.name}": "It is a property of the dataset" for fact in fields(DataFacts)},
+}  # keys that have no effect, and what to set instead
 LISTED = 16  # maximum number of keys of a class listed in an error
 CLASS = r"class_path(?:=| )'([\w.]+)'"
 
@@ -44,10 +52,10 @@ def check_files(arguments: list[str]) -> None:
 
 
 def check_names(arguments: list[str]) -> None:
-    """Reject class paths and keys of version 0.1 in arguments and in the config files that they name.
+    """Reject class paths and keys of version 0.1, and derived keys, in arguments and config files.
 
     Raises:
-        ConfigError: a class was moved or a key was renamed; the message gives the new name.
+        ConfigError: a class was moved, a key was renamed or has no effect; the message gives the one to use.
     """
     for argument in arguments:
         path = Path(argument.removeprefix("--config="))
@@ -55,8 +63,38 @@ def check_names(arguments: list[str]) -> None:
             config = read_mapping(path)
             if line := complaint(yaml.safe_dump(config)) or renamed_key(config):
                 raise ConfigError(f"{path}: {line}")
+            _check_derived(config, f"{path}: ")
         elif line := complaint(argument) or renamed_option(argument):
             raise ConfigError(line)
+        elif (key := argument.removeprefix("--").partition("=")[0]) in DERIVED:
+            raise ConfigError(f"--{key} has no effect, because its value is derived. {DERIVED[key]}")
+
+
+def _check_derived(config: Mapping[str, Any], where: str, prefix: str = "") -> None:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_derived(value, where, f"{prefix}{key}.")
+        elif prefix + str(key) in DERIVED and value not in (None, 1):  # the values in the config of a run
+            name = prefix + str(key)
+            raise ConfigError(f"{where}{name}={value} has no effect, because it is derived. {DERIVED[name]}")
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """A loader of YAML that rejects a key that a mapping has twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping of a node.
+
+        Raises:
+            MarkedYAMLError: a key is there twice.
+        """
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.tag != "tag:yaml.org,2002:merge" and (before := lines.setdefault(str(key.value), line)) != line:
+                problem = f"the key {key.value} is also in line {before}; keep one of them"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def read_mapping(
@@ -73,10 +111,11 @@ def read_mapping(
         ConfigError: the file is missing, is not YAML, or is not a mapping of keys to values.
     """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
     except OSError as error:
-        near = path.parent.glob(f"*{path.suffix}") if path.suffix else ()
-        raise ConfigError(f"{option}{path}: {error.strerror}{suggestion(str(path), map(str, near))}") from error
+        near = map(str, path.parent.glob(f"*{path.suffix}") if path.suffix else ())
+        ours = (str(file.relative_to(CONFIGS)) for file in CONFIGS.rglob("*.yaml"))
+        raise ConfigError(f"{option}{path}: {error.strerror}{suggestion(str(path), [*near, *ours])}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{option}{path}: expected a YAML file, byte {error.start} is not UTF-8") from error
     except yaml.MarkedYAMLError as error:

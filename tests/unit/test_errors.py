@@ -46,3 +46,8 @@ def test_every_class_has_an_exit_code_of_its_own_and_both_tables_name_it() -> No
         assert f"| {code} | " in page
         if found is not UserError:
             assert f"| {code} | {found.__name__} |" in (errors.__doc__ or "")
+
+
+def test_data_in_a_message_makes_one_line_that_can_be_printed() -> None:
+    assert errors.one_line("a\r\n\u2028\x1b[31m é\ud800\u200d") == "a\\r\\n\\u2028\\x1b[31m é\\ud800\u200d"
+    assert errors.one_line("abcdef", 3) == "abc..."

@@ -13,7 +13,7 @@ from PIL.Image import Image
 
 from pipeline.commands.generate.options import settings
 from pipeline.commands.generate.trained import Trained, open_model, unknown_label
-from pipeline.dataset.codecs.image import ImageError, decode_image
+from pipeline.dataset.codecs.image import ImageError, read_image
 from pipeline.dataset.codecs.pixel_levels import quantise, values
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.generation.sampling import Sample, Stepwise
@@ -111,9 +111,7 @@ class ImageGenerator:
         """
         model = self.model
         try:
-            image = decode_image(file.read_bytes())
+            image = read_image(file)
         except ImageError as error:
             raise DataError(f"--image={file}: {error}. Give another image") from error
-        except OSError as error:
-            raise DataError(f"--image={file}: {error.strerror}. Give another image") from error
         return quantise(values(image, model.channels, (model.rows, model.columns)), model.levels)

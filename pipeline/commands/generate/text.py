@@ -7,13 +7,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 from pipeline.commands.generate.options import settings
 from pipeline.commands.generate.trained import Trained
 from pipeline.commands.generate.writer import Writer
+from pipeline.dataset.codecs.encoding import HEAD, text_start
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.generation.sampling import Stepwise
+
+MARK = "\ufeff"  # the byte order mark, which some terminals and editors put before a text
 
 
 def main(trained: Trained, arguments: argparse.Namespace) -> None:
@@ -39,7 +43,7 @@ def main(trained: Trained, arguments: argparse.Namespace) -> None:
         limits = replace(limits, eos=writer.eos)
     try:
         if arguments.chat:
-            writer.chat(sys.stdin, choice, limits, arguments.seed)
+            writer.chat((line.removeprefix(MARK) for line in sys.stdin), choice, limits, arguments.seed)
         elif arguments.attention:
             writer.draw(prompts, choice, limits, arguments.seed, arguments.attention)
         elif len(prompts) * arguments.samples == 1 and not arguments.json and isinstance(choice, Stepwise):
@@ -55,13 +59,14 @@ def read_prompts(texts: Sequence[str] | None, file: str | None) -> list[str]:
     """Return the prompts of the command line, of a file or of standard input; by default one empty prompt.
 
     Raises:
-        DataError: the file is missing, empty or not UTF-8.
+        DataError: the file is missing, empty or not UTF-8; UTF-16 is named with its conversion.
     """
     if file is None:
-        return list(texts or [""])
+        return [text.removeprefix(MARK) for text in texts or [""]]
     name = "standard input" if file == "-" else file
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = TextIOWrapper(BytesIO(data[text_start(data[:HEAD], file) :]), "utf-8").read()
     except OSError as error:
         raise DataError(f"--prompts={name}: {error.strerror}. Give a text file with one prompt per line") from error
     except UnicodeDecodeError as error:

@@ -15,15 +15,31 @@ import soundfile
 import soxr
 from jaxtyping import Float, Float32, UInt8
 
+from pipeline.dataset.codecs import sound_size
+
 LEVELS = 256
 END = LEVELS  # the token after the last level of a clip
 FIRST_LABEL = LEVELS + 1  # the token of class 0
 MU = LEVELS - 1
+LOUDEST = 8.0  # absolute value that no sample of a valid file exceeds; full scale is 1
+MP3_DELAY = 2 * 1152  # samples that an encoder of MP3 adds
 FULL_SCALE = 0.9999  # absolute value from which a sample counts as clipped; covers both limits of 16 bits
 
 
 class SoundError(ValueError):
-    """A sound that cannot be used; the message is the reason in a few words."""
+    """A sound that cannot be used.
+
+    Args:
+        reason: the reason in a few words, the same for all sounds of its kind.
+        detail: values of this sound.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.detail})" if self.detail else self.reason
 
 
 class Sound(NamedTuple):
@@ -36,36 +52,40 @@ class Sound(NamedTuple):
     """libsndfile's name of the format: WAV, FLAC, MP3, OGG, ..."""
     bits: int
     """Bits per sample that preserve the precision of the file: 16 or 24."""
+    unread: int = 0
+    """Bytes after the samples that were not read."""
 
 
 def decode_audio(data: bytes) -> Sound:
     """Decode an audio file.
 
     Raises:
-        SoundError: the data is not audio, or is empty, damaged or truncated, or contains NaN or infinity.
+        SoundError: the data is not audio, or is empty, damaged or truncated, or contains samples that are not finite
+            or far above full scale.
     """
     if not data:
         raise SoundError("empty file")
+    data, truncated, unread = sound_size.with_known_size(data)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             announced, rate, container, subtype = file.frames, file.samplerate, file.format, file.subtype
-            samples = file.read(dtype="float32", always_2d=True)
+            samples = file.read(announced, dtype="float32", always_2d=True)
     except Exception as error:  # soundfile raises errors of its own and RuntimeError
-        raise SoundError(f"not readable as audio ({_reason(error)})") from error
+        raise SoundError("not readable as audio", _reason(error)) from error
     if announced == 0 or len(samples) == 0:
         raise SoundError("no samples")
-    missing = len(samples) < announced and container != "MP3"  # the length of an MP3 is an estimate
-    if missing or _is_truncated_riff(data):
+    missing = announced - len(samples)
+    if container == "MP3":  # its length is an estimate, unless the first frame states it
+        missing = missing - MP3_DELAY if sound_size.states_length(data) else 0
+    if missing > 0 or truncated:
         raise SoundError("truncated")
-    if not np.isfinite(samples).all():
+    peak = max(-samples.min(), samples.max())
+    if not np.isfinite(peak):
         raise SoundError("NaN or infinite samples")
-    return Sound(samples, rate, container, 16 if subtype in ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW") else 24)
-
-
-def _is_truncated_riff(data: bytes) -> bool:
-    """Return whether a RIFF file is shorter than its header states, which libsndfile does not report."""
-    size = int.from_bytes(data[4:8], "little")
-    return data[:4] == b"RIFF" and size not in (0, 0xFFFFFFFF) and len(data) < size + 8  # both values mark streams
+    if peak > LOUDEST:
+        raise SoundError("samples far above full scale, such as 16-bit integers stored as floating-point numbers")
+    bits = 16 if subtype in ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW") else 24
+    return Sound(samples, rate, container, bits, unread)
 
 
 def _reason(error: Exception) -> str:

@@ -3,10 +3,12 @@
 The delimiter is that of the suffix if the header has it, else the most frequent one. TSV has no quoting.
 """
 
+import codecs
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from itertools import compress, count, islice
 from pathlib import Path
 from typing import Literal
@@ -22,6 +24,44 @@ DELIMITERS = "\t,;|"
 LONGEST_HEADER = 1 << 20  # bytes
 NOT_UTF8 = "not UTF-8"
 FIELDS = "another number of fields than the header"
+SUBSTITUTE = "\x1a"  # the control character that replaces a byte that is not UTF-8
+
+
+class _Utf8:
+    """A file for pyarrow in which bytes that are not UTF-8 are replaced: pyarrow reports no row that has them.
+
+    Args:
+        file: the opened file.
+    """
+
+    closed = False
+
+    def __init__(self, file: Opened) -> None:
+        self.file, self.decoder, self.replaced = file, codecs.getincrementaldecoder("utf-8")(), False
+
+    def read(self, size: int) -> bytes:
+        """Return at most `size` bytes; none at the end."""
+        while block := self.file.read(max(1, size - 4)):  # at most 3 bytes of the block before are pending
+            if block.isascii() and not self.decoder.getstate()[0]:
+                return block
+            if text := self._decode(block):
+                return text.encode()
+        return self._decode(b"", final=True).encode()
+
+    def _decode(self, block: bytes, final: bool = False) -> str:
+        try:
+            return self.decoder.decode(block, final)
+        except UnicodeDecodeError:
+            self.replaced, self.decoder.errors = True, "substitute"
+            return self.decoder.decode(block, final)
+
+
+def _substitute(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return SUBSTITUTE, error.start + 1
+
+
+codecs.register_error("substitute", _substitute)
 
 
 def read_batches(
@@ -66,6 +106,8 @@ def _delimiter(first: str, path: Path) -> str:
     usual = {".tsv": "\t", ".tab": "\t", ".csv": ","}.get(suffix_of(path), "")
     if usual and usual in first:
         return usual
+    if "\t" in first:
+        return "\t"  # even if it is rarer than the commas of a text
     return max(DELIMITERS, key=first.count) if any(each in first for each in DELIMITERS) else usual or ","
 
 
@@ -118,16 +160,17 @@ def _parsed(
         invalid_row_handler=skip,
     )
     read = arrow.ReadOptions(use_threads=False, column_names=names)
-    convert = arrow.ConvertOptions(column_types={name: pa.binary() for name in names}, strings_can_be_null=False)
+    convert = arrow.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=False)
     numbers = (number for number in count(1) if number not in skipped)
     heading = header
-    with open_text(path) as file, readable(path), arrow_errors(path):
+    with open_text(path) as opened, readable(path), arrow_errors(path):
+        file = _Utf8(opened)
         for batch in arrow.open_csv(file, read, parse, convert):
             report_ragged()
             rows, batch = _not_blank(list(islice(numbers, batch.num_rows)), batch)
             if heading and rows:
                 heading, rows, batch = False, rows[1:], batch.slice(1)
-            yield _as_text(path, rows, batch, reject)
+            yield _decodable(path, rows, batch, reject) if file.replaced else (rows, batch)
         report_ragged()
 
 
@@ -142,26 +185,15 @@ def _not_blank(numbers: list[int], batch: pa.RecordBatch) -> tuple[list[int], pa
     return list(compress(numbers, kept.to_pylist())), batch.filter(kept)
 
 
-def _as_text(path: Path, numbers: list[int], batch: pa.RecordBatch, reject: Reject) -> tuple[list[int], pa.RecordBatch]:
-    """Decode a batch; rows that are not UTF-8 are rejected."""
-    schema = pa.schema([(name, pa.string()) for name in batch.schema.names])
-    try:
-        return numbers, batch.cast(schema)
-    except pa.ArrowInvalid:
-        valid = [_is_utf8(row.values()) for row in batch.to_pylist()]
-    for number, fine in zip(numbers, valid, strict=True):
-        if not fine:
-            reject(f"{path}:{number}", NOT_UTF8)
-    return list(compress(numbers, valid)), batch.filter(pa.array(valid, pa.bool_())).cast(schema)
-
-
-def _is_utf8(values: Iterable[bytes]) -> bool:
-    try:
-        for value in values:
-            value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _decodable(
+    path: Path, numbers: list[int], batch: pa.RecordBatch, reject: Reject
+) -> tuple[list[int], pa.RecordBatch]:
+    """Reject the rows in which bytes have been replaced."""
+    replaced = reduce(pc.or_, (pc.match_substring(values, SUBSTITUTE) for values in batch.columns))
+    for number in compress(numbers, replaced.to_pylist()):
+        reject(f"{path}:{number}", NOT_UTF8)
+    kept = pc.invert(replaced)
+    return list(compress(numbers, kept.to_pylist())), batch.filter(kept)
 
 
 @contextmanager
@@ -173,5 +205,6 @@ def arrow_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not a table ({str(error).splitlines()[0]}). Write or copy it again") from error
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # also of names and times in Parquet
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is not a table ({first}). Write or copy it again") from error

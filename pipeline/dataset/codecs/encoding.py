@@ -5,7 +5,7 @@ import gzip
 import lzma
 import shlex
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -24,6 +24,8 @@ MARKS = {  # the longer marks first: that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 FEW = 0.3  # fraction of NUL bytes above which an unmarked file is UTF-16 or UTF-32
+XZ_END = b"YZ"  # the last bytes of an .xz file
+DECOMPRESSORS: dict[str, Callable[[], Any]] = {".gz": lambda: zlib.decompressobj(31), ".xz": lzma.LZMADecompressor}
 UNPACK = {".gz": "gzip -dc", ".xz": "xz -dc"}
 
 
@@ -40,7 +42,42 @@ def open_packed(path: Path) -> Opened:
     """
     with readable(path):
         opened: Opened = PACKINGS.get(path.suffix.lower(), open)(path, "rb")
+        if isinstance(opened, lzma.LZMAFile):
+            check_end(path)
         return opened
+
+
+def check_end(path: Path) -> None:
+    """Check that nothing follows the compressed data of an .xz file, which the standard library would ignore.
+
+    Raises:
+        DataError: the message has the number of bytes after the end.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1024))
+        if not file.read().rstrip(b"\0").endswith(XZ_END):
+            _refuse_surplus(path)
+
+
+def _refuse_surplus(path: Path) -> None:
+    """Raise DataError if bytes follow the compressed data of a file."""
+    make, surplus = DECOMPRESSORS[path.suffix.lower()], b""
+    with path.open("rb") as file:
+        unpack = make()
+        while block := surplus or file.read(1 << 20):
+            try:
+                unpack.decompress(block)
+            except (zlib.error, lzma.LZMAError):
+                break  # not the start of another member, or damage inside of one
+            surplus = unpack.unused_data.lstrip(b"\0")
+            if unpack.eof:
+                unpack = make()
+        size, whole = path.stat().st_size, file.tell() - len(surplus)
+    if surplus:
+        raise DataError(
+            f"{path}: {size - whole:,} bytes follow the end of the compressed data. "
+            f"Remove them: head -c {whole} {shlex.quote(str(path))} > FILE, or download the file again"
+        )
 
 
 def open_text(path: Path, name: str | None = None) -> Opened:
@@ -105,6 +142,8 @@ def readable(name: object) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
+        if isinstance(error, gzip.BadGzipFile) and (path := Path(str(name))).is_file():
+            _refuse_surplus(path)
         raise DataError(f"{name} is damaged ({error}). Download or copy it again") from error
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror or error}") from error

@@ -6,6 +6,8 @@ With two levels, values can be sampled instead of rounded: white with a probabil
 Legend: H rows, W columns, C channels (1 of grey, 3 of colour).
 """
 
+from functools import cache
+
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -25,7 +27,8 @@ def values(image: Image.Image, channels: int, size: tuple[int, int] | None = Non
         channels: C.
         size: H and W to scale to, with box filtering (default: the size of the image).
     """
-    image = image.convert(MODES[channels])
+    if image.mode != MODES[channels]:
+        image = image.convert(MODES[channels])
     if size is not None and image.size != size[::-1]:
         image = image.resize(size[::-1], Image.Resampling.BOX)
     return np.asarray(image).reshape(image.height, image.width, channels)
@@ -42,9 +45,14 @@ def quantise(
         chance: generator to sample two levels with the values as probabilities; None rounds them.
     """
     if chance is None:
-        return (found.astype(np.uint16) * levels // (WHITE + 1)).astype(np.uint8)
+        return _level_of_values(levels)[found]
     assert levels == 2
     return (chance.integers(0, WHITE, found.shape) < found).astype(np.uint8)
+
+
+@cache
+def _level_of_values(levels: int) -> UInt8[np.ndarray, " 256"]:
+    return (np.arange(WHITE + 1) * levels // (WHITE + 1)).astype(np.uint8)
 
 
 def image_of_levels(levels_of: UInt8[np.ndarray, "H W C"], levels: int) -> Image.Image:

@@ -101,7 +101,7 @@ def kind_of(path: Path) -> str:
         return "json lines" if suffix_of(path) == ".jsonl" else "delimited"
     try:
         json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "json lines" if suffix_of(path) == ".jsonl" else "json"
     return "json lines"
 

@@ -251,6 +251,16 @@ def test_an_argument_that_a_class_did_not_have_is_accepted_with_its_default(run:
         begin_again(run, CLI(dataset, data=later[True]))
 
 
+def test_checkpoints_that_have_vanished_are_not_taken_for_a_new_run(run: Run, dataset: Path) -> None:
+    begin(run, CLI(dataset))
+    row: dict[str, object] = {"kind": "checkpoint", "attempt": 1, "step": 6, "tokens": 9, "seconds": 1}
+    row |= {"path": "checkpoints/step-00000006"}
+    (run.path / "journal.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(CheckpointError, match="has no checkpoint, but run one saved checkpoints/step-00000006"):
+        begin_again(run, CLI(dataset))
+    assert begin(Run(run.path), CLI(dataset, resume="never")).step == 0
+
+
 def test_checkpoints_without_a_record_are_not_taken_for_a_new_run(run: Run, dataset: Path) -> None:
     save(run, 10)
     with pytest.raises(CheckpointError, match=r"has checkpoints but no run\.json"):

@@ -167,7 +167,11 @@ def test_a_run_logs_the_loss_of_an_image_and_draws(
         (["--out", "grid.png", "--prompt", "hexagon"], 2, "choose from circle, square, triangle"),
         (["--out", "grid.png", "--beam", "2"], 2, "--beam: "),
         (["--out", "grid.png", "--image", "text.png"], 3, "text.png: not a readable image"),
-        (["--out", "grid.png", "--image", "none.png"], 3, "none.png: No such file"),
+        (
+            ["--out", "grid.png", "--image", "none.png"],
+            3,
+            "none.png: cannot be read (No such file or directory)",
+        ),
         (["--out", "missing/grid.png"], 3, "missing/grid.png: cannot be written"),
         (["--out", "grid.png", "--tokens", "5"], 2, "--tokens: "),
         (["--out", "sound.wav"], 2, "--out=sound.wav: expected a .png file"),

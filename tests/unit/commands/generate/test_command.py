@@ -69,13 +69,22 @@ def test_more_rows_than_a_batch_holds_come_in_order(babbler, capsys, tmp_path):
 
 
 def test_prompts_are_read_from_standard_input(babbler, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("the cat\n\nsat"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfthe cat\n\r\nsat")))
     main(["babble", "--prompts", "-", "--greedy", "--tokens", "3", "--no-stop"])
     expected = "".join(
         f"--- prompt {number}, text 1\n{expected_greedy(babbler, prompt, 3)}\n"
         for number, prompt in enumerate(["the cat", "", "sat"], start=1)
     )
     assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_a_byte_order_mark_and_line_ends_are_not_part_of_a_prompt(babbler, capsys, tmp_path, newline):
+    (tmp_path / "a.txt").write_text("the cat\nsat\n", encoding="utf-8-sig", newline=newline)
+    main(["babble", "--prompts", str(tmp_path / "a.txt"), "--json"])
+    assert [json.loads(line)["prompt"] for line in capsys.readouterr().out.splitlines()] == ["the cat", "sat"]
+    main(["babble", "--prompt", "\ufeffthe cat", "--json"])
+    assert json.loads(capsys.readouterr().out)["prompt"] == "the cat"
 
 
 def test_a_text_stops_at_eos_unless_disabled(babbler, capsys):
@@ -168,7 +177,9 @@ def test_invalid_options_are_refused_before_the_run_is_loaded(babbler, options, 
 def test_missing_empty_and_binary_prompt_files_are_reported(babbler, tmp_path):
     (tmp_path / "empty").touch()
     (tmp_path / "binary").write_bytes(b"ab\xff\xfe")
-    for name, message in [("none", "No such file"), ("empty", "empty"), ("binary", "byte 2 is not UTF-8")]:
+    (tmp_path / "utf16").write_text("the cat\n", encoding="utf-16")
+    messages = {"none": "No such file", "empty": "empty", "binary": "byte 2 is not UTF-8", "utf16": "iconv -f UTF-16"}
+    for name, message in messages.items():
         with pytest.raises(DataError, match=message):
             main(["babble", "--prompts", str(tmp_path / name)])
 

@@ -112,7 +112,7 @@ def test_each_reply_of_a_chat_reads_the_last_turns(translator, capsys, monkeypat
     )
     words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())[:2]
     (translator.path / "run.json").write_text(json.dumps({"dataset": {"dialogue": {"mark": words[0], "history": 2}}}))
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{words[0]}\n\n{words[1]}\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"\ufeff{words[0]}\n\n{words[1]}\n"))
     assert main(["babble", "--chat", "--greedy", "--tokens", "3"]) == 0
     replies = capsys.readouterr().out.splitlines()
     assert len(replies) == len(sources) == 2

@@ -1,6 +1,8 @@
 """Clips on disk and the datasets made from them, for the tests of `data_prep.audio`."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -30,3 +32,19 @@ def prepare(source: Path | str, output: Path, *options: str) -> Dataset:
 def texts(dataset: Dataset, split: str = "train") -> dict[str, str]:
     rows = dataset.splits[split]
     return {rows.value("name", row): rows.references(row)[0] for row in range(rows.rows)}
+
+
+def bad(output: Path) -> dict[str, list[str]]:
+    """Return the names of the invalid records by reason."""
+    return {reason: each["first"] for reason, each in report(output)["bad"].items()}
+
+
+def report(output: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads((output / "report.json").read_text())
+    return found
+
+
+def speakers(dataset: Dataset, split: str = "train") -> list[str]:
+    """Return the speakers of a split in order."""
+    rows = dataset.splits[split]
+    return [rows.value("speaker", row) for row in range(rows.rows)]

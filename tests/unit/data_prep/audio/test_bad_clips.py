@@ -41,7 +41,10 @@ def test_every_bad_file_is_counted_and_named(tmp_path: Path, capsys: pytest.Capt
     assert set(texts(dataset)) == kept
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     named = {
-        name: reason for kind in ("bad", "noted") for reason, each in report[kind].items() for name in each["first"]
+        name.partition(" ")[0]: f"{reason} {name.partition(' ')[2]}".strip()
+        for kind in ("bad", "noted")
+        for reason, each in report[kind].items()
+        for name in each["first"]
     }
     assert named == {
         "one.wav": "shorter than 0.1 s: dropped",
@@ -51,11 +54,11 @@ def test_every_bad_file_is_counted_and_named(tmp_path: Path, capsys: pytest.Capt
         "nan.wav": "NaN or infinite samples",
         "text.wav": named["text.wav"],
         "cut.flac": named["cut.flac"],
-        "absent.wav": "cannot be read: No such file or directory",
+        "absent.wav": "cannot be read (No such file or directory)",
         "quiet.wav": "no text",
         "loud.wav": "clipped: samples at full scale",
-        "eight.wav": "8 channels, mixed into one",
-        "called.flac": "WAV by content, .flac by name",
+        "eight.wav": "more than two channels, mixed into one (8 channels)",
+        "called.flac": "content of another format than the file name (WAV by content, .flac by name)",
     }
     assert "not readable as audio" in named["text.wav"]
     assert "not readable as audio" in named["cut.flac"] or named["cut.flac"] == "truncated"
@@ -78,3 +81,32 @@ def test_characters_outside_the_vocabulary_are_noted(tmp_path: Path) -> None:
     noted = json.loads((tmp_path / "out" / "report.json").read_text())["noted"]
     assert noted == {"characters or words outside the vocabulary": {"count": 1, "first": ["b.wav"]}}
     assert dataset.splits["validation"].references(0) == ["abz"]
+
+
+def test_silence_and_unlikely_transcripts_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound, nothing = tone(0.3), np.zeros(2400)
+    write(tmp_path / "sound.wav", sound)
+    write(tmp_path / "zeros.wav", nothing)
+    write(tmp_path / "hiss.wav", nothing + np.tile([0, 1 / 32768], 1200))
+    write(tmp_path / "offset.wav", nothing + 0.25)
+    write(tmp_path / "left.wav", np.stack([sound, nothing], 1))
+    write(tmp_path / "apart.wav", np.stack([sound, -sound], 1))
+    write(tmp_path / "fast.wav", sound)
+    write(tmp_path / "part.wav", np.concatenate([sound, nothing]))
+    (tmp_path / "more.wav").write_bytes((tmp_path / "sound.wav").read_bytes() + bytes(777))
+    names = ("sound", "zeros", "hiss", "offset", "left", "apart", "fast", "more")
+    records = [{"path": f"{name}.wav", "text": "abc" * (20 if name == "fast" else 1)} for name in names]
+    records.append({"path": "part.wav", "text": "abc", "offset": 0.3, "duration": 0.3})
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    dataset = prepare(tmp_path / "m.jsonl", tmp_path / "out")
+    assert dataset.splits["train"].rows == 9
+    noted = json.loads((tmp_path / "out" / "report.json").read_text())["noted"]
+    assert {reason: each["first"] for reason, each in noted.items()} == {
+        "silence": ["zeros.wav", "hiss.wav", "part.wav#t=0.3,0.6"],
+        "silence: all samples have the same value": ["offset.wav (0.25)"],
+        "silence: the channels cancel each other when mixed": ["apart.wav"],
+        "a silent channel, mixed with the others": ["left.wav (1 of 2 channels)"],
+        "transcript of more than 100 characters per second": ["fast.wav"],
+        "bytes after the samples are not read": ["more.wav (777 bytes)"],
+    }
+    assert "3 x silence: zeros.wav, hiss.wav, part.wav#t=0.3,0.6" in capsys.readouterr().out

@@ -1,13 +1,14 @@
 """An interrupted preparation continues; options that contradict each other are a one-line error."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from data_prep.audio import command as audio
 from data_prep.audio.clips import Clip
-from data_prep.audio.decode import ClipDecoder, DecodedClip
+from data_prep.audio.decode import ClipDecoder, DecodedClip, Invalid
 from pipeline.errors import ConfigError, DataError
 from tests.unit.data_prep.audio.recordings import RATE, prepare, texts, tone, write
 
@@ -20,11 +21,11 @@ def test_an_interrupted_preparation_continues(
     straight = prepare("builtin:40", tmp_path / "straight", *shares)
     decode, calls = ClipDecoder.__call__, []
 
-    def interrupt_thirtieth_call(self: ClipDecoder, clip: Clip) -> DecodedClip | str:
-        calls.append(clip.name)
+    def interrupt_thirtieth_call(self: ClipDecoder, clips: Sequence[Clip]) -> list[DecodedClip | Invalid]:
+        calls.append(clips[0].name)
         if len(calls) == 30:
             raise KeyboardInterrupt
-        return "cannot be read" if clip.name.endswith("4") else decode(self, clip)
+        return [Invalid("cannot be read")] if clips[0].name.endswith("4") else decode(self, clips)
 
     monkeypatch.setattr(ClipDecoder, "__call__", interrupt_thirtieth_call)
     with pytest.raises(KeyboardInterrupt):

@@ -96,7 +96,7 @@ def test_a_hub_data_set_is_read_by_name_and_field(tmp_path: Path, monkeypatch: p
     for split in ("train", "test"):
         assert texts(dataset, split) == [(f"{split} wort {n}", [f"{split} word {n}"]) for n in range(3)]
     assert dataset.manifest["sources"] == []
-    with pytest.raises(DataError, match=rf"3 of 3 documents .*no texts in fields .*first {named}:0"):
+    with pytest.raises(DataError, match=rf"3 of 3 pairs .*no texts in fields .*first {named}:0"):
         prepare(tmp_path / "wrong", "--train", named, "--tokenizer", "byte", "--test-share", 0, "--validation-share", 0)
     with pytest.raises(DataError, match=r"hub:.*nothing cannot be loaded"):
         prepare(tmp_path / "wrong", "--train", f"hub:{tmp_path / 'nothing'}")
@@ -135,8 +135,9 @@ def test_conversations_become_replies_and_duplicates_leave_training(tmp_path: Pa
     assert dataset.splits["test"].rows == 3
     assert dataset.manifest["dialogue"] == {"mark": "__eou__", "history": 2}
     printed = capsys.readouterr().out
-    assert "1 x in another split too" in printed
-    assert "1 x duplicate in training" in printed
+    assert "read 5 conversations" in printed
+    assert f"1 x in another split too: dropped from training ({tmp_path / 'train'}:4)" in printed
+    assert f"1 x duplicate: dropped from training ({tmp_path / 'train'}:3)" in printed
     assert "fewer than two turns" in printed
 
 
@@ -170,7 +171,7 @@ def test_files_of_unequal_length_are_refused_with_both_counts(parallel: list[Pat
 def test_bad_pairs_are_counted_and_named(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "a.tsv").write_bytes(b"good\tgut\n\tleer\nempty\t\nno tab\nb\xff\tc\n")
     options = ["--tokenizer", "byte", "--test-share", 0, "--validation-share", 0]
-    with pytest.raises(DataError, match="4 of 5 documents are invalid"):
+    with pytest.raises(DataError, match="4 of 5 pairs are invalid"):
         prepare(tmp_path / "out", "--train", tmp_path / "a.tsv", *options)
     dataset = prepare(tmp_path / "out", "--train", tmp_path / "a.tsv", *options, "--max-bad-share", 0.9)
     assert texts(dataset, "train") == [("good", ["gut"])]
@@ -183,7 +184,7 @@ def test_bad_pairs_are_counted_and_named(tmp_path: Path, capsys: Capture) -> Non
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["--output", "x"], ConfigError, "--train is missing"),
+        (["--output", "x"], ConfigError, "expected one file with both sides, or two: .*, got none"),
         (["--train", "none.tsv"], DataError, "file none.tsv does not exist"),
         (["--train", "a", "b", "c"], DataError, "file a does not exist"),
         (["--train", "one.tsv", "one.tsv", "one.tsv"], ConfigError, "expected one file or two .* per split, got 3"),
@@ -199,7 +200,7 @@ def test_bad_pairs_are_counted_and_named(tmp_path: Path, capsys: Capture) -> Non
         (
             ["--train", "one.tsv", "--delimiter", ";"],
             DataError,
-            "1 of 1 documents are invalid .no delimiter ';': 1",
+            "1 of 1 pairs are invalid .no delimiter ';': 1",
         ),
         (["--train", "one.tsv", "--test-share", "0.001"], DataError, "the test split is empty. Name files with --test"),
     ],

@@ -3,57 +3,16 @@
 import gzip
 import json
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data_prep.pixels import command as pixels
 from data_prep.sources.shapes import figures
 from pipeline.cli import main
 from pipeline.dataset.manifest import Dataset
-
-Prepare = Callable[..., Dataset]
-
-
-@pytest.fixture
-def prepare(tmp_path: Path) -> Prepare:
-    """Return a function that prepares a source without held-out splits and opens the dataset."""
-
-    def prepared(*arguments: str | Path) -> Dataset:
-        shares = ["--validation-share", "0", "--test-share", "0", "--workers", "1"]
-        output = tmp_path / "dataset"
-        assert pixels.main([*map(str, arguments), *shares, "--overwrite", "--output", str(output)]) == 0
-        return Dataset.open(output, kind="pixels")
-
-    return prepared
-
-
-def rows(dataset: Dataset, name: str = "train") -> np.ndarray:
-    """Return the levels of a split's images."""
-    split, about = dataset.splits[name], dataset.manifest["pixels"]
-    shape = about["rows"], about["columns"], about["channels"]
-    return np.stack([np.frombuffer(split.value("image", row), np.uint8).reshape(shape) for row in range(split.rows)])
-
-
-def write_idx(path: Path, numbers: np.ndarray) -> Path:
-    """Write an IDX file, compressed if its name ends with .gz."""
-    data = struct.pack(f">BBBB{numbers.ndim}I", 0, 0, 8, numbers.ndim, *numbers.shape) + numbers.tobytes()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return path
-
-
-@pytest.fixture
-def digits(tmp_path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Write images of 6 x 4 pixels with labels, with the file names of MNIST."""
-    rng = np.random.default_rng(1)
-    images, labels = rng.integers(0, 256, (40, 6, 4), np.uint8), rng.integers(0, 3, 40).astype(np.uint8)
-    for suffix in ("", ".gz"):
-        write_idx(tmp_path / f"train-images-idx3-ubyte{suffix}", images)
-        write_idx(tmp_path / f"train-labels-idx1-ubyte{suffix}", labels)
-    return images, labels
+from tests.unit.data_prep.pixels.pictures import Capture, Prepare, rows, save, write_idx
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -100,42 +59,7 @@ def test_sampled_levels_are_white_in_proportion_to_brightness_and_reproducible(
     assert not np.array_equal(found, rows(prepare(source, "--levels", "2", "--sample", "2")))
 
 
-def save(path: Path, values: np.ndarray) -> np.ndarray:
-    """Write a PNG file, grey or colour."""
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray(values).save(path)
-    return values
-
-
-def test_a_folder_gives_colours_in_order_and_classes_by_subfolder(prepare: Prepare, tmp_path: Path) -> None:
-    rng, folder = np.random.default_rng(2), tmp_path / "animals"
-    folder.mkdir()
-    images = [rng.integers(0, 256, (3, 5, 3), np.uint8) for _ in range(4)]
-    for number, image in enumerate(images):
-        save(folder / ("cat" if number < 2 else "dog") / f"{number}.png", image)
-    dataset = prepare(folder, "--colour")
-    assert np.array_equal(rows(dataset), np.stack(images))
-    split = dataset.splits["train"]
-    assert split.value("image", 0)[:6] == images[0][0, :2].tobytes()  # red, green, blue of a pixel, then the next
-    assert dataset.manifest["pixels"]["labels"] == ["cat", "dog"]
-    assert split.numbers("label").tolist() == [0, 0, 1, 1]
-    assert [split.value("name", row) for row in range(2)] == ["cat/0.png", "cat/1.png"]
-    grey = rows(prepare(folder))
-    assert np.abs(grey[..., 0] - np.stack(images) @ [0.299, 0.587, 0.114]).max() < 1  # ITU-R BT.601
-
-
-def test_a_folder_without_subfolders_has_no_labels(prepare: Prepare, tmp_path: Path) -> None:
-    for number in range(3):
-        save(tmp_path / "flat" / f"{number}.png", np.full((2, 2), number, np.uint8))
-    (tmp_path / "flat" / "._0.png").write_bytes(b"what other systems leave behind")
-    dataset = prepare(tmp_path / "flat")
-    assert dataset.manifest["pixels"]["labels"] == []
-    assert dataset.splits["train"].numbers("label").tolist() == [-1] * 3
-
-
-def test_damaged_images_are_counted_and_named(
-    prepare: Prepare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_images_are_counted_and_named(prepare: Prepare, tmp_path: Path, capsys: Capture) -> None:
     for number in range(4):
         save(tmp_path / "some" / f"{number}.png", np.full((30, 30), 60 * number, np.uint8))
     noise = np.random.default_rng(3).integers(0, 256, (30, 30), np.uint8)
@@ -153,11 +77,12 @@ def test_damaged_images_are_counted_and_named(
 
 
 def test_images_of_several_sizes_are_a_one_line_error_or_scaled(
-    prepare: Prepare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prepare: Prepare, tmp_path: Path, capsys: Capture
 ) -> None:
     for number, size in enumerate([(4, 4), (4, 4), (4, 6), (8, 8)]):
         save(tmp_path / "sizes" / f"{number}.png", np.full(size, 200, np.uint8))
-    command = ["prepare", "pixels", str(tmp_path / "sizes"), "--workers", "1", "--output", str(tmp_path / "no")]
+    whole = ["--validation-share", "0", "--test-share", "0", "--workers", "1"]
+    command = ["prepare", "pixels", str(tmp_path / "sizes"), *whole, "--output", str(tmp_path / "no")]
     assert main(command) == 3
     printed = capsys.readouterr().err
     expected = "images of several sizes: 2 of 4x4 (first 0.png), 1 of 4x6 (first 2.png), 1 of 8x8 (first 3.png). "
@@ -166,43 +91,12 @@ def test_images_of_several_sizes_are_a_one_line_error_or_scaled(
     assert rows(prepare(tmp_path / "sizes", "--size", "2x2")).shape == (4, 2, 2, 1)
 
 
-def test_a_hub_data_set_is_read_with_the_names_of_its_classes(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    datasets = pytest.importorskip("datasets")
-    image = save(tmp_path / "one.png", np.arange(12, dtype=np.uint8).reshape(3, 4))
-    features = datasets.Features(picture=datasets.Image(), digit=datasets.ClassLabel(names=["zero", "one"]))
-    columns = {"picture": [str(tmp_path / "one.png")] * 2, "digit": [1, 0]}
-    made = datasets.Dataset.from_dict(columns, features=features)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: made)
-    dataset = prepare("hub:digits", "--image-field", "picture", "--label-field", "digit")
-    assert np.array_equal(rows(dataset)[0, ..., 0], image)
-    labels = dataset.manifest["pixels"]["labels"]
-    assert [labels[label] for label in dataset.splits["train"].numbers("label")] == ["one", "zero"]
-
-
 def test_generated_shapes_are_visible_with_two_levels(prepare: Prepare) -> None:
     dataset = prepare("builtin:30", "--levels", "2")
     assert dataset.manifest["pixels"]["labels"] == ["circle", "square", "triangle"]
     for number, (image, label) in enumerate(figures(30)):
         assert np.array_equal(rows(dataset)[number, ..., 0] == 1, image.any(-1))
         assert dataset.splits["train"].references(number) == [label]
-
-
-@pytest.mark.usefixtures("digits")
-def test_splits_are_divided_by_name_or_given(tmp_path: Path) -> None:
-    source, output = str(tmp_path / "train-images-idx3-ubyte"), tmp_path / "divided"
-    shares = ["--validation-share", "0.3", "--test-share", "0.2"]
-    assert pixels.main([source, *shares, "--workers", "1", "--output", str(output)]) == 0
-    splits = Dataset.open(output).splits
-    names = [split.value("name", row) for split in splits.values() for row in range(split.rows)]
-    assert sorted(names) == sorted(f"train-images-idx3-ubyte:{number}" for number in range(40))
-    assert min(split.rows for split in splits.values()) > 3
-    given = ["--train", source, "--validation", source, "--test", source, "--workers", "1"]
-    assert pixels.main([*given, "--output", str(tmp_path / "given")]) == 0
-    assert {name: split.rows for name, split in Dataset.open(tmp_path / "given").splits.items()} == dict.fromkeys(
-        ("train", "validation", "test"), 40
-    )
 
 
 @pytest.mark.usefixtures("digits")
@@ -231,8 +125,13 @@ def test_several_processes_give_the_result_of_one(
         (["short-images"], 3, "is damaged: expected 2 x 3 x 3 bytes, got 17"),
         (["flat"], 3, "expected images of shape N x H x W or N x H x W x 3, got 7"),
         (["a-images-idx3"], 3, "a-labels-idx1 has 5 labels, but a-images-idx3 has 4 images"),
-        (["packed.gz"], 3, "cannot be read"),
-        (["empty"], 3, "directory empty has no images (.png"),
+        (["short.gz"], 3, "cannot be read (Compressed file ended"),
+        (["header"], 3, "header is damaged: it ends in its header"),
+        (["axes"], 3, "is not an IDX file"),
+        (["floats"], 3, "floats is not an IDX file of unsigned bytes"),
+        (["none-images"], 3, "none-images: expected images, got 0 x 2 x 2 values"),
+        (["b-images-idx3"], 3, "b-labels-idx1 has 4 x 2 labels, but b-images-idx3 has 4 images"),
+        (["empty"], 3, "directory empty has no images (.jpg"),
         (["damaged"], 3, "2 of 2 images are invalid (empty file: 2"),
         (["damaged", "--max-bad-share", "0.99"], 3, "2 of 2 images are invalid (empty file: 2"),
     ],
@@ -243,7 +142,7 @@ def test_a_mistake_is_a_one_line_error(
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
@@ -251,7 +150,13 @@ def test_a_mistake_is_a_one_line_error(
     for name in ("one.png", "two.png"):
         (Path("damaged") / name).touch()
     Path("broken").write_bytes(b"no images")
-    Path("packed.gz").write_bytes(b"not packed")
+    Path("short.gz").write_bytes(gzip.compress(bytes(99))[:-9])
+    Path("header").write_bytes(struct.pack(">BBBBIH", 0, 0, 8, 3, 1, 1))
+    Path("axes").write_bytes(bytes([0, 0, 8, 0, 7]))
+    Path("floats").write_bytes(struct.pack(">BBBBIf", 0, 0, 13, 1, 1, 0.5))
+    write_idx(Path("none-images"), np.zeros((0, 2, 2), np.uint8))
+    write_idx(Path("b-images-idx3"), np.zeros((4, 2, 2), np.uint8))
+    write_idx(Path("b-labels-idx1"), np.zeros((4, 2), np.uint8))
     whole = write_idx(Path("short-images"), np.zeros((2, 3, 3), np.uint8))
     whole.write_bytes(whole.read_bytes()[:-1])
     write_idx(Path("flat"), np.zeros(7, np.uint8))
@@ -262,13 +167,3 @@ def test_a_mistake_is_a_one_line_error(
     assert message in printed
     assert printed.rstrip("\n").count("\n") == 0
     assert not Path("out").exists()
-
-
-def test_labels_of_a_test_split_are_dropped_if_training_has_none(prepare: Prepare, tmp_path: Path) -> None:
-    for folder, shades in (("train", range(20)), ("test/dark", range(3))):
-        (tmp_path / folder).mkdir(parents=True)
-        for shade in shades:
-            Image.new("L", (2, 2), shade).save(tmp_path / folder / f"{shade}.png")
-    found = prepare(tmp_path / "train", "--test", tmp_path / "test", "--validation-share", "0.2")
-    assert found.manifest["pixels"]["labels"] == []
-    assert found.splits["test"].numbers("label").tolist() == [-1, -1, -1]

@@ -78,7 +78,7 @@ def test_undecodable_text_is_named_and_the_rest_is_read(tmp_path: Path, document
     (good := tmp_path / "b.txt").write_bytes(b"fine")
     found, report = read(bad, good, documents=documents)
     assert found == (["good", "fine"] if documents == "line" else ["fine"])
-    assert list(report.names.values()) == [[name]]
+    assert report.names == {"not UTF-8": [f"{name} (invalid start byte)"]}
 
 
 def test_parquet_rows_are_read_and_nulls_named(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_directory_is_searched_in_order(tmp_path: Path) -> None:
     for name in ("b/z.txt", "a.jsonl", "b/c.parquet", "b/d.txt.gz", "b/notes.pdf", ".hidden.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [name.path.relative_to(tmp_path).as_posix() for name in find(str(tmp_path))] == [
+    assert [name.path.relative_to(tmp_path).as_posix() for name in find(str(tmp_path), Report())] == [
         "a.jsonl", "b/c.parquet", "b/d.txt.gz", "b/z.txt",
     ]  # fmt: skip
 
@@ -111,11 +111,11 @@ def test_a_directory_is_searched_in_order(tmp_path: Path) -> None:
 def test_an_unsupported_or_missing_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").touch()
     with pytest.raises(DataError, match=r"has 1 files, but none with an extension \.txt, "):
-        find(str(tmp_path))
+        find(str(tmp_path), Report())
     with pytest.raises(DataError, match=r"unknown file extension '\.pdf'"):
-        find(str(tmp_path / "a.pdf"))
+        find(str(tmp_path / "a.pdf"), Report())
     with pytest.raises(DataError, match=r"b\.txt does not exist"):
-        find(str(tmp_path / "b.txt"))
+        find(str(tmp_path / "b.txt"), Report())
 
 
 def test_a_long_document_is_divided_at_lines_or_words() -> None:
@@ -183,7 +183,7 @@ def test_too_many_bad_records_fail_and_the_report_names_the_first_few() -> None:
 def test_the_built_in_corpus_holds_every_passage_of_the_topics_once(tmp_path: Path) -> None:
     from pydoc_data.topics import topics
 
-    [(shown, path)] = collect("builtin", tmp_path, "text", False)
+    [(shown, path)] = collect("builtin", tmp_path, "text", False, Report())
     assert shown == "builtin"
     texts, given = read(path)[0], [topics[name] for name in sorted(topics)]
     assert len(texts) == len(given)
@@ -207,7 +207,7 @@ def test_a_hub_data_set_is_read_by_name(tmp_path: Path, streaming: bool, monkeyp
     for split in ("train", "test"):
         rows = [json.dumps({"text": f"{split} {index}", "other": 1}) for index in range(3)]
         (tmp_path / "hub" / "data" / f"{split}.jsonl").write_text("\n".join(rows))
-    [(_, path)] = collect(f"hub:{tmp_path / 'hub'}::test", tmp_path, "text", streaming)
+    [(_, path)] = collect(f"hub:{tmp_path / 'hub'}::test", tmp_path, "text", streaming, Report())
     assert read(path)[0] == ["test 0", "test 1", "test 2"]
     with pytest.raises(DataError, match=r"hub:.*nothing cannot be loaded"):
-        collect(f"hub:{tmp_path / 'nothing'}", tmp_path, "text", streaming)
+        collect(f"hub:{tmp_path / 'nothing'}", tmp_path, "text", streaming, Report())

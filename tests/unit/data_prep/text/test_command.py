@@ -256,7 +256,7 @@ def test_a_source_that_may_not_be_read_is_one_clear_error() -> None:
         ("", [], "the sources hold no text"),
         ("\n\n", ["--documents", "line", "--tokenizer", "word"], "the sources hold no text"),
         ("\n", ["--tokenizer", "byte"], "the sources hold no text"),
-        ("one document", ["--test-share", "0", "--tokenizer", "byte"], "split is empty. For few .* use --cut tail"),
+        ("one document", ["--cut", "hash", "--tokenizer", "byte"], "split is empty. Give more text, .* its share to 0"),
         ("x", ["--tokenizer", "nonsense"], "--tokenizer=nonsense: no such file. Choose byte, character"),
         ("x", ["--vocab-size", "10"], "--vocab-size=10: too small for the 256 bytes"),
         ("x", ["--train", "y.txt"], "expected SOURCE.*, or --train .*, got both"),

@@ -83,6 +83,18 @@ def test_rows_that_are_not_utf8_or_contain_nul_are_rejected(tmp_path: Path) -> N
     )
 
 
+def test_rows_that_are_not_utf8_and_have_other_fields_are_rejected_without_a_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = b"a,b\n" + "é,2\n".encode() * 40_000 + b"\xff\xc3,1,2\n3,4\n5,\xff\n6,\xc3"
+    path = written(tmp_path / "a.csv", content)
+    rows, rejected = records(path)
+    assert (len(rows), rows[-1]) == (40_001, (40_003, {"a": "3", "b": "4"}))
+    reasons = {40_002: "another number of fields than the header", 40_004: "not UTF-8", 40_005: "not UTF-8"}
+    assert rejected == [(f"{path}:{row}", reason) for row, reason in reasons.items()]
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 def test_other_encodings_are_refused_with_the_command_that_converts_them(
@@ -153,3 +165,8 @@ def test_a_table_has_the_rows_of_all_files_and_refuses_wrong_rows(tmp_path: Path
 def test_an_empty_line_of_one_column_is_a_missing_value(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "x\n1\n\n3\n\n\n")
     assert read_table([path]).to_pydict() == {"x": ["1", "", "3"]}
+
+
+def test_deep_nesting_is_invalid_json(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", '{"a": ' + "[" * 100_000)
+    assert records(path) == ([], [(f"{path}:1", "invalid JSON")])

@@ -1,0 +1,70 @@
+"""Episodes that fit together: sizes and kind of action of most, one precision, and copies in one split."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from data_prep.trajectories.actions import Bounds
+from data_prep.trajectories.episodes import InvalidEpisode
+from data_prep.workspace.report import Report
+from data_prep.workspace.splits import split_of
+from pipeline.dataset.trajectories import Episode, is_constant
+
+
+def fitting_episodes(found: Sequence[Episode], bounds: Bounds, report: Report) -> list[Episode]:
+    """Return the episodes with the sizes and the kind of action of most; count and name the others in the report."""
+    if not found:
+        return []
+    expected = Counter(one.observations.shape[1] for one in found).most_common(1)[0][0]
+    choices, each, fitting = bounds.are_choices(found), bounds.size(found), []
+    for one in found:
+        try:
+            if (size := one.observations.shape[1]) != expected:
+                raise InvalidEpisode("observations of another size", f"{size} numbers, expected {expected}")
+            actions = bounds.as_choices(one.actions) if choices else bounds.as_numbers(one.actions, each)
+        except InvalidEpisode as why:
+            report.reject(one.name, why.reason, why.detail)
+            continue
+        report.documents += 1
+        fitting.append(replace(one, actions=actions))
+    precision = _precision(fitting)
+    return [replace(one, observations=one.observations.astype(precision)) for one in fitting]
+
+
+def _precision(episodes: Sequence[Episode]) -> type[np.floating[Any]]:
+    """Return float32, or float64 if some observations change by less than 10,000 times the rounding of float32."""
+    if all(one.observations.dtype == np.float32 for one in episodes):
+        return np.float32
+    observations = np.concatenate([one.observations for one in episodes])
+    rounding = np.finfo(np.float32).eps * np.abs(observations).max(0)
+    changes = ~is_constant(observations.min(0), observations.max(0), observations.dtype)
+    return np.float64 if (changes & (observations.std(0) < 1e4 * rounding)).any() else np.float32
+
+
+def by_content(report: Report, samples: Sequence[Episode], shares: Mapping[str, float]) -> list[str]:
+    """Return the split of each episode, by the hash of its name; copies are in the split of the first.
+
+    A split that is empty by chance, as with few episodes, takes one of the largest split.
+    """
+    first: dict[bytes, str] = {}
+    names = []
+    for one in samples:
+        content = blake2b(digest_size=16)
+        for part in (one.observations, one.actions, one.rewards):
+            content.update(part.tobytes())
+        if (same := content.digest()) in first:
+            report.note(one.name, "copy of an earlier episode", first[same])
+        names.append(first.setdefault(same, one.name))
+    home = {name: split_of(name, shares) for name in names}
+    for split in ("train", *shares):
+        held = Counter(home.values())
+        fullest, count = held.most_common(1)[0]
+        if not held[split] and count > 1:
+            moved = next(name for name, found in home.items() if found == fullest)
+            home[moved] = split
+            report.note(moved, f"moved to the {split} split, which was empty")
+    return [home[name] for name in names]
