@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.workspace.report import Report
-from pipeline.dataset.codecs.numbers import numbers_of
+from pipeline.dataset.codecs.numbers import is_text, numbers_of
 from pipeline.dataset.codecs.series_table import TableLayout
 from pipeline.dataset.codecs.time_format import COUNT, ISO, parse_stamps, recognised
 from pipeline.errors import ConfigError, DataError
@@ -101,7 +101,7 @@ def _unused(column: pa.ChunkedArray, name: str, options: argparse.Namespace) -> 
         return "" if options.series_in_rows else EMPTY
     if pa.types.is_temporal(column.type):
         return DATES
-    text = pa.types.is_string(column.type)
+    text = is_text(column.type)
     if pa.types.is_boolean(column.type) or (text and pc.any(pc.match_substring_regex(probe, "(?i)^true$")).as_py()):
         return TRUTHS
     if share >= MOSTLY:

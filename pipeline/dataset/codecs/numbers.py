@@ -53,7 +53,7 @@ def numbers_of(column: "pa.ChunkedArray | pa.Array", decimal: str = "") -> Numbe
     nothing = np.zeros(len(column), bool)
     if is_numeric(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return NumberColumn(_floats(column), nothing, nothing)
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if not is_text(kind):
         return NumberColumn(np.full(len(column), np.nan), _truths(column.is_valid()), nothing)
     texts = pc.utf8_lower(pc.utf8_trim_whitespace(column))
     texts = pc.if_else(pc.is_in(texts, pa.array(MISSING, texts.type)), None, texts)
@@ -69,6 +69,11 @@ def numbers_of(column: "pa.ChunkedArray | pa.Array", decimal: str = "") -> Numbe
 def is_numeric(kind: pa.DataType) -> bool:
     """Return whether values of an Arrow type are numbers."""
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether values of an Arrow type are texts."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _parsed(texts: pa.ChunkedArray, decimal: str) -> NumberColumn:

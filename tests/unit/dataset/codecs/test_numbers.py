@@ -78,6 +78,7 @@ def test_text_is_bad_and_its_share_is_measured_without_missing_values() -> None:
         (pa.array(["True", "false", ""]), [1, 0, np.nan]),
         (pa.array(["1", "x", "1"]).dictionary_encode(), [1, np.nan, 1]),
         (pa.array([None, None]), [np.nan, np.nan]),
+        (pa.array(["1", "x", "NA"], pa.large_string()), [1, np.nan, np.nan]),
     ],
 )
 def test_columns_of_other_types_are_numbers_too(column: pa.Array, values: list[float]) -> None:
