@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_layout(parser: Parser) -> None:
     add = parser.add_argument_group("layout of the files").add_argument
     add("--no-header", action="store_true", help="the first line has values; columns are named 1, 2, ...")
-    rows = "each row is a series: its id (--id, default: the first column), then its values, without stamps"
+    rows = "each row is a series: its id (in the columns of --id or in the first one), then its values, without stamps"
     add("--series-in-rows", action="store_true", help=rows)
     decimal = "decimal mark; the other one may separate thousands (default: a point, without thousands)"
     add("--decimal", choices=list(MARKS), help=decimal)
