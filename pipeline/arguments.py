@@ -11,6 +11,17 @@ from pipeline.errors import ConfigError
 Number = TypeVar("Number", int, float)
 
 
+class StoreOnce(argparse._StoreAction):
+    """Stores the values of an option; an option with several values must not be repeated, which would drop them."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if option and self.nargs in ("+", "*") and getattr(namespace, self.dest) is not self.default:
+            raise argparse.ArgumentError(None, f"{option} is given twice. Write all its values after one {option}")
+        super().__call__(parser, namespace, values, option)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises ConfigError instead of exiting.
 
@@ -26,6 +37,8 @@ class Parser(argparse.ArgumentParser):
     ) -> None:
         more.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(prog, description=description, epilog=epilog, **more)
+        for name in (None, "store"):
+            self.register("action", name, StoreOnce)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see `{self.prog} --help`")

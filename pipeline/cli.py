@@ -24,7 +24,7 @@ VERBS = {
     "doctor": ("pipeline.commands.doctor.command", "diagnose this node or cluster and suggest fixes"),
     "sync": ("pipeline.commands.sync", "upload runs to Weights & Biases: `unroll sync RUN`"),
     "validate": ("pipeline.commands.fit", "evaluate a run's best checkpoint on the validation split"),
-    "test": ("pipeline.commands.fit", "evaluate a run's best checkpoint on the test split"),
+    "test": ("pipeline.commands.fit", "evaluate a run's best checkpoint on the test splits: `unroll test RUN`"),
     "generate": ("pipeline.commands.generate.command", "generate text with a run: `unroll generate RUN --prompt TEXT`"),
     "play": ("pipeline.commands.play", "roll out policies in their environment: `unroll play RUN... --return R`"),
     "checkpoint": ("pipeline.commands.checkpoint", "verify, compare, export or convert checkpoints"),
@@ -67,7 +67,8 @@ Run `unroll VERB --help` for details. Exit codes: 0 success, 2 config, 3 data, 4
 TRAINING_HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yaml ...] [--run NAME] [--KEY VALUE ...]
 
   --config FILE       experiment, then overlays such as configs/run/ddp.yaml; later files override earlier ones
-  --run NAME          train in runs/NAME (default: a name derived from the first config)
+  --run NAME          train in runs/NAME (default: named after the first config: configs/text/lstm.yaml gives text-lstm,
+                      your own mine.yaml gives mine)
   --resume auto|never continue the run (auto), or set the old run aside and start from scratch (never)
   --sweep E/P/ID      take the values of the run from a W&B sweep, as `wandb sweep` prints it; requires --run
   --KEY VALUE         set any value: --model.init_args.width 512 --trainer.max_steps 1000 --data.init_args.context 64
@@ -75,6 +76,15 @@ TRAINING_HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yam
   --help-all          list every key; --model.help CLASS and --data.help CLASS list the arguments of a class
 
 `unroll {verb} --run NAME` alone uses the config stored in the run."""
+
+EVALUATION_HELP = """usage: unroll {verb} RUN [--KEY VALUE ...]
+
+Evaluate the best checkpoint of RUN (a name under runs/, or a path) with the config stored in the run.
+
+  --run RUN           another way to name the run
+  --split NAME        of the test splits, evaluate only this one (`unroll test`)
+  --config FILE       use this config instead; may be repeated, as for `unroll fit`
+  --KEY VALUE         set any value: --data.init_args.dataset data/other --trainer.devices 1"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,7 +113,7 @@ def _run(verb: str, rest: list[str]) -> int:
     module = VERBS[verb][0]
     if module == "pipeline.commands.fit":
         if not rest or {"-h", "--help"} & set(rest):
-            print(TRAINING_HELP.format(verb=verb))
+            print((TRAINING_HELP if verb == "fit" else EVALUATION_HELP).format(verb=verb))
             return 0 if rest else 2
         signals.install()  # before the import of torch, which takes seconds in which a signal would be lost
         slurm_environment.set_rank_variables()

@@ -13,6 +13,8 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from data_prep.sources.walk import name_of
+
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".sph")
 AUDIO_FIELDS = ("audio_filepath", "audio", "file_name", "file", "path", "wav")
 FIELDS = {  # the fields of a clip: the first of these names that a record has
@@ -187,7 +189,7 @@ class Files:
 
 def normalized(text: str) -> str:
     """Return a text in Unicode's normal form NFC, with single spaces; empty if nothing in it is visible."""
-    text = " ".join(unicodedata.normalize("NFC", text).replace("\ufeff", "").split())
+    text = " ".join(name_of(text).replace("\ufeff", "").split())
     if not text.isascii() and all(each == " " or unicodedata.category(each) in INVISIBLE for each in text):
         return ""
     return text

@@ -32,7 +32,7 @@ from pipeline.errors import ConfigError, DataError
 
 PROGRAM = "unroll prepare audio"
 COLUMNS = {"audio": pa.binary(), "samples": pa.int64(), "name": pa.string(), "speaker": pa.string()}
-SOURCE = """directory, manifest (.jsonl .csv .tsv), hub:NAME[:CONFIG[:SPLIT]],
+SOURCE = """directory, manifest (.jsonl .json .csv .tsv .parquet wav.scp), hub:NAME[:CONFIG[:SPLIT]],
 or builtin[:N] (N clips of telephone key tones, default: 2000)"""
 AUDIO_FIELD = f"field of the file name (default: the first of {', '.join(AUDIO_FIELDS)})"
 RATE = "resample all clips to this sampling rate (default: %(default)s)"
@@ -118,8 +118,6 @@ def _check(options: argparse.Namespace) -> None:
 
 def _prepare(place: Workplace, report: Report, options: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     found = clips_of_splits(options, report)
-    if not found["train"]:
-        report.check(options.max_bad_share)
     labelled = bool(options.join) or options.labels or not any("text" in clip.fields for clip in found["train"])
     target = "label" if labelled else "text"
     if not any(target in clip.fields for clip in found["train"]):
@@ -205,6 +203,9 @@ def _decoded(
                 for note in decoded.notes:
                     rows.report.note(clip.name, *note)
                 if decoded.data:
+                    digest = blake2b(decoded.data, digest_size=8).hexdigest()
+                    if (home := rows.homes.setdefault(digest, split)) != split:
+                        rows.report.note(clip.name, "the same audio as a clip of another split", f"{split}, and {home}")
                     speaker = clip.fields.get("speaker", "")
                     yield split, decoded._replace(target=targets.of(clip.fields), speaker=speaker)
             rows.done(1)

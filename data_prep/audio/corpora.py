@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_prep.audio.clips import SUFFIXES, Clip, normalized
 from data_prep.audio.manifests import lines
-from data_prep.sources.walk import walk
+from data_prep.sources.walk import name_of, walk
 from data_prep.workspace.report import Report
 
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}  # of Speech Commands
@@ -53,7 +53,7 @@ def ljspeech(path: Path, report: Report) -> Iterator[Clip]:
         elif len(found) != 1:
             report.reject(f"{path}:{number}", "several files of this name" if found else NO_FILE, name)
         else:
-            yield Clip(found[0].name, found[0], {"text": normalized(texts[-1])})
+            yield Clip(name_of(found[0].name), found[0], {"text": normalized(texts[-1])})
 
 
 def _librispeech(path: Path, report: Report) -> dict[str, list[Clip]]:
@@ -69,7 +69,9 @@ def _librispeech(path: Path, report: Report) -> dict[str, list[Clip]]:
             if (file := sounds.pop((table.parent, name), None)) is None:
                 report.reject(f"{table}:{number}", NO_FILE, name)
             else:
-                found[split].append(Clip(file.name, file, {"text": normalized(text), "speaker": name.split("-")[0]}))
+                found[split].append(
+                    Clip(name_of(file.name), file, {"text": normalized(text), "speaker": name.split("-")[0]})
+                )
     for file in sounds.values():
         report.leave_out(str(file), NO_TRANSCRIPT)
     return {split: clips for split, clips in found.items() if clips}
@@ -77,15 +79,16 @@ def _librispeech(path: Path, report: Report) -> dict[str, list[Clip]]:
 
 def _speech_commands(path: Path, report: Report) -> dict[str, list[Clip]]:
     """Read files LABEL/SPEAKER_nohash_NUMBER.wav, and the lists of those in the validation and test splits."""
-    split_of = {line.strip(): split for split, name in LISTS.items() for _, line in lines(path / name, report)}
+    split_of = {normalized(line): split for split, name in LISTS.items() for _, line in lines(path / name, report)}
     found: dict[str, list[Clip]] = {split: [] for split in ("train", *LISTS)}
     for file in walk(path, SUFFIXES, report):
         inner = file.relative_to(path)
         if len(inner.parts) != 2 or inner.parts[0].startswith("_"):  # _background_noise_ is not a word
             report.leave_out(str(file), "not in the folder of a word")
             continue
-        fields = {"label": normalized(inner.parts[0]), "speaker": file.stem.partition("_nohash_")[0]}
-        found[split_of.pop(inner.as_posix(), "train")].append(Clip(inner.as_posix(), file, fields))
+        fields = {"label": normalized(inner.parts[0]), "speaker": normalized(file.stem.partition("_nohash_")[0])}
+        name = name_of(inner.as_posix())
+        found[split_of.pop(name, "train")].append(Clip(name, file, fields))
     for name, split in split_of.items():
         report.reject(name, NO_FILE, LISTS[split])
     return found
@@ -104,6 +107,6 @@ def _vctk(texts: Path, sounds: Path, report: Report) -> Iterator[Clip]:
         else:
             seen.add(key)
             text = " ".join(line for _, line in lines(transcripts[key], report))
-            yield Clip(file.name, file, {"text": normalized(text), "speaker": normalized(key[0])})
+            yield Clip(name_of(file.name), file, {"text": normalized(text), "speaker": normalized(key[0])})
     for key in sorted(transcripts.keys() - seen):
         report.reject(str(transcripts[key]), "transcript without an audio file")

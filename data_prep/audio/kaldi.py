@@ -81,9 +81,9 @@ def _table(path: Path, report: Report) -> dict[str, str]:
     """Return the rest of each line by its first word; nothing if the file does not exist."""
     found: dict[str, str] = {}
     for number, line in lines(path, report) if path.is_file() else ():
-        name, _, rest = line.strip().partition(" ") if " " in line.strip() else line.strip().partition("\t")
+        name, *rest = line.split(maxsplit=1)
         if name in found:
             report.reject(f"{path}:{number}", "identifier twice in one file", name)
         else:
-            found[name] = rest.strip()
+            found[name] = "".join(rest).strip()
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_prep.audio import corpora, hub, kaldi, manifests
 from data_prep.audio.clips import AUDIO_FIELDS, SUFFIXES, Clip, Naming, normalized
-from data_prep.sources.walk import SPLIT_NAMES, split_folders, walk
+from data_prep.sources.walk import SPLIT_NAMES, name_of, split_folders, walk
 from data_prep.workspace.report import Report
 from pipeline.dataset.codecs.encoding import open_text, readable, suffix_of
 from pipeline.errors import ConfigError, DataError
@@ -51,6 +51,9 @@ def _directory(path: Path, naming: Naming, report: Report, divide: bool) -> Spli
         if table := next((path / name for name in METADATA if (path / name).is_file()), None):
             return _in_folders(path, list(_manifest(table, naming, report)), folders)
     if folders:
+        for other in path.iterdir():
+            if other not in folders.values():
+                report.leave_out(str(other), "beside the folders of the splits")
         return {split: list(_of_folder(folder, naming, report)) for split, folder in folders.items()}
     if naming.pattern is not None:
         return {"train": list(_by_pattern(path, naming.pattern, report))}
@@ -117,9 +120,9 @@ def _by_pattern(path: Path, pattern: str, report: Report) -> Iterator[Clip]:
         name = normalized((inner if "/" in pattern else Path(inner.name)).with_suffix("").as_posix())
         match = expression.fullmatch(name)
         if match is None:
-            report.reject(str(file), f"name does not match --pattern {pattern}")
+            report.reject(str(file), f"name does not match --pattern {pattern}", f"compared {name}")
             continue
-        yield Clip(inner.as_posix(), file, match.groupdict())
+        yield Clip(name_of(inner.as_posix()), file, match.groupdict())
     if not files:
         raise DataError(f"directory {path} has no audio files ({', '.join(SUFFIXES)}). Name another directory")
 

@@ -37,12 +37,13 @@ def _clip(name: str, record: Record, files: Files, naming: Naming, report: Repor
         report.reject(name, "invalid offset, duration, sampling rate or number of channels", str(error))
         return
     fields = naming.fields(record)
-    if isinstance(audio, str):
-        yield Clip(audio + part.shown, files.find(audio), fields, part=part)
-    elif isinstance(data := audio.get("bytes"), bytes):
-        yield Clip(str(audio.get("path") or name), None, fields, data, part)
+    data, file = (audio.get("bytes"), audio.get("path")) if isinstance(audio, dict) else (None, audio)
+    if isinstance(data, bytes):
+        yield Clip(f"{file or name}{part.shown}", None, fields, data, part)
+    elif isinstance(file, str):
+        yield Clip(file + part.shown, files.find(file), fields, part=part)
     else:
-        report.reject(name, "no audio", f"fields {', '.join(names)}")
+        report.reject(name, "no file name", f"fields {', '.join(names)}")
 
 
 def _part(record: Record) -> Part:

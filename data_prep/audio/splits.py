@@ -11,7 +11,7 @@ from data_prep.audio.clips import Clip, Naming
 from data_prep.audio.layouts import find
 from data_prep.workspace import options as shared
 from data_prep.workspace.report import Report
-from data_prep.workspace.splits import divided
+from data_prep.workspace.splits import divided, dropped
 from data_prep.workspace.workspace import SPLITS
 from pipeline.errors import ConfigError, DataError
 
@@ -50,7 +50,10 @@ def clips_of_splits(options: argparse.Namespace, report: Report) -> dict[str, li
     if options.ignore_durations:
         named = {name: [_without_duration(clip) for clip in clips] for name, clips in named.items()}
     kept = once(named, options.lowercase, report)
-    if named["train"] and not kept["train"]:
+    if not named["train"]:
+        report.check(options.max_bad_share)
+        raise DataError(f"{options.train} has no clips. Name another source of training clips")
+    if not kept["train"]:
         raise DataError(f"{options.train}: every clip is in a held-out split too. Name other clips for training")
     splits = divided(kept, wheres, shared.shares(options), options.by_speaker)
     note_overlaps(splits, report)
@@ -82,7 +85,7 @@ def once(splits: Mapping[str, Sequence[Clip]], lowercase: bool, report: Report) 
             elif home == split:
                 report.leave_out(clip.name, "clip listed twice")
             else:
-                report.leave_out(clip.name, f"clip of the {home} split listed again for {split}")
+                report.note(clip.name, dropped(split), f"kept for {home}")
     return {split: kept[split] for split in splits}
 
 

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 PROGRAM = "unroll prepare captions"
 BATCH = 32  # images per piece of work
 COLUMNS = {"image": pa.binary(), "name": pa.string()}
-SOURCES = """table of images and captions (.csv .tsv .txt .jsonl, optionally .gz or .xz), COCO .json, a directory with
-one of these, WebDataset .tar files, hub:NAME[:CONFIG[:SPLIT]],
-or builtin[:N] (N generated drawings of shapes, default: 2000)"""
+SOURCES = """table of images and captions (.csv .tsv .txt .token .jsonl .json .parquet, optionally .gz or .xz),
+COCO .json, a directory with one of these or with folders of the splits, WebDataset .tar files,
+hub:NAME[:CONFIG[:SPLIT]], or builtin[:N] (N generated drawings of shapes, default: 2000)"""
 EXAMPLES = """examples:
   unroll prepare captions captions.csv --images photographs/ --plain --tokenizer word --output data/photographs
   unroll prepare captions --train train.json --validation val.json --images images/ --size 256 --output data/coco
@@ -68,8 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_shares(splits, 0.05, "images")
     images = parser.add_argument_group("images")
     add = images.add_argument
-    folder = "directories of the images that tables name, of all splits or one (default: the directory of the table)"
-    add("--images", nargs="+", default=[], metavar="[SPLIT=]DIR", help=folder)
+    folder = """directory of the images that tables name, of all splits or of one; repeat it for others
+    (default: the directory of the table)"""
+    add("--images", action="append", default=[], metavar="[SPLIT=]DIR", help=folder)
     add("--image-field", metavar="NAME", help=f"column or key of the image (default: {' or '.join(IMAGE_FIELDS)})")
     size = "scale larger images to this length of the shorter side (default: %(default)s)"
     add("--size", type=positive_integer, default=256, metavar="PIXELS", help=size)

@@ -89,11 +89,12 @@ class Corpus:
         return images
 
     def _set_edges(self, parts: dict[str, float]) -> None:
-        """Hold out exactly these shares of the images, in the order of the hashes of their names."""
+        """Hold out exactly these shares of the images, at least one, in the order of the hashes of their names."""
         hashes = sorted(_hash(image.name) for _, image in self._given(Report()))
         taken = 0
         for split, part in parts.items():
-            taken += round(part * len(hashes))
+            fewest = 1 if part and len(hashes) > len(parts) else 0
+            taken += max(fewest, round(part * len(hashes)))
             self.edges.append((hashes[taken] if taken < len(hashes) else b"\xff" * 9, split))
 
     def _split(self, name: str) -> str:

@@ -3,7 +3,6 @@
 import argparse
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
 
 from data_prep.pairs.layout import Layout, Unit
 from data_prep.pairs.sources import reader
@@ -39,7 +38,7 @@ class Corpus:
         )
         self.readers = {name: reader(files, layout) for name, files in self.files.items()}
         self.deduplicate = bool(options.dialogue) if options.deduplicate is None else options.deduplicate
-        self.held_out: dict[str, set[bytes]] = {}  # hashes of the sources of each split
+        self.held_out: dict[str, set[int]] = {}  # hashes of the sources of each split
 
     @property
     def splits(self) -> list[str]:
@@ -55,15 +54,20 @@ class Corpus:
         """
         report = self.report if count else Report()
         given = split if split in self.files else "train"
-        others = [self.held_out[name] for name in self.splits[: self.splits.index(split)]]
-        seen: set[bytes] = set()
+        others = set[int]().union(*(self.held_out[name] for name in self.splits[: self.splits.index(split)]))
+        seen = set[int]()
         sources = self.held_out.setdefault(split, set())
+        unchecked = split == "train" and not count and not self.deduplicate  # equal units are not looked for
         for unit in self.readers[given](report if split == given else Report()):
             source = identity(unit.source)
             if given == "train" and self._part(source) != split:
                 continue
-            key, whole = _hash(source), _hash(f"{source}\t{identity(unit.pairs[-1].target)}")
-            equal = SHARED if any(key in other for other in others) else REPEATED if whole in seen else None
+            if unchecked:
+                yield unit
+                continue
+            key = hash(source)
+            whole = hash((key, identity(unit.pairs[-1].target)))
+            equal = SHARED if key in others else REPEATED if whole in seen else None
             seen.add(whole)
             if split != "train":
                 sources.add(key)
@@ -77,10 +81,6 @@ class Corpus:
     def _part(self, source: str) -> str:
         """Return the split of a unit of the training files, by a hash of its source."""
         return split_of(source, self.shares) if any(self.shares.values()) else "train"
-
-
-def _hash(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=12).digest()
 
 
 def rows(units: Iterable[Unit], group: bool) -> Iterator[tuple[str, str, list[str]]]:

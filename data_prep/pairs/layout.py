@@ -103,10 +103,13 @@ class Layout:
 
 def _readable(name: str, texts: Sequence[str], report: Report) -> bool:
     """Count the texts in the report; return whether they are valid."""
-    if any("\0" in text for text in texts):
-        report.reject(name, NUL)
-        return False
-    if unusual := next(filter(None, map(oddity, texts)), None):
-        report.note(name, unusual)
+    for text in texts:
+        if "\0" in text:
+            report.reject(name, NUL)
+            return False
+    for text in texts:
+        if unusual := oddity(text):
+            report.note(name, unusual)
+            break
     report.documents += 1
     return True

@@ -17,8 +17,10 @@ _KINDS = {
 
 def oddity(text: str) -> str | None:
     """Return what is unusual about the characters of a text, None if nothing is."""
-    if text.isascii():  # Deleting bytes is several times faster than the search for a class of characters.
-        data = text.encode()
+    if text.isascii():
+        if text.isprintable():
+            return None
+        data = text.encode()  # Deleting bytes is several times faster than the search for a class of characters.
         if len(data.translate(None, CONTROLS)) == len(data) and not ("\r" in text and _RETURN.search(text)):
             return None
     elif not _CANDIDATE.search(text):

@@ -91,13 +91,19 @@ class Sources:
 
     names: list[Name]
     reading: Reading
-    done: int = 0
     total: int = field(init=False)
     firsts: list[tuple[int, str]] = field(init=False, default_factory=list)
     """Number of documents before each file, and its name, in the current pass."""
+    _before: int = field(init=False, default=0)
+    _raw: BufferedReader | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.total = sum(name.path.stat().st_size for name in self.names)
+
+    @property
+    def done(self) -> int:
+        """Bytes read in this pass."""
+        return self._before + (self._raw.tell() if self._raw and not self._raw.closed else 0)
 
     def pieces(self, report: Report) -> Iterator[Piece]:
         """Yield the pieces of all documents in order.
@@ -105,15 +111,12 @@ class Sources:
         Raises:
             DataError: a file cannot be read or is damaged.
         """
-        self.done, self.firsts, earlier = 0, [], report.documents
+        self._before, self.firsts, earlier = 0, [], report.documents
         for shown, path in self.names:
-            before = self.done
             self.firsts.append((report.documents - earlier, shown))
-            with readable(shown), path.open("rb") as raw, _unpacked(raw, path) as file:
-                for piece in FORMATS[suffix_of(path)](file, shown, self.reading, report):
-                    self.done = before + raw.tell()
-                    yield piece
-            self.done = before + path.stat().st_size
+            with readable(shown), path.open("rb") as self._raw, _unpacked(self._raw, path) as file:
+                yield from FORMATS[suffix_of(path)](file, shown, self.reading, report)
+            self._before += path.stat().st_size
 
     def place(self, document: int) -> str:
         """Return the file of a document of the last pass, and its number among the documents of that file."""

@@ -25,9 +25,9 @@ class Duplicates:
         self._hashes.append(hashes := array("q"))
         document = 0
         for piece in pieces:
-            text = hash(written_alike(piece.text))
-            document = text if piece.starts else hash((document, text))
-            if piece.ends:
+            text, starts, ends, _ = piece
+            document = hash(written_alike(text)) if starts else hash((document, hash(text)))
+            if ends:
                 hashes.append(document)
             yield piece
 

@@ -1,6 +1,7 @@
 """Assignment of documents to splits: as given, by a hash of the document, or by position in the text."""
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from unicodedata import normalize
 
 from data_prep.sources.text_files import Piece
@@ -16,13 +17,14 @@ def given(split: str) -> Cut:
     return lambda pieces: ((split, piece) for piece in pieces)
 
 
+@lru_cache(maxsize=1)  # It is called twice in succession with the same text.
 def written_alike(text: str) -> str:
     """Return the text by which equal documents are found.
 
     A document of one line is identified by its words. The white space inside a longer document is part of it, for
     example the indentation of code.
     """
-    if "\n" not in text.strip():
+    if "\n" not in text or "\n" not in text.strip():
         return identity(text)
     return (text if text.isascii() else normalize("NFC", text)).replace("\r\n", "\n")
 
@@ -35,11 +37,13 @@ def by_hash(validation: float, test: float) -> Cut:
         test: share of the documents, in 0..1.
     """
 
+    shares = {"test": test, "validation": validation}
+
     def assign(pieces: Iterator[Piece]) -> Assigned:
         split = "train"
         for piece in pieces:
             if piece.starts:
-                split = split_of(written_alike(piece.text), {"test": test, "validation": validation})
+                split = split_of(written_alike(piece.text), shares)
             yield split, piece
 
     return assign

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,9 +10,10 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import TypeVar
 
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 
 AHEAD = 3  # pieces of work per worker that are queued or running
 Work = TypeVar("Work")
@@ -36,12 +38,14 @@ def in_order(
 
     Raises:
         DataError: a worker process was killed.
+        ConfigError: the processes would run the script that calls this function again.
     """
     if workers == 1:
         if start is not None:
             start(*arguments)
         yield from map(function, work)
         return
+    _check_script(workers)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (start, arguments))
     waiting: deque[Future[Done]] = deque()
     try:
@@ -58,6 +62,19 @@ def in_order(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _check_script(workers: int) -> None:
+    """Raise ConfigError for a script whose import, with which each spawned process starts, calls it again."""
+    script = sys.modules["__main__"]
+    file = getattr(script, "__file__", None)
+    if file is None or getattr(script, "__spec__", None) is not None or not Path(file).is_file():
+        return
+    if "__main__" not in Path(file).read_text(encoding="utf-8", errors="replace"):
+        raise ConfigError(
+            f"workers={workers}: expected a script that worker processes can import, got {file}, which would start "
+            'itself in each. Put its calls below `if __name__ == "__main__":`, or use --workers 1'
+        )
 
 
 def _begin(start: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:

@@ -36,14 +36,14 @@ class Bar(Callback):
             doing = self._doing(trainer)
             self.training = self._started().add_task(doing, total=self.total, completed=trainer.global_step, row="")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: object) -> None:
         if self.progress is None or self.training is None:
             return
         text, row = "", self.monitor.latest
         if "train/loss" in row:
             text = f"loss {row['train/loss']:.2f} "
             text += f"perplexity {row['train/perplexity']:,.4g} " if "train/perplexity" in row else ""
-            text += f"{row['train/tokens_per_second']:,.0f} tokens/s"
+            text += pl_module.data.unit.rate(row["train/tokens_per_second"])
         self.progress.update(self.training, completed=trainer.global_step, description=self._doing(trainer), row=text)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -52,11 +52,11 @@ class Bar(Callback):
     def on_validation_batch_end(self, *_: object) -> None:
         self._step()
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Print the metrics of the validation above the bar."""
         self._close()
         if trainer.is_global_zero and trainer.state.fn == "fit":
-            self.console.print(validation_line(trainer), highlight=False)
+            self.console.print(validation_line(trainer, pl_module), highlight=False)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._open(trainer, "test", sum(trainer.num_test_batches))

@@ -62,7 +62,7 @@ def read_written_texts(run: Path, split: str) -> list[WrittenText]:
         rows = sorted(rows, key=lambda row: (len(row["source"].split()), len(row["source"]), row["row"]))
     except OSError as error:
         verb = "validate" if split == "validation" else "test"
-        raise DataError(f"{file} not found. Create it with `unroll {verb} --run {run.name}`") from error
+        raise DataError(f"{file} not found. Create it with `unroll {verb} {run.name}`") from error
     except (ValueError, KeyError) as error:
         raise DataError(f"{file}: expected texts with sources ({error!r})") from error
     return rows

@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.runs.run import Run
@@ -17,7 +18,7 @@ def main(argv: list[str]) -> int:
     verb, arguments = argv[0], argv[1:]
     quieten()
     split = _taken("--split", arguments) if verb == "test" else None
-    chosen = sweep.arguments_of_sweep(arguments) if verb == "fit" else arguments
+    chosen = sweep.arguments_of_sweep(arguments) if verb == "fit" else with_run(arguments)
     if chosen is None:
         return 0
     cli = parse_config(chosen)
@@ -38,6 +39,19 @@ def _taken(option: str, arguments: list[str]) -> str | None:
         del arguments[at]
         return taken
     return None
+
+
+def with_run(arguments: list[str]) -> list[str]:
+    """Return the arguments of an evaluation with `--run NAME` for a first argument NAME.
+
+    Raises:
+        ConfigError: the run is named twice.
+    """
+    if not arguments or arguments[0].startswith("-") or Path(arguments[0]).suffix in (".yaml", ".yml"):
+        return arguments
+    if named := next((each for each in arguments if each == "--run" or each.startswith("--run=")), None):
+        raise ConfigError(f"{arguments[0]}: expected one run, got also {named}. Omit one of them")
+    return ["--run", *arguments]
 
 
 def quieten() -> None:

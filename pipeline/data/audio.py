@@ -22,6 +22,7 @@ from pipeline.dataset.codecs.audio import decode
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
+from pipeline.dataset.unit import Unit
 from pipeline.errors import ConfigError
 from pipeline.evaluation.plots.attention import attention_panels
 from pipeline.evaluation.plots.spectrogram import Shown, with_spectrogram
@@ -187,6 +188,13 @@ class AudioDataModule(BudgetedDataModule):
     def labels(self) -> list[str]:
         """The labels, in the order of their classes; empty if clips have transcripts."""
         return list(self.dataset.manifest["audio"].get("labels", []))
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of speeds and amounts of training data: seconds, of which a prediction is the training mean."""
+        clips = self.samples("train")
+        seconds = float(clips.lengths.sum()) / self.rate
+        return Unit("seconds of audio", seconds / clips.predictions(np.arange(len(clips))))
 
     def samples(self, name: str) -> Clips:
         """Return the clips of the split `name`; only training clips are augmented."""

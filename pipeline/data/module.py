@@ -14,6 +14,7 @@ from pipeline.data.batch import Batch
 from pipeline.data.batch_plan import Ids, MicroBatches, Plan, Share, Slice
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.unit import Unit
 from pipeline.distributed.lightning_internals import validates_by_the_clock
 from pipeline.distributed.signals import end_workers_at_exit, ignore_signals
 from pipeline.errors import ConfigError
@@ -93,6 +94,11 @@ class PlannedDataModule(lightning.LightningDataModule):
     def facts(self) -> DataFacts:
         """Properties of the data that determine arguments of the model."""
         return self.dataset.facts
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of speeds and amounts of training data."""
+        return Unit()
 
     def illustrate(self, source: tuple[torch.Tensor, ...]) -> list[dict[str, Shown]]:
         """Return what is logged for each row of a batch's `source` beside its name, for example a sound."""

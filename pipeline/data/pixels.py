@@ -18,6 +18,7 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
+from pipeline.dataset.unit import Unit
 from pipeline.errors import ConfigError, DataError
 
 
@@ -185,6 +186,11 @@ class PixelDataModule(PlannedDataModule):
             channels=about["channels"],
         )
 
+    @property
+    def unit(self) -> Unit:
+        """The unit of speeds and amounts of training data."""
+        return Unit("images", 1 / self.positions)
+
     def samples(self, name: str) -> Images:
         """Return the images of the split `name`."""
         return Drawn(self.opened, self.split(name), self.positions, self.about["levels"])
@@ -241,6 +247,11 @@ class PixelLabelDataModule(PixelDataModule):
     def facts(self) -> DataFacts:
         """The number of classes."""
         return DataFacts(classes=len(self.labels))
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of speeds and amounts of training data."""
+        return Unit("images")
 
     def samples(self, name: str) -> Labelled:
         """Return the images of the split `name`."""

@@ -16,6 +16,7 @@ from pipeline.data.text import TextDataModule
 from pipeline.dataset.codecs.audio import END, FIRST_LABEL, compress, decode
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.records import RecordSplit
+from pipeline.dataset.unit import Unit
 from pipeline.errors import ConfigError
 
 HELD = 64  # decoded clips in the cache
@@ -108,6 +109,11 @@ class WaveDataModule(TextDataModule):
     def facts(self) -> DataFacts:
         """The vocabulary of levels, EOS token and labels, and samples per second."""
         return DataFacts(FIRST_LABEL + len(self._classes or {}), rate=self.dataset.manifest["audio"]["rate"])
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of speeds and amounts of training data."""
+        return Unit("seconds of audio", 1 / self.dataset.manifest["audio"]["rate"])
 
     def split(self, name: str) -> WaveSplit:
         """Return the split `name` as a stream of levels."""

@@ -16,6 +16,7 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.series import SeriesSplit
+from pipeline.dataset.unit import Unit
 from pipeline.errors import ConfigError
 
 
@@ -135,6 +136,11 @@ class SeriesDataModule(PlannedDataModule):
         """Steps of a window, and number of covariates."""
         covariates = len(self.dataset.manifest["series"]["covariates"])
         return DataFacts(context=self.context, horizon=self.horizon, covariates=covariates)
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of speeds and amounts of training data."""
+        return Unit("values")
 
     def samples(self, name: str) -> SeriesWindows:
         """Return the windows of the split `name`.

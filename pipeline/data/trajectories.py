@@ -15,6 +15,7 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.trajectories import TrajectorySplit, no_action
+from pipeline.dataset.unit import Unit
 from pipeline.errors import ConfigError
 
 
@@ -119,6 +120,11 @@ class TrajectoriesDataModule(PlannedDataModule):
     def facts(self) -> DataFacts:
         """The spaces of the environment."""
         return DataFacts(spaces=self.dataset.manifest["trajectories"]["spaces"])
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of speeds and amounts of training data."""
+        return Unit("actions")
 
     def samples(self, name: str) -> Stretches:
         """Return the samples of the split `name`.

@@ -8,7 +8,11 @@ WORD = re.compile(r"\w+(?:['-]\w+)*")
 
 def identity(text: str) -> str:
     """Return the text by which equal samples are found: composed characters (NFC), and one space between words."""
-    return " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).split())
+    if text.isascii():
+        if text.isprintable() and "  " not in text:  # Most texts are such; a space is their only white space.
+            return text.strip()
+        return " ".join(text.split())
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def plain_words(text: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from pipeline.evaluation.metrics import Score
@@ -23,6 +24,9 @@ class GeneratedTexts:
     def __init__(self) -> None:
         self.texts: dict[int, str] = {}
         self.kept: Path | None = None  # file with the texts of the last evaluation
+        self.scores: Sequence[Score] = ()  # of the last evaluation
+        self.counted = ""  # number of texts of the last evaluation, and of rows of its split
+        self.is_sample = False  # whether that is a part of the rows
 
     def add(
         self,
@@ -52,7 +56,11 @@ class GeneratedTexts:
             self.texts[row] = text_of(data.tokenizer, data.dataset.target.eos, tokens)
 
     def score(
-        self, task: "Task", split_name: str, scores: Sequence[Score], constants: Mapping[str, str] | None = None
+        self,
+        task: "Task",
+        split_name: str,
+        scores: Sequence[Score],
+        baselines: Mapping[str, Callable[[int], str]] | None = None,
     ) -> dict[str, float]:
         """Return the scores of the texts of all processes, and clear the texts.
 
@@ -60,13 +68,17 @@ class GeneratedTexts:
             task: the task that generated them.
             split_name: name of the split.
             scores: the scores to compute.
-            constants: constant texts to score in place of the generated ones, by the prefix of their scores' names.
+            baselines: functions from a row to a text to score in place of the generated one, by the prefix of the
+                names of their scores.
         """
         texts = self._gather(task.trainer.world_size)
         split = task.data.dataset.splits[split_name]
         references = [split.references(row) for row in texts]
+        self.scores, self.is_sample = scores, 0 < len(texts) < split.rows
+        self.counted = f"{len(texts):,} of {split.rows:,}"
         values: dict[str, float] = {}
-        hypotheses = {"": [*texts.values()], **{name: [text] * len(texts) for name, text in (constants or {}).items()}}
+        hypotheses = {"": [*texts.values()]}
+        hypotheses |= {name: [write(row) for row in texts] for name, write in (baselines or {}).items()}
         for prefix, generated in hypotheses.items() if texts else ():
             for score in scores:
                 values |= {f"{prefix}{name}": value for name, value in score(generated, references).items()}
@@ -74,10 +86,16 @@ class GeneratedTexts:
             self._keep(task, texts, references, split_name)
         return values
 
-    def report(self, scores: Sequence[Score]) -> list[str]:
-        """Return the signatures of the scores that have variants, and the file with the texts."""
-        signatures = [score.signature() for score in scores]
-        return [f"  {line}" for line in (*signatures, self.kept and f"generated texts: {self.kept}") if line]
+    @property
+    def scored(self) -> str:
+        """How many texts the last evaluation scored; empty if it scored all, or none."""
+        return f"scored {self.counted} texts" if self.is_sample else ""
+
+    def report(self) -> list[str]:
+        """Return the signatures of the scores that have variants, and the file with the texts and their number."""
+        signatures = [score.signature() for score in self.scores]
+        kept = self.kept and f"generated texts: {self.kept} ({self.counted})"
+        return [f"  {line}" for line in (*signatures, kept) if line]
 
     def _keep(self, task: "Task", texts: dict[int, str], references: Sequence[Sequence[str]], split_name: str) -> None:
         """Write the texts to a JSON Lines file in the run, with their sources and references."""
@@ -106,8 +124,45 @@ def is_scored(row: int, rows: int, limit: int) -> bool:
     return limit >= rows or (row + 1) * limit // rows > row * limit // rows
 
 
+Baselines = dict[str, Callable[[int], str]]
+"""Functions from a row to a text without a model, by the prefix of the names of their scores."""
+
+
+def baselines(data: "PlannedDataModule", split_name: str) -> Baselines:
+    """Return the baselines of the scores, counted in the training split."""
+    constant = commonest_target(data)
+    found: Baselines = {"commonest_": lambda row: constant}
+    if data.dataset.source is not None and (counts := paired_tokens(data)):
+        split, target = data.dataset.splits[split_name], data.dataset.target
+        usual = Counter(counts.values()).most_common(1)[0][0]  # for a source token that training does not have
+
+        def translate(row: int) -> str:
+            tokens = [counts.get(int(token), usual) for token in split.value("source", row)]
+            return text_of(data.tokenizer, target.eos, tokens)
+
+        found["per_token_"] = translate
+    return found
+
+
 def commonest_target(data: "PlannedDataModule") -> str:
     """Return the most common target of the training split, the first one among ties: a baseline of scores."""
     split = data.dataset.splits["train"]
     counts: Counter[str] = Counter(text for row in range(split.rows) for text in split.references(row))
     return counts.most_common(1)[0][0]
+
+
+def paired_tokens(data: "PlannedDataModule") -> dict[int, int]:
+    """Return the most common target token at the place of each source token, in training pairs of equal length.
+
+    It is the phoneme of each letter, or a dictionary of words. Empty if no source has the length of its target.
+    """
+    split = data.dataset.splits["train"]
+    rows = np.repeat(np.arange(split.rows), np.diff(split.first_samples))
+    equal = np.flatnonzero(split.lengths("source")[rows] == split.target_lengths)
+    if not len(equal):
+        return {}
+    sources = np.concatenate([np.asarray(split.value("source", row), np.int64) for row in rows[equal].tolist()])
+    targets = np.concatenate([split.target(sample).astype(np.int64) for sample in equal.tolist()])
+    pairs, counts = np.unique(np.stack([sources, targets]), axis=1, return_counts=True)
+    order = np.argsort(counts, kind="stable")  # the most common one is stored last
+    return dict(pairs[:, order].T.tolist())

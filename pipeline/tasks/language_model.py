@@ -107,7 +107,9 @@ class LanguageModel(TokenPrediction):
         return [{"prompt": "", "text": tokenizer.decode(text)} for text in texts]
 
     def generate(self, prompt: str = "", max_new_tokens: int = 200, choice: Choice | None = None, seed: int = 0) -> Any:
-        """Return the text that continues a prompt, up to EOS or the maximum length.
+        """Return the text that continues a prompt, without the prompt, up to EOS or the maximum length.
+
+        `unroll generate` prints the prompt first.
 
         Args:
             prompt: text to continue.

@@ -5,6 +5,7 @@ Legend: B sequences, T positions, S positions of the source, V tokens of the voc
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 from pipeline.data.batch import PairBatch
 from pipeline.distributed.strategies.traits import traits
 from pipeline.evaluation.metrics import Score
+from pipeline.evaluation.text_scores import BLEU, ErrorRate
 from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, generate
 from pipeline.generation.text_stream import text_of
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State, width_of
-from pipeline.tasks.generated_texts import GeneratedTexts, commonest_target
+from pipeline.tasks.generated_texts import GeneratedTexts, baselines
 from pipeline.tasks.sources import audio_source, image_source, text_source
 from pipeline.tasks.task import Reads, Writes
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
@@ -35,7 +37,8 @@ class Evaluation:
     """Settings of text generation and scoring in validation and test.
 
     Args:
-        scores: scores of the generated texts; without scores no texts are generated.
+        scores: scores of the generated texts. Without scores, a validation generates no texts, and a test scores BLEU
+            and word errors of at most `validation_rows` texts.
         beam: beam width; 1 for greedy decoding.
         length_penalty: exponent of the length in the beam's ranking: 0 for the log probability, 1 for its mean.
         coverage_penalty: weight of the penalty for source positions without attention in the beam's ranking.
@@ -43,7 +46,8 @@ class Evaluation:
         temperature: sample tokens at this temperature instead.
         tokens: maximum number of tokens of a text.
         validation_rows: maximum number of sources, evenly spaced over the split, that a validation generates texts for.
-        baseline: also score a baseline that outputs the most common target of the training split for every source.
+        baseline: also score baselines in a validation, as in each test: the most common target of the training split,
+            and for pairs of texts the most common target token of each source token.
     """
 
     scores: Sequence[Score] = ()
@@ -179,19 +183,32 @@ class SequenceToSequence(TokenPrediction):
 
     def test_step(self, batch: PairBatch, batch_idx: int) -> None:
         """Add the batch to the metric, and generate its texts."""
-        self._evaluate(batch, self.data.test_split, None)
+        self._evaluate(batch, self.data.test_split, None if self.evaluation.scores else self.evaluation.validation_rows)
 
     def log_held_out(self, prefix: str, split_name: str) -> float:
         """Log and reset the metrics of an evaluation; return the nats per token."""
         loss = super().log_held_out(prefix, split_name)
-        constants = {"commonest_": commonest_target(self.data)} if self.evaluation.baseline or prefix == "test" else {}
-        for name, value in self.written.score(self, split_name, self.evaluation.scores, constants).items():
+        without_model = baselines(self.data, split_name) if self.evaluation.baseline or prefix == "test" else {}
+        for name, value in self.written.score(self, split_name, self.scores(split_name), without_model).items():
             self.log(f"{prefix}/{name}", value, logger=not self.writes_rows)
         return loss
 
     def report(self) -> list[str]:
         """Return the signatures of the scores, and the file with the generated texts."""
-        return self.written.report(self.evaluation.scores)
+        return self.written.report()
+
+    @property
+    def scored(self) -> str:
+        """How many texts the last evaluation scored; empty if it scored all, or none."""
+        return self.written.scored
+
+    def scores(self, split_name: str) -> Sequence[Score]:
+        """Return the scores of the texts generated for a split."""
+        return self.evaluation.scores or (() if split_name == "validation" else self._default_scores)
+
+    @cached_property
+    def _default_scores(self) -> tuple[Score, ...]:
+        return BLEU(), ErrorRate()
 
     def generate(
         self, source: str | Path, max_new_tokens: int = 200, choice: Choice | None = None, seed: int = 0
@@ -266,7 +283,7 @@ class SequenceToSequence(TokenPrediction):
         outputs, _ = self.decoder(self.embedding(batch.inputs), state)
         self.count_held_out(outputs, batch.targets)
         divided = traits(self.trainer).divides_model  # With a divided model, no process can generate alone.
-        if self.evaluation.scores and not divided:
+        if self.scores(split_name) and not divided:
             data = self.data
             self.written.add(data, split_name, batch.ids.tolist(), rows, lambda places: self._write(batch, places))
 

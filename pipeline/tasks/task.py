@@ -160,6 +160,11 @@ class Task(LightningModule):
         """Return the lines that an evaluation prints below its metrics."""
         return []
 
+    @property
+    def scored(self) -> str:
+        """How many rows the scores of the last evaluation are of; empty if they are of all."""
+        return ""
+
     def configure_model(self) -> None:
         """Build the layers inside the context of a strategy, which may divide each layer as soon as it is built."""
         if self.build is None:

@@ -27,7 +27,7 @@ from pipeline.generation.ctc import BestPath, PrefixSearch
 from pipeline.generation.text_stream import text_of
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import width_of
-from pipeline.tasks.generated_texts import GeneratedTexts, commonest_target
+from pipeline.tasks.generated_texts import GeneratedTexts, baselines
 from pipeline.tasks.sources import audio_source
 from pipeline.tasks.task import Reads, Task, Writes
 
@@ -133,7 +133,12 @@ class Transcriber(Task):
 
     def report(self) -> list[str]:
         """Return the signatures of the scores, and the file with the transcripts."""
-        return self.written.report(self.transcription.scores)
+        return self.written.report()
+
+    @property
+    def scored(self) -> str:
+        """How many transcripts the last evaluation scored; empty if it scored all, or none."""
+        return self.written.scored
 
     def transcribe(
         self, logs: Float[Tensor, "B T _"], keep: Bool[Tensor, "B T"], search: PrefixSearch | None = None
@@ -199,8 +204,8 @@ class Transcriber(Task):
     def _log(self, prefix: str, split_name: str) -> float:
         loss = float(self.held_out.compute())
         self.held_out.reset()
-        constants = {"commonest_": commonest_target(self.data)} if prefix == "test" else {}
-        scores = self.written.score(self, split_name, self.transcription.scores, constants)
+        without_model = baselines(self.data, split_name) if prefix == "test" else {}
+        scores = self.written.score(self, split_name, self.transcription.scores, without_model)
         # Not to the loggers: Monitor writes one row with all results of a validation.
         values = {f"{prefix}/{name}": value for name, value in {"loss": loss, **scores}.items()}
         self.log_dict(values, logger=not self.writes_rows)

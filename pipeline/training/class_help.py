@@ -1,10 +1,18 @@
-"""Find the class that `--model.help NAME` and `--data.help NAME` mean."""
+"""Find the class that `--model.help NAME` and `--data.help NAME` mean, and list the project's classes in its help.
+
+jsonargparse 4.53 lists every known subclass of an argument's class, hundreds for a network: all modules of torch and
+torchmetrics. It has no setting for this, so one of its private functions is replaced while a help is printed.
+"""
 
 import importlib
 import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jsonargparse import _typehints
 
 from pipeline.errors import ConfigError
 
@@ -22,13 +30,31 @@ def with_class_paths(arguments: list[str]) -> list[str]:
         if not (match := OPTION.fullmatch(argument)):
             continue
         group, name = match[1], match[2]
-        if name is not None:
+        if name:
             found[index] = f"--{group}.help={class_path(group, name)}"
-        elif index + 1 < len(arguments) and not arguments[index + 1].startswith("-"):
+        elif name is None and index + 1 < len(arguments) and not arguments[index + 1].startswith("-"):
             found[index + 1] = class_path(group, arguments[index + 1])
         else:
             raise ConfigError(f"--{group}.help: expected a class: {', '.join(map(last, classes(group)))}")
     return found
+
+
+@contextmanager
+def own_classes() -> Iterator[None]:
+    """List only networks of the project in a help printed in this context, or other classes where none is accepted."""
+    private: Any = _typehints
+    known = private.get_all_subclass_paths
+
+    def own(*arguments: Any, **more: Any) -> list[str]:
+        found: list[str] = known(*arguments, **more)
+        own = [path for path in found if path.startswith("pipeline.")]
+        return [path for path in own if path.startswith("pipeline.models.")] or own or found
+
+    private.get_all_subclass_paths = own
+    try:
+        yield
+    finally:
+        private.get_all_subclass_paths = known
 
 
 def class_path(group: str, name: str) -> str:

@@ -1,6 +1,7 @@
 """The command line of fit, validate and test: parse and check a config, then build its classes."""
 
 import sys
+from contextlib import nullcontext
 from dataclasses import fields
 from functools import cache, partial
 from operator import attrgetter
@@ -25,9 +26,9 @@ from pipeline.runs.record import CONFIG, is_run, read_config
 from pipeline.runs.run import directory_of, find_run
 from pipeline.tasks.task import Task
 from pipeline.tracking.settings import Tracking
-from pipeline.training.class_help import with_class_paths
+from pipeline.training.class_help import OPTION, own_classes, with_class_paths
 from pipeline.training.config_errors import check_files, check_names, readable_error, wrapped_user_error
-from pipeline.training.shipped_configs import CONFIGS
+from pipeline.training.shipped_configs import CONFIGS, with_located
 
 
 class CommandLine(LightningCLI):
@@ -71,7 +72,8 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments of `main`; sys.argv would begin with the verb."""
         assert isinstance(args, list)
-        with options.of_their_class() as dropped:
+        is_help = any(OPTION.fullmatch(argument) for argument in args)
+        with options.of_their_class() as dropped, own_classes() if is_help else nullcontext():
             try:
                 self.config = parser.parse_args(args)
             except UserError:
@@ -123,7 +125,7 @@ def parse_config(arguments: list[str]) -> CommandLine:
         ConfigError: a key is unknown, a type is wrong or a file is missing; the message names it.
     """
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
-    arguments = with_class_paths(arguments)
+    arguments = with_located(with_class_paths(arguments))
     check_files(arguments)
     if not any(argument in ("-c", "--config") or argument.startswith("--config=") for argument in arguments):
         arguments = _with_config_of_run(arguments)

@@ -91,7 +91,7 @@ def run_summary(run: Run) -> str:
     name = shlex.quote(name_of(run.path))
     return (
         f"run {run.name} finished: {run.path}{''.join(best[:1])}\n"
-        f"next: unroll test --run {name}; unroll generate {name} --help; unroll compare {name}"
+        f"next: unroll test {name}; unroll generate {name} --help; unroll compare {name}"
     )
 
 
@@ -182,7 +182,8 @@ def _evaluate(cli: CommandLine, run: Run, verb: str, split: str | None) -> None:
 def _print_scores(trainer: Trainer, model: Task, title: str) -> None:
     if trainer.is_global_zero:
         print(f"{title}:")
+        width = max(32, *map(len, trainer.callback_metrics))
         for name, value in trainer.callback_metrics.items():
-            print(f"  {name:32} {value:.4f}")
+            print(f"  {name:{width}} {value:.4f}")
         for line in model.report():
             print(line)

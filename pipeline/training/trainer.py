@@ -30,6 +30,8 @@ from pipeline.distributed.checkpoint.directory import CheckpointDirectory
 from pipeline.distributed.launch import count_processes, rank, started_elsewhere, world_size
 from pipeline.distributed.lightning_internals import train_whole
 from pipeline.distributed.strategies.data_parallel import DataParallel
+from pipeline.distributed.strategies.fully_sharded import FullySharded
+from pipeline.distributed.strategies.zero import ZeRO
 from pipeline.errors import ConfigError
 from pipeline.optim import total_steps
 from pipeline.runs.resume import Start
@@ -52,6 +54,10 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         start: how the attempt begins; None for an evaluation, which writes no record.
     """
     settings = dict(vars(config.trainer))
+    if start is None and isinstance(settings["strategy"], ZeRO):
+        # DeepSpeed partitions weights together with an optimizer, which an evaluation does not have.
+        whole = settings["strategy"].stage < 3 or world_size(settings) == 1
+        settings["strategy"] = "auto" if whole else FullySharded()
     if settings["strategy"] in ("auto", "ddp") and world_size(settings) > 1:
         settings["strategy"] = DataParallel()
     if started_elsewhere():  # a requeued job may run on a different number of nodes than the config names
@@ -136,7 +142,7 @@ def _loggers(config: Namespace, run: Run, model: Task, data: PlannedDataModule) 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     limits = config.trainer.max_epochs, config.trainer.max_steps
     steps = total_steps(*limits, data.steps_per_epoch)
-    run.write(architecture=model.architecture, parameters=parameters, steps=steps)
+    run.write(architecture=model.architecture, parameters=parameters, steps=steps, unit=data.unit)
     loggers = [JournalLogger(run.path), wandb_logger(run)]
     return [logger for logger in loggers if logger is not None]
 

@@ -70,8 +70,8 @@ class Clock(Callback):
                 found.append(time.perf_counter() - began)
         extra = median(five - two for two, five in zip(seconds[2], seconds[5], strict=True))
         if trainer.is_global_zero:
-            told = {name: median(each[WARM:]) for name, each in self.times.items()} | {"stop": extra}
-            (Path(trainer.default_root_dir) / "clock.json").write_text(json.dumps(told))
+            medians = {name: median(each[WARM:]) for name, each in self.times.items()} | {"stop": extra}
+            (Path(trainer.default_root_dir) / "clock.json").write_text(json.dumps(medians))
 
     def _timed(self, name: str, work: Any) -> Any:
         def timed(*arguments: Any) -> Any:
@@ -165,14 +165,14 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
 
 def shares(clocks: list[Path]) -> None:
     """Print what a step's check and agreement cost, of the median round."""
-    told = [json.loads(clock.read_text()) for clock in clocks]
+    found = [json.loads(clock.read_text()) for clock in clocks]
     for name, words in (
         ("check", "finiteness check, with the gradient's norm that clipping needs too"),
         ("agreement", "the agreement in it"),
         ("stop", "what saving and stopping add to it"),
     ):
-        if told:
-            seconds, share = median(each[name] for each in told), median(each[name] / each["step"] for each in told)
+        if found:
+            seconds, share = median(each[name] for each in found), median(each[name] / each["step"] for each in found)
             print(f"{words}: {1e3 * seconds:.3f} ms, {share:.2%} of a step on two processes", flush=True)
 
 

@@ -2,13 +2,18 @@
 
 import json
 import signal
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from pipeline.cli import main
+from pipeline.runs import journal
 from tests.distributed.fixture_types import Fit, Rows, State
 
+Apart = Callable[[Callable[[], int]], int]
 STRATEGIES = {
     "ddp": "ddp",
     "fsdp": '{"class_path": "pipeline.distributed.strategies.FullySharded"}',
@@ -46,6 +51,20 @@ def test_a_strategy_learns_what_one_process_learns(
     assert fit("two", *keys, *on(strategy), "data.init_args.per_device_batch_size", 4, model=model) == 0
     assert state("two")["accumulation"] == 2
     assert_close(state("one"), state("two"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_of_every_strategy_is_evaluated_and_generates(
+    fit: Fit, apart: Apart, capfd: pytest.CaptureFixture[str], strategy: str
+) -> None:
+    assert fit("one", *on(strategy)) == 0
+    expected = journal.read_journal(Path("runs/one")).best("val/loss")
+    capfd.readouterr()
+    assert apart(lambda: main(["validate", "one"])) == 0
+    [printed] = [line.split() for line in capfd.readouterr().out.splitlines() if line.split()[:1] == ["val/loss"]]
+    assert float(printed[1]) == pytest.approx(expected, abs=1e-4)  # four digits are printed
+    assert apart(lambda: main(["generate", "one", "--prompt", "a", "--tokens", "3"])) == 0
 
 
 @pytest.mark.slow

@@ -156,8 +156,8 @@ class Cluster:
 
     def sbatch(self, *arguments: Any, **environment: str) -> int:
         """Submit; the job's id."""
-        said = self._call("sbatch", "--parsable", *map(str, arguments), **environment)
-        return int(said.split(";")[0])
+        printed = self._call("sbatch", "--parsable", *map(str, arguments), **environment)
+        return int(printed.split(";")[0])
 
     def state(self, job: int | str) -> str:
         """Return the state of a job: PENDING, RUNNING, COMPLETED, ..."""

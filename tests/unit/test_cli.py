@@ -10,6 +10,7 @@ import types
 import pytest
 
 from pipeline import cli
+from pipeline.commands.fit import with_run
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["generate", "--help"], ["prepare", "--help"]])
@@ -31,6 +32,19 @@ def test_a_verb_alone_prints_its_usage(capsys: pytest.CaptureFixture[str]) -> No
     assert "usage: unroll fit" in capsys.readouterr().out
     assert cli.main(["fits"]) == 2
     assert "unknown verb 'fits'" in capsys.readouterr().err
+
+
+def test_an_evaluation_takes_its_run_as_an_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    assert with_run(["lstm", "--seed_everything", "2"]) == ["--run", "lstm", "--seed_everything", "2"]
+    for others in ([], ["--run", "lstm"], ["--config", "a.yaml"], ["a.yaml"]):
+        assert with_run(others) == others
+    for verb in ("validate", "test"):
+        assert cli.main([verb, "lstm", "--run=gru"]) == 2
+        assert "lstm: expected one run, got also --run=gru. Omit one of them" in capsys.readouterr().err
+        assert cli.main([verb, "nobody"]) == 4
+        assert "no run 'nobody'" in capsys.readouterr().err
+        assert cli.main([verb, "--help"]) == 0
+        assert f"usage: unroll {verb} RUN" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

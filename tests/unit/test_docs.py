@@ -14,6 +14,7 @@ import yaml
 
 from pipeline.arguments import Parser
 from pipeline.cli import VERBS
+from pipeline.commands.fit import with_run
 from pipeline.commands.generate.options import add_options
 from pipeline.commands.slurm import layout, queue
 from pipeline.commands.verify_resume.command import parser as resume_parser
@@ -104,7 +105,7 @@ def parse(command: list[str]) -> None:
         return
     assert verb in VERBS, f"{verb} is not a verb"
     if verb in TRAINING:
-        parse_training(*rest)
+        parse_training(*(rest if verb == "fit" else with_run(rest)))
     elif verb == "generate":  # its own parser needs the run
         parser = Parser(prog="unroll generate")
         parser.add_argument("run")

@@ -100,11 +100,11 @@ def test_nobody_asks_which_strategy_it_is() -> None:
 
 @EACH_FILE
 def test_a_file_says_what_it_is(path: Path) -> None:
-    said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     if path.name == "__init__.py" and not path.read_text(encoding="utf-8").strip():
         return  # an empty file marks a package and needs no words
-    assert said is not None
-    assert said.split("\n\n")[0].rstrip().endswith((".", ":"))
+    assert docstring is not None
+    assert docstring.split("\n\n")[0].rstrip().endswith((".", ":"))
 
 
 @EACH_FILE

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from pipeline.arguments import Parser
 from pipeline.commands.compare import page
-from pipeline.commands.compare.rows import MISSING, Column, Entry, Group, cell, gather, is_best
+from pipeline.commands.compare.columns import MISSING, Column
+from pipeline.commands.compare.rows import Entry, Group, cell, gather, is_best
 from pipeline.commands.compare.seeds import together
 from pipeline.errors import CheckpointError, DataError, UserError
 from pipeline.files import write_durably
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ORDER = 5  # of the baseline's n-grams
-WIDE = 96  # columns of a terminal that has room for the whole table
-OMITTED = ("tokens", "seconds", "flops")  # columns that narrower terminals omit; the page shows them
+OMITTED = ("flops", "tokens", "seconds", "memory_gb", "tokens_per_second", "parameters", "architecture")
+"""Columns that a narrow terminal omits, the first ones first, then qualities from the last; the page shows them."""
+GAP = 2  # columns of the terminal between two columns of the table
+NAME = 24  # characters of a name or an architecture that are not folded
 
 
 class SplitQuality(TypedDict):
@@ -219,7 +222,7 @@ def as_json(groups: list[Group], target: Path) -> dict[str, object]:
 
     def figures(entry: Entry, columns: tuple[Column, ...]) -> dict[str, object]:
         seeds = {"runs": [one.name for one in entry.members], "interval": dict(entry.spread)} if entry.members else {}
-        return {**{column.key: getattr(entry, column.key) for column in columns}, **seeds}
+        return {**{column.key: entry.figure(column.key) for column in columns}, **seeds}
 
     return {
         "page": str(target),
@@ -241,9 +244,19 @@ def print_tables(groups: list[Group]) -> None:
 
     console = TableConsole()
     for group in groups:
-        columns = [column for column in group.columns if console.width >= WIDE or column.key not in OMITTED]
-        console.print(comparison_table(group, columns))
+        console.print(comparison_table(group, fitting(group, console.width)))
     console.print("* best value of its column; quality: best validation of each run")
+
+
+def fitting(group: Group, width: int) -> list[Column]:
+    """Return the columns that a terminal shows without cutting a figure or folding a short name."""
+    columns = list(group.columns)
+    qualities = [column.key for column in columns if column.is_quality]
+    for key in (*OMITTED, *reversed(qualities[1:])):
+        if sum(_narrowest(column, group) + GAP for column in columns) <= width:
+            break
+        columns = [column for column in columns if column.key != key]
+    return columns
 
 
 def comparison_table(group: Group, columns: Sequence[Column] | None = None) -> "Table":
@@ -259,7 +272,7 @@ def comparison_table(group: Group, columns: Sequence[Column] | None = None) -> "
         if column.is_number:  # never truncated: narrow terminals wrap names instead
             grid.add_column(column.title, justify="right", width=_narrowest(column, group))
         else:
-            grid.add_column(column.title, overflow="fold")
+            grid.add_column(column.title, overflow="fold", min_width=_narrowest(column, group))
     for entry in group.rows():
         cells = []
         for column in columns:
@@ -271,6 +284,7 @@ def comparison_table(group: Group, columns: Sequence[Column] | None = None) -> "
 
 
 def _narrowest(column: Column, group: Group) -> int:
-    """Return the least width that breaks neither a figure nor a word of the title."""
-    figures = [cell(column, entry) for entry in group.rows()]
-    return max(*(len(word) for word in column.title.split()), *(len(figure) + 1 for figure in figures))
+    """Return the least width that breaks neither a figure nor a word of the title, nor the start of a name."""
+    cells = [len(cell(column, entry)) + 1 if column.is_number else len(cell(column, entry)) for entry in group.rows()]
+    widest = max(*map(len, column.title.split()), *cells)
+    return widest if column.is_number else min(NAME, widest)

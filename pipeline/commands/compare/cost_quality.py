@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from pipeline.commands.compare.rows import Entry, Group, duration, short_number
+from pipeline.commands.compare.columns import duration, short_number
+from pipeline.commands.compare.rows import Entry, Group
 from pipeline.evaluation.plots.curves import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, label, ticks
 
 LINE = 24  # minimum vertical distance between two names

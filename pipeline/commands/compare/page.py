@@ -17,7 +17,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.commands.compare import cost_quality, seeds
-from pipeline.commands.compare.rows import Entry, Group, cell, is_best
+from pipeline.commands.compare.columns import Column
+from pipeline.commands.compare.rows import QUALITY, Entry, Group, cell, is_best
 from pipeline.evaluation.plots.curves import COLOURS, DASHES, Chart, Curve, svg, thinned
 from pipeline.runs.journal import MetricSeries
 
@@ -77,10 +78,10 @@ def printable(value: object) -> object:
 
 def section(group: Group, number: int) -> dict[str, object]:
     """Return the template variables of one dataset."""
-    charts = charts_of(group)
+    charts, columns = charts_of(group), in_reading_order(group.columns)
     return {
         "title": group.title,
-        "columns": group.columns,
+        "columns": columns,
         "has_seeds": any(entry.members for entry in group.entries),
         "has_intervals": any(entry.spread for entry in group.entries),
         "rows": [
@@ -88,7 +89,7 @@ def section(group: Group, number: int) -> dict[str, object]:
                 "is_baseline": entry is group.baseline,
                 "cells": [
                     {"column": column, "text": cell(column, entry), "best": is_best(column, entry, group)}
-                    for column in group.columns
+                    for column in columns
                 ],
             }
             for entry in group.rows()
@@ -104,14 +105,23 @@ def section(group: Group, number: int) -> dict[str, object]:
     }
 
 
+def in_reading_order(columns: Sequence[Column]) -> list[Column]:
+    """Return the columns with the qualities directly after the names, where a narrow screen shows them."""
+    first = [column for column in columns if column.key in ("name", "rank")]
+    qualities = [column for column in columns if column.is_quality]
+    return first + qualities + [column for column in columns if column not in (*first, *qualities)]
+
+
 def charts_of(group: Group) -> list[Chart]:
     """Return the charts that have at least one curve; a run has the same colour in all of them."""
     charts = []
-    for key, title, unit, logarithmic in QUANTITIES:
+    scores = [column for column in group.qualities if column.key not in QUALITY]
+    others = [(f"val/{column.key}", column.title.capitalize(), "", False) for column in scores]
+    for key, title, unit, logarithmic in (*QUANTITIES, *others):
         found = [Curve(entry.name, style, *seeds.curve(entry, key)) for style, entry in enumerate(group.entries)]
         curves = [thinned(curve) for curve in found if drawable(curve.series)]
         attribute = key.removeprefix("val/")
-        level = getattr(group.baseline, attribute, None) if key != "train/loss" else None
+        level = getattr(group.baseline, attribute, None) if key.startswith("val/") else None
         reference = (group.baseline.name, level) if group.baseline and level is not None else None
         if curves:
             charts.append(Chart(key, title, unit, logarithmic, curves, reference))

@@ -5,19 +5,22 @@ Runs on different datasets are never in one table: perplexities on different cor
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
+from pipeline.commands.compare import columns as kinds
+from pipeline.commands.compare.columns import MISSING, Column
+from pipeline.dataset.unit import Unit
 from pipeline.errors import CheckpointError
 from pipeline.runs.journal import Journal, read_journal
 from pipeline.runs.record import read_record
 from pipeline.runs.run import find_run
 
 ENTRANT = "entrant.json"  # in a run of a tournament: its entrant, and FLOPs per token
-MISSING = "-"
+TOKENS = Unit()
 QUALITY = ("perplexity", "bits_per_byte", "mse", "mae")
 
 
@@ -35,9 +38,12 @@ class Entry:
         bits_per_byte: best on the validation split.
         mse: mean squared error of forecasts, best on the validation split, in standardised units.
         mae: mean absolute error, likewise.
+        loss: best on the validation split.
+        scores: further metrics of validations, such as error rates, the best of each.
         horizon: number of steps forecast; None for models of tokens.
         context: number of steps that a forecaster reads.
         tokens_per_second: median over the training.
+        unit: unit in which tokens and tokens per second are shown.
         memory_gb: maximum memory of one process, in 1e9 bytes.
         seconds: training time, summed over attempts.
         dataset: checksum of the training dataset.
@@ -60,9 +66,12 @@ class Entry:
     bits_per_byte: float | None = None
     mse: float | None = None
     mae: float | None = None
+    loss: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
     horizon: int | None = None
     context: int | None = None
     tokens_per_second: float | None = None
+    unit: Unit = TOKENS
     memory_gb: float | None = None
     seconds: float | None = None
     dataset: str | None = None
@@ -77,8 +86,17 @@ class Entry:
 
     @property
     def quality(self) -> float | None:
-        """Return the sort key of rows, the smallest first: perplexity, or MSE of forecasts."""
+        """Return the quality of language models and forecasts, the smallest is best: perplexity, or MSE."""
         return self.mse if self.perplexity is None else self.perplexity
+
+    def figure(self, key: str) -> Any:
+        """Return the field or the score `key`; None if unknown."""
+        return getattr(self, key, self.scores.get(key))
+
+    def value(self, column: Column) -> Any:
+        """Return the value shown in a column; None if unknown."""
+        figure = self.figure(column.key)
+        return figure * self.unit.per_prediction if column.in_unit and figure is not None else figure
 
 
 @dataclass(frozen=True)
@@ -111,82 +129,36 @@ class Group:
         return self.entries[0].horizon if self.entries else None
 
     @property
-    def columns(self) -> "tuple[Column, ...]":
+    def columns(self) -> tuple[Column, ...]:
         """Return the columns of the table."""
-        first, *others = COLUMNS if self.horizon is None else FORECAST_COLUMNS
-        ranks = [RANK] if any(entry.rank is not None for entry in self.entries) else []
-        costs = [FLOPS] if any(entry.flops is not None for entry in self.entries) else []
-        return (first, *ranks, *others, *costs)
+        name, architecture = kinds.NAMES
+        ranks = [kinds.RANK] if any(entry.rank is not None for entry in self.entries) else []
+        flops = [kinds.FLOPS] if any(entry.flops is not None for entry in self.entries) else []
+        unit = (self.entries[0].unit if self.entries else TOKENS).name
+        read, speed = kinds.amount_column(unit), kinds.speed_column(unit)
+        return (name, *ranks, architecture, kinds.PARAMETERS, read, *self.qualities, speed, *kinds.COSTS, *flops)
+
+    @property
+    def qualities(self) -> tuple[Column, ...]:
+        """Return the columns of quality that a row has; without a validation, those of its kind of model."""
+        usual = kinds.TOKEN_QUALITY if self.horizon is None else kinds.FORECAST_QUALITY
+        scores = kinds.scores(dict.fromkeys(name for entry in self.entries for name in entry.scores))
+        found = [column for column in (*usual, *scores) if self._has(column)]
+        if self._has(kinds.LOSS) and not self._has(usual[0]):
+            found.append(kinds.LOSS)
+        return tuple(found) or usual
+
+    def _has(self, column: Column) -> bool:
+        return any(entry.value(column) is not None for entry in self.entries)
 
     def rows(self) -> list[Entry]:
         """Return all rows in order, baseline included."""
-        return ranked([*self.entries, *([self.baseline] if self.baseline else [])])
-
-
-class Column(NamedTuple):
-    """One column of the table: its format and which value is best (None: no value)."""
-
-    title: str
-    key: str
-    show: Callable[[Any], str]
-    best: Callable[[Iterable[float]], float] | None = None
-
-    @property
-    def is_number(self) -> bool:
-        """Whether cells are right-aligned."""
-        return self.key not in ("name", "architecture")
-
-
-def short_number(number: int | float) -> str:
-    """Format a number with three significant digits and a unit: 12.3 M."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}" if number < 999.5 * size else f"{number / size:.0f} {unit}"
-    return f"{number:.0f}"
-
-
-def short(architecture: str) -> str:
-    """Return the class name of a task without its suffix: LSTM."""
-    return architecture.removesuffix("LanguageModel").removesuffix("Forecaster") or architecture
-
-
-def duration(seconds: int | float) -> str:
-    """Format a duration: 12.3 s, 4:05 min, 1:02:03 h."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
-
-
-COLUMNS = (
-    Column("run", "name", str),
-    Column("architecture", "architecture", short),
-    Column("parameters", "parameters", short_number),
-    Column("tokens trained", "tokens", short_number),
-    Column("validation perplexity", "perplexity", "{:.2f}".format, min),
-    Column("bits per byte", "bits_per_byte", "{:.3f}".format, min),
-    Column("tokens per second", "tokens_per_second", short_number, max),
-    Column("memory GB", "memory_gb", "{:.2f}".format, min),
-    Column("time", "seconds", duration),
-)
-
-RANK = Column("rank", "rank", str)
-FLOPS = Column("training FLOPs", "flops", short_number)
-
-FORECAST_COLUMNS = (
-    *COLUMNS[:3],
-    Column("values trained", "tokens", short_number),
-    Column("validation MSE", "mse", "{:.4f}".format, min),
-    Column("validation MAE", "mae", "{:.4f}".format, min),
-    Column("values per second", "tokens_per_second", short_number, max),
-    *COLUMNS[-2:],
-)
+        return ranked([*self.entries, *([self.baseline] if self.baseline else [])], self.qualities)
 
 
 def cell(column: Column, entry: Entry) -> str:
     """Return the text of one cell; a mean over seeds is followed by half its interval."""
-    value = getattr(entry, column.key)
+    value = entry.value(column)
     if value is None:
         return MISSING
     half = entry.spread.get(column.key)
@@ -198,16 +170,24 @@ def is_best(column: Column, entry: Entry, group: Group) -> bool:
 
     Quality is compared with the baseline, cost is not: the baseline is not trained.
     """
-    rows = group.rows() if column.key in QUALITY else group.entries
-    values = [value for row in rows if (value := getattr(row, column.key)) is not None]
+    rows = group.rows() if column.is_quality else group.entries
+    values = [value for row in rows if (value := row.value(column)) is not None]
     if column.best is None or len(values) < 2 or entry not in rows:
         return False
-    return bool(getattr(entry, column.key) == column.best(values))
+    return bool(entry.value(column) == column.best(values))
 
 
-def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """Sort by validation perplexity or MSE, rows without one last."""
-    return sorted(entries, key=lambda entry: math.inf if entry.quality is None else entry.quality)
+def ranked(entries: Iterable[Entry], qualities: Sequence[Column]) -> list[Entry]:
+    """Sort by the first quality that all validated rows have, the best first; rows without one come last."""
+    rows = list(entries)
+    validated = [entry for entry in rows if any(entry.value(column) is not None for column in qualities)]
+    shared = [column for column in qualities if all(entry.value(column) is not None for entry in validated)]
+
+    def place(entry: Entry) -> float:
+        value = entry.value(shared[0]) if shared else entry.quality
+        return math.inf if value is None else -value if shared and shared[0].best is max else value
+
+    return sorted(rows, key=place)
 
 
 def gather(name: str) -> tuple[Entry, list[str]]:
@@ -228,7 +208,7 @@ def gather(name: str) -> tuple[Entry, list[str]]:
         lines.append(f"{run / ENTRANT} cannot be read: the run is shown without its entrant")
     if journal.torn:
         lines.append(f"{run}: skipped {journal.torn} incomplete lines of the journal")
-    if entry.perplexity is None and entry.mse is None:
+    if entry.perplexity is None and entry.mse is None and entry.loss is None:
         lines.append(f"{run}: no validation yet")
     return entry, lines
 
@@ -258,9 +238,12 @@ def row_of_run(name: str, journal: Journal, record: dict[str, Any]) -> Entry:
         bits_per_byte=journal.best("val/bits_per_byte"),
         mse=journal.best("val/mse"),
         mae=journal.best("val/mae"),
+        loss=journal.best("val/loss"),
+        scores=best_scores(journal),
         horizon=linked.get("horizon"),
         context=linked.get("context"),
         tokens_per_second=median(speeds) if speeds else None,
+        unit=Unit.of_record(record),
         memory_gb=journal.best("train/memory_gb", max),
         seconds=max((row["seconds"] for row in measured), default=None),
         dataset=dataset.get("checksum"),
@@ -268,10 +251,18 @@ def row_of_run(name: str, journal: Journal, record: dict[str, Any]) -> Entry:
     )
 
 
+def best_scores(journal: Journal) -> dict[str, float]:
+    """Return the best value of each score of the validations, by name."""
+    names = (key.removeprefix("val/") for key in journal.keys() if key.startswith("val/"))  # noqa: SIM118
+    found = {each.key: journal.best(f"val/{each.key}", each.best or min) for each in kinds.scores(names)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def grouped(entries: Iterable[Entry]) -> list[Group]:
     """Group rows by dataset and horizon, in order of first appearance; unknown datasets come last."""
     found: dict[tuple[str | None, int | None], list[Entry]] = {}
     for entry in entries:
         found.setdefault((entry.dataset, entry.horizon), []).append(entry)
-    groups = [Group(checksum, members[0].dataset_path, ranked(members)) for (checksum, _), members in found.items()]
+    groups = [Group(checksum, members[0].dataset_path, members) for (checksum, _), members in found.items()]
+    groups = [replace(group, entries=ranked(group.entries, group.qualities)) for group in groups]
     return sorted(groups, key=lambda group: group.checksum is None)

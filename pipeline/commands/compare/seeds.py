@@ -19,7 +19,7 @@ QUANTILES = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
     *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )  # t for 1 to 30 degrees of freedom; 30 is used for more, which is slightly too wide
-MEANS = (*QUALITY, "tokens", "tokens_per_second", "memory_gb", "seconds", "flops")
+MEANS = (*QUALITY, "loss", "tokens", "tokens_per_second", "memory_gb", "seconds", "flops")
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -53,7 +53,8 @@ def _one(members: list[Entry]) -> Entry:
     means: dict[str, Any] = {name: round(mean) if name == "tokens" else mean for name, (mean, _) in measured.items()}
     spread = {name: half for name in QUALITY if len(found[name]) > 1 and math.isfinite(half := measured[name][1])}
     named = members[0].entrant or members[0].name
-    return replace(members[0], name=named, members=tuple(members), spread=spread, **means)
+    scores = {name: fmean([one.scores[name] for one in members if name in one.scores]) for name in members[0].scores}
+    return replace(members[0], name=named, members=tuple(members), spread=spread, scores=scores, **means)
 
 
 def with_ranks(entries: list[Entry]) -> list[Entry]:

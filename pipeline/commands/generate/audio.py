@@ -78,7 +78,7 @@ class Recogniser:
         return cls(run, model, *vocabulary(run / "tokenizer.json"), device)
 
     def print_all(self, names: Sequence[str], recognise: Recognise, as_json: bool) -> None:
-        """Print the label or transcript of each file; `-` is standard input.
+        """Print the label or transcript of each file, `(empty)` if it has no words; `-` is standard input.
 
         Raises:
             DataError: a file is missing, damaged or not an audio file.
@@ -88,7 +88,8 @@ class Recogniser:
             if as_json:
                 print(json.dumps({"audio": name, **found}, ensure_ascii=False), flush=True)
             else:
-                print(f"{name}: {found['text']}" if len(names) > 1 else found["text"], flush=True)
+                text = found["text"] or "(empty)"
+                print(f"{name}: {text}" if len(names) > 1 else text, flush=True)
 
     def source(self, name: str) -> tuple[Tensor, ...]:
         """Read a file as the encoder's input."""

@@ -28,6 +28,9 @@ def main(trained: Trained, arguments: argparse.Namespace) -> None:
     """
     if trained.task.reads == "image" and not arguments.image:
         raise ConfigError(f"{trained} takes images as input. Give --image FILE")
+    if trained.task.reads == "text" and not (arguments.prompt or arguments.prompts or arguments.chat):
+        example = f"unroll generate {trained.name} --prompt 'your text'"
+        raise ConfigError(f"{trained} generates a text from a source text. Give the source: {example}")
     prompts = arguments.image or read_prompts(arguments.prompt, arguments.prompts)
     choice, limits = settings(arguments)
     alone = (arguments.image or len(arguments.prompt or ()) == 1) and arguments.samples == 1

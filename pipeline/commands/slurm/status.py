@@ -2,17 +2,18 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from pipeline.arguments import Parser
 from pipeline.commands.slurm import queue
 from pipeline.commands.slurm.profile import clock
+from pipeline.dataset.unit import Unit
 from pipeline.errors import ConfigError
 from pipeline.runs.journal import FILE, Journal, read_journal
 from pipeline.runs.record import RECORD
 from pipeline.runs.run import RUNS, Run
 
-COLUMNS = ("run", "queue", "step", "loss", "tokens/s", "time left", "attempts", "productive")
+COLUMNS = ("run", "queue", "step", "loss", "speed", "time left", "attempts", "productive")
 NONE = "-"
 
 
@@ -58,19 +59,46 @@ def main(argv: list[str]) -> int:
 def row(run: Path, job: queue.Queued | None) -> tuple[str, ...]:
     """Return the cells of a run, in the order of COLUMNS."""
     journal = read_journal(run) if (run / FILE).exists() else Journal()
-    attempts = Run(run).record.get("attempts", [])
-    series = journal.series("train/loss")
-    loss, rate = journal.last("train/loss"), journal.last("train/tokens_per_second")
+    record = Run(run).record
+    attempts = record.get("attempts", [])
+    rate = speed(journal)
     return (
         run.name,
         queue_state(job, attempts),
-        f"{series.steps[-1]}" if series.steps else NONE,
-        NONE if loss is None else f"{loss:.4f}",
-        NONE if rate is None else f"{rate:,.0f}",
-        NONE if attempts and attempts[-1]["reason"] == "finished" else time_left(run, journal),
+        newest_step(run, journal),
+        last_loss(journal),
+        NONE if rate is None else Unit.of_record(record).rate(rate),
+        NONE if attempts and attempts[-1]["reason"] == "finished" else time_left(record, journal),
         f"{len(attempts)}",
         productive(journal, attempts, datetime.now(UTC)),
     )
+
+
+def newest(journal: Journal) -> dict[str, Any]:
+    """Return the newest metrics; a run shorter than `log_every_n_steps` has those of a validation, or none."""
+    return next((row for row in reversed(journal.rows) if row["kind"] == "metrics"), {})
+
+
+def newest_step(run: Path, journal: Journal) -> str:
+    """Return the last step in the journal, or that of the newest checkpoint of a run without metrics."""
+    names = (path.name.removeprefix("step-") for path in run.glob("checkpoints/step-*"))
+    steps = [newest(journal).get("step", 0)] if newest(journal) else [int(name) for name in names if name.isdigit()]
+    return f"{max(steps)}" if steps else NONE
+
+
+def last_loss(journal: Journal) -> str:
+    """Return the newest training loss, or the loss of the last validation of a run without one."""
+    if (loss := journal.last("train/loss")) is not None:
+        return f"{loss:.4f}"
+    held_out = journal.last("val/loss")
+    return NONE if held_out is None else f"{held_out:.4f} (validation)"
+
+
+def speed(journal: Journal) -> float | None:
+    """Return the newest speed in predictions per second, or the mean of a run without one."""
+    last = newest(journal)
+    mean = last["tokens"] / last["seconds"] if last.get("tokens") and last.get("seconds") else None
+    return found if (found := journal.last("train/tokens_per_second")) is not None else mean
 
 
 def queue_state(job: queue.Queued | None, attempts: list[AttemptEntry]) -> str:
@@ -82,13 +110,12 @@ def queue_state(job: queue.Queued | None, attempts: list[AttemptEntry]) -> str:
     return f"{job.job} {job.state.lower()} ({job.reason})"
 
 
-def time_left(run: Path, journal: Journal) -> str:
+def time_left(record: dict[str, Any], journal: Journal) -> str:
     """Return the estimated training time to the last step: H:MM:SS."""
-    last = Run(run).record.get("steps", 0)
-    series = journal.series("train/loss")
-    if last < 1 or not series.steps or not series.steps[-1]:
+    steps, last = record.get("steps", 0), newest(journal)
+    if steps < 1 or not last.get("step"):
         return NONE
-    return clock(max(0, last - series.steps[-1]) * series.seconds[-1] / series.steps[-1])
+    return clock(max(0, steps - last["step"]) * last["seconds"] / last["step"])
 
 
 def productive(journal: Journal, attempts: list[AttemptEntry], now: datetime) -> str:
@@ -100,8 +127,8 @@ def productive(journal: Journal, attempts: list[AttemptEntry], now: datetime) ->
         for attempt, later in zip(attempts, followed, strict=True)
     ]
     held = sum((end - start).total_seconds() for start, end in zip(begun, ended, strict=True))
-    trained = journal.series("train/loss").seconds
-    return f"{min(1.0, trained[-1] / held):.0%}" if trained and held else NONE
+    trained = newest(journal).get("seconds")
+    return f"{min(1.0, trained / held):.0%}" if trained and held else NONE
 
 
 def lines(run: Path) -> list[str]:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from pipeline.arguments import Parser
 from pipeline.commands.compare import command as compare
-from pipeline.commands.compare.rows import ENTRANT, short_number
+from pipeline.commands.compare.columns import short_number
+from pipeline.commands.compare.rows import ENTRANT
 from pipeline.commands.fit import quieten
 from pipeline.commands.slurm import submit
 from pipeline.commands.slurm.batch_script import Element

@@ -26,6 +26,13 @@ MP3_DELAY = 2 * 1152  # samples that an encoder of MP3 adds
 FULL_SCALE = 0.9999  # absolute value from which a sample counts as clipped; covers both limits of 16 bits
 
 
+class _Content(io.BytesIO):
+    """The bytes of a file; a seek to before the start, which damaged headers cause, goes to the start."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return super().seek(max(offset, 0) if whence == io.SEEK_SET else offset, whence)
+
+
 class SoundError(ValueError):
     """A sound that cannot be used.
 
@@ -67,7 +74,7 @@ def decode_audio(data: bytes) -> Sound:
         raise SoundError("empty file")
     data, truncated, unread = sound_size.with_known_size(data)
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(_Content(data)) as file:
             announced, rate, container, subtype = file.frames, file.samplerate, file.format, file.subtype
             samples = file.read(announced, dtype="float32", always_2d=True)
     except Exception as error:  # soundfile raises errors of its own and RuntimeError

@@ -25,7 +25,10 @@ MARKS = {  # the longer marks first: that of UTF-32 begins with that of UTF-16
 }
 FEW = 0.3  # fraction of NUL bytes above which an unmarked file is UTF-16 or UTF-32
 XZ_END = b"YZ"  # the last bytes of an .xz file
-DECOMPRESSORS: dict[str, Callable[[], Any]] = {".gz": lambda: zlib.decompressobj(31), ".xz": lzma.LZMADecompressor}
+MEMBERS: dict[str, tuple[bytes, Callable[[], Any]]] = {  # the first bytes of a member, and what unpacks it
+    ".gz": (b"\x1f\x8b", lambda: zlib.decompressobj(31)),
+    ".xz": (b"\xfd7zXZ\0", lzma.LZMADecompressor),
+}
 UNPACK = {".gz": "gzip -dc", ".xz": "xz -dc"}
 
 
@@ -60,18 +63,19 @@ def check_end(path: Path) -> None:
 
 
 def _refuse_surplus(path: Path) -> None:
-    """Raise DataError if bytes follow the compressed data of a file."""
-    make, surplus = DECOMPRESSORS[path.suffix.lower()], b""
+    """Raise DataError if bytes that are not another member follow the compressed data of a file."""
+    magic, make = MEMBERS[path.suffix.lower()]
+    unpack, surplus = make(), b""
     with path.open("rb") as file:
-        unpack = make()
         while block := surplus or file.read(1 << 20):
             try:
                 unpack.decompress(block)
             except (zlib.error, lzma.LZMAError):
-                break  # not the start of another member, or damage inside of one
-            surplus = unpack.unused_data.lstrip(b"\0")
-            if unpack.eof:
-                unpack = make()
+                return  # damage inside of a member
+            surplus = (unpack.unused_data + file.read(len(magic))).lstrip(b"\0") if unpack.eof else b""
+            if surplus and not surplus.startswith(magic):
+                break
+            unpack = make() if unpack.eof else unpack
         size, whole = path.stat().st_size, file.tell() - len(surplus)
     if surplus:
         raise DataError(
@@ -102,12 +106,15 @@ def text_start(head: bytes, name: str) -> int:
 
     Args:
         head: the first bytes of a file.
-        name: the file.
+        name: the file, `-` for standard input.
 
     Raises:
         DataError: the text is encoded in UTF-16 or UTF-32; the message has the command that converts it.
     """
     if encoding := next((found for mark, found in MARKS.items() if head.startswith(mark)), None) or _unmarked(head):
+        if name == "-":
+            convert = f"iconv -f {encoding} -t UTF-8"
+            raise DataError(f"standard input: expected UTF-8, got {encoding}. Pipe it through: {convert}")
         path = Path(name)
         source = f"{UNPACK[packed]} {shlex.quote(name)}" if (packed := path.suffix.lower()) in UNPACK else ""
         target = shlex.quote(str(path.with_name(f"utf8-{path.with_suffix('').name if source else path.name}")))
@@ -142,7 +149,7 @@ def readable(name: object) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        if isinstance(error, gzip.BadGzipFile) and (path := Path(str(name))).is_file():
+        if (path := Path(str(name))).suffix.lower() in MEMBERS and path.is_file():
             _refuse_surplus(path)
         raise DataError(f"{name} is damaged ({error}). Download or copy it again") from error
     except OSError as error:

@@ -45,7 +45,7 @@ def quantise(
         chance: generator to sample two levels with the values as probabilities; None rounds them.
     """
     if chance is None:
-        return _level_of_values(levels)[found]
+        return np.take(_level_of_values(levels), found)
     assert levels == 2
     return (chance.integers(0, WHITE, found.shape) < found).astype(np.uint8)
 

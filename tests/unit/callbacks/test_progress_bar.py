@@ -11,6 +11,7 @@ from rich.console import Console
 from pipeline import cli
 from pipeline.callbacks.progress_bar import Bar
 from pipeline.callbacks.train_metrics import Monitor
+from pipeline.dataset.unit import Unit
 from pipeline.training import trainer
 
 
@@ -49,7 +50,8 @@ def test_a_task_without_perplexity_is_shown_by_its_loss(terminal: io.StringIO) -
     monitor.latest = {"train/loss": 0.5, "train/tokens_per_second": 1200.0}
     bar = Bar(monitor, trainer.Console())
     state = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
-    bar.on_train_start(state, SimpleNamespace(total_steps=2))
-    bar.on_train_batch_end(state)
+    task = SimpleNamespace(total_steps=2, data=SimpleNamespace(unit=Unit("images", 0.25)))
+    bar.on_train_start(state, task)
+    bar.on_train_batch_end(state, task)
     bar.teardown()
-    assert "loss 0.50 1,200 tokens/s" in terminal.getvalue()
+    assert "loss 0.50 300 images/s" in terminal.getvalue()

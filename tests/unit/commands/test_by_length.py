@@ -51,9 +51,7 @@ def test_runs_that_cannot_be_compared_are_rejected(runs: Path) -> None:
         main(["one", "other"])
     with pytest.raises(ConfigError, match="--groups=0: expected at least 1"):
         main(["one", "--groups", "0"])
-    with pytest.raises(
-        DataError, match=r"written-validation\.jsonl not found. Create it with `unroll validate --run one`"
-    ):
+    with pytest.raises(DataError, match=r"written-validation\.jsonl not found. Create it with `unroll validate one`"):
         main(["one", "--split", "validation"])
     (runs / "runs/one/written-test.jsonl").write_text('{"row": 1, "text": "a"}\n')
     with pytest.raises(DataError, match="expected texts with sources"):

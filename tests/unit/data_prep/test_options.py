@@ -97,3 +97,12 @@ def test_shares_must_leave_training_data(
     assert main(["prepare", modality, *source, *shares, "--output", "out"]) == 2
     expected = "--validation-share=0.6 --test-share=0.4: the sum must be below 1 to leave training data"
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("modality", ["pairs", "text"])
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_repeated_option_that_would_drop_its_first_values_is_refused(
+    modality: str, split: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prepare", modality, f"--{split}", "a", "b", f"--{split}", "c", "--output", "out"]) == 2
+    assert f"--{split} is given twice. Write all its values after one --{split}" in capsys.readouterr().err

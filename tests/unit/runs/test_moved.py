@@ -124,7 +124,7 @@ def test_an_old_run_goes_on_to_the_loss_that_it_had_then(run: str, capsys: pytes
     assert f"run {run}: continuing at step 8" in printed
     assert printed.startswith("unroll fit: loading\n")
     assert f"run {run} finished: runs/{run}, best checkpoint step-000000" in printed
-    assert printed.endswith(f"next: unroll test --run {run}; unroll generate {run} --help; unroll compare {run}\n")
+    assert printed.endswith(f"next: unroll test {run}; unroll generate {run} --help; unroll compare {run}\n")
     assert metrics(run, 12)["val/loss"] == pytest.approx(EXPECTED[run]["loss_at_12"], rel=1e-4)
     after = read_state(Path(f"runs/{run}/checkpoints/step-00000012"))["callbacks"]
     assert after.keys() >= before.keys()

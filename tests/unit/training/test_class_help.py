@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.training.class_help import classes, with_class_paths
+from pipeline.training.config import parse_config
 
 LSTM = "pipeline.models.lstm.LSTMLanguageModel"
 
@@ -19,6 +20,7 @@ def test_a_name_becomes_a_class_path(name: str) -> None:
     ("arguments", "message"),
     [
         (["--model.help"], "--model.help: expected a class: .*GRULanguageModel"),
+        (["--model.help="], "--model.help: expected a class: .*GRULanguageModel"),
         (["--data.help", "--run"], "--data.help: expected a class: .*TextDataModule"),
         (["--model.help=LSTM"], "--model.help=LSTM: several classes match: .*LSTMLanguageModel"),
         (["--model.help", "Nothing"], "--model.help=Nothing: no such class: .*GRULanguageModel"),
@@ -27,6 +29,17 @@ def test_a_name_becomes_a_class_path(name: str) -> None:
 def test_without_one_class_of_that_name_all_are_listed(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         with_class_paths(arguments)
+
+
+def test_the_help_of_a_class_lists_the_projects_networks_and_all_optimizers(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        parse_config(["--model.help", "pipeline.tasks.forecaster.Forecaster"])
+    printed = "".join(capsys.readouterr().out.split())
+    assert "knownsubclasses:pipeline." in printed
+    assert "pipeline.models.lstm.LSTM," in printed
+    assert "torch.optim.SGD," in printed
+    for foreign in ("torchmetrics.", "torch.nn.Linear"):
+        assert foreign not in printed
 
 
 def test_all_tasks_and_data_modules_are_found() -> None:

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonargparse import Namespace
 
 from pipeline.cli import main
 from pipeline.data.module import PlannedDataModule
 from pipeline.runs.load import build_model, with_facts
 from pipeline.runs.run import Run
 from pipeline.tasks.task import Task
-from pipeline.training.config import CommandLine, parse_config
+from pipeline.training.config import CommandLine, parse_config, run_directory
 from pipeline.training.fit import first_cause, run_summary
+from pipeline.training.shipped_configs import CONFIGS
 
 CONFIG = Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml"
 
@@ -73,6 +75,16 @@ def test_the_weights_are_those_of_the_resolved_config(arguments: list[str]) -> N
     assert task.build is None
 
 
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [("configs/text/lstm.yaml", "text-lstm"), ("mine.yaml", "mine"), ("experiments/small model.yml", "small model")],
+)
+def test_a_run_is_named_after_its_first_config(config: str, name: str) -> None:
+    path = CONFIGS.parent / config
+    assert run_directory(Namespace(run=None, config=[str(path), "configs/run/cpu.yaml"])) == Path("runs") / name
+    assert run_directory(Namespace(run="given", config=[str(path)])) == Path("runs/given")
+
+
 def test_the_error_behind_that_of_an_unbuilt_model_is_reported() -> None:
     def fail() -> None:
         try:
@@ -92,4 +104,4 @@ def test_the_summary_of_a_run_requires_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{trainer: {}, model: {}, data: {}, checkpoints: {metric: val/loss}}")
     printed = run_summary(Run(tmp_path, {})).splitlines()
     assert printed[0] == f"run {tmp_path.name} finished: {tmp_path}"
-    assert printed[1].startswith(f"next: unroll test --run {tmp_path}; ")
+    assert printed[1].startswith(f"next: unroll test {tmp_path}; ")

@@ -136,3 +136,12 @@ def test_a_tournament_has_ranks_bands_costs_and_diagnoses(tournament):
 def test_equal_costs_have_no_chart(tournament):
     same = [replace(entry, seconds=9.0) for entry in tournament.entries]
     assert 'class="plot"' not in render([replace(tournament, entries=same)])
+
+
+def test_a_narrow_screen_shows_the_quality_directly_after_the_name(entry):
+    scored = replace(entry("ctc", [3, 2]), perplexity=None, bits_per_byte=None, loss=2.0, scores={"accuracy": 80.0})
+    page = render([Group("c" * 64, "data/topics", [scored])])
+    heads = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', page)
+    assert heads[:4] == ["run", "validation accuracy", "validation loss", "architecture"]
+    [cells] = re.findall(r'<th scope="row">ctc</th>(.*?)</tr>', page, re.DOTALL)
+    assert re.findall(r"<td[^>]*>\s*([^<]*)</td>", cells)[:2] == ["80", "2.0000"]

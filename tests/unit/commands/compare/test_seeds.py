@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.commands.compare.rows import RANK, Entry, Group, cell, gather
+from pipeline.commands.compare.columns import RANK
+from pipeline.commands.compare.rows import Entry, Group, cell, gather
 from pipeline.commands.compare.seeds import QUANTILES, curve, interval, merged, together, with_ranks
 from pipeline.evaluation.plots.curves import Axis, Curve, area
 from pipeline.runs.journal import Journal, JournalWriter, MetricSeries, read_journal

@@ -73,8 +73,11 @@ def test_a_file_is_classified_whatever_its_format(
     found = [json.loads(line) for line in recognised(capsys, *files, "--json")]
     assert [(each["audio"], each["text"]) for each in found] == [(file, label) for file in files]
     assert [each["probability"] for each in found] == pytest.approx([float(expected.max())] * 3, abs=2e-3)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "plain.wav").read_bytes())))
-    assert recognised(capsys, "-") == [label]
+    plain = (tmp_path / "plain.wav").read_bytes()
+    piped = plain[:4] + b"\xff" * 4 + plain[8:40] + b"\xff" * 4 + plain[44:]  # a program that writes to a pipe
+    for sent in (plain, piped):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sent)))
+        assert recognised(capsys, "-") == [label]
 
 
 def test_files_are_resampled_to_the_rate_of_the_model(opened: Open, tiny_labels_dataset: Path, tmp_path: Path) -> None:
@@ -101,6 +104,20 @@ def test_a_file_is_transcribed_by_the_selected_search(
         [line] = recognised(capsys, str(file), "--json", *chosen)
         expected = data.tokenizer.decode(way(logs), skip_special_tokens=False).replace("<eos>", "\n")
         assert json.loads(line) == {"audio": str(file), "text": expected}
+
+
+def test_an_empty_transcript_is_printed_as_such(
+    opened: Open, tiny_audio_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, model = opened(LSTMTranscriber, tiny_audio_dataset)
+    with torch.no_grad():
+        model.output.bias[-1] = 1e4  # the blank is certain everywhere
+    names = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    for name in names:
+        soundfile.write(name, clip(data), 8000)
+    assert recognised(capsys, names[0]) == ["(empty)"]
+    assert recognised(capsys, *names) == [f"{name}: (empty)" for name in names]
+    assert json.loads(recognised(capsys, names[0], "--json")[0])["text"] == ""
 
 
 def test_a_file_is_spelled(

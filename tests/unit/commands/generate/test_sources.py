@@ -40,6 +40,12 @@ def test_a_translation_does_not_repeat_its_source(translator, capsys):
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == alone
 
 
+@pytest.mark.parametrize("options", [[], ["--beam", "2"], ["--json"]])
+def test_a_translation_without_a_source_is_one_error_with_an_example(translator, options):
+    with pytest.raises(ConfigError, match=r"Give the source: unroll generate babble --prompt 'your text'$"):
+        main(["babble", *options])
+
+
 def test_no_repeat_and_coverage_penalty_change_the_search(translator, capsys):
     words = sorted(word for word in word_tokenizer().get_vocab() if word.isalpha())
     options = ["babble", "--prompt", " ".join(words[:4]), "--tokens", "9", "--beam", "4", "--n-best", "4", "--json"]

@@ -271,8 +271,8 @@ def test_status_prints_queue_step_rate_time_left_and_attempts(home: Path, capsys
     capsys.readouterr()
     assert status.main(["lstm"]) == 0
     heads, row, *attempts = capsys.readouterr().out.splitlines()
-    assert " ".join(heads.split()) == "run queue step loss tokens/s time left attempts productive"
-    left = "lstm  42 running on node1, 59:00 left  100   2.0000  5,000     0:01:40    2         50%"
+    assert " ".join(heads.split()) == "run queue step loss speed time left attempts productive"
+    left = "lstm  42 running on node1, 59:00 left  100   2.0000  5,000 tokens/s  0:01:40    2         50%"
     assert row == left  # 100 s without repeated steps, of 120 + 80 s
     assert [line.split(": ")[-1] for line in attempts] == ["running or killed", "stopped"]
     Path("queue").unlink()

@@ -1,6 +1,7 @@
 """The layouts of published corpora and of folders of splits are read, with the splits that they have."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,23 @@ def test_two_tables_of_one_split_are_an_error(tmp_path: Path) -> None:
         (tmp_path / name).write_text("path\n")
     with pytest.raises(DataError, match=r"train.tsv and .*train.csv are both the train split"):
         prepare(tmp_path, tmp_path / "out")
+
+
+def test_names_of_other_bytes_than_utf_8_are_read_and_shown_with_escapes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "in" / "good_0.wav", tone(0.3))
+    for name in (b"caf\xe9_1.wav", b"caf\xe9.wav"):
+        (tmp_path / "in" / os.fsdecode(name)).write_bytes((tmp_path / "in" / "good_0.wav").read_bytes())
+    dataset = prepare(tmp_path / "in", tmp_path / "out", "--pattern", "{label}_{index}")
+    assert texts(dataset) == {"good_0.wav": "good", r"caf\udce9_1.wav": r"caf\udce9"}
+    assert r"caf\udce9.wav" in capsys.readouterr().out
+
+
+def test_what_is_beside_the_folders_of_splits_is_named(tmp_path: Path) -> None:
+    for name in ("train/yes_0", "test/yes_1", "extra/yes_2"):
+        write(tmp_path / "in" / f"{name}.wav", tone(0.3))
+    prepare(tmp_path / "in", tmp_path / "out", "--pattern", "{label}_{index}")
+    assert report(tmp_path / "out")["left_out"] == {
+        "beside the folders of the splits": {"count": 1, "first": [f"{tmp_path}/in/extra"]}
+    }

@@ -26,6 +26,7 @@ def sounds(path: Path, *names: str) -> None:
     [
         ("m.csv", "\ufeffaudio_filepath,text\na.wav,one two\nb.wav,three\n"),
         ("m.csv", "audio_filepath;text\r\na.wav;one two\r\nb.wav;three\r\n"),
+        ("m.json", '[{"audio": {"path": "a.wav"}, "text": "one two"}, {"path": "b.wav", "text": "three"}]'),
         ("m.csv", "path|text\na.wav|one two\nb.wav|three\n"),
         ("m.txt", "path\ttext\na.wav\tone two\nb.wav\tthree\n"),
         ("m.json", '{"audio_filepath": "a.wav", "text": "one two"}\n{"audio_filepath": "b.wav", "text": "three"}\n'),
@@ -68,7 +69,7 @@ def test_names_and_transcripts_are_compared_in_one_normal_form(tmp_path: Path, s
     written = unicodedata.normalize(named, "Olé/café.wav")
     records = [
         {"path": written, "text": unicodedata.normalize("NFD", "café olé")},
-        {"path": f"{unicodedata.normalize(named, 'Olé')}\\b.wav", "text": "café  olé\n"},
+        {"path": f"{unicodedata.normalize(named, 'Olé')}\\b.wav ", "text": "café  olé\n"},
         {"path": f"{folder}/{sound}", "text": "café olé"},
     ]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -62,7 +62,8 @@ def test_no_clip_is_in_two_splits_or_twice_in_one(files: Files, rows: dict[str, 
     assert len(found) == len(set(found))
     assert set(found) == set(which.values())
     assert {which[id(clip)] for clip in kept["test"]} == {which[id(clip)] for clip in splits["test"]}
-    assert len(found) + counted.bad.total() + counted.left_out.total() == sum(map(len, rows.values()))
+    counts = counted.bad.total(), counted.noted.total(), counted.left_out.total()
+    assert len(found) + sum(counts) == sum(map(len, rows.values()))
 
 
 def test_clips_that_are_listed_again_are_named(tmp_path: Path) -> None:
@@ -80,10 +81,9 @@ def test_clips_that_are_listed_again_are_named(tmp_path: Path) -> None:
     assert texts(dataset) == {"a.wav": "yes", "c.wav": "maybe"}
     assert texts(dataset, "test") == {"b.wav": "no"}
     assert bad(tmp_path / "out") == {"listed before with another transcript or label": ["c.wav (as c.wav)"]}
-    assert report(tmp_path / "out")["left_out"] == {
-        "clip listed twice": {"count": 1, "first": ["./a.wav"]},
-        "clip of the test split listed again for train": {"count": 1, "first": ["b.wav"]},
-    }
+    assert report(tmp_path / "out")["left_out"] == {"clip listed twice": {"count": 1, "first": ["./a.wav"]}}
+    noted = report(tmp_path / "out")["noted"]["in another split too: dropped from training"]
+    assert noted == {"count": 1, "first": ["b.wav (kept for test)"]}
 
 
 def test_no_clip_for_training_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,4 +112,14 @@ def test_parts_that_overlap_those_of_another_split_are_noted(tmp_path: Path) -> 
             "call.wav#t=0.5,0.9 (test, and call.wav#t=0,1 train)",
             "call.wav#t=3.4,3.9 (test, and call.wav#t=2.5,3.5 train)",
         ],
+    }
+
+
+def test_copies_of_a_file_in_two_splits_are_noted(tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "test/c"):
+        write(tmp_path / "in" / f"{name}_0.wav", tone(0.3, 300 if name == "train/b" else 400))
+    prepare(tmp_path / "in", tmp_path / "out", "--pattern", "{text}_{index}")
+    assert report(tmp_path / "out")["noted"]["the same audio as a clip of another split"] == {
+        "count": 1,
+        "first": ["train/a_0.wav (train, and test)"],
     }

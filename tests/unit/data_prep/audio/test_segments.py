@@ -98,7 +98,7 @@ def test_a_kaldi_directory_gives_segments_texts_and_speakers(tmp_path: Path) -> 
     source = kaldi(
         tmp_path / "in",
         segments="ann-1 call 0 1\nann-2 call 1.0 2.0\nbob-1 other 3 -1\nbob-2 lost 0 1\nbob-3 other 2 1\n",
-        text="ann-1 yes it is\nann-2 no\nbob-1 maybe\nbob-9 nothing\n",
+        text="ann-1\tyes it  is\nann-2 no\nbob-1 maybe\nbob-9 nothing\n",
         utt2spk="ann-1 ann\nann-2 ann\nbob-1 bob\n",
         reco2file_and_channel="call call A\n",
         reco2dur="call 4.0\nother 4.01\nthird x\n",

@@ -101,7 +101,11 @@ def test_images_that_were_fixed_are_read_again(images: Path, table: Path, tmp_pa
         (["none.csv"], DataError, "source none.csv does not exist"),
         (["builtin:x"], DataError, "builtin:x: expected a number of drawings after the colon, got x"),
         (["builtin:5", "--images", "nowhere"], DataError, "--images=nowhere is not a directory"),
-        (["builtin:5", "--images", "a", "b"], ConfigError, "--images=a b: expected one directory per split"),
+        (
+            ["--images", "a", "--images", "b", "builtin:5"],
+            ConfigError,
+            "--images=a b: expected one directory per split",
+        ),
         (["a.csv"], DataError, "has no column caption or text, only image, title"),
         (["e.csv"], DataError, "e.csv is empty. Name a table"),
         (["b.json"], DataError, "b.json is not a COCO file of captions"),

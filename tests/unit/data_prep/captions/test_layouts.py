@@ -36,9 +36,10 @@ def test_splits_of_coco_share_a_folder_or_have_their_own(images: Path, tmp_path:
     (tmp_path / "val2017").mkdir()
     for number in range(16, COUNT):
         (images / f"{number}.jpg").rename(tmp_path / "val2017" / f"{number}.jpg")
-    own = prepare(tmp_path / "own", *splits, "--images", f"train={images}", f"validation={tmp_path / 'val2017'}")
+    of_validation = "--images", f"validation={tmp_path / 'val2017'}"
+    own = prepare(tmp_path / "own", *splits, "--images", f"train={images}", *of_validation)
     assert [rows(own, split) for split in own.splits] == [rows(shared, split) for split in shared.splits]
-    one = prepare(tmp_path / "one", *splits, "--images", images, f"validation={tmp_path / 'val2017'}")
+    one = prepare(tmp_path / "one", *splits, "--images", images, *of_validation)
     assert rows(one, "validation") == first(range(16, COUNT - 1))
 
 
@@ -137,7 +138,7 @@ def test_flickr8k_with_a_header_and_with_numbered_captions(images: Path, tmp_pat
 
 
 def test_tables_of_conceptual_captions(images: Path, tmp_path: Path) -> None:
-    texts = ['a "tall tower', 'it\'s said: "no"', "plain"]
+    texts = ['a "tall tower', 'it\'s read: "no"', "plain"]
     listed = "".join(f"{text}\t{number}.jpg\n" for number, text in enumerate(texts))
     address = "elsewhere\thttps://example.com/3.jpg\n"
     expected = {f"{number}.jpg": [text] for number, text in enumerate(texts)}

@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.sources.shapes import drawn
 from pipeline.errors import DataError
-from tests.unit.data_prep.captions.photographs import WHOLE, counts, prepare, report_of, rows
+from tests.unit.data_prep.captions.photographs import WHOLE, counts, prepare, report_of, rows, write_tar
 
 LOOSE = [*WHOLE, "--max-bad-share", 0.9]
 
@@ -56,3 +56,13 @@ def test_tables_with_a_byte_order_mark_are_read_or_refused(images: Path, tmp_pat
             prepare(tmp_path / "out", tmp_path / "a.csv", "--images", images, *WHOLE)
     else:
         assert rows(prepare(tmp_path / "out", tmp_path / "a.csv", "--images", images, *WHOLE)) == {"0.jpg": ["a dog"]}
+
+
+def test_names_that_are_not_utf_8_are_shown_with_escapes(images: Path, tmp_path: Path) -> None:
+    (images / os.fsdecode(b"0\xe9.jpg")).write_bytes(drawn(0)[0])
+    (tmp_path / "a.csv").write_text("image,caption\n0.jpg,a dog\n1.jpg,a cat\n")
+    dataset = prepare(tmp_path / "out", tmp_path / "a.csv", "--images", images, *WHOLE)
+    assert report_of(dataset)["noted"]["image without captions"]["first"][0].endswith("0\\udce9.jpg")
+    name = os.fsdecode(b"caf\xe9")
+    tar = write_tar(tmp_path / "a.tar", {f"{name}.jpg": drawn(0)[0], f"{name}.txt": b"a dog"})
+    assert rows(prepare(tmp_path / "from-tar", tar, *WHOLE)) == {"a.tar:caf\\udce9": ["a dog"]}

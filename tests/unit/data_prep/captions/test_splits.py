@@ -31,6 +31,11 @@ def test_an_image_that_is_held_out_is_not_trained_on(
     assert "2 x in another split too: dropped from training" in capsys.readouterr().out
 
 
+def test_of_a_few_images_one_is_held_out(tmp_path: Path) -> None:
+    dataset = prepare(tmp_path / "out", "builtin:4", "--tokenizer", "byte", "--workers", 1)
+    assert {name: split.rows for name, split in dataset.splits.items()} == {"train": 2, "validation": 1, "test": 1}
+
+
 def test_copies_and_images_of_one_colour_are_noted(images: Path, table: Path, tmp_path: Path) -> None:
     (images / "copy.jpg").write_bytes((images / "3.jpg").read_bytes())
     Image.new("RGB", (64, 64), "red").save(images / "flat.png")

@@ -113,3 +113,9 @@ def test_idx_files_are_recognised_by_their_content(prepare: Prepare, tmp_path: P
     packed.unlink()
     assert prepare(unpacked).manifest["pixels"]["labels"] == []
     assert "1 x no file of labels beside the images: a-images-idx3.gz" in capsys.readouterr().out
+
+
+def test_a_class_whose_name_is_not_utf_8_is_shown_with_escapes(prepare: Prepare, tmp_path: Path) -> None:
+    for at, name in enumerate([b"caf\xe9", b"tea"]):
+        save(tmp_path / "rooms" / os.fsdecode(name) / "0.png", np.array([[at, 9]], np.uint8))
+    assert prepare(tmp_path / "rooms").manifest["pixels"]["labels"] == ["caf\\udce9", "tea"]

@@ -75,6 +75,15 @@ def test_no_image_is_in_two_splits(contents: list[int], by_folders: bool) -> Non
         assert len(set.union(*found)) == sum(map(len, found)) == len(set(contents))
 
 
+def test_of_a_few_images_one_is_held_out(tmp_path: Path) -> None:
+    for shade in range(4):
+        save(tmp_path / "shades" / f"{shade}.png", np.array([[shade, 9]], np.uint8))
+    assert pixels.main([str(tmp_path / "shades"), "--workers", "1", "--output", str(tmp_path / "out")]) == 0
+    rows_of = {name: split.rows for name, split in Dataset.open(tmp_path / "out").splits.items()}
+    assert min(rows_of.values()) >= 1
+    assert sum(rows_of.values()) == 4
+
+
 def test_labels_of_a_test_split_are_dropped_if_training_has_none(prepare: Prepare, tmp_path: Path) -> None:
     for folder, shades in (("train", range(20)), ("test/dark", range(3))):
         (tmp_path / folder).mkdir(parents=True)

@@ -51,6 +51,11 @@ def test_a_byte_order_mark_is_not_text(tmp_path: Path, documents_are: str) -> No
 def test_a_byte_order_mark_of_standard_input_is_not_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("one\ntwo\n".encode("utf-8-sig"))))
     assert documents(prepare(tmp_path / "out", "-", "--documents", "line", *ALL)) == ["one", "two"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("one\ntwo\n".encode("utf-16"))))
+    with pytest.raises(
+        DataError, match=r"standard input: expected UTF-8, got UTF-16. Pipe it through: iconv -f UTF-16"
+    ):
+        prepare(tmp_path / "wrong", "-")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
