@@ -7,13 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.workspace.report import Report
-from pipeline.dataset.codecs.numbers import numbers_of
+from pipeline.dataset.codecs.numbers import is_text, numbers_of
 from pipeline.dataset.codecs.series_table import TableLayout
 from pipeline.dataset.codecs.time_format import COUNT, ISO, parse_stamps, recognised
 from pipeline.errors import ConfigError, DataError
 
 TEXT, TRUTHS, DATES = "column of text", "column of truth values", "column of dates"
 EMPTY, UNNAMED = "column without a value", "column without a name"
+PROBED = 2000  # rows that are examined before all rows are
 MOSTLY = 0.5  # fraction of the values of a column of numbers that are numbers
 
 
@@ -92,15 +93,18 @@ def _unused(column: pa.ChunkedArray, name: str, options: argparse.Namespace) -> 
     """Return why a column without a role is not a target; "" if it is one."""
     if not name or name.startswith("Unnamed:"):
         return UNNAMED
-    numbers = numbers_of(column, options.decimal or "")
-    if np.isnan(numbers.share):
+    probe = column.take(np.arange(0, len(column), 1 + len(column) // PROBED))
+    share = numbers_of(probe, options.decimal or "").share
+    if not share >= MOSTLY:
+        probe, share = column, numbers_of(column, options.decimal or "").share
+    if np.isnan(share):
         return "" if options.series_in_rows else EMPTY
     if pa.types.is_temporal(column.type):
         return DATES
-    text = pa.types.is_string(column.type)
-    if pa.types.is_boolean(column.type) or (text and pc.any(pc.match_substring_regex(column, "(?i)^true$")).as_py()):
+    text = is_text(column.type)
+    if pa.types.is_boolean(column.type) or (text and pc.any(pc.match_substring_regex(probe, "(?i)^true$")).as_py()):
         return TRUTHS
-    if numbers.share >= MOSTLY:
+    if share >= MOSTLY:
         return ""
     return DATES if text and not parse_stamps([_example(column)], ISO).isna().any() else TEXT
 
@@ -119,5 +123,5 @@ def _check_stamps(table: pa.Table, stamps: str, dates: list[str], options: argpa
 
 def _example(column: pa.ChunkedArray) -> str:
     """Return the first value that is not empty."""
-    found = next((value for value in column.to_pylist() if value not in (None, "")), "")
+    found = next((value for each in column if (value := each.as_py()) not in (None, "")), "")
     return str(found)

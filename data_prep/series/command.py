@@ -20,7 +20,7 @@ from data_prep.workspace.entries import origin
 from data_prep.workspace.report import Report
 from data_prep.workspace.workspace import Workplace
 from pipeline.arguments import Parser, non_negative_integer, positive_integer
-from pipeline.dataset.codecs.findings import MISSING, Findings
+from pipeline.dataset.codecs.findings import MISSING, NAMED, Findings
 from pipeline.dataset.codecs.numbers import MARKS
 from pipeline.dataset.codecs.series_table import TableLayout, read_series_table
 from pipeline.dataset.codecs.time_format import CHOICES, check_time_format
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_layout(parser: Parser) -> None:
     add = parser.add_argument_group("layout of the files").add_argument
     add("--no-header", action="store_true", help="the first line has values; columns are named 1, 2, ...")
-    rows = "each row is a series: its id (--id, default: the first column), then its values, without stamps"
+    rows = "each row is a series: its id (in the columns of --id or in the first one), then its values, without stamps"
     add("--series-in-rows", action="store_true", help=rows)
     decimal = "decimal mark; the other one may separate thousands (default: a point, without thousands)"
     add("--decimal", choices=list(MARKS), help=decimal)
@@ -113,10 +113,13 @@ def main(argv: list[str]) -> int:
     findings.refuse_texts(", ".join(map(str, options.sources)))
     _check_dropped(options, table.column_names, [frame.name for frame in frames])
     frames = [trimmed(frame) for frame in frames if frame.name not in options.drop]
+    if not any(len(frame.values) for frame in frames):
+        findings.refuse(", ".join(map(str, options.sources)))
     place = shared.workplace(options)
     with place.entered(fresh=True):  # tables are small: no need to resume
         entries = _prepare(place, grid, frames, layout, options, findings, report, argv)
-    print(f"{len(frames):,} series, step {grid}, season {options.season or grid.season}{_span(grid, frames)}")
+    names = ", ".join(frame.name for frame in frames[:NAMED]) + (", ..." if len(frames) > NAMED else "")
+    print(f"{len(frames):,} series ({names}), step {grid}, season {options.season or grid.season}{_span(grid, frames)}")
     for finding, times in findings.counts.items():
         print(f"  {times:,} x {finding[0]}: {', '.join(findings.places[finding])}")
     for line in [*report.lines()][1:]:
@@ -174,6 +177,7 @@ def _prepare(
         **grid.as_json(),
         "season": season,
         "fill_gaps": options.fill_gaps,
+        "dropped": options.drop,
         "covariates": known,
         "covariate_mean": ahead[0].tolist(),
         "covariate_deviation": ahead[1].tolist(),

@@ -51,6 +51,7 @@ def windows_of(table: "pa.Table", about: dict[str, Any], context: int, horizon: 
     findings, layout = Findings(), TableLayout.of(about)
     layout.check_columns(table.column_names, source)
     grid, frames = frames_of(table, layout, findings, Grid.of(about))
+    frames = [frame for frame in frames if frame.name not in about.get("dropped", ())]
     findings.refuse_texts(source)
     for frame in frames:
         check_steps(trimmed(frame), grid, findings)

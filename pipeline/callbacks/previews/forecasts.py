@@ -58,7 +58,7 @@ def preview_panels(task: Any, samples: Any, about: dict[str, Any], count: int) -
         number, begins = samples.places[sample]
         name = samples.split.names[number]
         mean, deviation = about["scaling"][name]
-        mean_low_median_high = (mean + deviation * part[row].double().cpu().numpy() for part in predicted)
+        mean_low_median_high = (mean + deviation * part[row].cpu().double().numpy() for part in predicted)
         _, low, median, high = mean_low_median_high
         context, came = (mean + deviation * part[row].double().numpy() for part in (batch.context, batch.targets))
         shown = min(len(context), 2 * len(came))

@@ -13,7 +13,8 @@ LONGEST = 80  # characters of a place
 # what can be wrong, and how to fix it
 UNREADABLE = (
     "unreadable stamp",
-    "write 2016-07-01 13:00, 2016-07 or an integer, or prepare with --time-format PATTERN, such as %d/%m/%Y %H:%M",
+    "write 2016-07-01 13:00, with its offset +02:00 where clocks change, 2016-07 or an integer, or prepare with "
+    "--time-format PATTERN, such as %d/%m/%Y %H:%M",
 )
 NAMELESS = "row without an id", "fill the columns of --id"
 TWICE = (
@@ -24,7 +25,7 @@ BETWEEN = "stamp between the steps of the grid", "resample the rows to one step"
 NOT_NUMBER = "text in a column of numbers", "correct it, write NA where a value is missing, or --drop the column"
 SEPARATED = (
     "number with separators",
-    "prepare with --decimal comma for 1.234,56 or --decimal point for 1,234.56",
+    "prepare with --decimal comma for 1.234,56 or --decimal point for 1,234.56, and delete other signs",
 )
 INFINITE = "infinite value", "correct or delete it"
 MISSING = (

@@ -18,7 +18,7 @@ PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$"
 INFINITE = r"^[+-]?inf(inity)?$"
 SEPARATED = r"^[^\w\s]?[+-]?[^\w\s]?\d[\d.,' _\x{a0}\x{202f}]*(e[+-]?\d+)?[%\s]*$"  # digits with any separators
 GROUPS = r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$"  # 1.234: a fraction, or thousands
-MARKS = {"point": (".", ","), "comma": (",", ".")}  # decimal mark and separator of thousands
+MARKS = {"point": (".", ","), "comma": (",", ".")}  # decimal mark and separator of thousands, beside blanks and '
 PROBED = 1000  # rows that are examined before all rows are
 
 
@@ -53,7 +53,7 @@ def numbers_of(column: "pa.ChunkedArray | pa.Array", decimal: str = "") -> Numbe
     nothing = np.zeros(len(column), bool)
     if is_numeric(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return NumberColumn(_floats(column), nothing, nothing)
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if not is_text(kind):
         return NumberColumn(np.full(len(column), np.nan), _truths(column.is_valid()), nothing)
     texts = pc.utf8_lower(pc.utf8_trim_whitespace(column))
     texts = pc.if_else(pc.is_in(texts, pa.array(MISSING, texts.type)), None, texts)
@@ -71,13 +71,19 @@ def is_numeric(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether values of an Arrow type are texts."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _parsed(texts: pa.ChunkedArray, decimal: str) -> NumberColumn:
     plain, infinite = texts, _matches(texts, INFINITE)
     if decimal:
         mark, group = MARKS[decimal]
-        pattern = rf"^[+-]?((\d{{1,3}}(\{group}\d{{3}})+|\d+)(\{mark}\d*)?|\{mark}\d+)(e[+-]?\d+)?$"
+        groups = rf"[{group}' \x{{a0}}\x{{202f}}]"
+        pattern = rf"^[+-]?((\d{{1,3}}({groups}\d{{3}})+|\d+)(\{mark}\d*)?|\{mark}\d+)(e[+-]?\d+)?$"
         fine = pc.or_(_matches(texts, pattern), infinite)
-        plain = pc.replace_substring(pc.replace_substring(texts, group, ""), mark, ".")
+        plain = pc.replace_substring(pc.replace_substring_regex(texts, groups, ""), mark, ".")
     else:
         fine = pc.or_(_matches(texts, PLAIN), infinite)
         if _may_be_thousands(texts):

@@ -27,6 +27,7 @@ DATES = (
     *("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%Y", "%Y.%m.%d", "%m/%Y", "%m-%Y", "%b-%Y", "%b %Y"),
     *("%Y-%b", "%B %Y", "%d-%b-%Y", "%d %b %Y", "%d%b%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y"),
 )
+UTC = re.compile(r"(?<=\d)\s?(UTC|GMT)$")
 TIMES = "", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p"
 PROBED = 20  # stamps that are tried with all patterns
 CHOICES = f"{', '.join((ISO, COUNT, *UNIX, EXCEL))} or a pattern such as %d/%m/%Y"
@@ -41,6 +42,11 @@ def check_time_format(written: str) -> None:
             pd.to_datetime(["2000"], format=written, errors="coerce")
     except ValueError as error:
         raise ConfigError(f"--time-format={written}: expected {CHOICES}, got {written}") from error
+
+
+def trimmed_stamp(text: str) -> str:
+    """Return a stamp without blanks around it, and with `Z` for the name of the zone UTC."""
+    return UTC.sub("Z", text.strip())
 
 
 def parse_stamps(texts: Sequence[str], written: str) -> pd.DatetimeIndex:

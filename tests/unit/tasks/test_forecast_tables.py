@@ -152,3 +152,10 @@ def test_a_large_offset_keeps_its_digits(about: dict[str, Any]) -> None:
 def test_digits_are_those_of_the_scale(value: float, deviation: float, text: str) -> None:
     assert rounded(value, deviation) == text
     assert abs(float(text) - value) <= 1e-4 * deviation
+
+
+def test_a_series_that_was_dropped_may_be_in_a_history(windows: Callable[..., list[Window]]) -> None:
+    rows = ["time,id,x", *(f"{stamp},{name},{at % 7}" for name in ("a", "b") for at, stamp in enumerate(HOURS))]
+    assert [window.name for window in windows(rows, rows, "--id", "id", "--drop", "b")] == ["a"]
+    with pytest.raises(DataError, match="series not in the training data: c"):
+        windows(rows, [*rows, *(row.replace(",a,", ",c,") for row in rows[1:61])], "--id", "id")

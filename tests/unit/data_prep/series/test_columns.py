@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from data_prep.series import command as series
@@ -208,3 +209,26 @@ def test_options_that_contradict_the_table_are_one_line(
 def test_a_column_name_that_occurs_twice_is_an_error(prepare: Prepare) -> None:
     with pytest.raises(DataError, match="the header has 'x' twice"):
         prepare(table("day,x,x", lambda at: at, lambda at: at))
+
+
+def test_stamps_that_cannot_be_read_are_the_only_problem_reported(prepare: Prepare) -> None:
+    with pytest.raises(
+        DataError, match=r"28 x unreadable stamp \(row 1: Q0, row 2: Q1, .*--time-format PATTERN"
+    ) as error:
+        prepare(["day,x", *(f"Q{at},{at}" for at in range(28))])
+    assert "without any value" not in str(error.value)
+
+
+def test_parquet_of_pandas_is_read_as_csv_is(tmp_path: Path) -> None:
+    values = np.arange(56) % 7 + 0.25
+    frame = pd.DataFrame(
+        {"id": ["007"] * 28 + ["7"] * 28, "day": pd.to_datetime(DAYS * 2), "x": values, "note": "a", "on": "True"}
+    )
+    frame.astype({"id": "category"}).to_parquet(tmp_path / "table.parquet", index=False)
+    output = tmp_path / "data"
+    assert series.main([str(tmp_path / "table.parquet"), "--time", "day", "--id", "id", "--output", str(output)]) == 0
+    dataset = Dataset.open(output)
+    assert dataset.splits["train"].names == ["007", "7"]
+    assert raw(dataset, "7") == values[28:].tolist()
+    left_out = json.loads((output / "report.json").read_text())["left_out"]
+    assert [*left_out] == ["column of text", "column of truth values"]

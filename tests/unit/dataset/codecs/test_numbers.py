@@ -39,6 +39,9 @@ def test_spellings_of_a_missing_value(text: str) -> None:
         ("point", "1,234.5", 1234.5),
         ("point", "1.234", 1.234),
         ("point", "1,23", None),
+        ("point", "1'234.5", 1234.5),
+        ("comma", "1\u202f234,5", 1234.5),
+        ("comma", "1 23,5", None),
     ],
 )
 def test_separators_are_never_guessed(decimal: str, text: str, value: float | None) -> None:
@@ -75,6 +78,7 @@ def test_text_is_bad_and_its_share_is_measured_without_missing_values() -> None:
         (pa.array(["True", "false", ""]), [1, 0, np.nan]),
         (pa.array(["1", "x", "1"]).dictionary_encode(), [1, np.nan, 1]),
         (pa.array([None, None]), [np.nan, np.nan]),
+        (pa.array(["1", "x", "NA"], pa.large_string()), [1, np.nan, np.nan]),
     ],
 )
 def test_columns_of_other_types_are_numbers_too(column: pa.Array, values: list[float]) -> None:

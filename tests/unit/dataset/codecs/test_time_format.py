@@ -45,6 +45,7 @@ MONTHS = pd.date_range("2003-01-01", periods=150, freq="MS")
         (np.arange(40.0), COUNT, "1 count"),
         (HOURS.strftime("%Y-%m-%dT%H:%MZ"), ISO, "1 hour"),
         (HOURS.strftime("%Y/%m/%d %H:%M"), ISO, "1 hour"),
+        (HOURS.strftime("%Y-%m-%d %H:%M:%S UTC"), ISO, "1 hour"),
     ],
 )
 def test_the_only_format_that_fits_is_recognised(column: Sequence[object], time_format: str, step: str) -> None:

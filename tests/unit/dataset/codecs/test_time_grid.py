@@ -25,6 +25,9 @@ CALENDARS = {
     ),
     "quarter ends": (pd.date_range("2019-03-31", periods=30, freq="QE"), MONTH, 3, "3 months", 4),
     "year ends": (pd.date_range("1990-12-31", periods=30, freq="YE"), MONTH, 12, "12 months", 1),
+    "last business days": (pd.date_range("2019-11-01", periods=30, freq="BME"), MONTH, 1, "1 month", 12),
+    "first business days": (pd.date_range("2019-11-01", periods=30, freq="BMS"), MONTH, 1, "1 month", 12),
+    "business quarter ends": (pd.date_range("2019-11-01", periods=30, freq="BQE"), MONTH, 3, "3 months", 4),
     "business days": (pd.date_range("2019-12-27", periods=30, freq="B"), BUSINESS, 1, "1 business day", 5),
     "days": (pd.date_range("2019-12-27", periods=30, freq="D"), TIME, 24 * HOUR, "1 day", 7),
     "Fridays": (pd.date_range("2019-12-27", periods=30, freq="W-FRI"), TIME, 7 * 24 * HOUR, "1 week", 52),
@@ -81,6 +84,28 @@ def test_local_midnights_are_days_apart_across_daylight_saving() -> None:
     grid = read.grid.with_step_of(read.values)
     assert set(np.diff(read.values)) == {24 * HOUR}
     assert grid.text(read.values)[-1] == "2024-04-02 00:00+02:00"
+
+
+def test_months_and_business_days_keep_their_zone_and_time_of_day() -> None:
+    months = pd.date_range("2024-01-01", periods=14, freq="MS", tz="Europe/Berlin")
+    closes = pd.bdate_range("2024-01-01", periods=90) + pd.Timedelta(hours=16)
+    for times, zone, unit in ((months, "Europe/Berlin", MONTH), (closes, "", BUSINESS)):
+        texts = [time.isoformat(" ", "minutes") for time in times]
+        read = stamps_of(pa.array(texts), zone=zone)
+        grid = read.grid.with_step_of(read.values)
+        assert (grid.unit, grid.step, grid.text(read.values)) == (unit, 1, texts)
+        assert stamps_of(pa.array(texts[3:5]), like=grid).values.tolist() == read.values[3:5].tolist()
+
+
+def test_stamps_that_are_not_of_the_grid_are_off() -> None:
+    for name, others in (
+        ("month starts", ["2024-01-02", "2024-02-01"]),
+        ("business days", ["2024-01-06", "2024-01-08"]),
+    ):
+        whole = stamps_of(pa.array(CALENDARS[name][0].to_pydatetime()))
+        read = stamps_of(pa.array(others), like=whole.grid)
+        assert read.off.tolist() == [True, False]
+        assert not read.bad.any()
 
 
 def test_one_offset_is_kept() -> None:
