@@ -73,8 +73,8 @@ class Corpus:
         return [file for source in named if not _is_named(source) for file in files_of(Path(source))]
 
     def _given(self, report: Report) -> Iterator[tuple[str, Captioned]]:
-        for split, sources in self.parts.items():
-            for source in sources:
+        for split, named in self.parts.items():
+            for source in named:
                 yield from ((split, image) for image in self._read(split, source, report))
 
     def _read(self, split: str, source: str, report: Report) -> Iterable[Captioned]:
