@@ -177,6 +177,7 @@ def _prepare(
     entries = {split: _write(place.path, split, splits[split]) for split in SPLITS if split in splits}
     returns = _returns(splits["train"])
     actions = bounds.spaces(fitting)
+    _note_constant(splits["train"], report)
     scale = max(abs(returns["best"]), abs(returns["worst"])) or 1.0
     spaces = {**_scales(splits["train"], report), **actions, "best_return": returns["best"], "return_scale": scale}
     about = {"environment": {"name": name, "settings": settings} if name else None, "spaces": spaces}
@@ -250,6 +251,14 @@ def _scales(train: list[Episode], report: Report) -> dict[str, object]:
         "observation_mean": observations.mean(0, dtype=np.float64).tolist(),
         "observation_deviation": deviation.tolist(),
     }
+
+
+def _note_constant(train: list[Episode], report: Report) -> None:
+    """Count the numbers of an action that are constant in the precision in which they are stored."""
+    actions = np.concatenate([one.actions for one in train])
+    if actions.ndim > 1:
+        for column in np.flatnonzero(is_constant(actions.min(0), actions.max(0), actions.dtype)):
+            report.note(f"number {column + 1} of {actions.shape[1]}", "action that is constant in training")
 
 
 def _returns(train: list[Episode]) -> dict[str, float]:

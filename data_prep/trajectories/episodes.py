@@ -17,6 +17,7 @@ from data_prep.trajectories.files import ENDS, FIELDS
 from data_prep.workspace.report import Report
 from pipeline.dataset.trajectories import Episode, returns_to_go
 
+MARKS = ("is_first", "is_last", "is_terminal", "episode_starts")  # of steps as in RLDS, whose last has no action
 STEPS = ("total_steps", "total_timesteps", "episode_length")
 RETURNS = ("total_return", "episode_return")
 TOLERANCE = 1e-3  # of a stated return, relative to the sum of the absolute rewards
@@ -64,7 +65,8 @@ def _of_steps(fields: Mapping[str, object]) -> dict[str, object]:
     steps = fields["steps"]
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise InvalidEpisode("steps that are not a list of objects")
-    if any(step.get("is_last") for step in steps[:-1]) or any(step.get("is_first") for step in steps[1:]):
+    inside = [any(step.get(mark) for step in steps[:-1]) for mark in ("is_last", "is_terminal")]
+    if any(inside) or any(step.get("is_first") for step in steps[1:]):
         raise InvalidEpisode("a first or last step inside the steps")
     over = bool(steps and steps[-1].get("is_last"))
     taken = steps[:-1] if over else steps
@@ -85,6 +87,8 @@ def _checked(name: str, fields: Mapping[str, object]) -> tuple[str, list[Part], 
     """
     if missing := [field for field in FIELDS if fields.get(field) is None]:
         raise InvalidEpisode(f"no {missing[0]}")
+    if marks := [field for field in MARKS if fields.get(field) is not None]:
+        raise InvalidEpisode(f"{marks[0]} outside of steps", "expected terminated, truncated or dones")
     parts = [_numbers(field, fields[field]) for field in FIELDS]
     steps = len(parts[1])
     if len(parts[0]) == steps + 1:

@@ -19,7 +19,10 @@ from pipeline.dataset.codecs.table import read_records
 from pipeline.errors import DataError
 
 FIELDS = ("observations", "actions", "rewards")
-ENDS = ("terminated", "truncated", "terminations", "truncations", "terminals", "timeouts", "dones", "done")
+ENDS = (
+    *("terminated", "truncated", "terminateds", "truncateds", "terminations", "truncations"),
+    *("terminals", "timeouts", "terminal", "timeout", "dones", "done"),
+)
 HDF5 = b"\x89HDF"
 Record = tuple[str, Mapping[str, object]]
 

@@ -36,11 +36,12 @@ def fitting_episodes(found: Sequence[Episode], bounds: Bounds, report: Report) -
 
 
 def _precision(episodes: Sequence[Episode]) -> type[np.floating[Any]]:
-    """Return float32, or float64 if some observations change by less than 10,000 times the rounding of float32."""
+    """Return float32, or float64 if some observations change by less than 10,000 times its rounding or underflow."""
     if all(one.observations.dtype == np.float32 for one in episodes):
         return np.float32
     observations = np.concatenate([one.observations for one in episodes])
-    rounding = np.finfo(np.float32).eps * np.abs(observations).max(0)
+    single = np.finfo(np.float32)
+    rounding = np.maximum(single.eps * np.abs(observations).max(0), single.tiny)
     changes = ~is_constant(observations.min(0), observations.max(0), observations.dtype)
     return np.float64 if (changes & (observations.std(0) < 1e4 * rounding)).any() else np.float32
 

@@ -63,14 +63,15 @@ def test_a_layout_gives_the_same_episodes(prepare: Prepare, tmp_path: Path, layo
     assert whole(prepare(tmp_path / "episodes.parquet")) == expected
 
 
-def test_marks_inside_a_row_cut_it_as_in_arrays(prepare: Prepare, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mark", ["terminated", "truncateds", "timeout"])
+def test_marks_inside_a_row_cut_it_as_in_arrays(prepare: Prepare, tmp_path: Path, mark: str) -> None:
     rows = episodes()
     expected = whole(prepare(lines(tmp_path, rows)))
     joined = []
     for one, two in zip(rows[::2], rows[1::2], strict=True):
         both: dict[str, Any] = {field: [*one[field], *two[field]] for field in one}
         ends = [step in (len(one["rewards"]) - 1, len(both["rewards"]) - 1) for step in range(len(both["rewards"]))]
-        joined.append({**both, "terminated": ends})
+        joined.append({**both, mark: ends})
     dataset = prepare(lines(tmp_path, joined))
     assert whole(dataset) == expected
     assert report(dataset, "noted")["one of several episodes of a record"][:2] == [
@@ -78,7 +79,7 @@ def test_marks_inside_a_row_cut_it_as_in_arrays(prepare: Prepare, tmp_path: Path
         "episodes.jsonl:1: steps 5 to 10",
     ]
     for row in joined:
-        row["terminated"][-1] = False
+        row[mark][-1] = False
     dataset = prepare(lines(tmp_path, joined), *ANY_SHARE)
     assert sum(split.episodes for split in dataset.splits.values()) == 20
     assert list(report(dataset)) == ["incomplete: the last step is neither terminated nor truncated"]
@@ -119,6 +120,9 @@ def test_marks_inside_a_row_cut_it_as_in_arrays(prepare: Prepare, tmp_path: Path
         ({"id": "a\nb"}, "id that is neither text nor a whole number"),
         ({"steps": [1]}, "steps that are not a list of objects"),
         ({"steps": [{"is_last": True}, {}]}, "a first or last step inside the steps"),
+        ({"steps": [{"is_terminal": True}, {}]}, "a first or last step inside the steps"),
+        ({"is_last": [False] * 4 + [True]}, "is_last outside of steps"),
+        ({"episode_starts": [True, False, True, False, False]}, "episode_starts outside of steps"),
     ],
 )
 def test_a_row_that_cannot_be_an_episode_is_named(

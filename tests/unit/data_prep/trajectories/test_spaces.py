@@ -95,6 +95,13 @@ def test_small_actions_keep_their_range(prepare: Prepare, tmp_path: Path) -> Non
     assert found["high"] == pytest.approx([2e-6, 5.005])
 
 
+def test_actions_that_are_constant_in_float32_are_noted(prepare: Prepare, tmp_path: Path) -> None:
+    dataset = prepare(lines(tmp_path, with_actions(lambda action: [action, 1e9 + 0.1 * action, 5.0])))
+    report = json.loads((dataset.path / "report.json").read_text())
+    expected = {"count": 2, "first": ["number 2 of 3", "number 3 of 3"]}
+    assert report["noted"] == {"action that is constant in training": expected}
+
+
 def test_most_observations_have_the_size_of_the_dataset(prepare: Prepare, tmp_path: Path) -> None:
     rows = episodes()
     rows[0]["observations"] = [[1.0]] * len(rows[0]["rewards"])
@@ -131,6 +138,14 @@ def test_small_changes_of_large_observations_reach_the_network(prepare: Prepare,
     expected = (split - split.mean(0)) / split.std(0)
     np.testing.assert_allclose(seen.numpy(), expected, atol=1e-5)
     assert seen.std(0).tolist() == pytest.approx([1, 1], abs=0.01)
+
+
+def test_observations_below_the_range_of_float32_are_kept(prepare: Prepare, tmp_path: Path) -> None:
+    draw, rows = np.random.default_rng(1), episodes()
+    for row in rows:
+        row["observations"] = (1e-45 * draw.standard_normal((len(row["rewards"]), 1))).tolist()
+    dataset = prepare(lines(tmp_path, rows))
+    assert spaces(dataset)["observation_deviation"] == pytest.approx([1e-45], rel=0.2)
 
 
 def test_ordinary_observations_are_stored_in_float32(prepare: Prepare, tmp_path: Path) -> None:
