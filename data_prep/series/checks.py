@@ -57,6 +57,7 @@ def leak(values: Float64[np.ndarray, " L"], known: Float64[np.ndarray, " L"]) ->
     farthest = min(FARTHEST, size // 2)
     if farthest < 1 or not moves.any() or not steps.any():
         return None
+    steps, moves = steps / np.abs(steps).max(), moves / np.abs(moves).max()  # squares stay within double precision
     product = _correlated(moves, steps, farthest)
     energy = _correlated(moves**2, there.astype(float), farthest) * _correlated(np.ones(size), steps**2, farthest)
     # With very little energy, the quotient is rounding error.

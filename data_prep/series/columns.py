@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError, DataError
 
 TEXT, TRUTHS, DATES = "column of text", "column of truth values", "column of dates"
 EMPTY, UNNAMED = "column without a value", "column without a name"
+TRUTH = r"(?i)^\s*(true|false)\s*$"
 PROBED = 2000  # rows that are examined before all rows are
 MOSTLY = 0.5  # fraction of the values of a column of numbers that are numbers
 
@@ -102,7 +103,7 @@ def _unused(column: pa.ChunkedArray, name: str, options: argparse.Namespace) -> 
     if pa.types.is_temporal(column.type):
         return DATES
     text = is_text(column.type)
-    if pa.types.is_boolean(column.type) or (text and pc.any(pc.match_substring_regex(probe, "(?i)^true$")).as_py()):
+    if pa.types.is_boolean(column.type) or (text and pc.any(pc.match_substring_regex(probe, TRUTH)).as_py()):
         return TRUTHS
     if share >= MOSTLY:
         return ""

@@ -38,19 +38,24 @@ def scaling_of(
             findings.add(CONSTANT if len(seen) else UNTRAINED, frame.name)
         if (value := placeholder(frame.values)) is not None:
             report.note(frame.name, "value that may stand for a missing one", f"{value:g}")
-        scaling[frame.name] = (float(frame.values[0]), 1.0) if is_constant(frame.values) else _moments(seen)
-    mean, deviations = np.zeros(len(known)), np.ones(len(known))
+        alone = is_constant(frame.values) or not len(seen)
+        mean, deviation = (frame.values[0], 1.0) if alone else _moments(seen)
+        scaling[frame.name] = float(mean), float(deviation)
+    means, deviations = np.zeros(len(known)), np.ones(len(known))
     if given:
         seen = np.concatenate([part.known[:, :given] for part in training])
-        mean[:given], deviations[:given] = seen.mean(0), seen.std(0)
+        means[:given], deviations[:given] = _moments(seen)
         for name, values in zip(known, seen.T, strict=False):
             if is_constant(values):
                 findings.add(UNINFORMATIVE, name)
-    return scaling, (mean, deviations)
+    return scaling, (means, deviations)
 
 
-def _moments(values: Float64[np.ndarray, " _"]) -> tuple[float, float]:
-    return (float(values.mean()), float(values.std())) if len(values) else (0.0, 1.0)
+def _moments(values: Float64[np.ndarray, "L *K"]) -> Covariates:
+    """Return mean and standard deviation; squares of very large and very small values are beyond double precision."""
+    exponent = np.frexp(np.abs(values).max(0))[1]
+    scaled = np.ldexp(values, -exponent)
+    return np.ldexp(scaled.mean(0), exponent), np.ldexp(scaled.std(0), exponent)
 
 
 def standardised(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from jaxtyping import Float64
 
 from pipeline.errors import ConfigError, DataError
@@ -60,6 +61,20 @@ def parse_stamps(texts: Sequence[str], written: str) -> pd.DatetimeIndex:
     digits = next((number for number, pattern in DIGITS.items() if pattern == written), None)
     whole = [text if digits in (None, len(text)) else "" for text in map(_without_fraction, texts)]
     return pd.DatetimeIndex(pd.to_datetime(whole, errors="coerce", format=written, utc="%z" in written))
+
+
+def native_stamps(column: "pa.ChunkedArray | pa.Array", name: str) -> pd.DatetimeIndex:
+    """Return a column of dates or times in Arrow's types.
+
+    Raises:
+        DataError: it has times of a day or durations, or parts of a microsecond.
+    """
+    try:
+        return pd.DatetimeIndex(column.cast(pa.timestamp("us", getattr(column.type, "tz", None))).to_pandas())
+    except pa.ArrowException as error:
+        raise DataError(
+            f"column {name}: expected dates or times in whole microseconds, got {column.type} ({error}). Convert them"
+        ) from error
 
 
 def write_stamps(index: pd.DatetimeIndex, written: str) -> list[str]:

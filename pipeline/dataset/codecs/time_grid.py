@@ -21,6 +21,7 @@ from pipeline.dataset.codecs.time_format import (
     ISO,
     SECOND,
     UNIX,
+    native_stamps,
     offset_of,
     parse_stamps,
     recognised,
@@ -183,7 +184,7 @@ def stamps_of(
     if like is not None:
         zone, time_format = zone or like.zone, COUNT if like.unit == COUNT else like.time_format
     if pa.types.is_temporal(column.type):
-        index = pd.DatetimeIndex(column.cast(pa.timestamp("us", getattr(column.type, "tz", None))).to_pandas())
+        index = native_stamps(column, name)
         like, time_format = None if like and like.unit == COUNT else like, like.time_format if like else ISO
     else:
         texts, places = distinct_texts(column)

@@ -8,6 +8,7 @@ Legend: R rows of a table, L steps of a series, K known covariates.
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -186,7 +187,13 @@ Texts = tuple[list[str], Int64[np.ndarray, " R"]]  # the different texts of a co
 
 
 def _id_columns(table: pa.Table, layout: TableLayout) -> list[Texts]:
-    return [distinct_texts(column(table, name, "--id")) for name in layout.id]
+    return [_in_normal_form(*distinct_texts(column(table, name, "--id"))) for name in layout.id]
+
+
+def _in_normal_form(texts: list[str], places: Int64[np.ndarray, " R"]) -> Texts:
+    """Return texts in Unicode's normal form NFC, each once."""
+    codes, normal = pd.factorize(np.array([normalize("NFC", text) for text in texts], object))
+    return list(normal), codes[places]
 
 
 def _named(columns: list[Texts], rows: Int64[np.ndarray, " _"], findings: Findings) -> Int64[np.ndarray, " _"]:

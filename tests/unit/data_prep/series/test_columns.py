@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from data_prep.series import command as series
 from pipeline.dataset.manifest import Dataset
@@ -232,3 +234,36 @@ def test_parquet_of_pandas_is_read_as_csv_is(tmp_path: Path) -> None:
     assert raw(dataset, "7") == values[28:].tolist()
     left_out = json.loads((output / "report.json").read_text())["left_out"]
     assert [*left_out] == ["column of text", "column of truth values"]
+
+
+def test_an_id_has_one_normal_form(prepare: Prepare) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    rows = [
+        "day,city,x",
+        *(f"{stamp},{composed if at < 14 else decomposed},{at}" for at, stamp in enumerate(DAYS)),
+        *(f"{stamp},{decomposed} 2,{at % 5}" for at, stamp in enumerate(DAYS)),
+    ]
+    dataset = prepare(rows, "--id", "city")
+    assert dataset.splits["train"].names == [composed, f"{composed} 2"]
+    assert raw(dataset, composed) == list(range(28))
+
+
+@pytest.mark.parametrize("power", [300, -170, -300])
+def test_values_whose_squares_are_out_of_range_have_a_scale(prepare: Prepare, power: int) -> None:
+    dataset = prepare(table("day,x,z", f"{{}}e{power}".format, lambda at: at * at % 7), "--known", "z")
+    mean, deviation = dataset.manifest["series"]["scaling"]["x"]
+    assert (mean / 10.0**power, deviation / 10.0**power) == pytest.approx((8, np.arange(17).std()))
+    assert np.isfinite(dataset.splits["train"].values).all()
+
+
+def test_a_column_that_is_false_throughout_is_left_out(prepare: Prepare) -> None:
+    dataset = prepare(table("day,x,on", lambda at: at, lambda _: "False"))
+    assert dataset.splits["train"].names == ["x"]
+
+
+@pytest.mark.parametrize("kind", [pa.time32("s"), pa.duration("s"), pa.timestamp("ns")])
+def test_times_without_dates_or_finer_than_microseconds_are_one_line(tmp_path: Path, kind: pa.DataType) -> None:
+    stamps = pa.array(range(1, 29), pa.int64() if kind.bit_width == 64 else pa.int32()).cast(kind)
+    parquet.write_table(pa.table({"t": stamps, "x": range(28)}), tmp_path / "table.parquet")
+    with pytest.raises(DataError, match=r"column t: expected dates or times in whole microseconds, got "):
+        series.main([str(tmp_path / "table.parquet"), "--output", str(tmp_path / "data")])
