@@ -21,6 +21,8 @@ ROUNDED = 0.05  # seconds by which a stated duration may differ from the decoded
 DURATION = "another duration than stated; --ignore-durations omits this check"
 PAUSE = (0.02, 0.2)  # seconds between joined clips
 CONTAINERS = {".wav": ("WAV", "WAVEX", "RF64"), ".flac": ("FLAC",), ".mp3": ("MP3", "MPEG"), ".ogg": ("OGG",)}
+SIZED = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "MP3", "MPEG", "OGG", "AIFF", "AU", "CAF", "NIST")
+"""Formats in which a truncated file is recognised."""
 Note = tuple[str, str]
 """A reason to note a clip, and its detail."""
 
@@ -114,6 +116,8 @@ def _notes(clip: Clip, found: audio.Sound, mixed: Float32[np.ndarray, " S"]) -> 
     suffix = Path(clip.name if clip.path is None else clip.path).suffix.lower()
     if found.container not in CONTAINERS.get(suffix, (found.container,)):
         yield "content of another format than the file name", f"{found.container} by content, {suffix} by name"
+    if found.container not in SIZED:
+        yield "format in which a truncated file is not recognised", found.container
     if found.unread:
         yield "bytes after the samples are not read", f"{found.unread} bytes"
     if (channels := found.samples.shape[1]) > 2:

@@ -10,6 +10,7 @@ from data_prep.workspace.report import Report
 from pipeline.dataset.codecs.encoding import open_text, readable
 from pipeline.dataset.codecs.table import read_records
 
+BEGINS, ENDS = ("start_time", "begin_time", "begin"), ("end_time", "end")  # of a clip in what it was cut from
 RATES, CHANNELS = ("sampling_rate", "sample_rate"), ("num_channels", "channels")
 
 
@@ -49,7 +50,7 @@ def _clip(name: str, record: Record, files: Files, naming: Naming, report: Repor
 def _part(record: Record) -> Part:
     """Return the part of a recording that a record names.
 
-    A record with a duration and no offset is a whole recording that lasts so long.
+    A record without offset is a whole recording; it lasts as long as its duration, or the times in `BEGINS` and `ENDS`.
 
     Raises:
         ValueError: a value is not a number, or not a possible one.
@@ -60,14 +61,28 @@ def _part(record: Record) -> Part:
         start = _number(record, "start")
     part = WHOLE
     if start is None:
-        part = WHOLE._replace(recording=seconds)
+        stated = _between(record)
+        part = WHOLE._replace(recording=seconds if stated is None else stated)
     else:
         part = part_between(start, end if seconds is None else start + seconds)
     if end is not None and seconds is not None and abs(end - (part.start + seconds)) > 0.01:
         raise ValueError(f"end {end:g} is not start {part.start:g} + duration {seconds:g}")
     channel = str(record.get("channel", ""))
-    rate, channels = _whole_number(record, RATES), _whole_number(record, CHANNELS)
-    return part._replace(channel=int(channel) if channel.isdecimal() else None, rate=rate, channels=channels)
+    rate, channels = (_first_number(record, names) for names in (RATES, CHANNELS))
+    return part._replace(
+        channel=int(channel) if channel.isdecimal() else None,
+        rate=None if rate is None else int(rate),
+        channels=None if channels is None else int(channels),
+    )
+
+
+def _between(record: Record) -> float | None:
+    """Return the seconds between the times that a record states, None if it states none in numbers."""
+    try:
+        begin, end = (_first_number(record, names) for names in (BEGINS, ENDS))
+    except ValueError:  # times of a day
+        return None
+    return None if end is None else end - (begin or 0.0)
 
 
 def part_between(start: float, end: float | None) -> Part:
@@ -94,10 +109,10 @@ def lines(path: Path, report: Report) -> Iterator[tuple[int, str]]:
                 yield number, text
 
 
-def _whole_number(record: Record, names: Iterable[str]) -> int | None:
+def _first_number(record: Record, names: Iterable[str]) -> float | None:
     """Return the first of several fields that a record has."""
     found = (_number(record, name) for name in names)
-    return next((int(number) for number in found if number is not None), None)
+    return next((number for number in found if number is not None), None)
 
 
 def _number(record: Record, name: str) -> float | None:

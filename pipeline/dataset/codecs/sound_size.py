@@ -3,7 +3,8 @@
 A file with fewer bytes than stated is truncated. Programs that write to a pipe, and recorders that are killed, leave
 the size open: they state 0, or a number at the limit of 31 or 32 bits.
 
-Formats of chunks (identifier, size, content): RIFF and RF64 (EBU Tech 3306), AIFF, CAF. Others: AU, NIST SPHERE, Ogg.
+Formats of chunks (identifier, size, content): RIFF and RF64 (EBU Tech 3306), AIFF, CAF. Others: AU, NIST SPHERE, Ogg,
+Wave64.
 """
 
 import re
@@ -73,6 +74,8 @@ def _is_truncated(data: bytes) -> bool:
         page = data.rfind(b"OggS")
         table = data[page + OGG_HEADER - 1 : page + OGG_HEADER - 1 + 256]
         return not table or page + OGG_HEADER + table[0] + sum(table[1 : 1 + table[0]]) > len(data)
+    if data[:4] == b"riff":  # Wave64
+        return int.from_bytes(data[16:24], "little") > len(data)
     if data[:4] == b".snd":
         start, size = struct.unpack(">II", data[4:12]) if len(data) >= 12 else (0, 0)
         return bool(size != 0xFFFFFFFF and start + size > len(data))
@@ -136,7 +139,7 @@ def _is_chunks(data: bytes, at: int) -> bool:
 
 def _nist_size(header: bytes) -> int:
     """Return the size of the samples that a header of NIST SPHERE states, 0 if it does not or they are compressed."""
-    found = [re.search(rb"%s -i (\d+)" % name, header) for name in (b"sample_count", b"sample_n_bytes")]
+    found = [re.search(rb"%s -(?:i|s\d+) (\d+)" % name, header) for name in (b"sample_count", b"sample_n_bytes")]
     channels = re.search(rb"channel_count -i (\d+)", header)
     if b"shorten" in header or not all(found):
         return 0

@@ -82,6 +82,8 @@ def test_a_file_without_samples_is_not_read_from_its_other_chunks() -> None:
         ("AIFF", "PCM_16"),
         ("AU", "PCM_16"),
         ("NIST", "PCM_16"),
+        ("NIST", "ULAW"),
+        ("W64", "PCM_16"),
         ("CAF", "PCM_16"),
         ("FLAC", "PCM_16"),
         ("OGG", "OPUS"),
