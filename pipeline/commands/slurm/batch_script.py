@@ -9,8 +9,9 @@ from pathlib import Path
 from pipeline.commands.slurm.layout import Layout
 from pipeline.commands.slurm.profile import Profile
 from pipeline.runs.journal import FILE, read_journal
+from pipeline.training.shipped_configs import SLURM
 
-TRAIN = Path(__file__).parents[3] / "slurm" / "train.sbatch"
+TRAIN = SLURM / "train.sbatch"
 LEAD = 120  # minimum seconds between the signal to save and exit and the time limit
 LATENESS, MARGIN = 60, 3  # seconds for the exit itself; number of steps and saves before it
 
