@@ -49,6 +49,8 @@ def main(trained: Trained, arguments: argparse.Namespace) -> None:
             from pipeline.evaluation.plots.forecast import drawing
 
             save(drawing(list(forecast_panels(windows, forecast, about["scaling"], horizon))), arguments.picture)
+    except BrokenPipeError:  # the reader of the output has ended
+        raise
     except OSError as error:
         raise ConfigError(f"{error.filename} cannot be written: {error.strerror}. Give another file") from error
     except ValueError as error:

@@ -2,7 +2,9 @@
 
 import csv
 import json
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,14 @@ import pyarrow as pa
 import pytest
 import torch
 
+from pipeline.commands.generate import series
 from pipeline.commands.generate.series import rows_of
+from pipeline.commands.generate.trained import Trained
 from pipeline.data.series import SeriesDataModule
 from pipeline.dataset.codecs.table import read_table
 from pipeline.errors import DataError
 from pipeline.models.gru import GRU
+from pipeline.tasks import forecast_tables
 from pipeline.tasks.forecast_tables import forecast_windows, windows_of
 from pipeline.tasks.forecaster import Forecaster, ForecastSettings
 from pipeline.tasks.likelihoods import Quantiles
@@ -77,3 +82,22 @@ def test_the_forecast_is_written_to_a_file(tmp_path: Path) -> None:
 
     _write(iter([["time", "series"], ["1", "a"]]), tmp_path / "out.csv")
     assert list(csv.reader((tmp_path / "out.csv").open())) == [["time", "series"], ["1", "a"]]
+
+
+def test_a_reader_that_closes_the_pipe_is_not_an_error_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: Any) -> None:
+        raise BrokenPipeError
+
+    record = {"dataset": {"series": {"scaling": {}}}, "linked": {"context": 1, "horizon": 1}}
+    for name, value in {
+        "read_series_record": record,
+        "read_series_table": None,
+        "open_model": (None, SimpleNamespace(sample_paths=None), "cpu"),
+    }.items():
+        monkeypatch.setattr(series, name, lambda *_, value=value, **__: value)
+    for name in ("windows_of", "forecast_windows"):
+        monkeypatch.setattr(forecast_tables, name, lambda *_: None)
+    monkeypatch.setattr(series, "_write", closed)
+    arguments = Namespace(history=[Path("history.csv")], checkpoint="best", output=None, picture=None)
+    with pytest.raises(BrokenPipeError):
+        series.main(Trained("run", Path(), Forecaster), arguments)
