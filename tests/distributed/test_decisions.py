@@ -121,8 +121,9 @@ def test_a_run_without_an_environment_learns_and_is_not_played(
     from data_prep.trajectories import command as trajectories
     from pipeline.cli import main
 
-    episode = {"observations": [[0.1, 0.2]] * 4, "actions": [[0.5], [0.1], [-1.0], [1.0]], "rewards": [1, 0, 0, 2]}
-    (tmp_path / "mine.jsonl").write_text("\n".join([json.dumps(episode)] * 60))
+    episode = {"actions": [[0.5], [0.1], [-1.0], [1.0]], "rewards": [1, 0, 0, 2]}
+    lines = [json.dumps({**episode, "observations": [[0.1, number / 100]] * 4}) for number in range(60)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
     assert trajectories.main([str(tmp_path / "mine.jsonl"), "--output", str(tmp_path / "data")]) == 0
     settings = {"name": "lstm.LSTM", "network": "width: 8", "context": "context: 3", "optimizer": "torch.optim.AdamW"}
     (tmp_path / "LSTM.yaml").write_text(CONFIG.format(**settings, dataset=tmp_path / "data"))

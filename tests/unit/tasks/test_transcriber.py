@@ -117,13 +117,15 @@ def test_a_transcript_longer_than_its_audio_is_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = []
-    for number in range(4):
-        soundfile.write(f"{number}.wav", 0.1 * np.ones(8000), 8000)
-        lines.append({"file": f"{number}.wav", "text": "a" * (13 + (number == 3))})  # 25 positions: 13 a, 12 blanks
-    Path("m.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    shares = ["--validation", "m.jsonl", "--test-share", "0", "--rate", "8000", "--workers", "1", "--output", "data"]
-    assert audio.main(["m.jsonl", *shares]) == 0
+    for split in ("train", "validation"):
+        lines = []
+        for number in range(4):
+            file = f"{number}-{split}.wav"
+            soundfile.write(file, 0.1 * np.ones(8000), 8000)
+            lines.append({"file": file, "text": "a" * (13 + (number == 3))})  # 25 positions: 13 a, 12 blanks
+        Path(f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    shares = ["--validation", "validation.jsonl", "--test-share", "0", "--rate", "8000", "--workers", "1", "--output", "data"]
+    assert audio.main(["train.jsonl", *shares]) == 0
     capsys.readouterr()
     options = {
         "model": "pipeline.models.assemblies.transcribers.LSTMTranscriber",
@@ -137,11 +139,11 @@ def test_a_transcript_longer_than_its_audio_is_a_one_line_error(
     arguments = [f"--{key}={value}" for key, value in options.items()]
     assert main(["fit", "--config", "e.yaml", *arguments]) == 3
     error = capsys.readouterr().err
-    assert "3.wav (train) has 25 positions, but its transcript requires 27 (1 such clips)" in error
+    assert "3-train.wav (train) has 25 positions, but its transcript requires 27 (1 such clips)" in error
     assert "lower ear.halvings" in error
     model = LSTMTranscriber(3, 8000, 8, 1)
     model._trainer = SimpleNamespace(state=SimpleNamespace(fn="validate"), datamodule=AudioDataModule(Path("data")))
-    with pytest.raises(DataError, match=r"3\.wav \(validation\) has 25 positions"):
+    with pytest.raises(DataError, match=r"3-validation\.wav \(validation\) has 25 positions"):
         model.on_validation_start()  # an infinite loss would not show the cause
 
 
