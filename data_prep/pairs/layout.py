@@ -72,7 +72,7 @@ class Layout:
         """
         if set(self.fields) <= set(first):
             return first.index(self.fields[0]), first.index(self.fields[1])
-        if self.numbered or self.fields == FIELDS:
+        if self.numbered or (self.fields == FIELDS and not set(FIELDS) <= {each.strip().lower() for each in first}):
             return None
         side, field = next(each for each in zip(FIELDS, self.fields, strict=True) if each[1] not in first)
         raise DataError(
