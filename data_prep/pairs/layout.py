@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 from data_prep.sources.characters import oddity
 from data_prep.workspace.report import Report
@@ -98,7 +99,7 @@ class Layout:
             yield Unit(name, f" {self.mark} ".join(turns), tuple(map(Pair, sources, turns[1:])))
 
     def _text(self, written: str) -> str:
-        return written.strip().lower() if self.lowercase else written.strip()
+        return normalize("NFC", written.strip().lower() if self.lowercase else written.strip())
 
 
 def _readable(name: str, texts: Sequence[str], report: Report) -> bool:

@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,6 +71,13 @@ def test_a_header_in_other_letters_is_not_a_pair(tmp_path: Path) -> None:
         (tmp_path / name).write_text(line)
         with pytest.raises(DataError, match="Source, TARGET"):
             read(tmp_path, tmp_path / name)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_texts_are_composed(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    (tmp_path / "a.tsv").write_text(normalize(form, "café\tÉté\n"), encoding="utf-8")
+    assert read(tmp_path, tmp_path / "a.tsv") == [("café", ["Été"])]
+    assert read(tmp_path, tmp_path / "a.tsv", "--lowercase") == [("café", ["été"])]
 
 
 def test_two_files_with_both_sides_are_not_parallel(tmp_path: Path, capsys: Capture) -> None:
