@@ -18,6 +18,7 @@ VERBS = {
         "pipeline.commands.slurm.submit",
         "check a run and submit it to Slurm: `unroll submit CONFIG --nodes 2 --time 24:00:00`",
     ),
+    "init": ("pipeline.commands.init", "write the shipped configs and Slurm scripts to a directory: `unroll init DIR`"),
     "status": ("pipeline.commands.slurm.status", "show queue state, step, loss, throughput and attempts of runs"),
     "logs": ("pipeline.commands.slurm.logs", "print the log of a run's job: `unroll logs -f RUN`"),
     "cancel": ("pipeline.commands.slurm.cancel", "cancel a run's job"),

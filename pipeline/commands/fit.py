@@ -17,14 +17,31 @@ def main(argv: list[str]) -> int:
     """Run the command named by the first argument; return the exit code."""
     verb, arguments = argv[0], argv[1:]
     quieten()
-    split = _taken("--split", arguments) if verb == "test" else None
-    chosen = sweep.arguments_of_sweep(arguments) if verb == "fit" else with_run(arguments)
-    if chosen is None:
-        return 0
+    split = None
+    if verb == "fit":
+        chosen = sweep.arguments_of_sweep(arguments)
+        if chosen is None:
+            return 0
+    else:
+        chosen, split = evaluation_arguments(verb, arguments)
     cli = parse_config(chosen)
     run = Run(run_directory(cli.config))
     with output_streams.tolerate_closed_output():
         return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb, split)
+
+
+def evaluation_arguments(verb: str, arguments: list[str]) -> tuple[list[str], str | None]:
+    """Return the arguments of an evaluation with `--run NAME` for a first argument NAME, and the split to test.
+
+    Raises:
+        ConfigError: the run is named twice, or a split is not named.
+    """
+    split = _taken("--split", arguments := list(arguments)) if verb == "test" else None
+    if not arguments or arguments[0].startswith("-") or Path(arguments[0]).suffix in (".yaml", ".yml"):
+        return arguments, split
+    if named := next((each for each in arguments if each == "--run" or each.startswith("--run=")), None):
+        raise ConfigError(f"{arguments[0]}: expected one run, got also {named}. Omit one of them")
+    return ["--run", *arguments], split
 
 
 def _taken(option: str, arguments: list[str]) -> str | None:
@@ -39,19 +56,6 @@ def _taken(option: str, arguments: list[str]) -> str | None:
         del arguments[at]
         return taken
     return None
-
-
-def with_run(arguments: list[str]) -> list[str]:
-    """Return the arguments of an evaluation with `--run NAME` for a first argument NAME.
-
-    Raises:
-        ConfigError: the run is named twice.
-    """
-    if not arguments or arguments[0].startswith("-") or Path(arguments[0]).suffix in (".yaml", ".yml"):
-        return arguments
-    if named := next((each for each in arguments if each == "--run" or each.startswith("--run=")), None):
-        raise ConfigError(f"{arguments[0]}: expected one run, got also {named}. Omit one of them")
-    return ["--run", *arguments]
 
 
 def quieten() -> None:

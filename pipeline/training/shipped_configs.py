@@ -1,11 +1,13 @@
-"""Paths of the configs shipped with Unroll: inside the installed package, or beside it in a checkout."""
+"""Paths of the shipped configs and Slurm scripts: inside the installed package, or beside it in a checkout."""
 
 from pathlib import Path
 
 from pipeline.errors import ConfigError
 
 PACKAGE = Path(__file__).parents[1]
-CONFIGS = next(filter(Path.is_dir, (PACKAGE / "configs", PACKAGE.parent / "configs")), PACKAGE / "configs")
+CONFIGS, SLURM = (
+    next(filter(Path.is_dir, (PACKAGE / name, PACKAGE.parent / name)), PACKAGE / name) for name in ("configs", "slurm")
+)
 
 
 def shipped(name: str) -> Path:

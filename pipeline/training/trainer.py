@@ -11,6 +11,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
 from rich.console import Console
 
 from pipeline.callbacks.checkpointing import Checkpoints
@@ -54,12 +55,7 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         start: how the attempt begins; None for an evaluation, which writes no record.
     """
     settings = dict(vars(config.trainer))
-    if start is None and isinstance(settings["strategy"], ZeRO):
-        # DeepSpeed partitions weights together with an optimizer, which an evaluation does not have.
-        whole = settings["strategy"].stage < 3 or world_size(settings) == 1
-        settings["strategy"] = "auto" if whole else FullySharded()
-    if settings["strategy"] in ("auto", "ddp") and world_size(settings) > 1:
-        settings["strategy"] = DataParallel()
+    settings["strategy"] = _strategy(settings["strategy"], world_size(settings), trains=start is not None)
     if started_elsewhere():  # a requeued job may run on a different number of nodes than the config names
         settings["devices"] = count_processes(settings)
         settings["num_nodes"] = world_size(settings) // settings["devices"]
@@ -94,6 +90,14 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         "default_root_dir": run.path,
     }
     return _built(settings)
+
+
+def _strategy(given: str | Strategy, processes: int, trains: bool) -> str | Strategy:
+    """Return the strategy for the config's."""
+    if isinstance(given, ZeRO) and not trains:
+        # DeepSpeed partitions weights together with an optimizer, which an evaluation does not have.
+        given = "auto" if given.stage < 3 or processes == 1 else FullySharded()
+    return DataParallel() if given in ("auto", "ddp") and processes > 1 else given
 
 
 def check_precision(settings: Mapping[str, object]) -> None:

@@ -43,7 +43,7 @@ def assert_close(one: dict[str, Any], two: dict[str, Any]) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(("model", "order"), [(LSTM, "contiguous"), (TRANSFORMER, "shuffled")])
 def test_a_strategy_learns_what_one_process_learns(
-    fit: Fit, state: State, strategy: str, model: str, order: str
+    fit: Fit, state: State, apart: Apart, capfd: pytest.CaptureFixture[str], strategy: str, model: str, order: str
 ) -> None:
     """Two processes with two micro-batches per step each; the gradient is clipped (its norm is about 1)."""
     keys = [*WHOLE, "data.init_args.order", order, "trainer.gradient_clip_val", 0.25]
@@ -51,20 +51,18 @@ def test_a_strategy_learns_what_one_process_learns(
     assert fit("two", *keys, *on(strategy), "data.init_args.per_device_batch_size", 4, model=model) == 0
     assert state("two")["accumulation"] == 2
     assert_close(state("one"), state("two"))
+    if model == LSTM:
+        assert_is_evaluated("two", apart, capfd)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_run_of_every_strategy_is_evaluated_and_generates(
-    fit: Fit, apart: Apart, capfd: pytest.CaptureFixture[str], strategy: str
-) -> None:
-    assert fit("one", *on(strategy)) == 0
-    expected = journal.read_journal(Path("runs/one")).best("val/loss")
+def assert_is_evaluated(run: str, apart: Apart, capfd: pytest.CaptureFixture[str]) -> None:
+    """The run's best loss is found again, and it generates."""
+    expected = journal.read_journal(Path("runs") / run).best("val/loss")
     capfd.readouterr()
-    assert apart(lambda: main(["validate", "one"])) == 0
+    assert apart(lambda: main(["validate", run])) == 0
     [printed] = [line.split() for line in capfd.readouterr().out.splitlines() if line.split()[:1] == ["val/loss"]]
     assert float(printed[1]) == pytest.approx(expected, abs=1e-4)  # four digits are printed
-    assert apart(lambda: main(["generate", "one", "--prompt", "a", "--tokens", "3"])) == 0
+    assert apart(lambda: main(["generate", run, "--prompt", "a", "--tokens", "3"])) == 0
 
 
 @pytest.mark.slow

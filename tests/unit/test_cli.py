@@ -10,7 +10,7 @@ import types
 import pytest
 
 from pipeline import cli
-from pipeline.commands.fit import with_run
+from pipeline.commands.fit import evaluation_arguments
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["generate", "--help"], ["prepare", "--help"]])
@@ -35,9 +35,11 @@ def test_a_verb_alone_prints_its_usage(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_an_evaluation_takes_its_run_as_an_argument(capsys: pytest.CaptureFixture[str]) -> None:
-    assert with_run(["lstm", "--seed_everything", "2"]) == ["--run", "lstm", "--seed_everything", "2"]
+    expected = ["--run", "lstm", "--seed_everything", "2"]
+    assert evaluation_arguments("validate", ["lstm", "--seed_everything", "2"]) == (expected, None)
+    assert evaluation_arguments("test", ["lstm", "--split", "a", "--seed_everything", "2"]) == (expected, "a")
     for others in ([], ["--run", "lstm"], ["--config", "a.yaml"], ["a.yaml"]):
-        assert with_run(others) == others
+        assert evaluation_arguments("test", others) == (others, None)
     for verb in ("validate", "test"):
         assert cli.main([verb, "lstm", "--run=gru"]) == 2
         assert "lstm: expected one run, got also --run=gru. Omit one of them" in capsys.readouterr().err

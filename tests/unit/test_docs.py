@@ -14,7 +14,7 @@ import yaml
 
 from pipeline.arguments import Parser
 from pipeline.cli import VERBS
-from pipeline.commands.fit import with_run
+from pipeline.commands.fit import evaluation_arguments
 from pipeline.commands.generate.options import add_options
 from pipeline.commands.slurm import layout, queue
 from pipeline.commands.verify_resume.command import parser as resume_parser
@@ -105,7 +105,7 @@ def parse(command: list[str]) -> None:
         return
     assert verb in VERBS, f"{verb} is not a verb"
     if verb in TRAINING:
-        parse_training(*(rest if verb == "fit" else with_run(rest)))
+        parse_training(*(rest if verb == "fit" else evaluation_arguments(verb, rest)[0]))
     elif verb == "generate":  # its own parser needs the run
         parser = Parser(prog="unroll generate")
         parser.add_argument("run")

@@ -106,3 +106,26 @@ def test_the_scan_finds_what_it_should(tmp_path: Path) -> None:
     texts = [text for _, text in prose_of(tmp_path / "some.py")]
     found = [pattern for pattern in FORBIDDEN for text in texts if re.search(pattern, text)]
     assert len(found) == 4
+
+
+LONGEST = 25  # words of a sentence that does not list things; code and what stands in parentheses are not counted
+LISTS = 3  # commas of a sentence that lists things
+
+
+def sentences_of(text: str) -> Iterator[str]:
+    """The sentences of a page outside of code, tables and headings."""
+    for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-#|!]|\d+\. ))", re.sub(r"```.*?```", "\n\n", text, flags=re.S)):
+        if not block.lstrip().startswith(("#", "|", "!", "---")):
+            block = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "X", block))
+            yield from re.split(r"[.:;!?](?:\s+|$)", re.sub(r"\([^()]*\)", "", block))
+
+
+@pytest.mark.parametrize("path", [each for each in OTHERS if each.suffix == ".md"], ids=lambda path: path.stem)
+def test_sentences_of_pages_are_short(path: Path) -> None:
+    sentences = [" ".join(each.split()) for each in sentences_of(path.read_text(encoding="utf-8"))]
+    long = [each for each in sentences if len(re.findall(r"\w[\w'.-]*", each)) > LONGEST and each.count(",") < LISTS]
+    assert long == []
+
+
+def test_a_long_sentence_is_found() -> None:
+    assert max(len(each.split()) for each in sentences_of("A short one. " + "word " * 26 + "ends (with this).")) == 27

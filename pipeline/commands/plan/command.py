@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipeline.arguments import Parser
 from pipeline.commands.slurm import layout, profile
 from pipeline.commands.slurm.layout import Layout
+from pipeline.dataset.unit import Unit
 from pipeline.errors import CheckpointError, OutOfMemoryError
 from pipeline.runs import journal
 from pipeline.runs.run import Run, find_run
@@ -33,7 +34,7 @@ class Rate(NamedTuple):
     """The speed of training."""
 
     tokens: float
-    """Per second, on all devices together."""
+    """Predictions per second, on all devices together."""
     source: str
 
 
@@ -57,9 +58,9 @@ def main(argv: list[str]) -> int:
     shape = Layout.of(options)
     shape.check(vars(cli.config.trainer))
     run = run_directory(cli.config)
-    tokens, steps = print_size(cli, run.name, shape)
+    tokens, steps, unit = print_size(cli, run.name, shape)
     code = print_memory(cli, shape, options.memory)
-    print_time(None if steps is None else tokens * steps, find_rate(options, run, shape), shape)
+    print_time(None if steps is None else tokens * steps, find_rate(options, run, shape, unit), shape, unit)
     return code
 
 
@@ -74,13 +75,13 @@ def parser() -> argparse.ArgumentParser:
     add("--run", metavar="NAME", help="name of the run (default: from the first config)")
     layout.add_layout_options(result)
     add("--memory", type=float, metavar="GB", help=f"memory per device (default: that of this machine, or {ASSUMED:g})")
-    add("--rate", type=float, metavar="R", help="tokens per second on all devices together")
+    add("--rate", type=float, metavar="R", help="speed on all devices together, in the printed unit per second")
     add("--measured", metavar="RUN", help="read the rate from the journal of RUN (default: from --run)")
     return result
 
 
-def print_size(cli: "CommandLine", name: str, shape: Layout) -> tuple[float, int | None]:
-    """Print parameters and length of the run; return tokens per step, and steps (None if unlimited)."""
+def print_size(cli: "CommandLine", name: str, shape: Layout) -> tuple[float, int | None, Unit]:
+    """Print size and length of the run; return predictions per step, steps (None if unlimited) and the unit."""
     from pipeline.optim import total_steps
 
     task, data, _ = cli.build()
@@ -88,7 +89,7 @@ def print_size(cli: "CommandLine", name: str, shape: Layout) -> tuple[float, int
     samples = data.samples("train")
     plan = data.plan(samples)
     counted = [samples.predictions(plan.batch(0, step)) for step in range(min(LOOK, len(plan)))]
-    tokens, rows = fmean(counted), share.rows(len(plan.batch(0, 0)))
+    tokens, unit, rows = fmean(counted), data.unit, share.rows(len(plan.batch(0, 0)))
     trainer = cli.config.trainer
     steps = total_steps(trainer.max_epochs, trainer.max_steps, len(plan)) or None
     parameters = sum(parameter.numel() for parameter in task.parameters())
@@ -99,11 +100,12 @@ def print_size(cli: "CommandLine", name: str, shape: Layout) -> tuple[float, int
     ]
     _print("run", f"{name}: {task.architecture}, {parameters:,} parameters")
     _print("optimizer", f"{type(optimizer).__name__}: {', '.join(options)}")
-    _print("step", f"{tokens:,.0f} tokens on {shape.processes} processes, {micro} of {rows} samples per process")
-    _print("epoch", f"{len(plan):,} steps, {len(plan) * tokens / 1e6:,.1f} million tokens")
+    amount = tokens * unit.per_prediction
+    _print("step", f"{amount:,.0f} {unit.name} on {shape.processes} processes, {micro} of {rows} samples per process")
+    _print("epoch", f"{len(plan):,} steps, {len(plan) * amount / 1e6:,.1f} million {unit.name}")
     end = "unlimited: set trainer.max_steps or trainer.max_epochs"
-    _print("training", end if steps is None else f"{steps:,} steps, {steps * tokens / 1e6:,.1f} million tokens")
-    return tokens, steps
+    _print("training", end if steps is None else f"{steps:,} steps, {steps * amount / 1e6:,.1f} million {unit.name}")
+    return tokens, steps, unit
 
 
 def print_memory(cli: "CommandLine", shape: Layout, given: float | None) -> int:
@@ -144,7 +146,7 @@ def print_memory(cli: "CommandLine", shape: Layout, given: float | None) -> int:
     return OutOfMemoryError.exit_code
 
 
-def print_time(tokens: float | None, rate: Rate | None, shape: Layout) -> None:
+def print_time(tokens: float | None, rate: Rate | None, shape: Layout, unit: Unit) -> None:
     """Print time and device-hours of the run."""
     if tokens is None:
         return
@@ -153,18 +155,18 @@ def print_time(tokens: float | None, rate: Rate | None, shape: Layout) -> None:
         return
     seconds = tokens / rate.tokens
     hours = seconds / 3600
-    _print("time", f"{profile.clock(seconds)} at {rate.tokens:,.0f} tokens/s ({rate.source})")
+    _print("time", f"{profile.clock(seconds)} at {unit.rate(rate.tokens)} ({rate.source})")
     _print("device-hours", f"{hours * shape.processes:,.1f}")
 
 
-def find_rate(options: argparse.Namespace, run: Path, shape: Layout) -> Rate | None:
+def find_rate(options: argparse.Namespace, run: Path, shape: Layout, unit: Unit) -> Rate | None:
     """Return the given rate, or the rate of a run's journal scaled to the number of processes.
 
     Raises:
         CheckpointError: the run given with --measured has not logged its rate.
     """
     if options.rate:
-        return Rate(options.rate, "given")
+        return Rate(options.rate / unit.per_prediction, "given")
     if options.measured:
         run = find_run(options.measured)
     rates = journal.read_journal(run).series("train/tokens_per_second").values if (run / journal.FILE).exists() else []

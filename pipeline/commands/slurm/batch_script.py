@@ -1,6 +1,7 @@
 """Write the batch script of a job: its options, its environment, then slurm/train.sbatch."""
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +9,16 @@ from pathlib import Path
 
 from pipeline.commands.slurm.layout import Layout
 from pipeline.commands.slurm.profile import Profile
+from pipeline.errors import ConfigError
 from pipeline.runs.journal import FILE, read_journal
+from pipeline.training.shipped_configs import SLURM
 
-TRAIN = Path(__file__).parents[3] / "slurm" / "train.sbatch"
+TRAIN = SLURM / "train.sbatch"
 LEAD = 120  # minimum seconds between the signal to save and exit and the time limit
 LATENESS, MARGIN = 60, 3  # seconds for the exit itself; number of steps and saves before it
+
+
+PLAIN = re.compile(r"[A-Za-z0-9_./+=,:@-]+")  # neither split nor expanded by sbatch
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,21 @@ class Job:
         return _sourced(lines, TRAIN.with_name("prepare.sbatch"))
 
     def _head(self, options: Sequence[str]) -> list[str]:
+        """Return the first lines; sbatch reads them without a shell, which could quote a value.
+
+        Raises:
+            ConfigError: an option has a character that ends or changes the value.
+        """
+        run = str(self.elements[0].run)
+        for value in (run, self.name, str(self.home)):
+            if not PLAIN.fullmatch(value):
+                raise ConfigError(
+                    f"{value!r}: expected letters, digits and _ - . / + = , : @ in the name and path of a run "
+                    "for Slurm. Choose another --run, or another directory"
+                )
+        for option in options:
+            if not (option.isascii() and option.isprintable()):
+                raise ConfigError(f"option of sbatch {option!r}: expected printable ASCII characters. Change it")
         return ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), ""]
 
     def _surroundings(self, profile: Profile) -> list[str]:

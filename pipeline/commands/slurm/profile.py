@@ -64,6 +64,8 @@ def read_profile(name: str) -> Profile:
         if not isinstance(value, kinds[key]):
             raise ConfigError(f"{file}: {key}={value!r}: expected {kinds[key].__name__}, got {type(value).__name__}")
     for variable in given.get("environment", {}):
+        if not re.fullmatch(r"[A-Za-z_]\w*", str(variable), re.ASCII):
+            raise ConfigError(f"{file}: environment: expected names of variables, got {variable!r}. Rename it")
         if SECRET.search(str(variable)):
             raise ConfigError(f"{file}: {variable} looks like a secret. Export it in your shell; sbatch passes it on")
     for directive in given.get("directives", []):

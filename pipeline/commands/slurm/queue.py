@@ -7,7 +7,9 @@ runs/NAME/jobs.jsonl    one line per submission: job, time, number of the attemp
 
 import json
 import os
+import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,10 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs.run import Run, directory_of, find_run, now
 
 FILE = "jobs.jsonl"
+OF_JOBS = re.compile(r"SLURM|SBATCH_|SALLOC_|SRUN_")
+OF_LAUNCHERS = re.compile(
+    r"(RANK|WORLD_SIZE|MASTER_ADDR|MASTER_PORT|NODE_RANK|CUDA_VISIBLE_DEVICES)$|LOCAL_|GROUP_|ROLE_|TORCHELASTIC_"
+)  # torchrun's, Lightning's and those of jobs with GPUs
 WORDS = "%i|%T|%r|%L|%N"  # of squeue: id, state, reason, time left, nodes
 
 
@@ -28,6 +34,19 @@ class Queued(NamedTuple):
     nodes: str
 
 
+def outside_of_jobs(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what a job or a launcher around this process has set.
+
+    sbatch would take such variables for options, and pass them on to the new job.
+    """
+    inside = "SLURM_JOB_ID" in environment
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in ("SLURM_CONF", "SLURM_JWT") or not (OF_LAUNCHERS.match(name) or (inside and OF_JOBS.match(name)))
+    }
+
+
 def run_slurm_command(*command: str, stdin: str | None = None) -> str:
     """Run a command of Slurm and return its output.
 
@@ -39,7 +58,7 @@ def run_slurm_command(*command: str, stdin: str | None = None) -> str:
         ConfigError: the command is not installed, or fails.
     """
     try:
-        ran = subprocess.run(command, input=stdin, capture_output=True, text=True)
+        ran = subprocess.run(command, input=stdin, capture_output=True, text=True, env=outside_of_jobs(os.environ))
     except FileNotFoundError:
         raise ConfigError(f"{command[0]} not found. Run this command on a node of a Slurm cluster") from None
     if ran.returncode:

@@ -53,14 +53,14 @@ def submit_elements(elements: Sequence[Element], options: argparse.Namespace, na
     profile = cluster.read_profile(options.profile) if options.profile else Profile()
     job = _job(options, elements, profile, name)
     preparation = job.preparation(profile, shlex.split(options.prepare)) if options.prepare else None
+    script = job.script(profile)
     if options.dry_run:
-        print(*filter(None, (preparation, job.script(profile))), sep="\n", end="")
+        print(*filter(None, (preparation, script)), sep="\n", end="")
         return
     _refuse_running(elements)
     first = _sbatch(preparation) if preparation else None
     if first is not None:
-        job = replace(job, more=waiting_for(first))
-    script = job.script(profile)
+        script = replace(job, more=waiting_for(first)).script(profile)
     for element in elements:
         element.run.mkdir(parents=True, exist_ok=True)
         (element.run / "job.sbatch").write_text(script)

@@ -1,5 +1,6 @@
 """The configs are shipped in the source archive and in the wheel that is built from it."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,27 @@ from pipeline.training.shipped_configs import CONFIGS, shipped
 
 ROOT = Path(__file__).parents[3]
 TREE = ("configs", "data_prep", "docs", "pipeline", "slurm", "tests", ".ci", ".github")  # and the files beside them
+
+
+# the commands of a user without a checkout, in one process
+SESSION = """
+from pipeline.cli import main
+from pipeline.training.shipped_configs import CONFIGS
+print(CONFIGS)
+fit = "fit --config text/lstm.yaml --run a --data.init_args.dataset data --data.init_args.context 8"
+fit += " --data.init_args.global_batch_size 4 --model.init_args.width 8 --trainer.max_steps 2 --trainer.max_epochs -1"
+fit += " --trainer.limit_val_batches 1 --trainer.accelerator cpu"
+submit = "submit text/lstm.yaml --nodes 2 --time 1:00:00 --dry-run -- --data.init_args.dataset data"
+for command in (
+    "init mine",
+    "prepare text builtin --output data --tokenizer byte --workers 1",
+    fit,
+    submit,
+    "generate a --prompt x --tokens 2",
+):
+    assert main(command.split()) == 0, command
+assert main(["init", "mine"]) == 2
+"""
 
 
 def build(what: str, source: Path, target: Path) -> Path:
@@ -52,8 +74,10 @@ def test_the_wheel_of_an_unpacked_source_archive_runs_the_demo(tmp_path: Path) -
     assert {path.relative_to(installed) for path in installed.rglob("*.yaml")} == names
     empty = tmp_path / "empty"
     empty.mkdir()
-    code = "from pipeline.commands import demo; print(demo.config('demo-lstm'))"
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=empty, env={"PYTHONPATH": str(tmp_path / "installed")}, capture_output=True
-    )
-    assert found.stdout.decode().strip() == str(installed / "demo" / "lstm.yaml"), found.stderr
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "WANDB_MODE": "disabled"}
+    found = subprocess.run([sys.executable, "-c", SESSION], cwd=empty, env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert str(installed) in found.stdout
+    assert "#SBATCH --nodes=2" in found.stdout
+    assert {path.name for path in (empty / "mine" / "slurm").iterdir()} >= {"train.sbatch", "sweep.sbatch"}
+    assert (empty / "mine" / "configs" / "text" / "lstm.yaml").read_text() == (CONFIGS / "text/lstm.yaml").read_text()

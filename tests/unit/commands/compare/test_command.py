@@ -11,7 +11,7 @@ from data_prep.text import command as text
 from pipeline.commands.compare import command as compare
 from pipeline.commands.compare.rows import Entry, Group, gather, is_best
 from pipeline.dataset.manifest import Dataset
-from pipeline.errors import CheckpointError, DataError, UserError
+from pipeline.errors import CheckpointError, UserError
 from pipeline.models import kneser_ney
 from pipeline.runs.journal import FILE, JournalWriter
 
@@ -235,7 +235,7 @@ def test_comparing_does_not_wait_for_torch():
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
 
 
-def test_the_ngram_baseline_requires_text(tiny_audio_dataset, tmp_path):
-    checksum = Dataset.open(tiny_audio_dataset).checksum
-    with pytest.raises(DataError, match="requires kind 'tokens', got 'audio'"):
-        compare.cached_baseline(tiny_audio_dataset, checksum, tmp_path)
+def test_a_dataset_that_is_not_text_has_no_baseline_and_no_notice(tiny_audio_dataset, tmp_path, capsys):
+    group = Group(Dataset.open(tiny_audio_dataset).checksum, str(tiny_audio_dataset), [])
+    assert compare.with_baseline(group, tmp_path) is group
+    assert capsys.readouterr().err == ""

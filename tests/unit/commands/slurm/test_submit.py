@@ -5,7 +5,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipeline import cli
 from pipeline.commands.slurm import cancel, logs, queue, status
@@ -15,30 +14,8 @@ from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.runs.journal import JournalWriter
 from pipeline.runs.run import Run
 
-COMMANDS = {
-    "sbatch": 'echo "$@" >> sbatch.arguments; cat > sbatch.script; echo "42;cluster"',
-    "squeue": "cat queue 2> /dev/null || true",
-    "scancel": 'echo "$@" >> scancel.arguments',
-}
+pytestmark = pytest.mark.usefixtures("home")
 REPOSITORY = Path(__file__).parents[4]
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_text_dataset: Path) -> Path:
-    """A working directory with an experiment, a profile, and Slurm's commands first on PATH."""
-    (tmp_path / "bin").mkdir()
-    for name, script in COMMANDS.items():
-        command = tmp_path / "bin" / name
-        command.write_text(f"#!/bin/sh\n{script}\n")
-        command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.chdir(tmp_path)
-    text = yaml.safe_load((REPOSITORY / "configs" / "text" / "lstm.yaml").read_text())
-    text["data"]["init_args"] |= {"dataset": str(tiny_text_dataset), "global_batch_size": 16}
-    Path("lstm.yaml").write_text(yaml.safe_dump(text))
-    profile = {"partition": "gpu", "modules": ["cuda/12"], "environment": {"A": "b c"}, "directives": ["--exclusive"]}
-    Path("mine.yaml").write_text(yaml.safe_dump({**profile, "shared": [str(tmp_path), str(tiny_text_dataset)]}))
-    return tmp_path
 
 
 def submit(*arguments: str) -> int:
