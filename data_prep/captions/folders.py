@@ -34,7 +34,7 @@ class Folders:
             if entry is None:
                 return None
             path = os.path.join(path, entry.name)
-        return path if entry and entry.is_file() else None
+        return path if entry and os.path.isfile(path) else None
 
     def unnamed(self, report: Report) -> None:
         """Note the images beside the found ones that were never found; count hidden and special files."""
@@ -45,7 +45,7 @@ class Folders:
                     continue
                 if entry.name.startswith("."):
                     report.leave_out(path, HIDDEN)
-                elif entry.is_file():
+                elif os.path.isfile(path):
                     report.note(path, "image without captions")
                 else:
                     report.leave_out(path, SPECIAL)

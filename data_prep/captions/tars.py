@@ -49,6 +49,18 @@ def _members(path: Path, report: Report) -> Iterator[Member]:
                 yield name, Stored(path, member.offset_data, member.size)
             elif not member.isdir():
                 report.leave_out(f"{path.name}:{name}", SPECIAL)
+        _check_end(file, path, report)
+
+
+def _check_end(file: tarfile.TarFile, path: Path, report: Report) -> None:
+    """Note a tar file without blocks of zeros at its end; raise DataError where another archive follows them."""
+    with path.open("rb") as raw:
+        raw.seek(file.offset)
+        rest = raw.read(2 * tarfile.RECORDSIZE)
+    if not rest:
+        report.note(path.name, "no blocks of zeros at its end: the file may be truncated")
+    elif rest.strip(b"\0"):
+        raise DataError(f"{path}: another archive follows the end of the first one. Name each archive as a source")
 
 
 def _divided(name: str) -> tuple[str, str]:
@@ -61,7 +73,10 @@ def _divided(name: str) -> tuple[str, str]:
 def _sample(path: Path, key: str, members: dict[str, Stored], reading: Reading, report: Report) -> Iterator[Captioned]:
     """Yield the image of one key if it has captions; otherwise count it in the report."""
     name = name_of(f"{path.name}:{key}")
-    image = next((stored for ending, stored in members.items() if ending in SUFFIXES), None)
+    images = [stored for ending, stored in members.items() if ending in SUFFIXES]
+    image = images[0] if images else None
+    if len(images) > 1:
+        report.note(name, "several images of one name: the first is read")
     texts = [members[ending] for ending in (".json", ".txt", ".caption") if ending in members]
     if image is None or not texts:
         if texts:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 from data_prep.sources.characters import oddity
 from data_prep.workspace.report import Report
@@ -72,7 +73,7 @@ class Layout:
         """
         if set(self.fields) <= set(first):
             return first.index(self.fields[0]), first.index(self.fields[1])
-        if self.numbered or self.fields == FIELDS:
+        if self.numbered or (self.fields == FIELDS and not set(FIELDS) <= {each.strip().lower() for each in first}):
             return None
         side, field = next(each for each in zip(FIELDS, self.fields, strict=True) if each[1] not in first)
         raise DataError(
@@ -98,7 +99,7 @@ class Layout:
             yield Unit(name, f" {self.mark} ".join(turns), tuple(map(Pair, sources, turns[1:])))
 
     def _text(self, written: str) -> str:
-        return written.strip().lower() if self.lowercase else written.strip()
+        return normalize("NFC", written.strip().lower() if self.lowercase else written.strip())
 
 
 def _readable(name: str, texts: Sequence[str], report: Report) -> bool:

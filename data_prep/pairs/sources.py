@@ -17,6 +17,7 @@ from pipeline.dataset.codecs.table import read_records
 from pipeline.errors import ConfigError, DataError
 
 RECORDS = (".jsonl", ".json", ".csv", ".parquet")
+TABLES = (*RECORDS, ".tsv")  # files with both sides
 FOREIGN = {
     ".tmx": "a translation memory. Convert it to two parallel files, or download the corpus in Moses format",
     ".zip": "an archive. Unpack it and name its files",
@@ -25,6 +26,7 @@ TURN = ("content", "value", "text")  # fields that hold the text of a turn in fi
 TAB = "\t"
 VARIANT = re.compile(r"\(\d+\)$")
 MORE = "more than two columns: choose two, such as --source-field 1 --target-field 2"
+BOTH = "tab in both lines: the two files are parallel only if each has one side"
 NUMBERED = "source ends in a number in parentheses: for a pronouncing dictionary add --pronunciations"
 Read = Callable[[Sequence[Path], Layout, Report], Iterator[Unit]]
 
@@ -45,6 +47,8 @@ def parallel(paths: Sequence[Path], layout: Layout, report: Report) -> Iterator[
                 f"{one} has {counts[0]} lines, but {other} has {counts[1]}. Line k of both files must be a pair"
             )
         if left[1] is not None and right[1] is not None:
+            if TAB in left[1] and TAB in right[1]:
+                report.note(left[0], BOTH)
             yield from layout.pair(left[0], left[1], right[1], report)
 
 
@@ -84,7 +88,7 @@ def pronunciations(paths: Sequence[Path], layout: Layout, report: Report) -> Ite
         if line.startswith((";;;", "# ")):
             report.leave_out(name, "comment")
             continue
-        word, _, sounds = line.partition(" #")[0].strip().partition(" ")
+        word, sounds = [*line.partition(" #")[0].split(maxsplit=1), "", ""][:2]
         yield from layout.pair(name, VARIANT.sub("", word), sounds, report)
 
 
@@ -198,6 +202,9 @@ def _reader(paths: Sequence[Path], layout: Layout) -> Read:
         expected = f"one file for {alone}" if alone else "one file or two parallel files"
         raise ConfigError(f"expected {expected} per split, got {len(paths)}: {', '.join(map(str, paths))}")
     if len(paths) == 2:
+        if any(suffix_of(path) in TABLES for path in paths):
+            given = " ".join(map(str, paths))
+            raise ConfigError(f"{given}: expected two parallel text files, got files with both sides. Join them")
         return parallel
     if suffix_of(paths[0]) in RECORDS and layout.delimiter is None:
         return records

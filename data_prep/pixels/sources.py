@@ -9,7 +9,6 @@ Legend: N images, H rows, W columns.
 import gzip
 import math
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from data_prep.sources.shapes import figures
 from data_prep.sources.walk import name_of, walk
 from data_prep.workspace.options import builtin_count, is_builtin
 from data_prep.workspace.report import Report
+from pipeline.dataset.codecs.encoding import readable
 from pipeline.dataset.codecs.image import SUFFIXES
 from pipeline.errors import DataError
 
@@ -93,11 +93,9 @@ def read_idx(path: Path) -> np.ndarray:
     Raises:
         DataError: the file has another format or is damaged.
     """
-    try:
+    with readable(path):
         data = path.read_bytes()
         data = gzip.decompress(data) if data.startswith(GZIP) else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}). Download or copy it again") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != BYTE or not data[3]:
         raise DataError(f"{path} is not an IDX file of unsigned bytes. Name an IDX file or a directory of images")
     begin = 4 + 4 * data[3]

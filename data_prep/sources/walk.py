@@ -1,7 +1,8 @@
 """The files of a directory: which are read, and which are left out for what reason."""
 
 import os
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
@@ -15,6 +16,7 @@ SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
+INNER = "in an inner folder with the name of a split, which is not read as one"
 HIDDEN, BROKEN, SPECIAL, TWICE = "hidden", "broken link", "not a regular file", "already read through another link"
 
 
@@ -33,9 +35,14 @@ def walk(directory: Path, suffixes: Collection[str], report: Report) -> list[Pat
         DataError: the directory or one below it cannot be read.
     """
     try:
-        return sorted(_files(directory, frozenset(suffixes), report, {os.path.realpath(directory)}))
+        found = sorted(_files(directory, frozenset(suffixes), report, {os.path.realpath(directory)}))
     except OSError as error:
         raise DataError(f"{error.filename or directory} cannot be read: {error.strerror or error}") from error
+    for file in found:
+        inner = {part.lower() for part in file.relative_to(directory).parts[1:-1]}
+        if any(not inner.isdisjoint(names) for names in SPLIT_NAMES.values()):
+            report.note(str(file), INNER)
+    return found
 
 
 def _files(directory: Path, suffixes: frozenset[str], report: Report, seen: set[str]) -> Iterator[Path]:
@@ -43,6 +50,8 @@ def _files(directory: Path, suffixes: frozenset[str], report: Report, seen: set[
         path = directory / entry.name
         if entry.name.startswith(".") or entry.name in SYSTEM:
             report.leave_out(str(path), HIDDEN)
+        elif entry.is_symlink() and not path.exists():  # also a link to itself
+            report.leave_out(str(path), BROKEN)
         elif entry.is_dir():
             if (real := os.path.realpath(path)) in seen:
                 report.leave_out(str(path), TWICE)
@@ -50,7 +59,7 @@ def _files(directory: Path, suffixes: frozenset[str], report: Report, seen: set[
                 seen.add(real)
                 yield from _files(path, suffixes, report, seen)
         elif not entry.is_file():
-            report.leave_out(str(path), BROKEN if entry.is_symlink() and not path.exists() else SPECIAL)
+            report.leave_out(str(path), SPECIAL)
         elif suffix_of(path) in suffixes:
             yield path
         else:
@@ -73,6 +82,21 @@ def split_folders(directory: Path) -> dict[str, Path]:
             raise DataError(f"{folder} and {found[split]} are both the {split} split. Rename or merge one of them")
         if split is not None:
             found[split] = folder
+    return found if "train" in found and len(found) > 1 else {}
+
+
+def split_files(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return the files of each split by a word of their names, such as `train.txt` and `wiki.valid.tokens`.
+
+    There are none unless every name has the word of exactly one split, and one of them is train.
+    """
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        words = re.split(r"[\W\d_]+", file.name.lower())
+        splits = [split for split, names in SPLIT_NAMES.items() if not set(names).isdisjoint(words)]
+        if len(splits) != 1:
+            return {}
+        found.setdefault(splits[0], []).append(file)
     return found if "train" in found and len(found) > 1 else {}
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from data_prep.sources.spool import collect
-from data_prep.sources.text_files import DOCUMENTS, Name, Reading, Sources
-from data_prep.sources.walk import split_folders
+from data_prep.sources.text_files import DOCUMENTS, FORMATS, Name, Reading, Sources
+from data_prep.sources.walk import split_files, split_folders, walk
 from data_prep.text import split
 from data_prep.text.duplicates import Duplicates
 from data_prep.workspace import options as shared
@@ -15,6 +15,7 @@ from data_prep.workspace.workspace import SPLITS, ordered
 
 FEW = "too few documents to fill the splits by hash: the tail of the text is held out, as with --cut tail"
 FOLDERS = "its folders are read as the splits"
+FILES = "its files are read as the splits that their names contain"
 
 
 def _by_hash(found: Sources, shares: Mapping[str, float]) -> split.Cut:
@@ -68,15 +69,26 @@ class Corpus:
         self.parts = [(found, CUTS[cut or "hash"](found, shares))]
 
     def _folders(self, sources: list[str]) -> dict[str, list[str]]:
-        """Return the sources of the splits if the only source is a directory with a folder for each."""
+        """Return the sources of the splits if the only source is a directory with a folder or files for each."""
         folder = Path(sources[0])
-        if len(sources) > 1 or not folder.is_dir() or not (folders := split_folders(folder)):
+        if len(sources) > 1 or not folder.is_dir():
             return {}
+        if not (folders := split_folders(folder)):
+            return self._files(folder)
         found = {name: [str(folders[name])] for name in ordered(folders)}
         self._found.note(str(folder), FOLDERS, ", ".join(folders[name].name for name in found))
         for path in sorted(set(folder.iterdir()) - set(folders.values())):
             self._found.leave_out(str(path), "outside of the folders of the splits")
         return found
+
+    def _files(self, folder: Path) -> dict[str, list[str]]:
+        counted = Report()
+        files = split_files(walk(folder, FORMATS, counted))
+        if files:
+            self._found.add(counted)
+            counts = ", ".join(f"{len(files[name])} of {name}" for name in ordered(files))
+            self._found.note(str(folder), FILES, counts)
+        return {name: [*map(str, files[name])] for name in ordered(files)}
 
     def pieces(self, report: Report) -> split.Assigned:
         """Yield every piece with its split."""

@@ -107,12 +107,17 @@ def add_seed(parser: Group, default: int, of: str) -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Check the shares, if the modality has them, and the output directory.
+    """Check the sources, the shares, if the modality has them, and the output directory.
 
     Raises:
-        ConfigError: the shares leave no training data.
+        ConfigError: the name of a source is empty, or the shares leave no training data.
         DataError: the output exists and must not be overwritten.
     """
+    for name in ("source", "sources", *ordered(vars(options))):
+        given = vars(options).get(name)
+        if "" in (given if isinstance(given, list) else [given]):
+            key = "SOURCE" if name.startswith("source") else f"--{name.replace('-', '=', 1)}"
+            raise ConfigError(f"{key}=: expected a source, got an empty text. Check the shell variable that names it")
     if "test_share" in options and sum(shares(options).values()) >= 1:
         given = f"--validation-share={options.validation_share:g} --test-share={options.test_share:g}"
         raise ConfigError(f"{given}: the sum must be below 1 to leave training data. Lower one of them")

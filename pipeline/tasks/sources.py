@@ -6,6 +6,7 @@ Legend: B sources, S positions of a source, H and W height and width in pixels.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from pipeline.generation.vocabulary import tokens_of
 def text_source(
     tokenizer: Tokenizer, eos: int, texts: Sequence[str]
 ) -> tuple[Int64[Tensor, "B S"], Bool[Tensor, "B S"]]:
-    """Return the padded tokens of texts, each with EOS, and the mask of the positions."""
-    return padded([np.array([*tokens_of(tokenizer, text), eos]) for text in texts], eos)
+    """Return the padded tokens of texts in NFC, as prepared pairs are, each with EOS, and the mask of the positions."""
+    composed = (normalize("NFC", text) for text in texts)
+    return padded([np.array([*tokens_of(tokenizer, text), eos]) for text in composed], eos)
 
 
 def image_source(file: Path, size: int) -> UInt8[Tensor, "1 3 H W"]:

@@ -1,6 +1,6 @@
 """CSV and TSV files as batches of text, by pyarrow; values are exactly as written.
 
-The delimiter is that of the suffix if the header has it, else the most frequent one. TSV has no quoting.
+The delimiter is one of the header that divides the first rows into equal numbers of fields. TSV has no quoting.
 """
 
 import codecs
@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
-from itertools import compress, count, islice
+from itertools import chain, compress, count, islice
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ from pipeline.errors import DataError
 Reject = Callable[[str, str], None]
 DELIMITERS = "\t,;|"
 LONGEST_HEADER = 1 << 20  # bytes
+EXAMINED = 10  # rows after the header that determine the delimiter
 NOT_UTF8 = "not UTF-8"
 FIELDS = "another number of fields than the header"
 SUBSTITUTE = "\x1a"  # the control character that replaces a byte that is not UTF-8
@@ -79,9 +80,11 @@ def read_batches(
     """
     with open_text(path) as file, readable(path):
         first = _first_line(file, path)
-        delimiter = _delimiter(first, path)
-        names = next(csv.reader([first], delimiter=delimiter, quoting=_quoting(delimiter)))
-        quoted = delimiter != "\t" and (b'"' in first.encode() or any(b'"' in line for line in file))
+        following = list(islice(file, EXAMINED))
+        delimiter = _delimiter([first, *(line.decode(errors="replace") for line in following)], path)
+        [names] = _divided([first], delimiter)
+        names = [name.strip() for name in names]
+        quoted = delimiter != "\t" and (b'"' in first.encode() or any(b'"' in line for line in chain(following, file)))
     if not header:
         names = [str(at + 1) for at in range(len(names))]
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
@@ -101,14 +104,26 @@ def _first_line(file: Opened, path: Path) -> str:
     return ""
 
 
-def _delimiter(first: str, path: Path) -> str:
-    """Return the delimiter of a header: that of the suffix if it occurs, else the most frequent one."""
+def _delimiter(lines: list[str], path: Path) -> str:
+    """Return the delimiter of the first line: one that divides all lines equally, else that of the suffix if it occurs.
+
+    A semicolon is preferred to a comma, which also divides names with a comma and numbers with a decimal comma.
+    """
+    first = lines[0]
     usual = {".tsv": "\t", ".tab": "\t", ".csv": ","}.get(suffix_of(path), "")
+    if "\t" in first and usual != ",":
+        return "\t"  # even if it is rarer than the commas of a text
+    rows = [line for line in lines if line.strip()]
+    equal = (each for each in "\t;,|" if each in first and len({len(row) for row in _divided(rows, each)}) == 1)
+    if len(rows) > 1 and (found := next(equal, None)):
+        return found
     if usual and usual in first:
         return usual
-    if "\t" in first:
-        return "\t"  # even if it is rarer than the commas of a text
     return max(DELIMITERS, key=first.count) if any(each in first for each in DELIMITERS) else usual or ","
+
+
+def _divided(lines: list[str], delimiter: str) -> list[list[str]]:
+    return list(csv.reader(lines, delimiter=delimiter, quoting=_quoting(delimiter)))
 
 
 def _quoting(delimiter: str) -> Literal[0, 3]:

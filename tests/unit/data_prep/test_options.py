@@ -2,6 +2,7 @@
 
 import argparse
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +98,18 @@ def test_shares_must_leave_training_data(
     assert main(["prepare", modality, *source, *shares, "--output", "out"]) == 2
     expected = "--validation-share=0.6 --test-share=0.4: the sum must be below 1 to leave training data"
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("modality", ["audio", "captions", "pixels", "text"])
+@pytest.mark.parametrize("given", [[""], ["--train", "a", "--test", ""], ["--train", "a", "--test", "b="]])
+def test_an_empty_source_is_not_the_current_directory(
+    modality: str, given: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", modality, *given, "--output", "out"]) in (2, 3)
+    error = capsys.readouterr().err
+    assert "got an empty text" in error or given[-1] == "b="
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("modality", ["pairs", "text"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.sources.shapes import drawn
+from pipeline.errors import DataError
 from tests.unit.data_prep.captions.photographs import COUNT, WHOLE, counts, prepare, report_of, rows, write_tar
 
 LOOSE = [*WHOLE, "--max-bad-share", 0.95]
@@ -202,6 +203,32 @@ def test_webdataset_has_captions_in_texts_or_records(tmp_path: Path) -> None:
         }
         assert counts(dataset, "noted") == {"image without captions": 1}
         assert counts(dataset, "left_out") == {"hidden": 1}
+
+
+def test_a_truncated_tar_file_is_noted_and_a_joined_one_refused(tmp_path: Path) -> None:
+    images = [drawn(number)[0] for number in range(COUNT)]
+    samples = {f"{number}.jpg": image for number, image in enumerate(images)}
+    texts = {f"{number}.txt": b"one" for number in range(COUNT)}
+    write_tar(tmp_path / "a.tar", {**dict(sorted((samples | texts).items())), "9.png": images[0]})
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole.rstrip(b"\0").ljust(-(-len(whole.rstrip(b"\0")) // 512) * 512, b"\0"))
+    (tmp_path / "joined.tar").write_bytes(whole * 2)
+    several = {"several images of one name: the first is read": 1}
+    assert counts(prepare(tmp_path / "whole", tmp_path / "a.tar", *WHOLE), "noted") == several
+    noted = counts(prepare(tmp_path / "short", tmp_path / "cut.tar", *WHOLE), "noted")
+    assert noted == several | {"no blocks of zeros at its end: the file may be truncated": 1}
+    with pytest.raises(DataError, match=r"joined.tar: another archive follows the end of the first one"):
+        prepare(tmp_path / "joined", tmp_path / "joined.tar", *WHOLE)
+
+
+def test_a_link_to_itself_is_not_an_image(images: Path, tmp_path: Path) -> None:
+    (images / "self.jpg").symlink_to("self.jpg")
+    table = tmp_path / "a.csv"
+    table.write_text("image_name| comment\n" + "".join(f"{n}.jpg| one\n" for n in [*range(COUNT), "self"]))
+    fields = ["--image-field", "image_name", "--caption-field", "comment", "--images", images, "--max-bad-share", 0.5]
+    dataset = prepare(tmp_path / "out", table, *fields, *WHOLE)
+    assert set(map(tuple, rows(dataset).values())) == {("one",)}
+    assert counts(dataset) == {"caption without its image": 1}
 
 
 def test_a_data_set_that_the_hub_library_reads_is_a_source(images: Path, tmp_path: Path) -> None:

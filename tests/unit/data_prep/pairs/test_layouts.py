@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,6 +66,36 @@ def test_a_header_with_the_usual_names_is_recognised(tmp_path: Path) -> None:
     assert read(tmp_path, tmp_path / "a.tsv") == [("one", ["eins"])]
 
 
+def test_a_header_in_other_letters_is_not_a_pair(tmp_path: Path) -> None:
+    for name, line in (("a.tsv", "Source\tTARGET\neins\tone\n"), ("a.csv", "Source,TARGET\neins,one\n")):
+        (tmp_path / name).write_text(line)
+        with pytest.raises(DataError, match="Source, TARGET"):
+            read(tmp_path, tmp_path / name)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_texts_are_composed(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    (tmp_path / "a.tsv").write_text(normalize(form, "café\tÉté\n"), encoding="utf-8")
+    assert read(tmp_path, tmp_path / "a.tsv") == [("café", ["Été"])]
+    assert read(tmp_path, tmp_path / "a.tsv", "--lowercase") == [("café", ["été"])]
+
+
+def test_two_files_with_both_sides_are_not_parallel(tmp_path: Path, capsys: Capture) -> None:
+    for name in ("a.tsv", "a.csv", "a.jsonl", "a.json.gz", "a.parquet"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(ConfigError, match="expected two parallel text files, got files with both sides"):
+            read(tmp_path, tmp_path / name, tmp_path / name)
+    (tmp_path / "a.txt").write_text("one\teins\n")
+    assert read(tmp_path, tmp_path / "a.txt", tmp_path / "a.txt") == [("one\teins", ["one\teins"])]
+    assert "1 x tab in both lines: the two files are parallel only if each has one side" in capsys.readouterr().out
+
+
+def test_semicolons_divide_a_table_with_commas_in_names_and_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("source;target, German\none, two;eins, zwei\nthree;drei\n")
+    found = read(tmp_path, tmp_path / "a.csv", "--target-field", "target, German")
+    assert found == [("one, two", ["eins, zwei"]), ("three", ["drei"])]
+
+
 def test_rows_with_another_number_of_columns_are_invalid(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "a.tsv").write_text("one\teins\ntwo\tzwei\tCC\nthree\n\nfour\tvier\n")
     assert read(tmp_path, tmp_path / "a.tsv", "--max-bad-share", 0.5) == [("one", ["eins"]), ("four", ["vier"])]
@@ -117,7 +149,8 @@ def test_a_record_without_texts_is_invalid(tmp_path: Path, record: object, reaso
 def test_pronouncing_dictionaries_are_read_with_variants_and_comments(tmp_path: Path, capsys: Capture) -> None:
     old = ";;; comment\nA  AH0\nA(1)  EY1\n#HASH-MARK  HH AE1 SH\n"
     new = "a AH0\na(2) EY1 # letter\n#hash-mark HH AE1 SH\n"
-    for name, content in (("old", old), ("new", new)):
+    tabs = new.replace(" AH0", "\tAH0").replace(" EY1", "\tEY1").replace("mark HH", "mark\tHH")
+    for name, content in (("old", old), ("new", new), ("tabs", tabs)):
         (tmp_path / name).write_text(content)
         found = read(tmp_path, tmp_path / name, "--pronunciations", "--group", "--lowercase")
         assert found == [("a", ["ah0", "ey1"]), ("#hash-mark", ["hh ae1 sh"])]

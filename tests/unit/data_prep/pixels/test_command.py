@@ -125,7 +125,8 @@ def test_several_processes_give_the_result_of_one(
         (["short-images"], 3, "is damaged: expected 2 x 3 x 3 bytes, got 17"),
         (["flat"], 3, "expected images of shape N x H x W or N x H x W x 3, got 7"),
         (["a-images-idx3"], 3, "a-labels-idx1 has 5 labels, but a-images-idx3 has 4 images"),
-        (["short.gz"], 3, "cannot be read (Compressed file ended"),
+        (["short.gz"], 3, "is damaged (Compressed file ended"),
+        (["surplus.gz"], 3, "surplus.gz: 4 bytes follow the end of the compressed data"),
         (["header"], 3, "header is damaged: it ends in its header"),
         (["axes"], 3, "is not an IDX file"),
         (["floats"], 3, "floats is not an IDX file of unsigned bytes"),
@@ -151,6 +152,7 @@ def test_a_mistake_is_a_one_line_error(
         (Path("damaged") / name).touch()
     Path("broken").write_bytes(b"no images")
     Path("short.gz").write_bytes(gzip.compress(bytes(99))[:-9])
+    Path("surplus.gz").write_bytes(gzip.compress(bytes(99)) + b"junk")
     Path("header").write_bytes(struct.pack(">BBBBIH", 0, 0, 8, 3, 1, 1))
     Path("axes").write_bytes(bytes([0, 0, 8, 0, 7]))
     Path("floats").write_bytes(struct.pack(">BBBBIf", 0, 0, 13, 1, 1, 0.5))

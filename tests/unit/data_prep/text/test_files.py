@@ -138,6 +138,20 @@ def test_folders_of_splits_are_the_splits(tmp_path: Path, capsys: Capture) -> No
     assert f"left out 1: 1 x outside of the folders of the splits ({folder / 'readme.txt'})" in printed
 
 
+def test_files_of_splits_are_the_splits(tmp_path: Path, capsys: Capture) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for name in ("wiki.train.txt", "wiki.valid.txt", "wiki.test.txt", ".train.txt"):
+        (folder / name).write_text(name)
+    dataset = prepare(tmp_path / "out", folder)
+    assert {name: documents(dataset, name) for name in dataset.splits} == {
+        "train": ["wiki.train.txt"], "validation": ["wiki.valid.txt"], "test": ["wiki.test.txt"]
+    }  # fmt: skip
+    printed = capsys.readouterr().out
+    assert f"contain: {folder} (1 of train, 1 of validation, 1 of test)" in printed
+    assert "left out 1: 1 x hidden" in printed
+
+
 def test_the_tail_of_few_documents_is_held_out(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "a.txt").write_text("0123456789" * 10)
     dataset = prepare(tmp_path / "out", tmp_path / "a.txt", "--validation-share", 0.2, "--test-share", 0.1)

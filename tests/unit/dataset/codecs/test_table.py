@@ -68,6 +68,24 @@ def test_the_delimiter_is_that_of_the_header(tmp_path: Path, name: str, delimite
     assert records(path) == ([(2, {"stamp": "1", "x": "2"})], [])
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("date;load, kW\n1;5,3\n2;6,1\n", {"date": "1", "load, kW": "5,3"}),
+        ("date;load, kW;a, b\n1;5;6\n", {"date": "1", "load, kW": "5", "a, b": "6"}),
+        ("date;load, kW\n1;5.3\n\n2;6,1\n", {"date": "1", "load, kW": "5.3"}),
+        ("date\tload, kW\n1\t5,3\n", {"date": "1", "load, kW": "5,3"}),
+        ("date,load; kW\n1,5\n2,6\n", {"date": "1", "load; kW": "5"}),
+        ("title,a|b\nx,y|z\n", {"title": "x", "a|b": "y|z"}),
+        ('a,b;c\n"1;2",3\n', {"a": "1;2", "b;c": "3"}),
+        ("a| b\n1| 2\n", {"a": "1", "b": " 2"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.txt"])
+def test_the_delimiter_divides_all_rows_equally(tmp_path: Path, name: str, text: str, expected: dict[str, str]) -> None:
+    assert records(written(tmp_path / name, text))[0][0][1] == expected
+
+
 def test_a_table_without_header_has_numbered_columns(tmp_path: Path) -> None:
     assert records(written(tmp_path / "a.csv", "1,2\n3,4\n"), header=False) == (
         [(1, {"1": "1", "2": "2"}), (2, {"1": "3", "2": "4"})],
