@@ -124,8 +124,8 @@ def test_a_transcript_longer_than_its_audio_is_a_one_line_error(
             soundfile.write(file, 0.1 * np.ones(8000), 8000)
             lines.append({"file": file, "text": "a" * (13 + (number == 3))})  # 25 positions: 13 a, 12 blanks
         Path(f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    shares = ["--validation", "validation.jsonl", "--test-share", "0", "--rate", "8000", "--workers", "1", "--output", "data"]
-    assert audio.main(["train.jsonl", *shares]) == 0
+    shares = ["--validation", "validation.jsonl", "--test-share", "0", "--rate", "8000", "--workers", "1"]
+    assert audio.main(["train.jsonl", *shares, "--output", "data"]) == 0
     capsys.readouterr()
     options = {
         "model": "pipeline.models.assemblies.transcribers.LSTMTranscriber",
