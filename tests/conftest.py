@@ -5,6 +5,7 @@ import math
 import os
 import random
 import re
+import signal
 import sys
 import tempfile
 from collections import defaultdict
@@ -29,6 +30,7 @@ import pytest
 from _pytest.terminal import TerminalReporter
 from hypothesis import settings
 
+from pipeline.distributed import signals
 from tests.timeouts import scaled
 
 # The same examples each time and without a deadline, so that a property fails on every machine or on none.
@@ -63,6 +65,16 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
     for (test, name), values in sorted(results.items()):
         spread = f"mean {fmean(values):.4g}, sd {stdev(values):.2g}, worst {min(values):.4g} or {max(values):.4g}"
         terminalreporter.write_line(f"{spread} of {len(values)}: {name}, {test}")
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A training in this process leaves its handlers of signals; with them, a forked worker survives its pool's end."""
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    yield
+    signals.forget()
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
