@@ -105,6 +105,8 @@ def _main(arguments: list[str]) -> int:
         print(HELP.format(verbs="\n".join(f"  {verb:15}{about}" for verb, (_, about) in VERBS.items())))
         return 0
     verb, rest = arguments[0], arguments[1:]
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for a user's own classes; last, so that no installed module is hidden
     if verb not in VERBS:
         return exit_code.report_error(f"unknown verb {verb!r}: expected one of {', '.join(VERBS)}", 2)
     return exit_code.of(partial(_run, verb, rest))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dataset.facts import DataFacts
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs import record
 from pipeline.runs.moved import update_config
 
@@ -129,9 +129,20 @@ def model_config(run: Path) -> dict[str, Any]:
 
 
 def with_facts(config: dict[str, Any], facts: DataFacts) -> dict[str, Any]:
-    """Return class and arguments of a model, with the data facts that its class has as parameters."""
+    """Return class and arguments of a model, with the data facts that its class has as parameters.
+
+    Raises:
+        ConfigError: the class cannot be imported.
+    """
     module, _, name = config["class_path"].rpartition(".")
-    decided = facts.arguments_of(getattr(importlib.import_module(module), name))
+    try:
+        model = getattr(importlib.import_module(module), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ConfigError(
+            f"class {config['class_path']} of the run was not found ({error}). Run this command in the directory of "
+            "its file, or add that directory to PYTHONPATH"
+        ) from error
+    decided = facts.arguments_of(model)
     return {**config, "init_args": {**(config.get("init_args") or {}), **decided}}
 
 

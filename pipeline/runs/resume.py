@@ -86,6 +86,7 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
         print(f"run {run.name}: starting from the beginning; the previous run was renamed to {aside}", flush=True)
     if run.record.get("attempts"):
         _compare(run, kept, dataset, facts)
+        _print_limits(run, kept)
         run.record["dataset"]["stamp"] = dataset.stamp
     elif checkpoint.newest_first(run.checkpoints):
         raise CheckpointError(
@@ -182,6 +183,18 @@ def _compare(run: Run, config: Mapping[str, object], dataset: Dataset, facts: Da
             f"run {run.name} was started with another config: {'; '.join(changed)}. "
             "Choose another --run, or use --resume never."
         )
+
+
+def _print_limits(run: Run, config: Mapping[str, Any]) -> None:
+    """Print a line if the length of the training differs from that of the last attempt."""
+    before = record.read_config(run.path)["trainer"]
+    changed = [
+        f"trainer.{name}={config['trainer'][name]}, previously {before[name]}"
+        for name in ("max_steps", "max_epochs")
+        if config["trainer"][name] != before[name]
+    ]
+    if changed:
+        print(f"run {run.name}: {'; '.join(changed)}. A decaying schedule follows the new length", flush=True)
 
 
 def changes(run: Run, config: Mapping[str, object]) -> list[str]:

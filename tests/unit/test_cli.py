@@ -6,11 +6,15 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from pipeline import cli
 from pipeline.commands.fit import evaluation_arguments
+from pipeline.dataset.facts import DataFacts
+from pipeline.errors import ConfigError
+from pipeline.runs.load import with_facts
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["generate", "--help"], ["prepare", "--help"]])
@@ -156,3 +160,13 @@ def test_a_closed_pipe_is_not_an_error(arguments: list[str]) -> None:
     )
     os.close(write)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_classes_of_the_working_directory_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    Path("mine_alone.py").write_text("class Mine: ...\n")
+    with pytest.raises(ConfigError, match=r"class mine_alone\.Mine of the run was not found"):
+        with_facts({"class_path": "mine_alone.Mine"}, DataFacts())
+    assert cli.main(["fits"]) == 2
+    assert with_facts({"class_path": "mine_alone.Mine"}, DataFacts(vocab_size=3))["init_args"] == {}

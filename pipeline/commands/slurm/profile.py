@@ -47,7 +47,8 @@ def read_profile(name: str) -> Profile:
     """
     import yaml
 
-    file = Path(name) if Path(name).suffix in (".yaml", ".yml") else PROFILES / f"{name}.yaml"
+    own = Path("configs/cluster") / f"{name}.yaml"
+    file = Path(name) if Path(name).suffix in (".yaml", ".yml") else own if own.is_file() else PROFILES / own.name
     if not file.is_file():
         available = sorted(path.stem for path in PROFILES.glob("*.yaml"))
         raise ConfigError(f"--profile={name}: {file} not found. Choose from {', '.join(available)}, or give a file")

@@ -241,6 +241,14 @@ def test_another_model_is_refused_with_its_differences(run: Run, dataset: Path) 
     begin_again(run, CLI(dataset, data=data, trainer={**CONFIG["trainer"], "max_steps": 20}))
 
 
+def test_another_length_is_printed(run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(run, CLI(dataset))
+    begin_again(run, CLI(dataset, trainer={**CONFIG["trainer"], "max_steps": 20}))
+    assert "trainer.max_steps=20, previously 10. A decaying schedule follows" in capsys.readouterr().out
+    begin_again(run, CLI(dataset, trainer={**CONFIG["trainer"], "max_steps": 20}))
+    assert "previously" not in capsys.readouterr().out
+
+
 def test_an_argument_that_a_class_did_not_have_is_accepted_with_its_default(run: Run, dataset: Path) -> None:
     before = {**CONFIG["data"], "class_path": "pipeline.data.text.TextDataModule"}
     begin(run, CLI(dataset, data=before))
