@@ -1,13 +1,13 @@
 """Text preparation against a bare `Tokenizer.encode_batch`, and dataset reading against a bare numpy memmap.
 
     python tests/benchmarks/bench_prepare.py [--megabytes 40] [--workers 2]
-    python tests/benchmarks/bench_prepare.py --against ../other [--kinds pairs audio captions pixels series]
+    python tests/benchmarks/bench_prepare.py --against ../other [--kinds text pairs audio ...]
 
 Both sides see the same documents and the same tokenizer on the same cores, in turns, and the median of the ratios is
 printed. The bare side encodes with the library's own threads, takes the ids and writes them to one file; preparation
 reads the file, cuts and splits it, encodes, writes Arrow shards with their checksums and publishes the dataset.
 
-With `--against`, the other modalities are prepared by this checkout and by another one, in turns, as commands.
+With `--against`, every modality is prepared by this checkout and by another one, in turns, as commands.
 """
 
 import argparse
@@ -93,6 +93,24 @@ def reading_ratio(split: TokenSplit, flat: Path) -> float:
     return median(ratios)
 
 
+def text(folder: Path) -> tuple[int, list[str | Path]]:
+    """Write a text of one line per document."""
+    corpus(folder / "corpus.txt", 20)
+    lines = sum(1 for _ in (folder / "corpus.txt").open())
+    return lines, [folder / "corpus.txt", "--documents", "line", "--tokenizer", "byte"]
+
+
+def trajectories(folder: Path) -> tuple[int, list[str | Path]]:
+    """Write episodes of a hundred steps."""
+    draw = np.random.default_rng(0)
+    with (folder / "episodes.jsonl").open("w") as file:
+        for _ in range(2_000):
+            observations = draw.normal(size=(100, 4)).round(4).tolist()
+            one = {"observations": observations, "actions": draw.integers(0, 2, 100).tolist(), "rewards": [1] * 100}
+            file.write(json.dumps(one) + "\n")
+    return 2_000, [folder / "episodes.jsonl"]
+
+
 def pairs(folder: Path) -> tuple[int, list[str | Path]]:
     """Write parallel files of random words; return the number of records and the options."""
     draw = np.random.default_rng(0)
@@ -145,13 +163,13 @@ def series(folder: Path) -> tuple[int, list[str | Path]]:
     return 60_000, [folder / "table.csv", "--calendar"]
 
 
-KINDS = {"pairs": pairs, "audio": audio, "captions": captions, "pixels": pixels, "series": series}
+KINDS = {each.__name__: each for each in (text, pairs, audio, captions, pixels, series, trajectories)}
 
 
 def compare(kind: str, folder: Path, other: Path, workers: int) -> None:
     """Prepare the same source by both checkouts, in turns, and print the records per second and the median ratio."""
     records, options = KINDS[kind](folder)
-    if kind in ("audio", "captions", "pixels"):
+    if kind in ("text", "audio", "captions", "pixels"):
         options += ["--workers", str(workers)]
     command = [sys.executable, "-m", "pipeline", "prepare", kind, *map(str, options), "--overwrite"]
 
