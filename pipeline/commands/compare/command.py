@@ -116,18 +116,16 @@ def home_of(names: list[str]) -> Path:
 
 def with_baseline(group: Group, cache: Path) -> Group:
     """Add the baseline of texts or series to a group, if its dataset can be opened."""
-    from pipeline.dataset.manifest import Dataset
-
     if group.checksum is None or group.path is None:
         return group
     try:
         if group.horizon is not None:
             return replace(group, baseline=linear_baseline(group, Path(group.path), cache))
-        if Dataset.open(group.path).kind != "tokens":
-            return group
         figures = cached_baseline(Path(group.path), group.checksum, cache)
     except (UserError, OSError, ValueError, ArithmeticError, MemoryError) as error:
         print_notice([f"no baseline for {group.title}: {error}"])
+        return group
+    if figures is None:
         return group
     found = figures.get("validation")
     entry = Entry(
@@ -144,8 +142,10 @@ def with_baseline(group: Group, cache: Path) -> Group:
     return replace(group, baseline=entry)
 
 
-def cached_baseline(path: Path, checksum: str, cache: Path) -> NgramResult:
+def cached_baseline(path: Path, checksum: str, cache: Path) -> NgramResult | None:
     """Return the results of the Kneser-Ney n-gram on a dataset, from the directory `cache` if they are there.
+
+    None for a dataset that is not text.
 
     Raises:
         DataError: the dataset is missing, or differs from the one that the runs were trained on.
@@ -163,6 +163,8 @@ def cached_baseline(path: Path, checksum: str, cache: Path) -> NgramResult:
     dataset = Dataset.open(path)
     if dataset.checksum != checksum:
         raise DataError(f"{path} is not the dataset of these runs: the checksum differs")
+    if dataset.kind != "tokens":
+        return None
     print_notice([f"fitting the {ORDER}-gram baseline on {path} (cached for later comparisons)"])
     measured = {**kneser_ney.measure_baseline(dataset, ORDER), "tokens": dataset.splits["train"].tokens}
     figures = json.loads(text := json.dumps(measured, indent=1))
