@@ -81,8 +81,12 @@ def read_batches(
     with open_text(path) as file, readable(path):
         first = _first_line(file, path)
         following = list(islice(file, EXAMINED))
-        delimiter = _delimiter([first, *(line.decode(errors="replace") for line in following)], path)
-        [names] = _divided([first], delimiter)
+        rows = b"".join(following).decode(errors="replace").splitlines()
+        try:
+            delimiter = _delimiter([first, *rows], path)
+            [names] = _divided([first], delimiter)
+        except csv.Error as error:
+            raise DataError(f"{path}: the first rows cannot be divided ({error}). Write the table again") from error
         names = [name.strip() for name in names]
         quoted = delimiter != "\t" and (b'"' in first.encode() or any(b'"' in line for line in chain(following, file)))
     if not header:

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +48,8 @@ def keys() -> Iterator[Key]:
     seen = set()
     while roots:
         for owner in _subclasses(roots.pop()):
-            if owner in seen or not owner.__module__.startswith("pipeline.") or inspect.isabstract(owner):
+            ours = owner.__module__.startswith("pipeline.") and owner.__module__ in sys.modules  # not of a template
+            if owner in seen or not ours or inspect.isabstract(owner):
                 continue
             seen.add(owner)
             found = list(keys_of(owner))

@@ -188,3 +188,8 @@ def test_an_empty_line_of_one_column_is_a_missing_value(tmp_path: Path) -> None:
 def test_deep_nesting_is_invalid_json(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", '{"a": ' + "[" * 100_000)
     assert records(path) == ([], [(f"{path}:1", "invalid JSON")])
+
+
+def test_a_lone_carriage_return_among_the_first_rows_ends_a_row(tmp_path: Path) -> None:
+    found, _ = records(written(tmp_path / "a.csv", 'a,b\n1,2\r3,"c\nd"\n'))
+    assert [record for _, record in found] == [{"a": "1", "b": "2"}, {"a": "3", "b": "c\nd"}]
