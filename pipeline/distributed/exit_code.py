@@ -22,11 +22,6 @@ def of(work: Callable[[], int]) -> int:
         return work()
     except UserError as error:
         return report_error(str(error), error.exit_code, error.shared)
-    except NotImplementedError as error:
-        # After an error before the layers are built, Lightning fails to move the model to the CPU.
-        if isinstance(cause := error.__context__, UserError):
-            return report_error(str(cause), cause.exit_code, cause.shared)
-        raise
     except signals.Stopped:
         return TRY_AGAIN
     except KeyboardInterrupt:

@@ -5,8 +5,8 @@ Nothing is built and no file of the run is changed before config, dataset and ch
 
 import os
 import shlex
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -77,6 +77,16 @@ def first_cause(error: Exception) -> Exception:
     """
     hidden = isinstance(error, NotImplementedError) and "meta tensor" in str(error)
     return error.__context__ if hidden and isinstance(error.__context__, Exception) else error
+
+
+@contextmanager
+def _classified(trainer: Trainer) -> Iterator[None]:
+    """Raise the UserError that an error of a training or an evaluation stands for."""
+    try:
+        yield
+    except Exception as error:
+        cause = first_cause(error)
+        raise classify(cause, trainer.world_size) from cause
 
 
 def run_summary(run: Run) -> str:
@@ -150,14 +160,12 @@ def _fit(cli: CommandLine, run: Run, start: Start) -> None:
     trainer = make_trainer(config, run, model, data, start)
     code = 1
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+        with _classified(trainer):
+            trainer.fit(model, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
         code = 0
     except signals.Stopped:
         code = TRY_AGAIN
         raise
-    except Exception as error:
-        cause = first_cause(error)
-        raise classify(cause, trainer.world_size) from cause
     finally:
         for logger in trainer.loggers:
             if isinstance(logger, PatientWandbLogger):
@@ -171,11 +179,13 @@ def _evaluate(cli: CommandLine, run: Run, verb: str, split: str | None) -> None:
     how: dict[str, Any] = {"datamodule": data, "ckpt_path": chosen, "weights_only": True, "verbose": False}
     title = f"{run.name}, {chosen.name}, on {data.dataset.path}"
     if verb == "validate":
-        trainer.validate(model, **how)
+        with _classified(trainer):
+            trainer.validate(model, **how)
         return _print_scores(trainer, model, title)
     for name in data.test_splits(split):
         data.test_split = name
-        trainer.test(model, **how)
+        with _classified(trainer):
+            trainer.test(model, **how)
         _print_scores(trainer, model, title if name == "test" else f"{title}, {name}")
 
 

@@ -91,6 +91,31 @@ def test_a_test_set_that_is_given_twice_is_refused(
     assert "is given twice" in capsys.readouterr().err
 
 
+def train_tiny(folder: Path) -> None:
+    """Train the run `a` for two steps on the dataset `data`."""
+    (folder / "tiny.yaml").write_text(
+        "model: {class_path: pipeline.models.rnn.RNNLanguageModel, init_args: {width: 4, depth: 1}}\n"
+        "data: {class_path: pipeline.data.text.TextDataModule, init_args: {dataset: data, context: 8, "
+        "global_batch_size: 2}}\n"
+        "trainer: {max_steps: 2, max_epochs: -1, accelerator: cpu, logger: null}\n"
+    )
+    assert main(["fit", "--config", "tiny.yaml", "--run", "a"]) == 0
+
+
+def test_a_dataset_without_a_test_split_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The layers are not built yet when the split is found missing."""
+    monkeypatch.chdir(tmp_path)
+    make, more = MODALITIES["text"]
+    arguments = ["--train", str(make(tmp_path, 0)), "--validation", str(make(tmp_path, 1)), *more, "--output", "data"]
+    assert main(["prepare", "text", *arguments]) == 0
+    train_tiny(tmp_path)
+    capsys.readouterr()
+    assert main(["test", "a"]) == 2
+    assert "data has no split 'test'" in capsys.readouterr().err
+
+
 def test_a_run_is_tested_on_each_named_set_or_on_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,13 +125,7 @@ def test_a_run_is_tested_on_each_named_set_or_on_one(
     sets = ["--test", f"2017={one}", "--test", f"2018={two}"]
     arguments = ["--train", train, "--validation", validation, *sets, *more, "--output", "data"]
     assert main(["prepare", "text", *arguments]) == 0
-    Path("tiny.yaml").write_text(
-        "model: {class_path: pipeline.models.rnn.RNNLanguageModel, init_args: {width: 4, depth: 1}}\n"
-        "data: {class_path: pipeline.data.text.TextDataModule, init_args: {dataset: data, context: 8, "
-        "global_batch_size: 2}}\n"
-        "trainer: {max_steps: 2, max_epochs: -1, accelerator: cpu, logger: null}\n"
-    )
-    assert main(["fit", "--config", "tiny.yaml", "--run", "a"]) == 0
+    train_tiny(tmp_path)
     capsys.readouterr()
     assert main(["test", "a"]) == 0
     printed = capsys.readouterr().out

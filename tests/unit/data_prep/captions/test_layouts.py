@@ -152,33 +152,35 @@ def test_tables_of_conceptual_captions(images: Path, tmp_path: Path) -> None:
         assert counts(dataset) == {"image is an address, not a file": 1}
 
 
+def members(images: list[bytes]) -> dict[str, bytes]:
+    """The files of a shard: captions in texts and in records, and what is not one."""
+    return {
+        "./a/0.JPG": images[0],
+        "./a/0.txt": "\ufeffone\r\n\r\ntwo\n".encode(),
+        "./a/._0.jpg": b"made by another system",
+        "a/1.jpg": images[1],
+        "a/1.json": json.dumps({"caption": ["three", "four"], "width": 64, "height": 64}).encode(),
+        "a/1.txt": b"not read, because the record has captions",
+        "a/2.jpg": images[2],
+        "a/2.json": b'{"width": 1, "height": 2, "caption": "five"}',
+        "a/3.jpg": images[3],
+        "a/3.json": b'{"url": ""}',
+        "a/3.caption": b"six",
+        "a/4.seg.png": images[4],
+        "a/4.jpg": images[4],
+        "a/4.txt": b"seven",
+        "a/lonely.jpg": images[5],
+        "a/6.jpg": images[6],
+        "a/6.txt": "eight".encode("utf-16"),
+        "a/7.txt": b"nine",
+        "a/8.jpg": images[8],
+        "a/8.json": b"{}",
+    }
+
+
 def test_webdataset_has_captions_in_texts_or_records(tmp_path: Path) -> None:
     images = [drawn(number)[0] for number in range(COUNT)]
-    write_tar(
-        tmp_path / "0.tar",
-        {
-            "./a/0.JPG": images[0],
-            "./a/0.txt": "\ufeffone\r\n\r\ntwo\n".encode(),
-            "./a/._0.jpg": b"made by another system",
-            "a/1.jpg": images[1],
-            "a/1.json": json.dumps({"caption": ["three", "four"], "width": 64, "height": 64}).encode(),
-            "a/1.txt": b"not read, because the record has captions",
-            "a/2.jpg": images[2],
-            "a/2.json": b'{"width": 1, "height": 2, "caption": "five"}',
-            "a/3.jpg": images[3],
-            "a/3.json": b'{"url": ""}',
-            "a/3.caption": b"six",
-            "a/4.seg.png": images[4],
-            "a/4.jpg": images[4],
-            "a/4.txt": b"seven",
-            "a/lonely.jpg": images[5],
-            "a/6.jpg": images[6],
-            "a/6.txt": "eight".encode("utf-16"),
-            "a/7.txt": b"nine",
-            "a/8.jpg": images[8],
-            "a/8.json": b"{}",
-        },
-    )
+    write_tar(tmp_path / "0.tar", members(images))
     dotted = {
         f"v{number}.{ending}": data for number in (9, 10) for ending, data in (("jpg", images[number]), ("txt", b"ten"))
     }
