@@ -68,7 +68,7 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         Randomness(int(config.seed_everything)),
         guard,
         monitor,
-        *_time_limit(settings.pop("max_time"), monitor),
+        *_time_limit(settings.pop("max_time"), monitor, vote),
         *model.preview_callbacks(run.path),
         *([Gradients(config.tracking.gradients)] if config.tracking.gradients is not None else []),
         *([Diagnoses(config.tracking.diagnosis, model)] if config.tracking.diagnosis is not None else []),
@@ -120,12 +120,12 @@ def check_precision(settings: Mapping[str, object]) -> None:
         )
 
 
-def _time_limit(limit: str | timedelta | dict[str, int] | None, monitor: Monitor) -> list[TimeLimit]:
+def _time_limit(limit: str | timedelta | dict[str, int] | None, monitor: Monitor, vote: StepVote) -> list[TimeLimit]:
     """Return the callback for `max_time`, in place of Lightning's timer, which includes validations."""
     if limit is None:
         return []
     try:
-        return [TimeLimit(limit, monitor)]
+        return [TimeLimit(limit, monitor, vote)]
     except (MisconfigurationException, TypeError) as error:
         raise ConfigError(f"trainer.max_time={limit}: expected DD:HH:MM:SS or {{minutes: 10}}") from error
 
