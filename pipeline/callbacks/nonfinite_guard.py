@@ -101,7 +101,7 @@ class Guard(Callback):
         norm = torch.zeros_like(loss) if strategy.owns_gradients else pl_module.measure_gradient().float()
         result = self.vote.cast(trainer, loss, norm, self.ids)
         decisive = result[0] if scaled else result.sum()  # loss scaling overflows while it searches for its scale
-        self.skip = (decisive * 0).ne(0).float()
+        self.skip = (decisive * 0).ne(0)
         self.decides = self.settings.spike is not None or strategy.owns_gradients
         if self.decides or not is_on_device(optimizer, scaled):
             self.decides, ballot = True, self.vote.pending[-1]
@@ -130,7 +130,7 @@ class Guard(Callback):
             slot: kept(self.skip, self.carried.get(slot), after) for slot, after in pl_module.carried.items()
         }
         for name, value in self.seen.items():
-            setattr(pl_module.seen, name, torch.where(self.skip > 0, value, getattr(pl_module.seen, name)))
+            setattr(pl_module.seen, name, torch.where(self.skip, value, getattr(pl_module.seen, name)))
         self.vote.answer(trainer)
         while self.vote.pending and (len(self.vote.pending) > 1 or self._waits(trainer)):
             self._conclude(trainer, pl_module)

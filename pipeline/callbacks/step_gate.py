@@ -33,11 +33,11 @@ def is_on_device(optimizer: Optimizer, scaled: bool) -> bool:
 
 
 class Gate:
-    """Makes the device skip the next step of an optimizer if `skip` is 1.
+    """Makes the device skip the next step of an optimizer if `skip` is True.
 
     Args:
         optimizer: the optimizer, before it changes weights and state.
-        skip: 0 or 1, a float32 scalar on the device.
+        skip: a scalar of bool on the device.
         scaled: whether the loss is scaled for float16.
     """
 
@@ -49,18 +49,18 @@ class Gate:
             self.copies = [(each, each.clone()) for each in map(_local, _changed_by(optimizer))]
             self.names = {parameter: set(optimizer.state.get(parameter, ())) for parameter in _parameters(optimizer)}
         elif scaled:  # the scaler skips steps with an infinite gradient
-            infinite = torch.where(skip > 0, math.inf, 0.0)
+            infinite = torch.where(skip, math.inf, 0.0)
             for parameter in _parameters(optimizer):
                 assert parameter.grad is not None
                 parameter.grad.add_(infinite)
         else:
-            vars(optimizer)["found_inf"] = skip  # as torch's GradScaler sets it
+            vars(optimizer)["found_inf"] = skip.float()  # as torch's GradScaler sets it
 
     def close(self) -> None:
         """Undo the step if it was to be skipped; called after it."""
         vars(self.optimizer).pop("found_inf", None)
         for tensor, copy in self.copies:
-            tensor.copy_(torch.where(self.skip > 0, copy, tensor))
+            tensor.copy_(torch.where(self.skip, copy, tensor))
         states = self.optimizer.state
         new = [(states[each], name) for each, before in self.names.items() for name in set(states[each]) - before]
         if new and self.skip.item():  # the step created the state, as the first step does: the host has to wait
@@ -73,14 +73,14 @@ def kept(skip: Tensor, before: object, after: object) -> Any:
     """Return a pytree of tensors as it was before a step that is skipped, or else as it is after it.
 
     Args:
-        skip: 0 or 1, a scalar on the device.
+        skip: a scalar of bool on the device.
         before: the tensors before the step; None for zeros, which every state begins with.
         after: the tensors after the step, in the same structure.
     """
     if before is None:
-        return pytree.tree_map_only(Tensor, lambda new: torch.where(skip > 0, torch.zeros_like(new), new), after)
+        return pytree.tree_map_only(Tensor, lambda new: torch.where(skip, torch.zeros_like(new), new), after)
     return pytree.tree_map(
-        lambda old, new: torch.where(skip > 0, old.to(new.device), new) if isinstance(new, Tensor) else new,
+        lambda old, new: torch.where(skip, old.to(new.device), new) if isinstance(new, Tensor) else new,
         before,
         after,
     )

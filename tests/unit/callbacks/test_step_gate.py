@@ -13,7 +13,7 @@ from torch.optim import LBFGS, SGD, Adagrad, Adam, AdamW, Muon, NAdam, Optimizer
 
 from pipeline.callbacks.step_gate import Gate, is_on_device, kept
 
-NO, YES = torch.tensor(0.0), torch.tensor(1.0)
+NO, YES = torch.tensor(False), torch.tensor(True)
 OPTIMIZERS: dict[str, Callable[[Iterable[Tensor]], Optimizer]] = {
     "AdamW, fused": partial(AdamW, lr=0.1, fused=True),
     "Adam, fused, with maxima": partial(Adam, lr=0.1, fused=True, amsgrad=True),
