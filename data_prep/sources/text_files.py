@@ -17,9 +17,17 @@ from typing import NamedTuple
 from data_prep.sources.characters import oddity
 from data_prep.sources.walk import walk
 from data_prep.workspace.report import Report
-from pipeline.dataset.codecs.delimited import NOT_UTF8
-from pipeline.dataset.codecs.encoding import HEAD, PACKINGS, Opened, check_end, readable, suffix_of, text_start
-from pipeline.dataset.codecs.table import NUL
+from pipeline.dataset.codecs.encoding import (
+    HEAD,
+    NOT_UTF8,
+    NUL,
+    PACKINGS,
+    Opened,
+    check_end,
+    readable,
+    suffix_of,
+    text_start,
+)
 from pipeline.errors import DataError
 
 PIECE = 1 << 14  # characters: tokenizers slow down on longer texts
