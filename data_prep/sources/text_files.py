@@ -179,9 +179,6 @@ def in_pieces(blocks: Iterable[str]) -> Iterator[Piece]:
     yield Piece(text, starts, True)
 
 
-# ---------------------------------------------------------------------- text files
-
-
 def whole(file: Opened, name: str, reading: Reading, report: Report) -> Iterator[Piece]:
     """Read a text file as one document."""
     start = _start(file, name)
@@ -251,9 +248,6 @@ def paragraphs(file: Opened, name: str, reading: Reading, report: Report) -> Ite
             except UnicodeDecodeError as error:
                 report.reject(f"{name}:{number}", NOT_UTF8, error.reason)
         number += len(block)
-
-
-# ---------------------------------------------------------------------- files of records
 
 
 def json_lines(file: Opened, name: str, reading: Reading, report: Report) -> Iterator[Piece]:
