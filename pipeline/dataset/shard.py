@@ -101,7 +101,9 @@ def arrow_array(values: Sequence[Any] | np.ndarray, kind: pa.DataType) -> pa.Arr
         return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(numbers)])
     if pa.types.is_string(kind):
         values = [text.encode() for text in values]
-    edges = pa.py_buffer(np.cumsum([0, *map(len, values)], dtype=np.int32))
+    ends = np.cumsum([0, *map(len, values)])
+    assert ends[-1] < 1 << 31, "a record batch is smaller than 2 GiB"
+    edges = pa.py_buffer(ends.astype(np.int32))
     if pa.types.is_binary(kind) or pa.types.is_string(kind):
         return pa.Array.from_buffers(kind, len(values), [None, edges, pa.py_buffer(b"".join(values))])
     entries = np.concatenate(values) if isinstance(values[0], np.ndarray) else list(chain.from_iterable(values))
