@@ -236,8 +236,14 @@ class Task(LightningModule):
         """Return the Euclidean norm of this step's gradient over all parameters, computed once per step."""
         if self.total is None:
             self.trained = self.trained or list(self.parameters())
-            self.total = gradient_norm(self.trained)
+            self.total = gradient_norm(self.trained) / self._gradient_scale()
         return full_tensor(self.total)
+
+    def _gradient_scale(self) -> Tensor | float:
+        """Return the factor of the gradients: the loss scale of float16, if the optimizer's kernel divides by it."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        divides = [getattr(each, "_step_supports_amp_scaling", False) for each in self.trainer.optimizers]
+        return scaler.scale(torch.ones((), device=self.device)) if scaler is not None and any(divides) else 1.0
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Save the schedule, and the carried state of all processes in the order of the global batch's rows."""
