@@ -28,6 +28,7 @@ from pipeline.distributed.lightning_internals import (
     validate,
     validation_comes,
 )
+from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError
 from pipeline.runs import record
 from pipeline.runs.journal import plain
@@ -71,10 +72,13 @@ class Checkpoints(Checkpoint):
         settings: when to save, and what to keep.
         vote: the vote in which the processes agree.
         directory: directory of the checkpoints.
+        initial: weights that a new run starts from; its first checkpoint, at step 0, replaces their source.
     """
 
-    def __init__(self, settings: CheckpointSettings, vote: StepVote, directory: Path) -> None:
-        self.settings, self.vote, self.directory = settings, vote, directory
+    def __init__(
+        self, settings: CheckpointSettings, vote: StepVote, directory: Path, initial: shards.Weights | None = None
+    ) -> None:
+        self.settings, self.vote, self.directory, self.initial = settings, vote, directory, initial
         self.agreement = vote.agreement
         self.writing: checkpoint.Writing | None = None
         self.about: checkpoint.Manifest = {}
@@ -87,6 +91,11 @@ class Checkpoints(Checkpoint):
         """Connect the processes that vote."""
         self.agreement.connect()
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Load the initial weights into the parts of the model that the strategy keeps on this process."""
+        if self.initial is not None:
+            traits(trainer).restore_weights(pl_module, self.initial)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the signal handlers after Lightning's, and run a validation that a stop left undone."""
         signals.install()
@@ -96,6 +105,9 @@ class Checkpoints(Checkpoint):
             validate(trainer)
         start_next_epoch(trainer)
         self.loops = None
+        if self.initial is not None:
+            self.saved_step = -1
+            self.finish_last(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int

@@ -72,7 +72,7 @@ def write_export(directory: Path, run: Path, which: str, example: Callable[[Any]
     partial = directory.with_name(f".{directory.name}.partial")
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        save_model(model, str(partial / WEIGHTS))
+        save_model(model, str(partial / WEIGHTS), {"run": run.name, "step": str(checkpoint.step_of(chosen))})
         (partial / CONFIG).write_text(yaml.safe_dump({"model": model_config(run)}, sort_keys=False))
         for file in run.glob(f"*{TOKENIZER}"):  # includes source_tokenizer.json
             shutil.copyfile(file, partial / file.name)

@@ -83,7 +83,7 @@ def client_run(run: Run, mode: str, **more: object) -> Iterator["ClientRun"]:
 
 def _options(run: Run, mode: str) -> dict[str, Any]:
     tracking = tracking_of(run)
-    kept = ("architecture", "parameters", "git_commit", "dataset")
+    kept = ("architecture", "parameters", "git_commit", "dataset", "from")
     config = {name: run.record.get(name) for name in kept}
     return {
         "project": tracking.project,

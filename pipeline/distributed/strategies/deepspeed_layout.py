@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # state of the dynamic loss scale
 INFINITE = torch.tensor(torch.inf)
@@ -104,6 +104,18 @@ class DeepSpeedLayout:
                 else:
                     here, there = place.lp_fragment_address, place.hp_fragment_address
                     yield Fragment(name, tuple(parameter.shape), here.start, here.numel, flat, there.start)
+
+    def frozen(self, module: nn.Module) -> list[Any]:
+        """Return the frozen parameters that are partitioned, which only stage 3 does."""
+        return [each for each in module.parameters() if not each.requires_grad and hasattr(each, "ds_tensor")]
+
+    def frozen_fragments(self, module: nn.Module) -> Iterator[Fragment]:
+        """Yield for each of them the range, possibly empty, whose values are on this process."""
+        for parameter in self.frozen(module):
+            flat = parameter.ds_tensor
+            start = self.rank * flat.ds_numel
+            count = max(0, min(flat.ds_numel, parameter.ds_numel - start))  # the last one is padded
+            yield Fragment(self.names[id(parameter)], tuple(parameter.ds_shape), start, count, flat, 0)
 
     def spread(self) -> None:
         """Copy the master weights into the weights used in computation."""
