@@ -86,7 +86,9 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
     kept = kept_config(cli)
     built = _check(cli)
     facts = built[1].facts
-    initial = _initial_weights(run, config, built[0], dataset)
+    initial = initial_weights(run, config, built[0], dataset)
+    if vars(config).get("from") and initial is None:
+        print(f"run {run.name}: --from is not applied again, because the run has checkpoints", flush=True)
     if config.resume == "never" and (aside := run.put_aside()):
         print(f"run {run.name}: starting from the beginning; the previous run was renamed to {aside}", flush=True)
     if run.record.get("attempts"):
@@ -121,8 +123,14 @@ def kept_config(cli: ParsedCommandLine) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in ONCE}
 
 
-def _initial_weights(run: Run, config: "Namespace", model: Any, dataset: Dataset) -> InitialWeights | None:
+def initial_weights(run: Run, config: "Namespace", model: Any, dataset: Dataset) -> InitialWeights | None:
     """Return the weights that a run starts from; None if it starts from scratch, or has checkpoints.
+
+    Args:
+        run: the run.
+        config: the parsed config.
+        model: its model, perhaps on the meta device.
+        dataset: its dataset.
 
     Raises:
         ConfigError: the run was started from other weights.
@@ -134,8 +142,6 @@ def _initial_weights(run: Run, config: "Namespace", model: Any, dataset: Dataset
         started = f"started from {before['source']}" if before else "started without --from"
         raise ConfigError(f"--from={given}: run {run.name} was {started}. Choose another --run, or use --resume never")
     if not new and checkpoint.newest_first(run.checkpoints):
-        if given:
-            print(f"run {run.name}: --from={given} is not applied again, because the run has checkpoints", flush=True)
         return None
     if (place := given or (before and before["path"])) is None:
         return None
