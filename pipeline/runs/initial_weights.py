@@ -44,6 +44,7 @@ class InitialWeights:
         matched: tensors whose rows are taken by the text of tokens, by name in the model.
         new: tensors that are newly initialized, with the reason.
         unused: tensors of the source that the model does not use.
+        by_position: tensors of equal size whose rows cannot be compared, because the source has no tokenizer.
     """
 
     source: WeightsSource
@@ -51,6 +52,7 @@ class InitialWeights:
     matched: Mapping[str, Matching]
     new: Mapping[str, str]
     unused: Sequence[str]
+    by_position: Sequence[str] = ()
 
     def fill(self, name: str, shape: Sequence[int], start: int, out: Tensor) -> None:
         """Overwrite a range of a flattened tensor, from `start` on; elements that are not taken keep their values."""
@@ -85,6 +87,8 @@ class InitialWeights:
         for name, each in self.matched.items():
             new = f"; new: {_listed(each.lacking)}" if each.lacking else ""
             found.append(f"{name}: {int((each.rows >= 0).sum())} of {len(each.rows)} rows by the text of tokens{new}")
+        if self.by_position:
+            found.append(f"rows of tokens by position, as the source has no tokenizer: {_listed(self.by_position)}")
         if self.new:
             found.append(f"newly initialized: {_listed([f'{name} ({why})' for name, why in self.new.items()])}")
         if self.unused:
@@ -122,6 +126,7 @@ def match(model: Any, source: WeightsSource, tokenizers: Mapping[str, Path]) -> 
     taken: dict[str, str] = {}
     matched: dict[str, Matching] = {}
     new: dict[str, str] = {}
+    by_position: list[str] = []
     for name, tensor in local_state.tensors(model).items():
         names = [name, *others.get(name, [])]
         there = next((each for each in names if each in source.shapes or each in source.aliases), None)
@@ -135,14 +140,17 @@ def match(model: Any, source: WeightsSource, tokenizers: Mapping[str, Path]) -> 
             new[name] = found if isinstance(found, str) else f"expected shape {shape}, got {given}"
             continue
         taken[name] = there
-        if found is not None:
+        if isinstance(found, Matching):
             matched[name] = found
+        elif name in rows and rows[name].tokenizer in tokenizers.keys() - source.tokenizers.keys():
+            by_position.append(name)
     if not taken:
         raise CheckpointError(
             f"{source.path} has no tensor of this model: expected tensors such as {_listed(list(new)[:3])}, got "
             f"{_listed(list(source.shapes)[:3])}. Use a source of the same architecture and size"
         )
-    return InitialWeights(source, taken, matched, new, sorted(source.shapes.keys() - set(taken.values())))
+    unused = sorted(source.shapes.keys() - set(taken.values()))
+    return InitialWeights(source, taken, matched, new, unused, by_position)
 
 
 def _match_rows(
@@ -156,10 +164,10 @@ def _match_rows(
     if shape[1:] != given[1:]:
         return f"expected shape {shape}, got {given}"
     here, there = row_keys(rows, ours, shape[0]), row_keys(rows, theirs, given[0])
-    if here == there or (shape == given and not (ours and theirs)):
-        return None
+    if here == there or (shape == given and (here is None or there is None)):
+        return None if shape == given else f"expected shape {shape}, got {given}"
     if here is None or there is None:
-        return f"expected {shape[0]} rows, got {given[0]}; the source has no tokenizer of them"
+        return f"expected {shape[0]} rows, got {given[0]}, whose tokens are not known"
     places = {key: place for place, key in enumerate(there)}
     found = torch.tensor([places.get(key, -1) for key in here])
     if (found < 0).all():

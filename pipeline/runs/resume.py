@@ -57,12 +57,14 @@ class Start:
         step: optimizer steps up to the checkpoint.
         finished: whether there is nothing left to train.
         built: the model, the data and the instantiated config that were checked; None in another process.
+        initial: weights that a new run starts from, known to the process that trains; None for new ones.
     """
 
     checkpoint: Path | None
     step: int
     finished: bool
     built: Any = field(default=None, compare=False, repr=False)
+    initial: InitialWeights | None = field(default=None, compare=False, repr=False)
 
 
 def begin(run: Run, cli: ParsedCommandLine) -> Start:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from pipeline.errors import CheckpointError
 
 EOS, UNK = "<eos>", "<unk>"
-VISIBLE = (range(0x21, 0x7F), range(0xA1, 0xAD), range(0xAE, 0x100))  # bytes that stand for themselves
+VISIBLE = (range(0x21, 0x7F), range(0xA1, 0xAD), range(0xAE, 0x100))  # bytes that represent themselves
 SPACE = "▁"  # begins a word in tokenizers that mark spaces
 
 
@@ -83,7 +83,7 @@ def _token_keys(tokenizer: Tokenizer) -> list[Hashable]:
 
 
 def _bytes_of_characters() -> dict[str, int]:
-    """Return the byte for which each character of a byte-level vocabulary stands."""
+    """Return the byte that each character of a byte-level vocabulary represents."""
     itself = {value for part in VISIBLE for value in part}
     others = iter(range(0x100, 0x200))
     return {chr(value if value in itself else next(others)): value for value in range(256)}

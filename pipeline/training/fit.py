@@ -161,9 +161,10 @@ def _start(cli: CommandLine, work: Callable[[], None]) -> int:
 
 def _fit(cli: CommandLine, run: Run, start: Start) -> None:
     model, data, config = start.built or cli.build()
-    source = None if start.checkpoint else run.record.get("from")
-    initial = match(model, open_source(source["path"], verify=False), data.dataset.tokenizers) if source else None
-    trainer = make_trainer(config, run, model, data, start, initial)
+    if start.checkpoint is None and (source := run.record.get("from")):
+        initial = match(model, open_source(source["path"], verify=False), data.dataset.tokenizers)
+        start = replace(start, initial=initial)
+    trainer = make_trainer(config, run, model, data, start)
     code = 1
     try:
         with _classified(trainer):

@@ -28,7 +28,6 @@ from pipeline.callbacks.train_metrics import Monitor
 from pipeline.callbacks.watchdog import Watchdog
 from pipeline.data.module import PlannedDataModule
 from pipeline.distributed.checkpoint.directory import CheckpointDirectory
-from pipeline.distributed.checkpoint.shards import Weights
 from pipeline.distributed.launch import count_processes, rank, started_elsewhere, world_size
 from pipeline.distributed.lightning_internals import train_whole
 from pipeline.distributed.strategies.data_parallel import DataParallel
@@ -45,14 +44,7 @@ from pipeline.tracking.wandb_logger import wandb_logger
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 
 
-def make_trainer(
-    config: Namespace,
-    run: Run,
-    model: Task,
-    data: PlannedDataModule,
-    start: Start | None,
-    initial: Weights | None = None,
-) -> Trainer:
+def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModule, start: Start | None) -> Trainer:
     """Return the trainer of an attempt.
 
     Args:
@@ -61,7 +53,6 @@ def make_trainer(
         model: the task to train or evaluate.
         data: the data to train or evaluate on.
         start: how the attempt begins; None for an evaluation, which writes no record.
-        initial: weights that a new run starts from; None for newly initialized ones.
     """
     settings = dict(vars(config.trainer))
     settings["strategy"] = _strategy(settings["strategy"], world_size(settings), trains=start is not None)
@@ -69,7 +60,7 @@ def make_trainer(
         settings["devices"] = count_processes(settings)
         settings["num_nodes"] = world_size(settings) // settings["devices"]
     vote = StepVote()
-    checkpoints = Checkpoints(config.checkpoints, vote, run.checkpoints, initial)
+    checkpoints = Checkpoints(config.checkpoints, vote, run.checkpoints, start.initial if start else None)
     guard = Guard(config.guard, vote, checkpoints)
     monitor = Monitor(run.attempt["number"] if start else 0, [guard.row, checkpoints.row, System().row])
     own = [

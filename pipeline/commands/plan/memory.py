@@ -4,7 +4,8 @@ Weights, gradients and optimizer state are sharded as in Rajbhandari et al. (202
 Training Trillion Parameter Models" (figure 1), and Zhao et al. (2023), "PyTorch FSDP". Activations are counted: the
 task's training step runs on fake tensors, which have shapes but no memory; the tensors saved by autograd are summed.
 
-Legend: N trained parameters, F frozen ones, W devices, c bytes per number in computation, k bytes of optimizer state per parameter.
+Legend: N trained parameters, F frozen ones, W devices, c bytes per number in computation, k bytes of optimizer state
+per trained parameter.
 """
 
 import multiprocessing

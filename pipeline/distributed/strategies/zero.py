@@ -27,7 +27,7 @@ from pipeline.distributed.strategies.sharded import DTYPES, Sharded, layers
 from pipeline.errors import ConfigError
 
 
-def _require_gradients(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def _require_gradients(layer: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...] | None:
     """Require gradients of a layer's inputs if no input requires one, because everything before is frozen.
 
     Otherwise DeepSpeed reduces the gradients of the layer before they are computed.
@@ -35,7 +35,7 @@ def _require_gradients(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, 
     tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
     if not torch.is_grad_enabled() or any(tensor.requires_grad for tensor in tensors):
         return None
-    found: tuple[Any, ...] = tree_map(
+    found: tuple[object, ...] = tree_map(
         lambda leaf: leaf.detach().requires_grad_() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
         inputs,
     )

@@ -227,7 +227,7 @@ def test_safetensors_hold_each_weight_once_and_whole(tmp_path: Path) -> None:
     state["state_dict"]["turned"] = torch.arange(6.0).view(2, 3).T
     single_file._save(state, file := tmp_path / "model.safetensors", ".safetensors")
     with safe_open(file, "pt") as found:
-        assert found.metadata() == {"format": "pt", "step": "30"}
+        assert found.metadata() == {"format": "pt", "step": "30", "second.weight": "first.weight"}
         names = {"first.weight", "first.bias", "second.bias", "mean", "nothing", "none", "turned"}
         assert set(found.keys()) == names
         assert all(torch.equal(found.get_tensor(name), state["state_dict"][name]) for name in names)
