@@ -71,6 +71,7 @@ def tensors(file: Path) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
+@pytest.mark.numeric
 def test_rows_are_taken_by_token_and_new_ones_keep_their_initial_values(source: Path, tmp_path: Path) -> None:
     tokenizer = tokenizers.build("character", [OTHERS], None)
     files = saved(tokenizer, tmp_path / "mine")
@@ -111,6 +112,7 @@ def test_what_does_not_fit_and_what_is_not_used_is_named(source: Path) -> None:
     assert start_from(model(8), source, files).new == {"output.bias": "expected shape (8,), got (8, 2)"}
 
 
+@pytest.mark.numeric
 def test_tied_weights_start_untied_ones_and_the_reverse(source: Path) -> None:
     files = {"tokenizer.json": source.with_name("tokenizer.json")}
     untied = model(8, tied=False)
