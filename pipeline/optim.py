@@ -176,10 +176,10 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def frozen_line(module: nn.Module) -> str:
-    """Return how many tensors and parameters are frozen, as text; empty without any."""
-    frozen = [parameter.numel() for parameter in module.parameters() if not parameter.requires_grad]
+    """Return how many of a module's parameters are frozen, as text; empty without any."""
+    frozen = sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
     whole = sum(parameter.numel() for parameter in module.parameters())
-    return f"{len(frozen)} tensors are frozen: {sum(frozen):,} of {whole:,} parameters" if frozen else ""
+    return f"{frozen:,} of {whole:,} parameters" if frozen else ""
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, object]]:

@@ -107,7 +107,7 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
     checkpoint.clear_partial(run.checkpoints)
     start = _choose(run, kept)
     if vars(config).get("freeze") and not start.finished:
-        print(f"run {run.name}: {frozen_line(built[0])}", flush=True)
+        print(f"run {run.name}: frozen: {frozen_line(built[0])}", flush=True)
     if initial is not None:
         run.record["from"] = {"source": vars(config).get("from") or run.record["from"]["source"], **initial.record()}
         print(*(f"run {run.name}: {line}" for line in initial.lines()), sep="\n", flush=True)

@@ -16,7 +16,7 @@ from pipeline.distributed.checkpoint.averaged import AVERAGED
 from pipeline.distributed.checkpoint.shards import WEIGHTS, ShardReader
 from pipeline.distributed.checkpoint.single_file import WEIGHTS as SAFETENSORS
 from pipeline.distributed.checkpoint.single_file import WHOLE
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs import export
 from pipeline.runs.load import choose_checkpoint, read_file
 from pipeline.runs.run import find_run
@@ -73,7 +73,12 @@ def open_source(given: str, verify: bool = True) -> WeightsSource:
     if export.is_exported(path):
         return _of_file(path / export.WEIGHTS, path)
     if not (path / checkpoint.MANIFEST).is_file():
-        return _of_checkpoint(choose_checkpoint(find_run(given), "best"))
+        try:
+            run = find_run(given)
+        except (CheckpointError, ConfigError) as error:
+            kinds = "a run, a checkpoint, an exported model or a file of weights"
+            raise CheckpointError(f"from={given}: expected {kinds}; {error}") from error
+        return _of_checkpoint(choose_checkpoint(run, "best"))
     if verify:
         checkpoint.verify_checkpoint(path)
     return _of_checkpoint(path)

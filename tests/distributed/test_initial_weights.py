@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,18 +99,21 @@ def test_a_run_its_export_and_its_checkpoint_in_a_file_are_the_same_weights(
             )
 
 
-def test_a_run_starts_from_its_source_once(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_starts_from_its_source_once(
+    fit: Fit, fork: Callable[[list[str], Path], int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The first start has no config of its own and uses that of the source."""
     assert fit("base", *SHORT) == 0
-    assert fit("fine", *SHORT, "from", "base") == 0
+    assert fork(["fit", "--from", "base", "--run", "fine", "--freeze", "*.0.*"], tmp_path / "log") == 0
     before = ancestry("fine")
     assert fit("base", "trainer.max_steps", 3) == 0
     capfd.readouterr()
-    assert fit("fine", "trainer.max_steps", 3, "from", "runs/base") == 0
+    assert fit("fine", "trainer.max_steps", 3, "from", "runs/base", "freeze", "*.0.*") == 0
     assert "run fine: --from is not applied again, because the run has checkpoints" in capfd.readouterr().out
     assert ancestry("fine") == before
     shutil.rmtree("runs/fine/checkpoints")
     Path("runs/fine/journal.jsonl").unlink()  # as if the first start had ended before its first checkpoint
-    assert fit("fine", "trainer.max_steps", 3) == 0
+    assert fit("fine", "trainer.max_steps", 3, "freeze", "*.0.*") == 0
     assert "weights of run base, step-00000002" in capfd.readouterr().out
 
 
