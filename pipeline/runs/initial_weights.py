@@ -19,6 +19,7 @@ from pipeline.runs.vocabulary_rows import Rows, row_keys, shown
 from pipeline.runs.weights_source import WeightsSource, open_source
 
 LISTED = 12  # tokens and tensors in a line
+Model = Any  # a task, whose class is in a room above
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class InitialWeights:
         return found
 
 
-def start_from(model: Any, given: str | Path, tokenizers: Mapping[str, Path] | None = None) -> InitialWeights:
+def start_from(model: Model, given: str | Path, tokenizers: Mapping[str, Path] | None = None) -> InitialWeights:
     """Load the weights of a source into a model that has storage, and return what was taken.
 
     Args:
@@ -113,7 +114,7 @@ def start_from(model: Any, given: str | Path, tokenizers: Mapping[str, Path] | N
     return found
 
 
-def match(model: Any, source: WeightsSource, tokenizers: Mapping[str, Path]) -> InitialWeights:
+def match(model: Model, source: WeightsSource, tokenizers: Mapping[str, Path]) -> InitialWeights:
     """Return the tensors of a model, which may be on the meta device, that a source has.
 
     Raises:

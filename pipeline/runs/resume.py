@@ -16,7 +16,7 @@ from pipeline.distributed.launch import world_size
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.optim import frozen_line
 from pipeline.runs import record
-from pipeline.runs.initial_weights import InitialWeights, match
+from pipeline.runs.initial_weights import InitialWeights, Model, match
 from pipeline.runs.journal import last_saved
 from pipeline.runs.run import Run, directory_of
 from pipeline.runs.weights_source import open_source
@@ -125,7 +125,7 @@ def kept_config(cli: ParsedCommandLine) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in ONCE}
 
 
-def initial_weights(run: Run, config: "Namespace", model: Any, dataset: Dataset) -> InitialWeights | None:
+def initial_weights(run: Run, config: "Namespace", model: Model, dataset: Dataset) -> InitialWeights | None:
     """Return the weights that a run starts from; None if it starts from scratch, or has checkpoints.
 
     Args:
@@ -153,7 +153,7 @@ def initial_weights(run: Run, config: "Namespace", model: Any, dataset: Dataset)
     return match(model, source, dataset.tokenizers)
 
 
-def _is_same_source(given: str, before: Mapping[str, Any]) -> bool:
+def _is_same_source(given: str, before: Mapping[str, str]) -> bool:
     path = Path(given).absolute()
     places = (path, directory_of(given).absolute())
     return given == before["source"] or any(Path(before["path"]).is_relative_to(place) for place in places)

@@ -114,12 +114,12 @@ def _of_file(file: Path, exported: Path | None = None) -> WeightsSource:
         read=read,
         aliases=aliases,
         tokenizers=_tokenizers(file.absolute().parent),
-        run=run,
-        step=int(step) if step and str(step).isdigit() else None,
+        run=str(run) if run else None,
+        step=int(str(step)) if str(step).isdigit() else None,
     )
 
 
-Opened = tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor], dict[str, str], Mapping[str, Any]]
+Opened = tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor], dict[str, str], Mapping[str, object]]
 
 
 def _safetensors(file: Path) -> Opened:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # state of the dynamic loss scale
 INFINITE = torch.tensor(torch.inf)
@@ -105,13 +105,12 @@ class DeepSpeedLayout:
                     here, there = place.lp_fragment_address, place.hp_fragment_address
                     yield Fragment(name, tuple(parameter.shape), here.start, here.numel, flat, there.start)
 
-    def frozen(self, module: nn.Module) -> list[Any]:
-        """Return the frozen parameters that are partitioned, which only stage 3 does."""
-        return [each for each in module.parameters() if not each.requires_grad and hasattr(each, "ds_tensor")]
-
-    def frozen_fragments(self, module: nn.Module) -> Iterator[Fragment]:
-        """Yield for each of them the range, possibly empty, whose values are on this process."""
-        for parameter in self.frozen(module):
+    def frozen_fragments(self) -> Iterator[Fragment]:
+        """Yield for each frozen parameter that is partitioned the range, possibly empty, that is on this process."""
+        parameters = self.zero.module.parameters() if self.stage == 3 else ()
+        for parameter in parameters:
+            if parameter.requires_grad:
+                continue
             flat = parameter.ds_tensor
             start = self.rank * flat.ds_numel
             count = max(0, min(flat.ds_numel, parameter.ds_numel - start))  # the last one is padded

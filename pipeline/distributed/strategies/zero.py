@@ -165,7 +165,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
             WEIGHTS + name: local_state.local_shard(tensor, self.global_rank, self.world_size)
             for name, tensor in self._whole(layout).items()
         }
-        for part in layout.frozen_fragments(self.module()):
+        for part in layout.frozen_fragments():
             found[WEIGHTS + part.name] = TensorShard(part.of(part.flat), part.start, part.shape)
         for part in layout.fragments():
             found[WEIGHTS + part.name] = TensorShard(part.of(part.flat), part.start, part.shape)
@@ -182,7 +182,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         layout = self._layout
         for name, tensor in self._whole(layout).items():
             local_state.fill_tensor(tensor, weights, WEIGHTS + name)
-        for part in chain(layout.fragments(), layout.frozen_fragments(module)):
+        for part in chain(layout.fragments(), layout.frozen_fragments()):
             weights.fill(WEIGHTS + part.name, part.shape, part.start, part.of(part.flat))
         layout.spread()
 
@@ -212,6 +212,6 @@ class ZeRO(Sharded, DeepSpeedStrategy):
     def _whole(self, layout: DeepSpeedLayout) -> dict[str, Tensor]:
         """Return buffers, and in stages 1 and 2 frozen parameters, which are whole on every process."""
         divided = {id(parameter) for group in layout.divided() for parameter in group}
-        divided |= {id(parameter) for parameter in layout.frozen(self.module())}
+        frozen = {part.name for part in layout.frozen_fragments()}
         tensors = local_state.tensors(self.module())
-        return {name: tensor for name, tensor in tensors.items() if id(tensor) not in divided}
+        return {name: each for name, each in tensors.items() if id(each) not in divided and name not in frozen}
