@@ -1,4 +1,4 @@
-"""Checkpointing: the processes agree before each step whether to continue, save, or save and stop.
+"""Checkpointing: the processes agree in each step whether to continue, save, or save and stop.
 
 A checkpoint is saved every few steps or minutes, after each validation, on a stop signal, and at the end. Training
 pauses while the state is copied to host memory. The copy is written in the background and published between two
@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from pipeline.callbacks.averaging import WeightAverage
-from pipeline.callbacks.step_vote import Requests, StepVote
+from pipeline.callbacks.step_vote import StepVote
 from pipeline.distributed import signals, snapshot
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.checkpoint import shards
@@ -28,7 +28,6 @@ from pipeline.distributed.lightning_internals import (
     validate,
     validation_comes,
 )
-from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError
 from pipeline.runs import record
 from pipeline.runs.journal import plain
@@ -72,14 +71,16 @@ class Checkpoints(Checkpoint):
         settings: when to save, and what to keep.
         vote: the vote in which the processes agree.
         directory: directory of the checkpoints.
-        initial: weights that a new run starts from; its first checkpoint, at step 0, replaces their source.
     """
 
-    def __init__(
-        self, settings: CheckpointSettings, vote: StepVote, directory: Path, initial: shards.Weights | None = None
-    ) -> None:
-        self.settings, self.vote, self.directory, self.initial = settings, vote, directory, initial
+    def __init__(self, settings: CheckpointSettings, vote: StepVote, directory: Path) -> None:
+        self.settings, self.vote, self.directory = settings, vote, directory
         self.agreement = vote.agreement
+        vote.questions |= {
+            "save": self._save_is_due,
+            "stop": lambda trainer: signals.requested() is not None,
+            "written": lambda trainer: self.writing is not None and not self.writing.busy,
+        }
         self.writing: checkpoint.Writing | None = None
         self.about: checkpoint.Manifest = {}
         self.stalled = 0.0  # seconds that training paused for checkpoints since the last row
@@ -91,11 +92,6 @@ class Checkpoints(Checkpoint):
         """Connect the processes that vote."""
         self.agreement.connect()
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Load the initial weights into the parts of the model that the strategy keeps on this process."""
-        if self.initial is not None:
-            traits(trainer).restore_weights(pl_module, self.initial)
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the signal handlers after Lightning's, and run a validation that a stop left undone."""
         signals.install()
@@ -105,27 +101,24 @@ class Checkpoints(Checkpoint):
             validate(trainer)
         start_next_epoch(trainer)
         self.loops = None
-        if self.initial is not None:
-            self.saved_step = -1
-            self.finish_last(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """At the end of an optimizer step, save or stop as agreed before it."""
+        """At the end of an optimizer step, save or stop as agreed."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        verdict = self.vote.verdict
-        if self.writing is not None and not verdict.writing:
+        save, stop, written = (self.vote.take(name) for name in ("save", "stop", "written"))
+        if self.writing is not None and written == trainer.world_size:
             self.finish(trainer)
-        if not verdict.save and not verdict.stop:
+        if not save and not stop and not self.saves_by_steps(trainer):
             return
         validates = validation_comes(trainer)
-        if validates and not verdict.stop:
+        if validates and not stop:
             return  # the validation that follows ends with a checkpoint
         self.validation_due = validates
         self.save(trainer)
-        if verdict.stop:
+        if stop:
             self.finish_last(trainer)
             raise signals.Stopped
         self.validation_due = False
@@ -180,19 +173,17 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.validation_due, self.validated_step = state_dict["validation_due"], state_dict["validated_step"]
 
-    def requests(self, trainer: pl.Trainer) -> Requests:
-        """Return what this process requests for the end of the next step."""
-        every_steps, every_minutes = self.settings.every_steps, self.settings.every_minutes
-        by_steps = bool(every_steps) and (trainer.global_step + 1) % int(every_steps or 1) == 0
-        by_time = every_minutes is not None and time.monotonic() - self.saved_at > 60 * every_minutes
-        writing = self.writing is not None and self.writing.busy
-        return Requests(by_steps or by_time, signals.requested() is not None, writing)
+    def saves_by_steps(self, trainer: pl.Trainer) -> bool:
+        """Return whether a checkpoint is due after this step, which is the same on every process."""
+        return bool(self.settings.every_steps) and trainer.global_step % int(self.settings.every_steps or 1) == 0
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save the checkpoint of this step; called on every process."""
+        assert not self.vote.pending, "a checkpoint must contain the result of every vote"
         if self.saved_step == trainer.global_step:
             return
         self.finish(trainer)
+        self.vote.take("written")  # the requests are about the checkpoint before
         began = time.monotonic()
         self.saved_at, self.saved_step = began, trainer.global_step
         validated = self.validated_step == trainer.global_step
@@ -237,6 +228,11 @@ class Checkpoints(Checkpoint):
             self.saved_step = -1  # this step is not saved on any process
         self.stalled += time.monotonic() - began
 
+    def save_first(self, trainer: pl.Trainer) -> None:
+        """Publish a checkpoint before the first step; called on every process."""
+        self.saved_step = -1
+        self.finish_last(trainer)
+
     def finish_last(self, trainer: pl.Trainer) -> None:
         """Publish the checkpoint with which the run ends or stops; called on every process.
 
@@ -250,6 +246,10 @@ class Checkpoints(Checkpoint):
                 f"the checkpoint of step {trainer.global_step} could not be saved (see above). Free disk space or fix "
                 "the permissions; the same command continues from the previous checkpoint"
             )
+
+    def _save_is_due(self, trainer: pl.Trainer) -> bool:
+        minutes = self.settings.every_minutes
+        return minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
 
     def _publish(self, trainer: pl.Trainer, writing: checkpoint.Writing) -> OSError | None:
         try:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.distributed.checkpoint import local_state
 from pipeline.distributed.checkpoint.shards import WEIGHTS
@@ -19,7 +19,14 @@ from pipeline.runs.vocabulary_rows import Rows, row_keys, shown
 from pipeline.runs.weights_source import WeightsSource, open_source
 
 LISTED = 12  # tokens and tensors in a line
-Model = Any  # a task, whose class is in a room above
+
+
+@runtime_checkable
+class HasRows(Protocol):
+    """A task."""
+
+    def vocabulary_rows(self) -> dict[str, Rows]:
+        """Return the parameters with a row per token or label, by name, and what their rows mean."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ class InitialWeights:
         return found
 
 
-def start_from(model: Model, given: str | Path, tokenizers: Mapping[str, Path] | None = None) -> InitialWeights:
+def start_from(model: nn.Module, given: str | Path, tokenizers: Mapping[str, Path] | None = None) -> InitialWeights:
     """Load the weights of a source into a model that has storage, and return what was taken.
 
     Args:
@@ -114,7 +121,7 @@ def start_from(model: Model, given: str | Path, tokenizers: Mapping[str, Path] |
     return found
 
 
-def match(model: Model, source: WeightsSource, tokenizers: Mapping[str, Path]) -> InitialWeights:
+def match(model: nn.Module, source: WeightsSource, tokenizers: Mapping[str, Path]) -> InitialWeights:
     """Return the tensors of a model, which may be on the meta device, that a source has.
 
     Raises:
@@ -123,7 +130,7 @@ def match(model: Model, source: WeightsSource, tokenizers: Mapping[str, Path]) -
     others: dict[str, list[str]] = {}
     for other, first in local_state.aliases(model).items():
         others.setdefault(first, []).append(other)
-    rows: dict[str, Rows] = model.vocabulary_rows()
+    rows = model.vocabulary_rows() if isinstance(model, HasRows) else {}
     taken: dict[str, str] = {}
     matched: dict[str, Matching] = {}
     new: dict[str, str] = {}

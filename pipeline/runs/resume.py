@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import yaml
+from torch import nn
 
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
@@ -16,7 +17,7 @@ from pipeline.distributed.launch import world_size
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.optim import frozen_line
 from pipeline.runs import record
-from pipeline.runs.initial_weights import InitialWeights, Model, match
+from pipeline.runs.initial_weights import InitialWeights, match
 from pipeline.runs.journal import last_saved
 from pipeline.runs.run import Run, directory_of
 from pipeline.runs.weights_source import open_source
@@ -125,7 +126,7 @@ def kept_config(cli: ParsedCommandLine) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in ONCE}
 
 
-def initial_weights(run: Run, config: "Namespace", model: Model, dataset: Dataset) -> InitialWeights | None:
+def initial_weights(run: Run, config: "Namespace", model: object, dataset: Dataset) -> InitialWeights | None:
     """Return the weights that a run starts from; None if it starts from scratch, or has checkpoints.
 
     Args:
@@ -150,6 +151,7 @@ def initial_weights(run: Run, config: "Namespace", model: Model, dataset: Datase
     source = open_source(place)
     if source.path.is_relative_to(run.path.absolute()):
         raise ConfigError(f"--from={given}: expected another run, got run {run.name} itself. Choose another --run")
+    assert isinstance(model, nn.Module)
     return match(model, source, dataset.tokenizers)
 
 

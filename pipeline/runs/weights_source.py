@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.checkpoint.averaged import AVERAGED
-from pipeline.distributed.checkpoint.shards import WEIGHTS, ShardReader
+from pipeline.distributed.checkpoint.shards import WEIGHTS, ShardReader, open_safetensors
 from pipeline.distributed.checkpoint.single_file import WEIGHTS as SAFETENSORS
 from pipeline.distributed.checkpoint.single_file import WHOLE
 from pipeline.errors import CheckpointError, ConfigError
@@ -124,12 +123,7 @@ Opened = tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor], dict[str, st
 
 def _safetensors(file: Path) -> Opened:
     """Return shapes, a reader, names of shared tensors and metadata of a file of safetensors."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        opened: Any = safe_open(file, "pt")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}. Copy or export it again") from error
+    opened = open_safetensors(file)
     shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  # no mapping
     about = opened.metadata() or {}
     aliases = {name: first for name, first in about.items() if first in shapes and name not in shapes}

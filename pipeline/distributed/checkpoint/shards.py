@@ -52,6 +52,20 @@ def write_shard(path: Path, shards: Mapping[str, TensorShard]) -> None:
     save_file(values, path, metadata={"places": json.dumps(places)})
 
 
+def open_safetensors(path: Path) -> Any:
+    """Return an open file of safetensors.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, "pt")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}. Use another file.") from error
+
+
 @runtime_checkable
 class Weights(Protocol):
     """Values for the tensors of a model."""
@@ -78,16 +92,14 @@ class ShardReader:
     """
 
     def __init__(self, directory: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
         self.directory = directory
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.places: dict[str, list[tuple[int, Any]]] = {}  # by name: start and file of each shard
         for path in sorted(directory.glob("*.safetensors")):
             try:
-                file: Any = safe_open(path, "pt")
+                file = open_safetensors(path)
                 places = json.loads(file.metadata()["places"])
-            except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise CheckpointError(f"{path} cannot be read: {error}. Use another checkpoint.") from error
             for name, (start, *shape) in places.items():
                 self.shapes[name] = tuple(shape)
