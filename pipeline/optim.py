@@ -1,17 +1,21 @@
-"""Optimization: learning rate schedules, weight decay on matrices only, and the global gradient norm.
+"""Optimization: learning rate schedules, frozen parameters, weight decay on matrices only, the global gradient norm.
 
 A schedule depends only on the step and on past validation losses, so a resumed run continues it exactly.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
+
+from pipeline.errors import ConfigError
 
 __all__ = [
     "AdamW",
@@ -20,6 +24,7 @@ __all__ = [
     "Plateau",
     "Schedule",
     "WarmupCosine",
+    "freeze",
     "parameter_groups",
     "total_steps",
 ]
@@ -142,6 +147,39 @@ def total_steps(max_epochs: int | None, max_steps: int, steps_per_epoch: int) ->
     """
     limits = [limit for limit in ((max_epochs or 0) * steps_per_epoch, max_steps) if limit > 0]
     return min(limits) if limits else 0
+
+
+def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
+    """Exclude parameters from training. Dropout and other behavior of their layers in training remain.
+
+    Args:
+        module: the model.
+        patterns: patterns of parameter names, such as `network.blocks.0.*`; `*` also matches dots.
+
+    Raises:
+        ConfigError: a pattern matches no parameter, or no parameter is left to train.
+    """
+    named = dict(module.named_parameters(remove_duplicate=False))  # a shared parameter is frozen by any of its names
+    for pattern in patterns:
+        found = [name for name in named if fnmatchcase(name, pattern)]
+        if not found:
+            inside = [f"{pattern}.*"] if any(name.startswith(f"{pattern}.") for name in named) else []
+            near = inside or get_close_matches(pattern, named, 3, 0.0)
+            raise ConfigError(
+                f"--freeze={pattern}: expected a pattern of parameter names, got one that matches none. "
+                f"Near names: {', '.join(near)}"
+            )
+        for name in found:
+            named[name].requires_grad_(False)
+    if patterns and not any(parameter.requires_grad for parameter in named.values()):
+        raise ConfigError(f"--freeze={', '.join(patterns)}: expected parameters to train, got none. Freeze fewer")
+
+
+def frozen_line(module: nn.Module) -> str:
+    """Return how many of a module's parameters are frozen, as text; empty without any."""
+    frozen = sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
+    whole = sum(parameter.numel() for parameter in module.parameters())
+    return f"{frozen:,} of {whole:,} parameters" if frozen else ""
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, object]]:

@@ -228,6 +228,11 @@ class Checkpoints(Checkpoint):
             self.saved_step = -1  # this step is not saved on any process
         self.stalled += time.monotonic() - began
 
+    def save_first(self, trainer: pl.Trainer) -> None:
+        """Publish a checkpoint before the first step; called on every process."""
+        self.saved_step = -1
+        self.finish_last(trainer)
+
     def finish_last(self, trainer: pl.Trainer) -> None:
         """Publish the checkpoint with which the run ends or stops; called on every process.
 

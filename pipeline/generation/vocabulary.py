@@ -1,4 +1,4 @@
-"""The vocabulary of a trained model: its tokenizer, EOS token and labels."""
+"""The vocabulary of a trained model: its tokenizer and EOS token."""
 
 import sys
 from pathlib import Path
@@ -6,8 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from pipeline.errors import CheckpointError
-
-EOS, UNK = "<eos>", "<unk>"
+from pipeline.runs.vocabulary_rows import EOS, UNK
 
 
 def vocabulary(file: Path) -> tuple[Tokenizer, int]:
@@ -25,11 +24,6 @@ def vocabulary(file: Path) -> tuple[Tokenizer, int]:
         raise CheckpointError(f"{file} has no {EOS} token. Copy the tokenizer from the dataset of the run")
     tokenizer.encode_special_tokens = True  # as in preparation: special tokens in a prompt are plain text
     return tokenizer, eos
-
-
-def labels_of(tokenizer: Tokenizer) -> list[str]:
-    """Return the labels of a dataset, in the order of their classes."""
-    return sorted(set(tokenizer.get_vocab()) - {EOS, UNK})
 
 
 def tokens_of(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -72,7 +72,7 @@ def write_export(directory: Path, run: Path, which: str, example: Callable[[Any]
     partial = directory.with_name(f".{directory.name}.partial")
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        save_model(model, str(partial / WEIGHTS))
+        save_model(model, str(partial / WEIGHTS), {"run": run.name, "step": str(checkpoint.step_of(chosen))})
         (partial / CONFIG).write_text(yaml.safe_dump({"model": model_config(run)}, sort_keys=False))
         for file in run.glob(f"*{TOKENIZER}"):  # includes source_tokenizer.json
             shutil.copyfile(file, partial / file.name)
@@ -183,6 +183,7 @@ def _card(name: str, run: Run, chosen: Path, model: Any, example: str) -> str:
         **{name: part.__name__ for name, part in parts.items() if part.__module__.startswith("pipeline.models")},
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         **({"vocabulary": f"{model.vocab_size:,} tokens"} if tokens else {}),
+        **({"started from": run.record["from"]["source"]} if "from" in run.record else {}),
         "weights": f"run {run.name}, step {manifest['step']}" + (", averaged over steps" if averaged else ""),
         **{key: f"{value:.4f}" for key, value in sorted(manifest.get("metrics", {}).items())},
         "dataset": f"{Path(data['path']).name}, checksum {data['checksum']}",

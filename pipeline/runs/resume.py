@@ -8,23 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import yaml
+from torch import nn
 
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.launch import world_size
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.optim import frozen_line
 from pipeline.runs import record
+from pipeline.runs.initial_weights import InitialWeights, match
 from pipeline.runs.journal import last_saved
-from pipeline.runs.run import Run
+from pipeline.runs.run import Run, directory_of
+from pipeline.runs.weights_source import open_source
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 # prefixes of keys that identify a run: its model, its data and the length of its epochs
-DECIDING = ("model.", "data.", "seed_everything", "trainer.limit_train_batches", "trainer.overfit_batches")
+DECIDING = ("model.", "data.", "seed_everything", "freeze", "trainer.limit_train_batches", "trainer.overfit_batches")
 # prefixes of keys below these that may differ between attempts, because results do not depend on them
 FREE = ("data.init_args.workers", "data.init_args.per_device_batch_", "data.init_args.dataset")
+ONCE = ("config", "run", "resume", "sweep", "from")  # options of a single command
 LIMITS = ("max_steps", "max_epochs", "max_time")  # a finished run continues if one of them changes
 
 
@@ -53,12 +58,14 @@ class Start:
         step: optimizer steps up to the checkpoint.
         finished: whether there is nothing left to train.
         built: the model, the data and the instantiated config that were checked; None in another process.
+        initial: weights that a new run starts from, known to the process that trains; None for new ones.
     """
 
     checkpoint: Path | None
     step: int
     finished: bool
     built: Any = field(default=None, compare=False, repr=False)
+    initial: InitialWeights | None = field(default=None, compare=False, repr=False)
 
 
 def begin(run: Run, cli: ParsedCommandLine) -> Start:
@@ -82,6 +89,9 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
     kept = kept_config(cli)
     built = _check(cli)
     facts = built[1].facts
+    initial = initial_weights(run, config, built[0], dataset)
+    if vars(config).get("from") and initial is None:
+        print(f"run {run.name}: --from is not applied again, because the run has checkpoints", flush=True)
     if config.resume == "never" and (aside := run.put_aside()):
         print(f"run {run.name}: starting from the beginning; the previous run was renamed to {aside}", flush=True)
     if run.record.get("attempts"):
@@ -97,6 +107,11 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
         run.create(linked=facts.known(), dataset=_describe(dataset))
     checkpoint.clear_partial(run.checkpoints)
     start = _choose(run, kept)
+    if vars(config).get("freeze") and not start.finished:
+        print(f"run {run.name}: frozen: {frozen_line(built[0])}", flush=True)
+    if initial is not None:
+        run.record["from"] = {"source": vars(config).get("from") or run.record["from"]["source"], **initial.record()}
+        print(*(f"run {run.name}: {line}" for line in initial.lines()), sep="\n", flush=True)
     if not start.finished:
         record.write_text(run.path, record.CONFIG, yaml.safe_dump(kept, sort_keys=False))
         for name, file in dataset.tokenizers.items():
@@ -108,7 +123,42 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
 def kept_config(cli: ParsedCommandLine) -> dict[str, Any]:
     """Return the resolved config as a run stores it, without options of a single command."""
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
-    return {key: value for key, value in config.items() if key not in ("config", "run", "resume", "sweep")}
+    return {key: value for key, value in config.items() if key not in ONCE}
+
+
+def initial_weights(run: Run, config: "Namespace", model: object, dataset: Dataset) -> InitialWeights | None:
+    """Return the weights that a run starts from; None if it starts from scratch, or has checkpoints.
+
+    Args:
+        run: the run.
+        config: the parsed config.
+        model: its model, perhaps on the meta device.
+        dataset: its dataset.
+
+    Raises:
+        ConfigError: the run was started from other weights.
+        CheckpointError: the weights do not exist, are damaged, or are those of another model.
+    """
+    new = config.resume == "never" or not run.record.get("attempts")
+    given, before = vars(config).get("from"), None if new else run.record.get("from")
+    if given and not new and not (before and _is_same_source(given, before)):
+        started = f"started from {before['source']}" if before else "started without --from"
+        raise ConfigError(f"--from={given}: run {run.name} was {started}. Choose another --run, or use --resume never")
+    if not new and checkpoint.newest_first(run.checkpoints):
+        return None
+    if (place := given or (before and before["path"])) is None:
+        return None
+    source = open_source(place)
+    if source.path.is_relative_to(run.path.absolute()):
+        raise ConfigError(f"--from={given}: expected another run, got run {run.name} itself. Choose another --run")
+    assert isinstance(model, nn.Module)
+    return match(model, source, dataset.tokenizers)
+
+
+def _is_same_source(given: str, before: Mapping[str, str]) -> bool:
+    path = Path(given).absolute()
+    places = (path, directory_of(given).absolute())
+    return given == before["source"] or any(Path(before["path"]).is_relative_to(place) for place in places)
 
 
 def _check(cli: ParsedCommandLine) -> tuple[Any, Any, Any]:

@@ -18,6 +18,7 @@ from pipeline.data.batch import IGNORE, LabelBatch
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Confusion, TokenLoss
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.runs.vocabulary_rows import Rows
 from pipeline.state import width_of
 from pipeline.tasks.task import Reads, Task, Writes
 
@@ -61,6 +62,10 @@ class Classifier(Task):
     def reads(self) -> Reads:  # type: ignore[override]
         """Return the kind of input that the encoder reads."""
         return self.encoder.reads  # type: ignore[return-value]
+
+    def vocabulary_rows(self) -> dict[str, Rows]:
+        """Return the parameters of the output layer."""
+        return dict.fromkeys(("output.weight", "output.bias"), Rows(labels=True))
 
     def preview_callbacks(self, run: Path) -> list[Callback]:
         """Return the callbacks for predictions on a few sources and for the confusion matrix."""

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.runs.vocabulary_rows import Rows
 from pipeline.state import State
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.task import Reads
@@ -51,6 +52,10 @@ class LevelModel(LanguageModel):
     def labels(self) -> int:
         """Number of labels."""
         return self.vocab_size - self.levels - 1
+
+    def vocabulary_rows(self) -> dict[str, Rows]:
+        """Return the parameters of the embedding and the output layer: rows of levels, EOS and labels."""
+        return dict.fromkeys(super().vocabulary_rows(), Rows(labels=True, before=self.levels + 1))
 
     def preview_callbacks(self, run: Path) -> list[Callback]:
         """Return no callbacks, because levels are not text."""

@@ -23,11 +23,12 @@ from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Choice, Greedy, Limits, Sample, generate
 from pipeline.generation.text_stream import text_of
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.runs.vocabulary_rows import Rows
 from pipeline.state import State, width_of
 from pipeline.tasks.generated_texts import GeneratedTexts, baselines
 from pipeline.tasks.sources import audio_source, image_source, text_source
 from pipeline.tasks.task import Reads, Writes
-from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
+from pipeline.tasks.token_prediction import TokenEmbedding, TokenHead, TokenPrediction
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -113,6 +114,12 @@ class SequenceToSequence(TokenPrediction):
     def reads(self) -> Reads:  # type: ignore[override]
         """Return the kind of input that the encoder reads."""
         return self.encoder.reads  # type: ignore[return-value]
+
+    def vocabulary_rows(self) -> dict[str, Rows]:
+        """Return the parameters of the embeddings of source and target, and of the output layer."""
+        embeddings = (name for name, part in self.encoder.named_modules() if isinstance(part, TokenEmbedding))
+        of_source = Rows("source_tokenizer.json")
+        return super().vocabulary_rows() | {f"encoder.{name}.weight": of_source for name in embeddings}
 
     def begin(self, source: tuple[Tensor, ...]) -> State:
         """Return the decoder's initial state for a batch's `source`."""

@@ -19,6 +19,7 @@ from pipeline.distributed.checkpoint.averaged import prefer_average
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.optim import OptimizerCallable, Schedule, full_tensor, gradient_norm, parameter_groups, total_steps
+from pipeline.runs.vocabulary_rows import Rows
 from pipeline.state import State
 from pipeline.tasks.arguments import plain_arguments, rebuilt_arguments
 
@@ -150,6 +151,10 @@ class Task(LightningModule):
         network = dict(self.named_children()).get("network")
         takes_any = network is not None and type(self).__module__.startswith("pipeline.tasks.")
         return f"{type(network).__name__ if takes_any else ''}{type(self).__name__}"
+
+    def vocabulary_rows(self) -> dict[str, Rows]:
+        """Return the parameters with a row per token or label, by name, and what their rows mean."""
+        return {}
 
     def preview_callbacks(self, run: Path) -> list[Callback]:
         """Return the callbacks that show the model's progress, for the run in that directory."""

@@ -16,6 +16,7 @@ from pipeline.callbacks.previews.samples import Samples
 from pipeline.data.batch import IGNORE
 from pipeline.evaluation.metrics import TokenLoss, bits_per_byte, perplexity
 from pipeline.optim import OptimizerCallable, Schedule
+from pipeline.runs.vocabulary_rows import Rows
 from pipeline.tasks.task import Task
 
 
@@ -89,6 +90,10 @@ class TokenPrediction(Task):
         self.held_out = TokenLoss()
 
     compiled = ("token_losses",)
+
+    def vocabulary_rows(self) -> dict[str, Rows]:
+        """Return the parameters of the embedding and the output layer."""
+        return dict.fromkeys(("embedding.weight", "output.weight", "output.bias"), Rows())
 
     def preview_callbacks(self, run: Path) -> list[Callback]:
         """Return the callback that shows generated texts."""

@@ -26,6 +26,7 @@ from pipeline.evaluation.metrics import Score, TokenLoss
 from pipeline.generation.ctc import BestPath, PrefixSearch
 from pipeline.generation.text_stream import text_of
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.runs.vocabulary_rows import Rows
 from pipeline.state import width_of
 from pipeline.tasks.generated_texts import GeneratedTexts, baselines
 from pipeline.tasks.sources import audio_source
@@ -82,6 +83,10 @@ class Transcriber(Task):
         nn.init.zeros_(self.output.bias)
         self.seen, self.held_out = TokenLoss(), TokenLoss()
         self.written = GeneratedTexts()
+
+    def vocabulary_rows(self) -> dict[str, Rows]:
+        """Return the parameters of the output layer, whose last row is the blank."""
+        return dict.fromkeys(("output.weight", "output.bias"), Rows())
 
     def preview_callbacks(self, run: Path) -> list[Callback]:
         """Return the callback that shows transcripts."""

@@ -13,8 +13,8 @@ from torch import nn
 from pipeline.dataset.codecs.audio import END, LEVELS, expand
 from pipeline.errors import ConfigError
 from pipeline.generation.sampling import Choice, Limits, Sample, generate
-from pipeline.generation.vocabulary import labels_of
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.runs.vocabulary_rows import labels_of
 from pipeline.tasks.level_model import LevelModel
 from pipeline.tasks.task import Writes
 from pipeline.tasks.token_prediction import TokenHead

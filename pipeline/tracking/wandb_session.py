@@ -83,8 +83,8 @@ def client_run(run: Run, mode: str, **more: object) -> Iterator["ClientRun"]:
 
 def _options(run: Run, mode: str) -> dict[str, Any]:
     tracking = tracking_of(run)
-    kept = ("architecture", "parameters", "git_commit", "dataset")
-    config = {name: run.record.get(name) for name in kept}
+    kept = ("architecture", "parameters", "git_commit", "dataset", "from")
+    config = {name: run.record[name] for name in kept if name in run.record}
     return {
         "project": tracking.project,
         "entity": tracking.entity,

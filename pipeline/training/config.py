@@ -1,5 +1,6 @@
 """The command line of fit, validate and test: parse and check a config, then build its classes."""
 
+import json
 import sys
 from contextlib import nullcontext
 from dataclasses import fields
@@ -21,6 +22,7 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.dataset.facts import DataFacts
 from pipeline.distributed import launch
 from pipeline.errors import ConfigError, UserError
+from pipeline.optim import freeze
 from pipeline.runs import options
 from pipeline.runs.record import CONFIG, is_run, read_config
 from pipeline.runs.run import directory_of, find_run
@@ -58,6 +60,8 @@ class CommandLine(LightningCLI):
         """Add the project's own keys, and link the model's arguments to facts of the data."""
         parser.add_argument("--run", type=str | None, default=None, help="name or directory of the run")
         parser.add_argument("--resume", type=str, default="auto", help="auto or never")
+        parser.add_argument("--from", type=str | None, default=None, help="source of initial weights")
+        parser.add_argument("--freeze", type=list[str] | None, default=None, help="patterns of frozen parameters")
         parser.add_argument("--sweep", type=str | None, default=None, help="W&B sweep that chooses values")
         parser.add_class_arguments(CheckpointSettings, "checkpoints")
         parser.add_class_arguments(GuardSettings, "guard")
@@ -107,6 +111,7 @@ class CommandLine(LightningCLI):
         except Exception as error:  # of a constructor, perhaps wrapped by jsonargparse
             raise wrapped_user_error(error) or ConfigError(readable_error(str(error))) from error
         model, data = self.config_init.model, self.config_init.data
+        freeze(model, self.config.freeze or [])
         model.build = partial(self._build_model, data)
         return model, data, self.config_init
 
@@ -115,6 +120,7 @@ class CommandLine(LightningCLI):
         torch.manual_seed(int(self.config.seed_everything))
         parts = Namespace(data=data, model=self.config.model)  # type: ignore[no-untyped-call]
         model: Task = self.parser.instantiate(parts, instantiate_groups=False).model
+        freeze(model, self.config.freeze or [])
         return model
 
 
@@ -132,9 +138,10 @@ def parse_config(arguments: list[str]) -> CommandLine:
     if any(argument.startswith("--run") for argument in arguments):
         arguments = [_current(argument) for argument in arguments]
     check_names(arguments)
-    cli = CommandLine(arguments)
-    if names := _runs_named(arguments):
-        cli.config.run = names[-1]  # as written: the parser reads null, ~ and #3 as YAML
+    cli = CommandLine(_with_patterns(arguments))
+    for option in ("run", "from"):
+        if names := _values(arguments, option):
+            cli.config[option] = names[-1]  # as written: the parser reads null, ~ and #3 as YAML
     return cli
 
 
@@ -150,18 +157,37 @@ def run_directory(config: Namespace) -> Path:
 
 
 def _with_config_of_run(arguments: list[str]) -> list[str]:
-    names = _runs_named(arguments)
+    """Return arguments that begin with the config of the run, or of the source of a new run, if that is a run."""
+    names, sources = _values(arguments, "run"), _values(arguments, "from")
+    if names and sources and not is_run(directory_of(names[-1])) and is_run(directory_of(sources[-1])):
+        names = sources
     return [f"--config={find_run(names[-1]) / CONFIG}", *arguments] if names else arguments
 
 
-def _runs_named(arguments: list[str]) -> list[str]:
-    """Return the values of all options `--run`."""
+def _values(arguments: list[str], option: str) -> list[str]:
+    """Return the values of all occurrences of an option."""
     pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    name = f"--{option}"
     return [
-        value if option == "--run" else option.removeprefix("--run=")
-        for option, value in pairs
-        if option == "--run" or option.startswith("--run=")
+        value if given == name else given.removeprefix(f"{name}=")
+        for given, value in pairs
+        if given == name or given.startswith(f"{name}=")
     ]
+
+
+def _with_patterns(arguments: list[str]) -> list[str]:
+    """Return arguments in which one option `--freeze` has the patterns of all of them."""
+    given = _values(arguments, "freeze")
+    if not given:
+        return arguments
+    patterns = [each for value in given for each in (yaml.safe_load(value) if value.startswith("[") else [value])]
+    values = {at + 1 for at, argument in enumerate(arguments) if argument == "--freeze"}
+    kept = [
+        argument
+        for at, argument in enumerate(arguments)
+        if at not in values and argument != "--freeze" and not argument.startswith("--freeze=")
+    ]
+    return [*kept, f"--freeze={json.dumps(patterns)}"]
 
 
 def _current(argument: str) -> str:

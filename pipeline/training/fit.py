@@ -20,11 +20,13 @@ from pipeline.data.batch_plan import Share
 from pipeline.distributed import launch, rendezvous, signals
 from pipeline.distributed.checkpoint.directory import by_metric
 from pipeline.errors import TRY_AGAIN, UserError, classify
+from pipeline.runs.initial_weights import match
 from pipeline.runs.journal import last_saved
 from pipeline.runs.load import choose_checkpoint
 from pipeline.runs.record import read_config
 from pipeline.runs.resume import Start, begin
 from pipeline.runs.run import Run, find_run, name_of
+from pipeline.runs.weights_source import open_source
 from pipeline.tasks.task import Task
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.wandb_logger import PatientWandbLogger
@@ -159,6 +161,9 @@ def _start(cli: CommandLine, work: Callable[[], None]) -> int:
 
 def _fit(cli: CommandLine, run: Run, start: Start) -> None:
     model, data, config = start.built or cli.build()
+    if start.checkpoint is None and (source := run.record.get("from")):
+        initial = match(model, open_source(source["path"], verify=False), data.dataset.tokenizers)
+        start = replace(start, initial=initial)
     trainer = make_trainer(config, run, model, data, start)
     code = 1
     try:

@@ -19,6 +19,7 @@ from rich.console import Console
 from pipeline.callbacks.checkpointing import Checkpoints
 from pipeline.callbacks.diagnosis import Diagnoses
 from pipeline.callbacks.gradients import Gradients
+from pipeline.callbacks.initial_weights import InitialCheckpoint
 from pipeline.callbacks.nonfinite_guard import Guard
 from pipeline.callbacks.per_step_seed import Randomness
 from pipeline.callbacks.progress_bar import Bar
@@ -87,6 +88,7 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         config.execution,
         *(settings["callbacks"] or []),
         checkpoints,
+        *([InitialCheckpoint(start.initial, checkpoints)] if start and start.initial else []),
     ]
     draws = (console := Console()).is_terminal and not console.is_dumb_terminal
     shown = Bar(monitor, console) if draws else Lines(monitor)

@@ -1,13 +1,17 @@
 """Every YAML file under configs/ parses and builds, found by globbing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from pipeline.runs import export
+from pipeline.runs.load import build_model, with_facts
+from pipeline.runs.resume import kept_config
 from pipeline.training.config import parse_config
 
 ROOT = Path(__file__).parents[2] / "configs"
@@ -72,6 +76,25 @@ def test_an_experiment_builds(name: str, dataset_for: Callable[[str], Path]) -> 
     assert known
     assert {name: getattr(model, name) for name in known} == known
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_parameter_with_a_row_per_token_or_label_is_declared(
+    name: str, dataset_for: Callable[[str], Path]
+) -> None:
+    """They are those that grow with the vocabulary."""
+    cli = parse_config(["--config", str(ROOT / name), "--data.init_args.dataset", str(dataset_for(name))])
+    model, data, _ = cli.build()
+    config, known = kept_config(cli)["model"], data.facts.known()
+    shapes = {name: each.shape for name, each in model.named_parameters(remove_duplicate=False)}
+    found = set()
+    for fact in {"vocab_size", "source_vocab_size", "classes"} & known.keys():
+        with torch.device("meta"):
+            grown = build_model(with_facts(config, replace(data.facts, **{fact: known[fact] + 1})))
+        found |= {
+            name for name, each in grown.named_parameters(remove_duplicate=False) if each.shape != shapes.get(name)
+        }
+    assert model.vocabulary_rows().keys() & shapes.keys() == found & shapes.keys()
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "model" in read(name)])

@@ -8,7 +8,18 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
-from pipeline.optim import EpochDecay, Plateau, Schedule, WarmupCosine, gradient_norm, parameter_groups, total_steps
+from pipeline.errors import ConfigError
+from pipeline.optim import (
+    EpochDecay,
+    Plateau,
+    Schedule,
+    WarmupCosine,
+    freeze,
+    frozen_line,
+    gradient_norm,
+    parameter_groups,
+    total_steps,
+)
 
 LOSSES = [5.0, 4.0, 4.0, 3.9, 4.1, 3.95, 3.8, 4.0, 3.8, 3.9, 3.9, 3.9, 3.9, 3.9, 3.7, 3.9, 3.9, 3.9, 3.9, 3.9, 3.9]
 
@@ -139,3 +150,31 @@ def test_a_share_of_the_steps_replaces_the_number_of_warm_up_steps() -> None:
 def test_a_warm_up_longer_than_the_run_is_a_warning() -> None:
     assert "160 steps and warmup_steps=200" in str(WarmupCosine(200).warning(160))
     assert WarmupCosine(200).warning(201) is WarmupCosine(200).warning(0) is EpochDecay().warning(1) is None
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
+    assert frozen_line(module) == ""
+    freeze(module, ["0.*", "*.bias"])
+    assert [group["params"] for group in parameter_groups(module)] == [[module[1].weight]]
+    assert frozen_line(module) == "13 of 25 parameters"
+
+
+def test_a_shared_parameter_is_frozen_by_any_of_its_names() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    module[1].weight = module[0].weight
+    freeze(module, ["1.weight"])
+    assert not module[0].weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (["0.*", "1.wieght"], "--freeze=1.wieght: .* matches none. Near names: 1.weight"),
+        (["1"], r"--freeze=1: .* Near names: 1\.\*$"),
+        (["*"], r"--freeze=\*: expected parameters to train, got none"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_or_everything_is_refused(patterns: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        freeze(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)), patterns)

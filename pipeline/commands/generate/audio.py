@@ -20,8 +20,9 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.generation.ctc import BestPath, CachedLanguageModel, Language, PrefixBeam, PrefixSearch
 from pipeline.generation.sampling import Choice, Greedy, Limits, generate
 from pipeline.generation.text_stream import text_of
-from pipeline.generation.vocabulary import labels_of, vocabulary
+from pipeline.generation.vocabulary import vocabulary
 from pipeline.models.kneser_ney import KneserNey
+from pipeline.runs.vocabulary_rows import labels_of
 from pipeline.tasks.sources import audio_source
 
 ORDER = 3  # of the n-gram over transcripts

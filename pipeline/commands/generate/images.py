@@ -17,7 +17,8 @@ from pipeline.dataset.codecs.image import ImageError, read_image
 from pipeline.dataset.codecs.pixel_levels import quantise, values
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.generation.sampling import Sample, Stepwise
-from pipeline.generation.vocabulary import labels_of, vocabulary
+from pipeline.generation.vocabulary import vocabulary
+from pipeline.runs.vocabulary_rows import labels_of
 from pipeline.tasks.pixel_model import PixelModel
 
 

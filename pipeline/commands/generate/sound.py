@@ -16,7 +16,8 @@ from pipeline.dataset.codecs import audio
 from pipeline.dataset.codecs.audio import END, LEVELS
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.generation.sampling import Limits, Sample, Stepwise, stream
-from pipeline.generation.vocabulary import labels_of, vocabulary
+from pipeline.generation.vocabulary import vocabulary
+from pipeline.runs.vocabulary_rows import labels_of
 from pipeline.tasks.wave_model import WaveModel
 
 CONTAINERS = {".wav": "WAV", ".flac": "FLAC"}

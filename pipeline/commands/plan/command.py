@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", category=UserWarning)
     given = [f"--config={config}" for config in options.configs]
     named = ["--run", options.run] if options.run else []
-    cli = parse_config([*given, *named, *overrides])
+    cli = parse_config([*given, *named, *layout.start_overrides(options), *overrides])
     shape = Layout.of(options)
     shape.check(vars(cli.config.trainer))
     run = run_directory(cli.config)
@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("configs", nargs="*", metavar="CONFIG", help="an experiment, then overlays (default: the config of --run)")
     add("--run", metavar="NAME", help="name of the run (default: from the first config)")
+    layout.add_start_options(result)
     layout.add_layout_options(result)
     add("--memory", type=float, metavar="GB", help=f"memory per device (default: that of this machine, or {ASSUMED:g})")
     add("--rate", type=float, metavar="R", help="speed on all devices together, in the printed unit per second")
@@ -82,7 +83,9 @@ def parser() -> argparse.ArgumentParser:
 
 def print_size(cli: "CommandLine", name: str, shape: Layout) -> tuple[float, int | None, Unit]:
     """Print size and length of the run; return predictions per step, steps (None if unlimited) and the unit."""
-    from pipeline.optim import total_steps
+    from pipeline.optim import frozen_line, total_steps
+    from pipeline.runs.resume import initial_weights
+    from pipeline.training.config import run_directory
 
     task, data, _ = cli.build()
     share = data.divide(shape.processes, 0)
@@ -99,6 +102,11 @@ def print_size(cli: "CommandLine", name: str, shape: Layout) -> tuple[float, int
         f"{key}={value}" for key, value in optimizer.defaults.items() if value is not None and value is not False
     ]
     _print("run", f"{name}: {task.architecture}, {parameters:,} parameters")
+    if line := frozen_line(task):
+        _print("frozen", line)
+    source = initial_weights(Run(run_directory(cli.config)), cli.config, task, data.dataset)
+    for number, line in enumerate(source.lines() if source else []):
+        _print("" if number else "initial weights", line)
     _print("optimizer", f"{type(optimizer).__name__}: {', '.join(options)}")
     amount = tokens * unit.per_prediction
     _print("step", f"{amount:,.0f} {unit.name} on {shape.processes} processes, {micro} of {rows} samples per process")

@@ -4,7 +4,8 @@ Weights, gradients and optimizer state are sharded as in Rajbhandari et al. (202
 Training Trillion Parameter Models" (figure 1), and Zhao et al. (2023), "PyTorch FSDP". Activations are counted: the
 task's training step runs on fake tensors, which have shapes but no memory; the tensors saved by autograd are summed.
 
-Legend: N parameters, W devices, c bytes per number in computation, k bytes of optimizer state per parameter.
+Legend: N trained parameters, F frozen ones, W devices, c bytes per number in computation, k bytes of optimizer state
+per trained parameter.
 """
 
 import multiprocessing
@@ -64,6 +65,7 @@ class Model:
 
     Args:
         parameters: N, number of trainable parameters.
+        frozen: F, number of parameters that are not trained.
         layer: parameters of the largest layer.
         outside: parameters outside of all layers, such as an embedding.
         state: k, for example 8 for AdamW's two moments in float32.
@@ -73,6 +75,7 @@ class Model:
     """
 
     parameters: int
+    frozen: int
     layer: int
     outside: int
     state: float
@@ -85,7 +88,9 @@ def data_parallel(model: Model, devices: int) -> Footprint:
     """Return the footprint of DDP: everything on every device, and if W > 1 the gradients again, in buckets."""
     whole = MASTER * model.parameters
     buckets = whole if devices > 1 else 0
-    return Footprint(whole, whole, model.state * model.parameters, buckets, model.kept + model.copies)
+    return Footprint(
+        whole + MASTER * model.frozen, whole, model.state * model.parameters, buckets, model.kept + model.copies
+    )
 
 
 def zero(stage: int) -> Callable[[Model, int], Footprint]:
@@ -96,10 +101,11 @@ def zero(stage: int) -> Callable[[Model, int], Footprint]:
 
     def footprint(model: Model, devices: int) -> Footprint:
         low = model.computed * model.parameters
+        weights = low + model.computed * model.frozen
         bucket = model.computed * min(BUCKET, model.parameters)
-        gathered = model.computed * min(model.parameters, model.outside + model.layer + PREFETCH)
+        gathered = model.computed * min(model.parameters + model.frozen, model.outside + model.layer + PREFETCH)
         return Footprint(
-            weights=low / devices if stage == 3 else low,
+            weights=weights / devices if stage == 3 else weights,
             gradients=low / devices if stage >= 2 else low,
             optimizer=(MASTER + model.state) * model.parameters / devices,
             buffers=bucket + (gathered if stage == 3 else 0),
@@ -118,8 +124,9 @@ def offloaded(model: Model, devices: int) -> Footprint:
 def fully_sharded(model: Model, devices: int) -> Footprint:
     """Return the footprint of FSDP: float32 shards, the gathered outside and two layers, one layer's whole gradient."""
     share = MASTER * model.parameters / devices
+    weights = share + MASTER * model.frozen / devices
     gathered = model.computed * (model.outside + 2 * model.layer) + MASTER * max(model.layer, model.outside)
-    return Footprint(share, share, model.state * model.parameters / devices, gathered, model.kept)
+    return Footprint(weights, share, model.state * model.parameters / devices, gathered, model.kept)
 
 
 STRATEGIES: dict[str, Callable[[Model, int], Footprint]] = {
@@ -203,13 +210,15 @@ def _measured(
             Execution(activation_checkpointing=True).on_train_start(task.trainer, task)
             outside = [_kept(task, _moved(batch, mode)) for batch in batches]
             kept = [out + (all - out) / len(repeated) for all, out in zip(kept, outside, strict=True)]
-    trained = {id(each): each.numel() for each in task.parameters() if each.requires_grad}
+    sizes = {id(each): each.numel() for each in task.parameters()}
+    trained = sum(each.numel() for each in task.parameters() if each.requires_grad)
     inside = [{id(each): each.numel() for each in layer.parameters()} for layer in repeated]
     within = {key for layer in inside for key in layer}
     return Model(
-        parameters=sum(trained.values()),
+        parameters=trained,
+        frozen=sum(sizes.values()) - trained,
         layer=max((sum(layer.values()) for layer in inside), default=0),
-        outside=sum(size for key, size in trained.items() if key not in within),
+        outside=sum(size for key, size in sizes.items() if key not in within),
         state=state_bytes(task.optimizer_of),
         computed=MASTER if dtype is None else dtype.itemsize,
         kept=kept[1] - kept[0],

@@ -79,6 +79,19 @@ def add_layout_options(parser: argparse.ArgumentParser) -> None:
     add("--tasks-per-node", type=positive_integer, metavar="P", help="processes per node without GPUs (default: 1)")
 
 
+def add_start_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that decide how a run starts, as `unroll fit` has them."""
+    add = parser.add_argument
+    add("--from", dest="source", metavar="SOURCE", help="start from the weights of a run, an export or a file")
+    add("--freeze", action="append", default=[], metavar="PATTERN", help="do not train these parameters (repeatable)")
+
+
+def start_overrides(options: argparse.Namespace) -> list[str]:
+    """Return the options of `add_start_options` as overrides of the config."""
+    source = [] if options.source is None else ["--from", options.source]
+    return [*source, *(word for pattern in options.freeze for word in ("--freeze", pattern))]
+
+
 def span(text: str) -> tuple[int, int]:
     """Read `2` or `1-4` as the minimum and maximum number of nodes."""
     fewest, _, most = text.partition("-")

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     """
     own, overrides = layout.divided(argv)
     options = parser().parse_args(own)
-    elements = _elements(options, overrides)
+    elements = _elements(options, [*layout.start_overrides(options), *overrides])
     first = elements[0].run.name
     submit_elements(elements, options, first if len(elements) == 1 else first.rpartition("-")[0])
     return 0
@@ -104,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
         help="submit a run per value (repeatable: per combination)",
     )
     add("--prepare", metavar="'ARGUMENTS'", help="prepare the dataset first in its own job: 'text FILE --output DIR'")
+    layout.add_start_options(result)
     add_submit_options(result)
     return result
 
@@ -182,9 +183,11 @@ def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     """Check that config, layout and dataset are consistent; return the run's directory."""
     from pipeline.data.batch_plan import Share
     from pipeline.dataset.manifest import Dataset
+    from pipeline.runs.resume import initial_weights
     from pipeline.training.config import parse_config, run_directory
 
-    config = parse_config(["--config", *arguments]).config
+    cli = parse_config(["--config", *arguments])
+    config = cli.config
     shape = Layout.of(options)
     shape.check(vars(config.trainer))
     settings = vars(config.data.init_args)
@@ -193,7 +196,9 @@ def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     for nodes in range(shape.fewest, shape.nodes + 1):
         Share.of_config(settings, nodes * shape.tasks)
     if not (options.after or "").isdigit() and not options.prepare:  # else a job creates it first
-        Dataset.open(Path(str(settings["dataset"])))
+        dataset = Dataset.open(Path(str(settings["dataset"])))
+        if not options.after and (config["from"] or config.freeze):  # else a job trains the source first
+            initial_weights(Run(run_directory(config)), config, cli.build()[0], dataset)
     run = run_directory(config)
     profile = cluster.read_profile(options.profile) if options.profile else Profile()
     mounts = MOUNTS.read_text() if MOUNTS.exists() else ""

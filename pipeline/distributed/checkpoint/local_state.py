@@ -3,7 +3,6 @@
 They are stored under the names of parameters, not their positions, so they do not depend on the strategy.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import torch
@@ -12,8 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.optim import Optimizer
 
-from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, ShardReader, TensorShard, part_of_rank
-from pipeline.errors import CheckpointError
+from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, ShardReader, TensorShard, Weights, part_of_rank
 
 
 class LocalState(NamedTuple):
@@ -87,14 +85,14 @@ def aliases(module: nn.Module) -> dict[str, str]:
 
 
 @torch.no_grad()
-def restore_weights(module: nn.Module, shards: ShardReader) -> None:
-    """Load the module's tensors, whole or DTensors, from a checkpoint.
+def restore_weights(module: nn.Module, weights: Weights) -> None:
+    """Load the module's tensors, whole or DTensors.
 
     Raises:
-        CheckpointError: a tensor is missing, or has another shape.
+        CheckpointError: a checkpoint lacks a tensor, or has it in another shape.
     """
     for name, tensor in tensors(module).items():
-        fill_tensor(tensor, shards, WEIGHTS + name)
+        fill_tensor(tensor, weights, WEIGHTS + name)
 
 
 @torch.no_grad()
@@ -128,18 +126,10 @@ def _like(parameter: Tensor, shards: ShardReader, name: str) -> Tensor:
     return found
 
 
-def fill_tensor(tensor: Tensor, shards: ShardReader, name: str) -> None:
-    """Copy a tensor of a checkpoint into a tensor, or its local range into the shard of a DTensor."""
-    require_tensor(shards, name, tensor.shape)
-    local, start, stop = _local_range(tensor)
-    local.detach().view(-1).copy_(shards.read(name, start, stop))
-
-
-def require_tensor(shards: ShardReader, name: str, shape: Sequence[int]) -> None:
-    """Raise CheckpointError unless the checkpoint holds a tensor of that name and shape."""
-    if name not in shards or shards.shapes[name] != tuple(shape):
-        found = shards.shapes.get(name, "no such tensor")
-        raise CheckpointError(f"{shards.directory}: {name}: expected shape {tuple(shape)} of the model, got {found}")
+def fill_tensor(tensor: Tensor, weights: Weights, name: str) -> None:
+    """Copy values into a tensor, or those of its local range into the shard of a DTensor."""
+    local, start, _ = _local_range(tensor)
+    weights.fill(name, tensor.shape, start, local.detach().view(-1))
 
 
 def _local_range(tensor: Tensor) -> tuple[Tensor, int, int]:

@@ -7,10 +7,10 @@ The files are safetensors: numbers and a JSON header, nothing that could be exec
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Shaped
@@ -52,6 +52,35 @@ def write_shard(path: Path, shards: Mapping[str, TensorShard]) -> None:
     save_file(values, path, metadata={"places": json.dumps(places)})
 
 
+def open_safetensors(path: Path) -> Any:
+    """Return an open file of safetensors.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, "pt")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}. Use another file.") from error
+
+
+@runtime_checkable
+class Weights(Protocol):
+    """Values for the tensors of a model."""
+
+    def fill(self, name: str, shape: Sequence[int], start: int, out: Tensor) -> None:
+        """Overwrite a range of a flattened tensor, all of it or some elements.
+
+        Args:
+            name: name of the tensor, with the prefix `weights/`.
+            shape: shape of the whole tensor.
+            start: position of the range in the flattened tensor.
+            out: the range.
+        """
+
+
 class ShardReader:
     """A reader of tensors, by name, from the shards that any number of processes wrote.
 
@@ -63,16 +92,14 @@ class ShardReader:
     """
 
     def __init__(self, directory: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
         self.directory = directory
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.places: dict[str, list[tuple[int, Any]]] = {}  # by name: start and file of each shard
         for path in sorted(directory.glob("*.safetensors")):
             try:
-                file: Any = safe_open(path, "pt")
+                file = open_safetensors(path)
                 places = json.loads(file.metadata()["places"])
-            except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise CheckpointError(f"{path} cannot be read: {error}. Use another checkpoint.") from error
             for name, (start, *shape) in places.items():
                 self.shapes[name] = tuple(shape)
@@ -110,6 +137,17 @@ class ShardReader:
                 f"{self.directory} has only parts of {name}: a file of a process is missing. Use another checkpoint."
             )
         return torch.cat([values for *_, values in found]) if found else torch.empty(0, dtype=self.dtype(name))
+
+    def fill(self, name: str, shape: Sequence[int], start: int, out: Tensor) -> None:
+        """Copy a range of a flattened tensor, from `start` on, into `out`.
+
+        Raises:
+            CheckpointError: the checkpoint has no tensor of that name and shape.
+        """
+        if name not in self or self.shapes[name] != tuple(shape):
+            found = self.shapes.get(name, "no such tensor")
+            raise CheckpointError(f"{self.directory}: {name}: expected shape {tuple(shape)} of the model, got {found}")
+        out.copy_(self.read(name, start, start + out.numel()))
 
     def whole(self, name: str) -> Tensor:
         """Return the whole tensor."""

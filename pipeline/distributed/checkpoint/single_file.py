@@ -51,6 +51,10 @@ def _save(state: dict[str, Any], path: Path, suffix: str) -> None:
         torch.save(state, path)
         return
     once: dict[int, tuple[str, Tensor]] = {}  # safetensors stores a shared tensor once, under its first name
+    shared: dict[str, str] = {}  # first names by the others, as in files of safetensors' `save_model`
     for name, tensor in state["state_dict"].items():
-        once.setdefault(tensor.data_ptr() if tensor.numel() else -len(once), (name, tensor.contiguous()))
-    save_file(dict(once.values()), path, metadata={"format": "pt", "step": str(state["global_step"])})
+        place = tensor.data_ptr() if tensor.numel() else -len(once)
+        first, _ = once.setdefault(place, (name, tensor.contiguous()))
+        shared |= {} if first == name else {name: first}
+    metadata = {**shared, "format": "pt", "step": str(state["global_step"])}
+    save_file(dict(once.values()), path, metadata=metadata)

@@ -105,6 +105,17 @@ class DeepSpeedLayout:
                     here, there = place.lp_fragment_address, place.hp_fragment_address
                     yield Fragment(name, tuple(parameter.shape), here.start, here.numel, flat, there.start)
 
+    def frozen_fragments(self) -> Iterator[Fragment]:
+        """Yield for each frozen parameter that is partitioned the range, possibly empty, that is on this process."""
+        parameters = self.zero.module.parameters() if self.stage == 3 else ()
+        for parameter in parameters:
+            if parameter.requires_grad:
+                continue
+            flat = parameter.ds_tensor
+            start = self.rank * flat.ds_numel
+            count = max(0, min(flat.ds_numel, parameter.ds_numel - start))  # the last one is padded
+            yield Fragment(self.names[id(parameter)], tuple(parameter.ds_shape), start, count, flat, 0)
+
     def spread(self) -> None:
         """Copy the master weights into the weights used in computation."""
         zero = self.zero

@@ -53,9 +53,6 @@ class FullySharded(Sharded, ModelParallelStrategy):
         self.setup_precision_plugin()
         self.barrier()
 
-    def restore_weights(self, shards: ShardReader) -> None:
-        local_state.restore_weights(self.module(), shards)
-
     def restore_optimizer(self, shards: ShardReader, kept: OptimizerRecord) -> None:
         local_state.restore_optimizer(self.module(), self.optimizers[0], shards, kept)
 

@@ -54,10 +54,6 @@ class Sharded(StrategyTraits, ABC):
         return module
 
     @abstractmethod
-    def restore_weights(self, shards: ShardReader) -> None:
-        """Load this process's part of the weights."""
-
-    @abstractmethod
     def restore_optimizer(self, shards: ShardReader, kept: OptimizerRecord) -> None:
         """Load this process's part of the optimizer state; `kept` is the rest of `local_state`."""
 
@@ -77,7 +73,7 @@ class Sharded(StrategyTraits, ABC):
 
     def load_model_state_dict(self, checkpoint: Mapping[str, object], strict: bool = True) -> None:
         """Load the weights."""
-        self.restore_weights(ShardReader(self.path))
+        self.restore_weights(self.module(), ShardReader(self.path))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Load the optimizer state."""

@@ -1,9 +1,11 @@
 """The properties and operations of a strategy that training depends on."""
 
 import lightning.pytorch as pl
+from torch import nn
 
 from pipeline.distributed.checkpoint import local_state
 from pipeline.distributed.checkpoint.local_state import LocalState
+from pipeline.distributed.checkpoint.shards import Weights
 
 
 class StrategyTraits:
@@ -22,6 +24,10 @@ class StrategyTraits:
         """
         for parameter in module.parameters():
             parameter.grad = None  # no optimizer touches a parameter without a gradient
+
+    def restore_weights(self, module: nn.Module, weights: Weights) -> None:
+        """Load this process's part of the weights."""
+        local_state.restore_weights(module, weights)
 
     def local_state(self, trainer: pl.Trainer) -> LocalState:
         """Return this process's part of the weights and the optimizer state."""

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -15,14 +16,30 @@ import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 from torchmetrics import Metric
 
 from pipeline.distributed.checkpoint import local_state
 from pipeline.distributed.checkpoint.local_state import LocalState, OptimizerRecord
-from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, ShardReader, TensorShard, part_of_rank
+from pipeline.distributed.checkpoint.shards import OPTIMIZER, WEIGHTS, ShardReader, TensorShard, Weights, part_of_rank
 from pipeline.distributed.strategies.deepspeed_layout import DeepSpeedLayout
 from pipeline.distributed.strategies.sharded import DTYPES, Sharded, layers
 from pipeline.errors import ConfigError
+
+
+def _require_gradients(layer: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...] | None:
+    """Require gradients of a layer's inputs if no input requires one, because everything before is frozen.
+
+    Otherwise DeepSpeed reduces the gradients of the layer before they are computed.
+    """
+    tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    if not torch.is_grad_enabled() or any(tensor.requires_grad for tensor in tensors):
+        return None
+    found: tuple[object, ...] = tree_map(
+        lambda leaf: leaf.detach().requires_grad_() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
+        inputs,
+    )
+    return found
 
 
 class ZeRO(Sharded, DeepSpeedStrategy):
@@ -90,6 +107,9 @@ class ZeRO(Sharded, DeepSpeedStrategy):
 
             module = self.module()
             set_z3_leaf_modules(module, [type(layer) for layer in layers(module)], raise_if_not_found=False)
+            for layer in layers(module):
+                if any(parameter.requires_grad for parameter in layer.parameters()):
+                    layer.register_forward_pre_hook(_require_gradients)
             self._cast(module)
             self._move(module)
         super().setup(trainer)
@@ -145,6 +165,8 @@ class ZeRO(Sharded, DeepSpeedStrategy):
             WEIGHTS + name: local_state.local_shard(tensor, self.global_rank, self.world_size)
             for name, tensor in self._whole(layout).items()
         }
+        for part in layout.frozen_fragments():
+            found[WEIGHTS + part.name] = TensorShard(part.of(part.flat), part.start, part.shape)
         for part in layout.fragments():
             found[WEIGHTS + part.name] = TensorShard(part.of(part.flat), part.start, part.shape)
             for key, value in state.get(part.flat, {}).items():
@@ -156,13 +178,12 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         return LocalState(found, {}, layout.groups(), layout.loss_scale())
 
     @torch.no_grad()
-    def restore_weights(self, shards: ShardReader) -> None:
+    def restore_weights(self, module: nn.Module, weights: Weights) -> None:
         layout = self._layout
         for name, tensor in self._whole(layout).items():
-            local_state.fill_tensor(tensor, shards, WEIGHTS + name)
-        for part in layout.fragments():
-            local_state.require_tensor(shards, WEIGHTS + part.name, part.shape)
-            part.of(part.flat).copy_(shards.read(WEIGHTS + part.name, part.start, part.start + part.size))
+            local_state.fill_tensor(tensor, weights, WEIGHTS + name)
+        for part in chain(layout.fragments(), layout.frozen_fragments()):
+            weights.fill(WEIGHTS + part.name, part.shape, part.start, part.of(part.flat))
         layout.spread()
 
     @torch.no_grad()
@@ -189,7 +210,8 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         return DeepSpeedLayout(self.deepspeed_engine.optimizer, self.stage, self.global_rank, names)
 
     def _whole(self, layout: DeepSpeedLayout) -> dict[str, Tensor]:
-        """Return buffers and frozen parameters, which are whole on every process."""
+        """Return buffers, and in stages 1 and 2 frozen parameters, which are whole on every process."""
         divided = {id(parameter) for group in layout.divided() for parameter in group}
+        frozen = {part.name for part in layout.frozen_fragments()}
         tensors = local_state.tensors(self.module())
-        return {name: tensor for name, tensor in tensors.items() if id(tensor) not in divided}
+        return {name: each for name, each in tensors.items() if id(each) not in divided and name not in frozen}

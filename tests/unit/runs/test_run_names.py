@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.runs.run import directory_of, name_of
-from pipeline.training.config import _runs_named
+from pipeline.training.config import _values
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "-x", "a\nb", "a\x00", "runs/..", "./runs/", "runs/../.", "/"])
@@ -25,4 +25,4 @@ def test_a_name_is_a_directory_of_runs_and_a_path_is_itself(name: str) -> None:
 
 
 def test_the_name_is_that_of_the_command_line_not_of_its_yaml() -> None:
-    assert _runs_named(["--run", "null", "--x", "1", "--run=~", "--run"]) == ["null", "~", ""]
+    assert _values(["--run", "null", "--x", "1", "--run=~", "--run"], "run") == ["null", "~", ""]

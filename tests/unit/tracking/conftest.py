@@ -61,7 +61,8 @@ class Written:
         self.data.mkdir(exist_ok=True)
         (self.data / "dataset.json").write_text('{"splits": {"train": "sha256"}}')
         dataset = {"path": str(self.data), "checksum": "c0ffee"}
-        self.run.write(wandb_id="id123456", git_commit="c0ffee", dataset=dataset, parameters=12)
+        source = {"from": {"run": "base", "step": 40}}
+        self.run.write(wandb_id="id123456", git_commit="c0ffee", dataset=dataset, parameters=12, **source)
         self.config()
         self.attempts = 0
 

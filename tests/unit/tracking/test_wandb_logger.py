@@ -87,6 +87,7 @@ def test_offline_attempts_write_their_own_rows_and_are_one_run(written):
     assert (one.project, one.display_name) == ("unroll", "run")
     config = {item.key: json.loads(item.value_json) for item in one.config.update}
     assert (config["git_commit"], config["dataset"]["checksum"], config["parameters"]) == ("c0ffee", "c0ffee", 12)
+    assert config["from"] == {"run": "base", "step": 40}
     metrics = [r.metric for r in records(files[0]) if r.WhichOneof("record_type") == "metric"]
     assert [(m.glob_name, m.step_metric) for m in metrics if m.glob_name] == [("*", "step")]
 

@@ -45,6 +45,17 @@ def test_a_plan_names_tokens_micro_batches_hours_and_what_fits(planned: Planned)
     assert float(lines["device-hours"]) == 16.4
 
 
+def test_frozen_parameters_have_weights_but_no_gradients(planned: Planned) -> None:
+    _, lines = planned()
+    whole = [float(size) for size in lines["ddp"].split()]
+    _, lines = planned("--freeze", "embedding.*", "--freeze", "*.0.*")
+    assert lines["frozen"] == "592,128 of 1,118,721 parameters"
+    frozen = [float(size) for size in lines["ddp"].split()]
+    assert frozen[0] == whole[0]
+    assert frozen[1] < 0.7 * whole[1]
+    assert frozen[2] < 0.7 * whole[2]
+
+
 def test_a_plan_names_the_strategies_that_fit(planned: Planned) -> None:
     code, lines = planned("--tasks-per-node", "16", "--memory", "0.014")
     assert code == 5

@@ -129,7 +129,7 @@ def test_the_state_of_an_optimizer_is_measured(make: Any, bytes_each: float) -> 
 @pytest.mark.numeric
 def test_the_shares_are_those_of_the_zero_paper() -> None:
     """Figure 1 of Rajbhandari et al. 2020: 7.5 billion parameters, 64 devices, 16 bits, Adam; states only."""
-    model = Model(7_500_000_000, 0, 0, state=8.0, computed=2, kept=0.0, copies=0.0)
+    model = Model(7_500_000_000, 0, 0, 0, state=8.0, computed=2, kept=0.0, copies=0.0)
     states = {name: (each := STRATEGIES[name](model, 64)).total - each.buffers for name in STRATEGIES}
     assert states["deepspeed_zero1"] / 1e9 == pytest.approx(31.4, abs=0.05)
     assert states["deepspeed_zero2"] / 1e9 == pytest.approx(16.6, abs=0.05)
@@ -139,5 +139,5 @@ def test_the_shares_are_those_of_the_zero_paper() -> None:
 
 
 def test_one_device_has_no_buckets() -> None:
-    model = Model(100, 10, 20, state=8.0, computed=4, kept=5.0, copies=1.0)
+    model = Model(100, 0, 10, 20, state=8.0, computed=4, kept=5.0, copies=1.0)
     assert STRATEGIES["ddp"](model, 1) == Footprint(400, 400, 800, 0, 6)

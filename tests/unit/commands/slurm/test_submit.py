@@ -54,6 +54,18 @@ def test_a_dry_run_prints_the_script_and_does_nothing(capsys: pytest.CaptureFixt
     assert not Path("sbatch.arguments").exists()
 
 
+def test_a_start_from_weights_is_checked_and_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--dry-run", "--freeze", "network.*", "--freeze", "output.bias"]
+    assert submit(*options) == 0
+    assert "--freeze 'network.*' --freeze output.bias" in capsys.readouterr().out
+    with pytest.raises(CheckpointError, match="no run 'base'"):
+        submit(*options, "--from", "base")
+    with pytest.raises(ConfigError, match="--freeze=nothing: "):
+        submit(*options, "--freeze", "nothing")
+    assert submit(*options, "--from", "base", "--after", "7") == 0  # which may train it
+    assert "--from base" in capsys.readouterr().out
+
+
 def test_a_job_is_recorded_in_its_run_with_the_script(capsys: pytest.CaptureFixture[str]) -> None:
     assert submit("--tasks-per-node", "2", "--run", "wide") == 0
     assert "job 42: wide, 1 nodes with 2 tasks each" in capsys.readouterr().out
