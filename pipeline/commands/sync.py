@@ -9,7 +9,7 @@ import time
 import warnings
 from collections import Counter
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
@@ -41,16 +41,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="name of a run under runs/, or its path")
     parser.add_argument("--watch", action="store_true", help="follow one RUN until it has finished, or until Ctrl-C")
     parser.add_argument("--upload", action="store_true", help="also send files of checkpoints and exported models")
-    parser.add_argument(
-        "--new-id", action="store_true", help="send everything to a new W&B run: the old one was deleted"
-    )
+    parser.add_argument("--new-id", action="store_true", help="send everything to a new W&B run")
     parser.add_argument(
         "--every", type=float, default=10.0, metavar="S", help="polling interval of --watch in seconds (default: 10)"
     )
     options = parser.parse_args(argv)
     if options.watch and len(options.runs) > 1:
         raise ConfigError(f"--watch: expected one RUN, got {len(options.runs)}. Start one process per run")
-    from pipeline.tracking.wandb_session import forget
+    from pipeline.tracking.arrivals import forget
 
     runs = [Run(find_run(name)) for name in options.runs]
     _check_key()
@@ -80,9 +78,9 @@ def _send(run: Run, options: argparse.Namespace) -> int:
     Raises:
         ConfigError: rows did not arrive; the message names their number and the cause.
     """
+    from pipeline.tracking.arrivals import Gone
     from pipeline.tracking.graphql import ServerError
     from pipeline.tracking.redact import error_line
-    from pipeline.tracking.wandb_session import Gone
 
     refused: Counter[int] = Counter()
     until = time.monotonic() + PATIENCE
@@ -102,7 +100,7 @@ def _send(run: Run, options: argparse.Namespace) -> int:
 
 
 def _unsent(run: Run, cause: str) -> ConfigError:
-    from pipeline.tracking.wandb_session import missing_rows, sync_line
+    from pipeline.tracking.arrivals import missing_rows, sync_line
 
     return ConfigError(
         f"run {run.name} could not be sent, {missing_rows(run)} rows are missing in Weights & Biases: {cause}. "
@@ -112,13 +110,14 @@ def _unsent(run: Run, cause: str) -> ConfigError:
 
 def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> int:
     """Send all new journal lines (with `--watch`, until the run has finished) and return their number."""
+    from pipeline.tracking.arrivals import missing_rows, received
     from pipeline.tracking.progress import Progress
     from pipeline.tracking.settings import ONLINE
-    from pipeline.tracking.wandb_session import missing_rows, received, session
+    from pipeline.tracking.wandb_session import session
 
     ends = options.watch or _finished(run)  # an unfinished run must not be marked as finished
     timeouts = {"init_timeout": PATIENCE, "finish_timeout": 0.0}
-    settings = {**DISABLED, **timeouts, "x_update_finish_state": ends}
+    settings: dict[str, Any] = {**DISABLED, **timeouts, "x_update_finish_state": ends}
     progress = Progress(run, PATIENCE)
     with progress.reported() if not options.watch else nullcontext():
         with session(run, ONLINE, refused, options.upload, **settings) as (mirror, messages):

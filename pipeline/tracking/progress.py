@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.runs.run import Run
+from pipeline.tracking.arrivals import missing_rows, received
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.settings import server
-from pipeline.tracking.wandb_session import end_client, missing_rows, received
+from pipeline.tracking.wandb_session import end_client
 
 QUIET, PAUSE = 4.0, 15.0  # seconds before the first line, and between two lines
 
@@ -50,7 +51,8 @@ class Progress:
             if line > best:
                 best, moved = line, time.monotonic()
             left = missing_rows(self.run)
-            print(f"run {self.run.name}: waiting for {server()}, {left} rows are left{state}", flush=True)
+            what = f"{left} rows are left" if left else "all rows have arrived, artifacts are left"
+            print(f"run {self.run.name}: waiting for {server()}, {what}{state}", flush=True)
             if left and time.monotonic() - moved > self.patience:
                 self._given_up = f"the server received nothing for {self.patience:.0f} s{state}"
                 end_client()

@@ -18,22 +18,13 @@ from lightning.pytorch.loggers.logger import Logger
 from pipeline.distributed.launch import started_elsewhere
 from pipeline.runs.run import Run
 from pipeline.tracking import artifacts
+from pipeline.tracking.arrivals import Gone, known, missing_rows, received, sync_line
 from pipeline.tracking.journal_sync import Mirror
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.settings import DISABLED, OFFLINE, ONLINE, record_variables, tracking_mode, tracking_of
 from pipeline.tracking.shipping import Shipping
 from pipeline.tracking.wandb_payloads import Messages
-from pipeline.tracking.wandb_session import (
-    FINISH,
-    Gone,
-    check_settings,
-    end_client,
-    known,
-    missing_rows,
-    received,
-    session,
-    sync_line,
-)
+from pipeline.tracking.wandb_session import FINISH, check_settings, end_client, session
 
 PACE = 1.0  # seconds between two reads of the journal
 CHECK = 30.0  # seconds between two questions to the server what arrived

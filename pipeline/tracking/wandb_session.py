@@ -4,10 +4,7 @@ Training and `unroll sync` open it; a lock ensures that only one of them writes.
 id was created before the first start and is stored in `run.json`.
 """
 
-import json
 import os
-import secrets
-import shlex
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import ConfigError
 from pipeline.runs.journal import FILE
 from pipeline.runs.record import read_config
-from pipeline.errors import ConfigError
-from pipeline.runs.run import Run, locked, name_of
-from pipeline.tracking.graphql import last_line
-from pipeline.tracking.journal_sync import Mirror, count_rows
+from pipeline.runs.run import Run, locked
+from pipeline.tracking.arrivals import SENT, Gone, received, remember
+from pipeline.tracking.journal_sync import Mirror
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.settings import ONLINE, labels_of, tracking_of
 from pipeline.tracking.shipping import Shipping
@@ -31,30 +28,11 @@ if TYPE_CHECKING:
     from wandb import Run as ClientRun
     from wandb import Settings
 
-SENT = "sent"  # file in wandb/ of a run with the numbers of the journal lines that were sent
-KNOWN = "server.json"  # file in wandb/ of a run: see `known`
 INIT, FINISH = 30, 12  # seconds that the client may take to start, and to end within a grace period
 
 
 class Busy(Exception):
     """Another process is writing to the W&B run."""
-
-
-class Gone(Exception):
-    """The server had the W&B run and does not have it any more.
-
-    Args:
-        run: the run.
-    """
-
-    def __init__(self, run: Run) -> None:
-        new = f"{sync_line(run)} --new-id"
-        super().__init__(f"its W&B run {known(run)['place']} was deleted. Run `{new}` to send everything to a new one")
-
-
-def sync_line(run: Run) -> str:
-    """Return the command that sends a run."""
-    return f"unroll sync {shlex.quote(name_of(run.path))}"
 
 
 @contextmanager
@@ -135,48 +113,6 @@ def check_settings(run: Run) -> None:
         raise ConfigError(f"tracking: Weights & Biases rejects the settings: {error_line(error)}") from error
 
 
-def received(run: Run, seconds: float = 3.0) -> int:
-    """Return the number of the last journal line that the server has; 0 before the first.
-
-    Raises:
-        ServerError: the server cannot be reached or rejects the API key.
-        Gone: the server had the run and does not have it any more.
-    """
-    labels, run_id, place = labels_of(run), run.record["wandb_id"], known(run)["place"]
-    entity = labels["entity"] or place.split("/")[0] or None
-    here = place == f"{entity}/{labels['project']}/{run_id}"
-    line = last_line(labels["project"], entity if here else labels["entity"], run_id, seconds)
-    if line is None and here:
-        raise Gone(run)
-    _remember(run, place if here else "", line or 0)
-    return line or 0
-
-
-def missing_rows(run: Run) -> int:
-    """Return how many rows the server lacks as far as known, without those that a rewind replaced."""
-    return count_rows(run.path / FILE, known(run)["line"] + 1, run.path / "wandb" / SENT)
-
-
-def known(run: Run) -> dict[str, Any]:
-    """Return what is known of the run at the server: the `place` ENTITY/PROJECT/ID, and the last `line` it has."""
-    with suppress(OSError, ValueError):
-        return dict(json.loads((run.path / "wandb" / KNOWN).read_text()))
-    return {"place": "", "line": 0}
-
-
-def _remember(run: Run, place: str, line: int) -> None:
-    if (now := {"place": place, "line": line}) != known(run):
-        with suppress(OSError):  # a full disk must not block the upload
-            (run.path / "wandb" / KNOWN).write_text(json.dumps(now))
-
-
-def forget(run: Run) -> None:
-    """Give the run a new id in W&B, which has no rows yet."""
-    for name in (SENT, KNOWN):
-        (run.path / "wandb" / name).unlink(missing_ok=True)
-    run.write(wandb_id=secrets.token_hex(4))
-
-
 def end_client() -> None:
     """Kill the client's process, a child of this one, where /proc identifies it."""
     for children in Path("/proc/self/task").glob("*/children"):
@@ -196,7 +132,7 @@ def _opened(run: Run, mode: str, more: Mapping[str, Any]) -> "ClientRun":
             raise Gone(run) from error
         raise
     if mode == ONLINE:
-        _remember(run, f"{client.entity}/{client.project}/{client.id}", max(client.starting_step - 1, 0))
+        remember(run, client.entity, max(client.starting_step - 1, 0))
     return client
 
 
@@ -234,22 +170,22 @@ def _settings(run: Run, more: Mapping[str, Any]) -> "Settings":
 
 @contextmanager
 def files_in(directory: Path) -> Iterator[None]:
-    """Keep the client's cache, staging area and settings in `directory` unless variables name others; silence it.
+    """Keep the client's cache and staging area in `directory` unless variables name others; silence it.
 
-    The settings and the keys of `wandb login` are in the home directory, and a user of a container may have none.
+    The client looks for its settings in the home directory, and a user of a container may have none.
     """
-    own = {"WANDB_CACHE_DIR": "cache", "WANDB_DATA_DIR": "data"}
-    if not _has_home():
-        own |= {"WANDB_CONFIG_DIR": "config", "NETRC": "netrc"}
-    own = {name: str(directory / part) for name, part in own.items()}
-    quiet = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}  # it prints the failures of its own reports
     before = dict(os.environ)
-    os.environ.update({name: value for name, value in own.items() if not before.get(name)} | quiet)
+    own = {"WANDB_CACHE_DIR": str(directory / "cache"), "WANDB_DATA_DIR": str(directory / "data")}
+    given = {name: before[name] for name in own if before.get(name)}
+    quiet = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}  # it prints the failures of its own reports
+    changed = own | given | quiet | ({} if _has_home() else {"HOME": str(directory.resolve())})
+    os.environ.update(changed)
     try:
         yield
     finally:
-        for name in own | quiet:
-            os.environ.pop(name, None) if name not in before else os.environ.update({name: before[name]})
+        for name in changed:
+            del os.environ[name]
+        os.environ.update({name: before[name] for name in changed if name in before})
 
 
 def _has_home() -> bool:
