@@ -61,7 +61,7 @@ def test_a_checkpoint_that_disappears_is_not_an_artifact(written, monkeypatch):
     place.mkdir(parents=True)
     (place / "manifest.json").write_text("{}")
 
-    def remove(*_):
+    def remove(*_, **__):
         shutil.rmtree(place)
         raise ValueError("Path must be a file or directory")
 

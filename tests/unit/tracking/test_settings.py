@@ -41,7 +41,7 @@ def test_another_mode_is_an_error(monkeypatch):
 
 def test_settings_that_the_client_rejects_are_one_error(written):
     written.config(project="a/b")
-    with pytest.raises(ConfigError, match="tracking: .*'a/b'"):
+    with pytest.raises(ConfigError, match=r"tracking: .*'a/b'"):
         wandb_logger(written.run)
 
 
@@ -89,7 +89,8 @@ def test_variables_of_the_client_count_and_the_config_wins(written, monkeypatch)
     monkeypatch.setenv("WANDB_TAGS", "a, b")
     written.config(project=None)
     expected = {"project": "project", "entity": "entity", "group": "run_group", "tags": ["a", "b"], "name": "name"}
-    assert labels_of(written.run) == {**expected, "notes": "notes", "job_type": "job_type"}
+    expected |= {"notes": "notes", "job_type": "job_type"}
+    assert labels_of(written.run) == expected
     record_variables(written.run)
     for name in [*names, "TAGS"]:
         monkeypatch.setenv(f"WANDB_{name}", "other")  # of a login node, say, on which `unroll sync` runs

@@ -220,7 +220,7 @@ def test_a_server_that_cannot_be_reached_is_named_at_once_and_the_missing_rows_a
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     written.attempt(0).rows(10, 20)
     began = time.monotonic()
-    with pytest.raises(ConfigError, match="2 rows are missing in Weights & Biases: .*Connection refused.* Run `unroll"):
+    with pytest.raises(ConfigError, match=r"2 rows are missing .*: .*Connection refused.* Run `unroll sync"):
         sync.main([str(written.run.path)])
     assert time.monotonic() - began < 10
     first = capsys.readouterr().out.splitlines()[0]
@@ -234,7 +234,7 @@ def test_a_server_that_accepts_nothing_is_reported_while_waiting(written, server
     monkeypatch.setattr(progress, "PAUSE", 0.2)
     server.refuse = {"file_stream": 429}
     written.attempt(0).rows(10, 20)
-    with pytest.raises(ConfigError, match="2 rows are missing in Weights & Biases: .*received nothing for 3 s"):
+    with pytest.raises(ConfigError, match=r"2 rows are missing in Weights & Biases: .*received nothing for 3 s"):
         sync.main([str(written.run.path)])
     assert f"run run: waiting for {server.address}, 2 rows are left\n" in capsys.readouterr().out
     server.refuse = {}

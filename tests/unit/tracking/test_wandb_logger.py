@@ -239,9 +239,10 @@ def messages(caught):
 @pytest.fixture
 def hurried(monkeypatch):
     """Shorten all waits of the logger."""
-    for name, seconds in {"CHECK": 0.3, "WAIT": 0.2, "PACE": 0.05, "SHIPPING": 0.5, "LEAVING": 8.0}.items():
+    for name, seconds in {"CHECK": 1.5, "WAIT": 0.2, "PACE": 0.05, "SHIPPING": 0.5, "LEAVING": 8.0}.items():
         monkeypatch.setattr(wandb_logger, name, seconds)
     monkeypatch.setattr("pipeline.tracking.wandb_session.FINISH", 2.0)
+    monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "1")  # the client sends every 15 s
 
 
 def test_rows_that_a_server_does_not_accept_are_counted_and_sent_by_sync(written, server, monkeypatch, hurried):
@@ -286,11 +287,11 @@ def test_a_deleted_run_is_reported_once_and_gets_a_new_id(written, server, hurri
         logger = live(written.attempt(0), "online", 10, 20)
         until(lambda: losses(server) if "id123456" in server.rows else [])
         server.delete("id123456")
-        until(lambda: caught)
+        until(lambda: any("deleted" in text for text in messages(caught)))
         written.rows(30)
         logger.log_metrics({}, 30)
         logger.finish()
-    [text] = messages(caught)
+    [text] = [text for text in messages(caught) if "gets no more rows" in text]
     assert "W&B run unroll/id123456 was deleted" in text
     assert f"`unroll sync {written.run.path} --new-id`" in text
     with pytest.raises(ConfigError, match="--new-id"):
@@ -305,7 +306,7 @@ def test_a_deleted_run_is_recognized_by_the_server_s_refusal(written, server, mo
     monkeypatch.setattr(sync, "PATIENCE", 2.0)
     written.attempt(0).rows(10)
     server.deleted.add("id123456")  # sent from another copy of the run, so nothing is known here
-    with pytest.raises(ConfigError, match="id123456 was deleted.*--new-id"):
+    with pytest.raises(ConfigError, match=r"id123456 was deleted.*--new-id"):
         sync.main([str(written.run.path)])
 
 
