@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if options.watch and len(options.runs) > 1:
         raise ConfigError(f"--watch: expected one RUN, got {len(options.runs)}. Start one process per run")
-    from pipeline.tracking.arrivals import forget
+    from pipeline.tracking.arrivals import renew_id
 
     runs = [Run(find_run(name)) for name in options.runs]
     _check_key()
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     warnings.formatwarning = lambda message, *_, **__: f"unroll: warning: {message}\n"
     for run in runs:
         if options.new_id:
-            forget(run)
+            renew_id(run)
         print(f"run {run.name}: sent {_send(run, options)} lines of the journal", flush=True)
     return 0
 

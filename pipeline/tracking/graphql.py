@@ -36,7 +36,7 @@ class ServerError(Exception):
         self.rejected = rejected
 
 
-def ask(query: str, variables: Mapping[str, object], seconds: float = 30.0, tries: int = 3) -> dict[str, Any]:
+def post(query: str, variables: Mapping[str, object], seconds: float = 30.0, tries: int = 3) -> dict[str, Any]:
     """Return the data of the server's response to a GraphQL request.
 
     Args:
@@ -87,10 +87,10 @@ def last_line(project: str, entity: str | None, run_id: str, seconds: float = 3.
     """Return the number of the last journal line that the server has; None if it does not have the run.
 
     Raises:
-        ServerError: see `ask`.
+        ServerError: see `post`.
     """
     where = {"project": project, "entity": entity, "name": run_id}
-    model = ask(RECEIVED, where, seconds, tries=1).get("model")
+    model = post(RECEIVED, where, seconds, tries=1).get("model")
     bucket = (model or {}).get("bucket")
     if bucket is None:
         return None

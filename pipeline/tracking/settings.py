@@ -60,7 +60,7 @@ def record_variables(run: Run) -> None:
         run.write(tracking=_variables())
 
 
-def labels_of(run: Run) -> dict[str, Any]:
+def wandb_labels(run: Run) -> dict[str, Any]:
     """Return project, entity, name, group, tags and notes of a run in W&B.
 
     The config wins over the variables that were recorded at the run's first start.

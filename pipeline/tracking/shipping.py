@@ -15,8 +15,10 @@ from pipeline.tracking.redact import error_line
 
 if TYPE_CHECKING:
     from wandb import Artifact
+    from wandb import Run as ClientRun
 
-    Waiting = tuple[str, Callable[[], Artifact | None], Callable[[Any], Any]]
+    Make = Callable[[], Artifact | None]
+    Log = Callable[[Artifact], Artifact]
 
 
 class Shipping:
@@ -29,9 +31,9 @@ class Shipping:
         online: whether to wait for the server's answer to each artifact.
     """
 
-    def __init__(self, client: Any, run: Run, upload: bool, online: bool) -> None:
+    def __init__(self, client: "ClientRun", run: Run, upload: bool, online: bool) -> None:
         self.client, self.run, self.upload, self.online = client, run, upload, online
-        self._waiting: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[str, Make, Log] | None] = queue.SimpleQueue()
         self._silent = False  # after the first warning
         self._thread = threading.Thread(target=self._work, name="wandb-artifacts", daemon=True)
         self._thread.start()
@@ -67,7 +69,7 @@ class Shipping:
         self._silent = True  # the client ends
         return not self._thread.is_alive()
 
-    def _put(self, name: str, make: "Callable[[], Artifact | None]", log: Callable[[Any], Any]) -> None:
+    def _put(self, name: str, make: "Make", log: "Log") -> None:
         self._waiting.put((name, make, log))
 
     def _work(self) -> None:
@@ -84,7 +86,7 @@ class Shipping:
                     )
                 self._silent = True
 
-    def _send(self, artifact: "Artifact | None", log: Callable[[Any], Any]) -> None:
+    def _send(self, artifact: "Artifact | None", log: "Log") -> None:
         if artifact is None:
             return
         logged = log(artifact)

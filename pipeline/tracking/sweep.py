@@ -15,7 +15,7 @@ from pipeline.distributed import launch, rendezvous
 from pipeline.errors import ConfigError
 from pipeline.runs import record
 from pipeline.runs.run import SWEEP, Run, directory_of
-from pipeline.tracking.graphql import ServerError, ask
+from pipeline.tracking.graphql import ServerError, post
 from pipeline.tracking.settings import has_key
 
 PATIENCE = 120.0  # seconds to wait for the sweep to choose values
@@ -112,7 +112,7 @@ def _post(query: str, variables: Mapping[str, object]) -> dict[str, Any]:
     if not has_key():
         raise ConfigError("--sweep requires a Weights & Biases API key: run `wandb login` or set WANDB_API_KEY")
     try:
-        return ask(query, variables)
+        return post(query, variables)
     except ServerError as error:
         raise ConfigError(f"--sweep: {error}") from error
 

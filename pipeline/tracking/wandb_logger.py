@@ -106,7 +106,7 @@ class PatientWandbLogger(Logger):
     def _work(self) -> None:
         wait, rejected = WAIT / 2, Counter[int]()
         while True:
-            before, last_try = known(self.run)["line"], self._ending.is_set()
+            before, last_try = known(self.run).line, self._ending.is_set()
             try:
                 if self._send(rejected):
                     return
@@ -124,7 +124,7 @@ class PatientWandbLogger(Logger):
                 )
             if last_try:
                 return
-            wait = WAIT if known(self.run)["line"] > before else min(2 * wait, LONGEST)
+            wait = WAIT if known(self.run).line > before else min(2 * wait, LONGEST)
             self._ending.wait(wait)
 
     def _send(self, rejected: Counter[int]) -> bool:
@@ -158,7 +158,7 @@ class PatientWandbLogger(Logger):
 
     def _check_arrivals(self, expected: int) -> None:
         """Raise if rows up to line `expected`, sent long ago, do not arrive: the client does not report it."""
-        before, line = known(self.run)["line"], received(self.run)
+        before, line = known(self.run).line, received(self.run)
         if line < expected and line <= before:
             raise TimeoutError(f"the server has not received rows that were sent {CHECK:.0f} s ago")
 

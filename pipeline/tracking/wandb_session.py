@@ -20,7 +20,7 @@ from pipeline.runs.run import Run, locked
 from pipeline.tracking.arrivals import SENT, Gone, received, remember
 from pipeline.tracking.journal_sync import Mirror
 from pipeline.tracking.redact import error_line
-from pipeline.tracking.settings import ONLINE, labels_of, tracking_of
+from pipeline.tracking.settings import ONLINE, tracking_of, wandb_labels
 from pipeline.tracking.shipping import Shipping
 from pipeline.tracking.wandb_payloads import Messages
 
@@ -105,7 +105,7 @@ def check_settings(run: Run) -> None:
     """Raise ConfigError for settings that the client rejects before it connects to a server."""
     import wandb
 
-    labels = labels_of(run)
+    labels = wandb_labels(run)
     try:
         with files_in(run.path / "wandb"):
             wandb.Settings(project=labels["project"], entity=labels["entity"], run_tags=labels["tags"])
@@ -140,7 +140,7 @@ def _options(run: Run, mode: str) -> dict[str, Any]:
     kept = ("architecture", "parameters", "git_commit", "dataset")
     config = {name: run.record.get(name) for name in kept}
     return {
-        **labels_of(run),
+        **wandb_labels(run),
         "id": run.record["wandb_id"],
         "mode": mode,
         "resume": "allow",

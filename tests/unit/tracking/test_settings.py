@@ -11,7 +11,7 @@ from wandb.sdk.lib.wbauth import write_netrc_auth
 from pipeline.errors import ConfigError
 from pipeline.runs.run import Run
 from pipeline.tracking.redact import error_line, without_keys
-from pipeline.tracking.settings import api_key, has_key, labels_of, record_variables, tracking_mode
+from pipeline.tracking.settings import api_key, has_key, record_variables, tracking_mode, wandb_labels
 from pipeline.tracking.wandb_logger import wandb_logger
 from pipeline.tracking.wandb_session import files_in
 from tests.unit.tracking.conftest import KEY
@@ -90,14 +90,14 @@ def test_variables_of_the_client_count_and_the_config_wins(written, monkeypatch)
     written.config(project=None)
     expected = {"project": "project", "entity": "entity", "group": "run_group", "tags": ["a", "b"], "name": "name"}
     expected |= {"notes": "notes", "job_type": "job_type"}
-    assert labels_of(written.run) == expected
+    assert wandb_labels(written.run) == expected
     record_variables(written.run)
     for name in [*names, "TAGS"]:
-        monkeypatch.setenv(f"WANDB_{name}", "other")  # of a login node, say, on which `unroll sync` runs
+        monkeypatch.setenv(f"WANDB_{name}", "other")  # as on a login node that runs `unroll sync`
     record_variables(Run(written.run.path))
-    assert labels_of(Run(written.run.path))["project"] == "project"
+    assert wandb_labels(Run(written.run.path))["project"] == "project"
     written.config(project="mine", tags=["c"])
-    assert labels_of(written.run) == {
+    assert wandb_labels(written.run) == {
         **expected,
         "notes": "notes",
         "job_type": "job_type",
@@ -108,7 +108,7 @@ def test_variables_of_the_client_count_and_the_config_wins(written, monkeypatch)
 
 def test_without_config_and_variables_a_run_has_its_own_name(written):
     written.config(project=None)
-    assert labels_of(written.run) == {"project": "unroll", "entity": None, "name": "run", "tags": []}
+    assert wandb_labels(written.run) == {"project": "unroll", "entity": None, "name": "run", "tags": []}
 
 
 def test_the_files_of_the_client_are_where_the_variables_say(written, monkeypatch, tmp_path):

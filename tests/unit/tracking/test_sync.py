@@ -86,14 +86,14 @@ def test_histograms_of_gradients_are_histograms(written, server):
 
 
 def test_a_diagnosis_is_tables_and_numbers(written, server):
-    gates = {"layers.0 forget": {"mean": 0.5, "low": 0.25, "high": 0.0}}
+    gates = {"layers.0 renew_id": {"mean": 0.5, "low": 0.25, "high": 0.0}}
     found = {"gradient": [1.0, 0.5], "loss": [None, 2.0], "gates": gates, "attention": {}, "memory": 1, "field": 2}
     written.attempt(0).event("diagnosis", 10, diagnosis=found)
     assert sync.main([str(written.run.path)]) == 0
     [row] = server.rows["id123456"]
     assert (row["diagnosis/effective_memory"], row["diagnosis/receptive_field"]) == (1, 2)
     tables = [json.loads(body)["data"] for name, body in server.files.items() if name.endswith("table.json")]
-    expected = [[0, 1.0], [1, 0.5]], [[0, None], [1, 2.0]], [["layers.0 forget", 0.5, 0.25, 0.0]]
+    expected = [[0, 1.0], [1, 0.5]], [[0, None], [1, 2.0]], [["layers.0 renew_id", 0.5, 0.25, 0.0]]
     assert all(table in tables for table in expected)
     assert "diagnosis/attention" not in row
 
