@@ -93,9 +93,12 @@ def client_run(run: Run, mode: str, **more: object) -> Iterator["ClientRun"]:
             try:
                 client.define_metric("*", step_metric="step")
                 yield client
-            except BaseException:
+            except Exception:
                 with suppress(Exception):  # else threads of the client outlive it and end with a traceback
                     client.finish(exit_code=1)
+                raise
+            except BaseException:
+                end_client()  # Ctrl-C does not wait for a server
                 raise
         finally:
             wandb.teardown()  # waits for the client's process, which would otherwise keep the run's id after an error
