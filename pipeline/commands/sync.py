@@ -9,7 +9,7 @@ import time
 import warnings
 from collections import Counter
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
@@ -116,13 +116,19 @@ def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> in
     from pipeline.tracking.wandb_session import session
 
     ends = options.watch or _finished(run)  # an unfinished run must not be marked as finished
-    timeouts = {"init_timeout": PATIENCE, "finish_timeout": 0.0}
-    settings: dict[str, Any] = {**DISABLED, **timeouts, "x_update_finish_state": ends}
-    progress = Progress(run, PATIENCE)
-    with progress.reported() if not options.watch else nullcontext():
-        with session(run, ONLINE, refused, options.upload, **settings) as (mirror, messages):
-            count = mirror.follow(messages.send)
-            shipping = messages.shipping
+    opened = session(
+        run,
+        ONLINE,
+        refused,
+        options.upload,
+        init_timeout=PATIENCE,
+        finish_timeout=0.0,
+        x_update_finish_state=ends,
+        **DISABLED,
+    )
+    with nullcontext() if options.watch else Progress(run, PATIENCE).reported():
+        with opened as (mirror, messages):
+            count, shipping = mirror.follow(messages.send), messages.shipping
             assert shipping is not None
             shipping.introduce()
             if options.watch:

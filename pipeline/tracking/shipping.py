@@ -6,11 +6,12 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.runs.journal import FILE, parse_line
 from pipeline.runs.run import Run
 from pipeline.tracking import artifacts
+from pipeline.tracking.journal_sync import Record
 from pipeline.tracking.redact import error_line
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ class Shipping:
         self._put("the dataset", lambda: artifacts.dataset(self.run), self.client.use_artifact)
         self._put("the code", lambda: artifacts.code(self.run), self.client.log_artifact)
 
-    def publish(self, record: dict[str, Any]) -> None:
+    def publish(self, record: Record) -> None:
         """Send the checkpoint or model of a journal record; without effect if its files are missing by then."""
         log = partial(self.client.log_artifact, aliases=record.get("aliases", ["last"]))
         self._put(record["path"], lambda: artifacts.published(self.run, record, self.upload), log)
 
     def publish_all(self) -> None:
         """Send the last and the best checkpoint and the exported models, even if sent before."""
-        newest: dict[str, dict[str, Any]] = {}
+        newest: dict[str, Record] = {}
         for line in (self.run.path / FILE).read_bytes().splitlines():
             record = parse_line(line)
             if record is not None and record["kind"] == "checkpoint":

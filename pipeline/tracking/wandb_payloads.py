@@ -4,12 +4,15 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.runs.journal import CLOCK
 from pipeline.runs.run import Run
 from pipeline.tracking.journal_sync import ARTIFACTS
 from pipeline.tracking.shipping import Shipping
+
+if TYPE_CHECKING:
+    from wandb import Run as ClientRun
 
 SAMPLES_SHOWN = 64  # rows in the table of samples; the whole table is sent each time
 
@@ -23,7 +26,7 @@ class Messages:
         shipping: sends the artifacts; None leaves them out.
     """
 
-    def __init__(self, client: Any, run: Run, shipping: Shipping | None) -> None:
+    def __init__(self, client: "ClientRun", run: Run, shipping: Shipping | None) -> None:
         self.client, self.run, self.shipping = client, run, shipping
         self.samples: deque[list[object]] = deque(maxlen=SAMPLES_SHOWN)
 

@@ -125,7 +125,7 @@ def end_client() -> None:
                     os.kill(int(child), signal.SIGKILL)
 
 
-def _opened(run: Run, mode: str, more: Mapping[str, Any]) -> "ClientRun":
+def _opened(run: Run, mode: str, more: Mapping[str, object]) -> "ClientRun":
     import wandb
 
     try:
