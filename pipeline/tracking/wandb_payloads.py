@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.runs.journal import CLOCK
 from pipeline.runs.run import Run
-from pipeline.tracking.journal_sync import ARTIFACTS
+from pipeline.tracking.journal_sync import ARTIFACTS, Record
 from pipeline.tracking.shipping import Shipping
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Messages:
         self.client, self.run, self.shipping = client, run, shipping
         self.samples: deque[list[object]] = deque(maxlen=SAMPLES_SHOWN)
 
-    def send(self, number: int, record: dict[str, Any]) -> None:
+    def send(self, number: int, record: Record) -> None:
         """Send line `number` of the journal."""
         if record["kind"] in ARTIFACTS:
             if self.shipping is not None:
@@ -42,16 +42,16 @@ class Messages:
             clock["_timestamp"] = datetime.fromisoformat(record["time"]).timestamp()
         self.client.log({**row, **clock}, step=number, commit=True)
 
-    def _metrics(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _metrics(self, record: Record) -> dict[str, Any]:
         return {name: value for name, value in record.items() if name not in (*CLOCK, "like")}
 
-    def _samples(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _samples(self, record: Record) -> dict[str, Any]:
         import wandb
 
         self.samples.extend([record["step"], one["prompt"], one["text"]] for one in record["samples"])
         return {"samples": wandb.Table(columns=["step", "prompt", "text"], data=list(self.samples))}
 
-    def _gradients(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _gradients(self, record: Record) -> dict[str, Any]:
         import wandb
 
         return {
@@ -59,7 +59,7 @@ class Messages:
             for name, one in record["gradients"].items()
         }
 
-    def _diagnosis(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _diagnosis(self, record: Record) -> dict[str, Any]:
         import wandb
 
         found, row = record["diagnosis"], {}
@@ -72,7 +72,7 @@ class Messages:
                 row[f"diagnosis/{name}"] = wandb.Table(columns=["module", *next(iter(measured.values()))], data=data)
         return {**row, "diagnosis/effective_memory": found["memory"], "diagnosis/receptive_field": found["field"]}
 
-    def _pictures(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _pictures(self, record: Record) -> dict[str, Any]:
         import wandb
 
         kinds: dict[str, Callable[[Path], object]] = {
@@ -83,5 +83,5 @@ class Messages:
         there = {name: self.run.path / file for name, file in record["pictures"].items()}
         return {name: kinds[path.suffix](path) for name, path in there.items() if path.is_file()}
 
-    def _fault(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _fault(self, record: Record) -> dict[str, Any]:
         return {f"fault/{record['fault']}": 1}
