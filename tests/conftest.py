@@ -88,7 +88,7 @@ def _denormal_numbers_after_each_test() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _wandb_writes_to_a_temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("wandb")
-    for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         os.environ[name] = str(folder)
 
 

@@ -8,6 +8,7 @@ import argparse
 import time
 import warnings
 from collections import Counter
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pipeline.arguments import Parser
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from pipeline.tracking.journal_sync import Mirror
     from pipeline.tracking.wandb_payloads import Messages
 
-PATIENCE = 120.0  # seconds until the client must have started
+PATIENCE = 120.0  # seconds in which the server must receive something
+AGAIN = 5  # seconds between two tries while the server cannot be reached
 # Disabled because they would describe this machine, not the one that trained.
 DISABLED = {
     "x_disable_stats": True,
@@ -39,16 +41,22 @@ def main(argv: list[str]) -> int:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="name of a run under runs/, or its path")
     parser.add_argument("--watch", action="store_true", help="follow one RUN until it has finished, or until Ctrl-C")
     parser.add_argument("--upload", action="store_true", help="also send files of checkpoints and exported models")
+    parser.add_argument("--new-id", action="store_true", help="send everything to a new W&B run")
     parser.add_argument(
         "--every", type=float, default=10.0, metavar="S", help="polling interval of --watch in seconds (default: 10)"
     )
     options = parser.parse_args(argv)
     if options.watch and len(options.runs) > 1:
         raise ConfigError(f"--watch: expected one RUN, got {len(options.runs)}. Start one process per run")
+    from pipeline.tracking.arrivals import renew_id
+
     runs = [Run(find_run(name)) for name in options.runs]
     _check_key()
     warnings.filterwarnings("default", module="pipeline")
+    warnings.formatwarning = lambda message, *_, **__: f"unroll: warning: {message}\n"
     for run in runs:
+        if options.new_id:
+            renew_id(run)
         print(f"run {run.name}: sent {_send(run, options)} lines of the journal", flush=True)
     return 0
 
@@ -65,37 +73,73 @@ def _check_key() -> None:
 
 
 def _send(run: Run, options: argparse.Namespace) -> int:
+    """Send a run and return the number of lines.
+
+    Raises:
+        ConfigError: rows did not arrive; the message names their number and the cause.
+    """
+    from pipeline.tracking.arrivals import Gone
+    from pipeline.tracking.graphql import ServerError
     from pipeline.tracking.redact import error_line
 
     refused: Counter[int] = Counter()
+    until = time.monotonic() + PATIENCE
     while True:
         before = refused.total()
         try:
             return _session(run, options, refused)
+        except Gone as error:
+            raise ConfigError(f"run {run.name}: {error}") from error
         except Exception as error:
-            if not options.watch and refused.total() == before:  # no single journal line is to blame
-                raise ConfigError(f"run {run.name} could not be sent: {error_line(error)}") from error
-            pause = 60 if options.watch else 0
+            away = isinstance(error, ServerError) and not error.rejected
+            if not options.watch and refused.total() == before and not (away and time.monotonic() < until):
+                raise _unsent(run, error_line(error)) from error
+            pause = 60 if options.watch else AGAIN if away else 0
             print(f"run {run.name}: {error_line(error)}; retrying in {pause} s", flush=True)
             time.sleep(pause)
 
 
+def _unsent(run: Run, cause: str) -> ConfigError:
+    from pipeline.tracking.arrivals import missing_rows, sync_line
+
+    return ConfigError(
+        f"run {run.name} could not be sent, {missing_rows(run)} rows are missing in Weights & Biases: {cause}. "
+        f"Run `{sync_line(run)}` again where the server can be reached: it sends what is missing"
+    )
+
+
 def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> int:
     """Send all new journal lines (with `--watch`, until the run has finished) and return their number."""
+    from pipeline.tracking.arrivals import missing_rows, received
+    from pipeline.tracking.progress import Progress
     from pipeline.tracking.settings import ONLINE
     from pipeline.tracking.wandb_session import session
 
     ends = options.watch or _finished(run)  # an unfinished run must not be marked as finished
-    timeouts = {"init_timeout": PATIENCE, "finish_timeout": 0.0}
-    settings = {**DISABLED, **timeouts, "x_update_finish_state": ends}
-    with session(run, ONLINE, refused, options.upload, **settings) as (mirror, messages):
-        count = mirror.follow(messages.send)
-        messages.introduce()
-        if options.watch:
-            count += _watch(run, mirror, messages, options.every)
-        if options.upload:
-            messages.upload_all()
-        messages.client.finish(exit_code=0)
+    opened = session(
+        run,
+        ONLINE,
+        refused,
+        options.upload,
+        init_timeout=PATIENCE,
+        finish_timeout=0.0,
+        x_update_finish_state=ends,
+        **DISABLED,
+    )
+    with nullcontext() if options.watch else Progress(run, PATIENCE).reported():
+        with opened as (mirror, messages):
+            count, shipping = mirror.follow(messages.send), messages.shipping
+            assert shipping is not None
+            shipping.introduce()
+            if options.watch:
+                count += _watch(run, mirror, messages, options.every)
+            if options.upload:
+                shipping.publish_all()
+            shipping.close(None if options.upload else PATIENCE)
+            messages.client.finish(exit_code=0)
+        received(run)
+        if missing_rows(run):
+            raise TimeoutError("the server did not accept them")
     return count
 
 

@@ -4,8 +4,10 @@ An artifact holds a manifest with the SHA-256 of every file, and a reference to 
 from these. The files themselves are uploaded only on request.
 """
 
+import hashlib
 import re
 import subprocess
+import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from wandb import Artifact
 
 PATCH = "code.patch"
+LONGEST_NAME = 128  # characters of an artifact's name
 LARGEST = 1_000_000  # bytes; a longer diff is not kept
 
 
@@ -68,14 +71,36 @@ def _artifact(
 ) -> "Artifact | None":
     import wandb
 
-    if not all((directory / file).is_file() for file in files):
+    def complete() -> bool:
+        return all((directory / file).is_file() for file in files)
+
+    if not complete():
         return None
-    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", name), kind, metadata=metadata)
+    label = name_of_artifact(name)
+    artifact = wandb.Artifact(label, kind, metadata=metadata if label == name else {**metadata, "name": name})
+    try:
+        _fill(artifact, directory, files, upload)
+    except (OSError, ValueError):  # a file was not found
+        if complete():
+            raise
+        return None  # a newer checkpoint replaced this one meanwhile
+    return artifact
+
+
+def _fill(artifact: "Artifact", directory: Path, files: list[str], upload: bool) -> None:
     if upload:
         artifact.add_dir(str(directory))  # copies: the directory may be removed before the upload completes
-        return artifact
+        return
     for file in files:
         artifact.add_file(str(directory / file), name=file)
-    if kind != "code":
+    if artifact.type != "code":
         artifact.add_reference(directory.resolve().as_uri(), name="files", checksum=False)
-    return artifact
+
+
+def name_of_artifact(name: str) -> str:
+    """Return a name that W&B accepts: ASCII, at most 128 characters, and another one for each name."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^\w.-]", "-", plain, flags=re.ASCII)
+    if plain == name and len(name) <= LONGEST_NAME:
+        return name
+    return f"{plain[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -14,7 +14,17 @@ from typing import Any
 from pipeline.runs.journal import horizon, parse_line
 
 Record = dict[str, Any]
+ARTIFACTS = ("checkpoint", "model")  # kinds of records that are not rows
 TRIES = 2  # attempts to send a line that the client rejects, before it is skipped and the others follow
+
+
+def count_rows(journal: Path, first: int, sent: Path) -> int:
+    """Return how many rows a follower of the journal would still send, artifacts not counted."""
+    mirror = Mirror(journal, first, sent)
+    mirror.file = None  # only counted
+    rows: list[Record] = []
+    mirror.follow(lambda _, record: rows.append(record))
+    return sum(record["kind"] not in ARTIFACTS for record in rows)
 
 
 class Mirror:
@@ -35,6 +45,7 @@ class Mirror:
         self.attempts: dict[int, int] = {}
         self.waiting: deque[tuple[int, Record]] = deque()
         self.sent: set[int] = set()
+        self.last = 0  # the last row that was sent
         self.head = 1  # the line at which the newest attempt begins
         self.rejected = Counter() if rejected is None else rejected
         self._seen: Counter[tuple[Any, ...]] = Counter()
@@ -53,6 +64,7 @@ class Mirror:
                     self.rejected[number] += 1  # removed below if the line is accepted
                     send(number, record)
                     del self.rejected[number]
+                    self.last = self.last if record["kind"] in ARTIFACTS else number
                     count += 1
                 self._remember(number, record)
             self.waiting.popleft()

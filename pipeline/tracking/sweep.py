@@ -4,14 +4,10 @@ The first process requests the values as an agent of the sweep and stores them i
 anything else. It broadcasts them, so every process and every later attempt trains the same config.
 """
 
-import base64
 import json
 import os
 import socket
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,8 +15,8 @@ from pipeline.distributed import launch, rendezvous
 from pipeline.errors import ConfigError
 from pipeline.runs import record
 from pipeline.runs.run import SWEEP, Run, directory_of
-from pipeline.tracking.redact import error_line
-from pipeline.tracking.settings import api_key, server
+from pipeline.tracking.graphql import ServerError, post
+from pipeline.tracking.settings import has_key
 
 PATIENCE = 120.0  # seconds to wait for the sweep to choose values
 REGISTER = """mutation CreateAgent($host: String!, $projectName: String, $entityName: String, $sweep: String!) {
@@ -112,35 +108,13 @@ def _request_values(path: str) -> dict[str, Any]:
 
 
 def _post(query: str, variables: Mapping[str, object]) -> dict[str, Any]:
-    """Return the data of the server's response to a GraphQL request, with three tries.
-
-    The client is not used: its agent requests are private, start a service process before this process forks
-    others, and turn server errors into an empty list of commands.
-    """
-    key = api_key()
-    if key is None:
+    """Return the data of the server's response to a GraphQL request, with three tries."""
+    if not has_key():
         raise ConfigError("--sweep requires a Weights & Biases API key: run `wandb login` or set WANDB_API_KEY")
-    address = f"{server()}/graphql"
-    headers = {
-        "Authorization": "Basic " + base64.b64encode(f"api:{key}".encode()).decode(),
-        "Content-Type": "application/json",
-        "User-Agent": f"unroll python/{sys.version_info[0]}.{sys.version_info[1]}",
-    }
-    body = json.dumps({"query": query, "variables": variables}).encode()
-    for attempt in (1, 2, 3):
-        try:
-            request = urllib.request.Request(address, body, headers)
-            with urllib.request.urlopen(request, timeout=30) as response:
-                answer = json.load(response)
-            if answer.get("errors") or not answer.get("data"):
-                raise ConfigError(f"--sweep: {address} rejected the request: {answer.get('errors') or answer}")
-            return dict(answer["data"])
-        except (OSError, ValueError) as error:
-            rejected = isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500
-            if attempt == 3 or rejected:
-                raise ConfigError(f"--sweep: request to {address} failed: {error_line(error)}") from error
-            time.sleep(2**attempt)
-    raise AssertionError
+    try:
+        return post(query, variables)
+    except ServerError as error:
+        raise ConfigError(f"--sweep: {error}") from error
 
 
 def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -4,15 +4,13 @@ A slow or unreachable server therefore costs training nothing. Lines held back b
 because the journal has them all.
 """
 
-import os
-import signal
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
@@ -20,15 +18,19 @@ from lightning.pytorch.loggers.logger import Logger
 from pipeline.distributed.launch import started_elsewhere
 from pipeline.runs.run import Run
 from pipeline.tracking import artifacts
+from pipeline.tracking.arrivals import Gone, known, missing_rows, received, sync_line
 from pipeline.tracking.journal_sync import Mirror
 from pipeline.tracking.redact import error_line
-from pipeline.tracking.settings import DISABLED, ONLINE, tracking_mode, tracking_of
+from pipeline.tracking.settings import DISABLED, OFFLINE, ONLINE, record_variables, tracking_mode, tracking_of
+from pipeline.tracking.shipping import Shipping
 from pipeline.tracking.wandb_payloads import Messages
-from pipeline.tracking.wandb_session import FINISH, session
+from pipeline.tracking.wandb_session import FINISH, check_settings, end_client, session
 
 PACE = 1.0  # seconds between two reads of the journal
+CHECK = 30.0  # seconds between two questions to the server what arrived
 WAIT, LONGEST = 60.0, 960.0  # seconds to wait after a failure, doubled with each further one
-LEAVING = FINISH + 5.0  # seconds that the end of an attempt waits for the client
+SHIPPING = 4.0  # seconds that the end of an attempt waits for the server's answer to artifacts
+LEAVING = FINISH + SHIPPING + 2.0  # seconds that the end of an attempt waits for the client
 UPLOADING = 3600.0  # the same if the run has finished and files are still to be uploaded
 TOGETHER = 45.0  # the same where the cluster kills a process that outlives the others by a minute
 
@@ -49,9 +51,11 @@ class PatientWandbLogger(Logger):
         self.exit_code = 0
         sends = tracking_of(run).upload
         self.uploading = (TOGETHER if started_elsewhere() else UPLOADING) if sends else 0.0
+        self._stuck = self._gone = False  # an artifact blocks the client's end; the W&B run was deleted
         self._wake, self._ending = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._warned = False
+        self._shipping: Shipping | None = None
+        self._silent = False  # after the first warning
 
     @property
     def name(self) -> str:
@@ -76,74 +80,104 @@ class PatientWandbLogger(Logger):
         """Do nothing: the client sends the whole config when its run starts."""
 
     def finish(self, exit_code: int = 0) -> None:
-        """Send the rest and close the client's run within a time limit; `unroll sync` can send what remains."""
+        """Send the rest and close the client's run within a time limit; report the rows that did not arrive."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
         self.exit_code = exit_code
         self._ending.set()
         self._wake.set()
-        bound = LEAVING if exit_code else max(LEAVING, self.uploading)
-        thread.join(bound)
+        thread.join(LEAVING if exit_code else max(LEAVING, self.uploading + FINISH))
         if thread.is_alive():
-            self._warn(TimeoutError(f"the client did not finish within {bound:.0f} s"))
+            self._silent = True
+            if self._shipping is not None:
+                self._shipping.close(0)
             end_client()  # it would delay the exit of this process until its server responds
             thread.join(2.0)
+            with suppress(Exception):  # the server still does not respond
+                received(self.run)
+        if self.mode == ONLINE and not self._gone and (missing := missing_rows(self.run)):
+            warnings.warn(
+                f"{missing} rows of run {self.run.name} have not arrived in Weights & Biases: "
+                f"`{sync_line(self.run)}` sends them",
+                stacklevel=2,
+            )
 
     def _work(self) -> None:
-        wait, rejected, patience = WAIT, Counter[int](), max(FINISH, self.uploading)
+        wait, rejected = WAIT / 2, Counter[int]()
         while True:
+            before, last_try = known(self.run).line, self._ending.is_set()
             try:
-                with session(self.run, self.mode, rejected, finish_timeout=patience) as (mirror, messages):
-                    self._follow(mirror, messages)
+                if self._send(rejected):
+                    return
+            except Gone as error:
+                self._gone = True
+                warnings.warn(
+                    f"Weights & Biases gets no more rows of run {self.run.name}, training continues: {error}",
+                    stacklevel=2,
+                )
                 return
             except Exception as error:
-                self._warn(error)
-            if self._ending.wait(wait):
+                self._warn(
+                    "Weights & Biases is behind; training and the journal continue, and "
+                    f"`{sync_line(self.run)}` sends the missing lines: {error_line(error)}"
+                )
+            if last_try:
                 return
-            wait = min(2 * wait, LONGEST)
+            wait = WAIT if known(self.run).line > before else min(2 * wait, LONGEST)
+            self._ending.wait(wait)
+
+    def _send(self, rejected: Counter[int]) -> bool:
+        """Send rows until the attempt ends; return whether all of them have arrived."""
+        with session(self.run, self.mode, rejected, ships=not self._stuck) as (mirror, messages):
+            self._shipping = messages.shipping
+            self._follow(mirror, messages)
+            self._stuck = messages.shipping is not None and not messages.shipping.close(self.uploading or SHIPPING)
+            messages.client.finish(exit_code=self.exit_code)
+        if self.mode == OFFLINE:
+            return True
+        received(self.run)
+        return not missing_rows(self.run)
 
     def _follow(self, mirror: Mirror, messages: Messages) -> None:
         mirror.follow(messages.send)
-        if self.mode == ONLINE:
-            messages.introduce()
+        if self.mode == ONLINE and messages.shipping is not None:
+            messages.shipping.introduce()
+        checked, expected = time.monotonic(), 0
         while True:
             ending = self._ending.is_set()
             mirror.follow(messages.send)
             if ending:
-                messages.client.finish(exit_code=self.exit_code)
                 return
-            self._wake.wait()
+            if self.mode == ONLINE and time.monotonic() - checked > CHECK:
+                self._check_arrivals(expected)
+                checked, expected = time.monotonic(), mirror.last
+            self._wake.wait(CHECK)
             self._wake.clear()
             self._ending.wait(PACE)
 
-    def _warn(self, error: Exception) -> None:
-        if not self._warned:
-            warnings.warn(
-                "Weights & Biases is behind; training and the journal continue, and "
-                f"`unroll sync {self.run.name}` sends the missing lines: {error_line(error)}",
-                stacklevel=2,
-            )
-        self._warned = True
+    def _check_arrivals(self, expected: int) -> None:
+        """Raise if rows up to line `expected`, sent long ago, do not arrive: the client does not report it."""
+        before, line = known(self.run).line, received(self.run)
+        if line < expected and line <= before:
+            raise TimeoutError(f"the server has not received rows that were sent {CHECK:.0f} s ago")
+
+    def _warn(self, message: str) -> None:
+        if not self._silent:
+            warnings.warn(message, stacklevel=2)
+        self._silent = True
 
 
 def wandb_logger(run: Run) -> PatientWandbLogger | None:
     """Return the W&B logger of a run; None if WANDB_MODE=disabled or wandb is not installed."""
     mode = tracking_mode()
+    record_variables(run)
     if mode == DISABLED:
         return None
     if find_spec("wandb") is None:
         warnings.warn("wandb is not installed: the run is recorded in its journal only", stacklevel=2)
         return None
+    check_settings(run)
     if tracking_of(run).code:
         artifacts.keep_patch(run)
     return PatientWandbLogger(run, mode)
-
-
-def end_client() -> None:
-    """Kill the client's process, a child of this one, where /proc identifies it."""
-    for children in Path("/proc/self/task").glob("*/children"):
-        for child in children.read_text().split():
-            with suppress(OSError):
-                if Path(f"/proc/{child}/exe").readlink().name == "wandb-core":
-                    os.kill(int(child), signal.SIGKILL)

@@ -1,16 +1,18 @@
-"""Journal records as Weights & Biases data: metric rows, tables of samples, histograms and artifacts."""
+"""Journal records as Weights & Biases data: metric rows, tables of samples, histograms and pictures."""
 
-import warnings
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.runs.journal import CLOCK, FILE, parse_line
+from pipeline.runs.journal import CLOCK
 from pipeline.runs.run import Run
-from pipeline.tracking import artifacts
-from pipeline.tracking.redact import error_line
+from pipeline.tracking.journal_sync import ARTIFACTS, Record
+from pipeline.tracking.shipping import Shipping
+
+if TYPE_CHECKING:
+    from wandb import Run as ClientRun
 
 SAMPLES_SHOWN = 64  # rows in the table of samples; the whole table is sent each time
 
@@ -21,18 +23,18 @@ class Messages:
     Args:
         client: the object that `wandb.init` returned.
         run: the run of the records.
-        upload: upload the files of checkpoints and models, not only references.
+        shipping: sends the artifacts; None leaves them out.
     """
 
-    def __init__(self, client: Any, run: Run, upload: bool) -> None:
-        self.client, self.run, self.upload = client, run, upload
+    def __init__(self, client: "ClientRun", run: Run, shipping: Shipping | None) -> None:
+        self.client, self.run, self.shipping = client, run, shipping
         self.samples: deque[list[object]] = deque(maxlen=SAMPLES_SHOWN)
-        self.uploading: Any = None
 
-    def send(self, number: int, record: dict[str, Any]) -> None:
+    def send(self, number: int, record: Record) -> None:
         """Send line `number` of the journal."""
-        if record["kind"] in ("checkpoint", "model"):
-            self._publish(record)
+        if record["kind"] in ARTIFACTS:
+            if self.shipping is not None:
+                self.shipping.publish(record)
             return
         row = getattr(self, f"_{record['kind']}")(record)
         clock = {name: record[name] for name in ("step", "tokens", "seconds", "attempt")}
@@ -40,26 +42,16 @@ class Messages:
             clock["_timestamp"] = datetime.fromisoformat(record["time"]).timestamp()
         self.client.log({**row, **clock}, step=number, commit=True)
 
-    def introduce(self) -> None:
-        """Declare the dataset and the code of the run; a failure does not block the rest."""
-        try:
-            if (dataset := artifacts.dataset(self.run)) is not None:
-                self.client.use_artifact(dataset)
-            if (code := artifacts.code(self.run)) is not None:
-                self.client.log_artifact(code)
-        except Exception as error:
-            warnings.warn(f"Weights & Biases rejected an artifact: {error_line(error)}", stacklevel=2)
-
-    def _metrics(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _metrics(self, record: Record) -> dict[str, Any]:
         return {name: value for name, value in record.items() if name not in (*CLOCK, "like")}
 
-    def _samples(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _samples(self, record: Record) -> dict[str, Any]:
         import wandb
 
         self.samples.extend([record["step"], one["prompt"], one["text"]] for one in record["samples"])
         return {"samples": wandb.Table(columns=["step", "prompt", "text"], data=list(self.samples))}
 
-    def _gradients(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _gradients(self, record: Record) -> dict[str, Any]:
         import wandb
 
         return {
@@ -67,7 +59,7 @@ class Messages:
             for name, one in record["gradients"].items()
         }
 
-    def _diagnosis(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _diagnosis(self, record: Record) -> dict[str, Any]:
         import wandb
 
         found, row = record["diagnosis"], {}
@@ -80,7 +72,7 @@ class Messages:
                 row[f"diagnosis/{name}"] = wandb.Table(columns=["module", *next(iter(measured.values()))], data=data)
         return {**row, "diagnosis/effective_memory": found["memory"], "diagnosis/receptive_field": found["field"]}
 
-    def _pictures(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _pictures(self, record: Record) -> dict[str, Any]:
         import wandb
 
         kinds: dict[str, Callable[[Path], object]] = {
@@ -91,25 +83,5 @@ class Messages:
         there = {name: self.run.path / file for name, file in record["pictures"].items()}
         return {name: kinds[path.suffix](path) for name, path in there.items() if path.is_file()}
 
-    def _fault(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _fault(self, record: Record) -> dict[str, Any]:
         return {f"fault/{record['fault']}": 1}
-
-    def upload_all(self) -> None:
-        """Upload the files of the last and the best checkpoint and of the exported models, even if sent before."""
-        newest: dict[str, dict[str, Any]] = {}
-        for line in (self.run.path / FILE).read_bytes().splitlines():
-            record = parse_line(line)
-            if record is not None and record["kind"] == "checkpoint":
-                newest |= dict.fromkeys(record["aliases"], record)
-            if record is not None and record["kind"] == "model":
-                newest[record["path"]] = record
-        for record in {record["path"]: record for record in newest.values()}.values():
-            self._publish(record)
-
-    def _publish(self, record: dict[str, Any]) -> None:
-        artifact = artifacts.published(self.run, record, self.upload)
-        if artifact is None:
-            return
-        if self.upload and self.uploading is not None:
-            self.uploading.wait()  # one at a time, so a slow network does not fill the disk with copies
-        self.uploading = self.client.log_artifact(artifact, aliases=record.get("aliases", ["last"]))

@@ -29,6 +29,7 @@ from pipeline.runs.run import Run, find_run, name_of
 from pipeline.runs.weights_source import open_source
 from pipeline.tasks.task import Task
 from pipeline.tracking.redact import error_line
+from pipeline.tracking.settings import mode_given
 from pipeline.tracking.wandb_logger import PatientWandbLogger
 from pipeline.training.config import CommandLine
 from pipeline.training.trainer import check_precision, make_trainer
@@ -47,6 +48,7 @@ class Broadcast(TypedDict):
 def fit(cli: CommandLine, run: Run) -> int:
     """Start or continue a run and return the exit code; the first process keeps the run's record."""
     check_precision(vars(cli.config.trainer))
+    mode_given()
     _check_division(cli.config)
     with ExitStack() as held:
         run, start = _begin(cli, run, held)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from pipeline.tracking.settings import MODES, ONLINE
+
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 MALICIOUS = {"lightning": ("2.6.2", "2.6.3")}
 PACKAGES = ("torch", "lightning", "torchmetrics", "wandb", "datasets", "tokenizers", "safetensors", "numpy")
@@ -199,7 +201,7 @@ def network(port: int | None) -> Finding:
 
 
 def tracking(environment: Mapping[str, str], key: bool, seconds: float = 5.0) -> Finding:
-    """Check that Weights & Biases is reachable if it is enabled; never fails, as runs train without it.
+    """Check that Weights & Biases is reachable if it is enabled; only a wrong mode fails, as runs train without it.
 
     Args:
         environment: variables that select mode and server.
@@ -207,7 +209,9 @@ def tracking(environment: Mapping[str, str], key: bool, seconds: float = 5.0) ->
         seconds: timeout of the connection.
     """
     mode = environment.get("WANDB_MODE", "offline") or "offline"
-    if mode != "online":
+    if mode.lower() not in MODES:
+        return Finding("W&B", FAIL, f"WANDB_MODE={mode} is not a mode", "use online, offline or disabled")
+    if MODES[mode.lower()] != ONLINE:
         return Finding("W&B", OK, f"{mode}: nothing is sent during training (set WANDB_MODE=online to send)")
     if not key:
         return Finding("W&B", WARN, "WANDB_MODE=online without an API key: runs are recorded offline", "wandb login")

@@ -41,8 +41,6 @@ def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     monkeypatch.setenv("HOME", str(home))
     for name in [name for name in os.environ if name.startswith(("WANDB_", "NETRC"))]:
         monkeypatch.delenv(name)
-    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_SILENT"):
-        monkeypatch.setenv(name, "")  # registers them, so their later values are undone after the test
     yield
     wandb.teardown()
 

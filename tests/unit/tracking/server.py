@@ -32,12 +32,32 @@ class Server:
     """Uploaded files, by their last name."""
     offered: list[dict[str, object]] = field(default_factory=list)
     """Parameters that the sweep has not assigned yet."""
-    error_status: int = 0
-    """HTTP status of every response; 0 for normal operation."""
+    refuse: dict[str, int] = field(default_factory=dict)
+    """HTTP status of the response to each request whose path or query contains the key; "" is in all of them."""
+    delay: float = 0.0
+    """Seconds before each response."""
     hang: bool = False
     """Whether to leave every request unanswered."""
+    deleted: set[str] = field(default_factory=set)
+    """Ids of runs that were deleted: a server never gives such an id to another run."""
     bodies: list[bytes] = field(default_factory=list)
     """All request bodies, without the headers, which contain the key."""
+
+    def status(self, request: str) -> int:
+        """Return the HTTP status of the response to a request, given as its path and its query."""
+        refused = next((status for part, status in self.refuse.items() if part in request), 0)
+        if any(f"/{run}/file_stream" in request for run in self.deleted):
+            return 404
+        return refused or 200
+
+    def delete(self, run: str) -> None:
+        """Delete a run, as its owner can in the browser."""
+        del self.rows[run]
+        self.deleted.add(run)
+
+    def rewind(self, run: str, rows: int) -> None:
+        """Forget all rows of a run after the first `rows`, as a server that was restored from a backup does."""
+        del self.rows[run][rows:]
 
     def answer(self, query: str, given: dict[str, Any]) -> dict[str, object]:
         """Return the data of a GraphQL response."""
@@ -235,22 +255,32 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def _respond(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             server.bodies.append(self.path.encode() + b"\n" + body)
+            time.sleep(server.delay)
             while server.hang:
                 time.sleep(0.05)
-            response: dict[str, object] = {}
-            if not server.error_status and self.path == "/graphql":
-                request = json.loads(body)
-                response = {"data": server.answer(" ".join(request["query"].split()), request.get("variables") or {})}
-            elif not server.error_status and self.path.endswith("/file_stream"):
-                server.stream(self.path.split("/")[-2], json.loads(body).get("files") or {})
-            elif not server.error_status and self.path.startswith("/upload/"):
-                server.files[self.path.split("/")[-1]] = body
+            status, response = self._answer(body)
             text = json.dumps(response).encode()
-            self.send_response(server.error_status or 200)
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
+
+        def _answer(self, body: bytes) -> tuple[int, dict[str, object]]:
+            request = json.loads(body) if self.path == "/graphql" else {}
+            query, given = " ".join(request.get("query", "").split()), request.get("variables") or {}
+            if (status := server.status(f"{self.path} {query}")) != 200:
+                return status, {"errors": [{"message": f"refused with {status}"}]}
+            if "mutation UpsertBucket" in query and given["name"] in server.deleted:
+                told = f"run {given['name']} was previously created and deleted; try a new run name"
+                return 409, {"errors": [{"message": told}]}
+            if self.path == "/graphql":
+                return 200, {"data": server.answer(query, given)}
+            if self.path.endswith("/file_stream"):
+                server.stream(self.path.split("/")[-2], json.loads(body).get("files") or {})
+            if self.path.startswith("/upload/"):
+                server.files[self.path.split("/")[-1]] = body
+            return 200, {}
 
         do_GET = do_POST = do_PUT = _respond
 

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -26,11 +28,12 @@ tracking: {{project: p, gradients: 4}}
 """
 
 
-def unroll(home, *arguments):
+def unroll(home, *arguments, code=0, through=(), **environment):
     """Run a verb in a process of its own and return its output."""
-    command = [sys.executable, "-m", "pipeline", *arguments]
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=scaled(150))
-    assert done.returncode == 0, done.stdout + done.stderr
+    command = [*through, sys.executable, "-m", "pipeline", *arguments]
+    given = {"cwd": home, "env": os.environ | environment, "capture_output": True, "text": True}
+    done = subprocess.run(command, timeout=scaled(150), **given)
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
@@ -39,12 +42,18 @@ def fit(home, *arguments):
     return unroll(home, "fit", "--config", "small.yaml", "--run", "small", *arguments)
 
 
-def test_a_rewound_run_is_one_run_and_no_file_holds_the_key(tiny_text_dataset, tmp_path, server, monkeypatch):
+@pytest.fixture
+def project(tiny_text_dataset, tmp_path, monkeypatch):
+    """A directory with a config, from which the commands of this checkout run."""
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join(path for path in (os.getcwd(), os.environ.get("PYTHONPATH")) if path)
     )
-    monkeypatch.setenv("WANDB_SILENT", "false")
     (tmp_path / "small.yaml").write_text(CONFIG.format(dataset=tiny_text_dataset))
+    return tmp_path
+
+
+def test_a_rewound_run_is_one_run_and_no_file_holds_the_key(project, tmp_path, server, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "false")
     output = fit(tmp_path, "--trainer.max_steps", "12")
     run = tmp_path / "runs" / "small"
     unroll(tmp_path, "sync", "small")  # sends what a busy machine had no time for
@@ -74,3 +83,58 @@ def test_a_rewound_run_is_one_run_and_no_file_holds_the_key(tiny_text_dataset, t
     assert [path for path in files if key in path.read_bytes()] == []
     assert [body for body in server.bodies if key in body] == []
     assert "5ecre7" not in output
+
+
+@pytest.fixture
+def anywhere(tiny_text_dataset, project):
+    """A directory with config and dataset outside of pytest's, which only their owner can enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        home.chmod(0o777)
+        shutil.copytree(tiny_text_dataset, home / "dataset")
+        (home / "small.yaml").write_text(CONFIG.format(dataset=home / "dataset"))
+        yield home
+
+
+def nobody(home):
+    """Return the start of a command for a user without a home directory and, where that is possible, a name."""
+    user = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
+    possible = os.geteuid() == 0 and shutil.which("setpriv")
+    if possible:
+        possible = subprocess.run([*user, sys.executable, "-c", ""], cwd=home, capture_output=True).returncode == 0
+    return ["env", "-u", "HOME", *(user if possible else [])]
+
+
+def test_every_row_arrives_once_from_a_run_of_nobody_in_spite_of_refusals_an_outage_and_a_deletion(anywhere, server):
+    ours = {"WANDB_PROJECT": "ours", "WANDB_NAME": "shown", "WANDB_TAGS": "a,b", "WANDB_DIR": str(anywhere)}
+    server.refuse = {"mutation CreateArtifact ": 403}
+    command = ["--config", "small.yaml", "--run", "zażółć", "--trainer.devices", "1", "--tracking.project", "null"]
+    output = unroll(
+        anywhere, "fit", *command, "--trainer.max_steps", "8", through=nobody(anywhere), **ours, PYTHONUTF8="1"
+    )
+    assert "Traceback" not in output
+    assert output.count("did not accept the artifact") == 1
+    [identity] = server.rows
+    losses = [row["step"] for row in server.rows[identity] if "train/loss" in row]
+    assert losses == [2, 4, 6, 8]
+    first = server.runs[0]
+    assert (first["project"], first["displayName"], first["tags"]) == ("ours", "shown", ["a", "b"])
+    assert list((anywhere / "wandb").glob(f"run-*-{identity}"))
+
+    output = unroll(anywhere, "fit", *command, "--trainer.max_steps", "16", WANDB_BASE_URL="http://127.0.0.1:9")
+    assert "rows of run zażółć have not arrived in Weights & Biases: `unroll sync 'zażółć'` sends them" in output
+    server.refuse = {}
+    unroll(anywhere, "sync", "zażółć")
+    losses = [row["step"] for row in server.rows[identity] if "train/loss" in row]
+    assert losses == [2, 4, 6, 8, 10, 12, 14, 16]
+    sent = [made["artifactCollectionName"] for made in server.artifacts.values()]
+    assert all(name.isascii() for name in sent)
+    assert any(name.startswith("zazoc-checkpoint-") for name in sent)
+
+    server.delete(identity)
+    output = unroll(anywhere, "sync", "zażółć", code=2)
+    assert output.splitlines()[-1].startswith(f"unroll: error: run zażółć: its W&B run ours/{identity} was deleted")
+    assert "`unroll sync 'zażółć' --new-id`" in output
+    unroll(anywhere, "sync", "zażółć", "--new-id")
+    [rows] = server.rows.values()
+    assert [row["step"] for row in rows if "train/loss" in row] == losses

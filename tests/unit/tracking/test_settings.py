@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from wandb.sdk.lib.wbauth import write_netrc_auth
 
+from pipeline.errors import ConfigError
+from pipeline.runs.run import Run
 from pipeline.tracking.redact import error_line, without_keys
-from pipeline.tracking.settings import api_key, has_key, tracking_mode
+from pipeline.tracking.settings import api_key, has_key, record_variables, tracking_mode, wandb_labels
 from pipeline.tracking.wandb_logger import wandb_logger
+from pipeline.tracking.wandb_session import files_in
 from tests.unit.tracking.conftest import KEY
 
 
@@ -28,6 +31,18 @@ def test_online_requires_both_a_key_and_the_mode(environment, mode, monkeypatch)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert tracking_mode() == mode
+
+
+def test_another_mode_is_an_error(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    with pytest.raises(ConfigError, match="WANDB_MODE=onlin: expected online, offline or disabled, got onlin"):
+        tracking_mode()
+
+
+def test_settings_that_the_client_rejects_are_one_error(written):
+    written.config(project="a/b")
+    with pytest.raises(ConfigError, match=r"tracking: .*'a/b'"):
+        wandb_logger(written.run)
 
 
 def test_online_without_a_key_warns_and_is_offline(monkeypatch, capfd):
@@ -65,6 +80,47 @@ def test_the_client_is_not_imported_to_look_for_a_key():
     environment = {**os.environ, "WANDB_API_KEY": KEY}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert ran.stdout == "offline True False\n"
+
+
+def test_variables_of_the_client_count_and_the_config_wins(written, monkeypatch):
+    names = ["PROJECT", "ENTITY", "RUN_GROUP", "NAME", "NOTES", "JOB_TYPE"]
+    for name in names:
+        monkeypatch.setenv(f"WANDB_{name}", name.lower())
+    monkeypatch.setenv("WANDB_TAGS", "a, b")
+    written.config(project=None)
+    expected = {"project": "project", "entity": "entity", "group": "run_group", "tags": ["a", "b"], "name": "name"}
+    expected |= {"notes": "notes", "job_type": "job_type"}
+    assert wandb_labels(written.run) == expected
+    record_variables(written.run)
+    for name in [*names, "TAGS"]:
+        monkeypatch.setenv(f"WANDB_{name}", "other")  # as on a login node that runs `unroll sync`
+    record_variables(Run(written.run.path))
+    assert wandb_labels(Run(written.run.path))["project"] == "project"
+    written.config(project="mine", tags=["c"])
+    assert wandb_labels(written.run) == {
+        **expected,
+        "notes": "notes",
+        "job_type": "job_type",
+        "project": "mine",
+        "tags": ["c"],
+    }
+
+
+def test_without_config_and_variables_a_run_has_its_own_name(written):
+    written.config(project=None)
+    assert wandb_labels(written.run) == {"project": "unroll", "entity": None, "name": "run", "tags": []}
+
+
+def test_the_files_of_the_client_are_where_the_variables_say(written, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_CACHE_DIR", "/elsewhere")
+    before = dict(os.environ)
+    with files_in(tmp_path):
+        assert (os.environ["WANDB_CACHE_DIR"], os.environ["WANDB_DATA_DIR"]) == ("/elsewhere", str(tmp_path / "data"))
+        assert os.environ["HOME"] == before["HOME"]
+    monkeypatch.setenv("HOME", "/nowhere")
+    with files_in(tmp_path):
+        assert os.environ["HOME"] == str(tmp_path)
+    assert dict(os.environ) == {**before, "HOME": "/nowhere"}
 
 
 def test_disabled_gives_no_logger(written, monkeypatch):

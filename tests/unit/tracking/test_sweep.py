@@ -51,10 +51,10 @@ def test_invalid_uses_are_reported_in_one_line(server, monkeypatch):
         sweep.arguments_of_sweep([*ARGUMENTS, "--resume", "never"])
     with pytest.raises(ConfigError, match="expected ENTITY/PROJECT/ID"):
         sweep.arguments_of_sweep(["--sweep", "a/b/c/d", "--run", "swept"])
-    server.error_status = 401
+    server.refuse = {"": 401}
     with pytest.raises(ConfigError, match="failed: HTTPError"):
         sweep.arguments_of_sweep(ARGUMENTS)
-    server.error_status = 0
+    server.refuse = {}
     server.offered = [{"a": 1}]
     sweep.arguments_of_sweep(ARGUMENTS)
     with pytest.raises(ConfigError, match="belongs to sweep me/p/abc"):

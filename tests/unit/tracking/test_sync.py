@@ -15,6 +15,7 @@ from pipeline.commands import sync
 from pipeline.errors import ConfigError
 from pipeline.evaluation.plots.spectrogram import with_spectrogram
 from pipeline.runs.journal import FILE
+from pipeline.tracking import progress
 from pipeline.tracking.artifacts import PATCH
 from pipeline.tracking.journal_logger import JournalLogger
 
@@ -85,14 +86,14 @@ def test_histograms_of_gradients_are_histograms(written, server):
 
 
 def test_a_diagnosis_is_tables_and_numbers(written, server):
-    gates = {"layers.0 forget": {"mean": 0.5, "low": 0.25, "high": 0.0}}
+    gates = {"layers.0 renew_id": {"mean": 0.5, "low": 0.25, "high": 0.0}}
     found = {"gradient": [1.0, 0.5], "loss": [None, 2.0], "gates": gates, "attention": {}, "memory": 1, "field": 2}
     written.attempt(0).event("diagnosis", 10, diagnosis=found)
     assert sync.main([str(written.run.path)]) == 0
     [row] = server.rows["id123456"]
     assert (row["diagnosis/effective_memory"], row["diagnosis/receptive_field"]) == (1, 2)
     tables = [json.loads(body)["data"] for name, body in server.files.items() if name.endswith("table.json")]
-    expected = [[0, 1.0], [1, 0.5]], [[0, None], [1, 2.0]], [["layers.0 forget", 0.5, 0.25, 0.0]]
+    expected = [[0, 1.0], [1, 0.5]], [[0, None], [1, 2.0]], [["layers.0 renew_id", 0.5, 0.25, 0.0]]
     assert all(table in tables for table in expected)
     assert "diagnosis/attention" not in row
 
@@ -200,7 +201,7 @@ def test_two_processes_never_send_one_run(written, server):
 def test_a_missing_key_or_server_is_reported_in_one_line(written, server, monkeypatch):
     written.attempt(0).rows(10)
     monkeypatch.setattr(sync, "PATIENCE", 2.0)
-    server.error_status = 401
+    server.refuse = {"": 401}
     with pytest.raises(ConfigError, match="could not be sent") as raised:
         sync.main([str(written.run.path)])
     assert "5ecre7" not in str(raised.value)
@@ -209,6 +210,36 @@ def test_a_missing_key_or_server_is_reported_in_one_line(written, server, monkey
         sync.main([str(written.run.path)])
     with pytest.raises(ConfigError, match="--watch: expected one RUN"):
         sync.main(["a", "b", "--watch"])
+
+
+def test_a_server_that_cannot_be_reached_is_named_at_once_and_the_missing_rows_are_counted(
+    written, server, monkeypatch, capsys
+):
+    monkeypatch.setattr(sync, "PATIENCE", 0.5)
+    monkeypatch.setattr(sync, "AGAIN", 0.2)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    written.attempt(0).rows(10, 20)
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"2 rows are missing .*: .*Connection refused.* Run `unroll sync"):
+        sync.main([str(written.run.path)])
+    assert time.monotonic() - began < 10
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("run run: ServerError: request to http://127.0.0.1:9/graphql failed")
+    assert first.endswith("retrying in 0.2 s")
+
+
+def test_a_server_that_accepts_nothing_is_reported_while_waiting(written, server, monkeypatch, capsys):
+    monkeypatch.setattr(sync, "PATIENCE", 3.0)
+    monkeypatch.setattr(progress, "QUIET", 0.2)
+    monkeypatch.setattr(progress, "PAUSE", 0.2)
+    server.refuse = {"file_stream": 429}
+    written.attempt(0).rows(10, 20)
+    with pytest.raises(ConfigError, match=r"2 rows are missing in Weights & Biases: .*received nothing for 3 s"):
+        sync.main([str(written.run.path)])
+    assert f"run run: waiting for {server.address}, 2 rows are left\n" in capsys.readouterr().out
+    server.refuse = {}
+    assert sync.main([str(written.run.path)]) == 0
+    assert [row["step"] for row in server.rows["id123456"]] == [10, 20]
 
 
 def test_no_file_and_no_request_holds_the_key(written, server, tmp_path):

@@ -16,8 +16,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from pipeline.commands import sync
 from pipeline.tracking import wandb_logger
-from pipeline.tracking.wandb_logger import PatientWandbLogger
 from tests.timeouts import scaled
+from tests.unit.tracking.live import live, start, until
 
 BLOCK = 32768  # bytes, of the LevelDB log format that the client writes
 
@@ -49,30 +49,6 @@ def rows(path):
         if record.WhichOneof("record_type") == "run":
             run = record.run
     return found, run
-
-
-def start(written, mode):
-    """Begin the attempt that was last written to the journal."""
-    logger = PatientWandbLogger(written.run, mode)
-    logger.start_attempt(written.attempts, 0)
-    return logger
-
-
-def live(written, mode, *steps):
-    """Return the logger of an attempt, after it has written rows at these steps."""
-    logger = start(written, mode)
-    for step in steps:
-        written.rows(step)
-        logger.log_metrics({}, step)
-    return logger
-
-
-def until(there):
-    """Wait until `there` returns a true value."""
-    deadline = time.monotonic() + scaled(60)
-    while not there():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_offline_attempts_write_their_own_rows_and_are_one_run(written):
@@ -153,7 +129,7 @@ def test_training_does_not_wait_for_a_hanging_server_and_leaves_no_client_behind
     server.hang = True
     logger = live(written.attempt(0), "online", *range(100))
     until(lambda: server.bodies)
-    with pytest.warns(UserWarning, match="unroll sync run"):
+    with pytest.warns(UserWarning, match="100 rows of run run have not arrived in Weights & Biases: `unroll sync "):
         logger.finish(75)
     assert server.rows == {}
     assert clients() == []
@@ -171,7 +147,7 @@ def test_training_survives_the_death_of_the_client_s_process(written, monkeypatc
             written.rows(step)
             logger.log_metrics({}, step)
         logger.finish()
-    assert len([one for one in caught if "unroll sync run" in str(one.message)]) == 1
+    assert len([one for one in caught if "`unroll sync " in str(one.message)]) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="uses prlimit to simulate a full disk for the client")
@@ -193,15 +169,15 @@ def test_a_full_disk_for_the_client_loses_no_row(written, server):
 def test_a_rejecting_server_is_reported_once_and_retried(written, server, monkeypatch, status):
     monkeypatch.setattr(wandb_logger, "WAIT", 0.2)
     monkeypatch.setattr("pipeline.tracking.wandb_session.INIT", 2)
-    server.error_status = status
+    server.refuse = {"": status}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         logger = live(written.attempt(0), "online", 10, 20)
         until(lambda: caught)
-        server.error_status = 0
+        server.refuse = {}
         until(lambda: (written.run.path / "wandb" / "sent").exists())
         logger.finish()
-    assert sum("unroll sync run" in str(one.message) for one in caught) == 1
+    assert sum("`unroll sync " in str(one.message) for one in caught) == 1
     assert [row["step"] for row in server.rows["id123456"]] == [10, 20]
 
 

@@ -117,6 +117,7 @@ def test_a_port_that_is_taken_is_a_failure(server: socket.socket, monkeypatch: p
 def test_an_unreachable_wandb_server_is_only_a_warning(server: socket.socket) -> None:
     where = {"WANDB_MODE": "online", "WANDB_BASE_URL": f"http://127.0.0.1:{server.getsockname()[1]}"}
     assert checks.tracking({}, key=False).verdict == OK
+    assert "onlin is not a mode" in checks.tracking({"WANDB_MODE": "onlin"}, key=True).detail
     assert checks.tracking(where, key=False).fix == "wandb login"
     assert checks.tracking(where, key=True).verdict == OK
     server.close()
