@@ -61,7 +61,6 @@ class Job:
     def script(self, profile: Profile) -> str:
         """Return the text of the script."""
         lines = [*self._head(self._options(profile)), *self._surroundings(profile)]
-        lines += [f"export UNROLL_NODES={self.layout.span}"] if self.layout.fewest < self.layout.nodes else []
         if len(self.elements) == 1:
             lines += [f"set -- {shlex.join(self.elements[0].arguments)}"]
         else:
@@ -108,11 +107,14 @@ class Job:
         return ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), ""]
 
     def _surroundings(self, profile: Profile) -> list[str]:
-        """Return the lines that load modules and set variables."""
+        """Return a shell function that loads modules and sets variables, once the script has removed those of others."""
         return [
+            "surroundings() {",
             *([f"module load {shlex.join(profile.modules)}"] if profile.modules else []),
             *(f"export {name}={shlex.quote(str(value))}" for name, value in profile.environment.items()),
             f"export UNROLL={shlex.quote(self.command)}",
+            f"export UNROLL_NODES={self.layout.span if self.layout.fewest < self.layout.nodes else ''}",
+            "}",
         ]
 
     def _options(self, profile: Profile) -> list[str]:
