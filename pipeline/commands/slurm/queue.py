@@ -9,7 +9,6 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +16,11 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs.run import Run, directory_of, find_run, now
 
 FILE = "jobs.jsonl"
-OF_JOBS = re.compile(r"SLURM|SBATCH_|SALLOC_|SRUN_")
+OF_JOBS, KEPT = re.compile("SLURM|SBATCH_|SALLOC_|SRUN_"), ("SLURM_CONF", "SLURM_JWT")
+# those of torchrun, of Lightning and of jobs with GPUs; train.sbatch has the same ones
 OF_LAUNCHERS = re.compile(
-    r"(RANK|WORLD_SIZE|MASTER_ADDR|MASTER_PORT|NODE_RANK|CUDA_VISIBLE_DEVICES)$|LOCAL_|GROUP_|ROLE_|TORCHELASTIC_"
-)  # torchrun's, Lightning's and those of jobs with GPUs
+    "((LOCAL|NODE|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|TORCHELASTIC_.*|CUDA_VISIBLE_DEVICES"
+)
 WORDS = "%i|%T|%r|%L|%N"  # of squeue: id, state, reason, time left, nodes
 
 
@@ -34,17 +34,15 @@ class Queued(NamedTuple):
     nodes: str
 
 
-def outside_of_jobs(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what a job or a launcher around this process has set.
+def leave_outer_job() -> None:
+    """Remove from the environment what a job or a launcher around this process has set.
 
-    sbatch would take such variables for options, and pass them on to the new job.
+    The config would be checked for the processes of that launcher; sbatch would take the variables for options.
     """
-    inside = "SLURM_JOB_ID" in environment
-    return {
-        name: value
-        for name, value in environment.items()
-        if name in ("SLURM_CONF", "SLURM_JWT") or not (OF_LAUNCHERS.match(name) or (inside and OF_JOBS.match(name)))
-    }
+    inside = "SLURM_JOB_ID" in os.environ
+    for name in list(os.environ):
+        if OF_LAUNCHERS.fullmatch(name) or (inside and OF_JOBS.match(name) and name not in KEPT):
+            del os.environ[name]
 
 
 def run_slurm_command(*command: str, stdin: str | None = None) -> str:
@@ -58,7 +56,7 @@ def run_slurm_command(*command: str, stdin: str | None = None) -> str:
         ConfigError: the command is not installed, or fails.
     """
     try:
-        ran = subprocess.run(command, input=stdin, capture_output=True, text=True, env=outside_of_jobs(os.environ))
+        ran = subprocess.run(command, input=stdin, capture_output=True, encoding="utf-8", errors="replace")
     except FileNotFoundError:
         raise ConfigError(f"{command[0]} not found. Run this command on a node of a Slurm cluster") from None
     if ran.returncode:

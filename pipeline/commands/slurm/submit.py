@@ -31,6 +31,7 @@ def main(argv: list[str]) -> int:
         ConfigError: the config, the layout, the time limit or the profile is invalid, or Slurm rejects the job.
         DataError: the dataset is missing or damaged.
     """
+    queue.leave_outer_job()
     own, overrides = layout.divided(argv)
     options = parser().parse_args(own)
     elements = _elements(options, overrides)
@@ -63,7 +64,7 @@ def submit_elements(elements: Sequence[Element], options: argparse.Namespace, na
         script = replace(job, more=waiting_for(first)).script(profile)
     for element in elements:
         element.run.mkdir(parents=True, exist_ok=True)
-        (element.run / "job.sbatch").write_text(script)
+        (element.run / "job.sbatch").write_text(script, encoding="utf-8")
     try:
         number = _sbatch(script)
     except ConfigError:
