@@ -112,7 +112,7 @@ class Job:
         return ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), ""]
 
     def _surroundings(self, profile: Profile) -> list[str]:
-        """Return a shell function that loads modules and sets variables, once the script has removed those of others."""
+        """Return the shell function that loads modules and sets variables; TRAIN calls it."""
         return [
             "surroundings() {",
             *([f"module load {shlex.join(map(str, profile.modules))}"] if profile.modules else []),

@@ -3,14 +3,16 @@
 runs/NAME/jobs.jsonl    one line per submission: job, time, number of the attempt
           job.sbatch    the last submitted script
           slurm-*.out   the log of each job; for arrays of named runs, beside the run
+runs/prepare-NAME-*.out the log of each job that prepares a dataset
 """
 
 import json
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs.run import Run, directory_of, find_run, now
@@ -21,6 +23,7 @@ OF_JOBS, KEPT = re.compile("SLURM|SBATCH_|SALLOC_|SRUN_"), ("SLURM_CONF", "SLURM
 OF_LAUNCHERS = re.compile(
     "((LOCAL|NODE|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|TORCHELASTIC_.*|CUDA_VISIBLE_DEVICES"
 )
+START, OF_SLURM = re.compile(r"\w+\.sbatch: start "), re.compile(r"srun:|slurmstepd\S*:|\w+\.sbatch:")  # lines of a log
 WORDS = "%i|%T|%r|%L|%N"  # of squeue: id, state, reason, time left, nodes
 
 
@@ -64,19 +67,47 @@ def run_slurm_command(*command: str, stdin: str | None = None) -> str:
     return ran.stdout
 
 
-def note(run: Path, job: str) -> None:
-    """Record a submission in the run."""
+def note(run: Path, job: str, preparation: str | None = None) -> None:
+    """Record a submission in the run.
+
+    Args:
+        run: directory of the run.
+        job: id of the job.
+        preparation: name and id of the job that prepares its dataset: `prepare-NAME-ID`.
+    """
     attempts = Run(run).record.get("attempts", [])
+    entry = {"job": job, "submitted": now(), "attempt": len(attempts) + 1, "preparation": preparation}
     with (run / FILE).open("a") as file:
-        file.write(json.dumps({"job": job, "submitted": now(), "attempt": len(attempts) + 1}) + "\n")
+        file.write(json.dumps(entry) + "\n")
+
+
+def submissions(run: Path) -> list[dict[str, Any]]:
+    """Return the submissions of a run, oldest first."""
+    file = run / FILE
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def waiting(run: Path) -> dict[str, Any]:
+    """Return the last submission of a run if no attempt has begun since; else nothing."""
+    last = (submissions(run) or [{}])[-1]
+    return last if last.get("attempt", 0) > len(Run(run).record.get("attempts", [])) else {}
+
+
+def preparation(run: Path) -> Path | None:
+    """Return the log of the job that prepares the dataset of a run in which no attempt has begun yet; else None."""
+    name = waiting(run).get("preparation")
+    return run.parent / f"{name}.out" if name else None
+
+
+def job_of(preparation: Path) -> str:
+    """Return the job that writes the log of a preparation."""
+    return preparation.stem.rpartition("-")[2]
 
 
 def noted(run: Path) -> list[str]:
     """Return the jobs of a run, oldest first: those of its attempts and those submitted."""
-    file = run / FILE
-    lines = file.read_text().splitlines() if file.exists() else []
     attempts = [attempt.get("slurm_job") for attempt in Run(run).record.get("attempts", [])]
-    return list(dict.fromkeys([*(job for job in attempts if job), *(json.loads(line)["job"] for line in lines)]))
+    return list(dict.fromkeys([*(job for job in attempts if job), *(each["job"] for each in submissions(run))]))
 
 
 def queue() -> dict[str, Queued]:
@@ -104,10 +135,11 @@ def submitted(name: str) -> Path:
     return path if (path / FILE).is_file() else find_run(name)
 
 
-def logs_of(run: Path) -> list[Path]:
+def logs_of(run: Path, jobs: Sequence[str] = ("*",)) -> list[Path]:
     """Return the logs of a run's jobs, the latest last, from its directory or beside it."""
-    beside = (run.parent / f"slurm-{job}.out" for job in noted(run))
-    return sorted([*run.glob("slurm-*.out"), *(file for file in beside if file.is_file())], key=os.path.getmtime)
+    inside = (file for job in jobs for file in run.glob(f"slurm-{job}.out"))
+    beside = (run.parent / f"slurm-{job}.out" for job in (noted(run) if "*" in jobs else jobs))
+    return sorted([*inside, *(file for file in beside if file.is_file())], key=os.path.getmtime)
 
 
 def log_of(run: Path) -> Path:
@@ -119,3 +151,12 @@ def log_of(run: Path) -> Path:
     if not (found := logs_of(run)):
         raise CheckpointError(f"run {run.name} has no log: it is pending, or was not submitted by `unroll submit`")
     return found[-1]
+
+
+def ending(log: Path) -> str:
+    """Return how the last start of a job ended: the last line of its command, and that of its batch script."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    begun = max((k for k, line in enumerate(lines) if START.match(line)), default=-1)
+    last = lines[begun + 1 :] or lines
+    commands = [line for line in last if not OF_SLURM.match(line)]
+    return "; ".join(dict.fromkeys([*commands[-1:], *last[-1:]]))

@@ -74,7 +74,11 @@ def submit_elements(elements: Sequence[Element], options: argparse.Namespace, na
     if first is not None:
         print(f"job {first}: unroll prepare {options.prepare}")
     for k, element in enumerate(elements, 1):
-        queue.note(element.run, number if len(elements) == 1 else f"{number}_{k}")
+        queue.note(
+            element.run,
+            number if len(elements) == 1 else f"{number}_{k}",
+            None if first is None else f"prepare-{name}-{first}",
+        )
     names = elements[0].run.name if len(elements) == 1 else f"{elements[0].run.name} to {elements[-1].run.name}"
     size = f"{job.layout.span} nodes with {job.layout.tasks} tasks each"
     print(f"job {number}: {names}, {size}, time limit {job.time}, signal to save {job.lead} s before")

@@ -129,8 +129,10 @@ def test_no_text_of_the_user_is_executed_by_the_script(text: str, home: Path) ->
 
 
 NODE = {  # Slurm's commands on a node; the log contains the user's text, too
-    "srun": r"""printf '%s\0' "$A" > got; for word; do [[ $word = --n* || $word = --c* ]] && [[ -z $on ]] || { on=1; printf '%s\0' "$word"; }; done >> got
-printf 'run %s: continuing at step 3\n' "$(cat value)"; cat value; exit 0""",
+    "srun": r"""while [[ $1 = --nodes* || $1 = --ntasks* || $1 = --cpus* ]]; do shift; done
+printf '%s\0' "$A" "$@" > got
+printf 'run %s: continuing at step 3\n' "$(cat value)"
+cat value""",
     "scontrol": "echo JobId=7 JobState=RUNNING Restarts=0 TRES=cpu=1",
 }
 
