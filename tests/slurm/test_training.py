@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from pipeline.commands.slurm import status
+
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3600)]
 if TYPE_CHECKING:
     from tests.slurm.conftest import Training
@@ -30,7 +32,7 @@ def state_of(run: Path) -> dict[str, Any]:
 
 
 def assert_whole(run: "Training") -> None:
-    """Every step is in the journal, once; every attempt in the record; and all of them are one run of W&B's."""
+    """Every step is in the journal, once; every attempt in the record."""
     from pipeline.runs.journal import read_journal
 
     journal, record = read_journal(run.path), run.record
@@ -39,9 +41,13 @@ def assert_whole(run: "Training") -> None:
     numbers = [attempt["number"] for attempt in record["attempts"]]
     assert numbers == list(range(1, len(numbers) + 1))
     assert journal.attempts == {each["number"]: each["start_step"] for each in record["attempts"]}
+
+
+def assert_one_wandb_run(run: "Training") -> None:
+    """All attempts have sent to one run of W&B."""
     segments = list((run.path / "wandb").glob("offline-run-*"))
     assert segments
-    assert {segment.name.rpartition("-")[2] for segment in segments} == {record["wandb_id"]}
+    assert {segment.name.rpartition("-")[2] for segment in segments} == {run.record["wandb_id"]}
 
 
 def assert_equal(one: "Training", two: "Training") -> None:
@@ -62,46 +68,46 @@ def assert_equal(one: "Training", two: "Training") -> None:
 
 def test_a_run_survives_every_event(training: Runs, straight: "Training") -> None:
     options = ["--partition=low", "--time=60", "--signal=USR1@150"]
-    run = training("life").submit(hold="1,3,5,7", options=options, WANDB_MODE="offline")
+    options = ["--partition=low", "--time=60", "--signal=USR1@150"]
+    run = training("life").submit(hold="3,5,7", options=options, WANDB_MODE="offline")
     run.wait_until_held(start=1)
-    run.cluster.call("scontrol", "requeue", str(run.job))  # by an operator
-    run.wait_until_held(start=2)
     run.cluster.preempt("--nodes=4", "--exclusive")
-    run.wait_until_held(start=3)
+    run.wait_until_held(start=2)
     # Slurm checks the limit every 30 s, before the watchdog reports the waiting processes as hanging.
     run.cluster.call("scontrol", "update", f"JobId={run.job}", "TimeLimit=2")
-    run.until(lambda: run.ended()[2][1] == 75)
+    run.until(lambda: run.ended()[1][1] == 75)
     run.cluster.call("scontrol", "update", f"JobId={run.job}", "TimeLimit=60")
-    run.wait_until_held(start=4)
-    assert run.record["attempts"][3]["slurm_job"] == str(run.job)
+    run.wait_until_held(start=3)
+    assert run.record["attempts"][2]["slurm_job"] == str(run.job)
     os.kill(run.cluster.tasks(run.job)[-1], signal.SIGKILL)
-    run.go(4)  # the other process finds out at its next step
-    run.wait_until_held(start=5)
-    starts = ["1 75 0 2", "2 75 2 4", "3 75 4 6", rf"4 137 6 6 {run.cluster.prefix}\d"]
+    run.go(3)  # the other process finds out at its next step
+    run.wait_until_held(start=4)
+    starts = ["1 75 0 4", "2 75 4 6", rf"3 137 6 6 {run.cluster.prefix}\d"]
     if run.cluster.isolated:  # else there are no rights to kill a node
-        starts.append(r"5 (lost|1\d\d) 6 6.*")
+        starts.append(r"4 (lost|7|1\d\d) 6 6.*")
         lose_power(run, run.cluster.last_node(run.job))
-    run.go(5)
+    run.go(4)
     assert run.wait() == "COMPLETED", run.output()
     assert run.cluster.restarts(run.job) == len(starts)
-    assert [start for start, _ in run.ended()] == [0, 2, 4, 6, 6, 6][: len(starts) + 1]
-    assert [run.ended()[k][1] for k in (0, 1, 2, -1)] == [75, 75, 75, 0]
+    assert [start for start, _ in run.ended()] == [0, 4, 6, 6, 6][: len(starts) + 1]
+    assert [run.ended()[k][1] for k in (0, 1, -1)] == [75, 75, 0]
     assert re.fullmatch("\n".join(starts), "\n".join(run.starts()))
-    assert run.output().count("stopped and saved: requeued") == 1  # the other two were requeued by Slurm
+    assert run.output().count("stopped and saved: requeued") == 1  # the preempted job was requeued by Slurm
     assert "1 of 3 starts in a row without a new step: requeued in 1 s" in run.output()
     assert_equal(run, straight)
+    assert_one_wandb_run(run)
 
 
 def lose_power(run: "Training", node: str) -> None:
     """Kill a node of a run, wait for its next start on others, and switch the node on again."""
     run.cluster.kill_node(node)
     try:
-        run.wait_until_held(start=6)
+        run.wait_until_held(start=5)
         assert node not in run.cluster.nodes_of(run.job)
     finally:
         run.cluster.start_node(node)
         run.cluster.wait_for_nodes("idle,alloc,mix")
-    run.go(6)
+    run.go(5)
 
 
 def test_a_run_resumes_with_more_nodes_and_with_fewer(training: Runs, straight: "Training") -> None:
@@ -111,7 +117,7 @@ def test_a_run_resumes_with_more_nodes_and_with_fewer(training: Runs, straight: 
     others = ",".join(run.cluster.nodes[1:])
     drain = ["scontrol", "update", f"NodeName={others}", "State=DRAIN", "Reason=test"]
     run.cluster.call(*drain)
-    run.submit(hold="4,8", nodes="1-2", tasks=2, WANDB_MODE="offline")
+    run.submit(hold="4,8", nodes="1-2", tasks=2)
     run.wait_until_held(2, start=1)
     run.cluster.call("scontrol", "update", f"NodeName={others}", "State=RESUME")
     run.cluster.call("scontrol", "requeue", str(run.job))
@@ -128,7 +134,9 @@ def test_a_run_resumes_with_more_nodes_and_with_fewer(training: Runs, straight: 
     assert step_trace.compare_steps(step_trace.read_traces(straight.path), step_trace.read_traces(run.path))[0] is None
 
 
-def test_an_array_from_inside_a_job_waits_for_its_dataset_and_one_element_is_preempted(training: Runs) -> None:
+def test_an_array_from_inside_a_job_waits_for_its_dataset_and_one_element_is_preempted(
+    training: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     array = training("array")
     (array.folder / "grid.yaml").write_text(json.dumps([{"model.init_args.width": width} for width in (16, 16)]))
     directives = ["--partition=grace", "--cpus-per-task=2"]
@@ -141,6 +149,13 @@ def test_an_array_from_inside_a_job_waits_for_its_dataset_and_one_element_is_pre
     outer = ["salloc", "--quiet", "--nodes=1", "--ntasks=2", "--mem=500"]
     environment = {**array.cluster.environment, **array.environment(), **STALE}
     subprocess.run([*outer, *command], check=True, cwd=array.folder, env=environment)
+    monkeypatch.chdir(array.folder)
+    for name in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(name, array.cluster.environment[name])
+    status.main([])
+    shown = capsys.readouterr().out
+    assert re.search(r"^prepare-array-\d+ +\d+ (running|pending)", shown, re.MULTILINE)
+    assert len(re.findall(r"^array-[12] +\d+_[12] pending \(Dependency\)", shown, re.MULTILINE)) == 2
     elements = [training(f"array-{number}") for number in (1, 2)]
     for each in elements:
         each.job = json.loads((each.path / "jobs.jsonl").read_text())["job"]
@@ -153,6 +168,7 @@ def test_an_array_from_inside_a_job_waits_for_its_dataset_and_one_element_is_pre
     assert len({each.record["wandb_id"] for each in elements}) == 2
     for each in elements:
         assert_whole(each)
+        assert_one_wandb_run(each)
     assert_equal(elements[1], elements[0])
 
 

@@ -191,7 +191,13 @@ def test_a_node_in_two_failures_is_excluded_beside_those_excluded_before(job: Sc
 def test_variables_of_an_outer_job_or_launcher_are_unset(job: Script) -> None:
     launcher = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
     outer = ("MEM_PER_NODE", "MEM_PER_CPU", "CPUS_PER_TASK", "NTASKS", "CPU_BIND", "GPUS_ON_NODE", "ARRAY_TASK_ID")
-    stale = (*launcher, "TORCHELASTIC_RUN_ID", "CUDA_VISIBLE_DEVICES", "SBATCH_MEM_BIND", *(f"SLURM_{n}" for n in outer))
+    stale = (
+        *launcher,
+        "TORCHELASTIC_RUN_ID",
+        "CUDA_VISIBLE_DEVICES",
+        "SBATCH_MEM_BIND",
+        *(f"SLURM_{n}" for n in outer),
+    )
     kept = ("MINE", "WANDB_API_KEY", "LOCAL_SCRATCH", "SLURM_CONF", "SLURM_HINT")
     assert job.start(75, **dict.fromkeys((*stale, *kept), "9"), SLURM_RESTART_COUNT="5") == 75
     got = dict(line.partition("=")[::2] for line in (job.home / "environment").read_text().splitlines())
