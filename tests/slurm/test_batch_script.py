@@ -1,4 +1,4 @@
-"""What signals and an environment do to a job's script, with a stand-in for training that starts at once."""
+"""What signals and an environment do to a job's script, with a substitute for training that starts at once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Runs = Callable[[str], "Training"]
 
 # MODE `train` trains until a signal and then saves one more step; `import` has no handlers yet; `end` only ends.
-STAND_IN = """#!/bin/bash
+SUBSTITUTE = """#!/bin/bash
 name=${!#} checkpoints=runs/${!#}/checkpoints
 env > "$name.env-$SLURM_PROCID"
 [ "$MODE" != end ] || exit 0
@@ -32,16 +32,16 @@ STALE = {**TORCHRUN, "MASTER_PORT": "1", "CUDA_VISIBLE_DEVICES": "3", "TORCHELAS
 
 
 @pytest.fixture
-def stand_in(folder: Path) -> str:
-    """The command of the stand-in."""
-    file = folder / "stand-in"
-    file.write_text(STAND_IN)
+def substitute(folder: Path) -> str:
+    """The command of the substitute."""
+    file = folder / "substitute"
+    file.write_text(SUBSTITUTE)
     file.chmod(0o755)
     return str(file)
 
 
-def test_signals_to_the_shell_alone_and_the_time_limit_stop_and_requeue_a_run(training: Runs, stand_in: str) -> None:
-    run = training("signalled").submit(nodes="1", options=["--signal=B:CONT@1"], UNROLL=stand_in, MODE="train")
+def test_signals_to_the_shell_alone_and_the_time_limit_stop_and_requeue_a_run(training: Runs, substitute: str) -> None:
+    run = training("signalled").submit(nodes="1", options=["--signal=B:CONT@1"], UNROLL=substitute, MODE="train")
     for start, command in enumerate(
         (
             ["scancel", "--batch", "--signal=USR1", f"{run.job}"],
@@ -60,9 +60,9 @@ def test_signals_to_the_shell_alone_and_the_time_limit_stop_and_requeue_a_run(tr
 
 
 def test_signals_before_there_are_handlers_lose_no_requeue_and_end_the_job_at_the_third(
-    training: Runs, stand_in: str
+    training: Runs, substitute: str
 ) -> None:
-    run = training("imports").submit(nodes="2", UNROLL=stand_in, MODE="import")
+    run = training("imports").submit(nodes="2", UNROLL=substitute, MODE="import")
     for start, command in enumerate(
         (
             ["scancel", "--signal=USR1", f"{run.job}"],
@@ -80,11 +80,11 @@ def test_signals_before_there_are_handlers_lose_no_requeue_and_end_the_job_at_th
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_job_gets_nothing_of_the_job_or_launcher_around_its_submission(
-    inside: bool, training: Runs, stand_in: str
+    inside: bool, training: Runs, substitute: str
 ) -> None:
     outer = ["salloc", "--quiet", "--nodes=1", "--ntasks=2", "--mem=500", "--cpus-per-task=1"] if inside else []
     run = training(f"outer-{inside}").submit(
-        nodes="2", tasks=2, options=["--mem-per-cpu=200"], inside=outer, UNROLL=stand_in, MODE="end", **STALE
+        nodes="2", tasks=2, options=["--mem-per-cpu=200"], inside=outer, UNROLL=substitute, MODE="end", **STALE
     )
     assert run.wait() == "COMPLETED", run.output()
     files = sorted(run.folder.glob(f"{run.name}.env-*"))

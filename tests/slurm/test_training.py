@@ -83,7 +83,7 @@ def test_a_run_survives_every_event(training: Runs, straight: "Training") -> Non
     run.go(3)  # the other process finds out at its next step
     run.wait_until_held(start=4)
     starts = ["1 75 0 4", "2 75 4 6", rf"3 137 6 6 {run.cluster.prefix}\d"]
-    if run.cluster.isolated:  # else there are no rights to kill a node
+    if run.cluster.isolated:  # else it cannot kill a node
         starts.append(r"4 (lost|7|1\d\d) 6 6.*")
         lose_power(run, run.cluster.last_node(run.job))
     run.go(4)
