@@ -12,7 +12,7 @@ import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs.run import Run, directory_of, find_run, now
@@ -25,6 +25,15 @@ OF_LAUNCHERS = re.compile(
 )
 START, OF_SLURM = re.compile(r"\w+\.sbatch: start "), re.compile(r"srun:|slurmstepd\S*:|\w+\.sbatch:")  # lines of a log
 WORDS = "%i|%T|%r|%L|%N"  # of squeue: id, state, reason, time left, nodes
+
+
+class Submission(TypedDict):
+    """A line of jobs.jsonl."""
+
+    job: str
+    submitted: str
+    attempt: int
+    preparation: str | None
 
 
 class Queued(NamedTuple):
@@ -76,26 +85,32 @@ def note(run: Path, job: str, preparation: str | None = None) -> None:
         preparation: name and id of the job that prepares its dataset: `prepare-NAME-ID`.
     """
     attempts = Run(run).record.get("attempts", [])
-    entry = {"job": job, "submitted": now(), "attempt": len(attempts) + 1, "preparation": preparation}
+    entry: Submission = {
+        "job": job,
+        "submitted": now(),
+        "attempt": len(attempts) + 1,
+        "preparation": preparation,
+    }
     with (run / FILE).open("a") as file:
         file.write(json.dumps(entry) + "\n")
 
 
-def submissions(run: Path) -> list[dict[str, Any]]:
+def submissions(run: Path) -> list[Submission]:
     """Return the submissions of a run, oldest first."""
     file = run / FILE
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def waiting(run: Path) -> dict[str, Any]:
-    """Return the last submission of a run if no attempt has begun since; else nothing."""
-    last = (submissions(run) or [{}])[-1]
-    return last if last.get("attempt", 0) > len(Run(run).record.get("attempts", [])) else {}
+def waiting(run: Path) -> Submission | None:
+    """Return the last submission of a run if no attempt has begun since; else None."""
+    begun = len(Run(run).record.get("attempts", []))
+    return next((each for each in submissions(run)[-1:] if each["attempt"] > begun), None)
 
 
 def preparation(run: Path) -> Path | None:
     """Return the log of the job that prepares the dataset of a run in which no attempt has begun yet; else None."""
-    name = waiting(run).get("preparation")
+    submission = waiting(run)
+    name = submission and submission.get("preparation")
     return run.parent / f"{name}.out" if name else None
 
 
