@@ -1,5 +1,6 @@
 """The command line `unroll VERB ...`; each verb is imported only when it is called."""
 
+import atexit
 import importlib
 import os
 import sys
@@ -122,6 +123,7 @@ def _run(verb: str, rest: list[str]) -> int:
             print((TRAINING_HELP if verb == "fit" else EVALUATION_HELP).format(verb=verb))
             return 0 if rest else 2
         signals.install()  # before the import of torch, which takes seconds in which a signal would be lost
+        atexit.register(signals.ignore_signals)  # the interpreter restores default handlers: they would change the code
         slurm_environment.set_rank_variables()
         if launch.rank() == 0 and not any("help" in argument or "print_config" in argument for argument in rest):
             print(f"unroll {verb}: loading", flush=True)  # the import of torch takes seconds

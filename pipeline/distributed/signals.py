@@ -43,7 +43,7 @@ def forget() -> None:
 
 
 def ignore_signals(worker: int = 0) -> None:
-    """Ignore the signals in a loader worker, which must run until its training process stops."""
+    """Ignore the signals in a loader worker, which must run until its training process stops, or on exit."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

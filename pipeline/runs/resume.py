@@ -19,7 +19,7 @@ from pipeline.optim import frozen_line
 from pipeline.runs import record
 from pipeline.runs.initial_weights import InitialWeights, match
 from pipeline.runs.journal import last_saved
-from pipeline.runs.run import Run, directory_of
+from pipeline.runs.run import Run, directory_of, name_of
 from pipeline.runs.weights_source import open_source
 
 if TYPE_CHECKING:
@@ -176,14 +176,14 @@ def _check(cli: ParsedCommandLine) -> tuple[Any, Any, Any]:
 
 
 def _choose(run: Run, config: dict[str, Any]) -> Start:
-    found = checkpoint.latest(run.checkpoints, lambda line: print(line, flush=True))
+    found, shown = checkpoint.latest(run.checkpoints, lambda line: print(line, flush=True)), name_of(run.path)
     if found is None:
         if saved := last_saved(run.path):
             raise CheckpointError(
                 f"{run.checkpoints} has no checkpoint, but run {run.name} saved {saved}. Restore or mount the "
                 "directory, fix its permissions, or use --resume never to start from the beginning."
             )
-        print(f"run {run.name}: starting at step 0 (no checkpoint found)", flush=True)
+        print(f"run {shown}: starting at step 0 (no checkpoint found)", flush=True)
         return Start(None, 0, False)
     path, manifest = found
     step = int(manifest["step"])
@@ -198,7 +198,7 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
             flush=True,
         )
         return Start(path, step, True)
-    print(f"run {run.name}: continuing at step {step} from {path.name}, the newest valid checkpoint", flush=True)
+    print(f"run {shown}: continuing at step {step} from {path.name}, the newest valid checkpoint", flush=True)
     return Start(path, step, False)
 
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def until(condition: Callable[[], Any], seconds: float) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s in vain"
-        time.sleep(0.1)
+        time.sleep(0.2)  # most conditions call a command of Slurm
 
 
 class Cluster:
@@ -117,9 +117,9 @@ class Cluster:
     def nodes(self) -> list[str]:
         return [f"{self.prefix}{number}" for number in range(1, NODES + 1)]
 
-    def wait_for_nodes(self) -> None:
-        """Until every node may take a job."""
-        idle = ["sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N"]
+    def wait_for_nodes(self, states: str = "idle") -> None:
+        """Until every node is in one of these states."""
+        idle = ["sinfo", "-h", "-N", "-p", "main", "-t", states, "-o", "%N"]
         until(lambda: len(self._output(*idle).split()) == NODES, 240)
 
     def start_node(self, node: str) -> None:
@@ -154,9 +154,9 @@ class Cluster:
             for group in Path("/sys/fs/cgroup").glob(f"*/slurm_{node}"):
                 self._quiet("find", str(group), "-depth", "-type", "d", "-exec", "rmdir", "{}", "+")
 
-    def sbatch(self, *arguments: Any, **environment: str) -> int:
-        """Submit; the job's id."""
-        printed = self._call("sbatch", "--parsable", *map(str, arguments), **environment)
+    def sbatch(self, *arguments: Any, inside: Sequence[str] = (), **environment: str) -> int:
+        """Submit, in a shell that `inside` starts; the job's id."""
+        printed = self._call(*inside, "sbatch", "--parsable", *map(str, arguments), **environment)
         return int(printed.split(";")[0])
 
     def state(self, job: int | str) -> str:

@@ -1,8 +1,10 @@
 """Runs submitted to a real Slurm on this machine."""
 
+import itertools
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +39,9 @@ def cluster() -> Iterator[Cluster]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
+
+
 class Training:
     """A run on the cluster: LSTM of 14 steps, checkpoints every second, in one directory with those of its session."""
 
@@ -45,22 +50,30 @@ class Training:
         self.path = folder / "runs" / name
         self.job: int | str = 0
 
-    def environment(self, hold: str = "") -> dict[str, str]:
+    def environment(self, hold: str = "", wandb: str = "disabled") -> dict[str, str]:
         """The variables of its job; it is held before the steps `hold`."""
+        # names of nodes do not resolve unless they are isolated
+        addressed = "" if self.cluster.isolated else "MASTER_ADDR=127.0.0.1"
         return {
             # as in a container, there are none of Slurm's commands where the run is
-            "UNROLL": f"env PATH=/nowhere {sys.executable} -m pipeline",
+            "UNROLL": f"env PATH=/nowhere {addressed} {sys.executable} -m pipeline",
             "UNROLL_BACKOFF": "1",
             "PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent / 'held'}",
             "OMP_NUM_THREADS": "1",
-            "WANDB_MODE": "offline",
+            "WANDB_MODE": wandb,
             "HOLD": hold,
             "GO": str(self.folder / "runs" / f"{self.name}.go"),
-            **({} if self.cluster.isolated else {"MASTER_ADDR": "127.0.0.1"}),  # names of nodes do not resolve
         }
 
     def submit(
-        self, *overrides: str, hold: str = "", nodes: str = "2", tasks: int = 1, options: Sequence[str] = ()
+        self,
+        *overrides: str,
+        hold: str = "",
+        nodes: str = "2",
+        tasks: int = 1,
+        options: Sequence[str] = (),
+        inside: Sequence[str] = (),
+        **environment: str,
     ) -> "Training":
         """Submit the run, by default to two nodes with one task each.
 
@@ -70,6 +83,8 @@ class Training:
             nodes: as sbatch takes them.
             tasks: on each node; every one imports everything, which is most of what a test costs.
             options: of sbatch.
+            inside: command that runs sbatch, such as salloc.
+            environment: further variables.
         """
         self.job = self.cluster.sbatch(
             *(
@@ -80,14 +95,14 @@ class Training:
                 *options,
             ),
             *(REPOSITORY / "slurm" / "train.sbatch", self.folder / "lstm.yaml", "--run", self.name, *overrides),
-            **self.environment(hold),
-            **({"UNROLL_NODES": nodes} if "-" in nodes else {}),
+            inside=inside,
+            **self.environment(hold) | ({"UNROLL_NODES": nodes} if "-" in nodes else {}) | environment,
         )
         return self
 
-    def go(self) -> None:
-        """Let the processes pass the step they are held at."""
-        Path(self.environment()["GO"]).touch()
+    def go(self, start: int = 1) -> None:
+        """Let the processes of that start pass the step they are held at."""
+        Path(f"{self.environment()['GO']}-{start}").touch()
 
     @property
     def log(self) -> Path:
@@ -99,30 +114,35 @@ class Training:
         file = self.path / "run.json"
         return json.loads(file.read_text()) if file.exists() else {"attempts": []}
 
-    def wait_until_held(self, processes: int = 2, attempt: int = 1) -> None:
-        """Wait until all processes of that attempt wait at the step."""
-
-        def held() -> bool:
-            return len(self.record["attempts"]) == attempt and len(list(self.path.glob("held-*"))) == processes
-
-        self.until(held)
+    def wait_until_held(self, processes: int = 2, start: int = 1) -> None:
+        """Wait until all processes of that start wait at the step."""
+        self.until(lambda: len(list(self.path.glob(f"held-{start}-*"))) == processes)
 
     def wait(self) -> str:
         """Wait until the job ends; return its final state."""
-        ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
-        self.until(lambda: self.cluster.state(self.job) in ended)
+        self.until(self.over)
         return self.cluster.state(self.job)
 
+    def over(self) -> bool:
+        """Whether the job has ended."""
+        return self.cluster.state(self.job) in ENDED
+
     def until(self, condition: Callable[[], Any]) -> None:
-        """Wait until `condition` is true; after a timeout, raise with the output of Slurm and of the job."""
+        """Wait until `condition` is true; after a timeout or the end of the job, raise with the output of both."""
+        looks = itertools.count(1)
         try:
-            until(condition, scaled(450))
+            until(lambda: condition() or (next(looks) % 20 == 0 and self.over()), scaled(300))
+            assert condition(), "the job has ended"
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.cluster.about(self.job)} {self.output()}") from None
 
     def output(self) -> str:
         """Return the output of the job so far."""
         return self.log.read_text() if self.log.exists() else "nothing"
+
+    def starts(self) -> list[str]:
+        """The record of the starts: number, exit code, first step, newest saved step, failed node."""
+        return [line.strip() for line in Path(f"{self.log}.starts").read_text().splitlines()]
 
     def ended(self) -> list[tuple[int, int | None]]:
         """Start step and exit code of every attempt."""
@@ -167,7 +187,9 @@ def training(cluster: Cluster, folder: Path) -> Callable[[str], Training]:
 
 @pytest.fixture(scope="session")
 def straight(cluster: Cluster, folder: Path) -> Training:
-    """The run that nothing happened to."""
-    run = Training(cluster, folder, "straight").submit()
-    assert run.wait() == "COMPLETED", run.output()
+    """The run that nothing happened to: two processes outside of Slurm."""
+    run = Training(cluster, folder, "straight")
+    command = [sys.executable, "-m", "pipeline", "fit", "--config", "lstm.yaml", "--run", "straight"]
+    environment = {**os.environ, **run.environment()}
+    subprocess.run([*command, "--trainer.devices", "2"], check=True, cwd=folder, env=environment)
     return run

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from pipeline.commands.slurm import status
+
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3600)]
 if TYPE_CHECKING:
     from tests.slurm.conftest import Training
 
 Runs = Callable[[str], "Training"]
+STALE = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "nowhere"}
 PREPARE = "text --train train.txt --validation validation.txt --documents line --tokenizer character --output later"
 
 
@@ -29,7 +32,7 @@ def state_of(run: Path) -> dict[str, Any]:
 
 
 def assert_whole(run: "Training") -> None:
-    """Every step is in the journal, once; every attempt in the record; and all of them are one run of W&B's."""
+    """Every step is in the journal, once; every attempt in the record."""
     from pipeline.runs.journal import read_journal
 
     journal, record = read_journal(run.path), run.record
@@ -38,9 +41,13 @@ def assert_whole(run: "Training") -> None:
     numbers = [attempt["number"] for attempt in record["attempts"]]
     assert numbers == list(range(1, len(numbers) + 1))
     assert journal.attempts == {each["number"]: each["start_step"] for each in record["attempts"]}
+
+
+def assert_one_wandb_run(run: "Training") -> None:
+    """All attempts have sent to one run of W&B."""
     segments = list((run.path / "wandb").glob("offline-run-*"))
     assert segments
-    assert {segment.name.rpartition("-")[2] for segment in segments} == {record["wandb_id"]}
+    assert {segment.name.rpartition("-")[2] for segment in segments} == {run.record["wandb_id"]}
 
 
 def assert_equal(one: "Training", two: "Training") -> None:
@@ -59,128 +66,117 @@ def assert_equal(one: "Training", two: "Training") -> None:
         assert list(this.values) == list(that.values)
 
 
-def test_an_operator_requeues_a_run(training: Runs, straight: "Training") -> None:
-    run = training("operator").submit(hold="7")
-    run.wait_until_held()
-    run.cluster.call("scontrol", "requeue", str(run.job))
-    assert run.wait() == "COMPLETED", run.output()
-    assert run.ended() == [(0, 75), (8, 0)]
-    assert run.record["attempts"][0]["slurm_job"] == str(run.job)
-    assert_equal(run, straight)
-
-
-def test_the_time_limit_comes(training: Runs, straight: "Training") -> None:
-    run = training("limit").submit(hold="7", options=["--time=60", "--signal=USR1@150"])
-    run.wait_until_held()
+def test_a_run_survives_every_event(training: Runs, straight: "Training") -> None:
+    options = ["--partition=low", "--time=60", "--signal=USR1@150"]
+    options = ["--partition=low", "--time=60", "--signal=USR1@150"]
+    run = training("life").submit(hold="3,5,7", options=options, WANDB_MODE="offline")
+    run.wait_until_held(start=1)
+    run.cluster.preempt("--nodes=4", "--exclusive")
+    run.wait_until_held(start=2)
     # Slurm checks the limit every 30 s, before the watchdog reports the waiting processes as hanging.
     run.cluster.call("scontrol", "update", f"JobId={run.job}", "TimeLimit=2")
-    run.until(lambda: run.ended() and run.ended()[0][1] == 75)
+    run.until(lambda: run.ended()[1][1] == 75)
     run.cluster.call("scontrol", "update", f"JobId={run.job}", "TimeLimit=60")
-    run.go()
-    assert run.wait() == "COMPLETED", run.output()
-    assert "stopped and saved: requeued" in run.output()
-    assert run.ended() == [(0, 75), (8, 0)]
-    assert_equal(run, straight)
-
-
-def test_a_job_of_higher_priority_takes_the_nodes(training: Runs, straight: "Training") -> None:
-    run = training("preempted").submit(hold="7", options=["--partition=low"])
-    run.wait_until_held()
-    run.cluster.preempt("--nodes=4", "--exclusive")
-    assert run.wait() == "COMPLETED", run.output()
-    assert run.ended() == [(0, 75), (8, 0)]
-    assert run.cluster.restarts(run.job) == 1
-    assert_equal(run, straight)
-
-
-def test_a_task_is_killed(training: Runs, straight: "Training") -> None:
-    run = training("killed").submit(hold="7", nodes="1", tasks=2)
-    run.wait_until_held()
+    run.wait_until_held(start=3)
+    assert run.record["attempts"][2]["slurm_job"] == str(run.job)
     os.kill(run.cluster.tasks(run.job)[-1], signal.SIGKILL)
-    run.until(lambda: "requeued in" in run.output())
-    run.go()
+    run.go(3)  # the other process finds out at its next step
+    run.wait_until_held(start=4)
+    starts = ["1 75 0 4", "2 75 4 6", rf"3 137 6 6 {run.cluster.prefix}\d"]
+    if run.cluster.isolated:  # else it cannot kill a node
+        starts.append(r"4 (lost|7|1\d\d) 6 6.*")
+        lose_power(run, run.cluster.last_node(run.job))
+    run.go(4)
     assert run.wait() == "COMPLETED", run.output()
-    assert re.search(r"exit code 137 on node\S+, failure 1 in a row: requeued in 1 s", run.output())
-    assert run.ended()[-1] == (6, 0)
+    assert run.cluster.restarts(run.job) == len(starts)
+    assert [start for start, _ in run.ended()] == [0, 4, 6, 6, 6][: len(starts) + 1]
+    assert [run.ended()[k][1] for k in (0, 1, -1)] == [75, 75, 0]
+    assert re.fullmatch("\n".join(starts), "\n".join(run.starts()))
+    assert run.output().count("stopped and saved: requeued") == 1  # the preempted job was requeued by Slurm
+    assert "1 of 3 starts in a row without a new step: requeued in 1 s" in run.output()
     assert_equal(run, straight)
+    assert_one_wandb_run(run)
 
 
-def test_a_node_loses_its_power(training: Runs, straight: "Training") -> None:
-    run = training("node")
-    if not run.cluster.isolated:
-        pytest.skip("requires root to kill nodes")
-    run.submit(hold="7")
-    run.wait_until_held()
-    lost = run.cluster.last_node(run.job)
-    run.cluster.kill_node(lost)
+def lose_power(run: "Training", node: str) -> None:
+    """Kill a node of a run, wait for its next start on others, and switch the node on again."""
+    run.cluster.kill_node(node)
     try:
-        run.until(lambda: run.cluster.restarts(run.job) == 1)
-        run.go()
-        assert run.wait() == "COMPLETED", run.output()
-        assert lost not in run.cluster.nodes_of(run.job)
+        run.wait_until_held(start=5)
+        assert node not in run.cluster.nodes_of(run.job)
     finally:
-        run.cluster.start_node(lost)
-        run.cluster.wait_for_nodes()
-    assert run.ended()[-1] == (6, 0)
-    assert_equal(run, straight)
+        run.cluster.start_node(node)
+        run.cluster.wait_for_nodes("idle,alloc,mix")
+    run.go(5)
 
 
-def test_a_run_resumes_with_fewer_nodes_and_with_more(training: Runs, straight: "Training") -> None:
+def test_a_run_resumes_with_more_nodes_and_with_fewer(training: Runs, straight: "Training") -> None:
     from pipeline.callbacks import step_trace
 
-    run = training("elastic").submit(hold="4,8", nodes="1-2", tasks=2)
-    others = run.cluster.nodes[1:]
-    run.wait_until_held(4)
-    run.cluster.call("scontrol", "update", f"NodeName={','.join(others)}", "State=DRAIN", "Reason=test")
+    run = training("elastic")
+    others = ",".join(run.cluster.nodes[1:])
+    drain = ["scontrol", "update", f"NodeName={others}", "State=DRAIN", "Reason=test"]
+    run.cluster.call(*drain)
+    run.submit(hold="4,8", nodes="1-2", tasks=2)
+    run.wait_until_held(2, start=1)
+    run.cluster.call("scontrol", "update", f"NodeName={others}", "State=RESUME")
     run.cluster.call("scontrol", "requeue", str(run.job))
-    run.wait_until_held(2, attempt=2)
-    run.cluster.call("scontrol", "update", f"NodeName={','.join(others)}", "State=RESUME")
-    run.cluster.call("scontrol", "requeue", str(run.job))
-    assert run.wait() == "COMPLETED", run.output()
-    assert [attempt["world_size"] for attempt in run.record["attempts"]] == [4, 2, 4]
+    run.wait_until_held(4, start=2)
+    run.cluster.call(*drain)
+    try:
+        run.cluster.call("scontrol", "requeue", str(run.job))
+        assert run.wait() == "COMPLETED", run.output()
+    finally:
+        run.cluster.call("scontrol", "update", f"NodeName={others}", "State=RESUME")
+    assert [attempt["world_size"] for attempt in run.record["attempts"]] == [2, 4, 2]
     assert run.ended() == [(0, 75), (5, 75), (9, 0)]
     assert_whole(run)
     assert step_trace.compare_steps(step_trace.read_traces(straight.path), step_trace.read_traces(run.path))[0] is None
 
 
-def test_an_array_waits_for_its_dataset_and_one_element_is_preempted(training: Runs) -> None:
+def test_an_array_from_inside_a_job_waits_for_its_dataset_and_one_element_is_preempted(
+    training: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     array = training("array")
-    (array.folder / "grid.yaml").write_text(json.dumps([{"model.init_args.width": width} for width in (16, 16, 8, 24)]))
+    (array.folder / "grid.yaml").write_text(json.dumps([{"model.init_args.width": width} for width in (16, 16)]))
     directives = ["--partition=grace", "--cpus-per-task=2"]
-    (array.folder / "here.yaml").write_text(json.dumps({"directives": directives, "shared": [str(array.folder)]}))
+    variables = {key: value for key, value in array.environment("7", "offline").items() if key != "UNROLL"}
+    profile = {"directives": directives, "shared": [str(array.folder)], "environment": variables}
+    (array.folder / "here.yaml").write_text(json.dumps(profile))
     command = [sys.executable, "-m", "pipeline", "submit", "lstm.yaml", "--run", "array", "--time", "1:00:00"]
     command += ["--array", "grid.yaml", "--profile", "here.yaml", "--prepare", f"{PREPARE} --workers 2"]
-    environment = {**array.cluster.environment, **array.environment("7")}
-    keys = ["--", "--data.init_args.dataset", "later"]
-    subprocess.run([*command, *keys], check=True, cwd=array.folder, env=environment)
-    elements = [training(f"array-{number}") for number in (1, 2, 3, 4)]
+    command += ["--", "--data.init_args.dataset", "later"]
+    outer = ["salloc", "--quiet", "--nodes=1", "--ntasks=2", "--mem=500"]
+    environment = {**array.cluster.environment, **array.environment(), **STALE}
+    subprocess.run([*outer, *command], check=True, cwd=array.folder, env=environment)
+    monkeypatch.chdir(array.folder)
+    for name in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(name, array.cluster.environment[name])
+    status.main([])
+    shown = capsys.readouterr().out
+    assert re.search(r"^prepare-array-\d+ +\d+ (running|pending)", shown, re.MULTILINE)
+    assert len(re.findall(r"^array-[12] +\d+_[12] pending \(Dependency\)", shown, re.MULTILINE)) == 2
+    elements = [training(f"array-{number}") for number in (1, 2)]
     for each in elements:
         each.job = json.loads((each.path / "jobs.jsonl").read_text())["job"]
         each.wait_until_held(1)
     array.cluster.preempt(f"--nodelist={array.cluster.last_node(elements[1].job)}")
-    array.go()
-    assert [each.wait() for each in elements] == ["COMPLETED"] * 4
-    assert [each.ended() for each in elements] == [[(0, 0)], [(0, 75), (8, 0)], [(0, 0)], [(0, 0)]]
-    assert len({each.record["wandb_id"] for each in elements}) == 4
+    array.go(1)
+    array.go(2)
+    assert [each.wait() for each in elements] == ["COMPLETED"] * 2
+    assert [each.ended() for each in elements] == [[(0, 0)], [(0, 75), (8, 0)]]
+    assert len({each.record["wandb_id"] for each in elements}) == 2
     for each in elements:
         assert_whole(each)
+        assert_one_wandb_run(each)
     assert_equal(elements[1], elements[0])
 
 
 def test_a_failing_config_is_not_requeued(training: Runs) -> None:
-    run = training("failing").submit("--trainer.max_stepz=3")
+    run = training("failing").submit("--trainer.max_stepz=3", nodes="1", tasks=2)
     assert run.wait() == "FAILED"
     assert run.cluster.about(run.job)["ExitCode"] == "2:0"
     assert run.cluster.restarts(run.job) == 0
     assert run.output().count("max_stepz") == 1
     assert "exit code 2: not requeued" in run.output()
     assert run.ended() == []
-
-
-def test_a_cancelled_run_stays_cancelled(training: Runs) -> None:
-    run = training("cancelled").submit(hold="3")
-    run.wait_until_held()
-    run.cluster.call("scancel", str(run.job))
-    assert run.wait() == "CANCELLED"
-    assert run.ended() == [(0, 75)]
-    assert run.cluster.restarts(run.job) == 0

@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -170,3 +172,21 @@ def test_classes_of_the_working_directory_are_found(tmp_path: Path, monkeypatch:
         with_facts({"class_path": "mine_alone.Mine"}, DataFacts())
     assert cli.main(["fits"]) == 2
     assert with_facts({"class_path": "mine_alone.Mine"}, DataFacts(vocab_size=3))["init_args"] == {}
+
+
+def test_signals_from_the_imports_to_the_last_moment_do_not_change_the_exit_code(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "fit", "--config", "none.yaml"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "unroll fit: loading\n"  # the handlers are installed
+        while process.poll() is None:
+            process.send_signal(signal.SIGUSR1)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.001)
+    assert process.returncode == 2

@@ -19,6 +19,7 @@ LATENESS, MARGIN = 60, 3  # seconds for the exit itself; number of steps and sav
 
 
 PLAIN = re.compile(r"[A-Za-z0-9_./+=,:@-]+")  # neither split nor expanded by sbatch
+OPTION = re.compile(r"--[a-z-]+(=[A-Za-z0-9_./+=,:@%-]+)?")  # with the patterns of --output
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ class Job:
 
     def script(self, profile: Profile) -> str:
         """Return the text of the script."""
-        lines = [*self._head(self._options(profile)), *self._surroundings(profile)]
-        lines += [f"export UNROLL_NODES={self.layout.span}"] if self.layout.fewest < self.layout.nodes else []
+        lines = [*self._head(self._options(profile), profile), *self._surroundings(profile)]
         if len(self.elements) == 1:
             lines += [f"set -- {shlex.join(self.elements[0].arguments)}"]
         else:
@@ -86,10 +86,10 @@ class Job:
         options = [f"--job-name=prepare-{self.name}", "--nodes=1", "--ntasks-per-node=1", f"--cpus-per-task={workers}"]
         options += ["--signal=B:USR1@60", *kept]
         options.append(f"--output={self.elements[0].run.parent / f'prepare-{self.name}-%j.out'}")
-        lines = [*self._head(options), *self._surroundings(profile), f"set -- {shlex.join(words)}"]
+        lines = [*self._head(options, profile), *self._surroundings(profile), f"set -- {shlex.join(words)}"]
         return _sourced(lines, TRAIN.with_name("prepare.sbatch"))
 
-    def _head(self, options: Sequence[str]) -> list[str]:
+    def _head(self, options: Sequence[str], profile: Profile) -> list[str]:
         """Return the first lines; sbatch reads them without a shell, which could quote a value.
 
         Raises:
@@ -103,16 +103,23 @@ class Job:
                     "for Slurm. Choose another --run, or another directory"
                 )
         for option in options:
-            if not (option.isascii() and option.isprintable()):
-                raise ConfigError(f"option of sbatch {option!r}: expected printable ASCII characters. Change it")
+            own = option in profile.directives
+            if not (option.isascii() and option.isprintable() if own else OPTION.fullmatch(option)):
+                raise ConfigError(
+                    f"option of sbatch {option!r}: expected "
+                    f"{'printable ASCII characters' if own else 'letters, digits and _ - . / + = , : @'}. Change it"
+                )
         return ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), ""]
 
     def _surroundings(self, profile: Profile) -> list[str]:
-        """Return the lines that load modules and set variables."""
+        """Return the shell function that loads modules and sets variables; TRAIN calls it."""
         return [
-            *([f"module load {shlex.join(profile.modules)}"] if profile.modules else []),
+            "surroundings() {",
+            *([f"module load {shlex.join(map(str, profile.modules))}"] if profile.modules else []),
             *(f"export {name}={shlex.quote(str(value))}" for name, value in profile.environment.items()),
             f"export UNROLL={shlex.quote(self.command)}",
+            f"export UNROLL_NODES={self.layout.span if self.layout.fewest < self.layout.nodes else ''}",
+            "}",
         ]
 
     def _options(self, profile: Profile) -> list[str]:
@@ -152,8 +159,15 @@ def _parts(word: str) -> list[str]:
 
 
 def _sourced(lines: Sequence[str], script: Path) -> str:
-    """Return a script of these lines that then sources `script`."""
-    return "\n".join([*lines, "# shellcheck source=/dev/null", f". {shlex.quote(str(script))}", ""])
+    """Return a script of these lines that then sources `script`.
+
+    Raises:
+        ConfigError: sbatch does not accept a character.
+    """
+    text = "\n".join([*lines, "# shellcheck source=/dev/null", f". {shlex.quote(str(script))}", ""])
+    if found := re.search("\0|\r\n|[\ud800-\udfff]", text):
+        raise ConfigError(f"the arguments or the profile contain {found.group()!r}: expected text. Remove it")
+    return text
 
 
 def lead(run: Path) -> int:

@@ -16,9 +16,12 @@ def main(argv: list[str]) -> int:
     runs = parser.parse_args(argv).runs
     queued = queue.queue()
     for name in runs:
-        job = queue.live(queue.submitted(name), queued)
+        run = queue.submitted(name)
+        job, prepared = queue.live(run, queued), queue.preparation(run)
         if job is None:
             raise ConfigError(f"run {name} has no job in the queue")
         queue.run_slurm_command("scancel", job.job)
         print(f"run {name}: job {job.job}, {job.state.lower()}, cancelled")
+        if prepared and (preparation := queue.job_of(prepared)) in queued:  # other runs may wait for it
+            print(f"{prepared.stem} continues. Cancel it with `scancel {preparation}`")
     return 0

@@ -1,6 +1,7 @@
 """The profile of a cluster, configs/cluster/NAME.yaml: settings of all jobs on it."""
 
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -54,7 +55,7 @@ def read_profile(name: str) -> Profile:
         raise ConfigError(f"--profile={name}: {file} not found. Choose from {', '.join(available)}, or give a file")
     try:
         given = yaml.safe_load(file.read_text()) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
     kinds = {each.name: type(getattr(Profile(), each.name)) for each in fields(Profile)}
     if not isinstance(given, dict):
@@ -69,6 +70,11 @@ def read_profile(name: str) -> Profile:
             raise ConfigError(f"{file}: environment: expected names of variables, got {variable!r}. Rename it")
         if SECRET.search(str(variable)):
             raise ConfigError(f"{file}: {variable} looks like a secret. Export it in your shell; sbatch passes it on")
+    container = given.get("container", "")
+    try:
+        shlex.split(container)
+    except ValueError as error:
+        raise ConfigError(f"{file}: container={container!r}: {error}. Write it as in a shell") from error
     for directive in given.get("directives", []):
         if not str(directive).startswith("--"):
             raise ConfigError(f"{file}: directives: expected options that begin with --, got {directive!r}")

@@ -3,25 +3,37 @@
 runs/NAME/jobs.jsonl    one line per submission: job, time, number of the attempt
           job.sbatch    the last submitted script
           slurm-*.out   the log of each job; for arrays of named runs, beside the run
+runs/prepare-NAME-*.out the log of each job that prepares a dataset
 """
 
 import json
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs.run import Run, directory_of, find_run, now
 
 FILE = "jobs.jsonl"
-OF_JOBS = re.compile(r"SLURM|SBATCH_|SALLOC_|SRUN_")
+OF_JOBS, KEPT = re.compile("SLURM|SBATCH_|SALLOC_|SRUN_"), ("SLURM_CONF", "SLURM_JWT")
+# those of torchrun, of Lightning and of jobs with GPUs; train.sbatch has the same ones
 OF_LAUNCHERS = re.compile(
-    r"(RANK|WORLD_SIZE|MASTER_ADDR|MASTER_PORT|NODE_RANK|CUDA_VISIBLE_DEVICES)$|LOCAL_|GROUP_|ROLE_|TORCHELASTIC_"
-)  # torchrun's, Lightning's and those of jobs with GPUs
+    "((LOCAL|NODE|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|TORCHELASTIC_.*|CUDA_VISIBLE_DEVICES"
+)
+START, OF_SLURM = re.compile(r"\w+\.sbatch: start "), re.compile(r"srun:|slurmstepd\S*:|\w+\.sbatch:")  # lines of a log
 WORDS = "%i|%T|%r|%L|%N"  # of squeue: id, state, reason, time left, nodes
+
+
+class Submission(TypedDict):
+    """A line of jobs.jsonl."""
+
+    job: str
+    submitted: str
+    attempt: int
+    preparation: str | None
 
 
 class Queued(NamedTuple):
@@ -34,17 +46,15 @@ class Queued(NamedTuple):
     nodes: str
 
 
-def outside_of_jobs(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what a job or a launcher around this process has set.
+def leave_outer_job() -> None:
+    """Remove from the environment what a job or a launcher around this process has set.
 
-    sbatch would take such variables for options, and pass them on to the new job.
+    The config would be checked for the processes of that launcher; sbatch would take the variables for options.
     """
-    inside = "SLURM_JOB_ID" in environment
-    return {
-        name: value
-        for name, value in environment.items()
-        if name in ("SLURM_CONF", "SLURM_JWT") or not (OF_LAUNCHERS.match(name) or (inside and OF_JOBS.match(name)))
-    }
+    inside = "SLURM_JOB_ID" in os.environ
+    for name in list(os.environ):
+        if OF_LAUNCHERS.fullmatch(name) or (inside and OF_JOBS.match(name) and name not in KEPT):
+            del os.environ[name]
 
 
 def run_slurm_command(*command: str, stdin: str | None = None) -> str:
@@ -58,7 +68,7 @@ def run_slurm_command(*command: str, stdin: str | None = None) -> str:
         ConfigError: the command is not installed, or fails.
     """
     try:
-        ran = subprocess.run(command, input=stdin, capture_output=True, text=True, env=outside_of_jobs(os.environ))
+        ran = subprocess.run(command, input=stdin, capture_output=True, encoding="utf-8", errors="replace")
     except FileNotFoundError:
         raise ConfigError(f"{command[0]} not found. Run this command on a node of a Slurm cluster") from None
     if ran.returncode:
@@ -66,19 +76,53 @@ def run_slurm_command(*command: str, stdin: str | None = None) -> str:
     return ran.stdout
 
 
-def note(run: Path, job: str) -> None:
-    """Record a submission in the run."""
+def note(run: Path, job: str, preparation: str | None = None) -> None:
+    """Record a submission in the run.
+
+    Args:
+        run: directory of the run.
+        job: id of the job.
+        preparation: name and id of the job that prepares its dataset: `prepare-NAME-ID`.
+    """
     attempts = Run(run).record.get("attempts", [])
+    entry: Submission = {
+        "job": job,
+        "submitted": now(),
+        "attempt": len(attempts) + 1,
+        "preparation": preparation,
+    }
     with (run / FILE).open("a") as file:
-        file.write(json.dumps({"job": job, "submitted": now(), "attempt": len(attempts) + 1}) + "\n")
+        file.write(json.dumps(entry) + "\n")
+
+
+def submissions(run: Path) -> list[Submission]:
+    """Return the submissions of a run, oldest first."""
+    file = run / FILE
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def waiting(run: Path) -> Submission | None:
+    """Return the last submission of a run if no attempt has begun since; else None."""
+    begun = len(Run(run).record.get("attempts", []))
+    return next((each for each in submissions(run)[-1:] if each["attempt"] > begun), None)
+
+
+def preparation(run: Path) -> Path | None:
+    """Return the log of the job that prepares the dataset of a run in which no attempt has begun yet; else None."""
+    submission = waiting(run)
+    name = submission and submission.get("preparation")
+    return run.parent / f"{name}.out" if name else None
+
+
+def job_of(preparation: Path) -> str:
+    """Return the job that writes the log of a preparation."""
+    return preparation.stem.rpartition("-")[2]
 
 
 def noted(run: Path) -> list[str]:
     """Return the jobs of a run, oldest first: those of its attempts and those submitted."""
-    file = run / FILE
-    lines = file.read_text().splitlines() if file.exists() else []
     attempts = [attempt.get("slurm_job") for attempt in Run(run).record.get("attempts", [])]
-    return list(dict.fromkeys([*(job for job in attempts if job), *(json.loads(line)["job"] for line in lines)]))
+    return list(dict.fromkeys([*(job for job in attempts if job), *(each["job"] for each in submissions(run))]))
 
 
 def queue() -> dict[str, Queued]:
@@ -106,10 +150,11 @@ def submitted(name: str) -> Path:
     return path if (path / FILE).is_file() else find_run(name)
 
 
-def logs_of(run: Path) -> list[Path]:
+def logs_of(run: Path, jobs: Sequence[str] = ("*",)) -> list[Path]:
     """Return the logs of a run's jobs, the latest last, from its directory or beside it."""
-    beside = (run.parent / f"slurm-{job}.out" for job in noted(run))
-    return sorted([*run.glob("slurm-*.out"), *(file for file in beside if file.is_file())], key=os.path.getmtime)
+    inside = (file for job in jobs for file in run.glob(f"slurm-{job}.out"))
+    beside = (run.parent / f"slurm-{job}.out" for job in (noted(run) if "*" in jobs else jobs))
+    return sorted([*inside, *(file for file in beside if file.is_file())], key=os.path.getmtime)
 
 
 def log_of(run: Path) -> Path:
@@ -121,3 +166,12 @@ def log_of(run: Path) -> Path:
     if not (found := logs_of(run)):
         raise CheckpointError(f"run {run.name} has no log: it is pending, or was not submitted by `unroll submit`")
     return found[-1]
+
+
+def ending(log: Path) -> str:
+    """Return how the last start of a job ended: the last line of its command, and that of its batch script."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    begun = max((k for k, line in enumerate(lines) if START.match(line)), default=-1)
+    last = lines[begun + 1 :] or lines
+    commands = [line for line in last if not OF_SLURM.match(line)]
+    return "; ".join(dict.fromkeys([*commands[-1:], *last[-1:]]))

@@ -11,7 +11,7 @@ from pipeline.dataset.unit import Unit
 from pipeline.errors import ConfigError
 from pipeline.runs.journal import FILE, Journal, read_journal
 from pipeline.runs.record import RECORD
-from pipeline.runs.run import RUNS, Run
+from pipeline.runs.run import RUNS, Run, name_of
 
 COLUMNS = ("run", "queue", "step", "loss", "speed", "time left", "attempts", "productive")
 NONE = "-"
@@ -41,19 +41,51 @@ def main(argv: list[str]) -> int:
         "runs", nargs="*", metavar="RUN", help="names of runs under runs/, or their paths (default: all runs)"
     )
     names = parser.parse_args(argv).runs
-    files = (path for name in (RECORD, queue.FILE) for path in RUNS.glob(f"*/{name}"))
-    runs = [queue.submitted(name) for name in names] or sorted({path.parent for path in files})
+    runs = [queue.submitted(name) for name in names] or runs_here()
     try:
         queued = queue.queue()
     except ConfigError:  # without Slurm, the runs themselves are still shown
         queued = {}
-    rows = [COLUMNS, *(row(run, queue.live(run, queued)) for run in runs)]
+    rows = [COLUMNS, *preparations(runs, queued), *(row(run, queue.live(run, queued)) for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for each in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(each, widths, strict=True)).rstrip())
-    for run in runs if names else []:
-        print(*lines(run), sep="\n")
+    below = (line for run in runs for line in (*(lines(run) if names else []), *endings(run, queued, bool(names))))
+    for line in dict.fromkeys(below):  # the runs of an array share a preparation
+        print(line)
     return 0
+
+
+def runs_here() -> list[Path]:
+    """Return the runs below RUNS, those of tournaments included."""
+    files = (path for name in (RECORD, queue.FILE) for depth in ("*", "*/*") for path in RUNS.glob(f"{depth}/{name}"))
+    found = {path.parent for path in files}
+    return sorted(run for run in found if run.parent not in found)
+
+
+def preparations(runs: list[Path], queued: dict[str, queue.Queued]) -> list[tuple[str, ...]]:
+    """Return a row for each preparation that runs wait for; the runs of an array share one."""
+    logs = dict.fromkeys(log for run in runs if (log := queue.preparation(run)))
+    states = (
+        queue_state(queued.get(queue.job_of(log)), "ended" if log.is_file() else "not in the queue") for log in logs
+    )
+    return [(log.stem, state, *([NONE] * (len(COLUMNS) - 2))) for log, state in zip(logs, states, strict=True)]
+
+
+def endings(run: Path, queued: dict[str, queue.Queued], named: bool) -> list[str]:
+    """Return a line per job that has ended although its run has not finished, with the last line of its log.
+
+    Args:
+        run: directory of the run.
+        queued: the jobs in the queue.
+        named: whether the run is named on the command line; else only jobs without an attempt are shown.
+    """
+    attempts, prepared = Run(run).record.get("attempts", []), queue.preparation(run)
+    finished = bool(attempts) and attempts[-1]["reason"] == "finished"
+    over = queue.live(run, queued) is None and not finished and (named or bool(queue.waiting(run)))
+    logs = [prepared] if prepared and prepared.is_file() and queue.job_of(prepared) not in queued else []
+    logs += queue.logs_of(run, queue.noted(run)[-1:]) if over else []
+    return [f"  {log}: {queue.ending(log)}" for log in logs]
 
 
 def row(run: Path, job: queue.Queued | None) -> tuple[str, ...]:
@@ -63,8 +95,8 @@ def row(run: Path, job: queue.Queued | None) -> tuple[str, ...]:
     attempts = record.get("attempts", [])
     rate = speed(journal)
     return (
-        run.name,
-        queue_state(job, attempts),
+        name_of(run),
+        queue_state(job, how_it_ended(run, attempts)),
         newest_step(run, journal),
         last_loss(journal),
         NONE if rate is None else Unit.of_record(record).rate(rate),
@@ -101,13 +133,20 @@ def speed(journal: Journal) -> float | None:
     return found if (found := journal.last("train/tokens_per_second")) is not None else mean
 
 
-def queue_state(job: queue.Queued | None, attempts: list[AttemptEntry]) -> str:
-    """Return the state of a run's job; without a job, how its last attempt ended."""
+def queue_state(job: queue.Queued | None, otherwise: str) -> str:
+    """Return the state of a job in the queue, or `otherwise` without one."""
     if job is None:
-        return (attempts[-1]["reason"] or "running or killed").split(":")[0] if attempts else "not in the queue"
+        return otherwise
     if job.state == "RUNNING":
         return f"{job.job} running on {job.nodes}, {job.left} left"
     return f"{job.job} {job.state.lower()} ({job.reason})"
+
+
+def how_it_ended(run: Path, attempts: list[AttemptEntry]) -> str:
+    """Return how the last job of a run ended, or its last attempt."""
+    if submission := queue.waiting(run):
+        return "ended before training" if queue.logs_of(run, [submission["job"]]) else "not in the queue"
+    return (attempts[-1]["reason"] or "running or killed").split(":")[0] if attempts else "not in the queue"
 
 
 def time_left(record: dict[str, Any], journal: Journal) -> str:
@@ -134,7 +173,7 @@ def productive(journal: Journal, attempts: list[AttemptEntry], now: datetime) ->
 def lines(run: Path) -> list[str]:
     """Return a line per attempt."""
     return [
-        f"  {run.name}, attempt {each['number']}: job {each['slurm_job'] or NONE} on {each['host']}, "
+        f"  {name_of(run)}, attempt {each['number']}: job {each['slurm_job'] or NONE} on {each['host']}, "
         f"{each['world_size']} processes, from step {each['start_step']}, {each['started']} to "
         f"{each['ended'] or NONE}: {each['reason'] or 'running or killed'}"
         for each in Run(run).record.get("attempts", [])

@@ -31,6 +31,7 @@ def main(argv: list[str]) -> int:
         ConfigError: the config, the layout, the time limit or the profile is invalid, or Slurm rejects the job.
         DataError: the dataset is missing or damaged.
     """
+    queue.leave_outer_job()
     own, overrides = layout.divided(argv)
     options = parser().parse_args(own)
     elements = _elements(options, [*layout.start_overrides(options), *overrides])
@@ -63,7 +64,7 @@ def submit_elements(elements: Sequence[Element], options: argparse.Namespace, na
         script = replace(job, more=waiting_for(first)).script(profile)
     for element in elements:
         element.run.mkdir(parents=True, exist_ok=True)
-        (element.run / "job.sbatch").write_text(script)
+        (element.run / "job.sbatch").write_text(script, encoding="utf-8")
     try:
         number = _sbatch(script)
     except ConfigError:
@@ -73,7 +74,11 @@ def submit_elements(elements: Sequence[Element], options: argparse.Namespace, na
     if first is not None:
         print(f"job {first}: unroll prepare {options.prepare}")
     for k, element in enumerate(elements, 1):
-        queue.note(element.run, number if len(elements) == 1 else f"{number}_{k}")
+        queue.note(
+            element.run,
+            number if len(elements) == 1 else f"{number}_{k}",
+            None if first is None else f"prepare-{name}-{first}",
+        )
     names = elements[0].run.name if len(elements) == 1 else f"{elements[0].run.name} to {elements[-1].run.name}"
     size = f"{job.layout.span} nodes with {job.layout.tasks} tasks each"
     print(f"job {number}: {names}, {size}, time limit {job.time}, signal to save {job.lead} s before")

@@ -19,7 +19,7 @@ from pipeline.commands.compare import command as compare
 from pipeline.commands.compare.columns import short_number
 from pipeline.commands.compare.rows import ENTRANT
 from pipeline.commands.fit import quieten
-from pipeline.commands.slurm import submit
+from pipeline.commands.slurm import queue, submit
 from pipeline.commands.slurm.batch_script import Element
 from pipeline.commands.tournament.entrants import Entrant, Tournament, entrants_of, read_tournament
 from pipeline.distributed import exit_code, signals
@@ -67,6 +67,8 @@ def main(argv: list[str]) -> int:
         DataError: the dataset is missing or damaged.
     """
     options = parser().parse_args(argv)
+    if options.submit:
+        queue.leave_outer_job()
     quieten()
     tournaments = [read_tournament(file) for file in options.files]
     if len({tournament.name for tournament in tournaments}) < len(tournaments):

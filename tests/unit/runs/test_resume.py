@@ -135,7 +135,7 @@ def test_a_new_run_begins_at_step_0_and_is_recorded(
     assert yaml.safe_load(text) == CONFIG
     assert list(yaml.safe_load(text)) == list(CONFIG)  # in the order of the command line's help
     assert (run.path / "tokenizer.json").read_text() == (dataset / "tokenizer.json").read_text()
-    assert capsys.readouterr().out == "run one: starting at step 0 (no checkpoint found)\n"
+    assert capsys.readouterr().out == f"run {run.path}: starting at step 0 (no checkpoint found)\n"
 
 
 def test_the_description_of_a_dataset_is_recorded(dataset: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_run_continues_from_the_newest_checkpoint_that_verifies(
     assert sorted(path.name for path in run.checkpoints.iterdir()) == names
     passed, continuing = capsys.readouterr().out.splitlines()
     assert "step-00000030" in passed
-    assert continuing == "run one: continuing at step 20 from step-00000020, the newest valid checkpoint"
+    assert continuing == f"run {run.path}: continuing at step 20 from step-00000020, the newest valid checkpoint"
     attempts = json.loads((run.path / "run.json").read_text())["attempts"]
     assert [(attempt["number"], attempt["start_step"]) for attempt in attempts] == [(1, 0), (2, 20)]
 

@@ -221,6 +221,9 @@ def test_cancel_cancels_the_job_of_a_run(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out.endswith("run sweep-2: job 42_2, running, cancelled\n")
     with pytest.raises(CheckpointError, match="no run 'other'"):
         cancel.main(["other"])
+    queue.note(Path("runs/sweep-2"), "44", "prepare-sweep-42_2")
+    assert cancel.main(["sweep-2"]) == 0
+    assert capsys.readouterr().out.endswith("prepare-sweep-42_2 continues. Cancel it with `scancel 42_2`\n")
 
 
 def test_logs_are_those_of_the_newest_job_and_are_followed_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
