@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
+from pipeline.runs import identity
 from pipeline.runs.run import Run, find_run
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def main(argv: list[str]) -> int:
     _check_key()
     warnings.filterwarnings("default", module="pipeline")
     for run in runs:
+        if identity.original(run):
+            identity.settle(run)
         print(f"run {run.name}: sent {_send(run, options)} lines of the journal", flush=True)
     return 0
 

@@ -1,5 +1,6 @@
 """The command line of fit, validate and test: parse and check a config, then build its classes."""
 
+import re
 import sys
 from contextlib import nullcontext
 from dataclasses import fields
@@ -30,11 +31,18 @@ from pipeline.training.class_help import OPTION, own_classes, with_class_paths
 from pipeline.training.config_errors import check_files, check_names, readable_error, wrapped_user_error
 from pipeline.training.shipped_configs import CONFIGS, with_located
 
+OF_DATASET = re.compile(r"--data(\.init_args)?\.dataset(=|$)")  # an option that names the dataset
+
 
 class CommandLine(LightningCLI):
-    """Lightning's command line, split into parsing and building."""
+    """Lightning's command line, split into parsing and building.
+
+    Attributes:
+        names_dataset: whether an option names the dataset.
+    """
 
     def __init__(self, arguments: list[str]) -> None:
+        self.names_dataset = any(map(OF_DATASET.match, arguments))
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -58,6 +66,7 @@ class CommandLine(LightningCLI):
         """Add the project's own keys, and link the model's arguments to facts of the data."""
         parser.add_argument("--run", type=str | None, default=None, help="name or directory of the run")
         parser.add_argument("--resume", type=str, default="auto", help="auto or never")
+        parser.add_argument("--allow-changes", action="store_true", help="accept changed settings that change results")
         parser.add_argument("--sweep", type=str | None, default=None, help="W&B sweep that chooses values")
         parser.add_class_arguments(CheckpointSettings, "checkpoints")
         parser.add_class_arguments(GuardSettings, "guard")
@@ -99,16 +108,30 @@ class CommandLine(LightningCLI):
             ConfigError: a class rejects its values; the message is the class's own.
             DataError: the dataset is missing, damaged or of the wrong kind.
         """
+        self.config_init = self._instantiate(self.config)
+        model, data = self.config_init.model, self.config_init.data
+        model.build = partial(self._build_model, data)
+        return model, data, self.config_init
+
+    def build_parts(self) -> tuple[Task, PlannedDataModule]:
+        """Return the model and the data alone: strategies may depend on the node that trains.
+
+        Raises:
+            UserError: see `build`.
+        """
+        parts = Namespace(data=self.config.data, model=self.config.model)  # type: ignore[no-untyped-call]
+        built = self._instantiate(parts, instantiate_groups=False)
+        return built.model, built.data
+
+    def _instantiate(self, config: Namespace, **how: bool) -> Namespace:
         try:
             with torch.device("meta"):
-                self.config_init = self.parser.instantiate_classes(self.config)
+                built: Namespace = self.parser.instantiate(config, **how)
+                return built
         except UserError:
             raise
         except Exception as error:  # of a constructor, perhaps wrapped by jsonargparse
             raise wrapped_user_error(error) or ConfigError(readable_error(str(error))) from error
-        model, data = self.config_init.model, self.config_init.data
-        model.build = partial(self._build_model, data)
-        return model, data, self.config_init
 
     def _build_model(self, data: LightningDataModule) -> Task:
         """Instantiate the model from the same parsed config and data, with weights drawn from the run's seed."""
