@@ -1,6 +1,5 @@
-"""Optimizer, schedule and length that were changed on purpose: a checkpoint restores the old values, which are replaced."""
+"""Options of the optimizer that were changed on purpose replace those that a checkpoint restores."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from pipeline.optim import parameter_groups
-from pipeline.runs.changes import OPTIMIZER, SCHEDULE, changes_between, steps_of
+from pipeline.runs.changes import OPTIMIZER, SCHEDULE, changes_between
 from pipeline.runs.record import read_config
 
 
@@ -31,10 +30,9 @@ class OptimizerOptions(Callback):
 
     def replace(self, trainer: pl.Trainer, task: Any, checkpoint: Path) -> None:
         """Replace options that the checkpoint has restored by those of the config."""
-        before, after = read_config(checkpoint), read_config(self.run)
-        keys = [change.key for change in changes_between(before, after)]
+        keys = [change.key for change in changes_between(read_config(checkpoint), read_config(self.run))]
         names = {key.removeprefix(OPTIMIZER) for key in keys if key.startswith(OPTIMIZER)}
-        if any(key.startswith(SCHEDULE) for key in keys) or _has_another_rate(task, before, after):
+        if any(key.startswith(SCHEDULE) for key in keys):
             names.add("lr")
         if not names:
             return
@@ -43,15 +41,6 @@ class OptimizerOptions(Callback):
             group.update({name: wanted[name] for name in names if name in wanted})
         if "lr" in names:
             _apply_schedule(trainer)
-
-
-def _has_another_rate(task: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Return whether another length of the run changes the learning rate of the next step."""
-    if task.schedule is None:
-        return False
-    per_epoch, step = task.data.steps_per_epoch, task.trainer.global_step
-    old, new = (task.schedule.scale(step, steps_of(config, per_epoch), per_epoch) for config in (before, after))
-    return bool(old != new)
 
 
 def _apply_schedule(trainer: pl.Trainer) -> None:

@@ -102,7 +102,7 @@ def shown(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
     if not isinstance(value, Mapping) or "class_path" not in value:
-        return repr(value)
+        return str(value)
     arguments = (value.get("init_args") or {}).items()
     return f"{value['class_path'].rpartition('.')[2]}({', '.join(f'{name}={shown(each)}' for name, each in arguments)})"
 

@@ -170,12 +170,12 @@ def _print_rate(run: Run, config: Mapping[str, Any], step: int, schedule: Schedu
     if schedule is None:
         return
     before, after = (steps_of(each, per_epoch) for each in (record.read_config(run.path), config))
-    old, new = (schedule.scale(step, steps, per_epoch) for steps in (before, after))
+    old, new = (schedule.scale(step + 1, steps, per_epoch) for steps in (before, after))  # step has the old rate
     if old == new:
         return
     print(
-        f"run {run.name}: the schedule follows the new length: at step {step} it multiplies the learning rate by "
-        f"{new:.4g}, previously {old:.4g}",
+        f"run {run.name}: the learning rate follows the new length: {new:.4g} of its full value after step {step + 1}, "
+        f"not {old:.4g}",
         flush=True,
     )
     for option, about in schedule.choices(step, before).items():

@@ -1,10 +1,7 @@
 """Settings that may change between the attempts of a run, and those that may not."""
 
-import importlib
-import inspect
 import json
 import os
-import pkgutil
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,73 +10,41 @@ from typing import Any
 
 import pytest
 import yaml
-from lightning.pytorch import LightningDataModule
 
-import pipeline.data
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.runs.resume import Start, _describe, begin, decides, is_finished
+from pipeline.files import sha256
+from pipeline.optim import WarmupCosine
+from pipeline.runs.code import Code
+from pipeline.runs.resume import Start, _describe, begin, is_finished
 from pipeline.runs.run import Run
-
-
-def test_the_size_of_a_micro_batch_may_change_for_every_kind_of_data() -> None:
-    modules = [
-        importlib.import_module(f"pipeline.data.{found.name}") for found in pkgutil.iter_modules(pipeline.data.__path__)
-    ]
-    kinds = {kind for module in modules for kind in vars(module).values() if inspect.isclass(kind)}
-    keys = {
-        f"data.init_args.{name}"
-        for kind in kinds
-        if issubclass(kind, LightningDataModule)
-        for name in inspect.signature(kind.__init__).parameters
-        if name.startswith("per_device")
-    }
-    assert len(keys) > 2
-    assert not [key for key in keys if decides(key)]
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        "model.init_args.width",
-        "data.init_args.global_batch_size",
-        "seed_everything",
-        "trainer.limit_train_batches",
-        "trainer.overfit_batches",
-    ],
-)
-def test_model_and_data_may_not_change(key: str) -> None:
-    assert decides(key)
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["data.init_args.workers", "data.init_args.dataset", "trainer.max_steps", "checkpoints.keep_last", "models"],
-)
-def test_execution_and_length_of_training_may_change(key: str) -> None:
-    assert not decides(key)
-
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 7,
     "model": {"class_path": "A", "init_args": {"width": 8}},
     "data": {"class_path": "B", "init_args": {"dataset": "here", "workers": 2, "seed": 1}},
-    "trainer": {"max_steps": 10, "max_epochs": -1, "max_time": None, "limit_train_batches": 1.0},
+    "trainer": {
+        "max_steps": 10,
+        "max_epochs": -1,
+        "max_time": None,
+        "limit_train_batches": 1.0,
+        "gradient_clip_val": 0.5,
+    },
 }
 
 
 class CLI:
     """A parsed command line for a dataset, and the objects that it builds."""
 
-    def __init__(self, dataset: Path, resume: str = "auto", **changed: object) -> None:
+    def __init__(self, dataset: Path, resume: str = "auto", allow: bool = False, **changed: object) -> None:
         data = SimpleNamespace(init_args=SimpleNamespace(dataset=dataset))
         trainer = SimpleNamespace(devices=1, num_nodes=3, accelerator="cpu")
-        self.config = SimpleNamespace(resume=resume, data=data, trainer=trainer)
+        self.config = SimpleNamespace(resume=resume, data=data, trainer=trainer, allow_changes=allow)
         self.kept = {**CONFIG, **changed}
         self.parser = SimpleNamespace(dump=self.dump)
-        self.model = SimpleNamespace(check_optimizer=lambda: self.calls.append("optimizer"))
+        self.model = SimpleNamespace(check_optimizer=lambda: self.calls.append("optimizer"), schedule=None)
         self.data = SimpleNamespace(steps_per_epoch=5, dataset=Dataset.open(dataset), facts=DataFacts(257))
         self.data.samples = lambda split: self.calls.append(split)
         self.calls: list[str] = []
@@ -87,7 +52,7 @@ class CLI:
     def dump(self, config: object, skip_none: bool) -> str:
         assert config is self.config
         assert skip_none is False
-        other = {"config": ["a.yaml"], "run": "one", "resume": "auto", "sweep": None}
+        other = {"config": ["a.yaml"], "run": "one", "resume": "auto", "sweep": None, "allow_changes": True}
         return yaml.safe_dump({**self.kept, **other}, sort_keys=False)
 
     def build(self) -> tuple[object, object, object]:
@@ -128,7 +93,10 @@ def test_a_new_run_begins_at_step_0_and_is_recorded(
     opened = Dataset.open(dataset)
     record = json.loads((run.path / "run.json").read_text())
     assert record["linked"] == {"vocab_size": 257}
-    assert record["dataset"] == {"path": str(dataset), "checksum": opened.checksum, "stamp": opened.stamp}
+    known = {"path": str(dataset), "checksum": opened.checksum, "stamp": opened.stamp}
+    assert record["dataset"] == {**known, "tokenizers": {"tokenizer.json": sha256(dataset / "tokenizer.json")}}
+    assert (record["name"], record["path"]) == ("one", str(run.path))
+    assert record["id"] == record["wandb_id"]
     [attempt] = record["attempts"]
     assert (attempt["number"], attempt["world_size"], attempt["start_step"]) == (1, 3, 0)
     text = (run.path / "config.yaml").read_text()
@@ -143,19 +111,20 @@ def test_the_description_of_a_dataset_is_recorded(dataset: Path) -> None:
     kinds = {kind: {"about": kind} for kind in ("audio", "dialogue", "series", "trajectories", "pixels")}
     opened = replace(Dataset.open(dataset), manifest={**manifest, **kinds, "other": 1})
     found = _describe(opened)
-    assert found.keys() == {"path", "checksum", "stamp", *kinds}
+    assert found.keys() == {"path", "checksum", "stamp", "tokenizers", *kinds}
     assert all(found[kind] == {"about": kind} for kind in kinds)
 
 
 def test_a_run_continues_from_the_newest_checkpoint_that_verifies(
     run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begin(run, CLI(dataset))
+    long = {**CONFIG["trainer"], "max_steps": 40}
+    begin(run, CLI(dataset, trainer=long))
     older, newest = [save(run, step) for step in (10, 20, 30)][1:]
     (newest / checkpoint.MANIFEST).write_text("{")
     (run.checkpoints / ".step-00000040.partial").mkdir()
     capsys.readouterr()
-    assert begin_again(run, CLI(dataset)) == Start(older, 20, False)
+    assert begin_again(run, CLI(dataset, trainer=long)) == Start(older, 20, False)
     names = ["damaged-step-00000030", "step-00000010", "step-00000020"]
     assert sorted(path.name for path in run.checkpoints.iterdir()) == names
     passed, continuing = capsys.readouterr().out.splitlines()
@@ -219,7 +188,7 @@ def test_another_dataset_is_refused(run: Run, dataset: Path, tmp_path: Path) -> 
     begin_again(run, CLI(other))  # the same data in another place
     manifest = json.loads((other / "dataset.json").read_text())
     (other / "dataset.json").write_text(json.dumps({**manifest, "eos": 255}))
-    with pytest.raises(DataError, match=rf"dataset {other} is not that of run one \({dataset}\)"):
+    with pytest.raises(DataError, match=rf"dataset {other} is not that of run one \({other}\)"):
         begin_again(run, CLI(other))
 
 
@@ -241,12 +210,71 @@ def test_another_model_is_refused_with_its_differences(run: Run, dataset: Path) 
     begin_again(run, CLI(dataset, data=data, trainer={**CONFIG["trainer"], "max_steps": 20}))
 
 
-def test_another_length_is_printed(run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_length_is_printed_with_what_it_does_to_the_rate(
+    run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     begin(run, CLI(dataset))
-    begin_again(run, CLI(dataset, trainer={**CONFIG["trainer"], "max_steps": 20}))
-    assert "trainer.max_steps=20, previously 10. A decaying schedule follows" in capsys.readouterr().out
-    begin_again(run, CLI(dataset, trainer={**CONFIG["trainer"], "max_steps": 20}))
+    save(run, 10)
+    capsys.readouterr()
+    cli = CLI(dataset, trainer={**CONFIG["trainer"], "max_steps": 20})
+    cli.model.schedule = WarmupCosine(warmup_steps=0, final_share=0.1)
+    begin_again(run, cli)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "run one: changed since attempt 1: trainer.max_steps=20, previously 10",
+        "run one: the learning rate follows the new length: 0.4796 of its full value after step 11, not 0.1",
+        "  to keep the old decay: --model.init_args.schedule.init_args.decay_steps=10",
+        "  to warm up again and decay: --model.init_args.schedule.init_args.rewarm_step=10",
+    ]
+    attempts = json.loads((run.path / "run.json").read_text())["attempts"]
+    assert [attempt["changes"] for attempt in attempts] == [{}, {"trainer.max_steps": [10, 20]}]
+    begin_again(run, cli)
     assert "previously" not in capsys.readouterr().out
+
+
+def test_a_training_that_is_shorter_than_the_run_is_refused(run: Run, dataset: Path) -> None:
+    begin(run, CLI(dataset))
+    save(run, 10)
+    with pytest.raises(ConfigError, match=r"trainer\.max_steps=9: expected at least 10 steps, .* got 9\. Increase"):
+        begin_again(run, CLI(dataset, trainer={**CONFIG["trainer"], "max_steps": 9}))
+    with pytest.raises(ConfigError, match=r"trainer\.max_epochs=1: expected at least 10 steps, .* got 5"):
+        begin_again(run, CLI(dataset, trainer={**CONFIG["trainer"], "max_steps": -1, "max_epochs": 1}))
+
+
+def test_settings_that_change_results_are_changed_on_purpose(
+    run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(run, CLI(dataset))
+    clipped = {**CONFIG["trainer"], "gradient_clip_val": 1.0}
+    with pytest.raises(ConfigError, match=r"trainer\.gradient_clip_val=1\.0, previously 0\.5\. Use --allow-changes"):
+        begin_again(run, CLI(dataset, trainer=clipped))
+    capsys.readouterr()
+    begin_again(run, CLI(dataset, trainer=clipped, allow=True))
+    assert "changed since attempt 1: trainer.gradient_clip_val=1.0, previously 0.5\n" in capsys.readouterr().out
+    begin_again(run, CLI(dataset, trainer=clipped))  # the change is part of the run now
+    [*_, last] = json.loads((run.path / "run.json").read_text())["attempts"]
+    assert (last["number"], last["changes"]) == (3, {})
+
+
+def test_the_code_of_each_attempt_is_recorded_and_a_difference_printed(
+    run: Run, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    versions = [Code("a" * 40, None), Code("b" * 40 + "-dirty", "c0ffee"), Code("b" * 40 + "-dirty", "c0ffee")]
+    for version in versions:
+        monkeypatch.setattr(Code, "running", lambda version=version: version)
+        begin_again(run, CLI(dataset))
+    printed = capsys.readouterr().out
+    assert printed.count("the code is") == 1
+    assert f"run one: the code is commit {'b' * 12} with changes c0ffee, previously commit {'a' * 12}" in printed
+    attempts = json.loads((run.path / "run.json").read_text())["attempts"]
+    assert [(each["git_commit"], each["diff"]) for each in attempts] == versions
+
+
+def test_another_number_of_processes_is_printed(run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(run, CLI(dataset))
+    cli = CLI(dataset)
+    cli.config.trainer.num_nodes = 2
+    begin_again(run, cli)
+    assert "run one: processes=2, previously 3\n" in capsys.readouterr().out
 
 
 def test_an_argument_that_a_class_did_not_have_is_accepted_with_its_default(run: Run, dataset: Path) -> None:
