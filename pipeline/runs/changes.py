@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
-from pipeline.optim import total_steps
 from pipeline.runs import record
 from pipeline.runs.run import Run
 
@@ -93,6 +92,8 @@ def changes_between(old: Mapping[str, object], new: Mapping[str, object]) -> lis
 
 def steps_of(config: Mapping[str, Any], steps_per_epoch: int) -> int:
     """Return the optimizer steps of a whole run with this config; 0 without a limit."""
+    from pipeline.optim import total_steps
+
     trainer = config["trainer"]
     return total_steps(trainer["max_epochs"], trainer["max_steps"], steps_per_epoch)
 

@@ -39,6 +39,9 @@ class Code(NamedTuple):
         return f"commit {self.commit.removesuffix('-dirty')[:12]}{dirty}"
 
 
+NO_CODE = Code(None, None)
+
+
 def working_diff() -> str | None:
     """Return the difference between the working tree of the code and its commit; None outside a checkout."""
     return git("diff", "HEAD")

@@ -20,7 +20,7 @@ def settle(run: Run) -> None:
     here = str(run.path.resolve())
     if origin := original(run):
         new = secrets.token_hex(4)
-        copied = {"path": str(origin), "id": identity(run), "attempts": len(run.record["attempts"])}
+        copied = {"path": str(origin), "id": own_id(run), "attempts": len(run.record["attempts"])}
         run.write(id=new, wandb_id=new, name=run.name, path=here, copied_from=copied)
         for name in OF_ORIGINAL:
             with suppress(OSError):
@@ -37,11 +37,11 @@ def original(run: Run) -> Path | None:
     try:
         if place == here or not record.is_run(place) or place.samefile(here):
             return None
-        return place if identity(Run(place)) == identity(run) else None
+        return place if own_id(Run(place)) == own_id(run) else None
     except (OSError, CheckpointError):
         return None
 
 
-def identity(run: Run) -> str:
+def own_id(run: Run) -> str:
     """Return the id of a run; that in Weights & Biases for a run of a version that recorded no other."""
     return str(run.record.get("id") or run.record["wandb_id"])

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
@@ -35,7 +35,7 @@ class Data(NamedTuple):
     steps_per_epoch: int
 
 
-def check_training(run: Run, config: Mapping[str, Any], data: Data | None, allowed: bool) -> list[Change]:
+def check_training(run: Run, config: Mapping[str, object], data: Data | None, allowed: bool) -> list[Change]:
     """Compare a run with the config and the data of a further attempt; return the settings that change.
 
     Args:
@@ -68,7 +68,7 @@ def check_training(run: Run, config: Mapping[str, Any], data: Data | None, allow
 
 
 def check_evaluation(
-    run: Run, config: Mapping[str, Any], data: Data, named: bool, option: str = f"--{DATASET}"
+    run: Run, config: Mapping[str, object], data: Data, named: bool, option: str = f"--{DATASET}"
 ) -> None:
     """Compare a run with the config and the data of an evaluation; print what differs on purpose.
 
@@ -123,7 +123,7 @@ def check_use(run: Run) -> None:
 def history(run: Run) -> list[str]:
     """Return a line for each difference between the attempts of a run that changed its results, or its dataset since.
 
-    A dataset that is not here is no difference: the figures of a run can be read on any machine.
+    A dataset that is not here does not count: the figures of a run can be read on any machine.
     """
     lines = []
     for before, attempt in pairwise(run.record.get("attempts", [])):

@@ -16,15 +16,16 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs import record
-from pipeline.runs.code import Code
+from pipeline.runs.code import NO_CODE, Code
 from pipeline.runs.record import Attempt
 
 RUNS = Path("runs")
@@ -132,7 +133,13 @@ class Run:
         self.record |= changes
         record.write_text(self.path, record.RECORD, json.dumps(self.record, indent=1))
 
-    def begin_attempt(self, world_size: int, start_step: int, code: Code, changes: dict[str, list[object]]) -> None:
+    def begin_attempt(
+        self,
+        world_size: int,
+        start_step: int,
+        code: Code = NO_CODE,
+        changes: Mapping[str, list[object]] = MappingProxyType({}),
+    ) -> None:
         """Record a new attempt.
 
         Args:
@@ -151,7 +158,7 @@ class Run:
             "start_step": start_step,
             "git_commit": code.commit,
             "diff": code.diff,
-            "changes": changes,
+            "changes": dict(changes),
             "ended": None,
             "reason": None,
             "exit_code": None,

@@ -119,9 +119,11 @@ class CommandLine(LightningCLI):
         Raises:
             UserError: see `build`.
         """
-        parts = Namespace(data=self.config.data, model=self.config.model)  # type: ignore[no-untyped-call]
-        built = self._instantiate(parts, instantiate_groups=False)
+        built = self._instantiate(self._parts(self.config.data), instantiate_groups=False)
         return built.model, built.data
+
+    def _parts(self, data: object) -> Namespace:
+        return Namespace(data=data, model=self.config.model)  # type: ignore[no-untyped-call]
 
     def _instantiate(self, config: Namespace, **how: bool) -> Namespace:
         try:
@@ -136,8 +138,7 @@ class CommandLine(LightningCLI):
     def _build_model(self, data: LightningDataModule) -> Task:
         """Instantiate the model from the same parsed config and data, with weights drawn from the run's seed."""
         torch.manual_seed(int(self.config.seed_everything))
-        parts = Namespace(data=data, model=self.config.model)  # type: ignore[no-untyped-call]
-        model: Task = self.parser.instantiate(parts, instantiate_groups=False).model
+        model: Task = self.parser.instantiate(self._parts(data), instantiate_groups=False).model
         return model
 
 

@@ -106,7 +106,7 @@ def fit_in(corpus: Path) -> Callable[[Path], Fit]:
 def fit(fit_in: Callable[[Path], Fit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
     """`fit(NAME, KEY, VALUE, ..., die=(signal, step))` trains run NAME and returns the exit code.
 
-    It trains 14 steps unless a KEY says otherwise. The VALUE `...` makes KEY an option without a value.
+    It trains 14 steps by default. The VALUE `...` makes KEY an option without a value.
     """
     monkeypatch.chdir(tmp_path)
     return fit_in(tmp_path)

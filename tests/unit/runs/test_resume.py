@@ -1,12 +1,10 @@
-"""Settings that may change between the attempts of a run, and those that may not."""
+"""An attempt begins where the run matches, at the newest checkpoint that verifies, and is refused elsewhere."""
 
 import json
 import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
@@ -16,71 +14,9 @@ from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.files import sha256
-from pipeline.optim import WarmupCosine
-from pipeline.runs.code import Code
 from pipeline.runs.resume import Start, _describe, begin, is_finished
 from pipeline.runs.run import Run
-
-CONFIG: dict[str, Any] = {
-    "seed_everything": 7,
-    "model": {"class_path": "A", "init_args": {"width": 8}},
-    "data": {"class_path": "B", "init_args": {"dataset": "here", "workers": 2, "seed": 1}},
-    "trainer": {
-        "max_steps": 10,
-        "max_epochs": -1,
-        "max_time": None,
-        "limit_train_batches": 1.0,
-        "gradient_clip_val": 0.5,
-    },
-}
-
-
-class CLI:
-    """A parsed command line for a dataset, and the objects that it builds."""
-
-    def __init__(self, dataset: Path, resume: str = "auto", allow: bool = False, **changed: object) -> None:
-        data = SimpleNamespace(init_args=SimpleNamespace(dataset=dataset))
-        trainer = SimpleNamespace(devices=1, num_nodes=3, accelerator="cpu")
-        self.config = SimpleNamespace(resume=resume, data=data, trainer=trainer, allow_changes=allow)
-        self.kept = {**CONFIG, **changed}
-        self.parser = SimpleNamespace(dump=self.dump)
-        self.model = SimpleNamespace(check_optimizer=lambda: self.calls.append("optimizer"), schedule=None)
-        self.data = SimpleNamespace(steps_per_epoch=5, dataset=Dataset.open(dataset), facts=DataFacts(257))
-        self.data.samples = lambda split: self.calls.append(split)
-        self.calls: list[str] = []
-
-    def dump(self, config: object, skip_none: bool) -> str:
-        assert config is self.config
-        assert skip_none is False
-        other = {"config": ["a.yaml"], "run": "one", "resume": "auto", "sweep": None, "allow_changes": True}
-        return yaml.safe_dump({**self.kept, **other}, sort_keys=False)
-
-    def build(self) -> tuple[object, object, object]:
-        return self.model, self.data, None
-
-
-@pytest.fixture
-def dataset(tiny_text_dataset: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_text_dataset, tmp_path / "dataset"))
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run(tmp_path / "runs" / "one")
-
-
-def begin_again(run: Run, cli: CLI) -> Start:
-    """Begin another attempt, as another process would."""
-    return begin(Run(run.path), cli)
-
-
-def save(run: Run, step: int) -> Path:
-    made = run.checkpoints / checkpoint.checkpoint_name(step)
-    made.mkdir(parents=True)
-    files: dict[str, object] = {}
-    text = json.dumps({"step": step, "files": files, "sha256": checkpoint._hash({"step": step, "files": files})})
-    (made / checkpoint.MANIFEST).write_text(text)
-    return made
+from tests.unit.runs.attempts import CLI, CONFIG, begin_again, save
 
 
 def test_a_new_run_begins_at_step_0_and_is_recorded(
@@ -208,73 +144,6 @@ def test_another_model_is_refused_with_its_differences(run: Run, dataset: Path) 
         begin_again(run, CLI(dataset, model=wider))
     data = {**CONFIG["data"], "init_args": {**CONFIG["data"]["init_args"], "workers": 9}}
     begin_again(run, CLI(dataset, data=data, trainer={**CONFIG["trainer"], "max_steps": 20}))
-
-
-def test_another_length_is_printed_with_what_it_does_to_the_rate(
-    run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    begin(run, CLI(dataset))
-    save(run, 10)
-    capsys.readouterr()
-    cli = CLI(dataset, trainer={**CONFIG["trainer"], "max_steps": 20})
-    cli.model.schedule = WarmupCosine(warmup_steps=0, final_share=0.1)
-    begin_again(run, cli)
-    assert capsys.readouterr().out.splitlines()[1:] == [
-        "run one: changed since attempt 1: trainer.max_steps=20, previously 10",
-        "run one: the learning rate follows the new length: 0.4796 of its full value after step 11, not 0.1",
-        "  to keep the old decay: --model.init_args.schedule.init_args.decay_steps=10",
-        "  to warm up again and decay: --model.init_args.schedule.init_args.rewarm_step=10",
-    ]
-    attempts = json.loads((run.path / "run.json").read_text())["attempts"]
-    assert [attempt["changes"] for attempt in attempts] == [{}, {"trainer.max_steps": [10, 20]}]
-    begin_again(run, cli)
-    assert "previously" not in capsys.readouterr().out
-
-
-def test_a_training_that_is_shorter_than_the_run_is_refused(run: Run, dataset: Path) -> None:
-    begin(run, CLI(dataset))
-    save(run, 10)
-    with pytest.raises(ConfigError, match=r"trainer\.max_steps=9: expected at least 10 steps, .* got 9\. Increase"):
-        begin_again(run, CLI(dataset, trainer={**CONFIG["trainer"], "max_steps": 9}))
-    with pytest.raises(ConfigError, match=r"trainer\.max_epochs=1: expected at least 10 steps, .* got 5"):
-        begin_again(run, CLI(dataset, trainer={**CONFIG["trainer"], "max_steps": -1, "max_epochs": 1}))
-
-
-def test_settings_that_change_results_are_changed_on_purpose(
-    run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    begin(run, CLI(dataset))
-    clipped = {**CONFIG["trainer"], "gradient_clip_val": 1.0}
-    with pytest.raises(ConfigError, match=r"trainer\.gradient_clip_val=1\.0, previously 0\.5\. Use --allow-changes"):
-        begin_again(run, CLI(dataset, trainer=clipped))
-    capsys.readouterr()
-    begin_again(run, CLI(dataset, trainer=clipped, allow=True))
-    assert "changed since attempt 1: trainer.gradient_clip_val=1.0, previously 0.5\n" in capsys.readouterr().out
-    begin_again(run, CLI(dataset, trainer=clipped))  # the change is part of the run now
-    [*_, last] = json.loads((run.path / "run.json").read_text())["attempts"]
-    assert (last["number"], last["changes"]) == (3, {})
-
-
-def test_the_code_of_each_attempt_is_recorded_and_a_difference_printed(
-    run: Run, dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    versions = [Code("a" * 40, None), Code("b" * 40 + "-dirty", "c0ffee"), Code("b" * 40 + "-dirty", "c0ffee")]
-    for version in versions:
-        monkeypatch.setattr(Code, "running", lambda version=version: version)
-        begin_again(run, CLI(dataset))
-    printed = capsys.readouterr().out
-    assert printed.count("the code is") == 1
-    assert f"run one: the code is commit {'b' * 12} with changes c0ffee, previously commit {'a' * 12}" in printed
-    attempts = json.loads((run.path / "run.json").read_text())["attempts"]
-    assert [(each["git_commit"], each["diff"]) for each in attempts] == versions
-
-
-def test_another_number_of_processes_is_printed(run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    begin(run, CLI(dataset))
-    cli = CLI(dataset)
-    cli.config.trainer.num_nodes = 2
-    begin_again(run, cli)
-    assert "run one: processes=2, previously 3\n" in capsys.readouterr().out
 
 
 def test_an_argument_that_a_class_did_not_have_is_accepted_with_its_default(run: Run, dataset: Path) -> None:
