@@ -8,7 +8,8 @@ from pipeline.errors import CheckpointError
 from pipeline.runs import record
 from pipeline.runs.run import Run
 
-OF_ORIGINAL = ("wandb/sent", "jobs.jsonl")  # files of a run about its W&B run and its jobs, which a copy does not have
+# files of a run about its W&B run and its jobs, which a copy does not have
+OF_ORIGINAL = ("wandb/sent", "wandb/server.json", "jobs.jsonl")
 
 
 def settle(run: Run) -> None:

@@ -19,7 +19,6 @@ from lightning.pytorch.loggers.logger import Logger
 
 from pipeline.distributed.launch import started_elsewhere
 from pipeline.runs.run import Run
-from pipeline.tracking import artifacts
 from pipeline.tracking.journal_sync import Mirror
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.settings import DISABLED, ONLINE, tracking_mode, tracking_of
@@ -135,8 +134,6 @@ def wandb_logger(run: Run) -> PatientWandbLogger | None:
     if find_spec("wandb") is None:
         warnings.warn("wandb is not installed: the run is recorded in its journal only", stacklevel=2)
         return None
-    if tracking_of(run).code:
-        artifacts.keep_patch(run)
     return PatientWandbLogger(run, mode)
 
 

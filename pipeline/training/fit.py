@@ -27,6 +27,7 @@ from pipeline.runs.record import read_config
 from pipeline.runs.resume import Start, begin, kept_config
 from pipeline.runs.run import Run, find_run, name_of
 from pipeline.tasks.task import Task
+from pipeline.tracking.artifacts import keep_patch
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.wandb_logger import PatientWandbLogger
 from pipeline.training.config import CommandLine
@@ -141,15 +142,22 @@ def _check_division(config: Namespace) -> None:
 
 def _begin(cli: CommandLine, run: Run, held: ExitStack) -> tuple[Run, Start]:
     """Return the run and its start; with a launcher, the first process determines it and broadcasts it."""
+
+    def recorded() -> Start:
+        start = begin(run, cli)
+        if not start.finished and cli.config.tracking.code:
+            keep_patch(run)
+        return start
+
     if not launch.started_elsewhere():
         held.enter_context(run.lock())
-        return run, begin(run, cli)
+        return run, recorded()
 
     begun: list[Start] = []
 
     def first() -> Broadcast:
         held.enter_context(run.lock(patience=LOCK_PATIENCE))
-        begun.append(start := begin(run, cli))
+        begun.append(start := recorded())
         return {"start": (str(start.checkpoint or ""), start.step, start.finished), "record": run.record}
 
     received = rendezvous.broadcast_result(first, launch.world_size(vars(cli.config.trainer)))
