@@ -71,6 +71,7 @@ TRAINING_HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yam
   --run NAME          train in runs/NAME (default: named after the first config: configs/text/lstm.yaml gives text-lstm,
                       your own mine.yaml gives mine)
   --resume auto|never continue the run (auto), or set the old run aside and start from scratch (never)
+  --allow-changes     accept settings that change the results of the run, such as gradient clipping or precision
   --sweep E/P/ID      take the values of the run from a W&B sweep, as `wandb sweep` prints it; requires --run
   --KEY VALUE         set any value: --model.init_args.width 512 --trainer.max_steps 1000 --data.init_args.context 64
   --print_config      print the resolved config and exit

@@ -1,7 +1,8 @@
 """A run is a directory with everything needed to continue, inspect or repeat a training.
 
 runs/NAME/config.yaml     the resolved config
-          run.json        W&B id, dataset, parameters, attempts with host, world size, start and end reason
+          run.json        ids, dataset, parameters, attempts with host, processes, code, changes and end reason
+          patches/        uncommitted changes of the code of each attempt, by hash
           sweep.json      the values that a sweep chose, if any
           tokenizer.json  a copy of the dataset's
           checkpoints/    step-00001200/ ...

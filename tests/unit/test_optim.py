@@ -149,6 +149,7 @@ def test_a_decay_ends_at_its_own_step_whatever_the_length_of_the_run() -> None:
     assert "20 steps and warmup_steps=30" in str(WarmupCosine(30, decay_steps=20).warning(100))
 
 
+@pytest.mark.numeric
 def test_a_second_warm_up_begins_at_the_rate_that_is_reached_and_ends_with_the_run() -> None:
     schedule, plain = WarmupCosine(4, 0.1, rewarm_step=20), WarmupCosine(4, 0.1)
     found = [schedule.scale(step, 50, 9) for step in range(51)]
