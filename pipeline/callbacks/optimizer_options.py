@@ -29,11 +29,9 @@ class OptimizerOptions(Callback):
             self.replace(trainer, pl_module, Path(trainer.ckpt_path))
 
     def replace(self, trainer: pl.Trainer, task: Any, checkpoint: Path) -> None:
-        """Replace options that the checkpoint has restored by those of the config."""
-        keys = [change.key for change in changes_between(read_config(checkpoint), read_config(self.run))]
-        names = {key.removeprefix(OPTIMIZER) for key in keys if key.startswith(OPTIMIZER)}
-        if any(key.startswith(SCHEDULE) for key in keys):
-            names.add("lr")
+        """Replace options that the checkpoint has restored by those of the config. Must be called on every process."""
+        found = self._changed(checkpoint) if trainer.is_global_zero else set()  # the others may see older files
+        names = trainer.strategy.broadcast(found)
         if not names:
             return
         fresh = task.optimizer_of(parameter_groups(task)).param_groups
@@ -41,6 +39,12 @@ class OptimizerOptions(Callback):
             group.update({name: wanted[name] for name in names if name in wanted})
         if "lr" in names:
             _apply_schedule(trainer)
+
+    def _changed(self, checkpoint: Path) -> set[str]:
+        """Return the names of the options that changed since a checkpoint was written; `lr` also for a schedule."""
+        keys = [change.key for change in changes_between(read_config(checkpoint), read_config(self.run))]
+        names = {key.removeprefix(OPTIMIZER) for key in keys if key.startswith(OPTIMIZER)}
+        return names | ({"lr"} if any(key.startswith(SCHEDULE) for key in keys) else set())
 
 
 def _apply_schedule(trainer: pl.Trainer) -> None:
