@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from pipeline.runs import record
 from pipeline.runs.run import Run
 
+Config = Mapping[str, Any]  # a resolved config, see `kept_config`
+
 
 class Effect(Enum):
     """What a changed setting does to a run."""
@@ -91,7 +93,7 @@ def changes_between(old: Mapping[str, object], new: Mapping[str, object]) -> lis
     ]
 
 
-def steps_of(config: Mapping[str, Any], steps_per_epoch: int) -> int:
+def steps_of(config: Config, steps_per_epoch: int) -> int:
     """Return the optimizer steps of a whole run with this config; 0 without a limit."""
     from pipeline.optim import total_steps
 

@@ -1,6 +1,5 @@
 """Start or resume a run: check that config, data and run match, choose the checkpoint, and record the attempt."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -14,7 +13,7 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.files import sha256
 from pipeline.optim import Schedule
 from pipeline.runs import identity, record
-from pipeline.runs.changes import Change, steps_of
+from pipeline.runs.changes import Change, Config, steps_of
 from pipeline.runs.code import Code
 from pipeline.runs.journal import last_saved
 from pipeline.runs.match import Data, check_training, code_change
@@ -103,7 +102,7 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
     return replace(start, built=built)
 
 
-def check(run: Run, config: dict[str, Any], data: Data | None, allowed: bool = False) -> list[Change]:
+def check(run: Run, config: Config, data: Data | None, allowed: bool = False) -> list[Change]:
     """Check that an attempt with this config and data can begin; return the settings that it changes.
 
     Args:
@@ -165,7 +164,7 @@ def _print_changes(run: Run, changed: list[Change], code: Code, processes: int) 
         print(line, flush=True)
 
 
-def _print_rate(run: Run, config: Mapping[str, Any], step: int, schedule: Schedule | None, per_epoch: int) -> None:
+def _print_rate(run: Run, config: Config, step: int, schedule: Schedule | None, per_epoch: int) -> None:
     """Print what another length of the training does to the learning rate, and the other choices."""
     if schedule is None:
         return
@@ -182,7 +181,7 @@ def _print_rate(run: Run, config: Mapping[str, Any], step: int, schedule: Schedu
         print(f"  to {about}: --model.init_args.schedule.init_args.{option}", flush=True)
 
 
-def _check_length(run: Run, config: Mapping[str, Any], per_epoch: int) -> None:
+def _check_length(run: Run, config: Config, per_epoch: int) -> None:
     """Raise ConfigError if the training is shorter than the run already is."""
     total = steps_of(config, per_epoch)
     done = max(map(checkpoint.step_of, checkpoint.newest_first(run.checkpoints)), default=0)
@@ -193,7 +192,7 @@ def _check_length(run: Run, config: Mapping[str, Any], per_epoch: int) -> None:
         )
 
 
-def _choose(run: Run, config: dict[str, Any]) -> Start:
+def _choose(run: Run, config: Config) -> Start:
     found = checkpoint.latest(run.checkpoints, lambda line: print(line, flush=True))
     if found is None:
         print(f"run {run.name}: starting at step 0 (no checkpoint found)", flush=True)
@@ -215,13 +214,13 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
     return Start(path, step, False)
 
 
-def limits_of(config: Mapping[str, Any]) -> str:
+def limits_of(config: Config) -> str:
     """Return the limits of a training, as text."""
     given = {name: config["trainer"].get(name) for name in LIMITS}
     return ", ".join(f"trainer.{name}={value}" for name, value in given.items() if value not in (None, -1))
 
 
-def is_finished(run: Run, config: dict[str, Any]) -> bool:
+def is_finished(run: Run, config: Config) -> bool:
     """Return whether a run has finished under the limits of this config."""
     if not run.record.get("attempts") or run.attempt["reason"] != "finished":
         return False
