@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.optim import parameter_groups
 from pipeline.runs.changes import OPTIMIZER, SCHEDULE, changes_between
@@ -50,7 +51,8 @@ class OptimizerOptions(Callback):
 def _apply_schedule(trainer: pl.Trainer) -> None:
     """Multiply new learning rates by the schedule's factor of the next step."""
     for config in trainer.lr_scheduler_configs:
-        schedule: Any = config.scheduler
+        schedule = config.scheduler
+        assert isinstance(schedule, LambdaLR)
         schedule.last_epoch = trainer.global_step  # a checkpoint without a schedule has not restored it
         schedule.base_lrs = [group["lr"] for group in schedule.optimizer.param_groups]
         for group, factor in zip(schedule.optimizer.param_groups, schedule.lr_lambdas, strict=True):

@@ -132,7 +132,7 @@ def check(run: Run, config: Config, data: Data | None, allowed: bool = False) ->
     return []
 
 
-def kept_config(cli: ParsedCommandLine) -> dict[str, Any]:
+def kept_config(cli: ParsedCommandLine) -> Config:
     """Return the resolved config as a run stores it, without options of a single command."""
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     return {

@@ -37,6 +37,9 @@ from pipeline.training.trainer import check_precision, make_trainer
 LOCK_PATIENCE = 60.0  # seconds that a requeued attempt waits for the previous one to exit
 
 
+Built = tuple[Task, PlannedDataModule, Namespace]
+
+
 class Broadcast(TypedDict):
     """What the first process determines for all."""
 
@@ -199,7 +202,7 @@ def _fit(cli: CommandLine, run: Run, start: Start) -> None:
                 logger.finish(code)
 
 
-def _evaluate(cli: CommandLine, run: Run, verb: str, split: str | None, built: Any) -> None:
+def _evaluate(cli: CommandLine, run: Run, verb: str, split: str | None, built: Built | None) -> None:
     chosen = choose_checkpoint(run.path, "best")
     model, data, config = built or cli.build()
     trainer: Trainer = make_trainer(config, run, model, data, None)
