@@ -41,6 +41,14 @@ class Schedule(ABC):
         """Return why the schedule does not suit a run of `total_steps` steps (0: unknown); None if it does."""
         return None
 
+    def choices(self, step: int, total_steps: int) -> dict[str, str]:
+        """Return what else can happen to the rate if a run of `total_steps` steps is lengthened at step `step`.
+
+        Returns:
+            Purposes by options of the schedule, each as NAME=VALUE; empty if there are none, or one was chosen.
+        """
+        return {}
+
     def observe(self, loss: float) -> None:  # noqa: B027  # most schedules ignore the validation loss
         """Update the schedule with a validation loss, in nats per token."""
 
@@ -64,32 +72,65 @@ class WarmupCosine(Schedule):
         final_share: fraction of the full learning rate at the last step.
         warmup_share: steps until the full learning rate as a fraction of all steps; replaces `warmup_steps` in a run
             whose last step is known.
+        decay_steps: steps until the end of the decay, after which the rate stays low; None for all steps of the run.
+        rewarm_step: step of a second warm-up and decay, which ends with the run; the first one ends there, or after
+            `decay_steps`. None for one decay.
 
     Raises:
         ValueError: `warmup_share` is outside [0, 1).
     """
 
-    def __init__(self, warmup_steps: int = 100, final_share: float = 0.1, warmup_share: float | None = None) -> None:
+    def __init__(
+        self,
+        warmup_steps: int = 100,
+        final_share: float = 0.1,
+        warmup_share: float | None = None,
+        decay_steps: int | None = None,
+        rewarm_step: int | None = None,
+    ) -> None:
         if warmup_share is not None and not 0 <= warmup_share < 1:
             raise ValueError(f"warmup_share={warmup_share}: expected a number in [0, 1)")
+        for name, value in (("decay_steps", decay_steps), ("rewarm_step", rewarm_step)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: expected at least 1")
         self.warmup_steps, self.final_share, self.warmup_share = warmup_steps, final_share, warmup_share
+        self.decay_steps, self.rewarm_step = decay_steps, rewarm_step
 
     def scale(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
-        warmup = self._warmup(total_steps)
-        if step < warmup:
-            return (step + 1) / warmup
-        if total_steps == 0:
-            return 1.0
-        done = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-        return self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * done)) / 2
+        first = self._first(total_steps)
+        if self.rewarm_step is None or step < self.rewarm_step:
+            return self._cycle(step, first)
+        lowest = self._cycle(self.rewarm_step, first)
+        return self._cycle(step - self.rewarm_step, max(0, total_steps - self.rewarm_step), lowest)
+
+    def choices(self, step: int, total_steps: int) -> dict[str, str]:
+        """Return the options that keep the old decay, and that begin another one."""
+        if not total_steps or self.decay_steps or self.rewarm_step:
+            return {}
+        return {f"decay_steps={total_steps}": "keep the old decay", f"rewarm_step={step}": "warm up again and decay"}
 
     def warning(self, total_steps: int) -> str | None:
+        total_steps = self._first(total_steps)
         if not total_steps or self._warmup(total_steps) < total_steps:
             return None
         return (
             f"the run has {total_steps} steps and warmup_steps={self.warmup_steps}: the learning rate does not reach "
             "its full value. Decrease warmup_steps, or set warmup_share=0.05"
         )
+
+    def _first(self, total_steps: int) -> int:
+        """Return the steps of the first decay, counted from the first step of the run."""
+        return self.decay_steps or self.rewarm_step or total_steps
+
+    def _cycle(self, step: int, steps: int, lowest: float = 0.0) -> float:
+        """Return the factor at a step of a warm-up from `lowest` and a decay."""
+        warmup = self._warmup(steps)
+        if step < warmup:
+            return lowest + (1 - lowest) * (step + 1) / warmup
+        if steps == 0:
+            return 1.0
+        done = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * done)) / 2
 
     def _warmup(self, total_steps: int) -> int:
         return round(self.warmup_share * total_steps) if self.warmup_share and total_steps else self.warmup_steps

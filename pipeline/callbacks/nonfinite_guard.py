@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from pipeline.callbacks.averaging import WeightAverage
 from pipeline.callbacks.checkpointing import Checkpoints
+from pipeline.callbacks.optimizer_options import OptimizerOptions
 from pipeline.callbacks.step_gate import Gate, is_on_device, kept
 from pipeline.callbacks.step_vote import Ballot, Measured, StepVote
 from pipeline.distributed import snapshot
@@ -72,10 +73,13 @@ class Guard(Callback):
         settings: when to skip and when to roll back.
         vote: the vote in which the processes agree.
         checkpoints: the checkpoints for rollbacks.
+        options: the options of the optimizer, which a rollback keeps.
     """
 
-    def __init__(self, settings: GuardSettings, vote: StepVote, checkpoints: Checkpoints) -> None:
-        self.settings, self.vote, self.checkpoints = settings, vote, checkpoints
+    def __init__(
+        self, settings: GuardSettings, vote: StepVote, checkpoints: Checkpoints, options: OptimizerOptions
+    ) -> None:
+        self.settings, self.vote, self.checkpoints, self.options = settings, vote, checkpoints, options
         self.recent: list[float] = []  # finite losses, nats per token over all processes
         self.refused, self.in_a_row, self.returned = 0, 0, 0
         self.good = -1  # rollbacks use checkpoints older than this step
@@ -234,13 +238,15 @@ class Guard(Callback):
                 "samples listed in journal.jsonl"
             )
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
-        state = snapshot.put_back(trainer, self.checkpoints.directory / checkpoint.checkpoint_name(chosen))
+        place = self.checkpoints.directory / checkpoint.checkpoint_name(chosen)
+        state = snapshot.put_back(trainer, place)
+        self.options.replace(trainer, pl_module, place)
         for group, rate in zip(trainer.optimizers[0].param_groups, rates, strict=True):
             group["lr"] = rate  # the schedule follows the data, which is not rolled back
         pl_module.carried = {}
         for callback in (each for each in callbacks(trainer) if isinstance(each, WeightAverage)):
             callback.on_load_checkpoint(trainer, pl_module, state)
-            callback.load_state_dict(state["callbacks"][callback.state_key])
+            callback.load_state_dict(state["callbacks"].get(callback.state_key, {"count": 0}))
             callback.on_train_start(trainer, pl_module)
         self.in_a_row, self.returned, self.good = 0, self.returned + 1, chosen
         journal_fault(

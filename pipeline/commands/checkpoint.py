@@ -153,8 +153,10 @@ def export(arguments: argparse.Namespace) -> int:
     from pipeline.commands.generate.command import example
     from pipeline.distributed.checkpoint import directory as checkpoint
     from pipeline.runs import export as exported
+    from pipeline.runs.match import check_use
 
     run, which = _run_and_checkpoint(arguments.target, arguments.which)
+    check_use(Run(run))
     chosen = exported.write_export(arguments.output, run, which, example)
     manifest = checkpoint.verify_checkpoint(chosen)
     _note(run, arguments.output, manifest["step"], manifest.get("metrics", {}))

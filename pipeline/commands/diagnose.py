@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.arguments import Parser, figure_file, positive_integer
 from pipeline.errors import ConfigError
-from pipeline.runs.run import find_run
+from pipeline.runs.run import Run, find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from pipeline.evaluation.diagnosis import Diagnosis, Maps
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     add("runs", nargs="+", metavar="RUN", help="runs of language models, forecasters, policies or recall tasks")
     add("--checkpoint", default="best", metavar="best|last|PATH", help="checkpoint to load (default: best)")
     add("--split", default="validation", help="split to sample sequences from (default: validation)")
+    add("--dataset", type=Path, metavar="DIR", help="other data with the run's tokenizer (default: the run's dataset)")
     add("--sequences", type=positive_integer, default=32, metavar="N", help="number of sequences (default: 32)")
     add("--context", type=positive_integer, metavar="N", help="length of a sequence (default: as in training)")
     add("--picture", type=figure_file, metavar="FILE.png", help="also plot all runs in one figure")
@@ -65,11 +66,17 @@ def _diagnose(run: Path, options: argparse.Namespace) -> "tuple[Diagnosis, Maps]
     from pipeline.commands.fit import quieten
     from pipeline.evaluation.diagnosis import diagnose, spread_batch
     from pipeline.runs.load import load_model
+    from pipeline.runs.match import Data, check_evaluation
+    from pipeline.runs.resume import kept_config
     from pipeline.training.config import parse_config
 
     quieten()
-    more = [] if options.context is None else [f"--data.init_args.context={options.context}"]
-    _, data, _ = parse_config(["--run", str(run), *more]).build()
+    given = {"context": options.context, "dataset": options.dataset}
+    more = [f"--data.init_args.{name}={value}" for name, value in given.items() if value is not None]
+    cli = parse_config(["--run", str(run), *more])
+    _, data = cli.build_parts()
+    used = Data(data.dataset, data.facts, data.steps_per_epoch)
+    check_evaluation(Run(run), kept_config(cli), used, options.dataset is not None, "--dataset")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = load_model(run, options.checkpoint).to(device)
     try:

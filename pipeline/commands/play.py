@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.arguments import Parser, figure_file, non_negative_integer, positive_integer
 from pipeline.errors import ConfigError, DataError
 from pipeline.runs.record import read_record
-from pipeline.runs.run import find_run
+from pipeline.runs.run import Run, find_run
 
 if TYPE_CHECKING:
     from pipeline.evaluation.plots.diagnosis import Points
@@ -100,8 +100,10 @@ def read_trajectories_entry(name: str) -> TrajectoriesEntry:
         DataError: the run is not a policy, or the environment of its data is unknown.
     """
     from pipeline.runs.load import skeleton
+    from pipeline.runs.match import check_use
 
-    if skeleton(run := find_run(name)).writes != "action":
+    check_use(Run(run := find_run(name)))
+    if skeleton(run).writes != "action":
         raise DataError(f"RUN={name}: expected a policy, got a model that was not trained on trajectories")
     found: TrajectoriesEntry = read_record(run)["dataset"]["trajectories"]
     if not found["environment"]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
+from pipeline.runs import identity
 from pipeline.runs.run import Run, find_run
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def main(argv: list[str]) -> int:
     warnings.filterwarnings("default", module="pipeline")
     warnings.formatwarning = lambda message, *_, **__: f"unroll: warning: {message}\n"
     for run in runs:
+        if identity.original(run):
+            identity.settle(run)
         if options.new_id:
             renew_id(run)
         print(f"run {run.name}: sent {_send(run, options)} lines of the journal", flush=True)

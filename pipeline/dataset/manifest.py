@@ -11,7 +11,7 @@ other kinds     sources with their targets (`pipeline.dataset.records`)
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,13 +124,16 @@ class Dataset:
             _check_size(path / file, size)
         return dataset
 
-    def verify(self) -> None:
+    def verify(self, splits: Collection[str] | None = None) -> None:
         """Compare the SHA-256 of every file with the recorded one.
+
+        Args:
+            splits: only those of the tokenizers and of these splits (default: all).
 
         Raises:
             DataError: a file differs; the message names it.
         """
-        for file, _, digest in self._files():
+        for file, _, digest in self._files(splits):
             if sha256(self.path / file) != digest:
                 raise DataError(f"{self.path / file} does not match its SHA-256: it was changed. {PREPARE}")
 
@@ -162,10 +165,10 @@ class Dataset:
         """The tokenizer files, by their names in a run's directory."""
         return {f"{PREFIX[side]}tokenizer.json": vocabulary.file for side, vocabulary in self.vocabularies.items()}
 
-    def _files(self) -> Iterator[tuple[str, int, str]]:
+    def _files(self, splits: Collection[str] | None = None) -> Iterator[tuple[str, int, str]]:
         for part in _sides(self.manifest).values():
             yield part["tokenizer"]["file"], part["tokenizer"]["size"], part["tokenizer"]["sha256"]
-        for split in self.splits.values():
+        for split in (split for name, split in self.splits.items() if splits is None or name in splits):
             yield from ((shard.file, shard.size, shard.sha256) for shard in split.shards)
 
 

@@ -187,7 +187,7 @@ def _card(name: str, run: Run, chosen: Path, model: Any, example: str) -> str:
         "weights": f"run {run.name}, step {manifest['step']}" + (", averaged over steps" if averaged else ""),
         **{key: f"{value:.4f}" for key, value in sorted(manifest.get("metrics", {}).items())},
         "dataset": f"{Path(data['path']).name}, checksum {data['checksum']}",
-        "commit": run.record["git_commit"] or "unknown",
+        "commit": run.attempt.get("git_commit", run.record["git_commit"]) or "unknown",
     }
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return f"""# {name}

@@ -31,6 +31,11 @@ class Attempt(TypedDict):
     slurm_job: str | None
     started: str
     start_step: int
+    git_commit: str | None
+    diff: str | None
+    """Hash of the changes since the commit, see `Code`."""
+    changes: dict[str, list[object]]
+    """Settings that differ from those of the previous attempt: its value, then the new one."""
     ended: str | None
     reason: str | None
     exit_code: int | None

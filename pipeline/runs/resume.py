@@ -1,7 +1,5 @@
-"""Start or resume a run: choose the checkpoint, and check that config and dataset match the run."""
+"""Start or resume a run: check that config, data and run match, choose the checkpoint, and record the attempt."""
 
-import inspect
-import pydoc
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,26 +8,25 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import yaml
 from torch import nn
 
-from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.launch import world_size
-from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.optim import frozen_line
-from pipeline.runs import record
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.files import sha256
+from pipeline.optim import Schedule, frozen_line
+from pipeline.runs import identity, record
+from pipeline.runs.changes import Change, Config, steps_of
+from pipeline.runs.code import Code
 from pipeline.runs.initial_weights import InitialWeights, match
 from pipeline.runs.journal import last_saved
+from pipeline.runs.match import Data, check_training, code_change
 from pipeline.runs.run import Run, directory_of, name_of
 from pipeline.runs.weights_source import open_source
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-# prefixes of keys that identify a run: its model, its data and the length of its epochs
-DECIDING = ("model.", "data.", "seed_everything", "freeze", "trainer.limit_train_batches", "trainer.overfit_batches")
-# prefixes of keys below these that may differ between attempts, because results do not depend on them
-FREE = ("data.init_args.workers", "data.init_args.per_device_batch_", "data.init_args.dataset")
-ONCE = ("config", "run", "resume", "sweep", "from")  # options of a single command
+OF_COMMAND = ("config", "run", "resume", "sweep", "from", "allow_changes")  # options that a run does not store
 LIMITS = ("max_steps", "max_epochs", "max_time")  # a finished run continues if one of them changes
 
 
@@ -87,24 +84,19 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
     if run.record.get("dataset", {}).get("stamp") != dataset.stamp:
         dataset.verify()  # reads the whole dataset, so it is skipped if the stamp has not changed
     kept = kept_config(cli)
-    built = _check(cli)
-    facts = built[1].facts
+    built = cli.build()
+    data = check_parts(*built[:2])
     initial = initial_weights(run, config, built[0], dataset)
     if vars(config).get("from") and initial is None:
         print(f"run {run.name}: --from is not applied again, because the run has checkpoints", flush=True)
     if config.resume == "never" and (aside := run.put_aside()):
         print(f"run {run.name}: starting from the beginning; the previous run was renamed to {aside}", flush=True)
+    changed = check(run, kept, data, config.allow_changes)
     if run.record.get("attempts"):
-        _compare(run, kept, dataset, facts)
-        _print_limits(run, kept)
-        run.record["dataset"]["stamp"] = dataset.stamp
-    elif checkpoint.newest_first(run.checkpoints):
-        raise CheckpointError(
-            f"{run.path} has checkpoints but no run.json. Restore it, choose another --run, or use --resume never, "
-            "which renames the directory."
-        )
+        identity.settle(run)
+        run.record["dataset"] |= _describe(dataset)
     else:  # a run without attempts contains nothing that could be overwritten
-        run.create(linked=facts.known(), dataset=_describe(dataset))
+        run.create(linked=data.facts.known(), dataset=_describe(dataset))
     checkpoint.clear_partial(run.checkpoints)
     start = _choose(run, kept)
     if vars(config).get("freeze") and not start.finished:
@@ -113,17 +105,15 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
         run.record["from"] = {"source": vars(config).get("from") or run.record["from"]["source"], **initial.record()}
         print(*(f"run {run.name}: {line}" for line in initial.lines()), sep="\n", flush=True)
     if not start.finished:
+        code, processes = Code.running(), world_size(vars(config.trainer))
+        if run.record["attempts"]:
+            _print_changes(run, changed, code, processes)
+            _print_rate(run, kept, start.step, built[0].schedule, data.steps_per_epoch)
         record.write_text(run.path, record.CONFIG, yaml.safe_dump(kept, sort_keys=False))
         for name, file in dataset.tokenizers.items():
             record.write_text(run.path, name, file.read_text(encoding="utf-8"))
-        run.begin_attempt(world_size(vars(config.trainer)), start.step)
+        run.begin_attempt(processes, start.step, code, {each.key: [each.before, each.after] for each in changed})
     return replace(start, built=built)
-
-
-def kept_config(cli: ParsedCommandLine) -> dict[str, Any]:
-    """Return the resolved config as a run stores it, without options of a single command."""
-    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
-    return {key: value for key, value in config.items() if key not in ONCE}
 
 
 def initial_weights(run: Run, config: "Namespace", model: object, dataset: Dataset) -> InitialWeights | None:
@@ -161,28 +151,97 @@ def _is_same_source(given: str, before: Mapping[str, str]) -> bool:
     return given == before["source"] or any(Path(before["path"]).is_relative_to(place) for place in places)
 
 
-def _check(cli: ParsedCommandLine) -> tuple[Any, Any, Any]:
-    """Build and check the model, the data and the instantiated config, before anything is written.
+def check(run: Run, config: Config, data: Data | None, allowed: bool = False) -> list[Change]:
+    """Check that an attempt with this config and data can begin; return the settings that it changes.
+
+    Args:
+        run: the run, new or existing.
+        config: the resolved config, see `kept_config`.
+        data: the data; None if another job prepares it.
+        allowed: whether settings may change that change results.
 
     Raises:
-        ConfigError: the model cannot be built, or the dataset is too small.
+        UserError: the run does not match, see `check_training`; or its record or its checkpoints have vanished.
     """
-    model, data, config = cli.build()
-    model.check_optimizer()
-    data.samples("validation")
-    if not data.steps_per_epoch:
-        raise ConfigError(f"the training split of {data.dataset.path} is empty. Prepare more data.")
-    return model, data, config
-
-
-def _choose(run: Run, config: dict[str, Any]) -> Start:
-    found, shown = checkpoint.latest(run.checkpoints, lambda line: print(line, flush=True)), name_of(run.path)
-    if found is None:
-        if saved := last_saved(run.path):
+    if run.record.get("attempts"):
+        if not checkpoint.newest_first(run.checkpoints) and (saved := last_saved(run.path)):
             raise CheckpointError(
                 f"{run.checkpoints} has no checkpoint, but run {run.name} saved {saved}. Restore or mount the "
                 "directory, fix its permissions, or use --resume never to start from the beginning."
             )
+        found = check_training(run, config, data, allowed)
+        if data is not None:
+            _check_length(run, config, data.steps_per_epoch)
+        return found
+    if checkpoint.newest_first(run.checkpoints):
+        raise CheckpointError(
+            f"{run.path} has checkpoints but no run.json. Restore it, choose another --run, or use --resume never, "
+            "which renames the directory."
+        )
+    return []
+
+
+def kept_config(cli: ParsedCommandLine) -> Config:
+    """Return the resolved config as a run stores it, without options of a single command."""
+    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    return {key: value for key, value in config.items() if key not in OF_COMMAND}
+
+
+def check_parts(model: Any, data: Any) -> Data:
+    """Check the model and the data before anything is written; return the data for a comparison with the run.
+
+    Raises:
+        ConfigError: the model cannot be built, or the dataset is too small.
+    """
+    model.check_optimizer()
+    data.samples("validation")
+    if not data.steps_per_epoch:
+        raise ConfigError(f"the training split of {data.dataset.path} is empty. Prepare more data.")
+    return Data(data.dataset, data.facts, data.steps_per_epoch)
+
+
+def _print_changes(run: Run, changed: list[Change], code: Code, processes: int) -> None:
+    """Print what differs from the previous attempt."""
+    before = run.attempt
+    if changed:
+        print(f"run {run.name}: changed since attempt {before['number']}: {'; '.join(map(str, changed))}", flush=True)
+    if before["world_size"] != processes:
+        print(f"run {run.name}: processes={processes}, previously {before['world_size']}", flush=True)
+    if line := code_change(run, code):
+        print(line, flush=True)
+
+
+def _print_rate(run: Run, config: Config, step: int, schedule: Schedule | None, per_epoch: int) -> None:
+    """Print what another length of the training does to the learning rate, and the other choices."""
+    if schedule is None:
+        return
+    before, after = (steps_of(each, per_epoch) for each in (record.read_config(run.path), config))
+    old, new = (schedule.scale(step + 1, steps, per_epoch) for steps in (before, after))  # step has the old rate
+    if old == new:
+        return
+    print(
+        f"run {run.name}: the learning rate follows the new length: {new:.4g} of its full value after step {step + 1}, "
+        f"not {old:.4g}",
+        flush=True,
+    )
+    for option, about in schedule.choices(step, before).items():
+        print(f"  to {about}: --model.init_args.schedule.init_args.{option}", flush=True)
+
+
+def _check_length(run: Run, config: Config, per_epoch: int) -> None:
+    """Raise ConfigError if the training is shorter than the run already is."""
+    total = steps_of(config, per_epoch)
+    done = max(map(checkpoint.step_of, checkpoint.newest_first(run.checkpoints)), default=0)
+    if 0 < total < done:
+        raise ConfigError(
+            f"{limits_of(config)}: expected at least {done} steps, which run {run.name} has trained, got {total}. "
+            "Increase the limit, or choose another --run."
+        )
+
+
+def _choose(run: Run, config: Config) -> Start:
+    found, shown = checkpoint.latest(run.checkpoints, lambda line: print(line, flush=True)), name_of(run.path)
+    if found is None:
         print(f"run {shown}: starting at step 0 (no checkpoint found)", flush=True)
         return Start(None, 0, False)
     path, manifest = found
@@ -202,13 +261,13 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
     return Start(path, step, False)
 
 
-def limits_of(config: dict[str, Any]) -> str:
+def limits_of(config: Config) -> str:
     """Return the limits of a training, as text."""
     given = {name: config["trainer"].get(name) for name in LIMITS}
     return ", ".join(f"trainer.{name}={value}" for name, value in given.items() if value not in (None, -1))
 
 
-def is_finished(run: Run, config: dict[str, Any]) -> bool:
+def is_finished(run: Run, config: Config) -> bool:
     """Return whether a run has finished under the limits of this config."""
     if not run.record.get("attempts") or run.attempt["reason"] != "finished":
         return False
@@ -216,67 +275,9 @@ def is_finished(run: Run, config: dict[str, Any]) -> bool:
     return all(before[limit] == config["trainer"][limit] for limit in LIMITS)
 
 
-def _compare(run: Run, config: Mapping[str, object], dataset: Dataset, facts: DataFacts) -> None:
-    for name, size in facts.known().items():
-        if (before := run.record["linked"].get(name)) != size:
-            raise CheckpointError(
-                f"{name}={size}: expected {before} as in run {run.name}, got {size} from dataset {dataset.path} and "
-                "its settings. Use the run's dataset, or choose another --run."
-            )
-    if run.record["dataset"]["checksum"] != dataset.checksum:
-        raise DataError(
-            f"dataset {dataset.path} is not that of run {run.name} ({run.record['dataset']['path']}). "
-            "Prepare it with the same options, or choose another --run."
-        )
-    if changed := changes(run, config):
-        raise ConfigError(
-            f"run {run.name} was started with another config: {'; '.join(changed)}. "
-            "Choose another --run, or use --resume never."
-        )
-
-
-def _print_limits(run: Run, config: Mapping[str, Any]) -> None:
-    """Print a line if the length of the training differs from that of the last attempt."""
-    before = record.read_config(run.path)["trainer"]
-    changed = [
-        f"trainer.{name}={config['trainer'][name]}, previously {before[name]}"
-        for name in ("max_steps", "max_epochs")
-        if config["trainer"][name] != before[name]
-    ]
-    if changed:
-        print(f"run {run.name}: {'; '.join(changed)}. A decaying schedule follows the new length", flush=True)
-
-
-def changes(run: Run, config: Mapping[str, object]) -> list[str]:
-    """Return a description of each difference in the config that requires another run."""
-    before, after = _flatten(record.read_config(run.path)), _flatten(config)
-    return [
-        f"{key}={after.get(key)!r}, previously {before.get(key)!r}"
-        for key in sorted(before.keys() | after.keys())
-        if decides(key) and before.get(key) != after.get(key) and not (key not in before and _is_default(key, after))
-    ]
-
-
-def _is_default(key: str, config: Mapping[str, object]) -> bool:
-    """Return whether an argument of a class, which the class did not have when the run began, has its default."""
-    owner, _, name = key.rpartition(".init_args.")
-    chosen = pydoc.locate(str(config.get(f"{owner}.class_path")))
-    argument = inspect.signature(chosen).parameters.get(name) if isinstance(chosen, type) else None
-    return argument is not None and bool(argument.default == config[key])
-
-
-def decides(key: str) -> bool:
-    """Return whether a different value of this key of the config requires another run."""
-    return key.startswith(DECIDING) and not key.startswith(FREE)
-
-
-def _flatten(tree: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {key: value for name, part in tree.items() for key, value in _flatten(part, f"{prefix}{name}.").items()}
-
-
 def _describe(dataset: Dataset) -> dict[str, object]:
     keys = ("audio", "dialogue", "series", "trajectories", "pixels")
     kept = {key: dataset.manifest[key] for key in keys if key in dataset.manifest}
-    return {"path": str(dataset.path), "checksum": dataset.checksum, "stamp": dataset.stamp, **kept}
+    tokenizers = {name: sha256(file) for name, file in dataset.tokenizers.items()}
+    about = {"path": str(dataset.path), "checksum": dataset.checksum, "stamp": dataset.stamp, **kept}
+    return about | ({"tokenizers": tokenizers} if tokenizers else {})

@@ -1,7 +1,8 @@
 """A run is a directory with everything needed to continue, inspect or repeat a training.
 
 runs/NAME/config.yaml     the resolved config
-          run.json        W&B id, dataset, parameters, attempts with host, world size, start and end reason
+          run.json        ids, dataset, parameters, attempts with host, processes, code, changes and end reason
+          patches/        uncommitted changes of the code of each attempt, by hash
           sweep.json      the values that a sweep chose, if any
           tokenizer.json  a copy of the dataset's
           checkpoints/    step-00001200/ ...
@@ -14,17 +15,18 @@ import json
 import os
 import secrets
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs import record
+from pipeline.runs.code import NO_CODE, Code
 from pipeline.runs.record import Attempt
 
 RUNS = Path("runs")
@@ -113,9 +115,11 @@ class Run:
         self.record = {
             "format": record.FORMAT,
             "name": self.name,
-            "wandb_id": self.sweep.get("run_id") or secrets.token_hex(4),
+            "path": str(self.path.resolve()),
+            "id": (own := secrets.token_hex(4)),
+            "wandb_id": self.sweep.get("run_id") or own,
             "created": now(),
-            "git_commit": git_commit(),
+            "git_commit": Code.running().commit,
             "attempts": [],
             **about,
         }
@@ -130,8 +134,21 @@ class Run:
         self.record |= changes
         record.write_text(self.path, record.RECORD, json.dumps(self.record, indent=1))
 
-    def begin_attempt(self, world_size: int, start_step: int) -> None:
-        """Record a new attempt."""
+    def begin_attempt(
+        self,
+        world_size: int,
+        start_step: int,
+        code: Code = NO_CODE,
+        changes: Mapping[str, list[object]] = MappingProxyType({}),
+    ) -> None:
+        """Record a new attempt.
+
+        Args:
+            world_size: number of processes.
+            start_step: optimizer steps before the attempt.
+            code: version of the running code.
+            changes: previous and new values of the settings that changed since the previous attempt.
+        """
         attempt: Attempt = {
             "number": len(self.record["attempts"]) + 1,
             "host": socket.gethostname(),
@@ -140,6 +157,9 @@ class Run:
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
             "started": now(),
             "start_step": start_step,
+            "git_commit": code.commit,
+            "diff": code.diff,
+            "changes": dict(changes),
             "ended": None,
             "reason": None,
             "exit_code": None,
@@ -211,18 +231,3 @@ def locked(file: TextIO) -> bool:
 def now() -> str:
     """Return the current time in UTC, in ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def git_commit() -> str | None:
-    """Return the commit of the running code, with `-dirty` if files differ from it, or None outside a checkout."""
-    where = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", where, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None

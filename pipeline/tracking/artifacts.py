@@ -6,7 +6,6 @@ from these. The files themselves are uploaded only on request.
 
 import hashlib
 import re
-import subprocess
 import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.files import write_durably
+from pipeline.runs.code import hash_of, working_diff
 from pipeline.runs.run import Run
 from pipeline.tracking.redact import without_keys
 
 if TYPE_CHECKING:
     from wandb import Artifact
 
-PATCH = "code.patch"
+PATCH, PATCHES = "code.patch", "patches"  # of the last attempt; of all attempts, by hash
 LONGEST_NAME = 128  # characters of an artifact's name
 LARGEST = 1_000_000  # bytes; a longer diff is not kept
 
@@ -47,17 +47,18 @@ def published(run: Run, record: Mapping[str, Any], upload: bool) -> "Artifact | 
 
 
 def keep_patch(run: Run) -> None:
-    """Write the diff between the checkout and its commit into the run, with secrets redacted.
+    """Write the diff between the checkout and its commit into the run, with secrets redacted, once per difference.
 
     Failures are ignored: training starts without the patch.
     """
-    file = run.path / PATCH
-    command = ["git", "-C", str(Path(__file__).parent), "diff", "HEAD"]
-    with suppress(OSError, subprocess.TimeoutExpired):
-        file.unlink(missing_ok=True)
-        found = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10)
-        if found.returncode == 0 and 0 < len(found.stdout) <= LARGEST:
-            write_durably(file, lambda path: path.write_text(without_keys(found.stdout), encoding="utf-8"))
+    latest = run.path / PATCH
+    with suppress(OSError):
+        latest.unlink(missing_ok=True)
+        diff = working_diff() or ""
+        if 0 < len(diff) <= LARGEST:
+            (run.path / PATCHES).mkdir(exist_ok=True)
+            for file in (latest, run.path / PATCHES / f"{hash_of(diff)}.patch"):
+                write_durably(file, lambda path: path.write_text(without_keys(diff), encoding="utf-8"))
 
 
 def code(run: Run) -> "Artifact | None":

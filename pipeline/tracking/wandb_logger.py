@@ -17,7 +17,6 @@ from lightning.pytorch.loggers.logger import Logger
 
 from pipeline.distributed.launch import started_elsewhere
 from pipeline.runs.run import Run
-from pipeline.tracking import artifacts
 from pipeline.tracking.arrivals import Gone, known, missing_rows, received, sync_line
 from pipeline.tracking.journal_sync import Mirror
 from pipeline.tracking.redact import error_line
@@ -178,6 +177,4 @@ def wandb_logger(run: Run) -> PatientWandbLogger | None:
         warnings.warn("wandb is not installed: the run is recorded in its journal only", stacklevel=2)
         return None
     check_settings(run)
-    if tracking_of(run).code:
-        artifacts.keep_patch(run)
     return PatientWandbLogger(run, mode)

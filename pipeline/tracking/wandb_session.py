@@ -163,7 +163,7 @@ def _settings(run: Run, more: Mapping[str, Any]) -> "Settings":
         console="off",
         disable_git=True,  # the commit is in the config, and the URL of a remote may contain a password
         save_code=False,
-        sweep_id=run.sweep.get("id"),
+        sweep_id=run.sweep.get("id") if run.sweep.get("run_id") == run.record["wandb_id"] else None,  # not of a copy
         stop_fn=partial(
             print, f"Weights & Biases requests a stop: use `unroll cancel {run.name}` or send a signal", flush=True
         ),

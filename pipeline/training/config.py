@@ -1,6 +1,7 @@
 """The command line of fit, validate and test: parse and check a config, then build its classes."""
 
 import json
+import re
 import sys
 from contextlib import nullcontext
 from dataclasses import fields
@@ -32,11 +33,18 @@ from pipeline.training.class_help import OPTION, own_classes, with_class_paths
 from pipeline.training.config_errors import check_files, check_names, readable_error, wrapped_user_error
 from pipeline.training.shipped_configs import CONFIGS, with_located
 
+OF_DATASET = re.compile(r"--data(\.init_args)?\.dataset(=|$)")  # an option that names the dataset
+
 
 class CommandLine(LightningCLI):
-    """Lightning's command line, split into parsing and building."""
+    """Lightning's command line, split into parsing and building.
+
+    Attributes:
+        names_dataset: whether an option names the dataset.
+    """
 
     def __init__(self, arguments: list[str]) -> None:
+        self.names_dataset = any(map(OF_DATASET.match, arguments))
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -62,6 +70,7 @@ class CommandLine(LightningCLI):
         parser.add_argument("--resume", type=str, default="auto", help="auto or never")
         parser.add_argument("--from", type=str | None, default=None, help="source of initial weights")
         parser.add_argument("--freeze", type=list[str] | None, default=None, help="patterns of frozen parameters")
+        parser.add_argument("--allow-changes", action="store_true", help="accept changed settings that change results")
         parser.add_argument("--sweep", type=str | None, default=None, help="W&B sweep that chooses values")
         parser.add_class_arguments(CheckpointSettings, "checkpoints")
         parser.add_class_arguments(GuardSettings, "guard")
@@ -103,23 +112,39 @@ class CommandLine(LightningCLI):
             ConfigError: a class rejects its values; the message is the class's own.
             DataError: the dataset is missing, damaged or of the wrong kind.
         """
-        try:
-            with torch.device("meta"):
-                self.config_init = self.parser.instantiate_classes(self.config)
-        except UserError:
-            raise
-        except Exception as error:  # of a constructor, perhaps wrapped by jsonargparse
-            raise wrapped_user_error(error) or ConfigError(readable_error(str(error))) from error
+        self.config_init = self._instantiate(self.config)
         model, data = self.config_init.model, self.config_init.data
         freeze(model, self.config.freeze or [])
         model.build = partial(self._build_model, data)
         return model, data, self.config_init
 
+    def build_parts(self) -> tuple[Task, PlannedDataModule]:
+        """Return the model and the data alone: strategies may depend on the node that trains.
+
+        Raises:
+            UserError: see `build`.
+        """
+        built = self._instantiate(self._parts(self.config.data), instantiate_groups=False)
+        freeze(built.model, self.config.freeze or [])
+        return built.model, built.data
+
+    def _parts(self, data: object) -> Namespace:
+        return Namespace(data=data, model=self.config.model)  # type: ignore[no-untyped-call]
+
+    def _instantiate(self, config: Namespace, **how: bool) -> Namespace:
+        try:
+            with torch.device("meta"):
+                built: Namespace = self.parser.instantiate(config, **how)
+                return built
+        except UserError:
+            raise
+        except Exception as error:  # of a constructor, perhaps wrapped by jsonargparse
+            raise wrapped_user_error(error) or ConfigError(readable_error(str(error))) from error
+
     def _build_model(self, data: LightningDataModule) -> Task:
         """Instantiate the model from the same parsed config and data, with weights drawn from the run's seed."""
         torch.manual_seed(int(self.config.seed_everything))
-        parts = Namespace(data=data, model=self.config.model)  # type: ignore[no-untyped-call]
-        model: Task = self.parser.instantiate(parts, instantiate_groups=False).model
+        model: Task = self.parser.instantiate(self._parts(data), instantiate_groups=False).model
         freeze(model, self.config.freeze or [])
         return model
 

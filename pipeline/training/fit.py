@@ -17,17 +17,20 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from pipeline.data.batch_plan import Share
+from pipeline.data.module import PlannedDataModule
 from pipeline.distributed import launch, rendezvous, signals
 from pipeline.distributed.checkpoint.directory import by_metric
 from pipeline.errors import TRY_AGAIN, UserError, classify
 from pipeline.runs.initial_weights import match
 from pipeline.runs.journal import last_saved
 from pipeline.runs.load import choose_checkpoint
+from pipeline.runs.match import Data, check_evaluation
 from pipeline.runs.record import read_config
-from pipeline.runs.resume import Start, begin
+from pipeline.runs.resume import Start, begin, kept_config
 from pipeline.runs.run import Run, find_run, name_of
 from pipeline.runs.weights_source import open_source
 from pipeline.tasks.task import Task
+from pipeline.tracking.artifacts import keep_patch
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.settings import mode_given
 from pipeline.tracking.wandb_logger import PatientWandbLogger
@@ -35,6 +38,9 @@ from pipeline.training.config import CommandLine
 from pipeline.training.trainer import check_precision, make_trainer
 
 LOCK_PATIENCE = 60.0  # seconds that a requeued attempt waits for the previous one to exit
+
+
+Built = tuple[Task, PlannedDataModule, Namespace]
 
 
 class Broadcast(TypedDict):
@@ -119,8 +125,23 @@ def evaluate(cli: CommandLine, run: Run, verb: str, split: str | None = None) ->
         run: the run.
         verb: `validate`, on the validation split, or `test`.
         split: the split to test on (default: every test split in turn).
+
+    Raises:
+        UserError: the run does not exist, or it does not match the config and the data, see `check_evaluation`.
     """
-    return _start(cli, partial(_evaluate, cli, run, verb, split))
+    run = Run(find_run(str(run.path)))
+    built = cli.build()
+    _check_evaluation(cli, run, built[1], ["validation"] if verb == "validate" else built[1].test_splits(split))
+    forks = launch.forks(vars(cli.config.trainer))  # then each process builds its own
+    return _start(cli, partial(_evaluate, cli, run, verb, split, None if forks else built))
+
+
+def _check_evaluation(cli: CommandLine, run: Run, data: PlannedDataModule, splits: list[str]) -> None:
+    """Raise UserError if the run does not match what is evaluated."""
+    used = Data(data.dataset, data.facts, data.steps_per_epoch)
+    check_evaluation(run, kept_config(cli), used, named=cli.names_dataset)
+    if not launch.rank() and run.record["dataset"]["stamp"] != data.dataset.stamp:
+        data.dataset.verify(splits)  # a training verifies all of it
 
 
 def _check_division(config: Namespace) -> None:
@@ -130,15 +151,22 @@ def _check_division(config: Namespace) -> None:
 
 def _begin(cli: CommandLine, run: Run, held: ExitStack) -> tuple[Run, Start]:
     """Return the run and its start; with a launcher, the first process determines it and broadcasts it."""
+
+    def recorded() -> Start:
+        start = begin(run, cli)
+        if not start.finished and cli.config.tracking.code:
+            keep_patch(run)
+        return start
+
     if not launch.started_elsewhere():
         held.enter_context(run.lock())
-        return run, begin(run, cli)
+        return run, recorded()
 
     begun: list[Start] = []
 
     def first() -> Broadcast:
         held.enter_context(run.lock(patience=LOCK_PATIENCE))
-        begun.append(start := begin(run, cli))
+        begun.append(start := recorded())
         return {"start": (str(start.checkpoint or ""), start.step, start.finished), "record": run.record}
 
     received = rendezvous.broadcast_result(first, launch.world_size(vars(cli.config.trainer)))
@@ -181,9 +209,9 @@ def _fit(cli: CommandLine, run: Run, start: Start) -> None:
                 logger.finish(code)
 
 
-def _evaluate(cli: CommandLine, run: Run, verb: str, split: str | None) -> None:
-    chosen = choose_checkpoint(find_run(str(run.path)), "best")
-    model, data, config = cli.build()
+def _evaluate(cli: CommandLine, run: Run, verb: str, split: str | None, built: Built | None) -> None:
+    chosen = choose_checkpoint(run.path, "best")
+    model, data, config = built or cli.build()
     trainer: Trainer = make_trainer(config, run, model, data, None)
     how: dict[str, Any] = {"datamodule": data, "ckpt_path": chosen, "weights_only": True, "verbose": False}
     title = f"{run.name}, {chosen.name}, on {data.dataset.path}"

@@ -21,6 +21,7 @@ from pipeline.callbacks.diagnosis import Diagnoses
 from pipeline.callbacks.gradients import Gradients
 from pipeline.callbacks.initial_weights import InitialCheckpoint
 from pipeline.callbacks.nonfinite_guard import Guard
+from pipeline.callbacks.optimizer_options import OptimizerOptions
 from pipeline.callbacks.per_step_seed import Randomness
 from pipeline.callbacks.progress_bar import Bar
 from pipeline.callbacks.progress_lines import Lines
@@ -74,11 +75,13 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         settings["num_nodes"] = world_size(settings) // settings["devices"]
     vote = StepVote()
     checkpoints = Checkpoints(config.checkpoints, vote, run.checkpoints)
-    guard = Guard(config.guard, vote, checkpoints)
+    optimizer = OptimizerOptions(run.path)
+    guard = Guard(config.guard, vote, checkpoints, optimizer)
     monitor = Monitor(run.attempt["number"] if start else 0, [guard.row, checkpoints.row, System().row])
     own = [
         Watchdog(config.watchdog, run.path / "stacks"),
         Randomness(int(config.seed_everything)),
+        optimizer,
         guard,
         monitor,
         *_time_limit(settings.pop("max_time"), monitor, vote),

@@ -32,6 +32,7 @@ import pipeline.models
 from pipeline.callbacks.checkpointing import Checkpoints, CheckpointSettings
 from pipeline.callbacks.layer_execution import Execution
 from pipeline.callbacks.nonfinite_guard import Guard, GuardSettings
+from pipeline.callbacks.optimizer_options import OptimizerOptions
 from pipeline.callbacks.per_step_seed import Randomness
 from pipeline.callbacks.step_vote import StepVote
 from pipeline.callbacks.train_metrics import Monitor
@@ -108,7 +109,7 @@ def through_pipeline(model: LanguageModel, data: TextDataModule, setting: Settin
     """Seconds of the steps by the Trainer of a run."""
     clock, monitor, vote = Clock(setting), Monitor(), StepVote()
     checkpoints = Checkpoints(CheckpointSettings(every_minutes=None), vote, folder / "checkpoints")
-    guard = Guard(GuardSettings(), vote, checkpoints)
+    guard = Guard(GuardSettings(), vote, checkpoints, OptimizerOptions(folder))
     checkpoints.save = lambda trainer: None  # type: ignore[method-assign]  # not what is measured
     checkpoints.on_train_end = lambda trainer, module: None  # type: ignore[method-assign]
     execution = Execution(compile=setting.compile)

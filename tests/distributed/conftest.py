@@ -91,7 +91,7 @@ def fit_in(corpus: Path) -> Callable[[Path], Fit]:
                 "checkpoints.every_steps": 2,
             }
             given = dict(zip(overrides[::2], overrides[1::2], strict=True))
-            keys = [f"--{key}={value}" for key, value in (settings | given).items()]
+            keys = [f"--{key}" if value is ... else f"--{key}={value}" for key, value in (settings | given).items()]
             config = home / f"{model.rsplit('.', 1)[1]}.yaml"
             if not config.exists():
                 config.write_text(CONFIG.format(model=model, dataset=corpus))
@@ -104,7 +104,10 @@ def fit_in(corpus: Path) -> Callable[[Path], Fit]:
 
 @pytest.fixture
 def fit(fit_in: Callable[[Path], Fit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
-    """`fit(NAME, KEY, VALUE, ..., die=(signal, step))` trains run NAME for 14 steps and returns the exit code."""
+    """`fit(NAME, KEY, VALUE, ..., die=(signal, step))` trains run NAME and returns the exit code.
+
+    It trains 14 steps by default. The VALUE `...` makes KEY an option without a value.
+    """
     monkeypatch.chdir(tmp_path)
     return fit_in(tmp_path)
 

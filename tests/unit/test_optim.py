@@ -178,3 +178,30 @@ def test_a_shared_parameter_is_frozen_by_any_of_its_names() -> None:
 def test_a_pattern_that_matches_nothing_or_everything_is_refused(patterns: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         freeze(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)), patterns)
+
+
+def test_a_decay_ends_at_its_own_step_whatever_the_length_of_the_run() -> None:
+    kept, plain = WarmupCosine(4, 0.1, decay_steps=20), WarmupCosine(4, 0.1)
+    for total in (20, 50, 0):  # 0: limited by time
+        assert [kept.scale(step, total, 9) for step in range(20)] == [plain.scale(step, 20, 9) for step in range(20)]
+        assert {kept.scale(step, total, 9) for step in range(20, 60)} == {0.1}
+    assert "20 steps and warmup_steps=30" in str(WarmupCosine(30, decay_steps=20).warning(100))
+
+
+@pytest.mark.numeric
+def test_a_second_warm_up_begins_at_the_rate_that_is_reached_and_ends_with_the_run() -> None:
+    schedule, plain = WarmupCosine(4, 0.1, rewarm_step=20), WarmupCosine(4, 0.1)
+    found = [schedule.scale(step, 50, 9) for step in range(51)]
+    assert found[:20] == [plain.scale(step, 20, 9) for step in range(20)]
+    assert found[20:24] == pytest.approx([0.325, 0.55, 0.775, 1.0])
+    assert found[24:] == [plain.scale(step, 30, 9) for step in range(4, 31)]
+    early = WarmupCosine(4, 0.1, decay_steps=20, rewarm_step=12)  # half of the first decay is done
+    assert early.scale(12, 50, 9) == pytest.approx(0.55 + 0.45 / 4)
+    with pytest.raises(ValueError, match="rewarm_step=0: expected at least 1"):
+        WarmupCosine(rewarm_step=0)
+
+
+def test_the_choices_for_a_longer_run_are_options_that_were_not_given() -> None:
+    assert list(WarmupCosine().choices(12, 20)) == ["decay_steps=20", "rewarm_step=12"]
+    assert WarmupCosine(decay_steps=20).choices(12, 20) == WarmupCosine(rewarm_step=2).choices(12, 20) == {}
+    assert WarmupCosine().choices(12, 0) == EpochDecay().choices(12, 20) == {}

@@ -16,8 +16,9 @@ from pipeline.commands.compare.columns import MISSING, Column
 from pipeline.dataset.unit import Unit
 from pipeline.errors import CheckpointError
 from pipeline.runs.journal import Journal, read_journal
+from pipeline.runs.match import history
 from pipeline.runs.record import read_record
-from pipeline.runs.run import find_run
+from pipeline.runs.run import Run, find_run
 
 ENTRANT = "entrant.json"  # in a run of a tournament: its entrant, and FLOPs per token
 TOKENS = Unit()
@@ -201,7 +202,7 @@ def gather(name: str) -> tuple[Entry, list[str]]:
         journal = read_journal(run)
     except OSError:
         return row_of_run(run.name, Journal(), record), [f"{run}: no metrics logged yet"]
-    entry, lines = row_of_run(run.name, journal, record), []
+    entry, lines = row_of_run(run.name, journal, record), history(Run(run, record))
     try:
         entry = _entered(entry, run)
     except (OSError, ValueError, KeyError):

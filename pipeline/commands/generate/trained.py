@@ -48,12 +48,15 @@ def open_model(name: str, checkpoint: str) -> tuple[Path, Any, str]:
 
     from pipeline.runs import export
     from pipeline.runs.load import load_model
-    from pipeline.runs.run import find_run
+    from pipeline.runs.match import check_use
+    from pipeline.runs.run import Run, find_run
 
     whole = export.is_exported(Path(name))
     if whole and checkpoint != "best":
         raise ConfigError(f"--checkpoint={checkpoint}: the exported model {name} has no checkpoints. Omit --checkpoint")
     run = Path(name) if whole else find_run(name)
+    if not whole:
+        check_use(Run(run))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return run, (export.load_export(run) if whole else load_model(run, checkpoint)).to(device), device
 

@@ -121,7 +121,9 @@ def job_of(preparation: Path) -> str:
 
 def noted(run: Path) -> list[str]:
     """Return the jobs of a run, oldest first: those of its attempts and those submitted."""
-    attempts = [attempt.get("slurm_job") for attempt in Run(run).record.get("attempts", [])]
+    known = Run(run).record
+    own = known.get("attempts", [])[known.get("copied_from", {}).get("attempts", 0) :]
+    attempts = [attempt.get("slurm_job") for attempt in own]
     return list(dict.fromkeys([*(job for job in attempts if job), *(each["job"] for each in submissions(run))]))
 
 

@@ -18,6 +18,7 @@ from pipeline.commands.slurm.batch_script import TRAIN, Element, Job, lead
 from pipeline.commands.slurm.layout import Layout
 from pipeline.commands.slurm.profile import Profile
 from pipeline.errors import ConfigError
+from pipeline.runs import identity
 from pipeline.runs.run import Run, find_run, name_of
 
 STARTUP = 60  # seconds that a start may take before the first step
@@ -58,6 +59,9 @@ def submit_elements(elements: Sequence[Element], options: argparse.Namespace, na
     if options.dry_run:
         print(*filter(None, (preparation, script)), sep="\n", end="")
         return
+    for element in elements:
+        if (known := Run(element.run)).record:
+            identity.settle(known)
     _refuse_running(elements)
     first = _sbatch(preparation) if preparation else None
     if first is not None:
@@ -187,12 +191,11 @@ def _text(value: object) -> str:
 def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     """Check that config, layout and dataset are consistent; return the run's directory."""
     from pipeline.data.batch_plan import Share
-    from pipeline.dataset.manifest import Dataset
-    from pipeline.runs.resume import initial_weights
+    from pipeline.runs import resume
     from pipeline.training.config import parse_config, run_directory
 
     cli = parse_config(["--config", *arguments])
-    config = cli.config
+    config, kept = cli.config, resume.kept_config(cli)
     shape = Layout.of(options)
     shape.check(vars(config.trainer))
     settings = vars(config.data.init_args)
@@ -200,11 +203,17 @@ def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
         _check_preparation(shlex.split(options.prepare), Path(str(settings["dataset"])))
     for nodes in range(shape.fewest, shape.nodes + 1):
         Share.of_config(settings, nodes * shape.tasks)
-    if not (options.after or "").isdigit() and not options.prepare:  # else a job creates it first
-        dataset = Dataset.open(Path(str(settings["dataset"])))
-        if not options.after and (config["from"] or config.freeze):  # else a job trains the source first
-            initial_weights(Run(run_directory(config)), config, cli.build()[0], dataset)
+    waits = (options.after or "").isdigit() or options.prepare  # for a job that creates the dataset
     run = run_directory(config)
+    data = None
+    if not waits:
+        model, module = cli.build_parts()
+        data = resume.check_parts(model, module)
+        if not options.after and (config["from"] or config.freeze):  # else a job trains the source first
+            resume.initial_weights(Run(run), config, model, data.dataset)
+    resume.check(Run(run), kept, data, config.allow_changes)
+    if resume.is_finished(Run(run), kept):
+        print(f"run {run.name} is finished: the job has nothing to train unless a limit changes", file=sys.stderr)
     profile = cluster.read_profile(options.profile) if options.profile else Profile()
     mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
     cluster.check_shared([Path(str(settings["dataset"])), run], profile, mounts)

@@ -25,6 +25,7 @@ from pipeline.commands.tournament.entrants import Entrant, Tournament, entrants_
 from pipeline.distributed import exit_code, signals
 from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.runs import record, resume
+from pipeline.runs.changes import Effect, changes
 from pipeline.runs.run import RUNS, Run
 from pipeline.training.config import parse_config
 
@@ -173,10 +174,10 @@ def entrant_is_finished(match: Match) -> bool:
         return False
     cli = parse_config(["--config", *match.arguments])
     config = resume.kept_config(cli)
-    if changed := resume.changes(run, config):
+    if changed := [change for change in changes(run, config) if change.effect is not Effect.PRINTED]:
         raise ConfigError(
-            f"{match.run} exists with another config ({'; '.join(changed)}). Move {match.run.parent} away, or rename "
-            "the tournament's file"
+            f"{match.run} exists with another config ({'; '.join(map(str, changed))}). "
+            f"Move {match.run.parent} away, or rename the tournament's file"
         )
     return resume.is_finished(run, config)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from pipeline.callbacks.checkpointing import Checkpoints, CheckpointSettings
 from pipeline.callbacks.nonfinite_guard import Guard, GuardSettings
+from pipeline.callbacks.optimizer_options import OptimizerOptions
 from pipeline.callbacks.step_vote import StepVote
 from pipeline.distributed.strategies.zero import ZeRO
 
@@ -67,7 +68,8 @@ def trainer(**changed: object) -> Mock:
 def make_guard(directory: Path = Path("checkpoints"), **settings: Any) -> Guard:
     """Return a guard with its own vote and checkpoints."""
     vote = StepVote()
-    return Guard(GuardSettings(**settings), vote, Checkpoints(CheckpointSettings(), vote, directory))
+    options = Mock(spec=OptimizerOptions)  # tests of rollbacks have no config
+    return Guard(GuardSettings(**settings), vote, Checkpoints(CheckpointSettings(), vote, directory), options)
 
 
 def step(guard: Guard, run: Mock, task: Task, *losses: float, ids: tuple[int, ...] = (7, 8), log: bool = True) -> bool:

@@ -1,121 +1,22 @@
-"""Settings that may change between the attempts of a run, and those that may not."""
+"""An attempt begins where the run matches, at the newest checkpoint that verifies, and is refused elsewhere."""
 
-import importlib
-import inspect
 import json
 import os
-import pkgutil
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
-from lightning.pytorch import LightningDataModule
 
-import pipeline.data
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.runs.resume import Start, _describe, begin, decides, is_finished
+from pipeline.files import sha256
+from pipeline.runs.resume import Start, _describe, begin, is_finished
 from pipeline.runs.run import Run
-
-
-def test_the_size_of_a_micro_batch_may_change_for_every_kind_of_data() -> None:
-    modules = [
-        importlib.import_module(f"pipeline.data.{found.name}") for found in pkgutil.iter_modules(pipeline.data.__path__)
-    ]
-    kinds = {kind for module in modules for kind in vars(module).values() if inspect.isclass(kind)}
-    keys = {
-        f"data.init_args.{name}"
-        for kind in kinds
-        if issubclass(kind, LightningDataModule)
-        for name in inspect.signature(kind.__init__).parameters
-        if name.startswith("per_device")
-    }
-    assert len(keys) > 2
-    assert not [key for key in keys if decides(key)]
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        "model.init_args.width",
-        "data.init_args.global_batch_size",
-        "seed_everything",
-        "trainer.limit_train_batches",
-        "trainer.overfit_batches",
-    ],
-)
-def test_model_and_data_may_not_change(key: str) -> None:
-    assert decides(key)
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["data.init_args.workers", "data.init_args.dataset", "trainer.max_steps", "checkpoints.keep_last", "models"],
-)
-def test_execution_and_length_of_training_may_change(key: str) -> None:
-    assert not decides(key)
-
-
-CONFIG: dict[str, Any] = {
-    "seed_everything": 7,
-    "model": {"class_path": "A", "init_args": {"width": 8}},
-    "data": {"class_path": "B", "init_args": {"dataset": "here", "workers": 2, "seed": 1}},
-    "trainer": {"max_steps": 10, "max_epochs": -1, "max_time": None, "limit_train_batches": 1.0},
-}
-
-
-class CLI:
-    """A parsed command line for a dataset, and the objects that it builds."""
-
-    def __init__(self, dataset: Path, resume: str = "auto", **changed: object) -> None:
-        data = SimpleNamespace(init_args=SimpleNamespace(dataset=dataset))
-        trainer = SimpleNamespace(devices=1, num_nodes=3, accelerator="cpu")
-        self.config = SimpleNamespace(resume=resume, data=data, trainer=trainer)
-        self.kept = {**CONFIG, **changed}
-        self.parser = SimpleNamespace(dump=self.dump)
-        self.model = SimpleNamespace(check_optimizer=lambda: self.calls.append("optimizer"))
-        self.data = SimpleNamespace(steps_per_epoch=5, dataset=Dataset.open(dataset), facts=DataFacts(257))
-        self.data.samples = lambda split: self.calls.append(split)
-        self.calls: list[str] = []
-
-    def dump(self, config: object, skip_none: bool) -> str:
-        assert config is self.config
-        assert skip_none is False
-        other = {"config": ["a.yaml"], "run": "one", "resume": "auto", "sweep": None}
-        return yaml.safe_dump({**self.kept, **other}, sort_keys=False)
-
-    def build(self) -> tuple[object, object, object]:
-        return self.model, self.data, None
-
-
-@pytest.fixture
-def dataset(tiny_text_dataset: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_text_dataset, tmp_path / "dataset"))
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run(tmp_path / "runs" / "one")
-
-
-def begin_again(run: Run, cli: CLI) -> Start:
-    """Begin another attempt, as another process would."""
-    return begin(Run(run.path), cli)
-
-
-def save(run: Run, step: int) -> Path:
-    made = run.checkpoints / checkpoint.checkpoint_name(step)
-    made.mkdir(parents=True)
-    files: dict[str, object] = {}
-    text = json.dumps({"step": step, "files": files, "sha256": checkpoint._hash({"step": step, "files": files})})
-    (made / checkpoint.MANIFEST).write_text(text)
-    return made
+from tests.unit.runs.attempts import CLI, CONFIG, begin_again, save
 
 
 def test_a_new_run_begins_at_step_0_and_is_recorded(
@@ -128,7 +29,10 @@ def test_a_new_run_begins_at_step_0_and_is_recorded(
     opened = Dataset.open(dataset)
     record = json.loads((run.path / "run.json").read_text())
     assert record["linked"] == {"vocab_size": 257}
-    assert record["dataset"] == {"path": str(dataset), "checksum": opened.checksum, "stamp": opened.stamp}
+    known = {"path": str(dataset), "checksum": opened.checksum, "stamp": opened.stamp}
+    assert record["dataset"] == {**known, "tokenizers": {"tokenizer.json": sha256(dataset / "tokenizer.json")}}
+    assert (record["name"], record["path"]) == ("one", str(run.path))
+    assert record["id"] == record["wandb_id"]
     [attempt] = record["attempts"]
     assert (attempt["number"], attempt["world_size"], attempt["start_step"]) == (1, 3, 0)
     text = (run.path / "config.yaml").read_text()
@@ -143,19 +47,20 @@ def test_the_description_of_a_dataset_is_recorded(dataset: Path) -> None:
     kinds = {kind: {"about": kind} for kind in ("audio", "dialogue", "series", "trajectories", "pixels")}
     opened = replace(Dataset.open(dataset), manifest={**manifest, **kinds, "other": 1})
     found = _describe(opened)
-    assert found.keys() == {"path", "checksum", "stamp", *kinds}
+    assert found.keys() == {"path", "checksum", "stamp", "tokenizers", *kinds}
     assert all(found[kind] == {"about": kind} for kind in kinds)
 
 
 def test_a_run_continues_from_the_newest_checkpoint_that_verifies(
     run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begin(run, CLI(dataset))
+    long = {**CONFIG["trainer"], "max_steps": 40}
+    begin(run, CLI(dataset, trainer=long))
     older, newest = [save(run, step) for step in (10, 20, 30)][1:]
     (newest / checkpoint.MANIFEST).write_text("{")
     (run.checkpoints / ".step-00000040.partial").mkdir()
     capsys.readouterr()
-    assert begin_again(run, CLI(dataset)) == Start(older, 20, False)
+    assert begin_again(run, CLI(dataset, trainer=long)) == Start(older, 20, False)
     names = ["damaged-step-00000030", "step-00000010", "step-00000020"]
     assert sorted(path.name for path in run.checkpoints.iterdir()) == names
     passed, continuing = capsys.readouterr().out.splitlines()
@@ -219,7 +124,7 @@ def test_another_dataset_is_refused(run: Run, dataset: Path, tmp_path: Path) -> 
     begin_again(run, CLI(other))  # the same data in another place
     manifest = json.loads((other / "dataset.json").read_text())
     (other / "dataset.json").write_text(json.dumps({**manifest, "eos": 255}))
-    with pytest.raises(DataError, match=rf"dataset {other} is not that of run one \({dataset}\)"):
+    with pytest.raises(DataError, match=rf"dataset {other} is not that of run one \({other}\)"):
         begin_again(run, CLI(other))
 
 
@@ -239,14 +144,6 @@ def test_another_model_is_refused_with_its_differences(run: Run, dataset: Path) 
         begin_again(run, CLI(dataset, model=wider))
     data = {**CONFIG["data"], "init_args": {**CONFIG["data"]["init_args"], "workers": 9}}
     begin_again(run, CLI(dataset, data=data, trainer={**CONFIG["trainer"], "max_steps": 20}))
-
-
-def test_another_length_is_printed(run: Run, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    begin(run, CLI(dataset))
-    begin_again(run, CLI(dataset, trainer={**CONFIG["trainer"], "max_steps": 20}))
-    assert "trainer.max_steps=20, previously 10. A decaying schedule follows" in capsys.readouterr().out
-    begin_again(run, CLI(dataset, trainer={**CONFIG["trainer"], "max_steps": 20}))
-    assert "previously" not in capsys.readouterr().out
 
 
 def test_an_argument_that_a_class_did_not_have_is_accepted_with_its_default(run: Run, dataset: Path) -> None:

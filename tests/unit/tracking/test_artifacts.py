@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+from pipeline.runs.code import hash_of
 from pipeline.tracking import artifacts
 
 
@@ -15,6 +16,11 @@ def test_the_diff_from_the_commit_is_stored_without_keys(written, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: diff)
     artifacts.keep_patch(written.run)
     assert (written.run.path / artifacts.PATCH).read_text() == "+key = '***'\n"
+    diff.stdout = "+other = 1\n"
+    artifacts.keep_patch(written.run)
+    texts = {file.stem: file.read_text() for file in (written.run.path / "patches").iterdir()}
+    first = hash_of("+key = 'my-secret'\n")
+    assert texts == {first: "+key = '***'\n", hash_of("+other = 1\n"): "+other = 1\n"}
 
 
 def test_a_clean_or_missing_checkout_leaves_no_file(written, monkeypatch):

@@ -1,6 +1,7 @@
 """Runs are checked, then submitted; stubs of sbatch, squeue and scancel record their arguments."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pipeline.commands.slurm import cancel, logs, queue, status
 from pipeline.commands.slurm.batch_script import LEAD, lead
 from pipeline.commands.slurm.submit import main
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.runs import identity
 from pipeline.runs.journal import JournalWriter
 from pipeline.runs.run import Run
 
@@ -192,6 +194,19 @@ def test_a_run_that_is_in_the_queue_is_not_submitted_again() -> None:
     wait_in_queue("42", "42", "PENDING")
     with pytest.raises(ConfigError, match=r"run lstm is already job 42 \(PENDING\)"):
         submit()
+
+
+def test_the_jobs_of_a_run_are_not_those_of_its_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    run, copied = Run(Path("runs/lstm")), Run(Path("runs/copied"))
+    run.create()
+    run.begin_attempt(1, 0)
+    queue.note(run.path, "8")
+    shutil.copytree(run.path, copied.path)
+    identity.settle(copied)
+    assert [queue.noted(each.path) for each in (run, copied)] == [["7", "8"], []]
+    copied.begin_attempt(1, 0)
+    assert queue.noted(copied.path) == ["7"]
 
 
 def test_a_missing_slurm_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
