@@ -54,6 +54,7 @@ def trainer(folder: Path, *callbacks: ModelCheckpoint) -> Trainer:
     )
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("fused", [False, True])
 def test_the_loss_scale_of_float16_does_not_reach_norm_and_clipping(
     tiny_text_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fused: bool
