@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import IO
 
 # Before the import of torch: sums in a fixed order, and no contention of several processes for few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,8 +39,17 @@ settings.register_profile("same", derandomize=True, deadline=None, max_examples=
 settings.load_profile("same")
 
 REPOSITORY = Path(__file__).parent.parent
+
 # Before pytest-timeout reads it. No test takes a minute on a quiet machine.
 os.environ.setdefault("PYTEST_TIMEOUT", f"{scaled(300):.0f}")
+
+
+def is_open(file: int | IO[bytes]) -> None:
+    """Raise an OSError if a file is closed, as `os.fsync` does."""
+    os.fstat(file if isinstance(file, int) else file.fileno())
+
+
+os.fsync = is_open  # flushing takes most of the time of a checkpoint, and no test cuts the power
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

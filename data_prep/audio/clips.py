@@ -141,6 +141,9 @@ class Naming:
         return kept
 
 
+LONGEST_NAME, LONGEST_PATH = 255, 1000  # bytes and characters: file systems report an error for longer ones
+
+
 class Files:
     """Finds the files that a manifest names, by the normal form of their names.
 
@@ -154,8 +157,9 @@ class Files:
 
     def find(self, name: str) -> Path:
         """Return the path of a file, which does not exist if nothing has this name."""
-        if "\0" in name:
-            return self.folders[0] / name.replace("\0", "")
+        longest = max((len(part.encode(errors="replace")) for part in name.split("/")), default=0)
+        if "\0" in name or longest > LONGEST_NAME or len(name) > LONGEST_PATH:
+            return self.folders[0] / name.replace("\0", "").replace("/", "-")[:40]
         for folder in self.folders:
             if (path := folder / name).is_file():
                 return path

@@ -34,8 +34,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _imported_before_the_first_fork() -> None:
-    """Import the modules of every run once, which with shape checks takes five times as long as a run."""
+def _imported_before_the_first_fork(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Import the modules of every run and parse a config once; both take longer than a run."""
     import lightning.pytorch.cli  # noqa: F401
 
     import pipeline
@@ -48,12 +48,17 @@ def _imported_before_the_first_fork() -> None:
         os.environ["DS_ACCELERATOR"] = "cpu"
         for name in ("engine", "zero.muon.muon_optimizer"):  # the second imports torch's compiler
             importlib.import_module(f"deepspeed.runtime.{name}")
+    from pipeline.training.config import parse_config
+
+    config = tmp_path_factory.mktemp("parsed") / "config.yaml"
+    config.write_text(CONFIG.format(model=LSTM, dataset="none"))
+    parse_config(["--config", str(config)])
     # Generation at each validation would be most of the computation of a short run.
     Samples.__init__.__defaults__ = (2, 8)  # type: ignore[attr-defined]
 
 
-def in_a_fork(work: Callable[[], int]) -> int:
-    """Run `work` in a forked process and return its exit code, 128 + n if signal n killed it."""
+def start_in_a_fork(work: Callable[[], int]) -> int:
+    """Start `work` in a forked process and return its number."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -66,6 +71,16 @@ def in_a_fork(work: Callable[[], int]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    return child
+
+
+def in_a_fork(work: Callable[[], int]) -> int:
+    """Run `work` in a forked process and return its exit code."""
+    return end_of_fork(start_in_a_fork(work))
+
+
+def end_of_fork(child: int) -> int:
+    """Wait for a forked process and return its exit code, 128 + n if signal n killed it."""
     return exit_code.as_shell(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
@@ -146,7 +161,12 @@ def _main(home: Path, arguments: list[str], die: tuple[int, int] | None) -> int:
 
 
 def start_fork(arguments: list[str], log: Path) -> int:
-    """Start an attempt in a fork, which is ten times as fast as a new process."""
+    """Run a command in a fork, which is ten times as fast as a new process."""
+    return end_of_fork(begin_fork(arguments, log))
+
+
+def begin_fork(arguments: list[str], log: Path) -> int:
+    """Start a command in a fork and return the number of the process."""
 
     def work() -> int:
         sys.stdout = sys.stderr = file = log.open("a", buffering=1)
@@ -154,7 +174,7 @@ def start_fork(arguments: list[str], log: Path) -> int:
             os.dup2(file.fileno(), number)
         return _main(Path.cwd(), arguments, None)
 
-    return in_a_fork(work)
+    return start_in_a_fork(work)
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,8 +10,7 @@ import pytest
 import yaml
 
 from pipeline.errors import TRY_AGAIN
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.distributed.conftest import begin_fork, end_of_fork, start_fork
 
 
 @pytest.fixture
@@ -24,15 +21,9 @@ def home(tmp_path: Path, corpus: Path) -> Path:
     trainer = {"accelerator": "cpu", "devices": 1, "log_every_n_steps": 5}
     (tmp_path / "gru.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
     rare = {"trainer.val_check_interval": 1000, "trainer.check_val_every_n_epoch": None}
-    file = {"entrants": {"gru": "gru.yaml"}, "settings": rare, "budget": {"tokens": 200_000}, "seeds": [1, 2]}
+    file = {"entrants": {"gru": "gru.yaml"}, "settings": rare, "budget": {"tokens": 40_000}, "seeds": [1, 2]}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(file))
     return tmp_path
-
-
-def start(home: Path) -> subprocess.Popen[str]:
-    surroundings = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "pipeline", "tournament", "small.yaml"]
-    return subprocess.Popen(command, cwd=home, env=surroundings, stdout=subprocess.PIPE, text=True)
 
 
 def attempts(home: Path, name: str) -> list[tuple[str, bool]]:
@@ -42,18 +33,16 @@ def attempts(home: Path, name: str) -> list[tuple[str, bool]]:
 
 
 @pytest.mark.slow
-def test_a_stopped_tournament_continues(home: Path) -> None:
-    with start(home) as first:
-        journal = home / "runs" / "small" / "gru-1" / "journal.jsonl"
-        while first.poll() is None and not (journal.is_file() and "train/loss" in journal.read_text()):
-            time.sleep(0.05)
-        first.send_signal(signal.SIGTERM)
-        printed, _ = first.communicate()
-    assert first.returncode == TRY_AGAIN
-    assert "tournament small stopped; the same command continues it" in printed
-    with start(home) as second:
-        second.communicate()
-    assert second.returncode == 0
+def test_a_stopped_tournament_continues(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    first = begin_fork(["tournament", "small.yaml"], Path("log"))
+    journal = Path("runs/small/gru-1/journal.jsonl")
+    while not (journal.is_file() and "train/loss" in journal.read_text()):
+        time.sleep(0.05)
+    os.kill(first, signal.SIGTERM)
+    assert end_of_fork(first) == TRY_AGAIN
+    assert "tournament small stopped; the same command continues it" in Path("log").read_text()
+    assert start_fork(["tournament", "small.yaml"], Path("log")) == 0
     assert attempts(home, "gru-1") == [("stopped", True), ("finished", False)]
     assert attempts(home, "gru-2") == [("finished", True)]
     assert (home / "runs" / "small" / "compare.html").is_file()

@@ -154,9 +154,9 @@ def test_a_run_of_that_name_with_another_config_is_refused(started: list[str]) -
     write(seeds=[1])
     assert tournament.main(["small.yaml"]) == 0
     announced = Path("runs/small/lstm-1/entrant.json").read_text()
-    write(parameters=12_000)
+    write(settings={"model.init_args.width": 9})
     with pytest.raises(
-        ConfigError, match=r"lstm-1 exists with another config.*width=.*, previously 8.*Move runs/small away"
+        ConfigError, match=r"lstm-1 exists with another config.*width=9, previously 8.*Move runs/small away"
     ):
         tournament.main(["small.yaml"])
     assert Path("runs/small/lstm-1/entrant.json").read_text() == announced

@@ -116,6 +116,15 @@ def test_parquet_holds_names_or_the_files_themselves(tmp_path: Path) -> None:
     assert texts(prepare(tmp_path / "bytes.parquet", tmp_path / "out2")) == WANTED
 
 
+def test_a_name_that_no_file_can_have_is_a_bad_record(tmp_path: Path) -> None:
+    sounds(tmp_path)
+    names = ["é" * 200 + ".wav", "a/" * 3000 + "b.wav"]
+    lines = ["path,text", "a.wav,one two", "b.wav,three", *(f"{name},four" for name in names)]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    assert texts(prepare(tmp_path / "m.csv", tmp_path / "out")) == WANTED
+    assert report(tmp_path / "out")["bad"]["cannot be read"]["count"] == len(names)
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     sounds(tmp_path)
     os.mkfifo(tmp_path / "pipe.wav")
