@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DECIDING = ("model.", "data.", "seed_everything", "trainer.limit_train_batches", "trainer.overfit_batches")
 # prefixes of keys below these that may differ between attempts, because results do not depend on them
 FREE = ("data.init_args.workers", "data.init_args.per_device_batch_", "data.init_args.dataset")
-LIMITS = ("max_steps", "max_epochs", "max_time")  # a finished run continues if one of them changes
+LIMITS = ("max_steps", "max_epochs", "max_time", "fast_dev_run")  # a finished run continues if one of them changes
 
 
 @runtime_checkable
@@ -155,7 +155,7 @@ def _choose(run: Run, config: dict[str, Any]) -> Start:
 def limits_of(config: dict[str, Any]) -> str:
     """Return the limits of a training, as text."""
     given = {name: config["trainer"].get(name) for name in LIMITS}
-    return ", ".join(f"trainer.{name}={value}" for name, value in given.items() if value not in (None, -1))
+    return ", ".join(f"trainer.{name}={value}" for name, value in given.items() if value not in (None, -1, False))
 
 
 def is_finished(run: Run, config: dict[str, Any]) -> bool:
