@@ -167,7 +167,7 @@ def hurt_jobs(seed: int, kills: int, until: float, results: Path) -> None:
     cluster = Cluster(path / "cluster", f"chaos{os.getpid()}x")
     try:
         cluster.start()
-        jobs = Jobs(cluster, home := Home(path / "work", [], 2, STEPS, small_disk=False))
+        jobs = Jobs(cluster, home := Home(path / "work", [], 2, STEPS // 2, small_disk=False))
         job = jobs.submit("straight")
         home.watch(
             "straight", lambda: None if (state := cluster.state(job)) not in ENDED else int(state != "COMPLETED")

@@ -42,7 +42,8 @@ def inflict(setup: str, seed: int, kills: int, until: float, results: Path, prel
     arguments, processes = SETUPS[setup]
     path = Path(tempfile.mkdtemp(prefix="unroll-chaos-"))
     try:
-        home = Home(path, arguments, processes, STEPS, imported() if preloaded else None)
+        steps = STEPS // 2 if preloaded else STEPS
+        home = Home(path, arguments, processes, steps, imported() if preloaded else None)
         if not home.disk.mounted:
             print(f"{setup}: no full disk, because this user may not mount a file system", flush=True)
         home.straight()
