@@ -68,7 +68,7 @@ def page(table: dict[str, Any]) -> str:
         "command until they finish. Each finished run is compared with an undisturbed one: weights, optimizer and",
         "carried state in every bit, and the rows of training and validation that the tracking server received.",
         "",
-        f"{total} injuries in {table['minutes']} minutes ({table['date']}, commit {table['commit']}, seed {table['seed']}):",
+        f"{total} injuries in {table['minutes']} minutes, seed {table['seed']} ({table['date']}, {table['commit']}):",
         "",
         f"| | {' | '.join(setups)} |",
         f"|---{'|---' * len(setups)}|",
