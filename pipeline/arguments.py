@@ -4,6 +4,7 @@ import argparse
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pipeline.errors import ConfigError
@@ -42,6 +43,23 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see `{self.prog} --help`")
+
+
+def file_to_write(*suffixes: str) -> Callable[[str], Path]:
+    """Return a parser of the name of a new file with one of the suffixes in a folder that exists, for `type=`."""
+
+    def parse(text: str) -> Path:
+        file = Path(text)
+        if file.suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(f"expected a file that ends in {' or '.join(suffixes)}, got {text}")
+        if not file.parent.is_dir():
+            raise argparse.ArgumentTypeError(f"expected a file in an existing folder, got {text}")
+        return file
+
+    return parse
+
+
+figure_file = file_to_write(".png", ".svg", ".pdf")
 
 
 def fraction(text: str) -> float:

@@ -9,7 +9,7 @@ from data_prep.pairs.sources import reader
 from data_prep.workspace import options as shared
 from data_prep.workspace.report import Report
 from data_prep.workspace.splits import has, split_of
-from data_prep.workspace.workspace import ordered
+from data_prep.workspace.workspace import SPLITS, ordered
 from pipeline.dataset.text_normalization import identity
 
 SHARED, REPEATED = "in another split too", "duplicate"
@@ -39,6 +39,7 @@ class Corpus:
         self.readers = {name: reader(files, layout) for name, files in self.files.items()}
         self.deduplicate = bool(options.dialogue) if options.deduplicate is None else options.deduplicate
         self.held_out: dict[str, set[int]] = {}  # hashes of the sources of each split
+        self._homes = bytearray()  # the split of each unit of the training files read so far, as its place in SPLITS
 
     @property
     def splits(self) -> list[str]:
@@ -58,14 +59,16 @@ class Corpus:
         seen = set[int]()
         sources = self.held_out.setdefault(split, set())
         unchecked = split == "train" and not count and not self.deduplicate  # equal units are not looked for
-        for unit in self.readers[given](report if split == given else Report()):
-            source = identity(unit.source)
-            if given == "train" and self._part(source) != split:
-                continue
+        for number, unit in enumerate(self.readers[given](report if split == given else Report())):
+            if given == "train":
+                if number == len(self._homes):
+                    self._homes.append(SPLITS.index(self._part(unit)))
+                if SPLITS[self._homes[number]] != split:
+                    continue
             if unchecked:
                 yield unit
                 continue
-            key = hash(source)
+            key = hash(identity(unit.source))
             whole = hash((key, identity(unit.pairs[-1].target)))
             equal = SHARED if key in others else REPEATED if whole in seen else None
             seen.add(whole)
@@ -78,9 +81,9 @@ class Corpus:
                 report.note(unit.name, f"{equal}{' (add --deduplicate to drop it)' * (given == 'train')}")
             yield unit
 
-    def _part(self, source: str) -> str:
+    def _part(self, unit: Unit) -> str:
         """Return the split of a unit of the training files, by a hash of its source."""
-        return split_of(source, self.shares) if any(self.shares.values()) else "train"
+        return split_of(identity(unit.source), self.shares) if any(self.shares.values()) else "train"
 
 
 def rows(units: Iterable[Unit], group: bool) -> Iterator[tuple[str, str, list[str]]]:

@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 from data_prep.sources.characters import oddity
 from data_prep.workspace.report import Report
-from pipeline.dataset.codecs.table import NUL
+from pipeline.dataset.codecs.encoding import NUL
 from pipeline.errors import ConfigError, DataError
 
 FIELDS = ("source", "target")  # default names of the columns
@@ -99,18 +99,17 @@ class Layout:
             yield Unit(name, f" {self.mark} ".join(turns), tuple(map(Pair, sources, turns[1:])))
 
     def _text(self, written: str) -> str:
-        return normalize("NFC", written.strip().lower() if self.lowercase else written.strip())
+        text = written.strip().lower() if self.lowercase else written.strip()
+        return text if text.isascii() else normalize("NFC", text)
 
 
 def _readable(name: str, texts: Sequence[str], report: Report) -> bool:
     """Count the texts in the report; return whether they are valid."""
-    for text in texts:
-        if "\0" in text:
+    if not (every := "".join(texts)).isascii() or not every.isprintable():
+        if "\0" in every:
             report.reject(name, NUL)
             return False
-    for text in texts:
-        if unusual := oddity(text):
+        if unusual := next(filter(None, map(oddity, texts)), None):
             report.note(name, unusual)
-            break
     report.documents += 1
     return True

@@ -27,6 +27,9 @@ TAB = "\t"
 VARIANT = re.compile(r"\(\d+\)$")
 MORE = "more than two columns: choose two, such as --source-field 1 --target-field 2"
 BOTH = "tab in both lines: the two files are parallel only if each has one side"
+CODES = "ar bg ca cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv nl no pl pt ro ru sk sl sr sv tr uk vi zh"
+LANGUAGES = frozenset(CODES.split())
+HEADER = "two language codes: for a header add --source-field and --target-field"
 NUMBERED = "source ends in a number in parentheses: for a pronouncing dictionary add --pronunciations"
 Read = Callable[[Sequence[Path], Layout, Report], Iterator[Unit]]
 
@@ -71,6 +74,8 @@ def delimited(paths: Sequence[Path], layout: Layout, report: Report) -> Iterator
                 raise DataError(f"{name}: expected at least {max(places) + 1} columns, got {width}. Check --delimiter")
             if header:
                 continue
+            if len(set(columns)) == 2 and set(columns) <= LANGUAGES:
+                report.note(name, HEADER)
         if len(columns) == width:
             source, target = columns[places[0]], columns[places[1]]
             if VARIANT.search(source):

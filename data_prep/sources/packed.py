@@ -1,10 +1,11 @@
 """Lines of text of files, plain or compressed with gzip or xz."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from data_prep.workspace.report import Report
-from pipeline.dataset.codecs.encoding import DAMAGE, PACKINGS, open_packed, open_text, readable
+from pipeline.dataset.codecs.encoding import DAMAGE, NOT_UTF8, PACKINGS, Opened, open_packed, open_text, readable
 
 __all__ = ["DAMAGE", "PACKINGS", "open_packed", "text_lines"]
 
@@ -15,20 +16,21 @@ def text_lines(path: Path, report: Report) -> Iterator[tuple[str, str | None]]:
     Raises:
         DataError: the file cannot be read, is damaged, or is encoded in UTF-16 or UTF-32.
     """
+    shown = str(path)
     with open_text(path) as file, readable(path):
         for number, line in enumerate(_lines(file), 1):
-            name = f"{path}:{number}"
+            name = f"{shown}:{number}"
             try:
                 yield name, line.decode().rstrip("\r\n")
             except UnicodeDecodeError:
-                report.reject(name, "not UTF-8")
+                report.reject(name, NOT_UTF8)
                 yield name, None
 
 
-def _lines(file: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines between newlines, or between carriage returns if the file has no newline.
+def _lines(file: Opened) -> Iterator[bytes]:
+    """Return the lines between newlines, or between carriage returns if the file has no newline.
 
     Otherwise a carriage return is part of a line, so that lines of parallel files correspond.
     """
-    for number, line in enumerate(file):
-        yield from line.splitlines() if number == 0 and not line.endswith(b"\n") else (line,)
+    first = file.readline()
+    return chain([first] if first.endswith(b"\n") else first.splitlines(), file)

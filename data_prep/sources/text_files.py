@@ -17,9 +17,17 @@ from typing import NamedTuple
 from data_prep.sources.characters import oddity
 from data_prep.sources.walk import walk
 from data_prep.workspace.report import Report
-from pipeline.dataset.codecs.delimited import NOT_UTF8
-from pipeline.dataset.codecs.encoding import HEAD, PACKINGS, Opened, check_end, readable, suffix_of, text_start
-from pipeline.dataset.codecs.table import NUL
+from pipeline.dataset.codecs.encoding import (
+    HEAD,
+    NOT_UTF8,
+    NUL,
+    PACKINGS,
+    Opened,
+    check_end,
+    readable,
+    suffix_of,
+    text_start,
+)
 from pipeline.errors import DataError
 
 PIECE = 1 << 14  # characters: tokenizers slow down on longer texts
@@ -171,9 +179,6 @@ def in_pieces(blocks: Iterable[str]) -> Iterator[Piece]:
     yield Piece(text, starts, True)
 
 
-# ---------------------------------------------------------------------- text files
-
-
 def whole(file: Opened, name: str, reading: Reading, report: Report) -> Iterator[Piece]:
     """Read a text file as one document."""
     start = _start(file, name)
@@ -243,9 +248,6 @@ def paragraphs(file: Opened, name: str, reading: Reading, report: Report) -> Ite
             except UnicodeDecodeError as error:
                 report.reject(f"{name}:{number}", NOT_UTF8, error.reason)
         number += len(block)
-
-
-# ---------------------------------------------------------------------- files of records
 
 
 def json_lines(file: Opened, name: str, reading: Reading, report: Report) -> Iterator[Piece]:

@@ -68,9 +68,9 @@ class Bounds:
         Raises:
             InvalidEpisode: they are not whole numbers, one per step, or out of range.
         """
-        if actions.size != len(actions) or (actions != np.floor(actions)).any():
+        if not _are_integers(actions) and (actions.size != len(actions) or (actions != np.floor(actions)).any()):
             raise InvalidEpisode("actions of another kind", "numbers, expected choices")
-        if (actions < 0).any() or (actions >= (self.choices or HIGHEST)).any():
+        if actions.min() < 0 or actions.max() >= (self.choices or HIGHEST):
             raise InvalidEpisode("actions out of range", f"choices from {actions.min():g} to {actions.max():g}")
         return actions.reshape(-1).astype(np.int64)
 

@@ -242,7 +242,8 @@ def _write(folder: Path, split: str, members: list[Episode]) -> EpisodesEntry:
 def _scales(train: list[Episode], report: Report) -> dict[str, object]:
     """Return mean and deviation of each number of an observation; a constant one has deviation 1 and is noted."""
     observations = np.concatenate([one.observations for one in train])
-    ends = observations.min(0).astype(np.float64), observations.max(0).astype(np.float64)
+    columns = np.ascontiguousarray(observations.T)
+    ends = columns.min(1).astype(np.float64), columns.max(1).astype(np.float64)
     constant = is_constant(*ends, observations.dtype)
     for column in np.flatnonzero(constant):
         report.note(f"number {column + 1} of {len(constant)}", "observation that is constant in training")

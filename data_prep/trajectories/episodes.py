@@ -6,8 +6,9 @@ incomplete episode. A record without flags is one complete episode.
 Legend: O numbers of an observation, A of an action, L steps.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,8 @@ STEPS = ("total_steps", "total_timesteps", "episode_length")
 RETURNS = ("total_return", "episode_return")
 TOLERANCE = 1e-3  # of a stated return, relative to the sum of the absolute rewards
 DEEPEST = 32  # axes of an array
+TYPES = {"i": {int}, "f": {float}, "b": {bool}}  # of the entries of lists that are an array as they are
+LARGEST = float(np.finfo(np.float32).max)
 Part = Shaped[np.ndarray, "L *_"]
 
 
@@ -127,6 +130,25 @@ def _numbers(field: str, values: object) -> Part:
 def _array(field: str, values: object) -> Part:
     if not isinstance(values, list):
         raise InvalidEpisode(f"{field} are not numbers", f"{type(values).__name__} instead of a list")
+    return found if (found := _of_one_type(values)) is not None else _of_mixed_types(field, values)
+
+
+def _of_one_type(values: list[Any]) -> Part | None:
+    """Return nested lists of whole numbers only, of decimal numbers only or of truth values only; else None."""
+    try:
+        found = np.array(values)
+    except ValueError:
+        return None
+    entries: Iterable[Any] = values
+    for _ in range(found.ndim - 1):
+        entries = chain.from_iterable(entries)
+    kind = found.dtype.kind
+    alike = kind in TYPES and found.ndim <= DEEPEST and set(map(type, entries)) == TYPES[kind]
+    return found if alike else None
+
+
+def _of_mixed_types(field: str, values: list[Any]) -> Part:
+    """Return nested lists as an array, or the reason why they are not one."""
     try:
         array = pa.array(values)
     except (TypeError, ValueError, OverflowError) as error:
@@ -183,10 +205,9 @@ def _episode(name: str, parts: list[Part], complete: bool) -> Episode:
     if not complete:
         raise InvalidEpisode("incomplete: the last step is neither terminated nor truncated")
     for field, part in zip(FIELDS, parts, strict=True):
-        if not np.isfinite(part).all():
-            raise InvalidEpisode(f"NaN or infinite {field}")
-        if (np.abs(part.astype(np.float64)) > np.finfo(np.float32).max).any():
-            raise InvalidEpisode(f"{field} beyond the range of float32")
+        if not (np.abs(part.astype(np.float64, copy=False)) <= LARGEST).all():  # NaN is not
+            beyond = np.isfinite(part).all()
+            raise InvalidEpisode(f"{field} beyond the range of float32" if beyond else f"NaN or infinite {field}")
     observations, actions, rewards = parts
     narrow = np.result_type(observations.dtype, np.float32) == np.float32
     observations = observations.reshape(len(rewards), -1).astype(np.float32 if narrow else np.float64)

@@ -39,11 +39,11 @@ def _precision(episodes: Sequence[Episode]) -> type[np.floating[Any]]:
     """Return float32, or float64 if some observations change by less than 10,000 times its rounding or underflow."""
     if all(one.observations.dtype == np.float32 for one in episodes):
         return np.float32
-    observations = np.concatenate([one.observations for one in episodes])
-    single = np.finfo(np.float32)
-    rounding = np.maximum(single.eps * np.abs(observations).max(0), single.tiny)
-    changes = ~is_constant(observations.min(0), observations.max(0), observations.dtype)
-    return np.float64 if (changes & (observations.std(0) < 1e4 * rounding)).any() else np.float32
+    columns = np.ascontiguousarray(np.concatenate([one.observations for one in episodes]).T)
+    low, high, single = columns.min(1), columns.max(1), np.finfo(np.float32)
+    rounding = np.maximum(single.eps * np.maximum(-low, high), single.tiny)
+    changes = ~is_constant(low, high, columns.dtype)
+    return np.float64 if (changes & (columns.std(1) < 1e4 * rounding)).any() else np.float32
 
 
 def by_content(report: Report, samples: Sequence[Episode], shares: Mapping[str, float]) -> list[str]:

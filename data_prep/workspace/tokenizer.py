@@ -150,6 +150,8 @@ def load(path: Path) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True  # `<eos>` written in a corpus is text, not the end of a document
+    if isinstance(tokenizer.model, models.BPE) and not json.loads(tokenizer.to_str())["model"]["merges"]:
+        tokenizer.model._resize_cache(0)  # its entries would be whole texts, of which few repeat
     return tokenizer
 
 

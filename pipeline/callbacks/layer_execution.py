@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.distributed.strategies.sharded import layers
+from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import ConfigError
 
 
@@ -20,7 +21,8 @@ class Execution(Callback):
     """Changes how each layer runs forward, under every strategy; names and weights stay the same.
 
     Args:
-        compile: compile each layer with `torch.compile`; the first steps take about a minute, later ones are faster.
+        compile: compile each layer, and the loss of tokens, with `torch.compile`; the first steps take about a minute,
+            later ones are faster.
             Evaluation and generation, whose shapes change from call to call, are not compiled.
         activation_checkpointing: keep only the inputs of each layer and recompute the rest in the backward
             pass (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). About a third more computation,
@@ -41,11 +43,17 @@ class Execution(Callback):
             return
         for layer in layers(pl_module):
             layer.forward = partial(_run, layer, layer.forward, self._changed(layer.forward))
+        if not self.compile or traits(trainer).gathers_in_hooks:
+            return
+        for name in getattr(pl_module, "compiled", ()):
+            setattr(pl_module, name, torch.compile(getattr(pl_module, name)))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the layers."""
         for layer in layers(pl_module):
             layer.__dict__.pop("forward", None)
+        for name in getattr(pl_module, "compiled", ()):
+            pl_module.__dict__.pop(name, None)
 
     def _changed(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         if self.compile:

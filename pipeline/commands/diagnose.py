@@ -10,7 +10,7 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.arguments import Parser, positive_integer
+from pipeline.arguments import Parser, figure_file, positive_integer
 from pipeline.errors import ConfigError
 from pipeline.runs.run import find_run
 
@@ -41,8 +41,8 @@ def main(argv: list[str]) -> int:
     if options.picture:
         try:
             save(diagnosis_picture(found, {}), options.picture)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--picture={options.picture}: cannot be written ({error}). Give a .png file") from error
+        except OSError as error:
+            raise ConfigError(f"--picture={options.picture}: cannot be written ({error}). Give another file") from error
     return 0
 
 
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--split", default="validation", help="split to sample sequences from (default: validation)")
     add("--sequences", type=positive_integer, default=32, metavar="N", help="number of sequences (default: 32)")
     add("--context", type=positive_integer, metavar="N", help="length of a sequence (default: as in training)")
-    add("--picture", type=Path, metavar="FILE.png", help="also plot all runs in one figure")
+    add("--picture", type=figure_file, metavar="FILE.png", help="also plot all runs in one figure")
     return parser
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
-from pipeline.arguments import Parser, non_negative_integer, positive_integer
+from pipeline.arguments import Parser, figure_file, non_negative_integer, positive_integer
 from pipeline.errors import ConfigError, DataError
 from pipeline.runs.record import read_record
 from pipeline.runs.run import find_run
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="seed of the episodes; validation uses 0, test 1 (default: 2)",
     )
     add("--greedy", action="store_true", help="take the most probable action (default: sample actions)")
-    add("--picture", type=Path, metavar="FILE.png", help="plot the mean returns by target return or by delay")
+    add("--picture", type=figure_file, metavar="FILE.png", help="plot the mean returns by target return or by delay")
     add("--checkpoint", default="best", metavar="best|last|PATH", help="checkpoint to load (default: best)")
     return parser
 
@@ -172,5 +172,5 @@ def _draw(settings: Sequence[Setting], cells: dict[str, list[tuple[float, float]
     }
     try:
         save(chart("mean return", label, lines), file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--picture={file}: cannot be written ({error}). Give a .png file") from error
+    except OSError as error:
+        raise ConfigError(f"--picture={file}: cannot be written ({error}). Give another file") from error

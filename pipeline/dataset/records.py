@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, UInt
 
-from pipeline.dataset.shard import PREPARE, Shard, ShardFile, SplitEntry, arrow_column, record_batches
+from pipeline.dataset.shard import PREPARE, Shard, ShardFile, SplitEntry, arrow_array, arrow_column, record_batches
 from pipeline.errors import DataError
 
 BATCH_ROWS = 4096  # maximum rows of a record batch
@@ -62,8 +62,8 @@ class RecordWriter:
         if not self._buffer:
             return
         types = self._file.schema.types
-        columns = [pa.array(values, kind) for values, kind in zip(zip(*self._buffer, strict=True), types, strict=True)]
-        self._file.write(columns, self._tokens)
+        columns = zip(zip(*self._buffer, strict=True), types, strict=True)
+        self._file.write([arrow_array(values, kind) for values, kind in columns], self._tokens)
         self._buffer, self._tokens, self._bytes = [], 0, 0
 
 

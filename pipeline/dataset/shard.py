@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -88,13 +89,34 @@ class ShardFile:
         return Shard(self.path.name, self.rows, self.tokens, self.path.stat().st_size, sha256(self.path))
 
 
+def arrow_array(values: Sequence[Any] | np.ndarray, kind: pa.DataType) -> pa.Array:
+    """Return the values, of which none is missing, as an Arrow array.
+
+    This is `pa.array`, of which the first call imports pandas; the import takes longer than writing a small dataset.
+    """
+    if pa.types.is_primitive(kind):
+        numbers = np.asarray(values, kind.to_pandas_dtype())
+        if pa.types.is_boolean(kind):
+            numbers = np.packbits(numbers, bitorder="little")
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(numbers)])
+    if pa.types.is_string(kind):
+        values = [text.encode() for text in values]
+    ends = np.cumsum([0, *map(len, values)])
+    assert ends[-1] < 1 << 31, "a record batch is smaller than 2 GiB"
+    edges = pa.py_buffer(ends.astype(np.int32))
+    if pa.types.is_binary(kind) or pa.types.is_string(kind):
+        return pa.Array.from_buffers(kind, len(values), [None, edges, pa.py_buffer(b"".join(values))])
+    entries = np.concatenate(values) if isinstance(values[0], np.ndarray) else list(chain.from_iterable(values))
+    return pa.Array.from_buffers(kind, len(values), [None, edges], children=[arrow_array(entries, kind.value_type)])
+
+
 def write_rows(path: Path, schema: pa.Schema, rows: Iterable[tuple[Sequence[object], int]]) -> Shard:
     """Write rows, each given with its number of steps, in large record batches; return the manifest entry."""
     file, buffer, steps = ShardFile(path, schema), list[Sequence[object]](), 0
 
     def flush() -> None:
         columns = zip(zip(*buffer, strict=True), schema.types, strict=True)
-        file.write([pa.array(values, kind) for values, kind in columns], steps)
+        file.write([arrow_array(values, kind) for values, kind in columns], steps)
 
     for row, size in rows:
         buffer.append(row)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64, UInt
 
-from pipeline.dataset.shard import PREPARE, Shard, ShardFile, SplitEntry, arrow_column, record_batches
+from pipeline.dataset.shard import PREPARE, Shard, ShardFile, SplitEntry, arrow_array, arrow_column, record_batches
 from pipeline.errors import DataError
 
 BATCH_TOKENS = (
@@ -62,9 +62,10 @@ class ShardWriter:
         ids, lengths, ends = (np.concatenate(column) for column in zip(*self._buffer, strict=True))
         assert ids.dtype == self._dtype
         assert len(ids) == lengths.sum() < 1 << 31
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids))
-        self._file.write([tokens, pa.array(ends)], len(ids))
+        edges = np.concatenate([[0], np.cumsum(lengths)])
+        kind = self._file.schema.field("tokens").type
+        tokens = pa.ListArray.from_arrays(arrow_array(edges, pa.int32()), arrow_array(ids, kind.value_type))
+        self._file.write([tokens, arrow_array(ends, pa.bool_())], len(ids))
         self._buffer, self._buffered_tokens = [], 0
 
 

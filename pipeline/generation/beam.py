@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from pipeline.errors import ConfigError
 from pipeline.generation.prompts import Device, Forward, Prompts, read_prompt, step
 from pipeline.generation.sampling import Hypothesis, Limits, apply_limits
 from pipeline.state import State, select
@@ -123,12 +124,12 @@ class CoverageTracker:
         forward: a model with attention, with the methods `forward_with_attention` and `memory_mask`.
 
     Raises:
-        ValueError: the model has no attention.
+        ConfigError: the model has no attention.
     """
 
     def __init__(self, forward: Forward) -> None:
         if not isinstance(forward, AttentionModel):
-            raise ValueError("coverage_penalty requires a model with attention to a source. Set it to 0")
+            raise ConfigError("coverage_penalty requires a model with attention to a source. Set it to 0")
         self.forward: AttentionModel = forward
 
     def begin(self, state: State) -> State:

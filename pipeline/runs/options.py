@@ -1,4 +1,4 @@
-"""Drop the options of a class in a config when another class replaces it at the same key.
+"""Drop the options of a class in a config when another class replaces it at the same key; pass null on to inner keys.
 
 jsonargparse 4.53 keeps every option of the previous class that the new class accepts, whether it came from a signature,
 an earlier config, an outer value or the command line. It has no setting for this, so two of its private functions are
@@ -7,6 +7,7 @@ replaced while a config is parsed, only here.
 
 import argparse
 import functools
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -65,6 +66,9 @@ class Dropped:
             before: the previous value, with `class_path` and `init_args`.
             after: the new value.
         """
+        given = after.get("init_args")
+        if isinstance(given, private.NestedArg) and isinstance(given.val, list | dict | None):
+            after["init_args"] = private.NestedArg(given.key, json.dumps(given.val))  # not str(): None is null in YAML
         if before is None or before["class_path"] is None:
             return
         old, new = before["class_path"], after["class_path"]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.data.batch import PairBatch
 from pipeline.distributed.strategies.traits import traits
+from pipeline.errors import ConfigError
 from pipeline.evaluation.metrics import Score
 from pipeline.evaluation.text_scores import BLEU, ErrorRate
 from pipeline.generation.beam import Beam
@@ -134,7 +135,7 @@ class SequenceToSequence(TokenPrediction):
         """Return the outputs of `forward`, and the attention weights of each position over the source.
 
         Raises:
-            ValueError: the decoder has no attention.
+            ConfigError: the decoder has no attention.
         """
         outputs, state, weights = self._attention_decoder.forward_with_attention(self.embedding(tokens), state)
         return self.output(outputs), state, weights
@@ -143,7 +144,7 @@ class SequenceToSequence(TokenPrediction):
         """Return the mask of the source in a state, True where there is a position.
 
         Raises:
-            ValueError: the decoder has no attention.
+            ConfigError: the decoder has no attention.
         """
         keep: Tensor = self._attention_decoder.memory_mask(state)
         return keep
@@ -152,7 +153,7 @@ class SequenceToSequence(TokenPrediction):
     def _attention_decoder(self) -> Any:
         if self.decoder.attends:
             return self.decoder
-        raise ValueError(f"decoder={type(self.decoder).__name__}: expected a decoder with attention")
+        raise ConfigError(f"decoder={type(self.decoder).__name__}: expected a decoder with attention")
 
     @torch.no_grad()
     def alignment(self, source: tuple[Tensor, ...], tokens: Sequence[int], eos: int) -> Float[np.ndarray, "T S"]:
@@ -164,7 +165,7 @@ class SequenceToSequence(TokenPrediction):
             eos: the EOS token.
 
         Raises:
-            ValueError: the decoder has no attention.
+            ConfigError: the decoder has no attention.
         """
         state = self.begin(source)
         _, _, weights = self.forward_with_attention(torch.tensor([[eos, *tokens[:-1]]], device=self.device), state)

@@ -43,6 +43,7 @@ class Task(LightningModule):
 
     reads: Reads
     writes: Writes
+    compiled: tuple[str, ...] = ()  # methods that are compiled beside the layers, if layers are
     seen: Metric  # sums over training batches since they were last logged
 
     def __init__(self, optimizer: OptimizerCallable, schedule: Schedule | None) -> None:

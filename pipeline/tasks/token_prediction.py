@@ -88,6 +88,8 @@ class TokenPrediction(Task):
         self.seen = TokenLoss()  # since the last log; the code that logs it resets it
         self.held_out = TokenLoss()
 
+    compiled = ("token_losses",)
+
     def preview_callbacks(self, run: Path) -> list[Callback]:
         """Return the callback that shows generated texts."""
         return [Samples(run / "tokenizer.json")]
@@ -121,14 +123,22 @@ class TokenPrediction(Task):
 
     def training_loss(self, outputs: Float[Tensor, "B T D"], targets: Int64[Tensor, "B T"]) -> Tensor:
         """Return the summed loss with label smoothing and penalties; `seen` counts it without them."""
+        nats, smoothed = self.token_losses(outputs, targets)
+        self.seen.update(nats.detach(), (targets != IGNORE).sum())
+        return smoothed + self._penalty(outputs, targets != IGNORE)
+
+    def token_losses(self, outputs: Float[Tensor, "B T D"], targets: Int64[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
+        """Return the summed loss in nats without and with label smoothing.
+
+        Compiled, it does not keep the logits in float32: for large vocabularies they take most of the memory.
+        """
         log_probabilities = self.output(outputs).flatten(0, 1).float().log_softmax(-1)  # shared by both losses
         flat = targets.flatten()
         nats = functional.nll_loss(log_probabilities, flat, ignore_index=IGNORE, reduction="sum")
-        self.seen.update(nats.detach(), (flat != IGNORE).sum())
-        if smoothing := self.head.label_smoothing:
-            spread = -log_probabilities.mean(-1).masked_fill(flat == IGNORE, 0.0).sum()
-            nats = (1 - smoothing) * nats + smoothing * spread
-        return nats + self._penalty(outputs, targets != IGNORE)
+        if not (smoothing := self.head.label_smoothing):
+            return nats, nats
+        spread = -log_probabilities.mean(-1).masked_fill(flat == IGNORE, 0.0).sum()
+        return nats, (1 - smoothing) * nats + smoothing * spread
 
     def count_held_out(self, outputs: Float[Tensor, "B T D"], targets: Int64[Tensor, "B T"]) -> None:
         """Add a batch to the evaluation."""

@@ -20,6 +20,7 @@ from pipeline.data.batch_plan import Share
 from pipeline.distributed import launch, rendezvous, signals
 from pipeline.distributed.checkpoint.directory import by_metric
 from pipeline.errors import TRY_AGAIN, UserError, classify
+from pipeline.runs.journal import last_saved
 from pipeline.runs.load import choose_checkpoint
 from pipeline.runs.record import read_config
 from pipeline.runs.resume import Start, begin
@@ -64,7 +65,8 @@ def fit(cli: CommandLine, run: Run) -> int:
         reason = {0: "finished", TRY_AGAIN: "stopped"}.get(code, f"failed: exit code {code}")
         run.end_attempt(reason, code)
         if code == TRY_AGAIN:
-            print(f"run {run.name} stopped and saved; the same command continues it", flush=True)
+            saved = last_saved(run.path) or "nothing before the first step"
+            print(f"run {run.name} stopped and saved {saved}; the same command continues it", flush=True)
         elif code == 0:
             print(run_summary(run), flush=True)
         return code

@@ -1,6 +1,7 @@
 """Networks without fused recurrent kernels compile to one graph, forward and backward."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from pipeline.models.conv import ConvNet
 from pipeline.models.linear_recurrence import LinearRecurrence
 from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.models.transformer import Transformer, TransformerLanguageModel
+from pipeline.tasks.token_prediction import TokenHead
 
 
 @pytest.fixture
@@ -48,20 +50,24 @@ def test_it_compiles_to_one_graph(network):
 @pytest.mark.parametrize("kind", [LSTMLanguageModel, TransformerLanguageModel])
 def test_compiled_layers_have_the_gradients_of_plain_ones(kind, recompute):
     torch.manual_seed(0)
-    model = kind(vocab_size=11, width=16, depth=2)
+    model = kind(vocab_size=11, width=16, depth=2, head=TokenHead(label_smoothing=0.1))
     tokens = torch.arange(18).reshape(2, 9) % 11
     plain = _gradients(model, tokens)
     execution = Execution(compile=True, activation_checkpointing=recompute)
-    execution.on_train_start(None, model)
+    execution.on_train_start(SimpleNamespace(strategy=None), model)
     assert all("forward" in vars(layer) for layer in layers(model))
+    assert "token_losses" in vars(model)
     torch.testing.assert_close(_gradients(model, tokens), plain, rtol=1e-3, atol=1e-5)
     execution.on_train_end(None, model)
     assert not any("forward" in vars(layer) for layer in layers(model))
+    assert "token_losses" not in vars(model)
 
 
 def _gradients(model, tokens):
     model.zero_grad()
-    model(tokens)[0].square().mean().backward()
+    outputs, _ = model.network(model.embedding(tokens[:, :-1]))
+    nats, smoothed = model.token_losses(outputs, tokens[:, 1:])
+    (nats + smoothed).backward()
     return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
 

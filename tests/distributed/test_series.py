@@ -101,7 +101,9 @@ def test_a_test_stands_beside_the_baselines_and_a_table_is_forecast(
     assert "<svg" in (tmp_path / "next.svg").read_text()
     assert main(["generate", "run", *options, "--picture", "next.none"]) == 2
     printed = capfd.readouterr().err.splitlines()[-1]
-    assert printed.startswith("unroll: error: --picture=next.none: cannot be written")
+    assert printed.startswith(
+        "unroll: error: argument --picture: expected a file that ends in .png or .svg or .pdf, got"
+    )
     head, *lines = (tmp_path / "next.csv").read_text().splitlines()
     assert head == "time,series,forecast"
     assert [line.rsplit(",", 1)[0] for line in lines[:2]] == ["2020-01-11 00:00,north", "2020-01-11 01:00,north"]

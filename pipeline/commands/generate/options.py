@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from pipeline.arguments import Parser
+from pipeline.arguments import Parser, figure_file, file_to_write
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -69,14 +69,15 @@ def _add_outputs(parser: Parser, add: Add) -> None:
     add(other, "samples", "texts or images per prompt (default: 1)", default=1, **WHOLE)
     add(other, "seed", "random seed; sample k of each prompt uses seed + k (default: 0)", default=0, **WHOLE)
     add(other, "checkpoint", "checkpoint to load (default: best)", default="best", metavar="best|last|PATH")
-    add(other, "attention", "plot the attention of each token over its source", type=Path, metavar="FILE.png")
+    heat = {"type": file_to_write(".png", ".jpg"), "metavar": "FILE.png"}
+    add(other, "attention", "plot the attention of each token over its source", **heat)
     add(other, "lm", "fuse CTC with a language model of the same vocabulary", metavar="RUN|DATASET")
     add(other, "lm-weight", "weight of the language model (default: 0.5)", **REAL)
     add(other, "lm-bonus", "bonus per token in nats (default: 0)", **REAL)
     add(other, "out", "write a sound (.wav, .flac) or a grid of images (.png)", type=Path, metavar="FILE")
     add(other, "seconds", "maximum duration of a sound (default: 2)", default=2.0, **REAL)
     add(other, "output", "write the forecast as CSV (default: standard output)", type=Path, metavar="FILE")
-    add(other, "picture", "plot the forecast", type=Path, metavar="FILE.svg")
+    add(other, "picture", "plot the forecast", type=figure_file, metavar="FILE.svg")
     add(other, "json", "print one JSON object per line", **SWITCH)
 
 

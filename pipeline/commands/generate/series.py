@@ -53,10 +53,6 @@ def main(trained: Trained, arguments: argparse.Namespace) -> None:
         raise
     except OSError as error:
         raise ConfigError(f"{error.filename} cannot be written: {error.strerror}. Give another file") from error
-    except ValueError as error:
-        raise ConfigError(
-            f"--picture={arguments.picture}: cannot be written ({error}). Give a .svg or .png file"
-        ) from error
 
 
 def rows_of(

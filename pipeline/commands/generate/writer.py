@@ -180,8 +180,8 @@ class SourceWriter(Writer):
             pictures.append(rendered(self.picture(source, written(self.tokenizer, text["tokens"]), attention)))
         try:
             montage(pictures, 1).save(file)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--attention={file}: cannot be written as an image: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"--attention={file}: cannot be written ({error}). Give another file") from error
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,20 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
-from itertools import chain, compress, count, islice
+from itertools import chain, compress, count, filterfalse, islice
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset.codecs.encoding import Opened, open_text, readable, suffix_of
+from pipeline.dataset.codecs.encoding import NOT_UTF8, Opened, open_text, readable, suffix_of
 from pipeline.errors import DataError
 
 Reject = Callable[[str, str], None]
 DELIMITERS = "\t,;|"
 LONGEST_HEADER = 1 << 20  # bytes
 EXAMINED = 10  # rows after the header that determine the delimiter
-NOT_UTF8 = "not UTF-8"
 FIELDS = "another number of fields than the header"
 SUBSTITUTE = "\x1a"  # the control character that replaces a byte that is not UTF-8
 
@@ -180,7 +179,7 @@ def _parsed(
     )
     read = arrow.ReadOptions(use_threads=False, column_names=names)
     convert = arrow.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=False)
-    numbers = (number for number in count(1) if number not in skipped)
+    numbers = filterfalse(skipped.__contains__, count(1))
     heading = header
     with open_text(path) as opened, readable(path), arrow_errors(path):
         file = _Utf8(opened)

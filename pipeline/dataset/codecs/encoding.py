@@ -29,6 +29,7 @@ MEMBERS: dict[str, tuple[bytes, Callable[[], Any]]] = {  # the first bytes of a 
     ".gz": (b"\x1f\x8b", lambda: zlib.decompressobj(31)),
     ".xz": (b"\xfd7zXZ\0", lzma.LZMADecompressor),
 }
+NOT_UTF8, NUL = "not UTF-8", "contains a NUL character"  # reasons of invalid records
 UNPACK = {".gz": "gzip -dc", ".xz": "xz -dc"}
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.dataset.codecs.delimited import NOT_UTF8, Reject, arrow_errors, read_batches
-from pipeline.dataset.codecs.encoding import open_packed, open_text, readable, suffix_of
+from pipeline.dataset.codecs.delimited import Reject, arrow_errors, read_batches
+from pipeline.dataset.codecs.encoding import NOT_UTF8, NUL, open_packed, open_text, readable, suffix_of
 from pipeline.errors import DataError
 
 Record = dict[str, object]
-NUL = "contains a NUL character"
 
 
 def read_records(path: Path, reject: Reject, *, header: bool = True) -> Iterator[tuple[int, Record]]:

@@ -24,6 +24,7 @@ YEARS = 1800, 2200
 DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 NUMBER = re.compile(r"-?\d+(\.\d*)?")
 OFFSET = re.compile(r"\d[T ]\d{2}.*?(Z|[+-]\d{2}(?::?\d{2})?)$")  # of a time of day to UTC
+TAIL = re.compile(r"(Z|[+-]\d{2}(?::?\d{2})?)$")
 DATES = (
     *("%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%Y", "%Y.%m.%d", "%m/%Y", "%m-%Y", "%b-%Y", "%b %Y"),
     *("%Y-%b", "%B %Y", "%d-%b-%Y", "%d %b %Y", "%d%b%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y"),
@@ -45,15 +46,17 @@ def check_time_format(written: str) -> None:
         raise ConfigError(f"--time-format={written}: expected {CHOICES}, got {written}") from error
 
 
-def trimmed_stamp(text: str) -> str:
-    """Return a stamp without blanks around it, and with `Z` for the name of the zone UTC."""
-    return UTC.sub("Z", text.strip())
+def trimmed_stamps(texts: Sequence[str]) -> list[str]:
+    """Return stamps without blanks around them, and with `Z` for the name of the zone UTC."""
+    bare = [text.strip() for text in texts]
+    every = "\n".join(bare)
+    return [UTC.sub("Z", text) for text in bare] if "UTC" in every or "GMT" in every else bare
 
 
 def parse_stamps(texts: Sequence[str], written: str) -> pd.DatetimeIndex:
     """Return the times of texts, NaT where they are not in the format; in UTC if they have offsets to UTC."""
     if written == ISO:
-        offsets = any(OFFSET.search(text) for text in texts)
+        offsets = _have_offsets(texts)
         dashed = [text.replace("/", "-") for text in texts]
         return pd.DatetimeIndex(pd.to_datetime(dashed, errors="coerce", format="ISO8601", utc=offsets))
     if written in UNIX or written == EXCEL:
@@ -98,12 +101,19 @@ def offset_of(texts: Sequence[str], zone: str, name: str) -> str:
     Raises:
         DataError: the offsets differ and no time zone is given, or only some stamps have an offset.
     """
+    if not _have_offsets(texts):
+        return zone
     offsets = {_offset(found[1]) if (found := OFFSET.search(text)) else "" for text in texts}
     if len(offsets) > 1 and ("" in offsets or not zone):
         fix = "Write all stamps with an offset" if "" in offsets else "Give their zone with --time-zone AREA/CITY"
         named = ", ".join(sorted(offset or "none" for offset in offsets))
         raise DataError(f"column {name}: expected stamps with one UTC offset, got {named}. {fix}")
-    return zone or next(iter(offsets), "")
+    return zone or next(iter(offsets))
+
+
+def _have_offsets(texts: Sequence[str]) -> bool:
+    """Return whether a stamp has an offset; few of the ends of stamps at regular times are different."""
+    return any(map(TAIL.search, {text[-7:] for text in texts})) and any(map(OFFSET.search, texts))
 
 
 def recognised(texts: Sequence[str], name: str) -> str:
@@ -119,9 +129,9 @@ def recognised(texts: Sequence[str], name: str) -> str:
     numbers = [text for text in texts if NUMBER.fullmatch(text)]
     if 2 * len(numbers) > len(texts):
         return _of_numbers(numbers, name)
-    if not parse_stamps(texts, ISO).isna().all():
-        return ISO
     probe = texts[:PROBED]
+    if not all(parse_stamps(part, ISO).isna().all() for part in (probe, texts)):
+        return ISO
     patterns = [date + time for date in DATES for time in TIMES]
     read = {pattern: parse_stamps(texts, pattern) for pattern in patterns if parse_stamps(probe, pattern).notna().any()}
     most = max((int(index.notna().sum()) for index in read.values()), default=0)

@@ -25,7 +25,7 @@ from pipeline.dataset.codecs.time_format import (
     offset_of,
     parse_stamps,
     recognised,
-    trimmed_stamp,
+    trimmed_stamps,
     write_stamps,
 )
 from pipeline.errors import ConfigError, DataError
@@ -188,7 +188,7 @@ def stamps_of(
         like, time_format = None if like and like.unit == COUNT else like, like.time_format if like else ISO
     else:
         texts, places = distinct_texts(column)
-        texts = [trimmed_stamp(text) for text in texts]
+        texts = trimmed_stamps(texts)
         given = [text for text in texts if text]
         time_format = time_format or recognised(given, name)
         if time_format == COUNT:

@@ -87,9 +87,14 @@ def frames_of(
     for identity, mine in _groups(table, layout, rows, findings):
         stamps = read.values[mine] if layout.time else np.arange(len(mine))
         position, start, length = _placed(grid, stamps, joined_name(identity) or "the table", findings)
+        covariates = _at(position, length, ahead[mine])
+        if layout.calendar:
+            places = cycles(grid, start + grid.step * np.arange(length))[1]
+            covariates = np.concatenate([covariates, places], 1)
         for name, numbers in zip(layout.targets, targets, strict=True):
             parts = identity if identity and len(layout.targets) == 1 else (*identity, name)
-            found.append(_frame(joined_name(parts), grid, start, length, position, numbers[mine], ahead[mine], layout))
+            values = _at(position, length, numbers[mine])
+            found.append(Frame(joined_name(parts), start, grid.step, values, covariates))
     return grid, found
 
 
@@ -149,22 +154,13 @@ def _in_rows(table: pa.Table, layout: TableLayout, findings: Findings) -> Iterat
         yield trimmed(Frame(name, 0, 1, values[row], np.zeros((len(columns), 0))))
 
 
-def _frame(
-    name: str,
-    grid: Grid,
-    start: int,
-    length: int,
-    position: Int64[np.ndarray, " R"],
-    numbers: Float64[np.ndarray, " R"],
-    known: Float64[np.ndarray, "R K"],
-    layout: TableLayout,
-) -> Frame:
-    values, ahead = np.full(length, np.nan), np.full((length, known.shape[1]), np.nan)
-    values[position], ahead[position] = numbers, known
-    if layout.calendar:
-        _, places = cycles(grid, start + grid.step * np.arange(length))
-        ahead = np.concatenate([ahead, places], 1)
-    return Frame(name, start, grid.step, values, ahead)
+def _at(
+    position: Int64[np.ndarray, " R"], length: int, rows: Float64[np.ndarray, "R *_"]
+) -> Float64[np.ndarray, "L *_"]:
+    """Return the rows at their steps, NaN at the others."""
+    found = np.full((length, *rows.shape[1:]), np.nan)
+    found[position] = rows
+    return found
 
 
 def _groups(
@@ -244,8 +240,10 @@ def trimmed(frame: Frame) -> Frame:
     first, after = there[0], there[-1] + 1
     values, known = frame.values[first:after], frame.known[first:after]
     gap = np.isnan(values)[:, None] & np.isnan(known)
-    last = np.maximum.accumulate(np.where(gap, 0, np.arange(len(values))[:, None]))
     start = frame.start + int(first) * frame.step
+    if not gap.any():
+        return Frame(frame.name, start, frame.step, values, known)
+    last = np.maximum.accumulate(np.where(gap, 0, np.arange(len(values))[:, None]))
     return Frame(frame.name, start, frame.step, values, np.take_along_axis(known, last, 0))
 
 

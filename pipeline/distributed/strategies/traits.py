@@ -13,6 +13,7 @@ class StrategyTraits:
 
     divides_model = False  # whether the model is partitioned, so that every process takes part in each computation
     owns_gradients = False  # whether gradients are measured and clipped inside the step, and are not accessible
+    gathers_in_hooks = False  # whether each module collects its weights in a hook, which `torch.compile` cannot read
     dropped_step = False  # whether the last step skipped the update
 
     def refuse_step(self, module: pl.LightningModule, scaled: bool) -> None:

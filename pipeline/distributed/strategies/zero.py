@@ -53,6 +53,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         assert isinstance(self.config, dict)
         self.config["zero_force_ds_cpu_optimizer"] = False  # allow any optimizer in the config
         self.stage = stage
+        self.gathers_in_hooks = stage == 3
 
     def setup_environment(self) -> None:
         """Initialize the process group: NCCL on GPUs, gloo on CPUs."""

@@ -169,6 +169,19 @@ def parse(*words: str) -> CommandLine:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["--model.init_args.schedule.init_args.warmup_share=null"],
+        ["--model.init_args.schedule.init_args={warmup_share: null}"],
+        ["--model.init_args.schedule={class_path: pipeline.optim.WarmupCosine, init_args: {warmup_share: null}}"],
+    ],
+)
+def test_null_reaches_an_argument_of_an_inner_class(words: list[str]) -> None:
+    config: Any = kept_config(parse("--model.init_args.schedule.init_args.warmup_share=0.3", *words))
+    assert config["model"]["init_args"]["schedule"]["init_args"]["warmup_share"] is None
+
+
+@pytest.mark.parametrize(
     ("words", "key", "expected"),
     [
         (

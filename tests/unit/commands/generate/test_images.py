@@ -9,7 +9,7 @@ from PIL import Image
 
 from data_prep.workspace import tokenizer
 from pipeline.commands.generate.command import main
-from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.plots.attention import PANEL
 from pipeline.models.assemblies.captioners import ShowAndTell, ShowAttendTell
 from pipeline.models.encoders.image import ResNet
@@ -78,5 +78,5 @@ def test_invalid_input_is_reported(
             main(["seen", *arguments])
     blind = ShowAndTell(8, 32, lambda width, size: ResNet(width, size, (1, 1), 8), width=16).eval()
     monkeypatch.setattr("pipeline.runs.load.load_model", lambda *_: blind)
-    with pytest.raises(CheckpointError, match="expected a decoder with attention"):
+    with pytest.raises(ConfigError, match="expected a decoder with attention"):
         main(["seen", "--image", photographs[0], "--attention", str(tmp_path / "heat.png")])

@@ -81,7 +81,7 @@ def test_attention_is_drawn_token_against_token(translator, capsys, tmp_path, mo
     width, height = Image.open(tmp_path / "a.png").size
     assert width > 4 * CELL  # the cells and their labels
     assert height > 5 * CELL
-    with pytest.raises(ConfigError, match=r"--attention=.*a\.none: cannot be written as an image"):
+    with pytest.raises(ConfigError, match=r"--attention: expected a file that ends in \.png or \.jpg, got .*a\.none"):
         main([*options, "--attention", str(tmp_path / "a.none")])
 
 
@@ -92,7 +92,7 @@ def test_models_without_attention_are_refused(translator, tmp_path):
     translator.model = LSTMTranslator(vocab_size=size, source_vocab_size=size, width=16, depth=1).eval()
     options = ["babble", "--prompt", "the", "--attention", str(tmp_path / "a.png")]
     for settings in (options, [*options[:3], "--beam", "2", "--coverage-penalty", "1"]):
-        with pytest.raises(CheckpointError, match="decoder=VectorDecoder: expected a decoder with attention"):
+        with pytest.raises(ConfigError, match="decoder=VectorDecoder: expected a decoder with attention"):
             main(settings)
     translator.model = Babbler(size).eval()
     with pytest.raises(ConfigError, match=r"--attention: .* is a language model without a source"):
@@ -100,7 +100,7 @@ def test_models_without_attention_are_refused(translator, tmp_path):
 
 
 def test_coverage_requires_a_source(babbler):
-    with pytest.raises(CheckpointError, match="coverage_penalty requires a model with attention"):
+    with pytest.raises(ConfigError, match="coverage_penalty requires a model with attention"):
         main(["babble", "--prompt", "the", "--beam", "2", "--coverage-penalty", "1"])
 
 

@@ -73,6 +73,14 @@ def test_a_header_in_other_letters_is_not_a_pair(tmp_path: Path) -> None:
             read(tmp_path, tmp_path / name)
 
 
+def test_a_first_line_of_language_codes_is_noted(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "a.tsv").write_text("en\tde\none\teins\n")
+    assert len(read(tmp_path, tmp_path / "a.tsv")) == 2
+    assert "1 x two language codes: for a header add --source-field and --target-field" in capsys.readouterr().out
+    options = ["--source-field", "en", "--target-field", "de"]
+    assert read(tmp_path, tmp_path / "a.tsv", *options) == [("one", ["eins"])]
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_texts_are_composed(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
     (tmp_path / "a.tsv").write_text(normalize(form, "café\tÉté\n"), encoding="utf-8")
