@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import lightning
@@ -180,8 +181,11 @@ class Loader(DataLoader[Batch]):
     """A DataLoader that counts the seconds in which its consumer waits for a batch."""
 
     waited = 0.0
+    prepared = False
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        if self.num_workers and not self.prepared:
+            self._read_first()
         batches = super().__iter__()
         while True:
             began = time.perf_counter()
@@ -192,6 +196,17 @@ class Loader(DataLoader[Batch]):
             finally:
                 self.waited += time.perf_counter() - began
             yield batch
+
+    def _read_first(self) -> None:
+        """Read the first batch in this process, which imports what the workers need before they are forked.
+
+        A worker would wait forever for a module that another thread (of W&B) was importing during the fork.
+        """
+        dataset: Any = self.dataset
+        with torch.random.fork_rng(devices=[]):
+            for keys in islice(iter(self.batch_sampler or ()), 1):
+                dataset.__getitems__(keys)
+        self.prepared = True
 
 
 def count_in_steps(trainer: Trainer, steps: int) -> None:

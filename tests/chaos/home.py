@@ -13,6 +13,7 @@ from pipeline.runs.journal import read_journal
 from tests.chaos.injuries import SmallDisk
 from tests.chaos.processes import Attempt, Command
 from tests.chaos.tracker import Tracker
+from tests.timeouts import scaled
 
 ROOT = Path(__file__).parents[2]
 METRICS = ("train/loss", "val/loss")
@@ -28,7 +29,7 @@ trainer:
   {{accelerator: cpu, devices: 1, max_steps: {steps}, log_every_n_steps: 2, val_check_interval: 10,
     check_val_every_n_epoch: null, callbacks: [{{class_path: tests.chaos.pace.Pace}}]}}
 checkpoints: {{every_steps: 4}}
-watchdog: {{patience: 15}}
+watchdog: {{patience: {patience}}}
 tracking: {{project: chaos, code: false}}
 """
 
@@ -59,7 +60,7 @@ class Home:
         self.disk, self.tracker = SmallDisk(path / "runs", small_disk), Tracker()
         self.moments = path / "moment"
         prepare(path)
-        (path / "small.yaml").write_text(CONFIG.format(dataset=path / "data", steps=steps))
+        (path / "small.yaml").write_text(CONFIG.format(dataset=path / "data", steps=steps, patience=scaled(10)))
         (path / "home").mkdir(exist_ok=True)
         own = {"HOME": str(path / "home"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
         self.environment = {**os.environ, **own, "CHAOS_MOMENT": str(self.moments), **self.tracker.environment()}
@@ -89,7 +90,8 @@ class Home:
             if not first and self.moment(name)[0] != "start":
                 first = time.monotonic() - began
             time.sleep(0.02)
-        assert code == 0, (self.path / f"{name}.log").read_text()
+        stacks = sorted((self.path / "runs" / name / "stacks").glob("*"))
+        assert code == 0, "\n".join(file.read_text() for file in (self.path / f"{name}.log", *stacks))
         self.started = first
         series = ((metric, read_journal(self.path / "runs" / name).series(metric)) for metric in METRICS)
         self.expected = {metric: dict(zip(found.steps, found.values, strict=True)) for metric, found in series}
