@@ -163,7 +163,7 @@ def is_finished(run: Run, config: dict[str, Any]) -> bool:
     if not run.record.get("attempts") or run.attempt["reason"] != "finished":
         return False
     before = record.read_config(run.path)["trainer"]
-    return all(before[limit] == config["trainer"][limit] for limit in LIMITS)
+    return all(before.get(limit) == config["trainer"].get(limit) for limit in LIMITS)
 
 
 def _compare(run: Run, config: Mapping[str, object], dataset: Dataset, facts: DataFacts) -> None:

@@ -81,7 +81,12 @@ class Home:
 
     def straight(self) -> None:
         """Train the undisturbed run."""
-        self.watch("straight", self.start("straight").poll)
+        attempt = self.start("straight")
+        try:
+            self.watch("straight", attempt.poll)
+        except BaseException:
+            attempt.kill()
+            raise
 
     def watch(self, name: str, poll: Callable[[], int | None]) -> None:
         """Wait for the undisturbed run until `poll` returns an exit code; keep its rows and the time of its start."""
