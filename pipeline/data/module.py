@@ -1,5 +1,6 @@
 """The base DataModule: it opens a dataset and gives each process its part of the global batches of a plan."""
 
+import copy
 import time
 from collections.abc import Iterator
 from functools import cached_property
@@ -203,8 +204,9 @@ class Loader(DataLoader[Batch]):
         A worker would wait forever for a module that another thread (of W&B) was importing during the fork.
         """
         dataset: Any = self.dataset
+        sampler = copy.copy(self.batch_sampler or ())  # an iteration moves the position of the sampler itself
         with torch.random.fork_rng(devices=[]):
-            for keys in islice(iter(self.batch_sampler or ()), 1):
+            for keys in islice(sampler, 1):
                 dataset.__getitems__(keys)
         self.prepared = True
 

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
 import lightning.pytorch as pl
 import pytest
+import torch
 
 from pipeline.data.module import Loader, count_in_steps
 from pipeline.errors import ConfigError
@@ -74,6 +76,29 @@ raise SystemExit(3)
 def test_a_failing_process_exits_in_spite_of_an_open_loader(tiny_text_dataset: Path) -> None:
     script = FAILING.format(dataset=str(tiny_text_dataset))
     assert subprocess.run([sys.executable, "-c", script], timeout=scaled(150)).returncode == 3
+
+
+def test_reading_ahead_of_the_workers_leaves_the_position_of_the_sampler() -> None:
+    class Rows:
+        def __len__(self) -> int:
+            return 5
+
+        def __getitems__(self, keys: list[int]) -> list[int]:
+            return keys
+
+    class Position:
+        start = 3
+
+        def __len__(self) -> int:
+            return 5
+
+        def __iter__(self) -> Iterator[list[int]]:
+            start, self.start = self.start, 0
+            yield from ([row] for row in range(start, 5))
+
+    settings = {"batch_sampler": Position(), "collate_fn": list, "generator": torch.Generator()}
+    loader = Loader(Rows(), num_workers=1, **settings)
+    assert [list(loader), list(loader)] == [[[3], [4]], [[0], [1], [2], [3], [4]]]
 
 
 IMPORTS = """
