@@ -5,7 +5,7 @@ A schedule depends only on the step and on past validation losses, so a resumed 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -158,9 +158,9 @@ def _shape(parameter: nn.Parameter) -> tuple[int, ...]:
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def gradient_norm(module: nn.Module) -> torch.Tensor:
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
     """Return the Euclidean norm of all gradients together; a DTensor if they are DTensors."""
-    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def full_tensor(value: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Checkpointing: the processes agree before each step whether to continue, save, or save and stop.
+"""Checkpointing: the processes agree in each step whether to continue, save, or save and stop.
 
 A checkpoint is saved every few steps or minutes, after each validation, on a stop signal, and at the end. Training
 pauses while the state is copied to host memory. The copy is written in the background and published between two
@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from pipeline.callbacks.averaging import WeightAverage
-from pipeline.callbacks.step_vote import Requests, StepVote
+from pipeline.callbacks.step_vote import StepVote
 from pipeline.distributed import signals, snapshot
 from pipeline.distributed.checkpoint import directory as checkpoint
 from pipeline.distributed.checkpoint import shards
@@ -76,6 +76,11 @@ class Checkpoints(Checkpoint):
     def __init__(self, settings: CheckpointSettings, vote: StepVote, directory: Path) -> None:
         self.settings, self.vote, self.directory = settings, vote, directory
         self.agreement = vote.agreement
+        vote.questions |= {
+            "save": self._save_is_due,
+            "stop": lambda trainer: signals.requested() is not None,
+            "written": lambda trainer: self.writing is not None and not self.writing.busy,
+        }
         self.writing: checkpoint.Writing | None = None
         self.about: checkpoint.Manifest = {}
         self.stalled = 0.0  # seconds that training paused for checkpoints since the last row
@@ -100,20 +105,20 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """At the end of an optimizer step, save or stop as agreed before it."""
+        """At the end of an optimizer step, save or stop as agreed."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        verdict = self.vote.verdict
-        if self.writing is not None and not verdict.writing:
+        save, stop, written = (self.vote.take(name) for name in ("save", "stop", "written"))
+        if self.writing is not None and written == trainer.world_size:
             self.finish(trainer)
-        if not verdict.save and not verdict.stop:
+        if not save and not stop and not self.saves_by_steps(trainer):
             return
         validates = validation_comes(trainer)
-        if validates and not verdict.stop:
+        if validates and not stop:
             return  # the validation that follows ends with a checkpoint
         self.validation_due = validates
         self.save(trainer)
-        if verdict.stop:
+        if stop:
             self.finish_last(trainer)
             raise signals.Stopped
         self.validation_due = False
@@ -168,19 +173,17 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.validation_due, self.validated_step = state_dict["validation_due"], state_dict["validated_step"]
 
-    def requests(self, trainer: pl.Trainer) -> Requests:
-        """Return what this process requests for the end of the next step."""
-        every_steps, every_minutes = self.settings.every_steps, self.settings.every_minutes
-        by_steps = bool(every_steps) and (trainer.global_step + 1) % int(every_steps or 1) == 0
-        by_time = every_minutes is not None and time.monotonic() - self.saved_at > 60 * every_minutes
-        writing = self.writing is not None and self.writing.busy
-        return Requests(by_steps or by_time, signals.requested() is not None, writing)
+    def saves_by_steps(self, trainer: pl.Trainer) -> bool:
+        """Return whether a checkpoint is due after this step, which is the same on every process."""
+        return bool(self.settings.every_steps) and trainer.global_step % int(self.settings.every_steps or 1) == 0
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save the checkpoint of this step; called on every process."""
+        assert not self.vote.pending, "a checkpoint must contain the result of every vote"
         if self.saved_step == trainer.global_step:
             return
         self.finish(trainer)
+        self.vote.take("written")  # the requests are about the checkpoint before
         began = time.monotonic()
         self.saved_at, self.saved_step = began, trainer.global_step
         validated = self.validated_step == trainer.global_step
@@ -238,6 +241,10 @@ class Checkpoints(Checkpoint):
                 f"the checkpoint of step {trainer.global_step} could not be saved (see above). Free disk space or fix "
                 "the permissions; the same command continues from the previous checkpoint"
             )
+
+    def _save_is_due(self, trainer: pl.Trainer) -> bool:
+        minutes = self.settings.every_minutes
+        return minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
 
     def _publish(self, trainer: pl.Trainer, writing: checkpoint.Writing) -> OSError | None:
         try:

@@ -14,13 +14,15 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from torch.optim import Optimizer
 
 from pipeline.callbacks.averaging import WeightAverage
 from pipeline.callbacks.checkpointing import Checkpoints
-from pipeline.callbacks.step_vote import StepVote
+from pipeline.callbacks.step_gate import Gate, is_on_device, kept
+from pipeline.callbacks.step_vote import Ballot, Measured, StepVote
 from pipeline.distributed import snapshot
 from pipeline.distributed.checkpoint import directory as checkpoint
-from pipeline.distributed.lightning_internals import accumulates, callbacks
+from pipeline.distributed.lightning_internals import accumulates, callbacks, log_interval
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, NonFiniteError
 from pipeline.tracking.journal_logger import journal_fault
@@ -61,6 +63,11 @@ class GuardSettings:
 class Guard(Callback):
     """Skips steps that would corrupt the weights.
 
+    The device decides, and the host learns one step later that a step was skipped. It waits for the decision while
+    steps are being skipped, and before it writes a row of the journal or a checkpoint. What is trained therefore does
+    not depend on when it learns of it. It decides itself, in each step, where the device cannot: with `spike`, under
+    ZeRO, and with an optimizer that keeps a part of its state on the host.
+
     Args:
         settings: when to skip and when to roll back.
         vote: the vote in which the processes agree.
@@ -72,6 +79,7 @@ class Guard(Callback):
         self.recent: list[float] = []  # finite losses, nats per token over all processes
         self.refused, self.in_a_row, self.returned = 0, 0, 0
         self.good = -1  # rollbacks use checkpoints older than this step
+        self.gate: Gate | None = None
         self._begin_step({}, {})
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -79,44 +87,62 @@ class Guard(Callback):
         if batch_idx % trainer.accumulate_grad_batches == 0:
             seen = {name: value.clone() for name, value in pl_module.seen.metric_state.items()}
             self._begin_step(dict(pl_module.carried), seen)
-        self.ids.extend(batch.ids.tolist())
+        self.ids.append(batch.ids)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        self.losses.append(loss.detach() / (scaler.get_scale() if scaler else 1.0))
+        self.losses.append(loss.detach() / scaler.scale(torch.ones_like(loss)) if scaler else loss.detach())
 
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer | None
-    ) -> None:
-        """Vote, on saving and stopping as well, and drop the gradient of a step to be skipped."""
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
+        """Vote, on saving and stopping as well, and skip the step on the device if the result is not finite."""
         if accumulates(trainer):
             return
-        loss, strategy = torch.stack(self.losses).sum().float(), traits(trainer)
+        loss, strategy, scaled = torch.stack(self.losses).sum().float(), traits(trainer), _is_scaled(trainer)
         norm = torch.zeros_like(loss) if strategy.owns_gradients else pl_module.measure_gradient().float()
-        loss_here, norm_here = torch.stack([loss, norm]).tolist()
-        verdict = self.vote.cast(loss_here, norm_here, self.checkpoints.requests(trainer), trainer.world_size)
-        self.reason = self._judge(verdict.loss, verdict.norm, _is_scaled(trainer))
-        if self.reason:
-            strategy.refuse_step(pl_module, _is_scaled(trainer))
+        result = self.vote.cast(trainer, loss, norm, self.ids)
+        decisive = result[0] if scaled else result.sum()  # loss scaling overflows while it searches for its scale
+        self.skip = (decisive * 0).ne(0)
+        self.decides = self.settings.spike is not None or strategy.owns_gradients
+        if self.decides or not is_on_device(optimizer, scaled):
+            self.decides, ballot = True, self.vote.pending[-1]
+            ballot.reason = self._judge(ballot.read(), scaled)
+            if ballot.reason:
+                self.skip = torch.ones_like(self.skip)
+                strategy.refuse_step(pl_module)
+        else:
+            self.gate = Gate(optimizer, self.skip, scaled)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """After a skipped step, restore the state, log the fault, and roll back after too many in a row."""
+        """Restore what a skipped step must not change, log it, and roll back after too many in a row."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if traits(trainer).dropped_step and not _is_scaled(trainer):
-            self.vote.verdict = self.vote.verdict._replace(norm=math.inf)
-            self.reason = self.reason or "the gradient is not finite"
-        if not self.reason:
-            self.in_a_row, self.good, self.vote.keeps_all = 0, -1, False
-            return
-        pl_module.carried = self.carried
+            ballot = self.vote.pending[-1]
+            ballot.values[1] = math.inf
+            ballot.reason = ballot.reason or "the gradient is not finite"
+            self.skip = torch.ones_like(self.skip)
+        if self.gate is not None:
+            self.gate.close()
+            self.gate = None
+        pl_module.carried = {
+            slot: kept(self.skip, self.carried.get(slot), after) for slot, after in pl_module.carried.items()
+        }
         for name, value in self.seen.items():
-            setattr(pl_module.seen, name, value)
-        self._count(trainer)
-        if self.in_a_row >= self.settings.patience:
-            self._roll_back(trainer, pl_module)
+            setattr(pl_module.seen, name, torch.where(self.skip, value, getattr(pl_module.seen, name)))
+        self.vote.answer(trainer)
+        while self.vote.pending and (len(self.vote.pending) > 1 or self._waits(trainer)):
+            self._conclude(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read the votes that are left: the validation ends with a checkpoint."""
+        while self.vote.pending:
+            self._conclude(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read the votes that are left."""
+        self.on_validation_start(trainer, pl_module)
 
     def row(self) -> dict[str, float]:
         """Return, for the journal, the number of skipped steps since the run began."""
@@ -131,12 +157,36 @@ class Guard(Callback):
         self.vote.keeps_all = bool(self.in_a_row)
 
     def _begin_step(self, carried: dict[int, object], seen: dict[str, Tensor]) -> None:
-        self.carried, self.seen, self.reason = carried, seen, ""
+        self.carried, self.seen = carried, seen
         self.losses: list[Tensor] = []
-        self.ids: list[int] = []  # samples read by this process in this step
+        self.ids: list[Tensor] = []  # samples read by this process in this step
 
-    def _judge(self, loss: float, norm: float, scaled: bool) -> str:
+    def _waits(self, trainer: pl.Trainer) -> bool:
+        """Return whether the result of the last step is needed now; the same on every process."""
+        every = log_interval(trainer)
+        return (
+            self.decides
+            or self.in_a_row > 0
+            or self.settings.patience == 1
+            or bool(self.vote.requested)
+            or self.checkpoints.saves_by_steps(trainer)
+            or (every > 0 and trainer.global_step % every == 0)
+        )
+
+    def _conclude(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Read the oldest vote and act on it."""
+        ballot, measured = self.vote.count()
+        reason = self._judge(measured, _is_scaled(trainer)) if ballot.reason is None else ballot.reason
+        if not reason:
+            self.in_a_row, self.good, self.vote.keeps_all = 0, -1, False
+            return
+        self._count(trainer, ballot, measured, reason)
+        if self.in_a_row >= self.settings.patience:
+            self._roll_back(trainer, pl_module, reason)
+
+    def _judge(self, measured: Measured, scaled: bool) -> str:
         """Return the reason to skip the step, or an empty string."""
+        loss, norm, _ = measured
         if not math.isfinite(loss):
             return "the loss is not finite"
         spike, window = self.settings.spike, self.settings.window
@@ -156,30 +206,30 @@ class Guard(Callback):
         deviation = NORMAL * median(abs(value - middle) for value in self.recent)
         return (loss - middle) / max(deviation, FLOOR * abs(middle), 1e-12)
 
-    def _count(self, trainer: pl.Trainer) -> None:
-        step = trainer.global_step
+    def _count(self, trainer: pl.Trainer, ballot: Ballot, measured: Measured, reason: str) -> None:
         if not self.in_a_row:
-            self.good = step - 1 if self.good < 0 else self.good
+            self.good = ballot.step - 1 if self.good < 0 else self.good
         self.refused, self.in_a_row = self.refused + 1, self.in_a_row + 1
         self.vote.keeps_all = True
-        ids = [sample for part in self.vote.agreement.gather(self.ids) for sample in part]
-        measured = {"loss": self.vote.verdict.loss, "gradient_norm": self.vote.verdict.norm}
-        journal_fault(trainer, {"fault": "step_skipped", "why": self.reason, **measured, "ids": ids})
+        ids = [sample for part in self.vote.agreement.gather(ballot.samples()) for sample in part]
+        values = {"loss": measured.loss, "gradient_norm": measured.norm}
+        journal_fault(trainer, {"fault": "step_skipped", "why": reason, **values, "ids": ids}, ballot.step)
         if trainer.is_global_zero:
-            print(f"step {step} skipped: {self.reason}; {self.in_a_row} in a row", flush=True)
+            print(f"step {ballot.step} skipped: {reason}; {self.in_a_row} in a row", flush=True)
 
-    def _roll_back(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def _roll_back(self, trainer: pl.Trainer, pl_module: Any, reason: str) -> None:
         """Load weights and optimizer from the newest checkpoint before the first skipped step.
 
         Raises:
             NonFiniteError: no such checkpoint exists, or the maximum number of rollbacks is reached.
         """
+        assert not self.vote.pending
         self.checkpoints.finish(trainer)
         chosen, *_ = self.vote.agreement.largest(self._choose() if trainer.is_global_zero else -1)
         if chosen < 0 or self.returned >= self.settings.max_rollbacks:
             why = f"the run was rolled back {self.returned} times" if chosen >= 0 else "no earlier checkpoint is left"
             raise NonFiniteError(
-                f"{self.in_a_row} steps in a row were skipped up to step {trainer.global_step} ({self.reason}), and "
+                f"{self.in_a_row} steps in a row were skipped up to step {trainer.global_step} ({reason}), and "
                 f"{why}. Lower the learning rate, clip the gradient (trainer.gradient_clip_val), or inspect the "
                 "samples listed in journal.jsonl"
             )

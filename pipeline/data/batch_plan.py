@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 
 Ids = NDArray[np.int64]
+TOGETHER = 64  # batches whose places are permuted in one call, which costs about as much as one batch
 NO_SAMPLE = -1  # the id of a row that only fills the last batch of an evaluation
 
 
@@ -48,8 +50,10 @@ class Shuffled(Plan):
         return self.samples // self.batch_size
 
     def batch(self, epoch: int, k: int) -> Ids:
-        places = np.arange(k * self.batch_size, (k + 1) * self.batch_size)
-        return permute(places, self.samples, (self.seed, epoch))
+        first = k // TOGETHER * TOGETHER
+        places = first * self.batch_size, min(first + TOGETHER, len(self)) * self.batch_size
+        ids = _permuted(*places, self.samples, (self.seed, epoch))
+        return ids[(k - first) * self.batch_size :][: self.batch_size].copy()
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,12 @@ class Bucketed(Plan):
             places = permute(places, size, (self.seed, epoch, bucket))
         found: Ids = self.order[first + places]
         return found
+
+
+@lru_cache(maxsize=4)
+def _permuted(first: int, end: int, size: int, key: tuple[int, ...]) -> Ids:
+    """Return the elements from place `first` to `end` of a permutation."""
+    return permute(np.arange(first, end), size, key)
 
 
 def permute(places: Ids, size: int, key: tuple[int, ...]) -> Ids:

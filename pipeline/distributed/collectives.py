@@ -1,12 +1,13 @@
-"""Collective operations on small values between two training steps: maximum, sum and gather.
+"""Collective operations on small values: a sum on the device, and a maximum and a gather on the host.
 
-They use a process group of their own, over gloo on the CPU, so they never wait for a device.
+Those on the host use a process group of their own, over gloo on the CPU, so they never wait for a device.
 """
 
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -35,13 +36,14 @@ class Agreement:
         torch.distributed.all_reduce(reduced, op=torch.distributed.ReduceOp.MAX, group=self.group)
         return reduced.tolist()
 
-    def total(self, *numbers: float) -> list[float]:
-        """Return the elementwise sum over all processes; not finite where the value of one process is not."""
-        if self.group is None:
-            return list(numbers)
-        reduced = torch.tensor(numbers, dtype=torch.float64)
-        torch.distributed.all_reduce(reduced, group=self.group)
-        return reduced.tolist()
+    def total(self, values: Tensor) -> Tensor:
+        """Sum the values over all processes, in place, on the device and in the process group of training.
+
+        The host does not wait. A sum is not finite where the value of one process is not.
+        """
+        if self.group is not None:
+            torch.distributed.all_reduce(values)
+        return values
 
     def gather(self, local: T) -> list[T]:
         """Return the value of each process, by rank. The values must be picklable."""

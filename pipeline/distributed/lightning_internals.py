@@ -23,6 +23,8 @@ def train_whole(trainer: pl.Trainer) -> None:
     before = trainer.fit_loop
     trainer.fit_loop = WholeFitLoop(trainer, before.min_epochs, before.max_epochs)
     trainer.fit_loop.epoch_loop = before.epoch_loop
+    # Lightning's stop on SIGTERM reads a tensor on the host in every step. The vote on each step replaces it.
+    before.epoch_loop.__dict__["_broadcast_sigterm_tensor"] = lambda: None
 
 
 def datamodule(trainer: pl.Trainer) -> Any:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
-from torch.nn import functional as F
 
 from pipeline.dataset.trajectories import no_action
 from pipeline.tasks.likelihoods import Gaussian
@@ -63,7 +63,8 @@ class Choices(Actions):
         self.parameters = self.features = choices
 
     def read(self, actions: Int64[Tensor, "*S"]) -> Float[Tensor, "*S C"]:
-        return F.one_hot(actions.clamp(min=0), self.features).float() * (actions >= 0)[..., None]
+        # Not one_hot, which reads its input on the host to check it.
+        return (actions[..., None] == torch.arange(self.features, device=actions.device)).float()
 
     def nats(self, parameters: Float[Tensor, "*S C"], actions: Int64[Tensor, "*S"]) -> Float[Tensor, "*S"]:
         return -parameters.log_softmax(-1).gather(-1, actions[..., None])[..., 0]
@@ -113,7 +114,7 @@ class Numbers(Actions):
         return middle + half * scaled.clamp(-1, 1)
 
     def _range(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = like.new_tensor(self.low), like.new_tensor(self.high)
+        low, high = torch.tensor([self.low, self.high], dtype=like.dtype).to(like.device, non_blocking=True)
         return (low + high) / 2, (high - low) / 2
 
 

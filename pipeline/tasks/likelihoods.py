@@ -108,7 +108,7 @@ class Quantiles(Likelihood):
         return shift[..., None] + scale[..., None] * parts
 
     def loss(self, parts: Float[Tensor, "*S P"], values: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
-        levels = parts.new_tensor(self.levels)
+        levels = torch.tensor(self.levels, dtype=parts.dtype).to(parts.device, non_blocking=True)
         error = values[..., None] - parts
         return 2 * torch.maximum(levels * error, (levels - 1) * error).mean(-1)
 
@@ -116,7 +116,7 @@ class Quantiles(Likelihood):
         self, parts: Float[Tensor, "*D P"], one: Float[Tensor, "*D"], two: Float[Tensor, "*D"]
     ) -> Float[Tensor, "*D"]:
         """Sample by inverting the piecewise linear distribution function between the outermost quantiles."""
-        levels = parts.new_tensor(self.levels)
+        levels = torch.tensor(self.levels, dtype=parts.dtype).to(parts.device, non_blocking=True)
         share = one.clamp(self.levels[0], self.levels[-1])
         above = torch.searchsorted(levels, share.contiguous()).clamp(1, max(1, self.parameters - 1))
         if self.parameters == 1:

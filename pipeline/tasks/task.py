@@ -52,6 +52,7 @@ class Task(LightningModule):
         self.carried: dict[int, State] = {}  # by index of the micro-batch in a step
         self.norm: Tensor | None = None  # gradient norm of the last step
         self.total: Tensor | None = None  # gradient norm of the current step, divided as the strategy divides it
+        self.trained: list[nn.Parameter] = []  # all parameters, as the strategy has wrapped them
         self.build: Callable[[], nn.Module] | None = None  # builds the layers of a task created on the meta device
         self.directory: Path | None = None  # run or exported model that the task was loaded from
         self.arguments = plain_arguments(self)
@@ -134,6 +135,7 @@ class Task(LightningModule):
 
     def on_fit_start(self) -> None:
         """Warn if the schedule does not suit the length of the run."""
+        self.trained = []
         if self.schedule and self.trainer.is_global_zero and (line := self.schedule.warning(self.total_steps)):
             print(f"unroll: warning: {line}", file=sys.stderr, flush=True)
 
@@ -226,15 +228,22 @@ class Task(LightningModule):
         total, self.total = self.total, None
         assert total is not None
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, total)
+            nn.utils.clip_grads_with_norm_(self.trained, gradient_clip_val, total)
         elif gradient_clip_val:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def measure_gradient(self) -> Tensor:
         """Return the Euclidean norm of this step's gradient over all parameters, computed once per step."""
         if self.total is None:
-            self.total = gradient_norm(self)
+            self.trained = self.trained or list(self.parameters())
+            self.total = gradient_norm(self.trained) / self._gradient_scale()
         return full_tensor(self.total)
+
+    def _gradient_scale(self) -> Tensor | float:
+        """Return the factor of the gradients: the loss scale of float16, if the optimizer's kernel divides by it."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        divides = [getattr(each, "_step_supports_amp_scaling", False) for each in self.trainer.optimizers]
+        return scaler.scale(torch.ones((), device=self.device)) if scaler is not None and any(divides) else 1.0
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Save the schedule, and the carried state of all processes in the order of the global batch's rows."""

@@ -18,11 +18,11 @@ from pipeline.evaluation.plots.spectrogram import Shown
 from pipeline.runs.journal import JournalWriter
 
 
-def journal_fault(trainer: Trainer, fault: Mapping[str, object]) -> None:
-    """Write a fault of this step, and the action taken, to the trainer's journal."""
+def journal_fault(trainer: Trainer, fault: Mapping[str, object], step: int | None = None) -> None:
+    """Write a fault of a step (default: this one), and the action taken, to the trainer's journal."""
     for logger in trainer.loggers:
         if isinstance(logger, JournalLogger):
-            logger.log_fault(fault, trainer.global_step)
+            logger.log_fault(fault, trainer.global_step if step is None else step)
 
 
 class JournalLogger(Logger):

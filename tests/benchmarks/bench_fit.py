@@ -40,6 +40,7 @@ from pipeline.data.text import TextDataModule
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.level_model import LevelModel
 from pipeline.tracking.journal_logger import JournalLogger
+from pipeline.training.trainer import Unprofiled
 
 WANTED = 0.97  # of the bare loop's speed
 WARM = 3  # steps before the clock starts
@@ -120,6 +121,7 @@ def through_pipeline(model: LanguageModel, data: TextDataModule, setting: Settin
         limit_val_batches=0,
         log_every_n_steps=20,
         logger=JournalLogger(folder),
+        profiler=Unprofiled(),
         callbacks=[Randomness(1), guard, monitor, execution, checkpoints, clock],
         enable_progress_bar=False,
         enable_model_summary=False,

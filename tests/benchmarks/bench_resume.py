@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 
 import data_prep.text.command
@@ -65,8 +66,8 @@ class Clock(Callback):
         for _ in range(self.repeats):
             for numbers, found in seconds.items():
                 began = time.perf_counter()
-                requests = map(float, saves.requests(trainer)) if numbers == 5 else ()
-                saves.agreement.total(0.0, 0.0, *requests)
+                requests = [ask(trainer) for ask in saves.vote.questions.values()] if numbers == 5 else []
+                saves.agreement.total(torch.tensor([0.0, 0.0, *requests]))
                 found.append(time.perf_counter() - began)
         extra = median(five - two for two, five in zip(seconds[2], seconds[5], strict=True))
         if trainer.is_global_zero:

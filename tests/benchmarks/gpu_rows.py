@@ -110,7 +110,7 @@ def fit(name: str, task: type[LanguageModel], report: Report) -> Row:
 
 
 def gpt(report: Report) -> Row:
-    """A Transformer of 124 M parameters in bf16, each layer compiled, 32 windows of 1,024 tokens per step."""
+    """A Transformer of 124 M parameters in bf16, layers and loss compiled, 32 windows of 1,024 tokens per step."""
     setting, model = report.setting(1024, 32, 20, compile=not report.tiny), report.gpt()
     rate = setting.tokens / through_pipeline(model, report.data(setting), setting, report.folder)
     return {"tokens_per_second": rate} | cost(report, model, setting, rate)

@@ -1,5 +1,6 @@
 """Steps with non-finite loss or gradient are skipped, with any number of processes and any strategy."""
 
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,38 @@ def test_a_skipped_step_changes_nothing(
     assert (fault["step"], fault["why"]) == (4, f"the {words} is not finite")
     windows = Dataset.open(corpus).splits["train"].tokens // 16
     assert sorted(fault["ids"]) == sorted(Contiguous(windows, 16).batch(0, 3).tolist())
+
+
+OPTIMIZERS = {
+    "fused AdamW": '{"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "fused": true}}',
+    "SGD": '{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}}',
+}
+AVERAGE = "pipeline.callbacks.averaging.ExponentialAverage"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "optimizer"), [("one", "SGD"), ("one", "fused AdamW"), ("ddp", "fused AdamW"), ("fsdp", "fused AdamW")]
+)
+def test_what_is_trained_does_not_depend_on_when_the_host_learns_of_a_skipped_step(
+    fit: Fit, corrupt: Callable[..., None], strategy: str, optimizer: str
+) -> None:
+    corrupt(loss_is_nan, 0, 3, 8, 9)
+    keys = [*on(strategy), "model.init_args.optimizer", OPTIMIZERS[optimizer], "trainer.gradient_clip_val", 1.0]
+    keys += ["trainer.val_check_interval", 1000, "trainer.log_every_n_steps", 1000, "guard.patience", 3]
+    keys += [] if strategy == "fsdp" else ["trainer.callbacks", f'[{{"class_path": "{AVERAGE}"}}]']
+    assert fit("at_once", *keys, *EVERY) == 0
+    assert fit("later", *keys, "checkpoints.every_steps", "null") == 0
+    parts = ("state_dict", "optimizer_states", "carried", "seen", "callbacks", "averaged")
+    one, two = (leaves_of(run, 14, *parts) for run in ("at_once", "later"))
+    assert [name for name in different(one, two) if not re.search("Monitor.*seconds", name)] == []
+    faults, later = (
+        [(each["step"], each["fault"], each["ids"]) for each in journal.read_journal(Path("runs") / run).faults()]
+        for run in ("at_once", "later")
+    )
+    assert faults == later
+    assert [step for step, *_ in faults] == [1, 4, 9, 10, 12]  # the second epoch begins with step 12
+    assert different(leaves_of("at_once", 3), leaves_of("at_once", 4)) == []
+    assert different(leaves_of("at_once", 4), leaves_of("at_once", 5)) != []
 
 
 @pytest.mark.parametrize("strategy", ["one", "ddp", "fsdp", "zero2", "zero3"])

@@ -7,18 +7,21 @@ import sys
 import time
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 ACCELERATOR = "gpu"
-CONFIGS = Path(__file__).parents[2] / "configs"
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
 ARCHITECTURES = sorted(path.stem for path in (CONFIGS / "text").glob("*.yaml"))
 
 
 def unroll(*arguments: object, folder: Path, stop_at: int | None = None) -> int:
     """Run the command in `folder`; with `stop_at`, send SIGTERM when the journal contains that step."""
     environment = {**os.environ, "WANDB_MODE": "disabled", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=folder, env=environment)
     journal = folder / "runs" / str(arguments[arguments.index("--run") + 1]) / "journal.jsonl"
@@ -58,6 +61,22 @@ def weights(folder: Path, run: str) -> dict[str, torch.Tensor]:
 
     found: dict[str, torch.Tensor] = read_state(newest_first(folder / "runs" / run / "checkpoints")[0])["state_dict"]
     return found
+
+
+class NeverWaits(pl.Callback):
+    """Makes every wait of the host for the device an error, from the end of step 3 to the end of step 23."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.global_step in (3, 23):
+            torch.cuda.set_sync_debug_mode("error" if trainer.global_step == 3 else "default")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_host_does_not_wait_for_the_device_between_rows(name: str, tmp_path: Path, tiny_text_dataset: Path) -> None:
+    keys = ["trainer.max_steps", 24, "trainer.log_every_n_steps", 24, "checkpoints.every_steps", "null"]
+    keys += ["trainer.val_check_interval", 1000, "trainer.check_val_every_n_epoch", "null"]
+    keys += ["trainer.deterministic", "false", "trainer.callbacks", f'[{{"class_path": "{__name__}.NeverWaits"}}]']
+    assert fit(tmp_path, tiny_text_dataset, "running", name, *keys) == 0
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

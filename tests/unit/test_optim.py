@@ -125,7 +125,7 @@ def test_a_group_without_parameters_is_left_out() -> None:
 def test_the_norm_of_a_gradient_is_over_all_parameters_that_have_one() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     module[0].weight.grad, module[0].bias.grad = torch.tensor([[1.0, 2.0], [2.0, 4.0]]), torch.tensor([8.0, 10.0])
-    assert gradient_norm(module).item() == pytest.approx(math.sqrt(1 + 4 + 4 + 16 + 64 + 100))
+    assert gradient_norm(module.parameters()).item() == pytest.approx(math.sqrt(1 + 4 + 4 + 16 + 64 + 100))
 
 
 def test_a_share_of_the_steps_replaces_the_number_of_warm_up_steps() -> None:

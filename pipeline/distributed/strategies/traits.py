@@ -1,7 +1,5 @@
 """The properties and operations of a strategy that training depends on."""
 
-import math
-
 import lightning.pytorch as pl
 
 from pipeline.distributed.checkpoint import local_state
@@ -16,18 +14,14 @@ class StrategyTraits:
     gathers_in_hooks = False  # whether each module collects its weights in a hook, which `torch.compile` cannot read
     dropped_step = False  # whether the last step skipped the update
 
-    def refuse_step(self, module: pl.LightningModule, scaled: bool) -> None:
+    def refuse_step(self, module: pl.LightningModule) -> None:
         """Make the next optimizer step change nothing.
 
         Args:
             module: the module whose gradients are dropped.
-            scaled: whether the loss is scaled for float16; the scaler then skips steps with infinite gradients.
         """
         for parameter in module.parameters():
-            if parameter.grad is not None and scaled:
-                parameter.grad.fill_(math.inf)
-            else:
-                parameter.grad = None  # no optimizer touches a parameter without a gradient
+            parameter.grad = None  # no optimizer touches a parameter without a gradient
 
     def local_state(self, trainer: pl.Trainer) -> LocalState:
         """Return this process's part of the weights and the optimizer state."""

@@ -131,7 +131,7 @@ class ZeRO(Sharded, DeepSpeedStrategy):
         task.norm = None if norm is None else torch.as_tensor(norm)
         return result
 
-    def refuse_step(self, module: pl.LightningModule, scaled: bool) -> None:
+    def refuse_step(self, module: pl.LightningModule) -> None:
         self._layout.refuse()
 
     @property

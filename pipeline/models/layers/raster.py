@@ -67,7 +67,7 @@ def column_of(before: Int64[Tensor, " B"], length: int, columns: int) -> Int64[T
 
 def column_exists(column: Int64[Tensor, "B T"], rights: Sequence[int], columns: int) -> Bool[Tensor, "B T K"]:
     """Return True where the column at each distance to the right exists."""
-    target = column[..., None] + torch.tensor(rights, device=column.device)
+    target = column[..., None] + torch.tensor(rights).to(column.device, non_blocking=True)
     return (target >= 0) & (target < columns)
 
 

@@ -12,5 +12,9 @@ from pipeline.callbacks import nonfinite_guard as guards
 def faults(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
     """The faults that the guard writes to the journal."""
     found: list[Mapping[str, Any]] = []
-    monkeypatch.setattr(guards, "journal_fault", lambda trainer, fault: found.append(fault))
+
+    def journal_fault(trainer: object, fault: Mapping[str, Any], step: int | None = None) -> None:
+        found.append({**fault, **({} if step is None else {"step": step})})
+
+    monkeypatch.setattr(guards, "journal_fault", journal_fault)
     return found

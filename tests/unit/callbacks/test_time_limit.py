@@ -7,6 +7,7 @@ from unittest.mock import Mock
 import lightning.pytorch as pl
 import pytest
 
+from pipeline.callbacks.step_vote import StepVote
 from pipeline.callbacks.time_limit import TimeLimit
 from pipeline.callbacks.train_metrics import Monitor
 from pipeline.errors import ConfigError
@@ -18,6 +19,7 @@ def trainer(accumulate_grad_batches: int = 1) -> Mock:
     made = Mock(spec=pl.Trainer, should_stop=False, loggers=[], global_step=0)
     made.strategy = SimpleNamespace(broadcast=lambda value: value)
     made.accumulate_grad_batches, made.train_dataloader = accumulate_grad_batches, None
+    made.world_size, made.is_global_zero = 1, True
     return made
 
 
@@ -28,7 +30,7 @@ def test_the_seconds_of_earlier_attempts_count(
 ) -> None:
     monitor, run = Monitor(attempt=2), trainer()
     monitor.load_state_dict({"tokens": 0, "seconds": before})
-    TimeLimit(limit, monitor).on_fit_start(run)
+    TimeLimit(limit, monitor, StepVote()).on_fit_start(run)
     assert run.should_stop is stops
 
 
@@ -46,10 +48,24 @@ def test_time_before_training_does_not_count(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_step_of_two_micro_batches_is_completed() -> None:
     monitor, run = Monitor(), trainer(accumulate_grad_batches=2)
     monitor.seconds = 11.0
-    limit = TimeLimit({"seconds": 10}, monitor)
+    limit = TimeLimit({"seconds": 10}, monitor, StepVote())
     limit.on_train_batch_end(run, Mock(spec=pl.LightningModule), None, None, 0)
     assert run.should_stop is False
     limit.on_train_batch_end(run, Mock(spec=pl.LightningModule), None, None, 1)
+    assert run.should_stop is True
+
+
+def test_several_processes_agree_by_the_clock_of_the_first() -> None:
+    monitor, vote, run, task = Monitor(), StepVote(), trainer(), Mock(spec=pl.LightningModule)
+    monitor.seconds, run.world_size = 11.0, 2
+    limit = TimeLimit({"seconds": 10}, monitor, vote)
+    limit.on_train_batch_end(run, task, None, None, 0)
+    assert run.should_stop is False  # the result of the vote is not known yet
+    assert vote.questions["end"](run) is True
+    run.is_global_zero = False
+    assert vote.questions["end"](run) is False
+    vote.requested["end"] = 1
+    limit.on_train_batch_end(run, task, None, None, 1)
     assert run.should_stop is True
 
 
@@ -61,8 +77,8 @@ def test_a_schedule_without_a_last_step_stays_at_its_peak() -> None:
 @pytest.mark.parametrize("limit", ["3 hours", {"hour": 3}])
 def test_an_invalid_limit_is_rejected_in_one_line(limit: str | timedelta | dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.max_time=.*expected DD:HH:MM:SS"):
-        _time_limit(limit, Monitor())
-    assert _time_limit(None, Monitor()) == []
+        _time_limit(limit, Monitor(), StepVote())
+    assert _time_limit(None, Monitor(), StepVote()) == []
 
 
 def test_a_validation_and_its_pictures_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ def trainer() -> Trainer:
         (_FitLoop, "done"),
         (_FitLoop, "restarted_mid_epoch"),
         (_TrainingEpochLoop, "_should_check_val_fx"),
+        (_TrainingEpochLoop, "_broadcast_sigterm_tensor"),
         (_EvaluationLoop, "run"),
         (_CheckpointConnector, "dump_checkpoint"),
     ],
@@ -62,4 +63,5 @@ def test_the_fit_loop_is_replaced_by_one_that_runs_without_steps_left(trainer: T
     lightning_internals.train_whole(trainer)
     assert type(trainer.fit_loop) is lightning_internals.WholeFitLoop
     assert trainer.fit_loop.epoch_loop is before
+    assert before._broadcast_sigterm_tensor() is None  # the vote replaces it
     assert (trainer.max_steps, trainer.max_epochs, trainer.min_epochs, trainer.fit_loop.skip) == (7, 3, None, False)

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins import MixedPrecision
+from torch import nn
 
 from pipeline import cli
 from pipeline.data.text import TextDataModule
@@ -48,6 +52,37 @@ def trainer(folder: Path, *callbacks: ModelCheckpoint) -> Trainer:
         enable_model_summary=False,
         enable_checkpointing=bool(callbacks),
     )
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_loss_scale_of_float16_does_not_reach_norm_and_clipping(
+    tiny_text_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fused: bool
+) -> None:
+    """SGD with a rate of 1 moves the weights by the clipped norm; a fused kernel divides by the scale itself."""
+    data = TextDataModule(tiny_text_dataset, context=8, global_batch_size=4)
+    optimizer = partial(torch.optim.SGD, lr=1.0, fused=fused)
+    model = LSTMLanguageModel(**data.facts.arguments_of(LSTMLanguageModel), width=8, optimizer=optimizer)
+    before = nn.utils.parameters_to_vector(model.parameters()).clone()
+    scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+    monkeypatch.setattr(scaled, "autocast_context_manager", nullcontext)  # not every processor computes in float16
+    clipped = Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        limit_val_batches=0,
+        gradient_clip_val=0.01,
+        plugins=[scaled],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+    )
+    clipped.fit(model, datamodule=data)
+    moved = nn.utils.parameters_to_vector(model.parameters()) - before
+    assert float(moved.norm()) == pytest.approx(0.01, rel=0.01)
+    assert model.norm is not None
+    assert 0.01 < float(model.norm) < 5
 
 
 @pytest.mark.numeric
