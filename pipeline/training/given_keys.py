@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
@@ -89,7 +88,7 @@ def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:
             yield option, value if equals else "".join(arguments[at + 1 : at + 2])
 
 
-def _given(arguments: list[str]) -> Iterator[tuple[str, str, Any]]:
+def _given(arguments: list[str]) -> Iterator[tuple[str, str, object]]:
     """Yield the file, the long form and the value of each key in the options of a command line and in their files."""
     for option, value in _options(arguments):
         if option in ("-c", "--config"):
@@ -98,7 +97,7 @@ def _given(arguments: list[str]) -> Iterator[tuple[str, str, Any]]:
             yield from _leaves("--", option.removeprefix("--"), _parsed(option, value))
 
 
-def _leaves(where: str, key: str, value: Any) -> Iterator[tuple[str, str, Any]]:
+def _leaves(where: str, key: str, value: object) -> Iterator[tuple[str, str, object]]:
     if isinstance(value, Mapping):
         for name, part in value.items():
             yield from _leaves(where, f"{key}.{name}" if key else str(name), part)
@@ -108,7 +107,7 @@ def _leaves(where: str, key: str, value: Any) -> Iterator[tuple[str, str, Any]]:
         yield where, re.sub(r"^(model|data)\.(?!init_args\.|class_path$)", r"\1.init_args.", key), value
 
 
-def _parsed(option: str, value: str) -> Any:
+def _parsed(option: str, value: str) -> object:
     """Return the content of a config, or the value of another option; text that is not YAML is returned as it is.
 
     Raises:
