@@ -203,11 +203,12 @@ class Loader(DataLoader[Batch]):
 
         A worker would wait forever for a module that another thread (of W&B) was importing during the fork.
         """
-        dataset: Any = self.dataset
+        samples = self.dataset
+        assert isinstance(samples, SplitSamples)
         sampler = copy.copy(self.batch_sampler or ())  # an iteration moves the position of the sampler itself
         with torch.random.fork_rng(devices=[]):
             for keys in islice(sampler, 1):
-                dataset.__getitems__(keys)
+                samples.__getitems__(keys)
         self.prepared = True
 
 

@@ -83,6 +83,9 @@ def test_reading_ahead_of_the_workers_leaves_the_position_of_the_sampler() -> No
         def __len__(self) -> int:
             return 5
 
+        def predictions(self, ids: object) -> int:
+            return 0
+
         def __getitems__(self, keys: list[int]) -> list[int]:
             return keys
 
@@ -109,6 +112,8 @@ from pipeline.data.module import Loader
 class Importing:  # as pyarrow imports pandas when it converts
     def __len__(self):
         return 1
+    def predictions(self, ids):
+        return 0
     def __getitems__(self, keys):
         import slow_to_import
         return slow_to_import.VALUE
