@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import lightning
 import torch
@@ -208,7 +208,7 @@ class Loader(DataLoader[Batch]):
         sampler = copy.copy(self.batch_sampler or ())  # an iteration moves the position of the sampler itself
         with torch.random.fork_rng(devices=[]):
             for keys in islice(sampler, 1):
-                samples.__getitems__(keys)
+                samples.__getitems__(cast(Slice, keys))
         self.prepared = True
 
 
