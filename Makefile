@@ -14,11 +14,11 @@ TORCH        ?= $(or $(shell cat $(VENV)/torch.txt 2>/dev/null),$(PINNED_TORCH))
 test test-fast test-gpu test-isa mutants: export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 PYTEST     = $(BIN)/python -m pytest --dist worksteal
-CHECKED   := --jaxtyping-packages=pipeline,shapes.check $(patsubst %,--ignore=tests/%,distributed slurm compile gpu benchmarks)
+CHECKED   := --jaxtyping-packages=pipeline,shapes.check $(patsubst %,--ignore=tests/%,distributed slurm chaos compile gpu benchmarks)
 UNCHECKED := $(patsubst %,--ignore=tests/%,unit golden)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-gpu test-isa mutants bench gpu-report check docs format lock clean
+.PHONY: help setup demo test test-fast test-gpu test-isa mutants chaos bench gpu-report check release-check docs format lock clean
 
 help: ## Print this list
 	@echo "make TARGET [PYTHON=python3.12] [TORCH='torch==2.13.0 ...'] [ARGS='-k lstm']"
@@ -62,6 +62,9 @@ test-isa: $(STAMP) ## Run the tests marked learns or numeric with other instruct
 mutants: $(STAMP) ## Mutation testing: change one place of a module; its unit tests must fail (ARGS='sampling --number 50')
 	$(BIN)/python tests/mutation/mutants.py $(ARGS)
 
+chaos: $(STAMP) ## Hurt runs 200 times and compare them with undisturbed ones (25 minutes; ARGS='--kills 40 --seed 1'); write docs/benchmarks
+	$(BIN)/python -m tests.chaos --output docs/benchmarks/chaos.json $(ARGS)
+
 bench: $(STAMP) ## Run the CPU benchmarks against plain PyTorch loops
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script $(ARGS)"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
@@ -75,6 +78,9 @@ check: $(STAMP) ## Check style, formatting, types, import layers and shell scrip
 	$(BIN)/lint-imports
 	@if command -v shellcheck > /dev/null; then shellcheck .ci/run slurm/*.sbatch && echo "shellcheck: passed"; \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
+
+release-check: $(STAMP) ## Build wheel and sdist, check them with twine, run the wheel in a clean environment
+	$(BIN)/python tests/release.py --torch '$(TORCH)'
 
 docs: $(DOCS) ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -98,5 +104,5 @@ lock: $(STAMP) $(DOCS) ## Regenerate constraints.txt from the packages in .venv
 	mv $(VENV)/lock.txt constraints.txt
 
 clean: ## Remove caches and build products; keep data/, runs/ and .venv
-	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf build dist site .chaos .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find pipeline data_prep tests -name __pycache__ -type d -prune -exec rm -rf {} +

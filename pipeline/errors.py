@@ -100,6 +100,7 @@ class HangError(UserError):
 
 MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 MISFIT = ("error(s) in loading state_dict", "loaded state dict")
+WORKER = re.compile(r"DataLoader worker \(pid\D*[\d, ]+\) (is killed by signal|exited unexpectedly)")
 LOST = ("closed by peer", "reset by peer", "broken pipe", "gloo", "nccl")
 
 
@@ -121,6 +122,11 @@ def classify(error: Exception, processes: int) -> Exception:
             "(gradients are accumulated, the result is the same), activation checkpointing, a strategy that shards "
             "the optimizer state and the model (configs/run/deepspeed_zero1.yaml, zero2, zero3, fsdp), a shorter "
             "context, or more processes"
+        )
+    if WORKER.search(text):
+        return LostPeerError(
+            f"a loader worker was killed ({text.splitlines()[0]}). The same command continues from the last "
+            "checkpoint. If this recurs, the node lacks memory or shared memory: lower data.init_args.workers"
         )
     if any(words in lower for words in MISFIT):
         return CheckpointError(f"the checkpoint does not match this model: {' '.join(text.split())[:300]}")

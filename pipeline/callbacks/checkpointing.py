@@ -253,6 +253,8 @@ class Checkpoints(Checkpoint):
 
     def _publish(self, trainer: pl.Trainer, writing: checkpoint.Writing) -> OSError | None:
         try:
+            for journal in _journals(trainer):
+                journal.flush()  # rows before a published checkpoint are never logged again
             writing.publish(self.about, trainer.world_size)
         except OSError as problem:
             return problem
@@ -278,9 +280,8 @@ class Checkpoints(Checkpoint):
         aliases = ["last", *(["best"] if [path for _, path in best] == [place] else [])]
         where = str(place.relative_to(self.directory.parent))
         fields = {"path": where, "aliases": aliases, "metrics": _plain(self.about["metrics"])}
-        for logger in trainer.loggers:
-            if isinstance(logger, JournalLogger):
-                logger.log_event("checkpoint", fields, self.about["step"])
+        for journal in _journals(trainer):
+            journal.log_event("checkpoint", fields, self.about["step"])
 
     def _remove_old(self) -> None:
         if self.vote.keeps_all:
@@ -292,6 +293,10 @@ class Checkpoints(Checkpoint):
         for path in checkpoint.newest_first(self.directory):
             if path not in kept:
                 checkpoint.remove(path)
+
+
+def _journals(trainer: pl.Trainer) -> list[JournalLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, JournalLogger)]
 
 
 def _plain(metrics: dict[str, float]) -> dict[str, object]:

@@ -1,9 +1,11 @@
 """The base DataModule: it opens a dataset and gives each process its part of the global batches of a plan."""
 
+import copy
 import time
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import lightning
 import torch
@@ -180,8 +182,11 @@ class Loader(DataLoader[Batch]):
     """A DataLoader that counts the seconds in which its consumer waits for a batch."""
 
     waited = 0.0
+    prepared = False
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        if self.num_workers and not self.prepared:
+            self._read_first()
         batches = super().__iter__()
         while True:
             began = time.perf_counter()
@@ -192,6 +197,19 @@ class Loader(DataLoader[Batch]):
             finally:
                 self.waited += time.perf_counter() - began
             yield batch
+
+    def _read_first(self) -> None:
+        """Read the first batch in this process, which imports what the workers need before they are forked.
+
+        A worker would wait forever for a module that another thread (of W&B) was importing during the fork.
+        """
+        samples = self.dataset
+        assert isinstance(samples, SplitSamples)
+        sampler = copy.copy(self.batch_sampler or ())  # an iteration moves the position of the sampler itself
+        with torch.random.fork_rng(devices=[]):
+            for keys in islice(sampler, 1):
+                samples.__getitems__(cast(Slice, keys))
+        self.prepared = True
 
 
 def count_in_steps(trainer: Trainer, steps: int) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 OF_COMMAND = ("config", "run", "resume", "sweep", "from", "allow_changes")  # options that a run does not store
-LIMITS = ("max_steps", "max_epochs", "max_time")  # a finished run continues if one of them changes
+LIMITS = ("max_steps", "max_epochs", "max_time", "fast_dev_run")  # a finished run continues if one of them changes
 
 
 @runtime_checkable
@@ -264,7 +264,7 @@ def _choose(run: Run, config: Config) -> Start:
 def limits_of(config: Config) -> str:
     """Return the limits of a training, as text."""
     given = {name: config["trainer"].get(name) for name in LIMITS}
-    return ", ".join(f"trainer.{name}={value}" for name, value in given.items() if value not in (None, -1))
+    return ", ".join(f"trainer.{name}={value}" for name, value in given.items() if value not in (None, -1, False))
 
 
 def is_finished(run: Run, config: Config) -> bool:
@@ -272,7 +272,7 @@ def is_finished(run: Run, config: Config) -> bool:
     if not run.record.get("attempts") or run.attempt["reason"] != "finished":
         return False
     before = record.read_config(run.path)["trainer"]
-    return all(before[limit] == config["trainer"][limit] for limit in LIMITS)
+    return all(before.get(limit) == config["trainer"].get(limit) for limit in LIMITS)
 
 
 def _describe(dataset: Dataset) -> dict[str, object]:

@@ -1,9 +1,10 @@
 """The run's journal as a Lightning logger.
 
-Only rank zero writes. A full disk costs rows, never the training.
+Only rank zero writes. On a full disk training continues, and its records wait in memory until there is space.
 """
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class JournalLogger(Logger):
         self.seconds = seconds
         self.attempt = 1
         self._writer: JournalWriter | None = None
+        self._waiting: deque[Callable[[JournalWriter], None]] = deque()
         self._warned = False
 
     @property
@@ -126,18 +128,35 @@ class JournalLogger(Logger):
         """Do nothing: `config.yaml` of the run holds the whole config."""
 
     @rank_zero_only
+    def flush(self) -> None:
+        """Write the records that wait for space on the disk.
+
+        Raises:
+            OSError: the disk is still full; the records continue to wait.
+        """
+        if self._waiting and self._writer is None:
+            self._writer = JournalWriter(self.run)
+        while self._waiting:
+            assert self._writer is not None
+            self._waiting[0](self._writer)
+            self._waiting.popleft()
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Flush the journal to disk and close it; a later row opens it again."""
+        try:
+            self.flush()
+        except OSError as error:
+            warnings.warn(f"the journal lacks its last {len(self._waiting)} records: {error}", stacklevel=3)
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
 
     def _write(self, record: Callable[[JournalWriter], None]) -> None:
+        self._waiting.append(record)
         try:
-            if self._writer is None:
-                self._writer = JournalWriter(self.run)
-            record(self._writer)
+            self.flush()
         except OSError as error:
             if not self._warned:
-                warnings.warn(f"rows are missing from the journal, training continues: {error}", stacklevel=3)
+                warnings.warn(f"records of the journal wait in memory, training continues: {error}", stacklevel=3)
             self._warned = True

@@ -30,7 +30,8 @@ from pipeline.runs.run import directory_of, find_run
 from pipeline.tasks.task import Task
 from pipeline.tracking.settings import Tracking
 from pipeline.training.class_help import OPTION, own_classes, with_class_paths
-from pipeline.training.config_errors import check_files, check_names, readable_error, wrapped_user_error
+from pipeline.training.config_errors import readable_error, wrapped_user_error
+from pipeline.training.given_keys import check_files, check_names, configs_first
 from pipeline.training.shipped_configs import CONFIGS, with_located
 
 OF_DATASET = re.compile(r"--data(\.init_args)?\.dataset(=|$)")  # an option that names the dataset
@@ -156,7 +157,7 @@ def parse_config(arguments: list[str]) -> CommandLine:
         ConfigError: a key is unknown, a type is wrong or a file is missing; the message names it.
     """
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
-    arguments = with_located(with_class_paths(arguments))
+    arguments = configs_first(with_located(with_class_paths(arguments)))
     check_files(arguments)
     if not any(argument in ("-c", "--config") or argument.startswith("--config=") for argument in arguments):
         arguments = _with_config_of_run(arguments)

@@ -1,9 +1,8 @@
 """Translation of jsonargparse's many-line errors into one line that names the key and the fix."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -12,16 +11,9 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from pipeline.dataset.facts import DataFacts
 from pipeline.errors import ConfigError, UserError
-from pipeline.runs.moved import complaint, renamed_key, renamed_option
 from pipeline.training.shipped_configs import CONFIGS
 
-DERIVED = {
-    "trainer.accumulate_grad_batches": "Set data.init_args.global_batch_size and per_device_batch_size",
-    "data.init_args.seed": "Set seed_everything",
-    **{f"model.init_args.{fact.name}": "It is a property of the dataset" for fact in fields(DataFacts)},
-}  # keys that have no effect, and what to set instead
 LISTED = 16  # maximum number of keys of a class listed in an error
 CLASS = r"class_path(?:=| )'([\w.]+)'"
 
@@ -38,45 +30,8 @@ NESTING = (
 )
 
 
-def check_files(arguments: list[str]) -> None:
-    """Check the config files of a command line before they are merged; later errors no longer name the file.
-
-    Raises:
-        ConfigError: a file is missing, is not YAML, or is not a mapping of keys to values.
-    """
-    for index, argument in enumerate(arguments):
-        if argument in ("-c", "--config") and index + 1 < len(arguments):
-            read_mapping(Path(arguments[index + 1]), "--config ")
-        elif argument.startswith("--config="):
-            read_mapping(Path(argument.removeprefix("--config=")), "--config ")
-
-
-def check_names(arguments: list[str]) -> None:
-    """Reject class paths and keys of version 0.1, and derived keys, in arguments and config files.
-
-    Raises:
-        ConfigError: a class was moved, a key was renamed or has no effect; the message gives the one to use.
-    """
-    for argument in arguments:
-        path = Path(argument.removeprefix("--config="))
-        if path.suffix in (".yaml", ".yml") and path.is_file():
-            config = read_mapping(path)
-            if line := complaint(yaml.safe_dump(config)) or renamed_key(config):
-                raise ConfigError(f"{path}: {line}")
-            _check_derived(config, f"{path}: ")
-        elif line := complaint(argument) or renamed_option(argument):
-            raise ConfigError(line)
-        elif (key := argument.removeprefix("--").partition("=")[0]) in DERIVED:
-            raise ConfigError(f"--{key} has no effect, because its value is derived. {DERIVED[key]}")
-
-
-def _check_derived(config: Mapping[str, Any], where: str, prefix: str = "") -> None:
-    for key, value in config.items():
-        if isinstance(value, dict):
-            _check_derived(value, where, f"{prefix}{key}.")
-        elif prefix + str(key) in DERIVED and value not in (None, 1):  # the values in the config of a run
-            name = prefix + str(key)
-            raise ConfigError(f"{where}{name}={value} has no effect, because it is derived. {DERIVED[name]}")
+class DuplicateKey(yaml.MarkedYAMLError):
+    """A mapping has a key twice."""
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -86,14 +41,14 @@ class UniqueKeys(yaml.SafeLoader):
         """Return the mapping of a node.
 
         Raises:
-            MarkedYAMLError: a key is there twice.
+            DuplicateKey: a key is there twice.
         """
         lines: dict[str, int] = {}
         for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if key.tag != "tag:yaml.org,2002:merge" and (before := lines.setdefault(str(key.value), line)) != line:
+            if key.tag != "tag:yaml.org,2002:merge" and (before := lines.get(str(key.value))):
                 problem = f"the key {key.value} is also in line {before}; keep one of them"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                raise DuplicateKey(problem=problem, problem_mark=key.start_mark)
+            lines[str(key.value)] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
 

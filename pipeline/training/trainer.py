@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 from lightning.pytorch.strategies import Strategy
 from rich.console import Console
 
@@ -107,7 +108,15 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         "use_distributed_sampler": False,  # the plan partitions the batches
         "default_root_dir": run.path,
     }
-    return _built(settings)
+    return _with_profile(_built(settings), run.path)
+
+
+def _with_profile(trainer: Trainer, directory: Path) -> Trainer:
+    """Let the trainer's profiler, if there is one, write its report to a directory, not to Lightning's silenced log."""
+    profiler: Profiler = vars(trainer)["profiler"]
+    if not isinstance(profiler, PassThroughProfiler):
+        profiler.dirpath, profiler.filename = profiler.dirpath or directory, profiler.filename or "profile"
+    return trainer
 
 
 def _strategy(given: str | Strategy, processes: int, trains: bool) -> str | Strategy:

@@ -29,6 +29,19 @@ def test_a_torn_connection_is_a_lost_peer_where_there_are_peers() -> None:
     assert classify(error, 1) is error
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "DataLoader worker (pid 28237) is killed by signal: Killed. ",
+        "DataLoader worker (pid(s) 12, 13) exited unexpectedly",
+    ],
+)
+def test_a_killed_loader_worker_is_a_lost_process_on_any_number_of_processes(message: str) -> None:
+    assert [type(classify(RuntimeError(message), processes)) for processes in (1, 2)] == [LostPeerError] * 2
+    caught = RuntimeError("Caught ValueError in DataLoader worker process 0.")
+    assert classify(caught, 1) is caught
+
+
 @pytest.mark.parametrize("error", [ConfigError("no such key"), ValueError("shape"), RuntimeError("size mismatch")])
 def test_other_errors_are_returned_unchanged(error: Exception) -> None:
     assert classify(error, 2) is error

@@ -1,12 +1,15 @@
 """Lightning's limits are given in steps, and mean the same on any number of processes."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
 import lightning.pytorch as pl
 import pytest
+import torch
 
 from pipeline.data.module import Loader, count_in_steps
 from pipeline.errors import ConfigError
@@ -73,3 +76,64 @@ raise SystemExit(3)
 def test_a_failing_process_exits_in_spite_of_an_open_loader(tiny_text_dataset: Path) -> None:
     script = FAILING.format(dataset=str(tiny_text_dataset))
     assert subprocess.run([sys.executable, "-c", script], timeout=scaled(150)).returncode == 3
+
+
+def test_reading_ahead_of_the_workers_leaves_the_position_of_the_sampler() -> None:
+    class Rows:
+        def __len__(self) -> int:
+            return 5
+
+        def predictions(self, ids: object) -> int:
+            return 0
+
+        def __getitems__(self, keys: list[int]) -> list[int]:
+            return keys
+
+    class Position:
+        start = 3
+
+        def __len__(self) -> int:
+            return 5
+
+        def __iter__(self) -> Iterator[list[int]]:
+            start, self.start = self.start, 0
+            yield from ([row] for row in range(start, 5))
+
+    settings = {"batch_sampler": Position(), "collate_fn": list, "generator": torch.Generator()}
+    loader = Loader(Rows(), num_workers=1, **settings)
+    assert [list(loader), list(loader)] == [[[3], [4]], [[0], [1], [2], [3], [4]]]
+
+
+IMPORTS = """
+import sys, threading, time
+import torch
+from pipeline.data.module import Loader
+
+class Importing:  # as pyarrow imports pandas when it converts
+    def __len__(self):
+        return 1
+    def predictions(self, ids):
+        return 0
+    def __getitems__(self, keys):
+        import slow_to_import
+        return slow_to_import.VALUE
+
+thread = threading.Thread(target=__import__, args=("slow_to_import",), daemon=True)
+thread.start()
+while "slow_to_import" not in sys.modules:
+    time.sleep(0.01)
+torch.manual_seed(1)
+state = torch.get_rng_state()
+loader = Loader(Importing(), batch_sampler=[[0]], collate_fn=lambda batch: batch, num_workers=1)
+loader.generator = torch.Generator()
+print(*loader, *loader, torch.equal(state, torch.get_rng_state()))
+"""
+
+
+def test_a_worker_does_not_wait_for_a_module_that_another_thread_imports_during_the_fork(tmp_path: Path) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(1); VALUE = 7")
+    paths = os.pathsep.join([str(tmp_path), os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    command = [sys.executable, "-c", IMPORTS]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=scaled(60))
+    assert ran.stdout.split() == ["7", "7", "True"], ran.stderr

@@ -86,7 +86,7 @@ def test_a_finished_run_is_not_changed(run: Run, dataset: Path, capsys: pytest.C
     assert "run one: finished at step 10 (limits: trainer.max_steps=10" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("limit", ["max_steps", "max_epochs", "max_time"])
+@pytest.mark.parametrize("limit", ["max_steps", "max_epochs", "max_time", "fast_dev_run"])
 def test_another_limit_continues_a_finished_run(run: Run, dataset: Path, limit: str) -> None:
     finished(run, dataset)
     cli = CLI(dataset, trainer={**CONFIG["trainer"], limit: 99})

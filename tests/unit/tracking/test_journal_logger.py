@@ -96,7 +96,7 @@ def test_other_ranks_write_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / FILE).exists()
 
 
-def test_a_full_disk_is_reported_once_and_does_not_fail(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_once_and_costs_no_row(tmp_path, monkeypatch):
     logger = JournalLogger(tmp_path)
 
     def full(file, data):
@@ -108,9 +108,23 @@ def test_a_full_disk_is_reported_once_and_does_not_fail(tmp_path, monkeypatch):
             logger.log_metrics({"train/loss": 1.0}, 1)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            logger.log_metrics({"train/loss": 1.0}, 2)
-    logger.log_metrics({"train/loss": 1.0}, 3)
-    assert read_journal(tmp_path).series("train/loss").steps == [3]
+            logger.log_metrics({"train/loss": 2.0}, 2)
+        with pytest.warns(UserWarning, match="lacks its last 2 records"):
+            logger.finalize("failed")
+    logger.log_metrics({"train/loss": 3.0}, 3)
+    found = read_journal(tmp_path).series("train/loss")
+    assert (found.steps, found.values) == ([1, 2, 3], [1.0, 2.0, 3.0])
+
+
+def test_a_row_of_which_half_fitted_on_the_disk_is_written_again(tmp_path, monkeypatch):
+    logger, write = JournalLogger(tmp_path), os.write
+    logger.log_metrics({"train/loss": 1.0}, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, data: write(file, data[:9]))
+        with pytest.warns(UserWarning, match="only 9 of"):
+            logger.log_metrics({"train/loss": 2.0}, 2)
+    logger.log_metrics({"train/loss": 3.0}, 3)
+    assert read_journal(tmp_path).series("train/loss").values == [1.0, 2.0, 3.0]
 
 
 def test_pictures_are_stored_in_the_run_with_their_step(tmp_path):

@@ -8,7 +8,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.models.assemblies.keyword_spotters import ConvKeywords
 from pipeline.models.assemblies.transcribers import LSTMTranscriber
 from pipeline.training.config import parse_config
-from pipeline.training.config_errors import check_names, read_mapping
+from pipeline.training.config_errors import read_mapping
 
 LSTM = str(Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml")
 
@@ -91,26 +91,11 @@ def test_a_key_that_a_config_has_twice_is_refused_with_both_lines(tmp_path: Path
     path.write_text("trainer: {max_steps: 1}\nmodel: {}\ntrainer: {max_steps: 2}\n")
     with pytest.raises(ConfigError, match=r"line 3 .*the key trainer is also in line 1"):
         read_mapping(path)
+    path.write_text("trainer: {max_steps: 1, max_steps: 2}\n")
+    with pytest.raises(ConfigError, match=r"line 1 .*the key max_steps is also in line 1"):
+        read_mapping(path)
     path.write_text("a: &a {x: 1}\nb: {<<: *a, y: 2}\n")
     assert read_mapping(path) == {"a": {"x": 1}, "b": {"x": 1, "y": 2}}
-
-
-@pytest.mark.parametrize(
-    ("key", "config"),
-    [
-        ("trainer.accumulate_grad_batches", "trainer: {accumulate_grad_batches: 4}"),
-        ("data.init_args.seed", "data: {init_args: {seed: 3}}"),
-        ("model.init_args.vocab_size", "model: {init_args: {vocab_size: 300}}"),
-    ],
-)
-def test_a_derived_key_is_refused_in_configs_and_options(tmp_path: Path, key: str, config: str) -> None:
-    path = tmp_path / "a.yaml"
-    path.write_text(config)
-    for arguments in ([f"--config={path}"], [f"--{key}", "3"], [f"--{key}=3"]):
-        with pytest.raises(ConfigError, match=rf"{key}.* has no effect"):
-            check_names(arguments)
-    path.write_text("trainer: {accumulate_grad_batches: 1}")  # as in the config of a run
-    check_names([f"--config={path}"])
 
 
 def test_a_config_that_is_missing_is_suggested_from_those_that_are_shipped() -> None:
