@@ -279,7 +279,8 @@ class Checkpoints(Checkpoint):
         best = checkpoint.by_metric(self.directory, self.settings.metric)[:1]
         aliases = ["last", *(["best"] if [path for _, path in best] == [place] else [])]
         where = str(place.relative_to(self.directory.parent))
-        fields = {"path": where, "aliases": aliases, "metrics": _plain(self.about["metrics"])}
+        metrics = {name: plain(value) for name, value in self.about["metrics"].items()}
+        fields = {"path": where, "aliases": aliases, "metrics": metrics}
         for journal in _journals(trainer):
             journal.log_event("checkpoint", fields, self.about["step"])
 
@@ -297,7 +298,3 @@ class Checkpoints(Checkpoint):
 
 def _journals(trainer: pl.Trainer) -> list[JournalLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, JournalLogger)]
-
-
-def _plain(metrics: dict[str, float]) -> dict[str, object]:
-    return {name: plain(value) for name, value in metrics.items()}

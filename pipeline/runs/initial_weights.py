@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.distributed.checkpoint import local_state
 from pipeline.distributed.checkpoint.shards import WEIGHTS
 from pipeline.errors import CheckpointError, one_line
-from pipeline.runs.vocabulary_rows import Rows, row_keys, shown
+from pipeline.runs.vocabulary_rows import Rows, row_keys, row_name
 from pipeline.runs.weights_source import WeightsSource, open_source
 
 LISTED = 12  # tokens and tensors in a line
@@ -180,7 +180,7 @@ def _match_rows(
     found = torch.tensor([places.get(key, -1) for key in here])
     if (found < 0).all():
         return "the source has none of its tokens"
-    return Matching(found, [shown(key) for key in here if key not in places])
+    return Matching(found, [row_name(key) for key in here if key not in places])
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -54,7 +54,7 @@ def row_keys(rows: Rows, tokenizers: Mapping[str, Path], count: int) -> list[Has
     return found[:count] + [("after", k) for k in range(count - len(found))] if count - len(found) in (0, 1) else None
 
 
-def shown(key: Hashable) -> str:
+def row_name(key: Hashable) -> str:
     """Return a key as text."""
     return repr(key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key)
 

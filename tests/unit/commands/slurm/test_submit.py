@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli
-from pipeline.commands.slurm import cancel, logs, queue, status
+from pipeline.commands.slurm import cancel, logs, queue
 from pipeline.commands.slurm.batch_script import LEAD, lead
 from pipeline.commands.slurm.submit import main
 from pipeline.errors import CheckpointError, ConfigError, DataError
@@ -251,56 +250,3 @@ def test_logs_are_those_of_the_newest_job_and_are_followed_to_its_end(capsys: py
     assert capsys.readouterr().out == "step 1\nstep 2\n"
     assert logs.main(["-f", "lstm"]) == 0
     assert capsys.readouterr().out == "step 1\nstep 2\n"
-
-
-def trained(home: Path) -> Run:
-    """A run of two attempts: 100 steps, of which the last 20 were lost and repeated."""
-    run = Run(home / "runs" / "lstm")
-    run.create()
-    times = ("2026-01-01T00:00:00+00:00", "2026-01-01T00:02:00+00:00", "2026-01-01T00:03:20+00:00")
-    about = {"host": "node1", "pid": 1, "world_size": 2, "slurm_job": "42", "exit_code": None}
-    first = {"number": 1, "started": times[0], "ended": None, "reason": None, "start_step": 0}
-    second = {"number": 2, "started": times[1], "ended": times[2], "reason": "stopped", "start_step": 80}
-    run.write(attempts=[about | first, about | second], steps=200)
-    journal = JournalWriter(run.path)
-    for attempt, begin, end in ((1, 0, 100), (2, 80, 100)):
-        journal.attempt(attempt, begin)
-        for step in range(begin + 10, end + 1, 10):
-            journal.metrics(attempt, step, 0, float(step), {"train/loss": 2.0, "train/tokens_per_second": 5000.0})
-    journal.close()
-    return run
-
-
-def test_status_prints_queue_step_rate_time_left_and_attempts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trained(home)
-    submit("--run", "next")
-    wait_in_queue("42", "42", "RUNNING")
-    capsys.readouterr()
-    assert status.main(["lstm"]) == 0
-    heads, row, *attempts = capsys.readouterr().out.splitlines()
-    assert " ".join(heads.split()) == "run queue step loss speed time left attempts productive"
-    left = "lstm  42 running on node1, 59:00 left  100   2.0000  5,000 tokens/s  0:01:40    2         50%"
-    assert row == left  # 100 s without repeated steps, of 120 + 80 s
-    assert [line.split(": ")[-1] for line in attempts] == ["running or killed", "stopped"]
-    Path("queue").unlink()
-    assert status.main([]) == 0
-    printed = [line.split("  ")[:2] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert printed == [["lstm", "stopped"], ["next", "not in the queue"]]
-
-
-def test_a_finished_run_has_no_time_left(home: Path) -> None:
-    run = trained(home).path
-    record = json.loads((run / "run.json").read_text())
-    assert status.row(run, None)[5] == "0:01:40"
-    record["attempts"][-1]["reason"] = "finished"
-    (run / "run.json").write_text(json.dumps(record))
-    assert status.row(run, None)[5] == "-"
-
-
-def test_status_works_without_slurm(
-    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained(home)
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert cli.main(["status", "lstm"]) == 0
-    assert "stopped" in capsys.readouterr().out
