@@ -6,6 +6,7 @@ Where a launcher (srun, torchrun) has started the processes already, nothing is 
 import atexit
 import ctypes
 import os
+import random
 import signal
 import socket
 import sys
@@ -175,8 +176,12 @@ def _signal(children: set[int], number: int) -> None:
 
 
 def _free_port() -> int:
+    """Return a port on which nobody listens, below those that Linux gives to outgoing connections."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        for port in (*random.SystemRandom().sample(range(20000, 32768), 100), 0):  # 0: any
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                break
         return int(probe.getsockname()[1])
 
 

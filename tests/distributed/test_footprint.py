@@ -35,7 +35,7 @@ def test_a_process_holds_its_planned_share(fit: Fit, tmp_path: Path, name: str) 
     record = json.loads((tmp_path / "runs/run/run.json").read_text())
     files = sorted(newest_first(tmp_path / "runs/run/checkpoints")[0].glob("rank-*.safetensors"))
     size = record["parameters"]
-    planned = STRATEGIES[name](Model(size, 0, 0, state=8.0, computed=4, kept=0, copies=0), 2)
+    planned = STRATEGIES[name](Model(size, frozen=0, layer=0, outside=0, state=8.0, computed=4, kept=0, copies=0), 2)
     share = {"weights/": 4 * size / 2, "optimizer/": 8 * size / 2}
     # FSDP's weights are the float32 copy; ZeRO's optimizer keeps a float32 copy in addition to the weights
     assert planned.optimizer + (planned.weights if name == "fsdp" else 0) == sum(share.values())

@@ -122,7 +122,7 @@ def test_a_run_moves_through_all_strategies_and_numbers_of_processes(fit: Fit, s
     keys = ["model.init_args.dropout", 0.0, "data.init_args.order", "contiguous" if model is LSTM else "shuffled"]
     assert fit("straight", *keys, model=model) == 0
     ways = [("zero3", 2), ("fsdp", 2), ("zero1", 2), ("ddp", 2), ("fsdp", 1), ("zero2", 2), ("zero3", 1)]
-    for step, (strategy, processes) in enumerate(ways, start=1):
+    for step, (strategy, processes) in zip(range(1, 14, 2), ways, strict=True):  # two processes stop a step later
         assert fit("moving", *keys, *on(strategy, processes), model=model, die=(signal.SIGTERM, step)) == 75
     assert fit("moving", *keys, model=model) == 0
     assert_close(state("straight"), state("moving"))

@@ -129,7 +129,7 @@ def test_a_run_resumes_with_more_nodes_and_with_fewer(training: Runs, straight: 
     finally:
         run.cluster.call("scontrol", "update", f"NodeName={others}", "State=RESUME")
     assert [attempt["world_size"] for attempt in run.record["attempts"]] == [2, 4, 2]
-    assert run.ended() == [(0, 75), (5, 75), (9, 0)]
+    assert run.ended() == [(0, 75), (5, 75), (10, 0)]
     assert_whole(run)
     assert step_trace.compare_steps(step_trace.read_traces(straight.path), step_trace.read_traces(run.path))[0] is None
 

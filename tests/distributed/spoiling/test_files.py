@@ -129,7 +129,7 @@ def test_record_and_config_are_read_from_checkpoints_if_damaged(
     assert file.read_text() == (checkpoint.newest_first(file.parent / "checkpoints")[0] / name).read_text() or (
         name == "run.json"  # which was updated at the end of the attempt
     )
-    assert Run(file.parent).record["wandb_id"] == before["wandb_id"]
+    assert Run(file.parent).record["copied_from"]["id"] == before["id"]  # the test continues a copy of the run
 
 
 def test_without_any_copy_the_error_states_the_fix(fit: Fit, capfd: pytest.CaptureFixture[str]) -> None:
