@@ -31,7 +31,7 @@ from pipeline.tasks.task import Task
 from pipeline.tracking.settings import Tracking
 from pipeline.training.class_help import OPTION, own_classes, with_class_paths
 from pipeline.training.config_errors import readable_error, wrapped_user_error
-from pipeline.training.given_keys import check_files, check_names, configs_first
+from pipeline.training.given_keys import check_files, check_names, configs_first, with_effect
 from pipeline.training.shipped_configs import CONFIGS, with_located
 
 OF_DATASET = re.compile(r"--data(\.init_args)?\.dataset(=|$)")  # an option that names the dataset
@@ -217,10 +217,10 @@ def _with_patterns(arguments: list[str]) -> list[str]:
 
 
 def _current(argument: str) -> str:
-    """Return an argument; the path of a run's own config is replaced by its content with current class paths."""
+    """Return an argument; the path of a run's own config is replaced by its content with current names and keys."""
     option, path = "--config=" if argument.startswith("--config=") else "", Path(argument.removeprefix("--config="))
     own = path.name == CONFIG and is_run(path.parent)
-    return option + yaml.safe_dump(read_config(path.parent)) if own else argument
+    return option + yaml.safe_dump(with_effect(read_config(path.parent))) if own else argument
 
 
 @cache

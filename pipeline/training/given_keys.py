@@ -80,6 +80,17 @@ def check_names(arguments: list[str]) -> None:
             raise ConfigError(f"{where}{key}={value} has no effect. {NO_EFFECT[key]}")
 
 
+def with_effect(config: object, prefix: str = "") -> object:
+    """Return the config of a run without the keys that have no effect; earlier versions wrote other values for them."""
+    if not isinstance(config, Mapping):
+        return config
+    return {
+        name: with_effect(part, f"{prefix}{name}.")
+        for name, part in config.items()
+        if f"{prefix}{name}" not in NO_EFFECT
+    }
+
+
 def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:
     """Yield the options of a command line with their values."""
     for at, argument in enumerate(arguments):

@@ -147,7 +147,20 @@ def test_a_profiler_reports_to_the_run(tmp_path: Path) -> None:
 def test_the_groups_of_keys_are_those_that_this_file_examines() -> None:
     parsed = parse_config(["--config", LSTM])
     assert {key.split(".")[0] for key in parsed.config.keys(branches=True)} - {"__default_config__"} == (
-        OWN | {"model", "data", "trainer", "seed_everything", "run", "resume", "sweep", "config"}
+        OWN
+        | {
+            "model",
+            "data",
+            "trainer",
+            "seed_everything",
+            "run",
+            "resume",
+            "sweep",
+            "config",
+            "from",
+            "freeze",
+            "allow_changes",
+        }
     )
 
 
