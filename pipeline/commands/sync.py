@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.arguments import Parser
 from pipeline.errors import ConfigError
 from pipeline.runs import identity
-from pipeline.runs.run import Run, find_run
+from pipeline.runs.run import Run, find_run, locked
 
 if TYPE_CHECKING:
     from pipeline.tracking.journal_sync import Mirror
@@ -59,7 +59,11 @@ def main(argv: list[str]) -> int:
         if identity.original(run):
             identity.settle(run)
         if options.new_id:
-            renew_id(run)
+            (run.path / "wandb").mkdir(exist_ok=True)
+            with (run.path / "wandb" / ".lock").open("a") as held:
+                if not locked(held):
+                    raise ConfigError(f"run {run.name} is being sent by its training. Use --new-id after it")
+                renew_id(run)
         print(f"run {run.name}: sent {_send(run, options)} lines of the journal", flush=True)
     return 0
 
@@ -116,7 +120,7 @@ def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> in
     from pipeline.tracking.arrivals import missing_rows, received
     from pipeline.tracking.progress import Progress
     from pipeline.tracking.settings import ONLINE
-    from pipeline.tracking.wandb_session import session
+    from pipeline.tracking.wandb_session import end_client, session
 
     ends = options.watch or _finished(run)  # an unfinished run must not be marked as finished
     opened = session(
@@ -138,7 +142,9 @@ def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> in
                 count += _watch(run, mirror, messages, options.every)
             if options.upload:
                 shipping.publish_all()
-            shipping.close(None if options.upload else PATIENCE)
+            if not shipping.close(None if options.upload else PATIENCE):
+                print(f"run {run.name}: artifacts could not be sent; its rows are", flush=True)
+                end_client()  # its end would wait for them without a limit
             messages.client.finish(exit_code=0)
         received(run)
         if missing_rows(run):

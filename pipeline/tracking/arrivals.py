@@ -43,7 +43,7 @@ def sync_line(run: Run) -> str:
     return f"unroll sync {shlex.quote(name_of(run.path))}"
 
 
-def received(run: Run, seconds: float = 3.0) -> int:
+def received(run: Run, seconds: float = 30.0) -> int:
     """Return the number of the last journal line that the server has; 0 before the first.
 
     Raises:

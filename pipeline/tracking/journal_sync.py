@@ -49,7 +49,8 @@ class Mirror:
         self.head = 1  # the line at which the newest attempt begins
         self.rejected = Counter() if rejected is None else rejected
         self._seen: Counter[tuple[Any, ...]] = Counter()
-        self._before = {int(number) for number in sent.read_text().split()} if sent and sent.exists() else None
+        self._unwritten: list[int] = []  # numbers that the file of sent lines lacks, because the disk was full
+        self._before = _numbers(sent) if sent and sent.exists() else None
         self._read()
         self._pass_over(self.head if first is None else first)
 
@@ -100,7 +101,8 @@ class Mirror:
         """Mark lines before `first` as sent; if there is a file of sent lines, only those that it names."""
         while self.waiting and self.waiting[0][0] < first:
             number, record = self.waiting.popleft()
-            if self._counts(record) if self._before is None else number in self._before:
+            named = self._before is not None and (number in self._before or number == first - 1)  # the server's last
+            if named or (self._before is None and self._counts(record)):
                 self.sent.add(record["like"])
 
     def _counts(self, record: Record) -> bool:
@@ -111,5 +113,13 @@ class Mirror:
         self.sent.add(record["like"])
         if self.file is None:
             return
+        self._unwritten.append(number)
         with suppress(OSError), self.file.open("a") as file:  # a full disk must not block the upload
-            file.write(f"{number}\n")
+            file.write("".join(f"{each}\n" for each in self._unwritten))
+            file.flush()
+            self._unwritten.clear()
+
+
+def _numbers(sent: Path) -> set[int]:
+    """Return the numbers in a file of sent lines; the end that a power loss may have damaged is skipped."""
+    return {int(word) for word in sent.read_text(errors="replace").split() if word.isdecimal()}

@@ -12,6 +12,7 @@ from pipeline.tracking.settings import server
 from pipeline.tracking.wandb_session import end_client
 
 QUIET, PAUSE = 4.0, 15.0  # seconds before the first line, and between two lines
+AT_ONCE = 3.0  # seconds for the server's answer
 
 
 class Progress:
@@ -61,6 +62,6 @@ class Progress:
 
     def _ask(self) -> tuple[int, str]:
         try:
-            return received(self.run), ""
+            return received(self.run, AT_ONCE), ""
         except Exception as error:
             return -1, f": {error_line(error)}"

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers.logger import Logger
 from pipeline.distributed.launch import started_elsewhere
 from pipeline.runs.run import Run
 from pipeline.tracking.arrivals import Gone, known, missing_rows, received, sync_line
+from pipeline.tracking.graphql import ServerError
 from pipeline.tracking.journal_sync import Mirror
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.settings import DISABLED, OFFLINE, ONLINE, record_variables, tracking_mode, tracking_of
@@ -30,8 +31,9 @@ CHECK = 30.0  # seconds between two questions to the server what arrived
 WAIT, LONGEST = 60.0, 960.0  # seconds to wait after a failure, doubled with each further one
 SHIPPING = 4.0  # seconds that the end of an attempt waits for the server's answer to artifacts
 LEAVING = FINISH + SHIPPING + 2.0  # seconds that the end of an attempt waits for the client
+ANSWER = 3.0  # seconds for the server's last answer at the end of an attempt
 UPLOADING = 3600.0  # the same if the run has finished and files are still to be uploaded
-TOGETHER = 45.0  # the same where the cluster kills a process that outlives the others by a minute
+TOGETHER = 35.0  # the same where the cluster kills a process that outlives the others by a minute
 
 
 class PatientWandbLogger(Logger):
@@ -83,6 +85,12 @@ class PatientWandbLogger(Logger):
         thread, self._thread = self._thread, None
         if thread is None:
             return
+        try:
+            self._leave(thread, exit_code)
+        except Exception as error:  # the exit code of the training counts, not that of its tracking
+            self._warn(f"Weights & Biases: {error_line(error)}. `{sync_line(self.run)}` sends what is missing")
+
+    def _leave(self, thread: threading.Thread, exit_code: int) -> None:
         self.exit_code = exit_code
         self._ending.set()
         self._wake.set()
@@ -94,7 +102,7 @@ class PatientWandbLogger(Logger):
             end_client()  # it would delay the exit of this process until its server responds
             thread.join(2.0)
             with suppress(Exception):  # the server still does not respond
-                received(self.run)
+                received(self.run, ANSWER)
         if self.mode == ONLINE and not self._gone and (missing := missing_rows(self.run)):
             warnings.warn(
                 f"{missing} rows of run {self.run.name} have not arrived in Weights & Biases: "
@@ -157,7 +165,13 @@ class PatientWandbLogger(Logger):
 
     def _check_arrivals(self, expected: int) -> None:
         """Raise if rows up to line `expected`, sent long ago, do not arrive: the client does not report it."""
-        before, line = known(self.run).line, received(self.run)
+        before = known(self.run).line
+        try:
+            line = received(self.run)
+        except ServerError as error:
+            if error.rejected:
+                raise
+            return  # a slow or busy server; the next question may be answered
         if line < expected and line <= before:
             raise TimeoutError(f"the server has not received rows that were sent {CHECK:.0f} s ago")
 

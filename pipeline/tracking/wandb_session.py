@@ -119,10 +119,11 @@ def check_settings(run: Run) -> None:
 def end_client() -> None:
     """Kill the client's process, a child of this one, where /proc identifies it."""
     for children in Path("/proc/self/task").glob("*/children"):
-        for child in children.read_text().split():
-            with suppress(OSError):
-                if Path(f"/proc/{child}/exe").readlink().name == "wandb-core":
-                    os.kill(int(child), signal.SIGKILL)
+        with suppress(OSError):  # the thread or the child has ended
+            for child in children.read_text().split():
+                with suppress(OSError):
+                    if Path(f"/proc/{child}/exe").readlink().name == "wandb-core":
+                        os.kill(int(child), signal.SIGKILL)
 
 
 def _opened(run: Run, mode: str, more: Mapping[str, object]) -> "ClientRun":

@@ -48,12 +48,13 @@ class Jobs:
 
     def submit(self, name: str) -> int:
         """Submit the job of a run and return its id."""
+        # names of nodes do not resolve unless they are isolated
+        addressed = "" if self.cluster.isolated else "MASTER_ADDR=127.0.0.1"
         environment = {
             **{key: value for key, value in self.home.environment.items() if key != "PATH"},
-            "UNROLL": f"{sys.executable} -m pipeline",
+            "UNROLL": f"env {addressed} {sys.executable} -m pipeline",
             "UNROLL_BACKOFF": "1",
             "UNROLL_FAILURES": "1000",
-            **({} if self.cluster.isolated else {"MASTER_ADDR": "127.0.0.1"}),  # names of nodes do not resolve
         }
         place = [f"--chdir={self.home.path}", f"--output={self.home.path / name}.log", "--partition=low"]
         script = [ROOT / "slurm" / "train.sbatch", "small.yaml", "--run", name]

@@ -26,7 +26,7 @@ class Tracker:
         if silently:
             self.state.hang = True
             return
-        self.state.error_status = 503  # on connections that are already open
+        self.state.refuse = {"": 503}  # on connections that are already open
         if self._listening is not None:
             self._listening.shutdown()
             self._listening.server_close()
@@ -34,7 +34,7 @@ class Tracker:
 
     def revive(self) -> None:
         """Answer again, at the same address and with the same contents."""
-        self.state.hang, self.state.error_status = False, 0
+        self.state.hang, self.state.refuse = False, {}
         if self._listening is None:
             self._listening = ThreadingHTTPServer(("127.0.0.1", self._port), handler(self.state))
             self._listening.daemon_threads = True

@@ -48,13 +48,15 @@ def read_profile(name: str) -> Profile:
     """
     import yaml
 
+    from pipeline.training.config_errors import UniqueKeys
+
     own = Path("configs/cluster") / f"{name}.yaml"
     file = Path(name) if Path(name).suffix in (".yaml", ".yml") else own if own.is_file() else PROFILES / own.name
     if not file.is_file():
         available = sorted(path.stem for path in PROFILES.glob("*.yaml"))
         raise ConfigError(f"--profile={name}: {file} not found. Choose from {', '.join(available)}, or give a file")
     try:
-        given = yaml.safe_load(file.read_text()) or {}
+        given = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
     kinds = {each.name: type(getattr(Profile(), each.name)) for each in fields(Profile)}

@@ -54,7 +54,7 @@ def submit_elements(elements: Sequence[Element], options: argparse.Namespace, na
     """
     profile = cluster.read_profile(options.profile) if options.profile else Profile()
     job = _job(options, elements, profile, name)
-    preparation = job.preparation(profile, shlex.split(options.prepare)) if options.prepare else None
+    preparation = job.preparation(profile, _words(options.prepare)) if options.prepare else None
     script = job.script(profile)
     if options.dry_run:
         print(*filter(None, (preparation, script)), sep="\n", end="")
@@ -157,11 +157,13 @@ def _variants(options: argparse.Namespace) -> list[dict[str, object]]:
     """Return the overrides of each element: the Cartesian product of the file's rows and the grid."""
     import yaml
 
+    from pipeline.training.config_errors import UniqueKeys
+
     rows: list[dict[str, object]] = [{}]
     if options.array:
         try:
-            rows = yaml.safe_load(options.array.read_text())
-        except (OSError, yaml.YAMLError) as error:
+            rows = yaml.load(options.array.read_text(encoding="utf-8"), UniqueKeys)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"--array={options.array}: {error}. Give a YAML file") from error
         if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and row for row in rows):
             raise ConfigError(
@@ -182,6 +184,13 @@ def _variants(options: argparse.Namespace) -> list[dict[str, object]]:
     ]
 
 
+def _words(prepare: str) -> list[str]:
+    try:
+        return shlex.split(prepare)
+    except ValueError as error:
+        raise ConfigError(f"--prepare={prepare}: {error}. Quote its words as in a shell") from error
+
+
 def _text(value: object) -> str:
     import json
 
@@ -200,7 +209,7 @@ def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     shape.check(vars(config.trainer))
     settings = vars(config.data.init_args)
     if options.prepare:
-        _check_preparation(shlex.split(options.prepare), Path(str(settings["dataset"])))
+        _check_preparation(_words(options.prepare), Path(str(settings["dataset"])))
     for nodes in range(shape.fewest, shape.nodes + 1):
         Share.of_config(settings, nodes * shape.tasks)
     waits = (options.after or "").isdigit() or options.prepare  # for a job that creates the dataset
