@@ -226,11 +226,11 @@ def count_in_steps(trainer: Trainer, steps: int) -> None:
         ConfigError: validation is scheduled by time, which differs between processes; or after more steps than an
             epoch has, although the count restarts in each epoch.
     """
-    limit, interval, slots = trainer.limit_train_batches, trainer.val_check_interval, trainer.accumulate_grad_batches
     if validates_by_the_clock(trainer):
         raise ConfigError(
             "trainer.val_check_interval: expected a number of steps or a fraction of an epoch, got a time"
         )
+    limit, interval, slots = trainer.limit_train_batches, trainer.val_check_interval, trainer.accumulate_grad_batches
     limit = int(limit * steps) if isinstance(limit, float) else min(limit, steps)
     every = max(1, int(interval * limit)) if isinstance(interval, float) else interval
     if every > limit and trainer.check_val_every_n_epoch is not None:

@@ -29,7 +29,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 @pytest.mark.slow
 def test_the_demo_stops_a_run_continues_it_and_compares_both(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FEWER_DRAWINGS, "demo", "--steps", "12", "--stop-after", "4"]
+    command = [sys.executable, "-c", FEWER_DRAWINGS, "demo", "--steps", "30", "--stop-after", "5"]
     home, place, temporary = (tmp_path / name for name in ("home", "place", "temporary"))
     for each in (home, place, temporary):
         each.mkdir()
@@ -46,7 +46,7 @@ def test_the_demo_stops_a_run_continues_it_and_compares_both(tmp_path: Path) -> 
     ran = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=scaled(250))
     assert ran.returncode == 0, ran.stdout + ran.stderr
     [before, after] = re.findall(r"in the journal: (\d+). The second attempt resumed at step (\d+)", ran.stdout)[0]
-    assert 4 <= int(before) <= int(after) < 12
+    assert 5 <= int(before) <= int(after) < 30
     assert "exit code 75" in ran.stdout
     table = ran.stdout[ran.stdout.rindex("$ unroll compare") :]
     assert all(name in table for name in ("demo-lstm", "demo-transformer", "5-gram"))
