@@ -107,7 +107,8 @@ class WarmupCosine(Schedule):
         """Return the options that keep the old decay, and that begin another one."""
         if not total_steps or self.decay_steps or self.rewarm_step:
             return {}
-        return {f"decay_steps={total_steps}": "keep the old decay", f"rewarm_step={step}": "warm up again and decay"}
+        again = {f"rewarm_step={step}": "warm up again and decay"} if step else {}
+        return {f"decay_steps={total_steps}": "keep the old decay", **again}
 
     def warning(self, total_steps: int) -> str | None:
         total_steps = self._first(total_steps)

@@ -183,7 +183,7 @@ class Checkpoints(Checkpoint):
         if self.saved_step == trainer.global_step:
             return
         self.finish(trainer)
-        self.vote.take("written")  # the requests are about the checkpoint before
+        self.vote.take("written"), self.vote.take("save")  # the requests are about the checkpoint before
         began = time.monotonic()
         self.saved_at, self.saved_step = began, trainer.global_step
         validated = self.validated_step == trainer.global_step

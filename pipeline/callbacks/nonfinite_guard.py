@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from pipeline.callbacks.averaging import WeightAverage
 from pipeline.callbacks.checkpointing import Checkpoints
 from pipeline.callbacks.optimizer_options import OptimizerOptions
-from pipeline.callbacks.step_gate import Gate, is_on_device, kept
+from pipeline.callbacks.step_gate import Gate, is_on_device, kept, skips_itself
 from pipeline.callbacks.step_vote import Ballot, Measured, StepVote
 from pipeline.distributed import snapshot
 from pipeline.distributed.checkpoint import directory as checkpoint
@@ -112,7 +112,10 @@ class Guard(Callback):
             ballot.reason = self._judge(ballot.read(), scaled)
             if ballot.reason:
                 self.skip = torch.ones_like(self.skip)
-                strategy.refuse_step(pl_module)
+                if scaled and skips_itself(optimizer):  # the scaler has to see a gradient
+                    self.gate = Gate(optimizer, self.skip, scaled)
+                else:
+                    strategy.refuse_step(pl_module)
         else:
             self.gate = Gate(optimizer, self.skip, scaled)
 

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.optim import parameter_groups
-from pipeline.runs.changes import OPTIMIZER, SCHEDULE, changes_between
+from pipeline.runs.changes import OPTIMIZER, SCHEDULE, changes_between, is_below
 from pipeline.runs.record import read_config
 
 
@@ -45,7 +45,7 @@ class OptimizerOptions(Callback):
         """Return the names of the options that changed since a checkpoint was written; `lr` also for a schedule."""
         keys = [change.key for change in changes_between(read_config(checkpoint), read_config(self.run))]
         names = {key.removeprefix(OPTIMIZER) for key in keys if key.startswith(OPTIMIZER)}
-        return names | ({"lr"} if any(key.startswith(SCHEDULE) for key in keys) else set())
+        return names | ({"lr"} if any(is_below(key, SCHEDULE) for key in keys) else set())
 
 
 def _apply_schedule(trainer: pl.Trainer) -> None:

@@ -24,7 +24,7 @@ def is_on_device(optimizer: Optimizer, scaled: bool) -> bool:
         optimizer: the optimizer.
         scaled: whether the loss is scaled for float16; then only fused kernels can skip.
     """
-    if _skips_itself(optimizer):
+    if skips_itself(optimizer):
         return True
     states = [(parameter, value) for parameter, state in optimizer.state.items() for value in state.values()]
     return not scaled and all(
@@ -45,7 +45,7 @@ class Gate:
         self.optimizer, self.skip = optimizer, skip
         self.copies: list[tuple[Tensor, Tensor]] = []
         self.names: dict[Any, set[str]] = {}  # of the state before the step, by parameter
-        if not _skips_itself(optimizer):
+        if not skips_itself(optimizer):
             self.copies = [(each, each.clone()) for each in map(_local, _changed_by(optimizer))]
             self.names = {parameter: set(optimizer.state.get(parameter, ())) for parameter in _parameters(optimizer)}
         elif scaled:  # the scaler skips steps with an infinite gradient
@@ -86,7 +86,7 @@ def kept(skip: Tensor, before: object, after: object) -> Any:
     )
 
 
-def _skips_itself(optimizer: Optimizer) -> bool:
+def skips_itself(optimizer: Optimizer) -> bool:
     """Return whether the kernel of the optimizer skips its update where `found_inf` is 1.
 
     That of SGD does too, but its first step leaves the momentum without a value.

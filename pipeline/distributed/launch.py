@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from pipeline.distributed import exit_code, signals
@@ -173,6 +173,19 @@ def _die_with(parent: int) -> None:
 def _signal(children: set[int], number: int) -> None:
     for child in children:
         os.kill(child, number)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, in a process that forks later: OpenMP's threads are not forked, and waits would hang."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _free_port() -> int:

@@ -25,6 +25,7 @@ OPTIMIZER = "model.init_args.optimizer.init_args."
 SCHEDULE = "model.init_args.schedule"
 EFFECTS = {
     f"{OPTIMIZER}lr": Effect.PRINTED,
+    **{f"{OPTIMIZER}{name}": Effect.ANOTHER_RUN for name in ("amsgrad", "centered", "momentum", "fused", "capturable")},
     OPTIMIZER: Effect.RESULTS,
     SCHEDULE: Effect.PRINTED,
     "model.": Effect.ANOTHER_RUN,
@@ -42,7 +43,7 @@ EFFECTS = {
     "trainer.callbacks": Effect.RESULTS,
     "guard.": Effect.RESULTS,
 }
-"""Effects of settings by the beginnings of their keys, the first that fits; all others are printed."""
+"""Effects of settings, the first that fits, see `is_below`; all others are printed. Some options have a state."""
 SPELLINGS: dict[str, list[set[object]]] = {
     "trainer.precision": [{None, 32, "32", "32-true"}, {"bf16", "bf16-mixed"}, {16, "16", "16-mixed"}],
     "trainer.gradient_clip_val": [{None, 0}],
@@ -67,7 +68,7 @@ class Change(NamedTuple):
     @property
     def effect(self) -> Effect:
         """What the change does to a run."""
-        found = next((effect for start, effect in EFFECTS.items() if self.key.startswith(start)), Effect.PRINTED)
+        found = next((effect for start, effect in EFFECTS.items() if is_below(self.key, start)), Effect.PRINTED)
         if found is Effect.RESULTS and (self.is_new or self._keeps_results()):
             return Effect.PRINTED
         return found
@@ -76,6 +77,11 @@ class Change(NamedTuple):
         if self.key == "trainer.callbacks":
             return _with_state(self.before) == _with_state(self.after)
         return any({self.before, self.after} <= same for same in SPELLINGS.get(self.key, ()))
+
+
+def is_below(key: str, start: str) -> bool:
+    """Return whether a key is `start`, a part of its value, or, if `start` ends in a dot or a line, begins with it."""
+    return key.startswith(start if start.endswith((".", "_")) else f"{start}.") or key == start
 
 
 def changes(run: Run, config: Mapping[str, object]) -> list[Change]:

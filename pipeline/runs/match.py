@@ -161,7 +161,8 @@ def _check_facts(run: Run, data: Data) -> None:
 def _check_meaning(run: Run, dataset: Dataset) -> None:
     """Raise DataError unless the tokens and numbers of a dataset mean what those of the run's dataset mean."""
     for name, file in dataset.tokenizers.items():
-        if sha256(file) != sha256(run.path / name):
+        own = run.path / name
+        if not own.is_file() or sha256(file) != sha256(own):
             raise DataError(
                 f"dataset {dataset.path} has another tokenizer than run {run.name}. Prepare it with "
                 f"--tokenizer {run.path / name}"

@@ -1,6 +1,6 @@
 """Start or resume a run: check that config, data and run match, choose the checkpoint, and record the attempt."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.dataset.manifest import Dataset
 from pipeline.distributed.checkpoint import directory as checkpoint
-from pipeline.distributed.launch import world_size
+from pipeline.distributed.launch import one_thread, world_size
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.files import sha256
 from pipeline.optim import Schedule, frozen_line
@@ -86,7 +86,9 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
     kept = kept_config(cli)
     built = cli.build()
     data = check_parts(*built[:2])
-    initial = initial_weights(run, config, built[0], dataset)
+    with one_thread():
+        initial = initial_weights(run, config, built[0], dataset)
+        taken = initial and (initial.record(), initial.lines())
     if vars(config).get("from") and initial is None:
         print(f"run {run.name}: --from is not applied again, because the run has checkpoints", flush=True)
     if config.resume == "never" and (aside := run.put_aside()):
@@ -101,9 +103,8 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
     start = _choose(run, kept)
     if vars(config).get("freeze") and not start.finished:
         print(f"run {run.name}: frozen: {frozen_line(built[0])}", flush=True)
-    if initial is not None:
-        run.record["from"] = {"source": vars(config).get("from") or run.record["from"]["source"], **initial.record()}
-        print(*(f"run {run.name}: {line}" for line in initial.lines()), sep="\n", flush=True)
+    if taken is not None:
+        _record_source(run, vars(config).get("from"), *taken)
     if not start.finished:
         code, processes = Code.running(), world_size(vars(config.trainer))
         if run.record["attempts"]:
@@ -114,6 +115,11 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
             record.write_text(run.path, name, file.read_text(encoding="utf-8"))
         run.begin_attempt(processes, start.step, code, {each.key: [each.before, each.after] for each in changed})
     return replace(start, built=built)
+
+
+def _record_source(run: Run, given: str | None, about: Mapping[str, object], lines: Iterable[str]) -> None:
+    run.record["from"] = {"source": given or run.record["from"]["source"], **about}
+    print(*(f"run {run.name}: {line}" for line in lines), sep="\n", flush=True)
 
 
 def initial_weights(run: Run, config: "Namespace", model: object, dataset: Dataset) -> InitialWeights | None:

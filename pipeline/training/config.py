@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import fields
 from functools import cache, partial
 from operator import attrgetter
@@ -201,12 +201,21 @@ def _values(arguments: list[str], option: str) -> list[str]:
     ]
 
 
+def _listed(value: str) -> list[str]:
+    """Return the texts of a YAML list; or the value itself, such as a pattern that begins with a bracket."""
+    with suppress(yaml.YAMLError):
+        found = yaml.safe_load(value)
+        if isinstance(found, list) and all(isinstance(each, str) for each in found):
+            return found
+    return [value]
+
+
 def _with_patterns(arguments: list[str]) -> list[str]:
     """Return arguments in which one option `--freeze` has the patterns of all of them."""
     given = _values(arguments, "freeze")
     if not given:
         return arguments
-    patterns = [each for value in given for each in (yaml.safe_load(value) if value.startswith("[") else [value])]
+    patterns = [each for value in given for each in _listed(value)]
     values = {at + 1 for at, argument in enumerate(arguments) if argument == "--freeze"}
     kept = [
         argument
