@@ -88,7 +88,7 @@ def begin(run: Run, cli: ParsedCommandLine) -> Start:
     data = check_parts(*built[:2])
     with one_thread():
         initial = initial_weights(run, config, built[0], dataset)
-        taken = initial and (initial.record(), initial.lines())
+        taken = (initial.record(), initial.lines()) if initial is not None else None
     if vars(config).get("from") and initial is None:
         print(f"run {run.name}: --from is not applied again, because the run has checkpoints", flush=True)
     if config.resume == "never" and (aside := run.put_aside()):

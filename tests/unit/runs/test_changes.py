@@ -53,6 +53,19 @@ def test_what_a_changed_setting_does(effect: Effect, keys: str) -> None:
     assert {key: Change(key, "before", "after").effect for key in keys.split()} == dict.fromkeys(keys.split(), effect)
 
 
+def test_a_setting_is_found_by_its_whole_name() -> None:
+    effects = {
+        "model.init_args.scheduled_sampling": Effect.ANOTHER_RUN,  # not a part of `schedule`
+        "model.init_args.schedule.init_args.final_share": Effect.PRINTED,
+        "model.init_args.optimizer.init_args.lr_decay": Effect.RESULTS,
+        "model.init_args.optimizer.init_args.lr": Effect.PRINTED,
+        "model.init_args.optimizer.init_args.amsgrad": Effect.ANOTHER_RUN,  # the checkpoint lacks its state
+        "model.init_args.optimizer.init_args.fused": Effect.ANOTHER_RUN,
+        "trainer.gradient_clip_val": Effect.RESULTS,
+    }
+    assert {key: Change(key, 1, 2).effect for key in effects} == effects
+
+
 def test_another_spelling_is_no_change_of_results() -> None:
     assert Change("trainer.precision", None, "32-true").effect is Effect.PRINTED
     assert Change("trainer.precision", "bf16", "bf16-mixed").effect is Effect.PRINTED
