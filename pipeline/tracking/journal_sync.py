@@ -101,8 +101,7 @@ class Mirror:
         """Mark lines before `first` as sent; if there is a file of sent lines, only those that it names."""
         while self.waiting and self.waiting[0][0] < first:
             number, record = self.waiting.popleft()
-            named = self._before is not None and (number in self._before or number == first - 1)  # the server's last
-            if named or (self._before is None and self._counts(record)):
+            if self._counts(record) if self._before is None else number in self._before:
                 self.sent.add(record["like"])
 
     def _counts(self, record: Record) -> bool:
