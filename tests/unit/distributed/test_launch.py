@@ -4,6 +4,7 @@ import atexit
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -11,10 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from pipeline.distributed import exit_code, signals
-from pipeline.distributed.launch import one_thread, supervise
+from pipeline.distributed.launch import supervise
 from pipeline.errors import TRY_AGAIN, ConfigError
 from tests.timeouts import scaled
 
@@ -157,24 +157,21 @@ def test_the_exit_code_of_a_killed_process_is_that_of_a_shell() -> None:
     assert [exit_code.as_shell(code) for code in (0, 3, -signal.SIGKILL)] == [0, 3, 137]
 
 
+FORKED = """
+import os, torch
+from pipeline.distributed.launch import one_thread
+torch.set_num_threads(2)
+with one_thread():
+    assert torch.get_num_threads() == 1
+    torch.cat([torch.ones(1 << 18)] * 2)
+assert torch.get_num_threads() == 2
+if os.fork() == 0:
+    torch.ones(1 << 20).add(1).sum()
+    os._exit(0)
+assert os.wait()[1] == 0
+"""
+
+
 def test_what_is_computed_before_the_fork_has_one_thread() -> None:
     """Otherwise the first parallel operation of the forked process waits for threads that it does not have."""
-
-    def work() -> None:
-        torch.ones(1 << 20).add(1).sum()
-        os._exit(0)
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with one_thread():
-            assert torch.get_num_threads() == 1
-            torch.cat([torch.ones(1 << 18)] * 2)
-        assert torch.get_num_threads() == 2
-        child = multiprocessing.get_context("fork").Process(target=work)
-        child.start()
-        child.join(scaled(20))
-        assert child.exitcode == 0
-    finally:
-        child.kill()
-        torch.set_num_threads(before)
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=scaled(30))
