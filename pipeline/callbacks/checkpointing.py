@@ -183,14 +183,14 @@ class Checkpoints(Checkpoint):
         if self.saved_step == trainer.global_step:
             return
         self.finish(trainer)
-        self.vote.take("written"), self.vote.take("save")  # the requests are about the checkpoint before
+        for request in ("written", "save"):  # they are about the checkpoint before
+            self.vote.take(request)
         began = time.monotonic()
         self.saved_at, self.saved_step = began, trainer.global_step
-        validated = self.validated_step == trainer.global_step
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
         self.about = {
             "step": trainer.global_step,
-            "metrics": metrics if validated else {},
+            "metrics": metrics if self.validated_step == trainer.global_step else {},
             "strategy": type(trainer.strategy).__name__,
             "world_size": trainer.world_size,
         }

@@ -22,8 +22,7 @@ class Execution(Callback):
 
     Args:
         compile: compile each layer, and the loss of tokens, with `torch.compile`; the first steps take about a minute,
-            later ones are faster.
-            Evaluation and generation, whose shapes change from call to call, are not compiled.
+            later ones are faster. Evaluation and generation, whose shapes change from call to call, are not compiled.
         activation_checkpointing: keep only the inputs of each layer and recompute the rest in the backward
             pass (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). About a third more computation,
             far less memory, the same results.

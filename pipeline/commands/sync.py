@@ -120,7 +120,7 @@ def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> in
     from pipeline.tracking.arrivals import missing_rows, received
     from pipeline.tracking.progress import Progress
     from pipeline.tracking.settings import ONLINE
-    from pipeline.tracking.wandb_session import end_client, session
+    from pipeline.tracking.wandb_session import session
 
     ends = options.watch or _finished(run)  # an unfinished run must not be marked as finished
     opened = session(
@@ -142,9 +142,7 @@ def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> in
                 count += _watch(run, mirror, messages, options.every)
             if options.upload:
                 shipping.publish_all()
-            if not shipping.close(None if options.upload else PATIENCE):
-                print(f"run {run.name}: artifacts could not be sent; its rows are", flush=True)
-                end_client()  # its end would wait for them without a limit
+            shipping.close(None if options.upload else PATIENCE)
             messages.client.finish(exit_code=0)
         received(run)
         if missing_rows(run):

@@ -80,7 +80,7 @@ class Change(NamedTuple):
 
 
 def is_below(key: str, start: str) -> bool:
-    """Return whether a key is `start`, a part of its value, or, if `start` ends in a dot or a line, begins with it."""
+    """Return whether a key is `start` or a part of its value; a `start` that ends in `.` or `_` is a prefix."""
     return key.startswith(start if start.endswith((".", "_")) else f"{start}.") or key == start
 
 
