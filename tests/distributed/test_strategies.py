@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,8 @@ def assert_is_evaluated(run: str, apart: Apart, capfd: pytest.CaptureFixture[str
         "checkpoint convert": [run, "--output", f"{run}.ckpt"],
         "checkpoint diff": [run, run],
     }
-    assert {verb: apart(lambda words=(*verb.split(), *rest): main([*words])) for verb, rest in verbs.items()} == (  # type: ignore[misc]
-        dict.fromkeys(verbs, 0)
-    ), capfd.readouterr().err
+    codes = {verb: apart(partial(main, [*verb.split(), *rest])) for verb, rest in verbs.items()}
+    assert codes == dict.fromkeys(verbs, 0), capfd.readouterr().err
 
 
 @pytest.mark.slow
