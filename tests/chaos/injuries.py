@@ -99,6 +99,7 @@ class Injury:
         ends: whether the command must end; None if it may.
         codes: exit codes that are right besides those of a stopped or finished command.
         several: whether it requires several training processes.
+        watched: whether it requires that the watchdog runs, which begins with the training.
     """
 
     inflict: Callable[[Scene], None]
@@ -106,6 +107,7 @@ class Injury:
     ends: bool | None = True
     codes: frozenset[int] = frozenset()
     several: bool = False
+    watched: bool = False
 
 
 def double(scene: Scene) -> None:
@@ -150,7 +152,7 @@ INJURIES = {
     "two signals": Injury(double, 10),
     "SIGSTOP, SIGCONT": Injury(pause, 8, ends=False),
     "SIGSTOP of a rank for ever": Injury(
-        lambda scene: send(scene.rank(), signal.SIGSTOP), 2, codes=frozenset(LOST), several=True
+        lambda scene: send(scene.rank(), signal.SIGSTOP), 2, codes=frozenset(LOST), several=True, watched=True
     ),
     "full disk": Injury(fill_disk, 9, ends=None, codes=frozenset({1, 4})),
     "dead tracking server": Injury(shut_tracker, 7, ends=False),

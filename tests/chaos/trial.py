@@ -26,7 +26,8 @@ class Plan:
 
     def __init__(self, home: Home, chance: Random, again: bool) -> None:
         self.kind = drawn(chance, home.processes, home.disk)
-        weights = {moment: weight for moment, weight in MOMENTS.items() if moment != "start" or not again}
+        started = again or INJURIES[self.kind].watched
+        weights = {moment: weight for moment, weight in MOMENTS.items() if moment != "start" or not started}
         self.moment = chance.choices(list(weights), list(weights.values()))[0]
         longest = {"start": home.started, "training": 1.0, "end": 0.3}.get(self.moment, 0.05)
         self.delay = chance.uniform(0, longest)
