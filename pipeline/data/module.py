@@ -19,7 +19,7 @@ from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.unit import Unit
 from pipeline.distributed.lightning_internals import validates_by_the_clock
-from pipeline.distributed.signals import end_workers_at_exit, ignore_signals
+from pipeline.distributed.signals import end_workers_at_exit, ignore_signals, trust_workers
 from pipeline.errors import ConfigError, lost_worker
 from pipeline.evaluation.plots.spectrogram import Shown
 
@@ -186,6 +186,8 @@ class Loader(DataLoader[Batch]):
     prepared = False
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        if self.num_workers:
+            trust_workers()
         if self.num_workers and not self.prepared:
             self._read_first()
         batches = super().__iter__()

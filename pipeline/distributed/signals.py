@@ -6,7 +6,7 @@ imported, so that no signal is lost meanwhile, and again when training starts, b
 
 import os
 import signal
-from multiprocessing import active_children
+from multiprocessing import active_children, current_process
 from multiprocessing.util import Finalize
 from types import FrameType
 
@@ -46,6 +46,15 @@ def ignore_signals(worker: int = 0) -> None:
     """Ignore the signals in a loader worker, which must run until its training process stops, or on exit."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def trust_workers() -> None:
+    """Let this process and its loader workers exchange file descriptors without the key of `multiprocessing`.
+
+    A worker is forked while other threads (of W&B) may be inside of OpenSSL, whose locks it then inherits: the HMAC of
+    that key would wait for them forever. Others cannot connect, because the sockets are in a directory of this user.
+    """
+    current_process()._config["authkey"] = None  # type: ignore[attr-defined]  # the property accepts bytes only
 
 
 def end_workers_at_exit() -> None:

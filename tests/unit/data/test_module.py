@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing import current_process
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -129,6 +130,27 @@ def test_a_worker_that_is_killed_while_it_passes_a_batch_is_a_lost_process(
     monkeypatch.setattr(DataLoader, "__iter__", lambda _: Refusing(of_the_dataset))
     with pytest.raises(type(error), match="Caught"):
         next(iter(Loader(range(3), num_workers=1)))
+
+
+def test_workers_pass_tensors_without_a_digest_whose_lock_another_thread_may_hold_during_the_fork(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise AssertionError("OpenSSL in a loader worker")
+
+    class Rows:
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, key: int) -> torch.Tensor:
+            return torch.full((4,), key)
+
+    for name in ("deliver_challenge", "answer_challenge"):
+        monkeypatch.setattr(f"multiprocessing.connection.{name}", forbidden)
+    monkeypatch.setattr(Loader, "prepared", True)
+    monkeypatch.setitem(current_process()._config, "authkey", current_process().authkey)  # type: ignore[attr-defined]
+    loader = Loader(Rows(), num_workers=1, batch_size=None)
+    assert [batch.tolist() for batch in loader] == [[key] * 4 for key in range(3)]
 
 
 IMPORTS = """
