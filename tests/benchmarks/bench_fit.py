@@ -3,14 +3,16 @@
     python tests/benchmarks/bench_fit.py [NAME ...] [--rounds 9] [--seconds 1.5] [--after 0] [--steps 12] [--device cpu]
         [--context 64] [--batch 8] [--precision 32-true] [--processor-time] [--output docs/benchmarks/cpu.json]
 
-NAME is an architecture or a family of tasks (default: all). The architectures: both sides train in turns in one process: same first weights, same windows, same loss, AdamW and clipping. The
-pipeline's side has what a run has: guard, monitor, journal, randomness by step, agreement on stopping. The median of
-the ratios of tokens per second is printed, at about 10 M parameters. The speed of a step may change as weights are
-trained: `--after N` measures from the weights that N steps give. Both sides flush denormal numbers, as a run does.
+NAME is an architecture or a family of tasks (default: all).
 
-The families: `unroll fit` with a shipped config against a loop over the same batches, which lie ready in memory; encoded
-images and sounds the loop decodes too. A turn takes about `--seconds`. With `--processor-time` the clock counts the
-time of the processor, for a machine that is not quiet.
+The architectures: both sides train in turns in one process: same first weights, same windows, same loss, AdamW and
+clipping. The pipeline's side has what a run has: guard, monitor, journal, randomness by step, agreement on stopping.
+The median of the ratios of tokens per second is printed, at about 10 M parameters. The speed of a step may change as
+weights are trained: `--after N` measures from the weights that N steps give. Both sides flush denormal numbers.
+
+The families: `unroll fit` with a shipped config against a loop over the same batches, which lie ready in memory;
+encoded images and sounds the loop decodes too. A turn takes about `--seconds`. With `--processor-time` the clock counts
+the time of the processor, for a machine that is not quiet.
 """
 
 import argparse
@@ -212,7 +214,9 @@ def main() -> None:
         folder = Path(name)
         if chosen:
             measure_architectures(chosen, setting, options, folder, rounds)
-        table = Table("families", "Each family of tasks beside a bare loop", f"Shipped configs. {rounds}", options.output)
+        table = Table(
+            "families", "Each family of tasks beside a bare loop", f"Shipped configs. {rounds}", options.output
+        )
         for family in (each for each in FAMILIES if each in options.names or not options.names):
             found = compare_family(family, folder, options.rounds, options.seconds, setting.now)
             table.add(family=family, **found)

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,7 +43,12 @@ PACKAGES = {
     "plain PyTorch": [],
 }
 LENGTHS = {"generate 200": 200, "generate 1000": 1000, "generate 2000": 2000}
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "WANDB_MODE": "disabled",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -67,13 +73,13 @@ class Case:
 CASES = {
     **{
         f"language model, T = {context}": Case(
-            "transformers", "transformers_train.py", lambda folder, steps, context=context: language(folder, steps, context), 0.05
+            "transformers", "transformers_train.py", partial(language, context=context), 0.05
         )
         for context in (128, 512, 1024)
     },
     "translation": Case("joeynmt", "joeynmt_train.py", parallel, 0.05),
-    "DLinear": Case("neuralforecast", "neuralforecast_train.py", lambda folder, steps: series(folder, "DLinear"), 0.1, 20),
-    "PatchTST": Case("neuralforecast", "neuralforecast_train.py", lambda folder, steps: series(folder, "PatchTST"), 0.1, 2),
+    "DLinear": Case("neuralforecast", "neuralforecast_train.py", partial(series, model="DLinear"), 0.1, 20),
+    "PatchTST": Case("neuralforecast", "neuralforecast_train.py", partial(series, model="PatchTST"), 0.1, 2),
     "speech": Case("plain PyTorch", "ctc_loop.py", captured_sounds, 0.25),
 }
 
@@ -126,7 +132,9 @@ def drive(python: str, driver: str, work: Work, folder: Path) -> Any:
 
 def run(command: list[str], environment: dict[str, str], folder: Path) -> None:
     """Run a command, and print its output if it fails."""
-    done = subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if done.returncode:
         sys.exit(f"{done.stdout[-4000:]}\n{' '.join(command[:3])}: exit code {done.returncode}")
 
@@ -147,7 +155,10 @@ def fit(arguments: list[str], work: Work, folder: Path, processor_time: bool) ->
     }
     given = [*arguments, *(f"--{key}={value}" for key, value in keys.items())]
     if processor_time:
-        clock = {"class_path": "tests.benchmarks.bench_peers.ProcessorClock", "init_args": {"file": str(folder / "times")}}
+        clock = {
+            "class_path": "bench_peers.ProcessorClock",
+            "init_args": {"file": str(folder / "times")},
+        }
         given.append(f"--trainer.callbacks={json.dumps([clock])}")
     path = os.pathsep.join([str(ROOT), str(DRIVERS.parent)])
     run([sys.executable, "-m", "pipeline", "fit", *given], {**os.environ, **ENVIRONMENT, "PYTHONPATH": path}, folder)
@@ -239,7 +250,7 @@ def main() -> None:
         parser.error(f"CASE={sorted(unknown)[0]}: expected one of {', '.join([*CASES, *LENGTHS])}")
     torch.set_num_threads(1)
     unit = "processor time" if options.processor_time else "wall-clock time"
-    about = f"One core, one thread, medians of {options.rounds} alternating rounds, {unit}. A ratio above 1: ours is faster."
+    about = f"One core, medians of {options.rounds} alternating rounds, {unit}. Above 1, ours is faster."
     trained = Table("training", "Training beside other libraries", about, options.output)
     for name in (name for name in chosen if name in CASES):
         with tempfile.TemporaryDirectory() as place:
@@ -247,7 +258,12 @@ def main() -> None:
     if lengths := {name: length for name, length in LENGTHS.items() if name in chosen}:
         about += " A text of one row by `transformers`' GPT-2 and a Transformer of the same size, greedily."
         with tempfile.TemporaryDirectory() as place:
-            generate(lengths, options, Path(place), Table("generation", "Generation beside other libraries", about, options.output))
+            generate(
+                lengths,
+                options,
+                Path(place),
+                Table("generation", "Generation beside other libraries", about, options.output),
+            )
 
 
 if __name__ == "__main__":

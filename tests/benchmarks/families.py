@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from pipeline.commands.fit import quieten
 from pipeline.data.batch import IGNORE
-from pipeline.data.batch_plan import MicroBatches, Share
+from pipeline.data.batch_plan import Ids, MicroBatches, Share
 from pipeline.runs.run import Run
 from pipeline.training.config import CommandLine, parse_config
 from pipeline.training.fit import fit
@@ -67,20 +67,22 @@ def actions(model: Any, batch: Any) -> Tensor:
     return functional.cross_entropy(parts.flatten(0, 1), done.flatten(), ignore_index=IGNORE)
 
 
-def open_images(samples: Any, batch: Any) -> None:
+def open_images(samples: Any, ids: Ids, side: int = 64) -> list[Tensor]:
     """What a bare loop does to read a batch of images: decode, crop, scale."""
-    side = batch.source[0].shape[-1]
-    for sample in batch.ids.tolist():
+    found = []
+    for sample in ids.tolist():
         with Image.open(io.BytesIO(samples.split.value("image", samples.split.row_of(sample)))) as opened:
             image = opened.convert("RGB")
         square = min(image.size)
-        np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, (0, 0, square, square))).transpose(2, 0, 1)
+        scaled = image.resize((side, side), Image.Resampling.BILINEAR, (0, 0, square, square))
+        found.append(torch.from_numpy(np.asarray(scaled).transpose(2, 0, 1).copy()))
+    return found
 
 
-def open_sounds(samples: Any, batch: Any) -> None:
+def open_sounds(samples: Any, ids: Ids) -> list[Any]:
     """What a bare loop does to read a batch of sounds: decode."""
-    for sample in batch.ids.tolist():
-        soundfile.read(io.BytesIO(samples.split.value("audio", samples.split.row_of(sample))), dtype="float32")
+    encoded = (samples.split.value("audio", samples.split.row_of(sample)) for sample in ids.tolist())
+    return [soundfile.read(io.BytesIO(each), dtype="float32") for each in encoded]
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Family:
     prepare: Sequence[str]
     loss: Callable[[Any, Any], Tensor]
     changes: Sequence[str] = ()
-    read: Callable[[Any, Any], None] | None = None
+    read: Callable[[Any, Any], object] | None = None
 
 
 PLAIN = ("data.init_args.augmentation=null",)
@@ -109,7 +111,9 @@ LABELLED = ("audio", "builtin:400", "--rate", "8000", "--labels")
 FAMILIES = {
     "language model": Family("text/transformer.yaml", ("text", "builtin", "--vocab-size", "2048"), tokens),
     "pairs": Family("pairs/transformer.yaml", ("pairs",), targets),
-    "captions": Family("captions/transformer.yaml", ("captions", "builtin:600", "--tokenizer", "word"), targets, (), open_images),
+    "captions": Family(
+        "captions/transformer.yaml", ("captions", "builtin:600", "--tokenizer", "word"), targets, (), open_images
+    ),
     "transcription": Family("audio/ctc_lstm.yaml", KEYS, transcripts, PLAIN, open_sounds),
     "keywords": Family("audio/keywords_lstm.yaml", LABELLED, labels, PLAIN, open_sounds),
     "raw audio": Family("audio/wavenet.yaml", LABELLED, tokens, ("data.init_args.labels=false",)),
@@ -228,7 +232,7 @@ class BareLoop:
         for step in range(warm + steps):
             batch = self.batches[step % len(self.batches)]
             if self.family.read is not None:
-                self.family.read(self.samples, batch)
+                self.family.read(self.samples, batch.ids)
             loss = self.family.loss(self.model, batch)
             optimizer.zero_grad()
             loss.backward()

@@ -68,7 +68,11 @@ def parallel(folder: Path, steps: int) -> Work:
         (folder / f"{split}.src").write_text("".join(" ".join(each) + "\n" for each in part))
         (folder / f"{split}.trg").write_text("".join(" ".join(each[::-1]) + "\n" for each in part))
     files = {"--train": "train", "--validation": "dev"}
-    options = [each for name, split in files.items() for each in (name, *(str(folder / f"{split}.{s}") for s in ("src", "trg")))]
+    options = [
+        each
+        for name, split in files.items()
+        for each in (name, *(str(folder / f"{split}.{s}") for s in ("src", "trg")))
+    ]
     options += ["--tokenizer", "word", "--vocab-size", "4000", "--output", str(folder / "data")]
     assert data_prep.pairs.command.main(options) == 0
     changes = {"model.init_args.dropout": 0, "model.init_args.hidden": 1024}
@@ -86,13 +90,15 @@ def parallel(folder: Path, steps: int) -> Work:
     }
 
 
-def series(folder: Path, model: str) -> Work:
+def series(folder: Path, steps: int, model: str) -> Work:
     """Seven hourly series of two years with the seasons of a day and a week, like those of ETTh1, standardized."""
     draw, hours = np.random.default_rng(0), np.arange(14_400)
     noise = draw.normal(size=(len(hours), 7))
     for step in range(1, len(hours)):
         noise[step] += 0.9 * noise[step - 1]
-    waves = np.sin(2 * np.pi * (hours[:, None] / 24 + draw.random(7))) + np.sin(2 * np.pi * (hours[:, None] / 168 + draw.random(7)))
+    waves = np.sin(2 * np.pi * (hours[:, None] / 24 + draw.random(7))) + np.sin(
+        2 * np.pi * (hours[:, None] / 168 + draw.random(7))
+    )
     values = 2 * waves + noise
     values = ((values - values[:8640].mean(0)) / values[:8640].std(0)).astype(np.float32)
     stamps = np.datetime64("2016-07-01T00:00") + hours.astype("timedelta64[h]")
@@ -109,7 +115,14 @@ def series(folder: Path, model: str) -> Work:
         return work | {"arguments": given, "arguments_of_peer": {"moving_avg_window": 25}}
     changes = {"model.init_args.dropout": 0, "model.init_args.forecast.dropout": 0}
     given = arguments("series/patch_transformer.yaml", folder / "data", {"lr": 1e-3}, "Adam", **changes)
-    same = {"encoder_layers": 3, "n_heads": 4, "hidden_size": 16, "linear_hidden_size": 128, "patch_len": 16, "stride": 8}
+    same = {
+        "encoder_layers": 3,
+        "n_heads": 4,
+        "hidden_size": 16,
+        "linear_hidden_size": 128,
+        "patch_len": 16,
+        "stride": 8,
+    }
     none = dict.fromkeys(("dropout", "fc_dropout", "head_dropout", "attn_dropout"), 0.0)
     return work | {"arguments": given, "arguments_of_peer": {**same, **none, "revin_affine": True}}
 

@@ -1,7 +1,7 @@
 """Results of the CPU benchmarks: a JSON file of tables, and the page of the documentation that shows it.
 
-    {"fit": {"title": ..., "about": ..., "command": ..., "date": ..., "commit": ..., "machine": ..., "load": ...,
-             "rows": [{"": "LSTM", "ratio": 0.99}, ...]}, ...}
+{"fit": {"title": ..., "about": ..., "command": ..., "date": ..., "commit": ..., "machine": ..., "load": ...,
+         "rows": [{"": "LSTM", "ratio": 0.99}, ...]}, ...}
 """
 
 import argparse
@@ -88,13 +88,19 @@ def processor() -> str:
 
 def page(tables: dict[str, Row]) -> str:
     """The tables as a page for reading."""
-    lines = ["# Measured on the CPU", "", "Written by the commands below each heading; `load` is the load average before."]
+    lines = [
+        "# Measured on the CPU",
+        "",
+        "Each table was written by its command; the load is the average before it.",
+    ]
     for table in tables.values():
         rows = table["rows"]
         names = list(dict.fromkeys(name for row in rows for name in row))
         busy = "" if table["load"] <= QUIET else ": not quiet, preliminary"
         lines += ["", f"## {table['title']}", "", table["about"], ""]
-        lines += [f"`{table['command']}`: {table['date']}, {table['commit']}, {table['machine']}, load {table['load']}{busy}."]
+        lines += [
+            f"`{table['command']}`: {table['date']}, {table['commit']}, {table['machine']}, load {table['load']}{busy}."
+        ]
         lines += ["", f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
         lines += [f"| {' | '.join(shown(row.get(name, '')) for name in names)} |" for row in rows]
     return "\n".join(lines) + "\n"

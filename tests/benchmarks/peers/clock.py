@@ -28,6 +28,6 @@ class Clock:
         first, last = self.ends[self.work["warm"] - 1], self.ends[self.work["steps"] - 1]
         steps = self.work["steps"] - self.work["warm"]
         losses = self.losses[: self.work["steps"]][-self.work["every"] :]
-        wall, processor = ((after - before) / steps for before, after in zip(first, last))
+        wall, processor = ((after - before) / steps for before, after in zip(first, last, strict=True))
         found = {"wall": wall, "processor": processor, "loss": sum(losses) / len(losses), "parameters": parameters}
         Path(self.work["output"]).write_text(json.dumps(found))

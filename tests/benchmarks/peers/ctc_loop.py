@@ -20,7 +20,7 @@ width, bands, hop, window = work["width"], work["bands"], work["hop"], work["win
 
 
 class Recogniser(nn.Module):
-    """Features, two convolutions that halve the rate, two bidirectional LSTMs, each with a projection, an output layer."""
+    """Features, two convolutions that halve the rate, two projected bidirectional LSTMs, an output layer."""
 
     def __init__(self, outputs):
         super().__init__()
@@ -39,7 +39,7 @@ class Recogniser(nn.Module):
         for convolution in self.convolutions:
             values = functional.gelu(convolution(values))
         values, lengths = self.first(values.transpose(1, 2)), (lengths // hop + 3) // 4
-        for layer, join in zip(self.layers, self.joins):
+        for layer, join in zip(self.layers, self.joins, strict=True):
             packed = pack_padded_sequence(values, lengths, batch_first=True, enforce_sorted=False)
             values = join(pad_packed_sequence(layer(packed)[0], batch_first=True)[0])
         return self.output(values).log_softmax(-1), lengths
