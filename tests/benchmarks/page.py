@@ -30,7 +30,7 @@ def rendered(file: Path) -> str:
         from tests.chaos import report
 
         return report.page(found)
-    return results.page(found)
+    return results.page(found, results.TITLES[file.stem])
 
 
 def different(folder: Path) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 QUIET = 0.5  # processes that wait for a core, beside the benchmark itself, before its numbers are worthless
+TITLES = {"cpu": "On the CPU", "peers": "Beside other libraries"}  # of the pages, by file
 Row = dict[str, Any]
 
 
@@ -46,7 +47,9 @@ class Table:
             tables = json.loads(self.output.read_text()) if self.output.exists() else {}
             self.output.parent.mkdir(parents=True, exist_ok=True)
             self.output.write_text(json.dumps(tables | {self.name: self.content}, indent=1) + "\n")
-            self.output.with_suffix(".md").write_text(page(json.loads(self.output.read_text())))
+            self.output.with_suffix(".md").write_text(
+                page(json.loads(self.output.read_text()), TITLES.get(self.output.stem, "Results"))
+            )
 
 
 def add_output(parser: argparse.ArgumentParser, name: str = "cpu") -> None:
@@ -86,10 +89,10 @@ def processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def page(tables: dict[str, Row]) -> str:
+def page(tables: dict[str, Row], title: str) -> str:
     """The tables as a page for reading."""
     lines = [
-        "# Measured on the CPU",
+        f"# {title}",
         "",
         "Each table was written by its command; the load is the average before it.",
     ]
