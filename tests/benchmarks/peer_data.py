@@ -75,7 +75,7 @@ def parallel(folder: Path, steps: int) -> Work:
     ]
     options += ["--tokenizer", "word", "--vocab-size", "4000", "--output", str(folder / "data")]
     assert data_prep.pairs.command.main(options) == 0
-    changes = {"model.init_args.dropout": 0, "model.init_args.hidden": 1024}
+    changes = {"model.init_args.dropout": 0}
     given = arguments("pairs/transformer.yaml", folder / "data", OPTIMIZER, **changes)
     data, [first] = batches(given, 1)
     return {

@@ -69,6 +69,8 @@ train(
             "learning_rate": work["optimizer"]["lr"],
             "learning_rate_min": 0.0,
             "clip_grad_norm": 1.0,
+            "scheduling": "exponential",
+            "decrease_factor": 1.0,  # a constant learning rate
             "normalization": "tokens",
             "batch_size": work["sentences"],
             "batch_type": "sentence",
