@@ -140,7 +140,7 @@ def run(command: list[str], environment: dict[str, str], folder: Path) -> None:
 
 
 def fit(arguments: list[str], work: Work, folder: Path, processor_time: bool) -> Any:
-    """What `unroll fit` needs and reaches, as its journal says."""
+    """What `unroll fit` needs and reaches, by its journal."""
     place = folder / "run"
     keys = {
         "run": place,
