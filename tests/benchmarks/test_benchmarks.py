@@ -49,7 +49,7 @@ def test_a_peer_trains_beside_unroll_and_one_that_is_not_installed_is_named(tmp_
     output = tmp_path / "peers.json"
     small = ("--rounds", 1, "--steps", 1, "--longest", 5, "--environments", tmp_path / "none", "--installed")
     run("bench_peers.py", "speech", "translation", "generate 200", *small, "--output", output)
-    missing, speech = rows(output, "training")
+    speech, missing = rows(output, "training")
     assert missing == {"case": "translation", "peer": "joeynmt is not installed"}
     assert min(speech["ms per step"], speech["their ms per step"]) > 0
     assert speech["steps"] == 5
