@@ -18,7 +18,7 @@ CHECKED   := --jaxtyping-packages=pipeline,shapes.check $(patsubst %,--ignore=te
 UNCHECKED := $(patsubst %,--ignore=tests/%,unit golden)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-gpu test-isa mutants chaos bench gpu-report check release-check docs format lock clean
+.PHONY: help setup demo test test-fast test-gpu test-isa mutants chaos bench bench-peers gpu-report check release-check docs format lock clean
 
 help: ## Print this list
 	@echo "make TARGET [PYTHON=python3.12] [TORCH='torch==2.13.0 ...'] [ARGS='-k lstm']"
@@ -65,8 +65,12 @@ mutants: $(STAMP) ## Mutation testing: change one place of a module; its unit te
 chaos: $(STAMP) ## Hurt runs 200 times and compare them with undisturbed ones (25 minutes; ARGS='--kills 40 --seed 1'); write docs/benchmarks
 	$(BIN)/python -m tests.chaos --output docs/benchmarks/chaos.json $(ARGS)
 
-bench: $(STAMP) ## Run the CPU benchmarks against plain PyTorch loops
-	@for script in tests/benchmarks/bench_*.py; do echo "== $$script $(ARGS)"; $(BIN)/python $$script $(ARGS) || exit 1; done
+bench: $(STAMP) ## Run the CPU benchmarks against plain PyTorch loops (ARGS='--output docs/benchmarks/cpu.json' stores them)
+	@for script in $(filter-out %_peers.py,$(wildcard tests/benchmarks/bench_*.py)); do echo "== $$script $(ARGS)"; \
+	  $(BIN)/python $$script $(ARGS) || exit 1; done
+
+bench-peers: $(STAMP) ## Install other libraries in .peers (4 GB), train and generate beside them; write docs/benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_peers.py --output docs/benchmarks/peers.json $(ARGS)
 
 gpu-report: $(STAMP) ## Run tests and benchmarks on a CUDA device (under 10 minutes; ARGS='--rows gpt lstm'); write docs/benchmarks
 	$(BIN)/python tests/benchmarks/gpu_report.py $(ARGS)

@@ -110,7 +110,7 @@ class RecordSplit:
 
     def row_of(self, sample: int) -> int:
         """Return the row of a sample."""
-        return int(np.searchsorted(self.first_samples, sample, "right")) - 1
+        return int(self.first_samples.searchsorted(sample, "right")) - 1
 
     def value(self, name: str, row: int) -> Any:
         """Return a column's value in one row: an array for a list of numbers, else bytes or text."""

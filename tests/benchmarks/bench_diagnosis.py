@@ -13,6 +13,7 @@ from statistics import median
 
 import torch
 import yaml
+from results import Table, add_output
 
 from pipeline.callbacks.diagnosis import SEQUENCES
 from pipeline.data.batch import TokenBatch
@@ -61,17 +62,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="timed together")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--every", type=int, default=500, help="steps from one diagnosis to the next")
+    add_output(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"| model | ms a step | ms a diagnosis | in steps | share at one every {options.every} |")
-    print("|---|---|---|---|---|")
+    about = f"One every {options.every} steps, processor time, medians of {options.rounds} rounds."
+    table = Table("diagnosis", "Diagnosis", about, options.output)
     for name in ("lstm", "conv", "transformer"):
         step, diagnosis = measure(name, options.steps, options.rounds)
-        share = 100 * diagnosis / (options.every * step)
-        print(
-            f"| {name} | {1000 * step:.0f} | {1000 * diagnosis:.0f} | {diagnosis / step:.1f} | {share:.2f} % |",
-            flush=True,
-        )
+        share = diagnosis / (options.every * step)
+        table.add(model=name, ms_per_step=1000 * step, ms_per_diagnosis=1000 * diagnosis, share=share)
 
 
 if __name__ == "__main__":

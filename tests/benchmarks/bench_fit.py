@@ -1,17 +1,24 @@
 """Training through the pipeline against a bare PyTorch loop over the same network and the same batches.
 
-    python tests/benchmarks/bench_fit.py [ARCHITECTURE ...] [--after 0] [--steps 12] [--rounds 3] [--device cpu]
-        [--context 64] [--batch 8] [--precision 32-true]
+    python tests/benchmarks/bench_fit.py [NAME ...] [--rounds 9] [--seconds 1.5] [--after 0] [--steps 12] [--device cpu]
+        [--context 64] [--batch 8] [--precision 32-true] [--processor-time] [--output docs/benchmarks/cpu.json]
 
-Both sides train in turns in one process: same first weights, same windows, same loss, AdamW and clipping. The
-pipeline's side has what a run has: guard, monitor, journal, randomness by step, agreement on stopping. The median of
-the ratios of tokens per second is printed, at about 10 M parameters. The speed of a step may change as weights are
-trained: `--after N` measures from the weights that N steps give. Both sides flush denormal numbers, as a run does.
+NAME is an architecture or a family of tasks (default: all).
+
+The architectures: both sides train in turns in one process: same first weights, same windows, same loss, AdamW and
+clipping. The pipeline's side has what a run has: guard, monitor, journal, randomness by step, agreement on stopping.
+The median of the ratios of tokens per second is printed, at about 10 M parameters. The speed of a step may change as
+weights are trained: `--after N` measures from the weights that N steps give. Both sides flush denormal numbers.
+
+The families: `unroll fit` with a shipped config against a loop over the same batches, which lie ready in memory;
+encoded images and sounds the loop decodes too. A turn takes about `--seconds`. With `--processor-time` the clock counts
+the time of the processor, for a machine that is not quiet.
 """
 
 import argparse
 import importlib
 import logging
+import os
 import pkgutil
 import tempfile
 import time
@@ -25,7 +32,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from families import FAMILIES, compare_family
 from lightning.pytorch import Callback, Trainer
+from results import Table, add_output
 
 import data_prep.text.command
 import pipeline.models
@@ -70,6 +79,7 @@ class Setting:
         device: cpu or cuda.
         precision: of the Trainer: 32-true, bf16-mixed or 16-mixed.
         compile: the pipeline compiles each layer, the bare loop all that leads to the loss.
+        processor_time: whether the clock counts the time of the processor only.
     """
 
     context: int = 64
@@ -78,6 +88,7 @@ class Setting:
     device: str = "cpu"
     precision: str = "32-true"
     compile: bool = False
+    processor_time: bool = False
 
     @property
     def tokens(self) -> int:
@@ -88,7 +99,7 @@ class Setting:
         """Seconds on a clock, once the device has done what it was given."""
         if self.device == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return time.process_time() if self.processor_time else time.perf_counter()
 
 
 class Clock(Callback):
@@ -166,44 +177,62 @@ def bare(model: LanguageModel, data: TextDataModule, setting: Setting) -> float:
     return setting.now() - began
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("architectures", nargs="*")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"an architecture, or {', '.join(FAMILIES)}")
     parser.add_argument("--after", type=int, default=0, metavar="N", help="steps of training before those measured")
     parser.add_argument("--width", type=int, help="of every architecture (default: about 10 M parameters)")
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=12, help="of an architecture in a turn")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of a family in a turn")
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--context", type=int, default=64, help="tokens of a window")
     parser.add_argument("--batch", type=int, default=8, help="windows per step")
     parser.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
+    parser.add_argument("--processor-time", action="store_true")
+    add_output(parser)
     options = parser.parse_args()
+    known = [*dict(architectures()), *FAMILIES]
+    if unknown := [name for name in options.names if name not in known]:
+        parser.error(f"NAME={unknown[0]}: expected one of {', '.join(known)}")
+    return options
+
+
+def main() -> None:
+    options = parsed()
     setting = Setting(options.context, options.batch, options.steps, options.device, options.precision)
+    setting = replace(setting, processor_time=options.processor_time)
     flush_denormals()
     torch.set_num_threads(1)
+    os.environ["WANDB_MODE"] = "disabled"
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    unit = "processor time" if options.processor_time else "wall-clock time"
+    rounds = f"One core, medians of {options.rounds} alternating rounds, {unit}. At least {WANTED} is expected."
+    chosen = {file: task for file, task in architectures() if file in options.names or not options.names}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = corpus(folder, setting)
-        print(f"{'architecture':20}{'parameters':>12}{'tokens/s':>10}{'bare':>10}{'ratio':>8}")
-        for file, task in architectures():
-            if options.architectures and file not in options.architectures:
-                continue
-            width = options.width or WIDTHS.get(file, 512)
-            found = compare(
-                task(vocab_size=2048, width=width, optimizer=OPTIMIZER),
-                data,
-                setting,
-                options.rounds,
-                folder,
-                options.after,
-            )
-            below = "" if found["ratio"] >= WANTED else f"  below {WANTED}"
-            print(
-                f"{file:20}{found['parameters'] / 1e6:10.1f} M{found['tokens_per_second']:10,.0f}"
-                f"{found['bare_tokens_per_second']:10,.0f}{found['ratio']:8.2f}{below}",
-                flush=True,
-            )
+        if chosen:
+            measure_architectures(chosen, setting, options, folder, rounds)
+        table = Table(
+            "families", "Each family of tasks beside a bare loop", f"Shipped configs. {rounds}", options.output
+        )
+        for family in (each for each in FAMILIES if each in options.names or not options.names):
+            found = compare_family(family, folder, options.rounds, options.seconds, setting.now)
+            table.add(family=family, **found)
+
+
+def measure_architectures(
+    chosen: dict[str, type[LanguageModel]], setting: Setting, options: argparse.Namespace, folder: Path, rounds: str
+) -> None:
+    """The table of the architectures."""
+    data = corpus(folder, setting)
+    table = Table("fit", "Each architecture beside a bare loop", f"Language models. {rounds}", options.output)
+    for file, task in chosen.items():
+        width = options.width or WIDTHS.get(file, 512)
+        model = task(vocab_size=2048, width=width, optimizer=OPTIMIZER)
+        found = compare(model, data, setting, options.rounds, folder, options.after)
+        table.add(architecture=file.replace("_", " "), **found)
 
 
 def corpus(folder: Path, setting: Setting) -> TextDataModule:

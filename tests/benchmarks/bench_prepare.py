@@ -25,6 +25,7 @@ from statistics import median
 import numpy as np
 import soundfile
 from PIL import Image
+from results import Table, add_output
 from tokenizers import Tokenizer
 
 import data_prep.text.command
@@ -33,7 +34,6 @@ from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.tokens import TokenSplit
 
 ROUNDS = 3
-WANTED = 0.9  # of the bare encoder's speed
 WINDOW = 256
 WINDOWS = 20_000
 HERE = Path(__file__).parents[2]
@@ -191,10 +191,14 @@ def compare(kind: str, folder: Path, other: Path, workers: int) -> None:
     print(f"{kind:10} {ours:9,.0f} records/s, the other {theirs:9,.0f}, ratio {ratio:.2f}")
 
 
-def compare_with_encoder(folder: Path, megabytes: int, workers: int) -> None:
+def compare_with_encoder(folder: Path, megabytes: int, workers: int, output: Path | None) -> None:
     """Print the paired ratios of text preparation for each kind of tokenizer, and the ratio of reading."""
     corpus(text := folder / "corpus.txt", megabytes)
     sample = text.read_text()[: 1 << 21].splitlines()
+    about = (
+        f"{megabytes} MB beside a bare `encode_batch` of `tokenizers` on the same cores, medians of {ROUNDS} rounds."
+    )
+    table = Table("prepare", "Preparation of text", about, output)
     for kind, train in tokenizer.TRAINED.items():
         train(sample, None).save(str(file := folder / "tokenizer.json"))
         bare, ratios = 0.0, []
@@ -202,10 +206,9 @@ def compare_with_encoder(folder: Path, megabytes: int, workers: int) -> None:
             bare = seconds(lambda: encode_bare(text, file, folder / "bare"))
             ratios.append(bare / seconds(lambda: prepare(text, file, folder / "data", workers)))
         ratio = median(ratios)
-        below = "" if ratio >= WANTED else f": below {WANTED}"
-        print(f"{kind:10} bare {megabytes / bare:5.1f} MB/s, preparation / bare = {ratio:.2f}{below}")
+        table.add(tokenizer=kind, bare_megabytes_per_second=megabytes / bare, ratio=ratio)
     ratio = reading_ratio(Dataset.open(folder / "data").splits["train"], folder / "flat")
-    print(f"windows of {WINDOW}: reading / memmap = {ratio:.2f}")
+    table.add(tokenizer=f"windows of {WINDOW} read, beside a memmap", ratio=ratio)
 
 
 def main() -> None:
@@ -215,10 +218,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with another checkout")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=[*KINDS], help="with --against: what to prepare")
+    add_output(parser)
     options = parser.parse_args()
     if options.against is None:
         with tempfile.TemporaryDirectory() as name:
-            compare_with_encoder(Path(name), options.megabytes, options.workers)
+            compare_with_encoder(Path(name), options.megabytes, options.workers, options.output)
         return
     for kind in options.kinds:
         with tempfile.TemporaryDirectory() as name:

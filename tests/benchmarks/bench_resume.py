@@ -23,6 +23,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from results import Table, add_output
 
 import data_prep.text.command
 from pipeline.callbacks.checkpointing import Checkpoints
@@ -99,7 +100,12 @@ def fit(run: Path, options: argparse.Namespace, dataset: Path, *keys: str) -> No
         "checkpoints.every_minutes": "null",
     }
     given = [f"--config={ROOT / options.config}", *(f"--{key}={value}" for key, value in settings.items()), *keys]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "WANDB_MODE": "disabled",
+        "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}",
+    }
     command = [sys.executable, "-m", "pipeline", "fit", *given]
     subprocess.run(command, check=True, env=environment, capture_output=True, cwd=ROOT)
 
@@ -127,6 +133,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    add_output(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -149,32 +156,36 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     last = checkpoint.newest_first(folder / "start-0" / "checkpoints")[0]
     size = sum(file["bytes"] for file in checkpoint.verify_checkpoint(last)["files"].values())
     parameters = json.loads((folder / "start-0" / "run.json").read_text())["parameters"]
-    print(f"{options.config}, {parameters / 1e6:.1f} M parameters")
-    print(f"a checkpoint: {size / 1e6:.1f} MB")
-    print(f"stall for one: {median(stalls['true']):.3f} s in the background, {median(stalls['false']):.3f} s blocking")
+    about = f"{options.config}, {parameters / 1e6:.1f} M parameters, medians of {options.rounds} alternating rounds."
+    table = Table("resume", "The cost of resumable training", about, options.output)
     ratio = median(here / there for here, there in zip(stalls["true"], stalls["false"], strict=True))
-    print(f"  in the background it is {ratio:.3f} of blocking (median of the ratios)")
-    print(
-        f"command to the end of step 1: {median(starts['new']):.2f} s; continued: {median(starts['continued']):.2f} s"
-    )
+    table.add(what="megabytes of a checkpoint", found=size / 1e6)
+    table.add(what="seconds that training waits for a checkpoint, blocking", found=median(stalls["false"]))
+    table.add(what="the same, written in the background", found=median(stalls["true"]), share=ratio)
+    table.add(what="seconds from the command to the end of the first step", found=median(starts["new"]))
+    table.add(what="the same of a resumed run", found=median(starts["continued"]))
     for turn in range(options.rounds if options.device == "cpu" else 0):
-        clock = json.dumps([{"class_path": "tests.benchmarks.bench_resume.Clock"}])
+        clock = json.dumps([{"class_path": "bench_resume.Clock"}])
         keys = ["--trainer.devices=2", f"--trainer.callbacks={clock}", f"--trainer.max_steps={options.steps}"]
         fit(folder / f"agree-{turn}", options, dataset, *keys)
-    shares(sorted(folder.glob("agree-*/clock.json")))
+    shares(sorted(folder.glob("agree-*/clock.json")), table)
 
 
-def shares(clocks: list[Path]) -> None:
-    """Print what a step's check and agreement cost, of the median round."""
+def shares(clocks: list[Path], table: Table) -> None:
+    """Add what a step's check and agreement cost, of the median round."""
     found = [json.loads(clock.read_text()) for clock in clocks]
     for name, words in (
-        ("check", "finiteness check, with the gradient's norm that clipping needs too"),
+        ("check", "the finiteness check, with the gradient's norm that clipping needs too"),
         ("agreement", "the agreement in it"),
         ("stop", "what saving and stopping add to it"),
     ):
         if found:
             seconds, share = median(each[name] for each in found), median(each[name] / each["step"] for each in found)
-            print(f"{words}: {1e3 * seconds:.3f} ms, {share:.2%} of a step on two processes", flush=True)
+            table.add(
+                what=f"milliseconds of {words}, and its share of a step on two processes",
+                found=1e3 * seconds,
+                share=share,
+            )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from results import Table, add_output
+
 import data_prep.text.command
 from pipeline.runs import journal
 
@@ -97,6 +99,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--tasks", type=int, default=1)
+    add_output(parser)
     options = parser.parse_args()
     if missing := [tool for tool in TOOLS if shutil.which(tool, path=PATH) is None]:
         print(f"not measured: {missing[0]} is not installed")
@@ -111,14 +114,14 @@ def main() -> None:
         cluster.start()
         bench = Bench(cluster, folder, options)
         lives = [bench.life(number, options.seconds) for number in range(1, options.preemptions + 1)]
-        tell(bench, lives)
+        tell(bench, lives, options)
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def tell(bench: Bench, lives: list[Life]) -> None:
-    """Print what was measured."""
+def tell(bench: Bench, lives: list[Life], options: argparse.Namespace) -> None:
+    """Add what was measured."""
     queued = [after.running - before.saved for before, after in itertools.pairwise(lives)]
     held = sum(life.saved - life.running for life in lives)
     rows = {
@@ -127,10 +130,11 @@ def tell(bench: Bench, lives: list[Life]) -> None:
         "preemption: saved to nodes again": median(queued) if queued else float("nan"),
         "preemption: nodes again to first new step": median(life.stepped - life.running for life in lives[1:] or lives),
     }
+    about = f"{options.nodes} nodes of the test cluster with {options.tasks} processes each, {len(lives)} preemptions."
+    table = Table("slurm", "Slurm", about, options.output)
     for name, seconds in rows.items():
-        print(f"{name:45}{seconds:8.1f} s")
-    share = bench.trained() / held
-    print(f"{'share of productive time, of that with nodes':45}{share:8.0%}   ({len(lives)} preemptions)")
+        table.add(what=name, seconds=seconds)
+    table.add(what="share of productive time, of that with nodes", share=bench.trained() / held)
 
 
 if __name__ == "__main__":

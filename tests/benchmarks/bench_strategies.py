@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
+from results import Table, add_output
+
 import data_prep.text.command
 from pipeline.runs import journal
 
@@ -58,6 +60,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    add_output(parser)
     options = parser.parse_args()
     rates: dict[str, list[float]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as name:
@@ -69,10 +72,11 @@ def main() -> None:
             for way, overlays in WAYS.items():
                 run = folder / f"{way.replace(', ', '-').replace(' ', '-')}-{turn}"
                 rates[way].append(rate(run, overlays, options, folder / "data"))
-    print(f"{'strategy':20}{'tokens/s':>10}{'of one process':>16}")
+    about = f"Two processes beside one, {options.config}, medians of {options.rounds} alternating rounds."
+    table = Table("strategies", "Strategies", about, options.output)
     for way, measured in rates.items():
         ratio = median(here / one for here, one in zip(measured, rates["one process"], strict=True))
-        print(f"{way:20}{median(measured):10,.0f}{ratio:16.2f}", flush=True)
+        table.add(strategy=way, tokens_per_second=median(measured), of_one_process=ratio)
 
 
 if __name__ == "__main__":

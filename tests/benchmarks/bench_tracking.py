@@ -18,6 +18,7 @@ from statistics import median
 
 import torch
 import yaml
+from results import Table, add_output
 from torch import nn
 
 from pipeline.runs.run import Run
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--blocks", type=int, default=60)
     parser.add_argument("--every", type=int, default=20)
+    add_output(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -94,12 +96,13 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
             bare_steps.append((trained - began) / options.every)
     client.finish()
     core = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(f"a step: {1000 * median(bare_steps):.2f} ms of processor time; a row every {options.every} steps")
+    about = f"A row every {options.every} steps of {1000 * median(bare_steps):.2f} ms of processor time."
+    table = Table("tracking", "Tracking", about, options.output)
     for name in recorders:
-        share, waited = 100 * median(shares[name]), 1e6 * median(waits[name])
-        print(f"{name:8} {share:6.3f} % of the steps; training waits {waited:.0f} us a row")
+        share, waited = median(shares[name]), 1e6 * median(waits[name])
+        table.add(written_to=name, share_of_the_steps=share, microseconds_that_training_waits=waited)
     beside = 1000 * (core.ru_utime + core.ru_stime) / options.blocks
-    print(f"the client's own process, beside: {beside:.1f} ms of processor time a row")
+    table.add(written_to="the client's own process, beside", milliseconds_per_row=beside)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import logging
 import multiprocessing
 import os
 import random
-import subprocess
 import tempfile
 import time
 import traceback
@@ -31,6 +30,7 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 
 import torch
 from gpu_rows import ROOT, ROWS, Report, Row
+from results import commit, shown
 
 import data_prep.text.command
 
@@ -86,22 +86,9 @@ def page(rows: dict[str, Row]) -> str:
         row, work = rows[name], ROWS[name]
         what = (getattr(work, "func", work).__doc__ or "").strip().removesuffix(".")
         values = {key: value for key, value in row.items() if key not in ("date", "commit", "seconds") and value != []}
-        found = "; ".join(f"{key.replace('_', ' ')} {rounded(value)}" for key, value in values.items())
+        found = "; ".join(f"{key.replace('_', ' ')} {shown(value)}" for key, value in values.items())
         lines.append(f"| {name} | {what} | {found} | {row['date']}, {row['commit']} |")
     return "\n".join(lines) + "\n"
-
-
-def rounded(value: Any) -> str:
-    """A number with four digits or all before the point."""
-    if isinstance(value, int | float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return ", ".join(value) if isinstance(value, list) else str(value)
-
-
-def commit() -> str:
-    """The commit that was measured; a + where files differ from it."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def main() -> None:

@@ -203,3 +203,10 @@ def test_tests_of_learning_record_what_they_reach() -> None:
     assert len(marked) > 8
     for node in marked:
         assert {"seed", "record_property"} <= {argument.arg for argument in node.args.args}, node.name
+
+
+def test_every_number_of_the_benchmarks_comes_from_a_file() -> None:
+    """A page with numbers is what its JSON file renders to."""
+    check = [sys.executable, REPOSITORY / "tests" / "benchmarks" / "page.py", "--check"]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
