@@ -32,13 +32,27 @@ of the processor time of all logits at once, and 0.08, 0.10 and 0.14 of the memo
 """
 
 
+def block_rows(rows: int, vocab_size: int, device: str) -> int:
+    """Return K, the positions of a block; all of them if the logits are few, or if they are compiled.
+
+    A compiled loss is fused with the logits, and does not keep them in float32.
+    """
+    if torch.compiler.is_compiling() or rows * vocab_size <= (BLOCK if device == "cpu" else LIMIT):
+        return rows
+    return max(1, BLOCK // vocab_size) if device == "cpu" else -(-rows // SHARES)
+
+
 class TokenOutput(nn.Linear):
     """A linear layer whose logits can be reduced block by block.
 
     All uses of the weight are inside `forward`, because strategies gather a divided weight in hooks of it.
     """
 
-    def forward(self, outputs: Float[Tensor, "*S D"], read: Callable[[nn.Linear, Tensor], Any] | None = None) -> Any:
+    block_rows = staticmethod(block_rows)  # from positions, V and the kind of the device
+
+    def forward(
+        self, outputs: Float[Tensor, "*S D"], read: "Callable[[TokenOutput, Tensor], Any] | None" = None
+    ) -> Any:
         """Return the logits, or what a function of this module returns for the layer and the outputs.
 
         Args:
@@ -49,7 +63,7 @@ class TokenOutput(nn.Linear):
 
 
 def token_losses(
-    layer: nn.Linear, outputs: Float[Tensor, "*S D"], targets: Int64[Tensor, "*S"], smoothing: float = 0.0
+    layer: TokenOutput, outputs: Float[Tensor, "*S D"], targets: Int64[Tensor, "*S"], smoothing: float = 0.0
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Return the summed loss in nats without and with label smoothing; ignored targets contribute nothing.
 
@@ -57,7 +71,7 @@ def token_losses(
     ones for the weight, and the backward pass can run once.
     """
     flat = targets.flatten()
-    if (rows := block_rows(len(flat), layer.out_features, outputs.device)) < len(flat):
+    if (rows := layer.block_rows(len(flat), layer.out_features, outputs.device.type)) < len(flat):
         features, differs = outputs.flatten(0, -2), torch.is_grad_enabled()
         nats, smoothed = _Blocks.apply(features, layer.weight, layer.bias, flat, smoothing, rows, differs)  # type: ignore[no-untyped-call]
         return nats, smoothed
@@ -71,22 +85,12 @@ def token_losses(
 
 
 @torch.no_grad()
-def most_probable(layer: nn.Linear, outputs: Float[Tensor, "*S D"]) -> Int64[Tensor, "*S"]:
+def most_probable(layer: TokenOutput, outputs: Float[Tensor, "*S D"]) -> Int64[Tensor, "*S"]:
     """Return the most probable token at each position."""
     features = outputs.flatten(0, -2)
-    blocks = features.split(block_rows(len(features), layer.out_features, outputs.device))
+    blocks = features.split(layer.block_rows(len(features), layer.out_features, outputs.device.type))
     found = [functional.linear(block, layer.weight, layer.bias).argmax(-1) for block in blocks]
     return torch.cat(found).view(outputs.shape[:-1])
-
-
-def block_rows(rows: int, vocab_size: int, device: torch.device) -> int:
-    """Return K, the positions of a block; all of them if the logits are few, or if they are compiled.
-
-    A compiled loss is fused with the logits, and does not keep them in float32.
-    """
-    if torch.compiler.is_compiling() or rows * vocab_size <= (BLOCK if device.type == "cpu" else LIMIT):
-        return rows
-    return max(1, BLOCK // vocab_size) if device.type == "cpu" else -(-rows // SHARES)
 
 
 class _Blocks(torch.autograd.Function):

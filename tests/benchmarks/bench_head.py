@@ -63,9 +63,7 @@ class Head:
 
         def step() -> float:
             with torch.autocast(self.device, torch.bfloat16, enabled=self.half), logits_at_once(way == "at once"):
-                loss = (
-                    chunked(model.output, outputs, targets) if way == "torch" else model.training_loss(outputs, targets)
-                )
+                loss = (chunked if way == "torch" else TokenPrediction.training_loss)(model, outputs, targets)
             (loss / self.positions).backward()  # type: ignore[no-untyped-call]
             outputs.grad = None
             model.zero_grad()

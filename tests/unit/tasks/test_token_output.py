@@ -15,7 +15,6 @@ from pipeline.tasks import token_output
 from pipeline.tasks.token_output import TokenOutput, block_rows, most_probable, token_losses
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
 WIDTH, VOCABULARY = 6, 11
 
 
@@ -128,14 +127,14 @@ def test_an_evaluation_in_blocks_finds_the_loss_and_the_most_probable_tokens() -
 
 
 def test_the_size_of_a_block_depends_on_the_device_and_the_number_of_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert block_rows(700, 10_000, CPU) == 700
-    assert block_rows(4096, 32_000, CPU) == 262
-    assert block_rows(2, 1 << 23, CPU) == 1
-    assert block_rows(16_384, 2048, GPU) == 16_384
-    assert block_rows(4096, 32_000, GPU) == 512
-    assert block_rows(32_767, 50_304, GPU) == 4096
+    assert block_rows(700, 10_000, "cpu") == 700
+    assert block_rows(4096, 32_000, "cpu") == 262
+    assert block_rows(2, 1 << 23, "cpu") == 1
+    assert block_rows(16_384, 2048, "cuda") == 16_384
+    assert block_rows(4096, 32_000, "cuda") == 512
+    assert block_rows(32_767, 50_304, "cuda") == 4096
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert block_rows(4096, 32_000, CPU) == block_rows(4096, 32_000, GPU) == 4096
+    assert block_rows(4096, 32_000, "cpu") == block_rows(4096, 32_000, "cuda") == 4096
 
 
 def peak(training: bool) -> int:
