@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 from torch.nn import functional
 
 from pipeline.data.batch import IGNORE
@@ -51,7 +52,7 @@ class TokenOutput(nn.Linear):
     block_rows = staticmethod(block_rows)  # from positions, V and the kind of the device
 
     def forward(
-        self, outputs: Float[Tensor, "*S D"], read: "Callable[[TokenOutput, Tensor], Any] | None" = None
+        self, outputs: Float[Tensor, "*S D"], read: "Callable[[TokenOutput, Tensor], object] | None" = None
     ) -> Any:
         """Return the logits, or what a function of this module returns for the layer and the outputs.
 
@@ -98,7 +99,7 @@ class _Blocks(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: FunctionCtx,
         features: Float[Tensor, "N D"],
         weight: Float[Tensor, "V D"],
         bias: Float[Tensor, " V"] | None,
@@ -138,7 +139,7 @@ class _Blocks(torch.autograd.Function):
         return nats, (1 - smoothing) * nats + smoothing * sums[1]
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor, scale: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: BackwardCFunction, _: Tensor, scale: Tensor) -> tuple[Tensor | None, ...]:
         # In place: the gradient of the weight can be the largest tensor of a step.
         scaled = [None if each is None else each.mul_(scale) for each in ctx.saved_tensors]
         return (*scaled, None, None, None, None)
