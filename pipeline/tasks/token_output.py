@@ -49,7 +49,9 @@ class TokenOutput(nn.Linear):
     All uses of the weight are inside `forward`, because strategies gather a divided weight in hooks of it.
     """
 
-    block_rows = staticmethod(block_rows)  # from positions, V and the kind of the device
+    block_rows: Callable[[int, int, str], int] = staticmethod(
+        block_rows
+    )  # from positions, V and the kind of the device
 
     def forward(
         self, outputs: Float[Tensor, "*S D"], read: "Callable[[TokenOutput, Tensor], object] | None" = None
@@ -74,7 +76,7 @@ def token_losses(
     flat = targets.flatten()
     if (rows := layer.block_rows(len(flat), layer.out_features, outputs.device.type)) < len(flat):
         features, differs = outputs.flatten(0, -2), torch.is_grad_enabled()
-        nats, smoothed = _Blocks.apply(features, layer.weight, layer.bias, flat, smoothing, rows, differs)  # type: ignore[no-untyped-call]
+        nats, smoothed = _in_blocks(features, layer.weight, layer.bias, flat, smoothing, rows, differs)
         return nats, smoothed
     logits = functional.linear(outputs, layer.weight, layer.bias).flatten(0, -2)
     log_probabilities = logits.to(_wide(logits.dtype)).log_softmax(-1)  # shared by both losses
@@ -143,6 +145,9 @@ class _Blocks(torch.autograd.Function):
         # In place: the gradient of the weight can be the largest tensor of a step.
         scaled = [None if each is None else each.mul_(scale) for each in ctx.saved_tensors]
         return (*scaled, None, None, None, None)
+
+
+_in_blocks: Callable[..., tuple[Tensor, Tensor]] = _Blocks.apply
 
 
 def _add_losses(

@@ -22,7 +22,7 @@ def compute_as(logits: BlockRows, task: nn.Module, times: int = 1) -> None:
         times: how many micro-batches such as the next one are computed together there.
     """
     for head in _heads(task):
-        head.block_rows = lambda rows, vocab_size, _: -(-logits(rows * times, vocab_size) // times)  # type: ignore[method-assign]
+        head.block_rows = lambda rows, vocab_size, _: -(-logits(rows * times, vocab_size) // times)
 
 
 @contextmanager
