@@ -51,7 +51,7 @@ class TokenOutput(nn.Linear):
 
     block_rows: Callable[[int, int, str], int] = staticmethod(
         block_rows
-    )  # from positions, V and the kind of the device
+    )  # of positions, V, kind of device
 
     def forward(
         self, outputs: Float[Tensor, "*S D"], read: "Callable[[TokenOutput, Tensor], object] | None" = None
