@@ -49,9 +49,7 @@ class TokenOutput(nn.Linear):
     All uses of the weight are inside `forward`, because strategies gather a divided weight in hooks of it.
     """
 
-    block_rows: Callable[[int, int, str], int] = staticmethod(
-        block_rows
-    )  # of positions, V, kind of device
+    block_rows: Callable[[int, int, str], int] = staticmethod(block_rows)  # of positions, V, kind of device
 
     def forward(
         self, outputs: Float[Tensor, "*S D"], read: "Callable[[TokenOutput, Tensor], object] | None" = None
@@ -91,7 +89,7 @@ def token_losses(
 def most_probable(layer: TokenOutput, outputs: Float[Tensor, "*S D"]) -> Int64[Tensor, "*S"]:
     """Return the most probable token at each position."""
     features = outputs.flatten(0, -2)
-    blocks = features.split(layer.block_rows(len(features), layer.out_features, outputs.device.type))
+    blocks = torch.split(features, layer.block_rows(len(features), layer.out_features, outputs.device.type))
     found = [functional.linear(block, layer.weight, layer.bias).argmax(-1) for block in blocks]
     return torch.cat(found).view(outputs.shape[:-1])
 
@@ -135,7 +133,7 @@ class _Blocks(torch.autograd.Function):
                     of_weight += change.T @ block
                 del change
         if differs:
-            ctx.save_for_backward(of_features, of_weight, of_bias)
+            ctx.save_for_backward(of_features, of_weight, *([] if of_bias is None else [of_bias]))
         nats = sums[0].clone()
         ctx.mark_non_differentiable(nats)
         return nats, (1 - smoothing) * nats + smoothing * sums[1]
@@ -143,8 +141,8 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: BackwardCFunction, _: Tensor, scale: Tensor) -> tuple[Tensor | None, ...]:
         # In place: the gradient of the weight can be the largest tensor of a step.
-        scaled = [None if each is None else each.mul_(scale) for each in ctx.saved_tensors]
-        return (*scaled, None, None, None, None)
+        scaled = [each.mul_(scale) for each in ctx.saved_tensors]
+        return (*scaled, *[None] * (7 - len(scaled)))
 
 
 _in_blocks: Callable[..., tuple[Tensor, Tensor]] = _Blocks.apply
