@@ -48,7 +48,7 @@ class Recaller(LanguageModel):
         """Add a batch to the evaluation."""
         super().count_held_out(outputs, targets)
         keep = targets != IGNORE
-        self.accuracy.update((self.output(outputs[keep]).argmax(-1) == targets[keep]).sum(), keep.sum())
+        self.accuracy.update(((self.most_probable(outputs) == targets) & keep).sum(), keep.sum())
 
     def log_held_out(self, prefix: str, split_name: str) -> float:
         """Log and reset nats per symbol and accuracy in percent; return the nats per symbol."""

@@ -281,7 +281,7 @@ class SequenceToSequence(TokenPrediction):
         if not self.scheduled_sampling:
             return batch.inputs
         with torch.no_grad():
-            guesses = self(batch.inputs, state)[0].argmax(-1).roll(1, dims=1)
+            guesses = self.most_probable(self.decoder(self.embedding(batch.inputs), state)[0]).roll(1, dims=1)
         own = torch.rand(batch.inputs.shape, device=guesses.device) < self.scheduled_sampling
         own[:, 0] = False  # the EOS at the start of every text
         return torch.where(own, guesses, batch.inputs)

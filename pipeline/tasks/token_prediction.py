@@ -4,6 +4,7 @@ Legend: B sequences, T positions, D features, V tokens of the vocabulary.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from pipeline.evaluation.metrics import TokenLoss, bits_per_byte, perplexity
 from pipeline.optim import OptimizerCallable, Schedule
 from pipeline.runs.vocabulary_rows import Rows
 from pipeline.tasks.task import Task
+from pipeline.tasks.token_output import TokenOutput, most_probable, token_losses
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class TokenPrediction(Task):
         super().__init__(optimizer, schedule)
         self.vocab_size, self.head = vocab_size, head
         self.embedding = TokenEmbedding(vocab_size, width, head.word_dropout)
-        self.output = nn.Linear(width, vocab_size)
+        self.output = TokenOutput(width, vocab_size)
         nn.init.zeros_(self.output.bias)
         if head.tied:
             self.output.weight = self.embedding.weight
@@ -133,25 +135,24 @@ class TokenPrediction(Task):
         return smoothed + self._penalty(outputs, targets != IGNORE)
 
     def token_losses(self, outputs: Float[Tensor, "B T D"], targets: Int64[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
-        """Return the summed loss in nats without and with label smoothing.
+        """Return the summed loss in nats without and with label smoothing."""
+        losses: tuple[Tensor, Tensor] = self.output(
+            outputs, read=partial(token_losses, targets=targets, smoothing=self.head.label_smoothing)
+        )
+        return losses
 
-        Compiled, it does not keep the logits in float32: for large vocabularies they take most of the memory.
-        """
-        log_probabilities = self.output(outputs).flatten(0, 1).float().log_softmax(-1)  # shared by both losses
-        flat = targets.flatten()
-        nats = functional.nll_loss(log_probabilities, flat, ignore_index=IGNORE, reduction="sum")
-        if not (smoothing := self.head.label_smoothing):
-            return nats, nats
-        spread = -log_probabilities.mean(-1).masked_fill(flat == IGNORE, 0.0).sum()
-        return nats, (1 - smoothing) * nats + smoothing * spread
+    def most_probable(self, outputs: Float[Tensor, "B T D"]) -> Int64[Tensor, "B T"]:
+        """Return the most probable token at each position."""
+        tokens: Tensor = self.output(outputs, read=most_probable)
+        return tokens
 
     def count_held_out(self, outputs: Float[Tensor, "B T D"], targets: Int64[Tensor, "B T"]) -> None:
         """Add a batch to the evaluation."""
         self.held_out.update(self._nats(outputs, targets), (targets != IGNORE).sum())
 
     def _nats(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        logits = self.output(outputs).flatten(0, 1).float()
-        return functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
+        nats: Tensor = self.output(outputs, read=partial(token_losses, targets=targets))[0]
+        return nats
 
     def _penalty(self, outputs: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]) -> Tensor:
         """Return AR and TAR of Merity et al. 2017 (section 4.5), summed over the same positions as the loss."""

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from bench_fit import OPTIMIZER, WARM, Setting, architectures, bare, compare, through_pipeline
+from bench_head import Head
+from bench_head import compare as compare_heads
 from torch import nn
 
 from pipeline.data.text import TextDataModule
@@ -182,20 +184,13 @@ def long_context(report: Report) -> Row:
 
 
 def head(report: Report) -> Row:
-    """Peak memory of output and loss, forward and backward, at 4,096 tokens and a vocabulary of 32,000, bf16."""
-    model = report.model(TransformerLanguageModel, 32000, 768, depth=1, heads=12).to(report.device)
-    tokens = 64 if report.tiny else 4096
-    outputs = torch.randn(1, tokens, model.embedding.weight.shape[1], device=report.device, requires_grad=True)
-    targets = torch.randint(256, (1, tokens), device=report.device)
-    if report.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    with torch.autocast(report.device, torch.bfloat16):
-        loss = model.training_loss(outputs, targets) / tokens
-    loss.backward()
-    if report.device != "cuda":
-        return {"loss": loss.item()}
-    return {"loss": loss.item(), "peak_mib": (torch.cuda.max_memory_allocated() - before) / 2**20}
+    """Output and loss, forward and backward, at 4,096 tokens and a vocabulary of 32,000, bf16: in blocks, at once."""
+    size = Head(64, 32, 300) if report.tiny else Head(4096, 768, 32_000)
+    size, rounds = replace(size, half=True, device=report.device), 1 if report.tiny else 10
+    at_once, blocks = (
+        {"peak_mib": row["peak_mib"], "ms": 1e3 * row["seconds"]} for row in compare_heads(size, rounds, apart=False)
+    )
+    return blocks | {f"{name}_at_once": value for name, value in at_once.items()}
 
 
 def generation(report: Report) -> Row:

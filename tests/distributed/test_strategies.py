@@ -12,6 +12,7 @@ import torch
 
 from pipeline.cli import main
 from pipeline.runs import journal
+from pipeline.tasks.token_output import TokenOutput
 from tests.distributed.fixture_types import Fit, Rows, State
 
 Apart = Callable[[Callable[[], int]], int]
@@ -54,6 +55,33 @@ def test_a_strategy_learns_what_one_process_learns(
     assert_close(state("one"), state("two"))
     if model == LSTM:
         assert_is_evaluated("two", apart, capfd)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "precision"),
+    [
+        *((name, "32-true") for name in ("ddp", "fsdp", "zero2", "zero3")),
+        ("fsdp", "bf16-mixed"),
+        ("zero3", "bf16-mixed"),
+    ],
+)
+def test_a_strategy_computes_the_loss_in_blocks(
+    fit: Fit, state: State, rows: Rows, monkeypatch: pytest.MonkeyPatch, strategy: str, precision: str
+) -> None:
+    """Two processes that never compute all logits learn what one process learns that computes them at once."""
+    keys = [*WHOLE, "model.init_args.head.label_smoothing", 0.1, "data.init_args.order", "shuffled"]
+    keys += ["trainer.precision", precision]
+    assert fit("one", *keys, model=TRANSFORMER) == 0
+    monkeypatch.setattr(TokenOutput, "block_rows", lambda _, rows, *more: rows // 3)
+    assert fit("two", *keys, *on(strategy), model=TRANSFORMER) == 0
+    losses = [
+        [row[key] for row in rows(name) for key in ("train/loss", "val/loss") if key in row] for name in ("one", "two")
+    ]
+    assert len(losses[0]) > 5
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5 if precision == "32-true" else 0.01)
+    if precision == "32-true":
+        assert_close(state("one"), state("two"))
 
 
 def assert_is_evaluated(run: str, apart: Apart, capfd: pytest.CaptureFixture[str]) -> None:

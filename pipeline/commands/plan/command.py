@@ -119,12 +119,13 @@ def print_size(cli: "CommandLine", name: str, shape: Layout) -> tuple[float, int
 def print_memory(cli: "CommandLine", shape: Layout, given: float | None) -> int:
     """Print the memory of each strategy and whether the config's strategy fits; return the exit code."""
     from pipeline.commands.plan.memory import STRATEGIES, measure_memory
+    from pipeline.tasks.token_output import block_rows
 
-    config = cli.config
+    precision, execution = str(cli.config.trainer.precision), cli.config.execution
+    in_blocks = partial(block_rows, device="cuda" if shape.gpus else "cpu")
+    logits = (lambda rows, _: rows) if execution.compile else in_blocks
     batches = partial(largest, cli, shape)
-    model = measure_memory(
-        partial(make_task, cli), batches, str(config.trainer.precision), config.execution.activation_checkpointing
-    )
+    model = measure_memory(partial(make_task, cli), batches, precision, execution.activation_checkpointing, logits)
     found = {name: footprint(model, shape.processes) for name, footprint in STRATEGIES.items()}
     memory, source = _memory(given)
     print("", f"{'GB per device':18}" + "".join(f"{name:>13}" for name in (*COLUMNS, "total")), sep="\n")

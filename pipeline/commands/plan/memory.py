@@ -12,6 +12,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
@@ -20,6 +21,7 @@ from torch._subclasses import fake_tensor
 from torch.utils._pytree import tree_map
 
 from pipeline.callbacks.layer_execution import Execution
+from pipeline.commands.plan.logits import ON_CPU, BlockRows, compute_as, counting_blocks
 from pipeline.distributed.strategies.sharded import DTYPES, layers
 from pipeline.optim import OptimizerCallable
 
@@ -139,7 +141,13 @@ STRATEGIES: dict[str, Callable[[Model, int], Footprint]] = {
 }  # by the name of its overlay in configs/run
 
 
-def measure_memory(build: Build, batches: Batches, precision: str, activation_checkpointing: bool = False) -> Model:
+def measure_memory(
+    build: Build,
+    batches: Batches,
+    precision: str,
+    activation_checkpointing: bool = False,
+    logits: BlockRows = ON_CPU,
+) -> Model:
     """Count a model's parameters and the activations that autograd saves for a micro-batch.
 
     The step runs on fake tensors. If the task depends on values, such as the starts of documents, one row is computed
@@ -150,16 +158,23 @@ def measure_memory(build: Build, batches: Batches, precision: str, activation_ch
         batches: returns a micro-batch and one of twice the rows, to separate bytes that do not depend on the rows.
         precision: precision of the trainer.
         activation_checkpointing: recompute the activations inside of layers in the backward pass.
+        logits: positions whose logits the device computes at once.
     """
+
+    def built(times: int = 1) -> "Task":
+        task = build()
+        task.configure_model()
+        compute_as(logits, task, times)
+        return task
 
     def without_memory() -> Model:
         mode = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True)
-        return _measured(build(), batches(None), mode, precision, activation_checkpointing)
+        return _measured(built, batches(None), mode, precision, activation_checkpointing)
 
     if (found := _in_a_process(without_memory)) is not None:
         return found
     rows = len(batches(None)[0].ids)
-    one = _measured(build(), batches(1), nullcontext(), precision, activation_checkpointing)
+    one = _measured(partial(built, rows), batches(1), nullcontext(), precision, activation_checkpointing)
     return replace(one, kept=one.kept * rows)
 
 
@@ -195,7 +210,7 @@ def _in_a_process(count: Callable[[], Found]) -> Found | None:
 
 
 def _measured(
-    task: "Task",
+    build: Build,
     batches: tuple[Any, Any],
     mode: AbstractContextManager[object],
     precision: str,
@@ -203,7 +218,7 @@ def _measured(
 ) -> Model:
     dtype = DTYPES.get(precision)
     with mode, torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
-        task.configure_model()
+        task = build()
         kept: list[float] = [_kept(task, _moved(batch, mode)) for batch in batches]
         repeated = layers(task)
         if activation_checkpointing and repeated:  # kept: the inputs of all layers, and all activations of one layer
@@ -237,15 +252,16 @@ def state_bytes(optimizer_of: OptimizerCallable) -> float:
 
 
 def _kept(task: "Task", batch: object) -> int:
-    """Return the bytes that autograd saves in a training step, weights excluded, plus twice the largest tensor.
+    """Return the bytes that autograd saves in a training step, weights excluded, plus the largest temporary tensors.
 
-    The largest are the log-probabilities of all tokens: their gradient and that of the logits are allocated before
-    any activation is freed.
+    They are two of the size of the largest saved one, such as the log probabilities of all tokens: their gradient and
+    that of the logits are allocated before any activation is freed. Or they are those of a block of logits.
     """
-    with _counting(task) as kept:
+    with counting_blocks(task) as (blocks, gradients), _counting(task) as kept:
         task.training_step(batch, 0)
     task.carried = {}
-    return sum(kept.values()) + 2 * max(kept.values(), default=0)
+    largest = max((size for size in kept.values() if size not in gradients), default=0)
+    return sum(kept.values()) + max(2 * largest, *blocks, 0)
 
 
 @contextmanager

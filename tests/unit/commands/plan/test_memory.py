@@ -8,16 +8,20 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from pipeline.commands.plan import command as plan
 from pipeline.commands.plan import memory
+from pipeline.commands.plan.logits import ON_CPU, BlockRows
 from pipeline.commands.plan.memory import STRATEGIES, Footprint, Model, _counting
 from pipeline.commands.slurm.layout import Layout
+from pipeline.models.transformer import TransformerLanguageModel
 from pipeline.training.config import parse_config
 
 CONFIGS = Path(__file__).parents[4] / "configs" / "text"
 ONE = Layout(1, 1, 1, 0)
+EVERYTHING: BlockRows = lambda rows, _: rows  # noqa: E731  # computed at once
 
 
 def prepared(config: str, dataset: Path, *more: str) -> Any:
@@ -37,8 +41,13 @@ def measured(cli: Any) -> Model:
 
 def real_peak(cli: Any) -> dict[str, int]:
     """Return the peak memory of two real steps by torch's MemTracker."""
-    task, (batch, _) = plan.make_task(cli), plan.largest(cli, ONE, None)
+    task = plan.make_task(cli)
     task.configure_model()
+    return peak_of_steps(task, plan.largest(cli, ONE, None)[0])
+
+
+def peak_of_steps(task: Any, batch: Any) -> dict[str, int]:
+    """Return the peak memory of two steps of a task."""
     optimizer = task.optimizer_of(list(task.parameters()))
     tracker = MemTracker()
     tracker.track_external(task, optimizer)
@@ -64,6 +73,25 @@ def test_a_training_step_holds_what_was_counted(config: str, tiny_text_dataset: 
     # Gradients replace activations during the backward pass: the sum is an upper bound.
     assert peak["Total"] <= found.total * 1.01
     assert found.total - found.gradients <= peak["Total"] * 1.01
+
+
+@pytest.mark.numeric
+def test_a_step_with_logits_in_blocks_holds_what_was_counted(tiny_text_dataset: Path) -> None:
+    cli = prepared("transformer", tiny_text_dataset)
+    trainer, batches = plan.make_task(cli).trainer, partial(plan.largest, cli, ONE)
+
+    def build() -> TransformerLanguageModel:
+        task = TransformerLanguageModel(vocab_size=32_000, width=64, depth=1, heads=2)
+        task.trainer = trainer
+        return task
+
+    at_once, blocks = (memory.measure_memory(build, batches, "32-true", False, rule) for rule in (EVERYTHING, ON_CPU))
+    positions = batches(None)[0].targets.numel()
+    assert at_once.kept > 3 * 4 * positions * 32_000 > 4 * blocks.kept
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        peak = peak_of_steps(build(), batches(None)[0])
+    found = STRATEGIES["ddp"](blocks, 1)
+    assert found.activations == pytest.approx(peak["ACT"] + peak["TEMP"], rel=0.12)
 
 
 @pytest.mark.numeric
