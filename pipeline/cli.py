@@ -1,11 +1,11 @@
 """The command line `unroll VERB ...`; each verb is imported only when it is called."""
 
 import atexit
-import importlib
 import os
 import sys
 from functools import partial
 
+from pipeline import imports
 from pipeline.distributed import exit_code, launch, signals, slurm_environment
 
 VERBS = {
@@ -43,7 +43,7 @@ VERBS = {
         "measure the memory of runs: gradient by lag, receptive field, gates, attention",
     ),
     "architectures": (
-        "pipeline.commands.architectures",
+        "pipeline.commands.architectures.command",
         "compare architectures on a small benchmark suite",
     ),
     "tournament": (
@@ -129,9 +129,13 @@ def _run(verb: str, rest: list[str]) -> int:
         if launch.rank() == 0 and not any("help" in argument or "print_config" in argument for argument in rest):
             print(f"unroll {verb}: loading", flush=True)  # the import of torch takes seconds
         rest = [verb, *rest]
-    if verb in COMPUTING and not {"-h", "--help"} & set(rest):
+    computes = verb in COMPUTING and not {"-h", "--help"} & set(rest)
+    if computes:
+        imports.load_lightning()
+    command = imports.load(module)
+    if computes:
         flush_denormals()
-    return int(importlib.import_module(module).main(rest))
+    return int(command.main(rest))
 
 
 def flush_denormals() -> None:

@@ -17,6 +17,8 @@ from pipeline.runs.run import find_run
 if TYPE_CHECKING:  # torch takes seconds to import
     from pipeline.evaluation.metrics import Score
 
+SCORES = ("BLEU", "ChrF", "Distinct", "ErrorRate", "ExactMatch")  # classes of pipeline.evaluation.text_scores
+
 
 class WrittenText(TypedDict):
     """One line of written-SPLIT.jsonl, as far as it is used here."""
@@ -33,20 +35,20 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: a run does not exist or has no generated texts.
     """
-    from pipeline.evaluation.text_scores import BLEU, ChrF, Distinct, ErrorRate, ExactMatch
-
-    known: dict[str, type[Score]] = {kind.__name__: kind for kind in (BLEU, ChrF, ExactMatch, ErrorRate, Distinct)}
     parser = Parser(prog="unroll by-length", description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="runs evaluated by `unroll test` on the same data")
     add("--groups", type=int, default=5, metavar="N", help="number of length groups of equal size (default: 5)")
-    add("--score", choices=sorted(known), default="BLEU", help="score per group (default: BLEU)")
+    add("--score", choices=SCORES, default="BLEU", help="score per group (default: BLEU)")
     add("--split", default="test", help="split of the sources: test, test-NAME or validation (default: test)")
     options = parser.parse_args(argv)
     if options.groups < 1:
         raise ConfigError(f"--groups={options.groups}: expected at least 1")
     runs = {name: read_written_texts(find_run(name), options.split) for name in options.runs}
-    print("\n".join(lengths_table(runs, options.groups, known[options.score]())))
+    from pipeline.evaluation import text_scores
+
+    score: Score = getattr(text_scores, options.score)()
+    print("\n".join(lengths_table(runs, options.groups, score)))
     return 0
 
 

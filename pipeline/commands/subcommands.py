@@ -3,13 +3,13 @@
 A forked process does not run Python's exit handlers, so its temporary files are not removed.
 """
 
-import importlib
 import multiprocessing
 import runpy
 import sys
 from collections.abc import Iterable, Sequence
 from multiprocessing.process import BaseProcess
 
+from pipeline import imports
 from pipeline.distributed import exit_code, signals
 
 # Imports of every training; they take several seconds.
@@ -18,8 +18,9 @@ IMPORTED = ("lightning.pytorch.cli", "pipeline.commands.fit", "pipeline.data.mod
 
 def import_once(modules: Iterable[str] = IMPORTED) -> None:
     """Import the modules that all commands share."""
+    imports.load_lightning()
     for module in modules:
-        importlib.import_module(module)
+        imports.load(module)
 
 
 def start_subcommand(arguments: Sequence[str]) -> BaseProcess:

@@ -18,7 +18,16 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, UInt
 
-from pipeline.dataset.shard import PREPARE, Shard, ShardFile, SplitEntry, arrow_array, arrow_column, record_batches
+from pipeline.dataset.shard import (
+    PREPARE,
+    Shard,
+    ShardFile,
+    SplitEntry,
+    arrow_array,
+    arrow_column,
+    numpy_array,
+    record_batches,
+)
 from pipeline.errors import DataError
 
 BATCH_ROWS = 4096  # maximum rows of a record batch
@@ -98,7 +107,7 @@ class RecordSplit:
     def target_lengths(self) -> Int64[np.ndarray, " N"]:
         """Number of tokens of each sample's target, without EOS."""
         parts = [arrow_column(batch, "targets", self.path).flatten() for batch in self._batches[1]]
-        return _concatenated([np.diff(part.offsets.to_numpy()) for part in parts])
+        return _concatenated([np.diff(numpy_array(part.offsets)) for part in parts])
 
     def lengths(self, name: str) -> Int64[np.ndarray, " R"]:
         """Return the length of each row's list in the column `name`."""
@@ -106,7 +115,7 @@ class RecordSplit:
 
     def numbers(self, name: str) -> Int64[np.ndarray, " R"]:
         """Return the column `name`, which has one integer per row."""
-        return _concatenated([arrow_column(batch, name, self.path).to_numpy() for batch in self._batches[1]])
+        return _concatenated([numpy_array(arrow_column(batch, name, self.path)) for batch in self._batches[1]])
 
     def row_of(self, sample: int) -> int:
         """Return the row of a sample."""
@@ -115,15 +124,12 @@ class RecordSplit:
     def value(self, name: str, row: int) -> Any:
         """Return a column's value in one row: an array for a list of numbers, else bytes or text."""
         scalar = self._scalar(name, row)
-        return scalar.values.to_numpy() if isinstance(scalar, pa.ListScalar) else scalar.as_py()
+        return numpy_array(scalar.values) if isinstance(scalar, pa.ListScalar) else scalar.as_py()
 
     def target(self, sample: int) -> UInt[np.ndarray, " L"]:
         """Return the tokens of a sample's target, without EOS."""
         row = self.row_of(sample)
-        found: UInt[np.ndarray, " L"] = self._scalar("targets", row)[
-            sample - int(self.first_samples[row])
-        ].values.to_numpy()
-        return found
+        return numpy_array(self._scalar("targets", row)[sample - int(self.first_samples[row])].values)
 
     def references(self, row: int) -> list[str]:
         """Return the text of each target of a row."""
@@ -139,7 +145,7 @@ class RecordSplit:
 
     def _counts(self, name: str) -> Int64[np.ndarray, " R"]:
         columns = [arrow_column(batch, name, self.path) for batch in self._batches[1]]
-        return _concatenated([np.diff(part.offsets.to_numpy()) for part in columns])
+        return _concatenated([np.diff(numpy_array(part.offsets)) for part in columns])
 
     @cached_property
     def _batches(self) -> tuple[list[int], list[pa.RecordBatch]]:

@@ -153,6 +153,20 @@ def arrow_column(batch: pa.RecordBatch, name: str, shard_folder: Path) -> pa.Arr
     return batch.column(name)
 
 
+def numpy_array(array: pa.Array) -> np.ndarray:
+    """Return the values of an Arrow array, numbers without a copy.
+
+    `pa.Array.to_numpy` would import pandas, which takes a fifth of a second in each process; it is left to other types.
+    """
+    if pa.types.is_boolean(array.type) and not array.null_count:
+        return np.from_dlpack(array.cast(pa.uint8())).view(bool)
+    numeric = pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
+    if numeric and not array.null_count:
+        return np.from_dlpack(array)
+    found: np.ndarray = array.to_numpy(zero_copy_only=False)
+    return found
+
+
 def all_batches(folder: Path, shards: Sequence[Shard], rows: int) -> list[pa.RecordBatch]:
     """Return all record batches of the shards, which must have `rows` rows.
 
@@ -167,18 +181,16 @@ def all_batches(folder: Path, shards: Sequence[Shard], rows: int) -> list[pa.Rec
 
 def joined(batches: Sequence[pa.RecordBatch], name: str, folder: Path) -> np.ndarray:
     """Return the values of a column in all rows."""
-    return np.concatenate([arrow_column(batch, name, folder).to_numpy(zero_copy_only=False) for batch in batches])
+    return np.concatenate([numpy_array(arrow_column(batch, name, folder)) for batch in batches])
 
 
 def flat(batches: Sequence[pa.RecordBatch], name: str, folder: Path) -> np.ndarray:
     """Return the concatenated lists of all rows, without a copy if there is one record batch."""
-    parts: list[np.ndarray] = [
-        arrow_column(batch, name, folder).flatten().to_numpy(zero_copy_only=False) for batch in batches
-    ]
+    parts = [numpy_array(arrow_column(batch, name, folder).flatten()) for batch in batches]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def edges(batches: Sequence[pa.RecordBatch], name: str, folder: Path) -> Int64[np.ndarray, " _"]:
     """Return the offset of each row's list in the concatenated lists, followed by their total length."""
-    parts = [np.diff(arrow_column(batch, name, folder).offsets.to_numpy()) for batch in batches]
+    parts = [np.diff(numpy_array(arrow_column(batch, name, folder).offsets)) for batch in batches]
     return np.concatenate([[0], np.cumsum(np.concatenate(parts))]).astype(np.int64)

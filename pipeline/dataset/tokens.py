@@ -15,7 +15,16 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64, UInt
 
-from pipeline.dataset.shard import PREPARE, Shard, ShardFile, SplitEntry, arrow_array, arrow_column, record_batches
+from pipeline.dataset.shard import (
+    PREPARE,
+    Shard,
+    ShardFile,
+    SplitEntry,
+    arrow_array,
+    arrow_column,
+    numpy_array,
+    record_batches,
+)
 from pipeline.errors import DataError
 
 BATCH_TOKENS = (
@@ -117,7 +126,7 @@ class TokenSplit:
             high = bisect_left(row_ends, stop - edges[at], low)
             ends = row_ends[low:high]
             if flags is not None:
-                ends = ends[flags.slice(low, high - low).to_numpy(zero_copy_only=False)]
+                ends = ends[numpy_array(flags.slice(low, high - low))]
             found.append(ends + np.int64(edges[at]))
         return found[0] if len(found) == 1 else np.concatenate([np.zeros(0, np.int64), *found])
 
@@ -132,8 +141,8 @@ class TokenSplit:
         columns: list[tuple[np.ndarray, pa.BooleanArray | None]] = []
         for batch in record_batches(self.path, self.shards):
             tokens, flags = arrow_column(batch, "tokens", self.path), arrow_column(batch, "ends", self.path)
-            values.append(tokens.values.to_numpy(zero_copy_only=True))
-            columns.append((tokens.offsets.to_numpy()[1:], None if flags.true_count == len(flags) else flags))
+            values.append(numpy_array(tokens.values))
+            columns.append((numpy_array(tokens.offsets)[1:], None if flags.true_count == len(flags) else flags))
             edges.append(edges[-1] + len(values[-1]))
         if edges[-1] != self.tokens:
             raise DataError(f"{self.path}: {self.name!r}: expected {self.tokens} tokens, got {edges[-1]}. {PREPARE}")

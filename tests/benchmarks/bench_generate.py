@@ -13,7 +13,7 @@ from statistics import median
 import torch
 from torch import nn
 
-from pipeline.commands.architectures import networks
+from pipeline.commands.architectures.measure import networks
 from pipeline.generation.sampling import Greedy, Limits, stream
 from pipeline.state import State, size_in_bytes
 from pipeline.tasks.language_model import LanguageModel

@@ -19,20 +19,6 @@ from pipeline.errors import ConfigError
 from pipeline.runs.load import with_facts
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["generate", "--help"], ["prepare", "--help"]])
-def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
-    code = (
-        "import sys; from pipeline import cli\n"
-        "try: cli.main(sys.argv[1:])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'lightning', 'datasets', 'wandb', 'matplotlib'}\n"
-        "sys.exit(','.join(sorted(heavy & set(sys.modules))) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "usage: unroll" in done.stdout
-
-
 def test_a_verb_alone_prints_its_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fit"]) == 2
     assert "usage: unroll fit" in capsys.readouterr().out

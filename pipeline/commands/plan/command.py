@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipeline import imports
 from pipeline.arguments import Parser
 from pipeline.commands.slurm import layout, profile
 from pipeline.commands.slurm.layout import Layout
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> int:
     """
     own, overrides = layout.divided(argv)
     options = parser().parse_args(own)
+    imports.load_lightning()
     from pipeline.commands.fit import quieten
     from pipeline.training.config import parse_config, run_directory
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline import imports
 from pipeline.arguments import Parser
 from pipeline.commands.slurm import layout, queue
 from pipeline.commands.slurm import profile as cluster
@@ -201,6 +202,8 @@ def checked(arguments: Sequence[str], options: argparse.Namespace) -> Path:
     """Check that config, layout and dataset are consistent; return the run's directory."""
     from pipeline.data.batch_plan import Share
     from pipeline.runs import resume
+
+    imports.load_lightning()
     from pipeline.training.config import parse_config, run_directory
 
     cli = parse_config(["--config", *arguments])

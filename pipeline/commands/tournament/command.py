@@ -12,22 +12,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from pipeline import imports
 from pipeline.arguments import Parser
 from pipeline.commands.compare import command as compare
 from pipeline.commands.compare.columns import short_number
 from pipeline.commands.compare.rows import ENTRANT
-from pipeline.commands.fit import quieten
 from pipeline.commands.slurm import queue, submit
 from pipeline.commands.slurm.batch_script import Element
-from pipeline.commands.tournament.entrants import Entrant, Tournament, entrants_of, read_tournament
 from pipeline.distributed import exit_code, signals
 from pipeline.errors import TRY_AGAIN, ConfigError
-from pipeline.runs import record, resume
+from pipeline.runs import record
 from pipeline.runs.changes import Effect, changes
 from pipeline.runs.run import RUNS, Run
-from pipeline.training.config import parse_config
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from pipeline.commands.tournament.entrants import Entrant, Tournament
 
 LOOK = 0.2  # polling interval in seconds
 
@@ -36,7 +37,7 @@ class Match(NamedTuple):
     """One run of a tournament."""
 
     tournament: str
-    entrant: Entrant
+    entrant: "Entrant"
     seed: int
 
     @property
@@ -70,6 +71,10 @@ def main(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     if options.submit:
         queue.leave_outer_job()
+    imports.load_lightning()
+    from pipeline.commands.fit import quieten
+    from pipeline.commands.tournament.entrants import entrants_of, read_tournament
+
     quieten()
     tournaments = [read_tournament(file) for file in options.files]
     if len({tournament.name for tournament in tournaments}) < len(tournaments):
@@ -105,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def print_entrants(tournament: Tournament, entrants: list[Entrant]) -> None:
+def print_entrants(tournament: "Tournament", entrants: list["Entrant"]) -> None:
     """Print size and budget of each entrant."""
     runs = len(entrants) * len(tournament.seeds)
     budget = ", ".join(f"{value:,.0f} {unit}" for unit, value in tournament.budget.items())
@@ -169,6 +174,9 @@ def entrant_is_finished(match: Match) -> bool:
     Raises:
         ConfigError: a run of that name exists with another config.
     """
+    from pipeline.runs import resume
+    from pipeline.training.config import parse_config
+
     run = Run(match.run)
     if not run.record.get("attempts"):
         return False

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from pipeline import cli
-from pipeline.commands import architectures
-from pipeline.commands.architectures import (
+from pipeline.commands.architectures import measure
+from pipeline.commands.architectures.measure import (
     ArchitectureResults,
     accuracy,
     architectures_table,
@@ -92,9 +92,9 @@ def test_accuracy_beyond_the_context_window_is_chance(seed, record_property):
 
 @pytest.mark.slow
 def test_the_command_prints_a_row_for_each(capsys, monkeypatch):
-    monkeypatch.setattr(architectures, "DELAYS", (1, 2))
-    monkeypatch.setattr(architectures, "LONG", 150)
-    monkeypatch.setattr(architectures, "TOKENS", 512)
+    monkeypatch.setattr(measure, "DELAYS", (1, 2))
+    monkeypatch.setattr(measure, "LONG", 150)
+    monkeypatch.setattr(measure, "TOKENS", 512)
     assert cli.main(["architectures", "NGram", "Transformer", "--width", "16", "--steps", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split(" | ") for line in lines if line.startswith("| ")]
