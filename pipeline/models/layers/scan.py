@@ -8,7 +8,7 @@ logarithms, so decays of 0 and 1 are exact and no decay overflows. A state of an
 Legend: B sequences, T positions, H features, N chunks, C positions of a chunk.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.util import find_spec
 from math import isqrt
 from typing import Any
@@ -21,47 +21,80 @@ FULL = 16384  # elements of a vector operation from which the cost of its call i
 FEWEST = 5  # chunks from which they save more calls than they add operations
 
 
+Method = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
 def scan(
     decay: Float[Tensor, "B T H"], update: Float[Tensor, "B T H"], initial: Float[Tensor, "B H"]
 ) -> Float[Tensor, "B T H"]:
     """Return all h_t of h_t = decay_t h_{t-1} + update_t, with h_0 = initial."""
-    states: Tensor = _Scan.apply(decay, update, initial)  # type: ignore[no-untyped-call]
-    return states
+    return _differentiable(decay, update, initial, False)
 
 
 class _Scan(torch.autograd.Function):
-    """The scan with its gradient, which is the same recurrence from the last position to the first."""
+    """The scan with its gradient, which is the same recurrence in the other direction."""
 
     @staticmethod
-    def forward(ctx: Any, decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:
-        states = _method(update)(decay, update, initial)
+    def forward(ctx: Any, decay: Tensor, update: Tensor, initial: Tensor, backwards: bool) -> Tensor:
+        states = scan_values(decay, update, initial, backwards)
         ctx.save_for_backward(decay, initial, states)
+        ctx.backwards = backwards
         return states
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         decay, initial, states = ctx.saved_tensors
-        following = torch.cat([decay[:, 1:], torch.zeros_like(decay[:, :1])], 1)
-        reversed_gradient = scan(following.flip(1), gradients[0].flip(1), torch.zeros_like(initial))
-        gradient = reversed_gradient.flip(1)
-        before = torch.cat([initial[:, None], states[:, :-1]], 1)
-        return gradient * before, gradient, gradient[:, 0] * decay[:, 0]
+        gradient = scan_gradient(decay, gradients[0], ctx.backwards)
+        first = -1 if ctx.backwards else 0
+        return gradient * earlier(states, initial, ctx.backwards), gradient, gradient[:, first] * decay[:, first], None
 
 
-def _method(update: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Return the fastest way to compute the scan on the device."""
-    if torch.compiler.is_compiling():
+_differentiable: Callable[[Tensor, Tensor, Tensor, bool], Tensor] = _Scan.apply
+
+
+def scan_gradient(decay: Tensor, gradient: Tensor, backwards: bool = False) -> Float[Tensor, "B T H"]:
+    """Return the gradient of the updates, given the gradient of the states."""
+    if backwards:
+        rest = _differentiable(decay[:, :-1], gradient[:, 1:], gradient[:, 0], False)
+        return torch.cat([gradient[:, :1], rest], 1)
+    rest = _differentiable(decay[:, 1:], gradient[:, :-1], gradient[:, -1], True)
+    return torch.cat([rest, gradient[:, -1:]], 1)
+
+
+def earlier(states: Tensor, initial: Tensor, backwards: bool = False) -> Float[Tensor, "B T H"]:
+    """Return the state before each step."""
+    if backwards:
+        return torch.cat([states[:, 1:], initial[:, None]], 1)
+    return torch.cat([initial[:, None], states[:, :-1]], 1)
+
+
+def scan_values(decay: Tensor, update: Tensor, initial: Tensor, backwards: bool = False) -> Float[Tensor, "B T H"]:
+    """Return the states, without a gradient, by the fastest way on the device.
+
+    Args:
+        decay: a_t.
+        update: b_t.
+        initial: the state before the first step.
+        backwards: start at the last position, and end at the first.
+    """
+    if update.device.type == "cpu" and not torch.compiler.is_compiling():
+        return by_chunks(decay, update, initial, backwards)
+    method = _method(update)
+    if backwards:
+        return method(decay.flip(1), update.flip(1), initial).flip(1)
+    return method(decay, update, initial)
+
+
+def _method(update: Tensor) -> Method:
+    """Return the way to compute the scan in a compiled graph or on an accelerator."""
+    if torch.compiler.is_compiling() or update.device.type != "cuda" or find_spec("triton") is None:
         return by_halving
-    if update.device.type == "cpu":
-        return by_chunks
-    if update.device.type == "cuda" and find_spec("triton") is not None:
-        from pipeline.models.layers.scan_kernel import by_kernel
+    from pipeline.models.layers.scan_kernel import by_kernel
 
-        return by_kernel
-    return by_halving
+    return by_kernel
 
 
-def by_chunks(decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:
+def by_chunks(decay: Tensor, update: Tensor, initial: Tensor, backwards: bool = False) -> Tensor:
     """Return the recurrence by a loop over positions.
 
     Where one position is a short vector, N chunks take each step of the loop together, from a state of zero. The
@@ -71,11 +104,12 @@ def by_chunks(decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:
     states = torch.empty_like(update, memory_format=torch.contiguous_format)
     count = min(FULL // max(rows * features, 1), isqrt(2 * length))
     whole = length // count * count if count >= FEWEST else 0
+    parts = slice(length - whole, length) if backwards else slice(whole)
+    rest = slice(length - whole) if backwards else slice(whole, length)
     if whole:
-        chunks = (each[:, :whole].unflatten(1, (count, -1)) for each in (decay, update, states))
-        initial = _fill_chunks(*chunks, initial)
-    tails = (each[:, whole:].unbind(1) for each in (decay, update, states))
-    _fill(*tails, initial)
+        chunks = (each[:, parts].unflatten(1, (count, -1)) for each in (decay, update, states))
+        initial = _fill_chunks(*chunks, initial, backwards)
+    _fill(*(_steps(each[:, rest], 1, backwards) for each in (decay, update, states)), initial)
     return states
 
 
@@ -84,27 +118,34 @@ def _fill_chunks(
     update: Float[Tensor, "B N C H"],
     states: Float[Tensor, "B N C H"],
     initial: Float[Tensor, "B H"],
+    backwards: bool,
 ) -> Float[Tensor, "B H"]:
     """Write the states of all chunks, and return the last."""
     product = torch.empty_like(states)  # of the decays from the first position of the chunk
-    decays, products = decay.unbind(2), product.unbind(2)
-    first = torch.zeros_like(initial)[:, None].expand_as(decays[0])
-    last = _fill(decays, update.unbind(2), states.unbind(2), first)
-    products[0].copy_(decays[0])
+    decays, updates, inside, products = (_steps(each, 2, backwards) for each in (decay, update, states, product))
+    state = inside[0].copy_(updates[0])
+    through = products[0].copy_(decays[0])
     for position in range(1, len(decays)):
-        torch.mul(decays[position], products[position - 1], out=products[position])
-    before = torch.empty_like(last, memory_format=torch.contiguous_format)
-    before[:, 0] = initial
-    _fill(products[-1][:, :-1].unbind(1), last[:, :-1].unbind(1), before[:, 1:].unbind(1), initial)
+        state = torch.addcmul(updates[position], decays[position], state, out=inside[position])
+        through = torch.mul(decays[position], through, out=products[position])
+    before = torch.empty_like(state, memory_format=torch.contiguous_format)
+    throughs, ends, starts = (_steps(each, 1, backwards) for each in (through, state, before))
+    starts[0].copy_(initial)
+    _fill(throughs[:-1], ends[:-1], starts[1:], initial)
     states.addcmul_(product, before[:, :, None])
-    return states[:, -1, -1]
+    return ends[-1]
 
 
-def _fill(decays: Iterable[Tensor], updates: Iterable[Tensor], places: Iterable[Tensor], state: Tensor) -> Tensor:
-    """Write the state after each step to its place, and return the last."""
+def _fill(decays: list[Tensor], updates: list[Tensor], places: list[Tensor], state: Tensor) -> None:
+    """Write the state after each step to its place."""
     for decay, update, place in zip(decays, updates, places, strict=True):
         state = torch.addcmul(update, decay, state, out=place)
-    return state
+
+
+def _steps(values: Tensor, axis: int, backwards: bool) -> list[Tensor]:
+    """Return the slices of an axis in the order of the recurrence."""
+    slices = list(values.unbind(axis))
+    return slices[::-1] if backwards else slices
 
 
 def by_halving(decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:
@@ -116,7 +157,7 @@ def by_halving(decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:
 def _halve(decay: Tensor, update: Tensor) -> Tensor:
     """Return the recurrence from h_0 = 0; the even positions follow from the odd ones."""
     length = update.shape[1]
-    if length == 1:
+    if length <= 1:
         return update
     pairs = length - length % 2
     odd_decay = decay[:, 1::2]
