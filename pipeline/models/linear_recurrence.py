@@ -33,7 +33,7 @@ SHARPNESS = 8.0  # Griffin's constant c, which scales the effect of the gate r o
 
 
 def through_autograd(
-    gates: Float[Tensor, "B T 2*H"], inputs: Float[Tensor, "B T H"], rate: Float[Tensor, " H"], initial: Tensor
+    gates: Float[Tensor, "B T _"], inputs: Float[Tensor, "B T H"], rate: Float[Tensor, " H"], initial: Tensor
 ) -> Float[Tensor, "B T H"]:
     """Return all h_t, given r and i before the sigmoid, x, and the rate 8 softplus(L); PyTorch derives the gradient."""
     remember, admit = torch.sigmoid(gates).chunk(2, -1)
