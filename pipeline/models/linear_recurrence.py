@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import BackwardCFunction, once_differentiable
 from torch.nn import functional as F
 
 from pipeline.models.layers.causal_history import prepend
@@ -52,7 +52,7 @@ class _GatedScan(torch.autograd.Function):
     """The gates and the scan with their gradient, in fewer passes over memory."""
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, inputs: Tensor, rate: Tensor, initial: Tensor) -> Tensor:
+    def forward(ctx: BackwardCFunction, gates: Tensor, inputs: Tensor, rate: Tensor, initial: Tensor) -> Tensor:
         opened = torch.sigmoid(gates)
         remember, admit = opened.chunk(2, -1)
         decay, scale = _decay_and_scale(remember, rate)
@@ -61,9 +61,9 @@ class _GatedScan(torch.autograd.Function):
         return states
 
     @staticmethod
-    @once_differentiable  # type: ignore[no-untyped-call, untyped-decorator]
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        opened, decay, scale, inputs, rate, initial, states = ctx.saved_tensors
+    @once_differentiable
+    def backward(ctx: BackwardCFunction, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        opened, decay, scale, inputs, rate, initial, states = list(ctx.saved_tensors)
         remember, admit = opened.chunk(2, -1)
         gradient = scan_gradient(decay, gradients[0])  # of each state, and so of each update
         # With a = exp(-rate r): d a = -a rate d r, and d sqrt(1 - a^2) = a^2 / sqrt(1 - a^2) rate d r.

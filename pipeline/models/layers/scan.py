@@ -107,9 +107,11 @@ def by_chunks(decay: Tensor, update: Tensor, initial: Tensor, backwards: bool = 
     parts = slice(length - whole, length) if backwards else slice(whole)
     rest = slice(length - whole) if backwards else slice(whole, length)
     if whole:
-        chunks = (each[:, parts].unflatten(1, (count, -1)) for each in (decay, update, states))
-        initial = _fill_chunks(*chunks, initial, backwards)
-    _fill(*(_steps(each[:, rest], 1, backwards) for each in (decay, update, states)), initial)
+        shape = (rows, count, whole // count, features)
+        inside = [each[:, parts].view(shape) for each in (decay, update, states)]
+        initial = _fill_chunks(inside[0], inside[1], inside[2], initial, backwards)
+    after = [_steps(each[:, rest], 1, backwards) for each in (decay, update, states)]
+    _fill(after[0], after[1], after[2], initial)
     return states
 
 

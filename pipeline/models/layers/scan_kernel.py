@@ -49,6 +49,6 @@ def by_kernel(decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:
     states = torch.empty_like(update)
     rows, length, features = update.shape
     grid = (rows, -(-features // FEATURES))
-    with torch.cuda.device_of(update):
+    with torch.cuda.device(update.device):
         _blocks[grid](decay, update, initial, states, length, features, POSITIONS, FEATURES)
     return states

@@ -4,11 +4,11 @@ Legend: B sequences, T positions, S positions with the past, K taps, D features.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 
 def short_convolution(extended: Float[Tensor, "B S D"], taps: Float[Tensor, "K D"]) -> Float[Tensor, "B T D"]:
@@ -20,7 +20,7 @@ class _ShortConvolution(torch.autograd.Function):
     """The sum of products, whose gradients need no tensor per tap."""
 
     @staticmethod
-    def forward(ctx: Any, extended: Tensor, taps: Tensor) -> Tensor:
+    def forward(ctx: BackwardCFunction, extended: Tensor, taps: Tensor) -> Tensor:
         ctx.save_for_backward(extended, taps)
         length = extended.shape[1] - len(taps) + 1
         outputs = extended[:, :length] * taps[0]
@@ -29,8 +29,8 @@ class _ShortConvolution(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        extended, taps = ctx.saved_tensors
+    def backward(ctx: BackwardCFunction, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        extended, taps = list(ctx.saved_tensors)
         (gradient,), length = gradients, gradients[0].shape[1]
         before = torch.zeros_like(extended)
         for k in range(len(taps)):
