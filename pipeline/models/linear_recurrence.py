@@ -9,23 +9,77 @@ gated by gelu of a second branch and followed by a SwiGLU layer, both pre-norm w
 Legend: B sequences, T positions, P positions of the past, D features, H features inside.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, once_differentiable
 from torch.nn import functional as F
 
 from pipeline.models.layers.causal_history import prepend
 from pipeline.models.layers.feedforward import SwiGLU, initialise
-from pipeline.models.layers.scan import scan
+from pipeline.models.layers.scan import earlier, scan, scan_gradient, scan_values
+from pipeline.models.layers.short_convolution import short_convolution
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.language_model import LanguageModel, TokenHead
 
 __all__ = ["LinearRecurrence", "LinearRecurrenceLanguageModel"]
 
+TINY = 1e-24  # keeps the gradient of the root finite at a decay of one; rounding exceeds it at any other
 SHARPNESS = 8.0  # Griffin's constant c, which scales the effect of the gate r on the decay
+
+
+def through_autograd(
+    gates: Float[Tensor, "B T _"], inputs: Float[Tensor, "B T H"], rate: Float[Tensor, " H"], initial: Tensor
+) -> Float[Tensor, "B T H"]:
+    """Return all h_t, given r and i before the sigmoid, x, and the rate 8 softplus(L); PyTorch derives the gradient."""
+    remember, admit = torch.sigmoid(gates).chunk(2, -1)
+    decay, scale = _decay_and_scale(remember, rate)
+    return scan(decay, scale * admit * inputs, initial)
+
+
+def _decay_and_scale(remember: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a_t and sqrt(1 - a_t^2)."""
+    change = torch.expm1(-rate * remember)  # a - 1, which avoids cancellation in 1 - a^2 = -(a - 1) (a + 1)
+    scale = torch.sqrt(TINY - change * (change + 2))
+    return change + 1, scale
+
+
+class _GatedScan(torch.autograd.Function):
+    """The gates and the scan with their gradient, in fewer passes over memory."""
+
+    @staticmethod
+    def forward(ctx: BackwardCFunction, gates: Tensor, inputs: Tensor, rate: Tensor, initial: Tensor) -> Tensor:
+        opened = torch.sigmoid(gates)
+        remember, admit = opened.chunk(2, -1)
+        decay, scale = _decay_and_scale(remember, rate)
+        states = scan_values(decay, (scale * admit).mul_(inputs), initial)
+        ctx.save_for_backward(opened, decay, scale, inputs, rate, initial, states)
+        return states
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: BackwardCFunction, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        opened, decay, scale, inputs, rate, initial, states = list(ctx.saved_tensors)
+        remember, admit = opened.chunk(2, -1)
+        gradient = scan_gradient(decay, gradients[0])  # of each state, and so of each update
+        # With a = exp(-rate r): d a = -a rate d r, and d sqrt(1 - a^2) = a^2 / sqrt(1 - a^2) rate d r.
+        slope = earlier(states, initial).addcmul_(admit * inputs, decay / scale, value=-1)
+        slope.mul_(decay).mul_(gradient)  # gradient of -rate r
+        of_rate = -(slope * remember).sum((0, 1))
+        of_gates = torch.empty_like(opened)
+        of_remember, of_admit = of_gates.chunk(2, -1)
+        torch.mul(slope, -rate, out=of_remember)
+        of_update = gradient * scale
+        torch.mul(of_update, inputs, out=of_admit)
+        of_initial = gradient[:, 0] * decay[:, 0]
+        return torch.ops.aten.sigmoid_backward(of_gates, opened), of_update.mul_(admit), of_rate, of_initial
+
+
+gated_scan: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = _GatedScan.apply
 
 
 class GatedRecurrence(nn.Module):
@@ -53,10 +107,12 @@ class GatedRecurrence(nn.Module):
         """Return the states at all positions, and the last state with the last inputs for the next call."""
         carried, past = (None, None) if state is None else state
         mixed, past = self._mix(inputs, past)
-        decay, update = self._recurrence(mixed)
+        exact = torch.promote_types(mixed.dtype, torch.float32)
         if carried is None:
-            carried = torch.zeros_like(update[:, 0])
-        states = scan(decay, update, carried.to(update.dtype))
+            carried = torch.zeros_like(mixed[:, 0], dtype=exact)
+        rate = SHARPNESS * F.softplus(self.forgetting.to(exact))
+        recurrence = through_autograd if torch.compiler.is_compiling() else gated_scan
+        states = recurrence(self.gates(mixed).to(exact), mixed.to(exact), rate, carried.to(exact))
         return states.to(inputs.dtype), (states[:, -1].clone(), past)
 
     def gate_values(
@@ -70,18 +126,7 @@ class GatedRecurrence(nn.Module):
     def _mix(self, inputs: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the output of the short convolution, and the last inputs for the next call."""
         extended, past = prepend(past, inputs, self.kernel - 1)
-        length = inputs.shape[1]
-        mixed: Tensor = sum(tap * extended[:, k : k + length] for k, tap in enumerate(self.taps))
-        return mixed, past
-
-    def _recurrence(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a_t and b_t of h_t = a_t h_{t-1} + b_t, in float32 or higher precision."""
-        exact = torch.promote_types(inputs.dtype, torch.float32)
-        remember, admit = torch.sigmoid(self.gates(inputs).to(exact)).chunk(2, -1)
-        log_decay = -SHARPNESS * F.softplus(self.forgetting.to(exact)) * remember
-        # expm1 avoids cancellation in 1 - a^2. The clamp avoids the infinite gradient of the root at zero.
-        scale = (-torch.expm1(2 * log_decay)).clamp(min=1e-12).sqrt()
-        return log_decay.exp(), scale * admit * inputs.to(exact)
+        return short_convolution(extended, self.taps), past
 
 
 class RecurrenceBlock(nn.Module):

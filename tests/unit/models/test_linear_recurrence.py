@@ -1,54 +1,10 @@
-"""The scan equals the recurrence at any length, and the gated linear recurrence follows Griffin's equations."""
+"""The gated linear recurrence follows Griffin's equations."""
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.models.layers.scan import scan
 from pipeline.models.linear_recurrence import GatedRecurrence, LinearRecurrence
-
-
-def one_after_the_other(decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:
-    states = []
-    for a, b in zip(decay.unbind(1), update.unbind(1), strict=True):
-        initial = a * initial + b
-        states.append(initial)
-    return torch.stack(states, 1)
-
-
-def draw(positions: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    torch.manual_seed(positions)
-    decay, update = torch.rand(2, positions, 3, dtype=dtype), torch.randn(2, positions, 3, dtype=dtype)
-    return [each.requires_grad_() for each in (decay, update, torch.randn(2, 3, dtype=dtype))]
-
-
-@pytest.mark.numeric
-@pytest.mark.parametrize("positions", [1, 2, 3, 4, 5, 7, 8, 33, 100])
-def test_the_scan_and_its_gradient_are_those_of_the_loop(positions):
-    inputs = draw(positions)
-    weights = torch.randn(2, positions, 3, dtype=torch.float64)
-    expected, actual = one_after_the_other(*inputs), scan(*inputs)
-    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
-    expected_gradient = torch.autograd.grad((expected * weights).sum(), inputs)
-    given = torch.autograd.grad((actual * weights).sum(), inputs)
-    torch.testing.assert_close(given, expected_gradient, rtol=1e-10, atol=1e-10)
-
-
-def test_the_gradient_of_the_scan_is_right_to_the_second_order():
-    inputs = draw(5)
-    assert torch.autograd.gradcheck(scan, inputs)
-    assert torch.autograd.gradgradcheck(scan, inputs)
-
-
-@pytest.mark.parametrize("decay", [0.0, 1e-30, 0.5, 0.999, 0.9999, 1.0])
-def test_two_thousand_steps_in_float32_stay_exact_at_any_decay(decay):
-    torch.manual_seed(0)
-    update = torch.randn(2, 2048, 3)
-    inputs = [torch.full_like(update, decay), update, torch.randn(2, 3)]
-    expected = one_after_the_other(*(each.double() for each in inputs))
-    error = (scan(*inputs).double() - expected).abs().max() / expected.abs().max()
-    assert error < 5e-6  # the loop itself errs by up to 1.4e-6
 
 
 @pytest.mark.numeric
