@@ -7,7 +7,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch.optim.lr_scheduler import LambdaLR
 
-from pipeline.optim import parameter_groups
+from pipeline.distributed.strategies.traits import traits
+from pipeline.errors import ConfigError
+from pipeline.muon import Muon
 from pipeline.runs.changes import OPTIMIZER, SCHEDULE, changes_between, is_below
 from pipeline.runs.record import read_config
 
@@ -24,6 +26,15 @@ class OptimizerOptions(Callback):
     def __init__(self, run: Path) -> None:
         self.run = run
 
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Raise ConfigError for Muon under a strategy in which no process has whole matrices and gradients."""
+        strategy = traits(trainer)
+        if (strategy.divides_model or strategy.owns_gradients) and isinstance(pl_module.check_optimizer(), Muon):
+            raise ConfigError(
+                "model.init_args.optimizer=Muon: expected whole matrices on each process, got "
+                f"{type(strategy).__name__}, which shards them. Set --trainer.strategy=ddp, or use torch.optim.AdamW"
+            )
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replace the options that the checkpoint of this attempt has restored."""
         if trainer.ckpt_path is not None:
@@ -35,7 +46,7 @@ class OptimizerOptions(Callback):
         names = trainer.strategy.broadcast(found)
         if not names:
             return
-        fresh = task.optimizer_of(parameter_groups(task)).param_groups
+        fresh = task.make_optimizer().param_groups
         for group, wanted in zip(trainer.optimizers[0].param_groups, fresh, strict=True):
             group.update({name: wanted[name] for name in names if name in wanted})
         if "lr" in names:
@@ -45,6 +56,7 @@ class OptimizerOptions(Callback):
         """Return the names of the options that changed since a checkpoint was written; `lr` also for a schedule."""
         keys = [change.key for change in changes_between(read_config(checkpoint), read_config(self.run))]
         names = {key.removeprefix(OPTIMIZER) for key in keys if key.startswith(OPTIMIZER)}
+        names = {"lr" if name == "adamw_lr" else name for name in names}  # in the groups, the rate of either part
         return names | ({"lr"} if any(is_below(key, SCHEDULE) for key in keys) else set())
 
 
