@@ -151,8 +151,7 @@ class WarmupCosine(Warmup):
 
 
 class WarmupStableDecay(Warmup):
-    """Linear warm-up, a constant rate, then linear decay (WSD; Hägele et al. 2024, "Scaling Laws and Compute-Optimal
-    Training Beyond Fixed Training Durations").
+    """Linear warm-up, a constant rate, then linear decay (WSD; Hägele et al. 2024, arXiv:2405.18392).
 
     Before the decay the rate does not depend on the length of the run. So a run can become longer without a jump.
 
