@@ -58,8 +58,8 @@ class Muon(Optimizer):
             )
         of_matrices = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps, "adjust_lr_fn": adjust_lr_fn}
         rest_lr = lr if adamw_lr is None else adamw_lr
-        self.matrices = torch.optim.Muon([torch.zeros(1, 1)], lr, weight_decay, **of_matrices)  # type: ignore[arg-type]
-        self.rest = AdamW([torch.zeros(1)], rest_lr, betas, eps, weight_decay, fused=True)
+        self.matrices: Optimizer = torch.optim.Muon([torch.zeros(1, 1)], lr, weight_decay, **of_matrices)  # type: ignore[arg-type]
+        self.rest: Optimizer = AdamW([torch.zeros(1)], rest_lr, betas, eps, weight_decay, fused=True)
         given = list(params)
         groups = given if given and isinstance(given[0], dict) else [{"params": given}]
         super().__init__([{"hidden": False, **self._part(group).defaults, **group} for group in groups], {})
@@ -74,7 +74,7 @@ class Muon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         skip: Tensor | None = getattr(self, "found_inf", None)
-        if skip is not None and skip.is_cpu:  # to read it is free
+        if skip is not None and is_free(skip):
             if skip:
                 return loss
             skip = None
@@ -106,6 +106,11 @@ class Muon(Optimizer):
             self.matrices.step()
             for tensor, copy in before:
                 tensor.copy_(torch.where(skip.bool(), copy, tensor))
+
+
+def is_free(skip: Tensor) -> bool:
+    """Return whether the host can read a decision without waiting for a device."""
+    return skip.is_cpu
 
 
 def hidden_matrices(module: nn.Module) -> set[nn.Parameter]:

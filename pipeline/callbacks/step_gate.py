@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Adam, Optimizer
 from torch.utils import _pytree as pytree
 
-from pipeline.muon import Muon
+from pipeline.muon import Muon, is_free
 
 
 def is_on_device(optimizer: Optimizer, scaled: bool) -> bool:
@@ -105,11 +105,6 @@ def skips_itself(optimizer: Optimizer, scaled: bool) -> bool:
     if isinstance(optimizer, Muon):
         return not scaled
     return isinstance(optimizer, Adam) and all(group.get("fused") for group in optimizer.param_groups)
-
-
-def is_free(skip: Tensor) -> bool:
-    """Return whether the host can read the decision without waiting for a device."""
-    return skip.is_cpu
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
