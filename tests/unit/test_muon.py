@@ -72,7 +72,7 @@ def test_embeddings_of_encoders_and_heads_and_maps_of_single_numbers_are_left_to
     hidden, matrices, _ = groups_by_name(task)
     assert matrices == ["decoder.attention.score.weight", "embedding.weight", "encoder.embedding.weight"]
     assert {"decoder.attention.key.weight", "encoder.layers.#.forth.layers.#.kernel.weight_hh_l#"} <= set(hidden)
-    hidden, matrices, _ = groups_by_name(Forecaster(LSTM(8), horizon=3, context=5))
+    hidden, matrices, _ = groups_by_name(Forecaster(LSTM(8), horizon=3))
     assert hidden == RECURRENT
     assert matrices[-1] == "input.weight"
     assert all(name.startswith("head.") for name in matrices[:-1])
