@@ -67,7 +67,7 @@ class Muon(Optimizer):
         self.defaults = {"lr": lr, "weight_decay": weight_decay, **of_matrices, **of_rest}
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform a step of both parts; skip it on the device where the attribute `found_inf` is 1."""
         loss = None
         if closure is not None:

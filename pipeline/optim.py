@@ -113,8 +113,8 @@ class Warmup(Schedule):
         """Return the options that keep the old decay, and that begin another one."""
         if not total_steps or self.decay_steps or self.rewarm_step:
             return {}
-        again = {f"rewarm_step={step}": "warm up again and decay"} if step else {}
-        return {f"decay_steps={total_steps}": "keep the old decay", **again}
+        keep = {f"decay_steps={total_steps}": "keep the old decay"} if self.final_share else {}  # 0 trains nothing
+        return keep | ({f"rewarm_step={step}": "warm up again and decay"} if step else {})
 
     def warning(self, total_steps: int) -> str | None:
         total_steps = self._first(total_steps)

@@ -205,6 +205,7 @@ def test_a_second_warm_up_begins_at_the_rate_that_is_reached_and_ends_with_the_r
 def test_the_choices_for_a_longer_run_are_options_that_were_not_given() -> None:
     assert list(WarmupCosine().choices(12, 20)) == ["decay_steps=20", "rewarm_step=12"]
     assert WarmupCosine(decay_steps=20).choices(12, 20) == WarmupCosine(rewarm_step=2).choices(12, 20) == {}
+    assert list(WarmupStableDecay().choices(12, 20)) == ["rewarm_step=12"]  # the old decay ends at a rate of 0
     assert WarmupCosine().choices(12, 0) == EpochDecay().choices(12, 20) == {}
 
 
