@@ -5,12 +5,13 @@ gradient with all singular values close to 1. Liu et al. (2025), "Muon is Scalab
 typical size of an update of AdamW, it takes the learning rate and the weight decay of AdamW.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
+from torch.optim.optimizer import ParamsT
 
 from pipeline.errors import ConfigError
 
@@ -41,7 +42,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: ParamsT,
         lr: float = 1e-3,
         weight_decay: float = 0.1,
         momentum: float = 0.95,
@@ -56,15 +57,26 @@ class Muon(Optimizer):
             raise ConfigError(
                 f"pipeline.muon.Muon: expected torch 2.9 or later, got {torch.__version__}. Upgrade torch"
             )
-        of_matrices = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps, "adjust_lr_fn": adjust_lr_fn}
-        rest_lr = lr if adamw_lr is None else adamw_lr
-        self.matrices: Optimizer = torch.optim.Muon([torch.zeros(1, 1)], lr, weight_decay, **of_matrices)  # type: ignore[arg-type]
-        self.rest: Optimizer = AdamW([torch.zeros(1)], rest_lr, betas, eps, weight_decay, fused=True)
-        given = list(params)
-        groups = given if given and isinstance(given[0], dict) else [{"params": given}]
-        super().__init__([{"hidden": False, **self._part(group).defaults, **group} for group in groups], {})
-        of_rest = {"adamw_lr": adamw_lr, "betas": betas, "eps": eps}
-        self.defaults = {"lr": lr, "weight_decay": weight_decay, **of_matrices, **of_rest}
+        self.matrices: Optimizer = torch.optim.Muon(
+            [torch.zeros(1, 1)], lr, weight_decay, momentum, nesterov, ns_steps=ns_steps, adjust_lr_fn=adjust_lr_fn
+        )
+        self.rest: Optimizer = AdamW(
+            [torch.zeros(1)], lr if adamw_lr is None else adamw_lr, betas, eps, weight_decay, fused=True
+        )
+        super().__init__(params, {"hidden": False})
+        for group in self.param_groups:
+            group.update({**self._part(group["hidden"]).defaults, **group})
+        self.defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "ns_steps": ns_steps,
+            "adjust_lr_fn": adjust_lr_fn,
+            "adamw_lr": adamw_lr,
+            "betas": betas,
+            "eps": eps,
+        }
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -80,32 +92,27 @@ class Muon(Optimizer):
             skip = None
         vars(self.rest)["found_inf"] = skip
         for group in self.param_groups:
-            part = self._part(group)
-            part.state = self.state
+            part = self._part(group["hidden"])
+            part.state, part.param_groups = self.state, [group]
             if skip is None or part is self.rest:
-                part.param_groups = [group]
                 part.step()
-            else:
-                self._step_gated(group, skip)
+                continue
+            for parameter in (each for each in group["params"] if each.grad is not None):
+                part.param_groups = [{**group, "params": [parameter]}]
+                self._step_gated(parameter, skip)
         return loss
 
-    def _part(self, group: dict[str, Any]) -> Optimizer:
+    def _part(self, hidden: bool) -> Optimizer:
         """Return the optimizer of a group."""
-        return self.matrices if group.get("hidden") else self.rest
+        return self.matrices if hidden else self.rest
 
-    def _step_gated(self, group: dict[str, Any], skip: Tensor) -> None:
-        """Step the matrices one by one, and undo each on the device if the step is skipped.
-
-        Only one matrix and its momentum are copied at a time.
-        """
-        for parameter in (each for each in group["params"] if each.grad is not None):
-            state = self.state[parameter]
-            state.setdefault("momentum_buffer", torch.zeros_like(parameter.grad))  # as the first step does
-            before = [(each, each.clone()) for each in (parameter, state["momentum_buffer"])]
-            self.matrices.param_groups = [{**group, "params": [parameter]}]
-            self.matrices.step()
-            for tensor, copy in before:
-                tensor.copy_(torch.where(skip.bool(), copy, tensor))
+    def _step_gated(self, matrix: Tensor, skip: Tensor) -> None:
+        """Step one matrix, and undo it on the device if the step is skipped: only this matrix is copied."""
+        momentum = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))  # as the first step does
+        before = [(each, each.clone()) for each in (matrix, momentum)]
+        self.matrices.step()
+        for tensor, copy in before:
+            tensor.copy_(torch.where(skip.bool(), copy, tensor))
 
 
 def is_free(skip: Tensor) -> bool:

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -157,15 +156,22 @@ class WarmupStableDecay(Warmup):
 
     Args:
         decay_share: steps of the decay as a fraction of all steps.
-        final_share: fraction of the full learning rate at the last step.
-        warmup: other options of the warm-up and the decay.
+        final_share, warmup_steps, warmup_share, decay_steps, rewarm_step: as for `WarmupCosine`.
 
     Raises:
         ValueError: `decay_share` is outside [0, 1], or another option is invalid.
     """
 
-    def __init__(self, decay_share: float = 0.2, final_share: float = 0.0, **warmup: Any) -> None:
-        super().__init__(final_share=final_share, **warmup)
+    def __init__(
+        self,
+        decay_share: float = 0.2,
+        final_share: float = 0.0,
+        warmup_steps: int = 100,
+        warmup_share: float | None = None,
+        decay_steps: int | None = None,
+        rewarm_step: int | None = None,
+    ) -> None:
+        super().__init__(warmup_steps, final_share, warmup_share, decay_steps, rewarm_step)
         if not 0 <= decay_share <= 1:
             raise ValueError(f"decay_share={decay_share}: expected a number in [0, 1]")
         self.decay_share = decay_share
@@ -273,11 +279,8 @@ def parameter_groups(module: nn.Module, hidden: Collection[nn.Parameter] = ()) -
     apart = [parameter for parameter in trained if parameter in hidden]
     matrices = [parameter for parameter in trained if len(_shape(parameter)) >= 2 and parameter not in hidden]
     vectors = [parameter for parameter in trained if len(_shape(parameter)) < 2]
-    groups: list[dict[str, object]] = [
-        {"params": apart, "hidden": True},
-        {"params": matrices},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, object]] = [{"params": apart, "hidden": True}, {"params": matrices}]
+    groups.append({"params": vectors, "weight_decay": 0.0})
     return [group for group in groups if group["params"]]
 
 

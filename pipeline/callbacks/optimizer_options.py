@@ -7,9 +7,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch.optim.lr_scheduler import LambdaLR
 
-from pipeline.distributed.strategies.traits import traits
-from pipeline.errors import ConfigError
-from pipeline.muon import Muon
+from pipeline.errors import UserError
 from pipeline.runs.changes import OPTIMIZER, SCHEDULE, changes_between, is_below
 from pipeline.runs.record import read_config
 
@@ -26,24 +24,26 @@ class OptimizerOptions(Callback):
     def __init__(self, run: Path) -> None:
         self.run = run
 
-    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Raise ConfigError for Muon under a strategy in which no process has whole matrices and gradients."""
-        strategy = traits(trainer)
-        if (strategy.divides_model or strategy.owns_gradients) and isinstance(pl_module.check_optimizer(), Muon):
-            raise ConfigError(
-                "model.init_args.optimizer=Muon: expected whole matrices on each process, got "
-                f"{type(strategy).__name__}, which shards them. Set --trainer.strategy=ddp, or use torch.optim.AdamW"
-            )
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replace the options that the checkpoint of this attempt has restored."""
         if trainer.ckpt_path is not None:
             self.replace(trainer, pl_module, Path(trainer.ckpt_path))
 
     def replace(self, trainer: pl.Trainer, task: Any, checkpoint: Path) -> None:
-        """Replace options that the checkpoint has restored by those of the config. Must be called on every process."""
-        found = self._changed(checkpoint) if trainer.is_global_zero else set()  # the others may see older files
+        """Replace options that the checkpoint has restored by those of the config. Must be called on every process.
+
+        Raises:
+            UserError: a config cannot be read; on every process.
+        """
+        found: set[str] | UserError = set()
+        if trainer.is_global_zero:  # the others may see older files
+            try:
+                found = self._changed(checkpoint)
+            except UserError as error:
+                found = error
         names = trainer.strategy.broadcast(found)
+        if isinstance(names, UserError):
+            raise names
         if not names:
             return
         fresh = task.make_optimizer().param_groups
