@@ -37,7 +37,7 @@ from pipeline.distributed.launch import count_processes, rank, started_elsewhere
 from pipeline.distributed.lightning_internals import train_whole
 from pipeline.distributed.strategies.data_parallel import DataParallel
 from pipeline.distributed.strategies.fully_sharded import FullySharded
-from pipeline.distributed.strategies.sharded import Sharded
+from pipeline.distributed.strategies.traits import StrategyTraits
 from pipeline.distributed.strategies.zero import ZeRO
 from pipeline.errors import ConfigError
 from pipeline.muon import Muon
@@ -72,9 +72,7 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         start: how the attempt begins; None for an evaluation, which writes no record.
     """
     settings = dict(vars(config.trainer))
-    if start is not None:
-        _check_optimizer(settings["strategy"], model)
-    settings["strategy"] = _strategy(settings["strategy"], world_size(settings), trains=start is not None)
+    settings["strategy"] = _strategy(settings["strategy"], world_size(settings), model if start else None)
     if started_elsewhere():  # a requeued job may run on a different number of nodes than the config names
         settings["devices"] = count_processes(settings)
         settings["num_nodes"] = world_size(settings) // settings["devices"]
@@ -123,20 +121,23 @@ def _with_profile(trainer: Trainer, directory: Path) -> Trainer:
     return trainer
 
 
-def _strategy(given: str | Strategy, processes: int, trains: bool) -> str | Strategy:
-    """Return the strategy for the config's."""
-    if isinstance(given, ZeRO) and not trains:
+def _strategy(given: str | Strategy, processes: int, trained: Task | None) -> str | Strategy:
+    """Return the strategy for the config's; `trained` is None in an evaluation."""
+    if trained is not None:
+        _check_optimizer(given, trained)
+    if isinstance(given, ZeRO) and trained is None:
         # DeepSpeed partitions weights together with an optimizer, which an evaluation does not have.
         given = "auto" if given.stage < 3 or processes == 1 else FullySharded()
     return DataParallel() if given in ("auto", "ddp") and processes > 1 else given
 
 
-def _check_optimizer(strategy: str | Strategy, model: Task) -> None:
+def _check_optimizer(given: str | Strategy, model: Task) -> None:
     """Raise ConfigError for Muon under a strategy that shards matrices, gradients or their momentum."""
-    if isinstance(strategy, Sharded) and isinstance(model.check_optimizer(), Muon):
+    shards = isinstance(given, StrategyTraits) and (given.divides_model or given.owns_gradients)
+    if shards and isinstance(model.check_optimizer(), Muon):
         raise ConfigError(
             "model.init_args.optimizer=Muon: expected a strategy with whole matrices on each process, got "
-            f"{type(strategy).__name__}. Set --trainer.strategy=ddp, or use torch.optim.AdamW"
+            f"{type(given).__name__}. Set --trainer.strategy=ddp, or use torch.optim.AdamW"
         )
 
 
