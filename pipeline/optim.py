@@ -5,7 +5,7 @@ A schedule depends only on the step and on past validation losses, so a resumed 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -24,6 +24,7 @@ __all__ = [
     "Plateau",
     "Schedule",
     "WarmupCosine",
+    "WarmupStableDecay",
     "freeze",
     "parameter_groups",
     "total_steps",
@@ -61,8 +62,8 @@ class Schedule(ABC):
         self.__dict__.update(state)
 
 
-class WarmupCosine(Schedule):
-    """Linear warm-up, then cosine decay to a fraction of the peak (Loshchilov and Hutter 2017, equation 5).
+class Warmup(Schedule):
+    """Linear warm-up, then a decay to a fraction of the peak, whose shape the subclass defines.
 
     A training limited by time has no known last step, so the rate stays at its peak. What a step does then
     does not depend on the speed of the machine.
@@ -96,6 +97,10 @@ class WarmupCosine(Schedule):
         self.warmup_steps, self.final_share, self.warmup_share = warmup_steps, final_share, warmup_share
         self.decay_steps, self.rewarm_step = decay_steps, rewarm_step
 
+    @abstractmethod
+    def height(self, step: int, warmup: int, steps: int) -> float:
+        """Return the height above `final_share`, from 1 to 0, at a step after the warm-up of a decay of `steps`."""
+
     def scale(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         first = self._first(total_steps)
         if self.rewarm_step is None or step < self.rewarm_step:
@@ -107,8 +112,8 @@ class WarmupCosine(Schedule):
         """Return the options that keep the old decay, and that begin another one."""
         if not total_steps or self.decay_steps or self.rewarm_step:
             return {}
-        again = {f"rewarm_step={step}": "warm up again and decay"} if step else {}
-        return {f"decay_steps={total_steps}": "keep the old decay", **again}
+        keep = {f"decay_steps={total_steps}": "keep the old decay"} if self.final_share else {}  # 0 trains nothing
+        return keep | ({f"rewarm_step={step}": "warm up again and decay"} if step else {})
 
     def warning(self, total_steps: int) -> str | None:
         total_steps = self._first(total_steps)
@@ -130,11 +135,50 @@ class WarmupCosine(Schedule):
             return lowest + (1 - lowest) * (step + 1) / warmup
         if steps == 0:
             return 1.0
-        done = min(1.0, (step - warmup) / max(1, steps - warmup))
-        return self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * done)) / 2
+        return self.final_share + (1 - self.final_share) * self.height(step, warmup, steps)
 
     def _warmup(self, total_steps: int) -> int:
         return round(self.warmup_share * total_steps) if self.warmup_share and total_steps else self.warmup_steps
+
+
+class WarmupCosine(Warmup):
+    """Linear warm-up, then cosine decay to a fraction of the peak (Loshchilov and Hutter 2017, equation 5)."""
+
+    def height(self, step: int, warmup: int, steps: int) -> float:
+        done = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return (1 + math.cos(math.pi * done)) / 2
+
+
+class WarmupStableDecay(Warmup):
+    """Linear warm-up, a constant rate, then linear decay (WSD; Hägele et al. 2024, arXiv:2405.18392).
+
+    Before the decay the rate does not depend on the length of the run. So a run can become longer without a jump.
+
+    Args:
+        decay_share: steps of the decay as a fraction of all steps.
+        final_share, warmup_steps, warmup_share, decay_steps, rewarm_step: as for `WarmupCosine`.
+
+    Raises:
+        ValueError: `decay_share` is outside [0, 1], or another option is invalid.
+    """
+
+    def __init__(
+        self,
+        decay_share: float = 0.2,
+        final_share: float = 0.0,
+        warmup_steps: int = 100,
+        warmup_share: float | None = None,
+        decay_steps: int | None = None,
+        rewarm_step: int | None = None,
+    ) -> None:
+        super().__init__(warmup_steps, final_share, warmup_share, decay_steps, rewarm_step)
+        if not 0 <= decay_share <= 1:
+            raise ValueError(f"decay_share={decay_share}: expected a number in [0, 1]")
+        self.decay_share = decay_share
+
+    def height(self, step: int, warmup: int, steps: int) -> float:
+        decay = min(max(1, round(self.decay_share * steps)), max(1, steps - warmup))
+        return max(0.0, min(1.0, (steps - step) / decay))
 
 
 class EpochDecay(Schedule):
@@ -224,12 +268,19 @@ def frozen_line(module: nn.Module) -> str:
     return f"{frozen:,} of {whole:,} parameters" if frozen else ""
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
-    """Return two parameter groups: matrices, with weight decay, and vectors (biases, gains), without."""
+def parameter_groups(module: nn.Module, hidden: Collection[nn.Parameter] = ()) -> list[dict[str, object]]:
+    """Return two parameter groups: matrices, with weight decay, and vectors (biases, gains), without.
+
+    Args:
+        module: the model.
+        hidden: matrices that are in a group of their own, before the others.
+    """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if len(_shape(parameter)) >= 2]
+    apart = [parameter for parameter in trained if parameter in hidden]
+    matrices = [parameter for parameter in trained if len(_shape(parameter)) >= 2 and parameter not in hidden]
     vectors = [parameter for parameter in trained if len(_shape(parameter)) < 2]
-    groups: list[dict[str, object]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    groups: list[dict[str, object]] = [{"params": apart, "hidden": True}, {"params": matrices}]
+    groups.append({"params": vectors, "weight_decay": 0.0})
     return [group for group in groups if group["params"]]
 
 

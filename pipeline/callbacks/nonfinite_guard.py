@@ -112,7 +112,7 @@ class Guard(Callback):
             ballot.reason = self._judge(ballot.read(), scaled)
             if ballot.reason:
                 self.skip = torch.ones_like(self.skip)
-                if scaled and skips_itself(optimizer):  # the scaler has to see a gradient
+                if scaled and skips_itself(optimizer, scaled):  # the scaler has to see a gradient
                     self.gate = Gate(optimizer, self.skip, scaled)
                 else:
                     strategy.refuse_step(pl_module)

@@ -8,7 +8,6 @@ from lightning.pytorch.callbacks import Callback
 from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.errors import UserError
-from pipeline.optim import parameter_groups
 from pipeline.runs.changes import OPTIMIZER, SCHEDULE, changes_between, is_below
 from pipeline.runs.record import read_config
 
@@ -47,7 +46,7 @@ class OptimizerOptions(Callback):
             raise names
         if not names:
             return
-        fresh = task.optimizer_of(parameter_groups(task)).param_groups
+        fresh = task.make_optimizer().param_groups
         for group, wanted in zip(trainer.optimizers[0].param_groups, fresh, strict=True):
             group.update({name: wanted[name] for name in names if name in wanted})
         if "lr" in names:
@@ -57,6 +56,7 @@ class OptimizerOptions(Callback):
         """Return the names of the options that changed since a checkpoint was written; `lr` also for a schedule."""
         keys = [change.key for change in changes_between(read_config(checkpoint), read_config(self.run))]
         names = {key.removeprefix(OPTIMIZER) for key in keys if key.startswith(OPTIMIZER)}
+        names = {"lr" if name == "adamw_lr" else name for name in names}  # in the groups, the rate of either part
         return names | ({"lr"} if any(is_below(key, SCHEDULE) for key in keys) else set())
 
 

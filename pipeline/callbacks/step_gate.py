@@ -1,7 +1,8 @@
 """Optimizer steps that the device takes or skips, without a wait of the host for the decision.
 
-A skipped step leaves weights and optimizer state bitwise as they were. Fused kernels of Adam skip the update
-themselves. For other optimizers the gate keeps a copy of weights and state until the step is done.
+A skipped step leaves weights and optimizer state bitwise as they were. Muon and the fused kernels of Adam skip the
+update themselves. For other optimizers the gate hides the gradients where the decision is free to read, on a CPU. On
+another device it keeps a copy of weights and state until the step is done.
 """
 
 import math
@@ -14,6 +15,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Adam, Optimizer
 from torch.utils import _pytree as pytree
 
+from pipeline.muon import Muon, is_free
+
 
 def is_on_device(optimizer: Optimizer, scaled: bool) -> bool:
     """Return whether the device can skip a step of this optimizer.
@@ -24,7 +27,7 @@ def is_on_device(optimizer: Optimizer, scaled: bool) -> bool:
         optimizer: the optimizer.
         scaled: whether the loss is scaled for float16; then only fused kernels can skip.
     """
-    if skips_itself(optimizer):
+    if skips_itself(optimizer, scaled):
         return True
     states = [(parameter, value) for parameter, state in optimizer.state.items() for value in state.values()]
     return not scaled and all(
@@ -45,7 +48,12 @@ class Gate:
         self.optimizer, self.skip = optimizer, skip
         self.copies: list[tuple[Tensor, Tensor]] = []
         self.names: dict[Any, set[str]] = {}  # of the state before the step, by parameter
-        if not skips_itself(optimizer):
+        self.hidden: list[tuple[Tensor, Tensor | None]] = []  # parameters and their gradients
+        if not skips_itself(optimizer, scaled) and is_free(skip):
+            self.hidden = [(each, each.grad) for each in _parameters(optimizer)] if skip else []
+            for parameter, _ in self.hidden:
+                parameter.grad = None  # no optimizer touches a parameter without a gradient
+        elif not skips_itself(optimizer, scaled):
             self.copies = [(each, each.clone()) for each in map(_local, _changed_by(optimizer))]
             self.names = {parameter: set(optimizer.state.get(parameter, ())) for parameter in _parameters(optimizer)}
         elif scaled:  # the scaler skips steps with an infinite gradient
@@ -66,7 +74,9 @@ class Gate:
         if new and self.skip.item():  # the step created the state, as the first step does: the host has to wait
             for state, name in new:
                 del state[name]
-        self.copies, self.names = [], {}
+        for parameter, gradient in self.hidden:
+            parameter.grad = gradient
+        self.copies, self.names, self.hidden = [], {}, []
 
 
 def kept(skip: Tensor, before: object, after: object) -> Any:
@@ -86,11 +96,14 @@ def kept(skip: Tensor, before: object, after: object) -> Any:
     )
 
 
-def skips_itself(optimizer: Optimizer) -> bool:
-    """Return whether the kernel of the optimizer skips its update where `found_inf` is 1.
+def skips_itself(optimizer: Optimizer, scaled: bool) -> bool:
+    """Return whether the optimizer skips its update where `found_inf` is 1.
 
-    That of SGD does too, but its first step leaves the momentum without a value.
+    The kernel of SGD does too, but its first step leaves the momentum without a value. Only kernels of Adam can divide
+    by the scale of a scaled loss.
     """
+    if isinstance(optimizer, Muon):
+        return not scaled
     return isinstance(optimizer, Adam) and all(group.get("fused") for group in optimizer.param_groups)
 
 

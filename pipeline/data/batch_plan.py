@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.batch_warmup import Growth
 from pipeline.errors import ConfigError
 
 Ids = NDArray[np.int64]
@@ -259,6 +260,7 @@ class MicroBatches:
         predictions: function that counts the targets in a global batch, given its ids.
         position: micro-batches already consumed by this rank.
         limit: micro-batches per epoch; None for all.
+        growth: the parts in which the first global batches are read.
     """
 
     def __init__(
@@ -268,8 +270,10 @@ class MicroBatches:
         predictions: Callable[[Ids], int],
         position: int = 0,
         limit: int | None = None,
+        growth: Growth | None = None,
     ) -> None:
         self.plan, self.share, self.predictions, self.position = plan, share, predictions, position
+        self.growth = growth or Growth()
         self.length = len(plan) * share.accumulation
         self.limit = self.length if limit is None else min(limit, self.length)
 
@@ -287,5 +291,6 @@ class MicroBatches:
         self.position = (epoch + 1) * self.limit
         for micro in range(index, self.length):
             step, slot = divmod(micro, self.share.accumulation)
-            ids = self.plan.batch(epoch, step)
-            yield Slice(self.share.of_rank(ids, slot), self.predictions(ids), epoch, step, slot)
+            place = self.growth.place(epoch, step, self.limit // self.share.accumulation)
+            ids = place.of(self.plan.batch(place.epoch, place.batch))
+            yield Slice(self.share.of_rank(ids, slot), self.predictions(ids), place.epoch, place.batch, slot)

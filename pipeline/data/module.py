@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from pipeline.data.batch import Batch
 from pipeline.data.batch_plan import Ids, MicroBatches, Plan, Share, Slice
+from pipeline.data.batch_warmup import Growth
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.unit import Unit
@@ -59,6 +60,7 @@ class PlannedDataModule(lightning.LightningDataModule):
             raise ConfigError(f"workers={workers} must be at least 0: 0 reads in the training process")
         self.dataset, self.workers = dataset, workers
         self.share = Share()
+        self.growth = Growth()  # of the global batch in the first steps of a run
 
     def samples(self, name: str) -> SplitSamples:
         """Return the samples of the split `name`."""
@@ -152,7 +154,7 @@ class PlannedDataModule(lightning.LightningDataModule):
         plan = self.plan(samples)
         limit = int(self.trainer.limit_train_batches)
         position = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        return self._loader(samples, MicroBatches(plan, self.share, samples.predictions, position, limit))
+        return self._loader(samples, MicroBatches(plan, self.share, samples.predictions, position, limit, self.growth))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation split, each sample exactly once."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.data.batch import IGNORE, LabelBatch, TokenBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
+from pipeline.data.batch_warmup import BatchWarmup, Growth
 from pipeline.data.module import PlannedDataModule
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
@@ -144,6 +145,7 @@ class PixelDataModule(PlannedDataModule):
         per_device_batch_size: maximum images per device; gradient accumulation is derived.
         workers: loader processes; 0 reads in the training process.
         seed: seed of the order.
+        batch_warmup: smaller global batches in the first steps; None for none.
 
     Raises:
         DataError: the dataset is missing, damaged or of the wrong kind.
@@ -158,8 +160,10 @@ class PixelDataModule(PlannedDataModule):
         per_device_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        batch_warmup: BatchWarmup | None = None,
     ) -> None:
         super().__init__(Dataset.open(dataset, kind="pixels"), workers)
+        self.growth = Growth(batch_warmup, global_batch_size)
         if global_batch_size < 1:
             raise ConfigError(f"global_batch_size={global_batch_size} must be at least 1")
         self.global_batch_size, self.limit, self.seed = global_batch_size, per_device_batch_size, seed

@@ -12,6 +12,7 @@ import torch
 
 from pipeline.data.batch import IGNORE, TokenBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
+from pipeline.data.batch_warmup import BatchWarmup, Growth
 from pipeline.data.module import PlannedDataModule
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.records import RecordSplit
@@ -65,6 +66,7 @@ class RecallDataModule(PlannedDataModule):
         per_device_batch_size: maximum questions per device; gradient accumulation is derived.
         workers: loader processes; 0 reads in the training process.
         seed: seed of the order.
+        batch_warmup: smaller global batches in the first steps; None for none.
 
     Raises:
         DataError: the dataset is missing, damaged or of the wrong kind.
@@ -78,8 +80,10 @@ class RecallDataModule(PlannedDataModule):
         per_device_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        batch_warmup: BatchWarmup | None = None,
     ) -> None:
         super().__init__(Dataset.open(dataset, kind="pairs"), workers)
+        self.growth = Growth(batch_warmup, global_batch_size)
         if self.dataset.source != self.dataset.target:
             raise ConfigError(f"{dataset}: source and target have different tokenizers; prepare it with --tokenizer")
         self.global_batch_size, self.limit, self.seed = global_batch_size, per_device_batch_size, seed

@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.data.batch import SeriesBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
+from pipeline.data.batch_warmup import BatchWarmup, Growth
 from pipeline.data.module import PlannedDataModule
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
@@ -104,6 +105,7 @@ class SeriesDataModule(PlannedDataModule):
         stride: steps between two forecasts of an evaluation; 1 forecasts at every step.
         workers: loader processes; 0 reads in the training process.
         seed: seed of the order.
+        batch_warmup: smaller global batches in the first steps; None for none.
 
     Raises:
         DataError: the dataset is missing, damaged or of the wrong kind.
@@ -120,8 +122,10 @@ class SeriesDataModule(PlannedDataModule):
         stride: int = 1,
         workers: int = 0,
         seed: int = 0,
+        batch_warmup: BatchWarmup | None = None,
     ) -> None:
         super().__init__(Dataset.open(dataset, kind="series"), workers)
+        self.growth = Growth(batch_warmup, global_batch_size)
         if min(context, horizon, global_batch_size, stride) < 1:
             raise ConfigError(
                 f"context={context}, horizon={horizon}, global_batch_size={global_batch_size} and stride={stride} "

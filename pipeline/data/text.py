@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 import pipeline.dataset.manifest
 from pipeline.data.batch import IGNORE, TokenBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Contiguous, Ids, InOrder, Plan, Share, Shuffled, Slice, permute
+from pipeline.data.batch_warmup import BatchWarmup, Growth
 from pipeline.data.module import PlannedDataModule
 from pipeline.errors import ConfigError
 
@@ -147,6 +148,7 @@ class TextDataModule(PlannedDataModule):
         seed: seed of the order of shuffled windows and of the offsets.
         random_offset: shift the training windows by another number of tokens, 0 to context - 1, in each epoch, so that
             a token is predicted from contexts of different lengths.
+        batch_warmup: smaller global batches in the first steps; None for none.
 
     Raises:
         DataError: the dataset is missing, damaged or of the wrong kind.
@@ -165,12 +167,19 @@ class TextDataModule(PlannedDataModule):
         workers: int = 0,
         seed: int = 0,
         random_offset: bool = False,
+        batch_warmup: BatchWarmup | None = None,
     ) -> None:
         if context < 1 or global_batch_size < 1:
             raise ConfigError(f"context={context} and global_batch_size={global_batch_size} must be at least 1")
         super().__init__(pipeline.dataset.manifest.Dataset.open(dataset, kind=self.kind), workers)
         self.order, self.context, self.seed, self.random_offset = ORDERS[order], context, seed, random_offset
         self.global_batch_size, self.limit = global_batch_size, per_device_batch_size
+        if batch_warmup is not None and self.order.carries:
+            raise ConfigError(
+                f"data.init_args.batch_warmup: expected order=shuffled or documents, got {order}, in which every batch "
+                "continues the rows of the one before. Set batch_warmup to null, or another order"
+            )
+        self.growth = Growth(batch_warmup, global_batch_size)
 
     @property
     def eos(self) -> int:

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.data.batch import TrajectoryBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuffled, Slice
+from pipeline.data.batch_warmup import BatchWarmup, Growth
 from pipeline.data.module import PlannedDataModule
 from pipeline.dataset.facts import DataFacts
 from pipeline.dataset.manifest import Dataset
@@ -90,6 +91,7 @@ class TrajectoriesDataModule(PlannedDataModule):
         per_device_batch_size: maximum samples per device; gradient accumulation is derived. Default: all.
         workers: loader processes; 0 reads in the training process.
         seed: seed of the order.
+        batch_warmup: smaller global batches in the first steps; None for none.
 
     Raises:
         DataError: the dataset is missing, damaged or of the wrong kind.
@@ -104,8 +106,10 @@ class TrajectoriesDataModule(PlannedDataModule):
         per_device_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        batch_warmup: BatchWarmup | None = None,
     ) -> None:
         super().__init__(Dataset.open(dataset, kind="trajectories"), workers)
+        self.growth = Growth(batch_warmup, global_batch_size)
         if global_batch_size < 1 or (context is not None and context < 1):
             raise ConfigError(f"context={context} and global_batch_size={global_batch_size} must be at least 1")
         self.context, self.global_batch_size, self.limit, self.seed = (

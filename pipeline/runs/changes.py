@@ -25,6 +25,7 @@ OPTIMIZER = "model.init_args.optimizer.init_args."
 SCHEDULE = "model.init_args.schedule"
 EFFECTS = {
     f"{OPTIMIZER}lr": Effect.PRINTED,
+    f"{OPTIMIZER}adamw_lr": Effect.PRINTED,
     **{f"{OPTIMIZER}{name}": Effect.ANOTHER_RUN for name in ("amsgrad", "centered", "momentum", "fused", "capturable")},
     OPTIMIZER: Effect.RESULTS,
     SCHEDULE: Effect.PRINTED,

@@ -18,6 +18,7 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.distributed.checkpoint.averaged import prefer_average
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.muon import Muon, hidden_matrices
 from pipeline.optim import OptimizerCallable, Schedule, full_tensor, gradient_norm, parameter_groups, total_steps
 from pipeline.runs.vocabulary_rows import Rows
 from pipeline.state import State
@@ -210,9 +211,14 @@ class Task(LightningModule):
         except (ValueError, TypeError, RuntimeError) as error:
             raise ConfigError(f"model.init_args.optimizer: {error}") from error
 
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Return the configured optimizer over the parameter groups."""
+        hidden = hidden_matrices(self) if isinstance(self.check_optimizer(), Muon) else ()
+        return self.optimizer_of(parameter_groups(self, hidden))
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer over the parameter groups, and the schedule, applied at each step."""
-        optimizer = self.optimizer_of(parameter_groups(self))
+        optimizer = self.make_optimizer()
         if self.schedule is None:
             return optimizer
         schedule, total = self.schedule, self.total_steps

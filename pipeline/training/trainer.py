@@ -37,8 +37,10 @@ from pipeline.distributed.launch import count_processes, rank, started_elsewhere
 from pipeline.distributed.lightning_internals import train_whole
 from pipeline.distributed.strategies.data_parallel import DataParallel
 from pipeline.distributed.strategies.fully_sharded import FullySharded
+from pipeline.distributed.strategies.traits import StrategyTraits
 from pipeline.distributed.strategies.zero import ZeRO
 from pipeline.errors import ConfigError
+from pipeline.muon import Muon
 from pipeline.optim import total_steps
 from pipeline.runs.resume import Start
 from pipeline.runs.run import Run
@@ -70,7 +72,7 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         start: how the attempt begins; None for an evaluation, which writes no record.
     """
     settings = dict(vars(config.trainer))
-    settings["strategy"] = _strategy(settings["strategy"], world_size(settings), trains=start is not None)
+    settings["strategy"] = _strategy(settings["strategy"], world_size(settings), model if start else None)
     if started_elsewhere():  # a requeued job may run on a different number of nodes than the config names
         settings["devices"] = count_processes(settings)
         settings["num_nodes"] = world_size(settings) // settings["devices"]
@@ -119,12 +121,24 @@ def _with_profile(trainer: Trainer, directory: Path) -> Trainer:
     return trainer
 
 
-def _strategy(given: str | Strategy, processes: int, trains: bool) -> str | Strategy:
-    """Return the strategy for the config's."""
-    if isinstance(given, ZeRO) and not trains:
+def _strategy(given: str | Strategy, processes: int, trained: Task | None) -> str | Strategy:
+    """Return the strategy for the config's; `trained` is None in an evaluation."""
+    if trained is not None:
+        _check_optimizer(given, trained)
+    if isinstance(given, ZeRO) and trained is None:
         # DeepSpeed partitions weights together with an optimizer, which an evaluation does not have.
         given = "auto" if given.stage < 3 or processes == 1 else FullySharded()
     return DataParallel() if given in ("auto", "ddp") and processes > 1 else given
+
+
+def _check_optimizer(given: str | Strategy, model: Task) -> None:
+    """Raise ConfigError for Muon under a strategy that shards matrices, gradients or their momentum."""
+    shards = isinstance(given, StrategyTraits) and (given.divides_model or given.owns_gradients)
+    if shards and isinstance(model.check_optimizer(), Muon):
+        raise ConfigError(
+            "model.init_args.optimizer=Muon: expected a strategy with whole matrices on each process, got "
+            f"{type(given).__name__}. Set --trainer.strategy=ddp, or use torch.optim.AdamW"
+        )
 
 
 def check_precision(settings: Mapping[str, object]) -> None:

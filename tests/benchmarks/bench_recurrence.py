@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 taskset -c 0 python tests/benchmarks/bench_recurrence.py [--contexts 128 512 1024 2048]
         [--width 192] [--depth 4] [--vocabulary 256] [--tokens 2048] [--rounds 9]
-        [--output docs/benchmarks/recurrence.json]
+        [--output docs/benchmarks/cpu.json]
 
 Both take steps in turns in one process: forward, loss, backward, clipping, AdamW. The recurrence has the `hidden` that
 gives it as many parameters. The clock counts the time of the processor; medians are shown, and the median of the

@@ -22,13 +22,19 @@ def assert_same_weights(one: dict[str, torch.Tensor], two: dict[str, torch.Tenso
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["one", "fsdp", "zero2", "zero3"])
+@pytest.mark.parametrize("strategy", ["one", "fsdp", "zero2", "zero3", "Muon"])
 def test_a_new_learning_rate_is_used_from_the_first_step_on(fit: Fit, state: State, strategy: str) -> None:
     """A rate of 0 keeps the weights; a kill before the first checkpoint of the attempt does not lose the change."""
-    keys = [*EACH, *COSINE, *(on(strategy) if strategy != "one" else [])]
+    keys, rates = [*EACH, *COSINE], [f"{OPTIMIZER}lr"]
+    if strategy == "Muon":  # each part has its own rate
+        keys += ["model.init_args.optimizer.class_path", "pipeline.muon.Muon", f"{OPTIMIZER}adamw_lr", 0.02]
+        rates += [f"{OPTIMIZER}adamw_lr"]
+    elif strategy != "one":
+        keys += on(strategy)
     assert fit("run", *keys, "trainer.max_steps", 4) == 0
     before = state("run")["state_dict"]
-    still = [*keys, "trainer.max_steps", 7, f"{OPTIMIZER}lr", 0.0, "checkpoints.every_steps", 100]
+    no_rate = [value for rate in rates for value in (rate, 0.0)]
+    still = [*keys, "trainer.max_steps", 7, *no_rate, "checkpoints.every_steps", 100]
     assert fit("run", *still, die=(signal.SIGKILL, 5)) == 128 + signal.SIGKILL
     assert fit("run", *still) == 0
     assert state("run")["global_step"] == 7

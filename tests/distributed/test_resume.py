@@ -122,6 +122,25 @@ def test_two_processes_and_micro_batches_learn_what_one_learns(fit: Fit, state: 
             torch.testing.assert_close(state(name)["state_dict"][key], value)
 
 
+MUON = ["model.init_args.optimizer.class_path", "pipeline.muon.Muon", "model.init_args.dropout", 0.0]
+WARMUP = ["data.init_args.order", "shuffled", "data.init_args.batch_warmup.start", 4, "trainer.max_steps", 14]
+WARMUP += ["data.init_args.batch_warmup.steps", 9, "data.init_args.per_device_batch_size", 4]
+WSD = ["model.init_args.schedule.class_path", "pipeline.optim.WarmupStableDecay"]
+
+
+@pytest.mark.parametrize("keys", [[*MUON, *WSD], [*SGD, *WARMUP]], ids=["Muon", "batch warm-up"])
+def test_an_option_of_the_training_resumes_exactly_and_does_not_depend_on_the_processes(
+    fit: Fit, state: State, keys: list[object]
+) -> None:
+    assert fit("straight", *keys) == 0
+    assert fit("killed", *keys, die=(signal.SIGKILL, 6)) == 128 + signal.SIGKILL
+    assert fit("killed", *keys) == 0
+    assert_equal(state("straight"), state("killed"))
+    assert fit("two", *keys, "trainer.devices", 2) == 0
+    for key, value in state("straight")["state_dict"].items():
+        torch.testing.assert_close(state("two")["state_dict"][key], value)
+
+
 def test_a_damaged_newest_checkpoint_is_skipped(
     fit: Fit, state: State, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -106,6 +106,15 @@ def assert_is_evaluated(run: str, apart: Apart, capfd: pytest.CaptureFixture[str
     assert codes == dict.fromkeys(verbs, 0), capfd.readouterr().err
 
 
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "ddp"])
+def test_muon_is_refused_where_a_process_does_not_have_whole_matrices(
+    fit: Fit, capfd: pytest.CaptureFixture[str], strategy: str
+) -> None:
+    assert fit("muon", *on(strategy), "model.init_args.optimizer.class_path", "pipeline.muon.Muon") == 2
+    [line] = [each for each in capfd.readouterr().err.splitlines() if "error" in each]
+    assert line.startswith("unroll: error: model.init_args.optimizer=Muon: expected a strategy with whole matrices")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_bfloat16_stays_near_float32_and_resumes_exactly(fit: Fit, state: State, rows: Rows, strategy: str) -> None:

@@ -14,6 +14,7 @@ from pipeline.optim import (
     Plateau,
     Schedule,
     WarmupCosine,
+    WarmupStableDecay,
     freeze,
     frozen_line,
     gradient_norm,
@@ -204,4 +205,38 @@ def test_a_second_warm_up_begins_at_the_rate_that_is_reached_and_ends_with_the_r
 def test_the_choices_for_a_longer_run_are_options_that_were_not_given() -> None:
     assert list(WarmupCosine().choices(12, 20)) == ["decay_steps=20", "rewarm_step=12"]
     assert WarmupCosine(decay_steps=20).choices(12, 20) == WarmupCosine(rewarm_step=2).choices(12, 20) == {}
+    assert list(WarmupStableDecay().choices(12, 20)) == ["rewarm_step=12"]  # the old decay ends at a rate of 0
     assert WarmupCosine().choices(12, 0) == EpochDecay().choices(12, 20) == {}
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize(
+    ("warmup", "share", "decay", "total"), [(4, 0.0, 0.2, 20), (0, 0.1, 0.5, 30), (5, 0.0, 1.0, 25)]
+)
+def test_a_stable_rate_decays_linearly_at_the_end(warmup: int, share: float, decay: float, total: int) -> None:
+    schedule = WarmupStableDecay(decay, share, warmup_steps=warmup)
+    steps = min(round(decay * total), total - warmup)
+    for step in range(warmup):
+        assert schedule.scale(step, total, 9) == pytest.approx((step + 1) / warmup, rel=1e-12)
+    for step in range(warmup, total - steps + 1):
+        assert schedule.scale(step, total, 9) == 1.0
+    for step in range(total - steps, total):
+        left = (total - step) / steps
+        assert schedule.scale(step, total, 9) == pytest.approx(share + (1 - share) * left, rel=1e-12)
+    assert schedule.scale(total, total, 9) == schedule.scale(total + 7, total, 9) == pytest.approx(share)
+    assert {schedule.scale(step, 0, 9) for step in (warmup, 10, 1000)} == {1.0}  # limited by time
+
+
+@pytest.mark.numeric
+def test_a_longer_run_has_the_same_rate_until_its_decay() -> None:
+    schedule = WarmupStableDecay(0.25, warmup_steps=4)
+    short, long = ([schedule.scale(step, total, 9) for step in range(40)] for total in (40, 100))
+    assert short[:31] == long[:31]
+    assert short[31] < long[31] == 1.0
+    again = WarmupStableDecay(0.25, warmup_steps=4, rewarm_step=40)  # a second cycle of 60 steps
+    assert [again.scale(step, 100, 9) for step in range(40)] == short
+    assert [again.scale(step, 100, 9) for step in (40, 43, 84, 85, 99)] == pytest.approx([0.25, 1, 1, 1, 1 / 15])
+    with pytest.raises(ValueError, match=r"decay_share=1\.5: expected a number in"):
+        WarmupStableDecay(1.5)
+    with pytest.raises(ValueError, match="rewarm_step=0: expected at least 1"):
+        WarmupStableDecay(rewarm_step=0)

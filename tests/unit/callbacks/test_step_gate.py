@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adagrad, Adam, AdamW, Muon, NAdam, Optimizer, RMSprop
 
+from pipeline import muon
+from pipeline.callbacks import step_gate
 from pipeline.callbacks.step_gate import Gate, is_on_device, kept
 
 NO, YES = torch.tensor(False), torch.tensor(True)
@@ -23,6 +25,8 @@ OPTIMIZERS: dict[str, Callable[[Iterable[Tensor]], Optimizer]] = {
     "SGD with momentum": partial(SGD, lr=0.1, momentum=0.9, nesterov=True),
     "SGD, fused": partial(SGD, lr=0.1, momentum=0.9, fused=True),
     "Muon": partial(Muon, lr=0.1),
+    "Muon of matrices": lambda given: muon.Muon([{"params": given, "hidden": True}], lr=0.1),
+    "AdamW of Muon": partial(muon.Muon, lr=0.1),
     "NAdam": partial(NAdam, lr=0.1),
     "RMSprop": partial(RMSprop, lr=0.1, momentum=0.9),
     "Adagrad": partial(Adagrad, lr=0.1),
@@ -46,9 +50,14 @@ def train(make: Callable[[Iterable[Tensor]], Optimizer], skips: str) -> tuple[Te
 
 
 @pytest.mark.numeric
+@pytest.mark.parametrize("free", [True, False], ids=["on the CPU", "on a device"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("skipped", ["x..", ".x.", "..x", ".xx.x"])
-def test_a_skipped_step_might_as_well_not_have_been(name: str, skipped: str) -> None:
+def test_a_skipped_step_might_as_well_not_have_been(
+    name: str, skipped: str, free: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (step_gate, muon):
+        monkeypatch.setattr(module, "is_free", lambda skip: free)
     weights, state = train(OPTIMIZERS[name], skipped)
     expected, expected_state = train(OPTIMIZERS[name], skipped.replace("x", "-"))
     assert torch.equal(weights, expected)
@@ -59,7 +68,7 @@ def test_a_skipped_step_might_as_well_not_have_been(name: str, skipped: str) -> 
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("name", ["AdamW, fused", "SGD", "Muon"])
+@pytest.mark.parametrize("name", ["AdamW, fused", "SGD", "Muon", "Muon of matrices"])
 def test_the_attribute_of_a_fused_kernel_does_not_stay(name: str) -> None:
     parameter = nn.Parameter(torch.ones(2, 2))
     parameter.grad = torch.ones(2, 2)
@@ -84,6 +93,19 @@ def test_state_on_the_host_cannot_be_gated() -> None:
     assert is_on_device(optimizer, scaled=False)
     assert not is_on_device(optimizer, scaled=True)
     assert is_on_device(AdamW([parameter], fused=True), scaled=True)
+    assert is_on_device(muon.Muon([parameter]), scaled=False)
+    assert not is_on_device(muon.Muon([parameter]), scaled=True)  # the scaler of float16 reads the gradients itself
+
+
+def test_a_decision_on_the_cpu_hides_the_gradients_and_copies_nothing() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    gradient = parameter.grad = torch.ones(2)
+    for skip, seen in ((YES, None), (NO, gradient)):
+        gate = Gate(SGD([parameter]), skip, scaled=False)
+        assert parameter.grad is seen
+        assert gate.copies == []
+        gate.close()
+        assert parameter.grad is gradient
 
 
 @pytest.mark.numeric
