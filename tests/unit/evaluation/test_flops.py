@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.commands.tournament.flops import flops_of
+from pipeline.evaluation.flops import flops_of
 from pipeline.data.batch import TokenBatch
 from pipeline.models.gru import GRULanguageModel
 from pipeline.models.lstm import LSTMLanguageModel
