@@ -76,6 +76,7 @@ TRAINING_HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yam
                       without --config, the config is that of the run SOURCE
   --freeze PATTERN    do not train the parameters with these names, such as 'network.layers.0.*' (repeatable)
   --allow-changes     accept settings that change the results of the run, such as gradient clipping or precision
+  --profile N         write a trace of N steps and of the memory of the GPU to runs/NAME/profile/
   --sweep E/P/ID      take the values of the run from a W&B sweep, as `wandb sweep` prints it; requires --run
   --KEY VALUE         set any value: --model.init_args.width 512 --trainer.max_steps 1000 --data.init_args.context 64
   --print_config      print the resolved config and exit

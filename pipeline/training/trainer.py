@@ -24,12 +24,15 @@ from pipeline.callbacks.initial_weights import InitialCheckpoint
 from pipeline.callbacks.nonfinite_guard import Guard
 from pipeline.callbacks.optimizer_options import OptimizerOptions
 from pipeline.callbacks.per_step_seed import Randomness
+from pipeline.callbacks.profile import Profile
 from pipeline.callbacks.progress_bar import Bar
 from pipeline.callbacks.progress_lines import Lines
+from pipeline.callbacks.step_clock import StepClock
 from pipeline.callbacks.step_vote import StepVote
 from pipeline.callbacks.system import System
 from pipeline.callbacks.time_limit import TimeLimit
 from pipeline.callbacks.train_metrics import Monitor
+from pipeline.callbacks.utilization import Utilization
 from pipeline.callbacks.watchdog import Watchdog
 from pipeline.data.module import PlannedDataModule
 from pipeline.distributed.checkpoint.directory import CheckpointDirectory
@@ -78,7 +81,11 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
     checkpoints = Checkpoints(config.checkpoints, vote, run.checkpoints)
     optimizer = OptimizerOptions(run.path)
     guard = Guard(config.guard, vote, checkpoints, optimizer)
-    monitor = Monitor(run.attempt["number"] if start else 0, [guard.row, checkpoints.row, System().row])
+    clock = StepClock()
+    vote.agreement.timed = clock.during("agreement")
+    utilization = Utilization(run, model.build) if start and model.build else None
+    others = [guard.row, checkpoints.row, System().row]
+    monitor = Monitor(run.attempt["number"] if start else 0, others, utilization, clock)
     own = [
         Watchdog(config.watchdog, run.path / "stacks"),
         Randomness(int(config.seed_everything)),
@@ -88,6 +95,7 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         *_time_limit(settings.pop("max_time"), monitor, vote),
         *model.preview_callbacks(run.path),
         *([Gradients(config.tracking.gradients)] if config.tracking.gradients is not None else []),
+        *([Profile(config.profile, run.path / "profile")] if start and config.profile is not None else []),
         *([Diagnoses(config.tracking.diagnosis, model)] if config.tracking.diagnosis is not None else []),
         config.execution,
         *(settings["callbacks"] or []),

@@ -1,0 +1,79 @@
+"""What the speed of a run depends on: its kernels, FLOPs and the peak of the device, kept in the run's record.
+
+Model FLOPs utilization is the number of FLOPs of the model per second over the peak speed of the devices.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from pipeline.callbacks.kernels import kernels_of
+from pipeline.distributed.lightning_internals import datamodule
+from pipeline.evaluation.flops import flops_of_shapes
+from pipeline.evaluation.peak import device_name, find_peak, mfu
+from pipeline.runs.run import Run
+
+
+class Utilization:
+    """Finds the kernels at the first step of an attempt, and FLOPs and peak once per run, at its first row.
+
+    Args:
+        run: the run.
+        build: builds the task, on the default device.
+    """
+
+    def __init__(self, run: Run, build: Callable[[], Any]) -> None:
+        self.run, self.build = run, build
+        self.known: dict[str, Any] | None = None
+        self.kernels: dict[str, int] | None = None
+
+    def note_kernels(self, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Record the kernels of the first step, given its loss before the backward pass."""
+        if self.kernels is None:
+            self.kernels = kernels_of(loss, pl_module)
+            self.run.write(kernels=self.kernels)
+
+    def row(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, rate: float) -> dict[str, float]:
+        """Return the metric for the journal; none if the FLOPs depend on values of tensors.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the model.
+            batch: a micro-batch.
+            rate: predictions per second, on all devices together.
+        """
+        if self.known is None:
+            self.known = self._find(trainer, pl_module, batch)
+        flops, peak = self.known["flops_per_prediction"], self.known["peak"]
+        return {"train/mfu": mfu(rate, flops, peak, trainer.world_size)} if flops else {}
+
+    def _find(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> dict[str, Any]:
+        recorded = self.run.record.get("speed", {})
+        about = {"device": device_name(pl_module.device), "precision": str(trainer.precision)}
+        if about.items() <= recorded.items():
+            return dict(recorded)
+        flops = recorded.get("flops_per_prediction") or self._count(trainer, pl_module, batch)
+        peak = find_peak(pl_module.device, about["precision"])
+        found = {**about, "peak": peak.flops, "peak_source": peak.source, "flops_per_prediction": flops}
+        self.run.write(speed=found)
+        return found
+
+    def _count(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> float | None:
+        predictions = datamodule(trainer).samples("train").predictions(batch.ids.cpu().numpy())
+        generators = [pl_module.device] if pl_module.device.type == "cuda" else []
+
+        def shapes() -> pl.LightningModule:
+            with torch.device("meta"):
+                task = self.build()
+            task.trainer = trainer
+            return task
+
+        with torch.random.fork_rng(generators):
+            try:
+                counted = flops_of_shapes(shapes, batch)
+            except Exception:  # of a user's own class, which may not support meta tensors: the run lacks one metric
+                counted = None
+        return counted / predictions if counted and predictions else None
