@@ -127,6 +127,7 @@ def _run(verb: str, rest: list[str]) -> int:
         signals.install()  # before the import of torch, which takes seconds in which a signal would be lost
         atexit.register(signals.ignore_signals)  # the interpreter restores default handlers: they would change the code
         slurm_environment.set_rank_variables()
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports its start and stop, read with torch
         if launch.rank() == 0 and not any("help" in argument or "print_config" in argument for argument in rest):
             print(f"unroll {verb}: loading", flush=True)  # the import of torch takes seconds
         rest = [verb, *rest]

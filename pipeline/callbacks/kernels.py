@@ -49,11 +49,6 @@ def kernels_of(loss: Tensor, model: nn.Module) -> dict[str, int]:
     return dict(found)
 
 
-def described(kernels: dict[str, int]) -> str:
-    """Return the kernels as a text."""
-    return ", ".join(f"{name} ({times})" for name, times in kernels.items())
-
-
 def _nodes(loss: Tensor) -> Counter[str]:
     """Return the number of the graph's nodes by name, without the suffix `Backward`."""
     seen: set[Any] = set()

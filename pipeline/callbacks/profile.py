@@ -88,12 +88,12 @@ class Profile(Callback):
             if trainer.is_global_zero:
                 print(f"profile: nothing recorded, as the run ended before its step {self.first + 1}", flush=True)
             return
-        trace = self.directory / f"{self.name}.json"
+        trace = self.directory / f"{self.name}.json.gz"
         profiler.export_chrome_trace(str(trace))
         written = [trace]
         if pl_module.device.type == "cuda":
             written.append(self.directory / f"{self.name}-memory.pickle")
-            torch.cuda.memory._dump_snapshot(str(written[-1]))
+            torch.cuda.memory._dump_snapshot(str(written[-1]))  # type: ignore[no-untyped-call]
             torch.cuda.memory._record_memory_history(enabled=None)
         if trainer.is_global_zero:
             print("\n".join([*table(profiler, recorded), *(f"profile: {file}" for file in written)]), flush=True)
@@ -102,9 +102,7 @@ class Profile(Callback):
 def check_steps(steps: int | None) -> None:
     """Raise ConfigError unless a number of steps can be profiled."""
     if steps is not None and steps < 1:
-        raise ConfigError(
-            f"--profile={steps}: expected at least 1 step, got {steps}. Give the number of steps to record"
-        )
+        raise ConfigError(f"--profile={steps}: expected at least 1 step, got {steps}. Give a number of steps")
 
 
 def table(profiler: profile, steps: int) -> list[str]:
@@ -124,9 +122,8 @@ def table(profiler: profile, steps: int) -> list[str]:
     events = [event for event in events if not event.key.startswith("ProfilerStep")]
     whole = sum(map(time_of, events)) or 1.0
     room = max(20, shutil.get_terminal_size().columns - 45)
-    lines = [
-        f"{f'operators of {steps} steps':{room}} {'ms per step':>12} {f'share of {device}':>13} {'calls per step':>15}"
-    ]
+    title = f"operators of {steps} steps"
+    lines = [f"{title:{room}} {'ms per step':>12} {f'share of {device}':>13} {'calls per step':>15}"]
     for event in sorted(events, key=time_of, reverse=True)[:LISTED]:
         share, milliseconds = time_of(event) / whole, time_of(event) / 1e3 / steps
         lines.append(f"{event.key[:room]:{room}} {milliseconds:12.3f} {share:13.1%} {event.count / steps:15.1f}")

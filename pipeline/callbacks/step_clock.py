@@ -48,6 +48,8 @@ class StepClock:
 
     def close(self, steps: int) -> None:
         """End an interval of some optimizer steps."""
+        if self.device is None:
+            return
         self.mark(self.part)
         self.closed.append((self.marks, steps))
         self.marks = self.marks[-1:]

@@ -46,6 +46,8 @@ class Utilization:
             rate: predictions per second, on all devices together.
         """
         if self.known is None:
+            if torch.autograd.profiler._is_profiler_enabled:  # which would record the count
+                return {}
             self.known = self._find(trainer, pl_module, batch)
         flops, peak = self.known["flops_per_prediction"], self.known["peak"]
         return {"train/mfu": mfu(rate, flops, peak, trainer.world_size)} if flops else {}
@@ -67,7 +69,7 @@ class Utilization:
 
         def shapes() -> pl.LightningModule:
             with torch.device("meta"):
-                task = self.build()
+                task: pl.LightningModule = self.build()
             task.trainer = trainer
             return task
 

@@ -1,5 +1,6 @@
 """The rows of gpu_report.py: each measures one thing on one CUDA device, or small on any device."""
 
+import copy
 import platform
 import re
 import subprocess
@@ -14,9 +15,13 @@ from typing import Any
 
 import torch
 from bench_fit import OPTIMIZER, WARM, Setting, architectures, bare, compare, through_pipeline
+from lightning.pytorch import Trainer
 from torch import nn
 
+from pipeline.data.batch import TokenBatch
 from pipeline.data.text import TextDataModule
+from pipeline.evaluation.flops import flops_of
+from pipeline.evaluation.peak import find_peak, mfu
 from pipeline.generation.sampling import Greedy, Limits, stream
 from pipeline.models.linear_recurrence import LinearRecurrenceLanguageModel
 from pipeline.models.lstm import LSTMLanguageModel
@@ -25,7 +30,6 @@ from pipeline.runs import journal
 from pipeline.tasks.language_model import LanguageModel
 
 ROOT = Path(__file__).parents[2]
-PEAK = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12}  # dense bfloat16 FLOP/s, from the vendor's data sheets
 Row = dict[str, Any]
 
 
@@ -262,19 +266,22 @@ def timed(report: Report, work: Callable[[], Any]) -> float:
 
 
 def cost(report: Report, model: Any, setting: Setting, rate: float) -> Row:
-    """Parameters, peak memory, and model FLOPs utilisation (Chowdhery et al. 2022, "PaLM", appendix B)."""
+    """Parameters, peak memory, and model FLOPs utilization by the functions of a run."""
     found: Row = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     if report.device == "cuda":
-        peak = next((value for name, value in PEAK.items() if name in torch.cuda.get_device_name()), None)
         found |= {"peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30}
-        found |= {"mfu": rate * flops_per_token(model, setting) / peak} if peak else {}
+    peak = find_peak(torch.device(report.device), setting.precision)
+    found |= {"mfu": mfu(rate, flops_per_token(model, setting), peak.flops), "peak_source": peak.source}
     return found
 
 
 def flops_per_token(model: Any, setting: Setting) -> float:
-    """Of a training step: 6 per parameter, and 12 L T D for attention, which looks at all T positions."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return 6 * parameters + 12 * len(model.network.layers) * setting.context * model.network.width
+    """FLOPs of a training step of one window, by its tokens."""
+    model.trainer = None
+    twin, tokens = copy.deepcopy(model), torch.zeros(1, setting.context, dtype=torch.int64)
+    twin.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    batch = TokenBatch(tokens, tokens, None, torch.arange(1), setting.context, 0, None)
+    return flops_of(lambda: twin, batch) / setting.context
 
 
 ROWS: dict[str, Callable[[Report], Row]] = {
