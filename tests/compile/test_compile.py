@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 from pipeline.callbacks.layer_execution import Execution, keep_compiled
 from pipeline.distributed.strategies.sharded import layers
 from pipeline.errors import ConfigError
-from pipeline.models.conv import ConvLanguageModel, ConvNet
+from pipeline.models.conv import ConvNet, ConvNetLanguageModel
 from pipeline.models.linear_recurrence import LinearRecurrence
 from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.models.transformer import Transformer, TransformerLanguageModel
@@ -70,14 +70,15 @@ def test_compiled_layers_have_the_gradients_of_plain_ones(kind, recompute, tmp_p
 @pytest.mark.usefixtures("_needs_a_compiler")
 def test_a_restart_finds_the_compiled_code_in_its_run(tmp_path, monkeypatch):
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # restored at the end
+        monkeypatch.delenv(name)
     tokens = torch.arange(18).reshape(2, 9) % 11
     found = []
     for _ in range(2):
         torch._dynamo.reset()  # forgets what is compiled in this process
         counters["inductor"].clear()
         torch.manual_seed(0)
-        model = ConvLanguageModel(vocab_size=11, width=16, depth=1)
+        model = ConvNetLanguageModel(vocab_size=11, width=16, depth=1)
         Execution(compile=True).on_train_start(SimpleNamespace(strategy=None, default_root_dir=tmp_path), model)
         _gradients(model, tokens)
         found.append((counters["inductor"]["fxgraph_cache_miss"], counters["inductor"]["fxgraph_cache_hit"]))

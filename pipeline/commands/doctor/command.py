@@ -58,6 +58,7 @@ def check_node(runs: Path, gpu_rows: str, port: int | None) -> list[Finding]:
         checks.device_libraries(seen, len(gpu_rows.splitlines()), torch.version.cuda),
         *checks.health(gpu_rows),
         *(compute(device) for device in range(seen)),
+        kernels(seen),
         checks.shared_memory(),
         checks.open_files(),
         checks.check_file_system(runs),
@@ -79,6 +80,30 @@ def compute(device: int) -> Finding:
     if difference > 1e-9:
         return Finding(f"GPU {device}", FAIL, f"matrix product differs from the CPU by {difference:.1e}", REPORT)
     return Finding(f"GPU {device}", OK, "matrix product equals that of the CPU")
+
+
+def kernels(gpus: int) -> Finding:
+    """List the fused kernels of attention and recurrence that torch can use on this node.
+
+    Args:
+        gpus: number of GPUs that torch can use.
+    """
+    import torch
+
+    if not gpus:
+        recurrent = "oneDNN" if torch.backends.mkldnn.is_available() else "none"
+        instructions = torch.backends.cpu.get_cpu_capability()
+        return Finding("kernels", OK, f"attention flash (CPU), recurrence {recurrent}, instructions {instructions}")
+    switches = torch.backends.cuda
+    attention = {
+        "flash": switches.is_flash_attention_available() and switches.flash_sdp_enabled(),
+        "memory-efficient": switches.mem_efficient_sdp_enabled(),
+        "cuDNN": switches.cudnn_sdp_enabled(),
+    }
+    fused = [name for name, usable in attention.items() if usable]
+    cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
+    detail = f"attention {', '.join(fused) or 'math'}, recurrence {f'cuDNN {cudnn}' if cudnn else 'native'}"
+    return Finding("kernels", OK if fused and cudnn else WARN, detail, "" if fused and cudnn else "reinstall torch")
 
 
 def collective(gpus: int) -> Finding:
