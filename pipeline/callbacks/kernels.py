@@ -2,9 +2,9 @@
 
 import re
 from collections import Counter
-from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 KERNELS = {
     "ScaledDotProductFlashAttention": "attention: flash",
@@ -51,7 +51,7 @@ def kernels_of(loss: Tensor, model: nn.Module) -> dict[str, int]:
 
 def _nodes(loss: Tensor) -> Counter[str]:
     """Return the number of the graph's nodes by name, without the suffix `Backward`."""
-    seen: set[Any] = set()
+    seen: set[Node] = set()
     waiting = [loss.grad_fn]
     found = Counter[str]()
     while waiting:
@@ -67,7 +67,7 @@ def _nodes(loss: Tensor) -> Counter[str]:
     return found
 
 
-def _compiled(node: Any) -> list[str]:
+def _compiled(node: Node) -> list[str]:
     """Return the kernels of attention that the code of a compiled function calls, as names of nodes."""
     graph = getattr(getattr(node, "_forward_cls", None), "compiled_fw", None)  # torch 2.13; else none is found
     calls = {

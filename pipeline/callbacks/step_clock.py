@@ -6,15 +6,15 @@ between two marks belongs to one part, so the parts sum to the whole.
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from types import TracebackType
-from typing import Any
 
 import torch
 
 PARTS = ("data", "forward", "backward", "optimizer", "agreement", "other")
-Mark = tuple[str | None, Any]  # the part that begins, and its time; None does not count
+Moment = float | torch.cuda.Event
+Mark = tuple[str | None, Moment]  # the part that begins, and its time; None does not count
 
 
 class StepClock:
@@ -26,8 +26,8 @@ class StepClock:
         self.closed: deque[tuple[Sequence[Mark], int]] = deque()
         self.device: torch.device | None = None  # None before the first step, or if nothing is measured
 
-    def start(self, device: torch.device) -> None:
-        """Start to measure the training on a device."""
+    def start(self, device: torch.device | None) -> None:
+        """Start to measure the training on a device, or stop."""
         self.device, self.part, self.marks = device, None, []
         self.closed.clear()
 
@@ -66,15 +66,17 @@ class StepClock:
         found = {f"time/{part}": value / steps for part, value in seconds.items()}
         return found | {"time/step": sum(found.values())}
 
-    def _now(self) -> Any:
+    def _now(self) -> Moment:
         if self.device is None or self.device.type != "cuda":
             return time.perf_counter()
-        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        create: Callable[..., torch.cuda.Event] = torch.cuda.Event
+        event = create(enable_timing=True)
         event.record(torch.cuda.current_stream(self.device))
         return event
 
     def _is_past(self, marks: Sequence[Mark]) -> bool:
-        return not marks or isinstance(marks[-1][1], float) or bool(marks[-1][1].query())
+        last = marks[-1][1]
+        return isinstance(last, float) or last.query()
 
 
 class During:
@@ -96,6 +98,10 @@ class During:
             self.clock.mark(before)
 
 
-def _between(began: Any, ended: Any) -> float:
+def _between(began: Moment, ended: Moment) -> float:
     """Return the seconds between two marks."""
-    return float(ended - began if isinstance(began, float) else began.elapsed_time(ended) / 1e3)
+    if isinstance(began, float) or isinstance(ended, float):
+        assert isinstance(began, float)
+        assert isinstance(ended, float)
+        return ended - began
+    return float(began.elapsed_time(ended)) / 1e3

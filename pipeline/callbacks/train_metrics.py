@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from pipeline.callbacks.step_clock import StepClock
-from pipeline.callbacks.utilization import Utilization
+from pipeline.callbacks.utilization import Identified, Utilization
 from pipeline.distributed.lightning_internals import log_interval
 
 
@@ -51,7 +51,7 @@ class Monitor(Callback):
         """Start the attempt's part of the journal at the current step."""
         self._window(time.perf_counter())
         self.waited, self.window_step = data_wait(trainer), trainer.global_step
-        if trainer.is_global_zero and log_interval(trainer):
+        if trainer.loggers:  # of the first process
             self.clock.start(pl_module.device)
             vars(trainer.train_dataloader)["on_wait"] = self.clock.wait
         for logger in trainer.loggers:
@@ -87,7 +87,8 @@ class Monitor(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self.tokens += batch.predictions
-        every = log_interval(trainer)
+        if not (every := log_interval(trainer)):
+            self.clock.start(None)
         if every and trainer.global_step % every == 0:
             self._log(trainer, self._row(trainer, pl_module, batch))
             self._window(time.perf_counter())
@@ -121,7 +122,7 @@ class Monitor(Callback):
         now = time.perf_counter() if self.paused is None else self.paused
         return self.seconds + max(0.0, now - self.opened)
 
-    def _row(self, trainer: pl.Trainer, pl_module: Any, batch: Any) -> dict[str, float]:
+    def _row(self, trainer: pl.Trainer, pl_module: Any, batch: Identified) -> dict[str, float]:
         self.clock.close(trainer.global_step - self.window_step)
         loss = float(pl_module.seen.compute())  # a sum over all processes
         pl_module.seen.reset()
@@ -141,7 +142,9 @@ class Monitor(Callback):
             row |= other()
         return row | self.clock.row() | self._utilization(trainer, pl_module, batch, row["train/tokens_per_second"])
 
-    def _utilization(self, trainer: pl.Trainer, pl_module: Any, batch: Any, rate: float) -> dict[str, float]:
+    def _utilization(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Identified, rate: float
+    ) -> dict[str, float]:
         """Return the utilization; the time to find it at the first row is not training."""
         if self.utilization is None or not trainer.is_global_zero:
             return {}

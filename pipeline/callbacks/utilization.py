@@ -4,17 +4,35 @@ Model FLOPs utilization is the number of FLOPs of the model per second over the 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple, Protocol
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.callbacks.kernels import kernels_of
 from pipeline.distributed.lightning_internals import datamodule
 from pipeline.evaluation.flops import flops_of_shapes
 from pipeline.evaluation.peak import device_name, find_peak, mfu
 from pipeline.runs.run import Run
+
+
+class Identified(Protocol):
+    """A batch that names its samples."""
+
+    ids: Tensor
+
+
+class Speed(NamedTuple):
+    """What the record holds under `speed`."""
+
+    device: str
+    precision: str
+    peak: float
+    """FLOPs per second of a device."""
+    peak_source: str
+    flops_per_prediction: float | None
+    """Of a training step; None if they depend on values of tensors."""
 
 
 class Utilization:
@@ -25,9 +43,9 @@ class Utilization:
         build: builds the task, on the default device.
     """
 
-    def __init__(self, run: Run, build: Callable[[], Any]) -> None:
+    def __init__(self, run: Run, build: Callable[[], nn.Module]) -> None:
         self.run, self.build = run, build
-        self.known: dict[str, Any] | None = None
+        self.speed: Speed | None = None
         self.kernels: dict[str, int] | None = None
 
     def note_kernels(self, pl_module: pl.LightningModule, loss: Tensor) -> None:
@@ -36,7 +54,9 @@ class Utilization:
             self.kernels = kernels_of(loss, pl_module)
             self.run.write(kernels=self.kernels)
 
-    def row(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, rate: float) -> dict[str, float]:
+    def row(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Identified, rate: float
+    ) -> dict[str, float]:
         """Return the metric for the journal; none if the FLOPs depend on values of tensors.
 
         Args:
@@ -45,31 +65,31 @@ class Utilization:
             batch: a micro-batch.
             rate: predictions per second, on all devices together.
         """
-        if self.known is None:
+        if self.speed is None:
             if torch.autograd.profiler._is_profiler_enabled:  # which would record the count
                 return {}
-            self.known = self._find(trainer, pl_module, batch)
-        flops, peak = self.known["flops_per_prediction"], self.known["peak"]
+            self.speed = self._find(trainer, pl_module, batch)
+        flops, peak = self.speed.flops_per_prediction, self.speed.peak
         return {"train/mfu": mfu(rate, flops, peak, trainer.world_size)} if flops else {}
 
-    def _find(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> dict[str, Any]:
+    def _find(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Identified) -> Speed:
         recorded = self.run.record.get("speed", {})
-        about = {"device": device_name(pl_module.device), "precision": str(trainer.precision)}
-        if about.items() <= recorded.items():
-            return dict(recorded)
+        name, precision = device_name(pl_module.device), str(trainer.precision)
+        if (recorded.get("device"), recorded.get("precision")) == (name, precision):
+            return Speed(**recorded)
         flops = recorded.get("flops_per_prediction") or self._count(trainer, pl_module, batch)
-        peak = find_peak(pl_module.device, about["precision"])
-        found = {**about, "peak": peak.flops, "peak_source": peak.source, "flops_per_prediction": flops}
-        self.run.write(speed=found)
+        found = Speed(name, precision, *find_peak(pl_module.device, precision), flops)
+        self.run.write(speed=found._asdict())
         return found
 
-    def _count(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> float | None:
+    def _count(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Identified) -> float | None:
         predictions = datamodule(trainer).samples("train").predictions(batch.ids.cpu().numpy())
         generators = [pl_module.device] if pl_module.device.type == "cuda" else []
 
         def shapes() -> pl.LightningModule:
             with torch.device("meta"):
-                task: pl.LightningModule = self.build()
+                task = self.build()
+            assert isinstance(task, pl.LightningModule)
             task.trainer = trainer
             return task
 

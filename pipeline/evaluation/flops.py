@@ -8,7 +8,6 @@ Legend: B sequences, T positions, D features, H hidden features, L layers times 
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -64,9 +63,15 @@ def _counted(task: LightningModule, batch: object) -> int:
 class _Products(TorchFunctionMode):
     """Replaces fused recurrent kernels, whose products are not visible to the counter, by products of equal size."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         if getattr(func, "__name__", "") in RECURRENT and isinstance(args[3], bool):  # not a packed sequence
-            return _recurrent(*args, **(kwargs or {}))
+            func = _recurrent
         return func(*args, **(kwargs or {}))
 
 

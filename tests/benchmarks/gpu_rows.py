@@ -1,6 +1,5 @@
 """The rows of gpu_report.py: each measures one thing on one CUDA device, or small on any device."""
 
-import copy
 import platform
 import re
 import subprocess
@@ -14,13 +13,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from bench_fit import OPTIMIZER, WARM, Setting, architectures, bare, compare, through_pipeline
-from lightning.pytorch import Trainer
+from bench_fit import OPTIMIZER, WARM, Setting, architectures, bare, compare, flops_per_token, through_pipeline
 from torch import nn
 
-from pipeline.data.batch import TokenBatch
 from pipeline.data.text import TextDataModule
-from pipeline.evaluation.flops import flops_of
 from pipeline.evaluation.peak import find_peak, mfu
 from pipeline.generation.sampling import Greedy, Limits, stream
 from pipeline.models.linear_recurrence import LinearRecurrenceLanguageModel
@@ -273,15 +269,6 @@ def cost(report: Report, model: Any, setting: Setting, rate: float) -> Row:
     peak = find_peak(torch.device(report.device), setting.precision)
     found |= {"mfu": mfu(rate, flops_per_token(model, setting), peak.flops), "peak_source": peak.source}
     return found
-
-
-def flops_per_token(model: Any, setting: Setting) -> float:
-    """FLOPs of a training step of one window, by its tokens."""
-    model.trainer = None
-    twin, tokens = copy.deepcopy(model), torch.zeros(1, setting.context, dtype=torch.int64)
-    twin.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
-    batch = TokenBatch(tokens, tokens, None, torch.arange(1), setting.context, 0, None)
-    return flops_of(lambda: twin, batch) / setting.context
 
 
 ROWS: dict[str, Callable[[Report], Row]] = {

@@ -90,18 +90,19 @@ def kernels(gpus: int) -> Finding:
     """
     import torch
 
+    backends: Any = torch.backends
     if not gpus:
-        recurrent = "oneDNN" if torch.backends.mkldnn.is_available() else "none"
-        instructions = torch.backends.cpu.get_cpu_capability()
+        recurrent = "oneDNN" if backends.mkldnn.is_available() else "none"
+        instructions = backends.cpu.get_cpu_capability()
         return Finding("kernels", OK, f"attention flash (CPU), recurrence {recurrent}, instructions {instructions}")
-    switches = torch.backends.cuda
+    switches = backends.cuda
     attention = {
         "flash": switches.is_flash_attention_available() and switches.flash_sdp_enabled(),
         "memory-efficient": switches.mem_efficient_sdp_enabled(),
         "cuDNN": switches.cudnn_sdp_enabled(),
     }
     fused = [name for name, usable in attention.items() if usable]
-    cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
+    cudnn = backends.cudnn.version() if backends.cudnn.is_available() else None
     detail = f"attention {', '.join(fused) or 'math'}, recurrence {f'cuDNN {cudnn}' if cudnn else 'native'}"
     return Finding("kernels", OK if fused and cudnn else WARN, detail, "" if fused and cudnn else "reinstall torch")
 

@@ -13,6 +13,7 @@ from pipeline.commands.slurm.layout import Layout
 from pipeline.dataset.unit import Unit
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs import journal, record
+from pipeline.runs.changes import changes_between, is_below
 from pipeline.runs.run import RUNS, Run, find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -23,8 +24,14 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 MFU = 0.3  # share of the peak that a computed speed assumes
 GPU = "A100"  # assumed if this machine has none
-SAME = ("model", "data", "execution")  # parts of the config that determine the speed, with the precision
-OTHER = ("dataset", "workers", "per_device_batch_size", "per_device_batch_tokens", "seed")  # keys of data that do not
+SAME = ("model.", "data.", "execution.", "trainer.precision")  # keys of the config that determine the speed
+EXCEPT = (
+    "model.init_args.optimizer.",
+    "model.init_args.schedule.",
+    "data.init_args.dataset",
+    "data.init_args.workers",
+    "data.init_args.per_device_batch_",
+)  # keys below them that hardly do
 
 
 class Rate(NamedTuple):
@@ -111,22 +118,17 @@ def alike(cli: "CommandLine") -> list[Path]:
     """Return the runs here with the same model, batches and precision, the newest first."""
     from pipeline.runs.resume import kept_config
 
-    mine = _speed_of(kept_config(cli))
+    mine = kept_config(cli)
     journals = [path for path in RUNS.glob(f"*/{journal.FILE}") if record.is_run(path.parent)]
     runs = [path.parent for path in sorted(journals, key=lambda path: path.stat().st_mtime, reverse=True)]
-    return [run for run in runs if _speed_of(record.read_config(run)) == mine]
+    return [run for run in runs if _is_alike(record.read_config(run), mine)]
 
 
-def _speed_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a config that determines the speed on a device."""
-    found: dict[str, Any] = {name: config.get(name) for name in SAME}
-    model, data = (dict(found[name].get("init_args", {})) for name in ("model", "data"))
-    for name in ("optimizer", "schedule"):
-        model.pop(name, None)
-    for name in OTHER:
-        data.pop(name, None)
-    classes = [found[name]["class_path"] for name in ("model", "data")]
-    return {**found, "model": model, "data": data, "classes": classes, "precision": config["trainer"].get("precision")}
+def _is_alike(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Return whether two configs differ only in what hardly matters for the speed on a device."""
+    keys = [change.key for change in changes_between(one, other)]
+    matter = [key for key in keys if any(is_below(key, start) for start in SAME)]
+    return all(any(is_below(key, start) for start in EXCEPT) for key in matter)
 
 
 def measured_now(steps: int, words: Sequence[str], shape: Layout) -> Rate:

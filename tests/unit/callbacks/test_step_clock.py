@@ -44,6 +44,7 @@ def step(clock: StepClock, times: Times, slots: int = 1) -> None:
     times.now += 13
 
 
+@pytest.mark.numeric
 def test_the_parts_of_a_step_sum_to_it(times: Times) -> None:
     clock = StepClock()
     clock.start(torch.device("cpu"))
@@ -84,11 +85,12 @@ def test_nothing_is_kept_before_the_start_or_on_other_processes(times: Times) ->
     assert clock.row() == {}
 
 
+@pytest.mark.numeric
 def test_the_events_of_a_gpu_are_read_when_they_have_happened(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Event] = []
 
     class Event:
-        """An event at 10 ms per event, which happens when a test says so."""
+        """An event at 10 ms per event, which happens once a test sets `happened`."""
 
         def __init__(self, enable_timing: bool) -> None:
             assert enable_timing

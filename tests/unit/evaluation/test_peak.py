@@ -7,6 +7,7 @@ from pipeline.evaluation import peak
 from pipeline.evaluation.peak import Peak, find_peak, measure_peak, mfu, peak_of
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     ("name", "precision", "expected"),
     [
@@ -38,6 +39,7 @@ def test_float32_products_may_be_tf32() -> None:
         torch.set_float32_matmul_precision("highest")
 
 
+@pytest.mark.numeric
 def test_a_cpu_is_measured_by_its_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, *(moment for span in (0.004, 0.002, 0.003) for moment in (0.01, 0.02, 0.02 + span)), 1.0])
     monkeypatch.setattr(peak.time, "perf_counter", lambda: next(times))
@@ -48,6 +50,7 @@ def test_a_cpu_is_measured_by_its_fastest_product(monkeypatch: pytest.MonkeyPatc
     assert found.flops > 1e8
 
 
+@pytest.mark.numeric
 def test_utilization_is_the_share_of_the_peak_of_all_devices() -> None:
     assert mfu(rate=250_000, flops=6 * 124e6, peak=989.4e12, devices=1) == pytest.approx(0.18799, rel=1e-4)
     assert mfu(rate=1000, flops=5e9, peak=1e13, devices=2) == pytest.approx(0.25)

@@ -45,6 +45,7 @@ def weights(run: str) -> dict[str, Tensor]:
     return load_file(f"runs/{run}/checkpoints/step-00000008/rank-00000.safetensors")
 
 
+@pytest.mark.numeric
 def test_a_run_records_utilization_parts_of_a_step_kernels_and_a_profile(
     config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

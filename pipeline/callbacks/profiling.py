@@ -5,12 +5,13 @@ The profiler of torch records steps after a warm-up. Results of the training do 
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from pipeline.errors import ConfigError
@@ -20,7 +21,7 @@ LISTED = 10  # operators in the printed table
 ALLOCATIONS = 100_000  # events in the record of the memory
 
 
-class Profile(Callback):
+class Profiling(Callback):
     """Writes a trace per process, and on a GPU a snapshot of its memory; the first process prints a table.
 
     A job that Slurm has requeued is not profiled again.
@@ -93,13 +94,14 @@ class Profile(Callback):
         written = [trace]
         if pl_module.device.type == "cuda":
             written.append(self.directory / f"{self.name}-memory.pickle")
-            torch.cuda.memory._dump_snapshot(str(written[-1]))  # type: ignore[no-untyped-call]
+            dump: Callable[[str], None] = torch.cuda.memory._dump_snapshot
+            dump(str(written[-1]))
             torch.cuda.memory._record_memory_history(enabled=None)
         if trainer.is_global_zero:
             print("\n".join([*table(profiler, recorded), *(f"profile: {file}" for file in written)]), flush=True)
 
 
-def check_steps(steps: int | None) -> None:
+def check_profile(steps: int | None) -> None:
     """Raise ConfigError unless a number of steps can be profiled."""
     if steps is not None and steps < 1:
         raise ConfigError(f"--profile={steps}: expected at least 1 step, got {steps}. Give a number of steps")
@@ -112,19 +114,19 @@ def table(profiler: profile, steps: int) -> list[str]:
         profiler: a profiler that has stopped.
         steps: number of steps that it recorded.
     """
-    events: list[Any] = list(profiler.key_averages())
+    events: list[FunctionEventAvg] = list(profiler.key_averages())
     on_gpu = any(event.self_device_time_total for event in events)
     device = "GPU" if on_gpu else "CPU"
 
-    def time_of(event: Any) -> float:
+    def time_of(event: FunctionEventAvg) -> float:
         return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total)
 
-    events = [event for event in events if not event.key.startswith("ProfilerStep")]
+    events = [event for event in events if not str(event.key).startswith("ProfilerStep")]
     whole = sum(map(time_of, events)) or 1.0
     room = max(20, shutil.get_terminal_size().columns - 45)
     title = f"operators of {steps} steps"
     lines = [f"{title:{room}} {'ms per step':>12} {f'share of {device}':>13} {'calls per step':>15}"]
     for event in sorted(events, key=time_of, reverse=True)[:LISTED]:
         share, milliseconds = time_of(event) / whole, time_of(event) / 1e3 / steps
-        lines.append(f"{event.key[:room]:{room}} {milliseconds:12.3f} {share:13.1%} {event.count / steps:15.1f}")
+        lines.append(f"{str(event.key)[:room]:{room}} {milliseconds:12.3f} {share:13.1%} {event.count / steps:15.1f}")
     return lines
