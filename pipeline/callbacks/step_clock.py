@@ -76,7 +76,10 @@ class StepClock:
 
     def _is_past(self, marks: Sequence[Mark]) -> bool:
         last = marks[-1][1]
-        return isinstance(last, float) or last.query()
+        if isinstance(last, float):
+            return True
+        happened: Callable[[], bool] = last.query
+        return happened()
 
 
 class During:

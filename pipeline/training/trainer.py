@@ -78,8 +78,7 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
     if started_elsewhere():  # a requeued job may run on a different number of nodes than the config names
         settings["devices"] = count_processes(settings)
         settings["num_nodes"] = world_size(settings) // settings["devices"]
-    vote = StepVote()
-    checkpoints = Checkpoints(config.checkpoints, vote, run.checkpoints)
+    checkpoints = Checkpoints(config.checkpoints, vote := StepVote(), run.checkpoints)
     optimizer = OptimizerOptions(run.path)
     guard = Guard(config.guard, vote, checkpoints, optimizer)
     monitor = _monitor(run, model, vote, [guard.row, checkpoints.row, System().row], start is not None)

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.arguments import Parser
@@ -90,21 +91,21 @@ def kernels(gpus: int) -> Finding:
     """
     import torch
 
-    backends: Any = torch.backends
     if not gpus:
-        recurrent = "oneDNN" if backends.mkldnn.is_available() else "none"
-        instructions = backends.cpu.get_cpu_capability()
-        return Finding("kernels", OK, f"attention flash (CPU), recurrence {recurrent}, instructions {instructions}")
-    switches = backends.cuda
-    attention = {
-        "flash": switches.is_flash_attention_available() and switches.flash_sdp_enabled(),
-        "memory-efficient": switches.mem_efficient_sdp_enabled(),
-        "cuDNN": switches.cudnn_sdp_enabled(),
+        fused: Callable[[], bool] = torch.backends.mkldnn.is_available
+        kernel, instructions = "oneDNN" if fused() else "native", torch.backends.cpu.get_cpu_capability()
+        return Finding("kernels", OK, f"attention flash (CPU), recurrence {kernel}, instructions {instructions}")
+    cuda = torch.backends.cuda
+    switches: dict[str, Callable[[], bool]] = {
+        "flash": cuda.flash_sdp_enabled,
+        "memory-efficient": cuda.mem_efficient_sdp_enabled,
+        "cuDNN": cuda.cudnn_sdp_enabled,
     }
-    fused = [name for name, usable in attention.items() if usable]
-    cudnn = backends.cudnn.version() if backends.cudnn.is_available() else None
-    detail = f"attention {', '.join(fused) or 'math'}, recurrence {f'cuDNN {cudnn}' if cudnn else 'native'}"
-    return Finding("kernels", OK if fused and cudnn else WARN, detail, "" if fused and cudnn else "reinstall torch")
+    attention = ", ".join(name for name, usable in switches.items() if usable())
+    number: Callable[[], int | None] = torch.backends.cudnn.version
+    detail = f"attention {attention or 'math'}, recurrence {f'cuDNN {number()}' if number() else 'native'}"
+    complete = bool(attention and number())
+    return Finding("kernels", OK if complete else WARN, detail, "" if complete else "install a torch build with cuDNN")
 
 
 def collective(gpus: int) -> Finding:
