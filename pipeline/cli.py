@@ -76,6 +76,7 @@ TRAINING_HELP = """usage: unroll {verb} --config FILE.yaml [--config OVERLAY.yam
                       without --config, the config is that of the run SOURCE
   --freeze PATTERN    do not train the parameters with these names, such as 'network.layers.0.*' (repeatable)
   --allow-changes     accept settings that change the results of the run, such as gradient clipping or precision
+  --profile N         write a trace of N steps and of the memory of the GPU to runs/NAME/profile/
   --sweep E/P/ID      take the values of the run from a W&B sweep, as `wandb sweep` prints it; requires --run
   --KEY VALUE         set any value: --model.init_args.width 512 --trainer.max_steps 1000 --data.init_args.context 64
   --print_config      print the resolved config and exit
@@ -126,6 +127,7 @@ def _run(verb: str, rest: list[str]) -> int:
         signals.install()  # before the import of torch, which takes seconds in which a signal would be lost
         atexit.register(signals.ignore_signals)  # the interpreter restores default handlers: they would change the code
         slurm_environment.set_rank_variables()
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports its start and stop, read with torch
         if launch.rank() == 0 and not any("help" in argument or "print_config" in argument for argument in rest):
             print(f"unroll {verb}: loading", flush=True)  # the import of torch takes seconds
         rest = [verb, *rest]

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,6 +24,7 @@ class Execution(Callback):
     Args:
         compile: compile each layer, and the loss of tokens, with `torch.compile`; the first steps take about a minute,
             later ones are faster. Evaluation and generation, whose shapes change from call to call, are not compiled.
+            Compiled code is kept in `compiled/` of the run, so a restart does not compile again.
         activation_checkpointing: keep only the inputs of each layer and recompute the rest in the backward
             pass (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). About a third more computation,
             far less memory, the same results.
@@ -40,6 +42,8 @@ class Execution(Callback):
         """Change the layers, after the strategy has wrapped them."""
         if not self.compile and not self.activation_checkpointing:
             return
+        if self.compile:
+            keep_compiled(Path(trainer.default_root_dir) / "compiled")
         for layer in layers(pl_module):
             layer.forward = partial(_run, layer, layer.forward, self._changed(layer.forward))
         if not self.compile or traits(trainer).gathers_in_hooks:
@@ -58,6 +62,15 @@ class Execution(Callback):
         if self.compile:
             forward = torch.compile(forward)
         return partial(checkpoint, forward, use_reentrant=False) if self.activation_checkpointing else forward
+
+
+def keep_compiled(directory: Path) -> None:
+    """Make `torch.compile` keep its code in a directory, unless a variable names another one.
+
+    Its default is below /tmp, which a job loses when it is requeued to another node.
+    """
+    for name, folder in (("TORCHINDUCTOR_CACHE_DIR", directory), ("TRITON_CACHE_DIR", directory / "triton")):
+        os.environ.setdefault(name, str(folder.absolute()))
 
 
 def _run(layer: nn.Module, plain: Callable[..., Any], changed: Callable[..., Any], *inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Metrics of training: loss, gradient norm, learning rate, throughput, memory and time spent waiting for data.
+"""Metrics of training: loss, gradient norm, learning rate, throughput, utilization, memory and the time of each part.
 
 All metric rows of the journal are logged here; sums stay on the device until a row is due.
 """
@@ -13,7 +13,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
+from pipeline.callbacks.step_clock import StepClock
+from pipeline.callbacks.utilization import Identified, Utilization
 from pipeline.distributed.lightning_internals import log_interval
 
 
@@ -23,10 +26,19 @@ class Monitor(Callback):
     Args:
         attempt: number of the attempt.
         others: functions that return further metrics, called once per row.
+        utilization: finds kernels, FLOPs and peak on the first process; None leaves them out.
+        clock: measures the parts of each step on the first process.
     """
 
-    def __init__(self, attempt: int = 1, others: Sequence[Callable[[], dict[str, float]]] = ()) -> None:
-        self.attempt, self.others = attempt, others
+    def __init__(
+        self,
+        attempt: int = 1,
+        others: Sequence[Callable[[], dict[str, float]]] = (),
+        utilization: Utilization | None = None,
+        clock: StepClock | None = None,
+    ) -> None:
+        self.attempt, self.others, self.utilization = attempt, others, utilization
+        self.clock = clock or StepClock()
         self.tokens = 0
         self.seconds = 0.0  # of training, over all attempts
         self.latest: dict[str, float] = {}
@@ -38,7 +50,10 @@ class Monitor(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the attempt's part of the journal at the current step."""
         self._window(time.perf_counter())
-        self.waited = data_wait(trainer)
+        self.waited, self.window_step = data_wait(trainer), trainer.global_step
+        if trainer.loggers:  # of the first process
+            self.clock.start(pl_module.device)
+            vars(trainer.train_dataloader)["on_wait"] = self.clock.wait
         for logger in trainer.loggers:
             if hasattr(logger, "start_attempt"):
                 logger.log_metrics(self._position(), trainer.global_step)
@@ -52,24 +67,36 @@ class Monitor(Callback):
             self.opened += time.perf_counter() - self.paused
             self.waited += data_wait(trainer) - self.waited_at_pause
             self.paused = None
+        self.clock.mark("forward")
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        if self.utilization is not None and trainer.is_global_zero:
+            self.utilization.note_kernels(pl_module, loss)
+        self.clock.mark("backward")
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.clock.mark("optimizer")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: Any, batch_idx: int
     ) -> None:
         """Count, and log if a row is due."""
+        self.clock.mark("other")
         self.padding += getattr(batch, "padding", 0)
         self.positions += getattr(batch, "positions", 0)
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self.tokens += batch.predictions
-        every = log_interval(trainer)
+        if not (every := log_interval(trainer)):
+            self.clock.start(None)
         if every and trainer.global_step % every == 0:
-            self._log(trainer, self._row(trainer, pl_module))
+            self._log(trainer, self._row(trainer, pl_module, batch))
             self._window(time.perf_counter())
-            self.waited = data_wait(trainer)
+            self.waited, self.window_step = data_wait(trainer), trainer.global_step
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.paused, self.waited_at_pause = time.perf_counter(), data_wait(trainer)
+        self.clock.mark(None)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the metrics of the validation."""
@@ -95,7 +122,8 @@ class Monitor(Callback):
         now = time.perf_counter() if self.paused is None else self.paused
         return self.seconds + max(0.0, now - self.opened)
 
-    def _row(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, float]:
+    def _row(self, trainer: pl.Trainer, pl_module: Any, batch: Identified) -> dict[str, float]:
+        self.clock.close(trainer.global_step - self.window_step)
         loss = float(pl_module.seen.compute())  # a sum over all processes
         pl_module.seen.reset()
         elapsed = time.perf_counter() - self.opened
@@ -112,7 +140,20 @@ class Monitor(Callback):
             row["train/gradient_norm"] = float(pl_module.norm)
         for other in self.others:
             row |= other()
-        return row
+        return row | self.clock.row() | self._utilization(trainer, pl_module, batch, row["train/tokens_per_second"])
+
+    def _utilization(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Identified, rate: float
+    ) -> dict[str, float]:
+        """Return the utilization; the time to find it at the first row is not training."""
+        if self.utilization is None or not trainer.is_global_zero:
+            return {}
+        began, part = time.perf_counter(), self.clock.part
+        self.clock.mark(None)
+        found = self.utilization.row(trainer, pl_module, batch, rate)
+        self.clock.mark(part)
+        self.opened += time.perf_counter() - began
+        return found
 
     def _log(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
         self.latest |= row

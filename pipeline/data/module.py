@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import islice
 from pickle import UnpicklingError
@@ -182,9 +182,14 @@ class PlannedDataModule(lightning.LightningDataModule):
 
 
 class Loader(DataLoader[Batch]):
-    """A DataLoader that counts the seconds in which its consumer waits for a batch."""
+    """A DataLoader that counts the seconds in which its consumer waits for a batch.
+
+    Attributes:
+        on_wait: called when the consumer begins to wait.
+    """
 
     waited = 0.0
+    on_wait: Callable[[], None] = staticmethod(lambda: None)
     prepared = False
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -194,6 +199,7 @@ class Loader(DataLoader[Batch]):
             self._read_first()
         batches = super().__iter__()
         while True:
+            self.on_wait()
             began = time.perf_counter()
             try:
                 batch = next(batches)

@@ -3,6 +3,7 @@
 Those on the host use a process group of their own, over gloo on the CPU, so they never wait for a device.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
@@ -13,10 +14,15 @@ T = TypeVar("T")
 
 
 class Agreement:
-    """The process group of the collectives; each process creates one instance."""
+    """The process group of the collectives; each process creates one instance.
+
+    Attributes:
+        timed: a context in which the collectives run, to measure their time.
+    """
 
     def __init__(self) -> None:
         self.group: torch.distributed.ProcessGroup | None = None
+        self.timed: AbstractContextManager[object] = nullcontext()
 
     def connect(self, patience: timedelta | None = None) -> None:
         """Create the group if there is more than one process. Must be called on every process.
@@ -33,7 +39,8 @@ class Agreement:
         if self.group is None:
             return list(numbers)
         reduced = torch.tensor(numbers, dtype=torch.int64)
-        torch.distributed.all_reduce(reduced, op=torch.distributed.ReduceOp.MAX, group=self.group)
+        with self.timed:
+            torch.distributed.all_reduce(reduced, op=torch.distributed.ReduceOp.MAX, group=self.group)
         return reduced.tolist()
 
     def total(self, values: Tensor) -> Tensor:
@@ -42,7 +49,8 @@ class Agreement:
         The host does not wait. A sum is not finite where the value of one process is not.
         """
         if self.group is not None:
-            torch.distributed.all_reduce(values)
+            with self.timed:
+                torch.distributed.all_reduce(values)
         return values
 
     def gather(self, local: T) -> list[T]:
@@ -50,5 +58,6 @@ class Agreement:
         if self.group is None:
             return [local]
         gathered = [local] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(gathered, local, group=self.group)
+        with self.timed:
+            torch.distributed.all_gather_object(gathered, local, group=self.group)
         return gathered

@@ -26,7 +26,7 @@ from pipeline.runs.weights_source import open_source
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-OF_COMMAND = ("config", "run", "resume", "sweep", "from", "allow_changes")  # options that a run does not store
+OF_COMMAND = ("config", "run", "resume", "sweep", "from", "allow_changes", "profile")  # which a run does not store
 LIMITS = ("max_steps", "max_epochs", "max_time", "fast_dev_run")  # a finished run continues if one of them changes
 
 

@@ -72,6 +72,7 @@ class CommandLine(LightningCLI):
         parser.add_argument("--from", type=str | None, default=None, help="source of initial weights")
         parser.add_argument("--freeze", type=list[str] | None, default=None, help="patterns of frozen parameters")
         parser.add_argument("--allow-changes", action="store_true", help="accept changed settings that change results")
+        parser.add_argument("--profile", type=int | None, default=None, help="steps to profile")
         parser.add_argument("--sweep", type=str | None, default=None, help="W&B sweep that chooses values")
         parser.add_class_arguments(CheckpointSettings, "checkpoints")
         parser.add_class_arguments(GuardSettings, "guard")

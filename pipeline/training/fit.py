@@ -16,6 +16,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
+from pipeline.callbacks.profiling import check_profile
 from pipeline.data.batch_plan import Share
 from pipeline.data.module import PlannedDataModule
 from pipeline.distributed import launch, rendezvous, signals
@@ -54,6 +55,7 @@ class Broadcast(TypedDict):
 def fit(cli: CommandLine, run: Run) -> int:
     """Start or continue a run and return the exit code; the first process keeps the run's record."""
     check_precision(vars(cli.config.trainer))
+    check_profile(cli.config.profile)
     mode_given()
     _check_division(cli.config)
     with ExitStack() as held:

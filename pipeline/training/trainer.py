@@ -1,7 +1,7 @@
 """Lightning's Trainer with the callbacks, loggers and strategy of a run, and those that the config adds."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -24,12 +24,15 @@ from pipeline.callbacks.initial_weights import InitialCheckpoint
 from pipeline.callbacks.nonfinite_guard import Guard
 from pipeline.callbacks.optimizer_options import OptimizerOptions
 from pipeline.callbacks.per_step_seed import Randomness
+from pipeline.callbacks.profiling import Profiling
 from pipeline.callbacks.progress_bar import Bar
 from pipeline.callbacks.progress_lines import Lines
+from pipeline.callbacks.step_clock import StepClock
 from pipeline.callbacks.step_vote import StepVote
 from pipeline.callbacks.system import System
 from pipeline.callbacks.time_limit import TimeLimit
 from pipeline.callbacks.train_metrics import Monitor
+from pipeline.callbacks.utilization import Utilization
 from pipeline.callbacks.watchdog import Watchdog
 from pipeline.data.module import PlannedDataModule
 from pipeline.distributed.checkpoint.directory import CheckpointDirectory
@@ -48,6 +51,7 @@ from pipeline.tasks.task import Task
 from pipeline.tracking.journal_logger import JournalLogger
 from pipeline.tracking.wandb_logger import wandb_logger
 
+Row = Callable[[], dict[str, float]]  # returns a part of a row of the journal
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 
 
@@ -76,11 +80,10 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
     if started_elsewhere():  # a requeued job may run on a different number of nodes than the config names
         settings["devices"] = count_processes(settings)
         settings["num_nodes"] = world_size(settings) // settings["devices"]
-    vote = StepVote()
-    checkpoints = Checkpoints(config.checkpoints, vote, run.checkpoints)
+    checkpoints = Checkpoints(config.checkpoints, vote := StepVote(), run.checkpoints)
     optimizer = OptimizerOptions(run.path)
     guard = Guard(config.guard, vote, checkpoints, optimizer)
-    monitor = Monitor(run.attempt["number"] if start else 0, [guard.row, checkpoints.row, System().row])
+    monitor = _monitor(run, model, vote, [guard.row, checkpoints.row, System().row], start is not None)
     own = [
         Watchdog(config.watchdog, run.path / "stacks"),
         Randomness(int(config.seed_everything)),
@@ -90,6 +93,7 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         *_time_limit(settings.pop("max_time"), monitor, vote),
         *model.preview_callbacks(run.path),
         *([Gradients(config.tracking.gradients)] if config.tracking.gradients is not None else []),
+        *([Profiling(config.profile, run.path / "profile")] if start and config.profile is not None else []),
         *([Diagnoses(config.tracking.diagnosis, model)] if config.tracking.diagnosis is not None else []),
         config.execution,
         *(settings["callbacks"] or []),
@@ -111,6 +115,14 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         "default_root_dir": run.path,
     }
     return _with_profile(_built(settings), run.path)
+
+
+def _monitor(run: Run, model: Task, vote: StepVote, others: list[Row], trains: bool) -> Monitor:
+    """Return the callback that logs the metrics of training, with a clock that also measures the vote."""
+    clock = StepClock()
+    vote.agreement.timed = clock.during("agreement")
+    utilization = Utilization(run, model.build) if trains and model.build else None
+    return Monitor(run.attempt["number"] if trains else 0, others, utilization, clock)
 
 
 def _with_profile(trainer: Trainer, directory: Path) -> Trainer:

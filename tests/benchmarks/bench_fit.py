@@ -16,6 +16,7 @@ the time of the processor, for a machine that is not quiet.
 """
 
 import argparse
+import copy
 import importlib
 import logging
 import os
@@ -46,7 +47,9 @@ from pipeline.callbacks.per_step_seed import Randomness
 from pipeline.callbacks.step_vote import StepVote
 from pipeline.callbacks.train_metrics import Monitor
 from pipeline.cli import flush_denormals
+from pipeline.data.batch import TokenBatch
 from pipeline.data.text import TextDataModule
+from pipeline.evaluation.flops import flops_of
 from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.level_model import LevelModel
 from pipeline.tracking.journal_logger import JournalLogger
@@ -271,6 +274,15 @@ def compare(
         "bare_tokens_per_second": setting.tokens / theirs,
         "ratio": median(theirs / ours for ours, theirs in seconds),
     }
+
+
+def flops_per_token(model: Any, setting: Setting) -> float:
+    """FLOPs of a training step of one window, by its tokens."""
+    model.trainer = None
+    twin, tokens = copy.deepcopy(model), torch.zeros(1, setting.context, dtype=torch.int64)
+    twin.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    batch = TokenBatch(tokens, tokens, None, torch.arange(1), setting.context, 0, None)
+    return flops_of(lambda: twin, batch) / setting.context
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ from statistics import median
 from typing import Any
 
 import torch
-from bench_fit import OPTIMIZER, WARM, Setting, architectures, bare, compare, through_pipeline
+from bench_fit import OPTIMIZER, WARM, Setting, architectures, bare, compare, flops_per_token, through_pipeline
 from bench_head import Head
 from bench_head import compare as compare_heads
 from torch import nn
 
 from pipeline.data.text import TextDataModule
+from pipeline.evaluation.peak import find_peak, mfu
 from pipeline.generation.sampling import Greedy, Limits, stream
 from pipeline.models.linear_recurrence import LinearRecurrenceLanguageModel
 from pipeline.models.lstm import LSTMLanguageModel
@@ -27,7 +28,6 @@ from pipeline.runs import journal
 from pipeline.tasks.language_model import LanguageModel
 
 ROOT = Path(__file__).parents[2]
-PEAK = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12}  # dense bfloat16 FLOP/s, from the vendor's data sheets
 Row = dict[str, Any]
 
 
@@ -257,19 +257,13 @@ def timed(report: Report, work: Callable[[], Any]) -> float:
 
 
 def cost(report: Report, model: Any, setting: Setting, rate: float) -> Row:
-    """Parameters, peak memory, and model FLOPs utilisation (Chowdhery et al. 2022, "PaLM", appendix B)."""
+    """Parameters, peak memory, and model FLOPs utilization by the functions of a run."""
     found: Row = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     if report.device == "cuda":
-        peak = next((value for name, value in PEAK.items() if name in torch.cuda.get_device_name()), None)
         found |= {"peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30}
-        found |= {"mfu": rate * flops_per_token(model, setting) / peak} if peak else {}
+    peak = find_peak(torch.device(report.device), setting.precision)
+    found |= {"mfu": mfu(rate, flops_per_token(model, setting), peak.flops), "peak_source": peak.source}
     return found
-
-
-def flops_per_token(model: Any, setting: Setting) -> float:
-    """Of a training step: 6 per parameter, and 12 L T D for attention, which looks at all T positions."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return 6 * parameters + 12 * len(model.network.layers) * setting.context * model.network.width
 
 
 ROWS: dict[str, Callable[[Report], Row]] = {

@@ -1,15 +1,17 @@
 """Networks without fused recurrent kernels compile to one graph, forward and backward."""
 
+import os
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
-from pipeline.callbacks.layer_execution import Execution
+from pipeline.callbacks.layer_execution import Execution, keep_compiled
 from pipeline.distributed.strategies.sharded import layers
 from pipeline.errors import ConfigError
-from pipeline.models.conv import ConvNet
+from pipeline.models.conv import ConvNet, ConvNetLanguageModel
 from pipeline.models.linear_recurrence import LinearRecurrence
 from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.models.transformer import Transformer, TransformerLanguageModel
@@ -48,19 +50,52 @@ def test_it_compiles_to_one_graph(network):
 @pytest.mark.usefixtures("_needs_a_compiler")
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("kind", [LSTMLanguageModel, TransformerLanguageModel])
-def test_compiled_layers_have_the_gradients_of_plain_ones(kind, recompute):
+def test_compiled_layers_have_the_gradients_of_plain_ones(kind, recompute, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.manual_seed(0)
     model = kind(vocab_size=11, width=16, depth=2, head=TokenHead(label_smoothing=0.1))
     tokens = torch.arange(18).reshape(2, 9) % 11
     plain = _gradients(model, tokens)
     execution = Execution(compile=True, activation_checkpointing=recompute)
-    execution.on_train_start(SimpleNamespace(strategy=None), model)
+    execution.on_train_start(SimpleNamespace(strategy=None, default_root_dir=tmp_path), model)
     assert all("forward" in vars(layer) for layer in layers(model))
     assert "token_losses" in vars(model)
     torch.testing.assert_close(_gradients(model, tokens), plain, rtol=1e-3, atol=1e-5)
     execution.on_train_end(None, model)
     assert not any("forward" in vars(layer) for layer in layers(model))
     assert "token_losses" not in vars(model)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_needs_a_compiler")
+def test_a_restart_finds_the_compiled_code_in_its_run(tmp_path, monkeypatch):
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.setenv(name, "")  # restored at the end
+        monkeypatch.delenv(name)
+    tokens = torch.arange(18).reshape(2, 9) % 11
+    found = []
+    for _ in range(2):
+        torch._dynamo.reset()  # forgets what is compiled in this process
+        counters["inductor"].clear()
+        torch.manual_seed(0)
+        model = ConvNetLanguageModel(vocab_size=11, width=16, depth=1)
+        Execution(compile=True).on_train_start(SimpleNamespace(strategy=None, default_root_dir=tmp_path), model)
+        _gradients(model, tokens)
+        found.append((counters["inductor"]["fxgraph_cache_miss"], counters["inductor"]["fxgraph_cache_hit"]))
+    (missed, _), second = found
+    assert missed > 0
+    assert second[0] == 0
+    assert second[1] > 0
+    assert list((tmp_path / "compiled" / "fxgraph").iterdir())
+    assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "compiled" / "triton")
+
+
+def test_a_directory_of_the_user_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/elsewhere/triton")
+    keep_compiled(tmp_path)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere"
+    assert os.environ["TRITON_CACHE_DIR"] == "/elsewhere/triton"
 
 
 def _gradients(model, tokens):

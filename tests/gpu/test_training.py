@@ -129,3 +129,20 @@ def test_it_generates_the_same_text_as_on_the_cpu(name: str, tmp_path: Path, tin
     expected = generate(model, prompts, Greedy(), Limits(20))
     device = "cuda" if ACCELERATOR == "gpu" else "cpu"
     assert generate(model.to(device), prompts, Greedy(), Limits(20), device=device) == expected
+
+
+def test_a_step_is_measured_and_profiled_on_the_device(tiny_text_dataset: Path, tmp_path: Path) -> None:
+    """`test_speed.py` proves the numbers; here the events and the profiler of the device work."""
+    from pipeline.runs import journal
+    from pipeline.runs.run import Run
+
+    keys = ["model.init_args.dropout", 0.0, "model.init_args.heads", 3, "profile", 2, "trainer.log_every_n_steps", 2]
+    assert fit(tmp_path, tiny_text_dataset, "traced", "transformer", *keys) == 0
+    rows = [row for row in journal.read_journal(tmp_path / "runs" / "traced").rows if "time/step" in row]
+    assert rows
+    assert all(row["time/forward"] > 0 and row["time/backward"] > 0 for row in rows)
+    record = Run(tmp_path / "runs" / "traced").record
+    assert any(kernel.startswith("attention: ") for kernel in record["kernels"])
+    assert record["speed"]["device"] == torch.cuda.get_device_name()
+    traces = {path.name for path in (tmp_path / "runs" / "traced" / "profile").iterdir()}
+    assert traces == {"step-00000003-rank-00000.json.gz", "step-00000003-rank-00000-memory.pickle"}

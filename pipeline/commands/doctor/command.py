@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.arguments import Parser
@@ -58,6 +59,7 @@ def check_node(runs: Path, gpu_rows: str, port: int | None) -> list[Finding]:
         checks.device_libraries(seen, len(gpu_rows.splitlines()), torch.version.cuda),
         *checks.health(gpu_rows),
         *(compute(device) for device in range(seen)),
+        kernels(seen),
         checks.shared_memory(),
         checks.open_files(),
         checks.check_file_system(runs),
@@ -79,6 +81,31 @@ def compute(device: int) -> Finding:
     if difference > 1e-9:
         return Finding(f"GPU {device}", FAIL, f"matrix product differs from the CPU by {difference:.1e}", REPORT)
     return Finding(f"GPU {device}", OK, "matrix product equals that of the CPU")
+
+
+def kernels(gpus: int) -> Finding:
+    """List the fused kernels of attention and recurrence that torch can use on this node.
+
+    Args:
+        gpus: number of GPUs that torch can use.
+    """
+    import torch
+
+    if not gpus:
+        fused: Callable[[], bool] = torch.backends.mkldnn.is_available
+        kernel, instructions = "oneDNN" if fused() else "native", torch.backends.cpu.get_cpu_capability()
+        return Finding("kernels", OK, f"attention flash (CPU), recurrence {kernel}, instructions {instructions}")
+    cuda = torch.backends.cuda
+    switches: dict[str, Callable[[], bool]] = {
+        "flash": cuda.flash_sdp_enabled,
+        "memory-efficient": cuda.mem_efficient_sdp_enabled,
+        "cuDNN": cuda.cudnn_sdp_enabled,
+    }
+    attention = ", ".join(name for name, usable in switches.items() if usable())
+    number: Callable[[], int | None] = torch.backends.cudnn.version
+    detail = f"attention {attention or 'math'}, recurrence {f'cuDNN {number()}' if number() else 'native'}"
+    complete = bool(attention and number())
+    return Finding("kernels", OK if complete else WARN, detail, "" if complete else "install a torch build with cuDNN")
 
 
 def collective(gpus: int) -> Finding:

@@ -7,21 +7,20 @@ import argparse
 import warnings
 from functools import partial
 from itertools import islice
-from pathlib import Path
-from statistics import fmean, median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from pipeline import imports
 from pipeline.arguments import Parser
+from pipeline.commands.plan.rate import Rate, add_rate_options, check_rate_options, find_rate, make_task
 from pipeline.commands.slurm import layout, profile
 from pipeline.commands.slurm.layout import Layout
 from pipeline.dataset.unit import Unit
-from pipeline.errors import CheckpointError, OutOfMemoryError
-from pipeline.runs import journal
+from pipeline.errors import OutOfMemoryError
+from pipeline.runs.record import CONFIG
 from pipeline.runs.run import Run, find_run
 
 if TYPE_CHECKING:  # torch takes seconds to import
-    from pipeline.tasks.task import Task
     from pipeline.training.config import CommandLine
 
 GB = 1e9
@@ -29,14 +28,6 @@ ASSUMED = 80.0  # GB per device if this machine has none
 SLACK = 0.1  # share of a device's memory for libraries and fragmentation
 LOOK = 8  # global batches whose tokens are counted
 COLUMNS = ("weights", "gradients", "optimizer", "buffers", "activations")
-
-
-class Rate(NamedTuple):
-    """The speed of training."""
-
-    tokens: float
-    """Predictions per second, on all devices together."""
-    source: str
 
 
 def main(argv: list[str]) -> int:
@@ -48,6 +39,7 @@ def main(argv: list[str]) -> int:
     """
     own, overrides = layout.divided(argv)
     options = parser().parse_args(own)
+    check_rate_options(options)
     imports.load_lightning()
     from pipeline.commands.fit import quieten
     from pipeline.training.config import parse_config, run_directory
@@ -56,13 +48,18 @@ def main(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", category=UserWarning)
     given = [f"--config={config}" for config in options.configs]
     named = ["--run", options.run] if options.run else []
-    cli = parse_config([*given, *named, *layout.start_overrides(options), *overrides])
+    words = [*layout.start_overrides(options), *overrides]
+    cli = parse_config([*given, *named, *words])
     shape = Layout.of(options)
     shape.check(vars(cli.config.trainer))
     run = run_directory(cli.config)
     tokens, steps, unit = print_size(cli, run.name, shape)
     code = print_memory(cli, shape, options.memory)
-    print_time(None if steps is None else tokens * steps, find_rate(options, run, shape, unit), shape, unit)
+    if steps is not None:
+        if not given:
+            given = [f"--config={find_run(options.run) / CONFIG}"]
+        rate = find_rate(options, cli, [*given, *words], run, shape, unit)
+        print_time(tokens * steps, rate, shape, unit)
     return code
 
 
@@ -78,8 +75,7 @@ def parser() -> argparse.ArgumentParser:
     layout.add_start_options(result)
     layout.add_layout_options(result)
     add("--memory", type=float, metavar="GB", help=f"memory per device (default: that of this machine, or {ASSUMED:g})")
-    add("--rate", type=float, metavar="R", help="speed on all devices together, in the printed unit per second")
-    add("--measured", metavar="RUN", help="read the rate from the journal of RUN (default: from --run)")
+    add_rate_options(result)
     return result
 
 
@@ -157,41 +153,15 @@ def print_memory(cli: "CommandLine", shape: Layout, given: float | None) -> int:
     return OutOfMemoryError.exit_code
 
 
-def print_time(tokens: float | None, rate: Rate | None, shape: Layout, unit: Unit) -> None:
+def print_time(tokens: float, rate: Rate | None, shape: Layout, unit: Unit) -> None:
     """Print time and device-hours of the run."""
-    if tokens is None:
-        return
     if rate is None:
-        _print("time", "unknown: give --rate, or train a few steps and give that run with --measured")
+        _print("time", "unknown: give --rate, or --measure N to train N steps here")
         return
     seconds = tokens / rate.tokens
     hours = seconds / 3600
     _print("time", f"{profile.clock(seconds)} at {unit.rate(rate.tokens)} ({rate.source})")
     _print("device-hours", f"{hours * shape.processes:,.1f}")
-
-
-def find_rate(options: argparse.Namespace, run: Path, shape: Layout, unit: Unit) -> Rate | None:
-    """Return the given rate, or the rate of a run's journal scaled to the number of processes.
-
-    Raises:
-        CheckpointError: the run given with --measured has not logged its rate.
-    """
-    if options.rate:
-        return Rate(options.rate / unit.per_prediction, "given")
-    if options.measured:
-        run = find_run(options.measured)
-    rates = journal.read_journal(run).series("train/tokens_per_second").values if (run / journal.FILE).exists() else []
-    if not rates:
-        if options.measured:
-            raise CheckpointError(
-                f"--measured={run.name}: the run has not logged its rate. Train at least trainer.log_every_n_steps"
-            )
-        return None
-    processes = Run(run).attempt["world_size"]
-    scaled = "" if processes == shape.processes else f", scaled by {shape.processes / processes:g}"
-    return Rate(
-        median(rates) * shape.processes / processes, f"measured by run {run.name} on {processes} processes{scaled}"
-    )
 
 
 def own_strategy(strategy: Any) -> str | None:
@@ -213,16 +183,6 @@ def own_strategy(strategy: Any) -> str | None:
         if all(given.get(key) == value for key, value in keys.items()):
             matches[name] = len(keys)
     return max(matches, key=matches.__getitem__) if matches else None
-
-
-def make_task(cli: "CommandLine") -> "Task":
-    """Return the task before `configure_model`, attached to a trainer with one process."""
-    from lightning.pytorch import Trainer
-
-    task: Task = cli.build()[0]
-    quiet: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    task.trainer = Trainer(accelerator="cpu", devices=1, **quiet)
-    return task
 
 
 def largest(cli: "CommandLine", shape: Layout, rows: int | None) -> tuple[Any, Any]:

@@ -171,10 +171,23 @@ def productive(journal: Journal, attempts: list[AttemptEntry], now: datetime) ->
 
 
 def lines(run: Path) -> list[str]:
-    """Return a line per attempt."""
-    return [
+    """Return a line per attempt, and what the speed depends on."""
+    attempts = [
         f"  {name_of(run)}, attempt {each['number']}: job {each['slurm_job'] or NONE} on {each['host']}, "
         f"{each['world_size']} processes, from step {each['start_step']}, {each['started']} to "
         f"{each['ended'] or NONE}: {each['reason'] or 'running or killed'}"
         for each in Run(run).record.get("attempts", [])
     ]
+    return attempts + speed_lines(Run(run).record)
+
+
+def speed_lines(record: dict[str, Any]) -> list[str]:
+    """Return a line of the kernels of a run, and one of the peak of its device, as far as they are recorded."""
+    kernels, speed = record.get("kernels"), record.get("speed")
+    found = [f"  kernels: {', '.join(f'{name} ({times})' for name, times in kernels.items())}"] if kernels else []
+    if speed:
+        flops = speed["flops_per_prediction"]
+        counted = f", {flops:,.0f} FLOPs per prediction" if flops else ""
+        peak = f"peak {speed['peak'] / 1e12:.3g} TFLOP/s ({speed['peak_source']})"
+        found.append(f"  device: {speed['device']}, {speed['precision']}, {peak}{counted}")
+    return found

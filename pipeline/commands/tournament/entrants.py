@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from pipeline.commands.plan import command as plan
-from pipeline.commands.tournament import flops
+from pipeline.commands.plan.rate import make_task
 from pipeline.commands.tournament.budgets import BUDGETS, TrainingCost, steps_within
 from pipeline.commands.tournament.widths import nearest_width
 from pipeline.data.batch_plan import MicroBatches
 from pipeline.data.module import PlannedDataModule
 from pipeline.errors import ConfigError, UserError
+from pipeline.evaluation.flops import flops_of
 from pipeline.runs.load import build_model, with_facts
 from pipeline.training.config import CommandLine, parse_config
 from pipeline.training.config_errors import read_mapping, readable_error, suggestion, wrapped_user_error
@@ -223,7 +223,7 @@ def _cost(cli: CommandLine, data: PlannedDataModule) -> TrainingCost:
     samples = data.samples("train")
     order = data.plan(samples)
     part = next(iter(MicroBatches(order, data.divide(1, 0), samples.predictions)))
-    counted = flops.flops_of(lambda: plan.make_task(cli), samples.__getitems__(part))
+    counted = flops_of(lambda: make_task(cli), samples.__getitems__(part))
 
     def steps(tokens: float) -> int:
         return steps_within(tokens, len(order), lambda epoch, k: samples.predictions(order.batch(epoch, k)))

@@ -75,7 +75,8 @@ class LogMel(nn.Module):
         after = samples[:, frames * self.hop :].clone()  # A view would keep all samples in memory.
         if not frames:
             return waves.new_zeros(len(waves), 0, self.bands), after
-        with torch.autocast(waves.device.type, enabled=False):  # Fourier transforms require at least float32.
+        device = "cpu" if waves.is_meta else waves.device.type
+        with torch.autocast(device, enabled=False):  # Fourier transforms require at least float32.
             pieces = samples.float().unfold(1, self.window, self.hop)
             power = torch.fft.rfft(pieces * self.hann).abs().square()
             bands = (power @ self.weights).clamp(min=self.floor).log()

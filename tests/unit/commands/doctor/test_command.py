@@ -30,7 +30,8 @@ def test_a_healthy_machine_is_reported_line_by_line(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     assert doctor.main(["--runs", str(tmp_path / "runs"), "--json"]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    names = ["packages", "devices", "shared memory", "open files", "file system", "ports", "W&B", "Slurm", "collective"]
+    names = ["packages", "devices", "kernels", "shared memory", "open files", "file system", "ports", "W&B", "Slurm"]
+    names.append("collective")
     assert [each["name"] for each in found] == names
     assert {each["host"] for each in found} == {socket.gethostname()}
     assert FAIL not in {each["verdict"] for each in found}

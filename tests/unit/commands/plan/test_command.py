@@ -1,13 +1,16 @@
 """`unroll plan` prints processes, tokens, memory by strategy and hours."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.commands.plan import command as plan
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runs.journal import JournalWriter
+from pipeline.runs.resume import kept_config
 from pipeline.runs.run import Run
 from pipeline.training.config import parse_config
 
@@ -68,8 +71,12 @@ def test_a_plan_names_the_strategies_that_fit(planned: Planned) -> None:
 
 
 def test_the_rate_of_a_run_is_scaled_to_the_processes(planned: Planned) -> None:
+    _, lines = planned("--device", "A100", "--mfu", "0.4", "--gpus-per-node", "2")
+    assert "40% of the peak of 2 x A100, 19.5 TFLOP/s, data sheet" in lines["time"]
+    rate, flops = (float(lines["time"].split(word)[0].split()[-1].replace(",", "")) for word in (" tokens/s", " FLOPs"))
+    assert rate == pytest.approx(0.4 * 2 * 19.5e12 / flops, rel=0.01)
     _, lines = planned()
-    assert lines["time"].startswith("unknown: give --rate")
+    assert "30% of the peak of 1 x this machine's CPU" in lines["time"]
     run = Run(Path("runs/probe"))
     run.create()
     run.begin_attempt(2, 0)
@@ -83,6 +90,31 @@ def test_the_rate_of_a_run_is_scaled_to_the_processes(planned: Planned) -> None:
     assert "at 1,000 tokens/s (measured by run probe on 2 processes, scaled by 2)" in lines["time"]
 
 
+def test_a_run_of_the_same_model_and_batches_gives_the_rate(planned: Planned, tiny_text_dataset: Path) -> None:
+    keys = [f"--data.init_args.dataset={tiny_text_dataset}", "--data.init_args.global_batch_size=16"]
+    for name, more in (("alike", []), ("wider", ["--model.init_args.width=8"])):
+        cli = parse_config([f"--config={CONFIGS / 'text' / 'lstm.yaml'}", *keys, *more])
+        run = Run(Path("runs") / name)
+        run.create()
+        (run.path / "config.yaml").write_text(yaml.safe_dump(dict(kept_config(cli))))
+        run.begin_attempt(1, 0)
+        journal = JournalWriter(run.path)
+        journal.metrics(1, 10, 0, 10.0, {"train/tokens_per_second": 700.0})
+        journal.close()
+    options = "--trainer.max_steps=100", "--model.init_args.optimizer.init_args.lr=0.1"
+    _, lines = planned(keys=options)
+    assert "at 700 tokens/s (measured by run alike on 1 processes)" in lines["time"]
+
+
+def test_a_few_steps_give_the_rate(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("PYTHONPATH", str(CONFIGS.parent))
+    keys = "--model.init_args.width=8", "--data.init_args.context=8", "--trainer.accelerator=cpu"
+    _, lines = planned("--tasks-per-node", "2", "--measure", "4", keys=keys)
+    assert "measured by 4 steps on this machine" in lines["time"]
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize(
     "name", ["ddp", "fsdp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3", "zero3_offload"]
 )
@@ -90,6 +122,19 @@ def test_the_strategy_of_an_overlay_is_found_in_the_config(name: str, tiny_text_
     files = [CONFIGS / "text" / "lstm.yaml", CONFIGS / "run" / f"{name}.yaml"]
     config = parse_config([f"--config={file}" for file in files]).config
     assert plan.own_strategy(config.trainer.strategy) == name
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--mfu", "2", "--mfu=2: expected a share from 0 to 1, got 2. Change it"),
+        ("--device", "X1", "--device=X1: expected one of B200, "),
+        ("--measure", "1", "--measure=1: expected at least 2 steps, got 1. Increase it"),
+    ],
+)
+def test_an_invalid_option_of_the_rate_is_refused(option: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        plan.main([option, value])
 
 
 def test_an_invalid_layout_is_refused(planned: Planned) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.commands.tournament.flops import flops_of
 from pipeline.data.batch import TokenBatch
+from pipeline.evaluation.flops import flops_of
 from pipeline.models.gru import GRULanguageModel
 from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.models.rnn import RNNLanguageModel
