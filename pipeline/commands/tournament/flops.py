@@ -28,7 +28,7 @@ def flops_of(build: "Callable[[], Task]", batch: object) -> int:
     try:
         shapes = tree_map(lambda leaf: leaf.to("meta") if isinstance(leaf, Tensor) else leaf, batch)
         return _counted(build().to("meta"), shapes)
-    except (RuntimeError, NotImplementedError):  # depends on values, such as document starts: run with real tensors
+    except (RuntimeError, NotImplementedError):  # depends on values of the batch: run with real tensors
         task = build()
         task.configure_model()
         return _counted(task, batch)
