@@ -90,9 +90,9 @@ class SelfAttention(nn.Module):
         """Return the attention weights of each head over the cached and the new positions."""
         query, key, _ = self._heads(inputs, cache, turn)
         scores: Tensor = (query @ key.transpose(2, 3)).float() * float(query.shape[-1] ** -0.5)
-        if keep is None or isinstance(keep, Local):
-            keep = (keep or Local(None)).mask(scores.shape[2], scores.device)
-        return scores.masked_fill(~keep, -torch.inf).softmax(-1)
+        keep = keep.mask(scores.shape[2], scores.device) if isinstance(keep, Local) else keep
+        inside = torch.ones_like(scores[:1, :1], dtype=torch.bool).tril() if keep is None else keep
+        return scores.masked_fill(~inside, -torch.inf).softmax(-1)
 
     def _heads(self, inputs: Tensor, cache: Cache | None, turn: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (B, N, T, F) of the new positions, and keys and values (B, N, S, F) of all positions."""

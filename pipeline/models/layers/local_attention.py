@@ -59,11 +59,13 @@ def attend(
         query: queries of the new positions.
         key: keys of all positions.
         value: values of all positions.
-        keep: mask, True where a position attends; None for all earlier positions, or a part of them.
+        keep: mask, True where a position attends; or the part of the earlier positions that it attends to; None for all
+            of them. If there are more keys than queries, None requires one new position, which attends to all.
         rate: fraction of the attention weights that is dropped.
     """
     if not isinstance(keep, Local):
-        return F.scaled_dot_product_attention(query, key, value, keep, rate, is_causal=keep is None)
+        causal = keep is None and key.shape[2] == query.shape[2]
+        return F.scaled_dot_product_attention(query, key, value, keep, rate, is_causal=causal)
     heads = query.shape[-1]
     if HAS_VARLEN and query.is_cuda and query.element_size() == 2 and not rate and heads % 8 == 0 and heads <= 256:
         return _in_one_kernel(query, key, value, keep)
