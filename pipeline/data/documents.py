@@ -1,4 +1,4 @@
-"""The documents in the rows of a batch, found by the loader, so that no device is asked where they start.
+"""The documents in the rows of a batch, found by the loader, so that the host does not wait for the device.
 
 A document that continues from one row to the next is one in each of them. Networks read documents in one of two ways:
 all rows at once with attention inside of each document, or each document as a padded row of its own. Padded rows have

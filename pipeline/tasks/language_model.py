@@ -13,12 +13,15 @@ from torch.nn import functional
 from pipeline import state as states
 from pipeline.data.batch import IGNORE, TokenBatch
 from pipeline.data.documents import Documents
+from pipeline.data.text import TextDataModule
+from pipeline.distributed.strategies.traits import traits
+from pipeline.errors import ConfigError
 from pipeline.generation.sampling import Choice, Limits, Sample, generate
 from pipeline.generation.text_stream import text_of
 from pipeline.generation.vocabulary import tokens_of
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State, width_of
-from pipeline.tasks.document_resets import read_documents
+from pipeline.tasks.document_resets import ReadsDocuments, read_documents
 from pipeline.tasks.task import Reads, Writes
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
 
@@ -76,6 +79,16 @@ class LanguageModel(TokenPrediction):
         logits = self.output(outputs).float().transpose(1, 2)
         nats = functional.cross_entropy(logits, batch.targets, ignore_index=IGNORE, reduction="none")
         return torch.where(batch.targets == IGNORE, torch.nan, nats)
+
+    def on_fit_start(self) -> None:
+        """Refuse documents if the strategy cannot call a layer several times in a step."""
+        super().on_fit_start()
+        rows_only = traits(self.trainer).gathers_in_hooks and not isinstance(self.network, ReadsDocuments)
+        if rows_only and isinstance(self.data, TextDataModule) and self.data.order.resets:
+            raise ConfigError(
+                f"data.order=documents: expected contiguous or shuffled with a {type(self.network).__name__} under "
+                "ZeRO stage 3, got documents. Choose one of them or another strategy"
+            )
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """Return the micro-batch's contribution to the nats per token of the global batch."""

@@ -50,11 +50,14 @@ def test_a_strategy_learns_what_one_process_learns(
     fit: Fit, state: State, apart: Apart, capfd: pytest.CaptureFixture[str], strategy: str, model: str, order: str
 ) -> None:
     """Two processes with two micro-batches per step each; the gradient is clipped (its norm is about 1)."""
-    if (strategy, model, order) == ("zero3", LSTM, "documents"):
-        pytest.skip("DeepSpeed's stage 3 fails for a layer that is called several times in a step")
     keys = [*WHOLE, "data.init_args.order", order, "trainer.gradient_clip_val", 0.25]
     assert fit("one", *keys, model=model) == 0
-    assert fit("two", *keys, *on(strategy), "data.init_args.per_device_batch_size", 4, model=model) == 0
+    code = fit("two", *keys, *on(strategy), "data.init_args.per_device_batch_size", 4, model=model)
+    if (strategy, model, order) == ("zero3", LSTM, "documents"):  # DeepSpeed fails if a layer is called several times
+        assert code == 2
+        assert "data.order=documents: expected contiguous or shuffled with a LSTM" in capfd.readouterr().err
+        return
+    assert code == 0
     assert state("two")["accumulation"] == 2
     assert_close(state("one"), state("two"))
     if order == "contiguous":

@@ -36,6 +36,7 @@ def test_positions_and_lengths_are_those_of_the_documents(share: float) -> None:
     assert found.offsets.dtype == torch.int32
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
 def test_each_document_is_the_start_of_one_padded_row(share: float) -> None:
     starts = random_starts(1, share=share)
