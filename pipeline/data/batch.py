@@ -9,6 +9,8 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
+from pipeline.data.documents import Documents
+
 IGNORE = -100  # target of a padding position, excluded from the loss
 
 
@@ -19,8 +21,8 @@ class TokenBatch(NamedTuple):
     """Input tokens; the first position of a corpus reads the EOS token."""
     targets: Int64[Tensor, "B T"]
     """Target tokens, each the next input; IGNORE at padding."""
-    starts: Bool[Tensor, "B T"] | None
-    """True where a document starts: the state is reset before this position. None if the state is never reset."""
+    documents: Documents | None
+    """The documents in the rows, each of which is read alone. None if the state is never reset."""
     ids: Int64[Tensor, " B"]
     """The sample of each row; -1 in a row that only fills the batch."""
     predictions: int

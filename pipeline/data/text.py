@@ -20,6 +20,7 @@ import pipeline.dataset.manifest
 from pipeline.data.batch import IGNORE, TokenBatch
 from pipeline.data.batch_plan import NO_SAMPLE, Contiguous, Ids, InOrder, Plan, Share, Shuffled, Slice, permute
 from pipeline.data.batch_warmup import BatchWarmup, Growth
+from pipeline.data.documents import Documents
 from pipeline.data.module import PlannedDataModule
 from pipeline.errors import ConfigError
 
@@ -100,7 +101,7 @@ class Windows(Dataset[TokenBatch]):
         return TokenBatch(
             torch.from_numpy(inputs),
             torch.from_numpy(targets),
-            torch.from_numpy(self._starts(part, inputs)) if self.resets else None,
+            Documents.of(self._starts(part, inputs)) if self.resets else None,
             torch.from_numpy(np.ascontiguousarray(part.ids)),
             part.predictions,
             part.step,

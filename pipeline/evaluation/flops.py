@@ -45,7 +45,7 @@ def flops_of_shapes(build: Callable[[], LightningModule], batch: object) -> int 
     shapes = tree_map(lambda leaf: leaf.to("meta") if isinstance(leaf, Tensor) else leaf, batch)
     try:
         return _counted(build().to("meta"), shapes)
-    except (RuntimeError, NotImplementedError):  # such as document starts
+    except (RuntimeError, NotImplementedError):  # depends on values of the batch
         return None
 
 

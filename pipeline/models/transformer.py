@@ -15,10 +15,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.data.documents import Documents
 from pipeline.errors import TooLongError
 from pipeline.models.layers.attention import Cache, Rotation, SelfAttention, rotation, visible
 from pipeline.models.layers.cross_attention import CrossAttention, Memory
 from pipeline.models.layers.feedforward import SwiGLU, initialise
+from pipeline.models.layers.local_attention import Local
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State
 from pipeline.tasks.language_model import LanguageModel, TokenHead
@@ -65,7 +67,7 @@ class TransformerBlock(nn.Module):
         self,
         inputs: Float[Tensor, "B T D"],
         cache: Cache | None,
-        keep: Bool[Tensor, "#B 1 T _"] | None,
+        keep: Bool[Tensor, "#B 1 T _"] | Local | None,
         turn: Rotation | None,
         memory: Tensor | None = None,
         inside: Bool[Tensor, "B S"] | None = None,
@@ -75,7 +77,8 @@ class TransformerBlock(nn.Module):
         Args:
             inputs: new inputs.
             cache: keys and values of the earlier positions.
-            keep: attention mask, True where a position attends; None for plain causal attention.
+            keep: attention mask, True where a position attends; or the part of the earlier positions that it attends
+                to; None for all.
             turn: rotary embedding of the positions.
             memory: values of the memory (B, S, D), or its keys and values returned by an earlier call.
             inside: mask of the memory, True where it has a position.
@@ -169,6 +172,20 @@ class Transformer(nn.Module):
         outputs, after, remembered = self._read(inputs, None if _is_new(state) else state[:2], memories, inside)
         return outputs, after if inside is None else (*after, remembered, inside)
 
+    def read_documents(self, inputs: Float[Tensor, "B T D"], documents: Documents) -> Float[Tensor, "B T D"]:
+        """Return the outputs of each document, as if it were read alone.
+
+        Raises:
+            TooLongError: a document has more positions than there are learned ones.
+        """
+        self._check_length(max(documents.lengths))
+        keep = Local(self.window, documents.positions, documents.lengths, documents.offsets)
+        inputs, turn = self._place(inputs, documents.positions)
+        for layer in self.layers:
+            inputs, *_ = layer(inputs, None, keep, turn)
+        outputs: Tensor = self.norm(inputs)
+        return outputs
+
     def memory_mask(self, state: State) -> Bool[Tensor, "B S"]:
         """Return the mask of the memory in a decoder's state."""
         keep: Tensor = state[3]
@@ -216,20 +233,21 @@ class Transformer(nn.Module):
             return counts
         return torch.zeros(inputs.shape[0], dtype=torch.int64, device=inputs.device)
 
-    def _keep(self, new: int, state: State) -> Bool[Tensor, "#B 1 T _"] | None:
-        """Return the attention mask, or None for plain causal attention, which has the fastest kernels."""
+    def _keep(self, new: int, state: State) -> Bool[Tensor, "#B 1 T _"] | Local | None:
+        """Return the attention mask, or what needs none: a window, or None for all earlier positions."""
         if state is not None:
             return visible(state[0], new, state[1][0][0].shape[2], self.window)
         if self.window is None or new <= self.window:
             return None
-        nothing = torch.zeros(1, dtype=torch.int64, device=self.norm.weight.device)
-        return visible(nothing, new, 0, self.window)
+        return Local(self.window)
 
     def _check_positions(self, new: int, state: State) -> None:
         if self.positions is None:
             return  # Reading the counts would synchronize with the device.
-        length = new if state is None else new + int(state[0].max())
-        if length > (limit := self.positions.num_embeddings):
+        self._check_length(new if state is None else new + int(state[0].max()))
+
+    def _check_length(self, length: int) -> None:
+        if self.positions is not None and length > (limit := self.positions.num_embeddings):
             raise TooLongError(f"positions={limit}: expected at least {length} learned positions. Increase or unset it")
 
     def _place(self, inputs: Tensor, positions: Int64[Tensor, "B T"]) -> tuple[Tensor, Rotation | None]:

@@ -6,18 +6,22 @@ Legend: B sequences, T positions, D features, V tokens of the vocabulary.
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline import state as states
 from pipeline.data.batch import IGNORE, TokenBatch
+from pipeline.data.documents import Documents
+from pipeline.data.text import TextDataModule
+from pipeline.distributed.strategies.traits import traits
+from pipeline.errors import ConfigError
 from pipeline.generation.sampling import Choice, Limits, Sample, generate
 from pipeline.generation.text_stream import text_of
 from pipeline.generation.vocabulary import tokens_of
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.state import State, width_of
-from pipeline.tasks.document_resets import read_documents
+from pipeline.tasks.document_resets import ReadsDocuments, read_documents
 from pipeline.tasks.task import Reads, Writes
 from pipeline.tasks.token_prediction import TokenHead, TokenPrediction
 
@@ -57,16 +61,16 @@ class LanguageModel(TokenPrediction):
         self,
         tokens: Int64[Tensor, "B T"],
         state: State = None,
-        starts: Bool[Tensor, "B T"] | None = None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Tensor, "B T V"], State]:
         """Return the logits of the token after each position, and the state after the last one.
 
         Args:
             tokens: input tokens.
             state: state returned by an earlier call; None at the beginning.
-            starts: True where a document starts; the state is reset there, and the returned state is None.
+            documents: the documents in the rows, each of which is read alone; the returned state is None.
         """
-        outputs, state = self._outputs(tokens, state, starts)
+        outputs, state = self._outputs(tokens, state, documents)
         return self.output(outputs), state
 
     def position_losses(self, batch: TokenBatch) -> Float[Tensor, "B T"]:
@@ -75,6 +79,16 @@ class LanguageModel(TokenPrediction):
         logits = self.output(outputs).float().transpose(1, 2)
         nats = functional.cross_entropy(logits, batch.targets, ignore_index=IGNORE, reduction="none")
         return torch.where(batch.targets == IGNORE, torch.nan, nats)
+
+    def on_fit_start(self) -> None:
+        """Refuse documents if the strategy cannot call a layer several times in a step."""
+        super().on_fit_start()
+        rows_only = traits(self.trainer).gathers_in_hooks and not isinstance(self.network, ReadsDocuments)
+        if rows_only and isinstance(self.data, TextDataModule) and self.data.order.resets:
+            raise ConfigError(
+                f"data.order=documents: expected contiguous or shuffled with a {type(self.network).__name__} under "
+                "ZeRO stage 3, got documents. Choose one of them or another strategy"
+            )
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """Return the micro-batch's contribution to the nats per token of the global batch."""
@@ -130,18 +144,18 @@ class LanguageModel(TokenPrediction):
     def _read(self, batch: TokenBatch, carried: dict[int, State]) -> Tensor:
         """Return the outputs for a batch; read and update the carried state if the batch has one."""
         if batch.slot is None:
-            return self._outputs(batch.inputs, None, batch.starts)[0]
+            return self._outputs(batch.inputs, None, batch.documents)[0]
         state = carried.get(batch.slot) if batch.step else None
         state = states.map_state(lambda leaf: leaf.to(batch.inputs.device), state)
         outputs, state = self._outputs(batch.inputs, state, None)
         carried[batch.slot] = states.detach(state)
         return outputs
 
-    def _outputs(self, tokens: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
-        return self._run(self.embedding(tokens), state, starts)
+    def _outputs(self, tokens: Tensor, state: State, documents: Documents | None) -> tuple[Tensor, State]:
+        return self._run(self.embedding(tokens), state, documents)
 
-    def _run(self, inputs: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
-        if starts is not None:
-            return read_documents(self.network, inputs, starts), None
+    def _run(self, inputs: Tensor, state: State, documents: Documents | None) -> tuple[Tensor, State]:
+        if documents is not None:
+            return read_documents(self.network, inputs, documents), None
         outputs, state = self.network(inputs, state)
         return outputs, state

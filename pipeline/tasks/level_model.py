@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from pipeline.data.documents import Documents
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
 from pipeline.runs.vocabulary_rows import Rows
 from pipeline.state import State
@@ -77,14 +78,14 @@ class LevelModel(LanguageModel):
         logits[..., self.levels + ends :] = -torch.inf
         return logits, state
 
-    def _outputs(self, tokens: Tensor, state: State, starts: Tensor | None) -> tuple[Tensor, State]:
+    def _outputs(self, tokens: Tensor, state: State, documents: Documents | None) -> tuple[Tensor, State]:
         inputs = self.embedding(tokens)
         if not self.labels:
-            return self._run(inputs, state, starts)
+            return self._run(inputs, state, documents)
         before, inner = (inputs.new_zeros(len(inputs), self.network.width), None) if state is None else state
         condition = label_condition(tokens, inputs, before, self.levels)
-        outputs, inner = self._run(inputs + condition, inner, starts)
-        return outputs, None if starts is not None else (condition[:, -1].clone(), inner)
+        outputs, inner = self._run(inputs + condition, inner, documents)
+        return outputs, None if documents is not None else (condition[:, -1].clone(), inner)
 
 
 def label_condition(

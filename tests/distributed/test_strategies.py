@@ -43,17 +43,25 @@ def assert_close(one: dict[str, Any], two: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize(("model", "order"), [(LSTM, "contiguous"), (TRANSFORMER, "shuffled")])
+@pytest.mark.parametrize(
+    ("model", "order"),
+    [(LSTM, "contiguous"), (TRANSFORMER, "shuffled"), (LSTM, "documents"), (TRANSFORMER, "documents")],
+)
 def test_a_strategy_learns_what_one_process_learns(
     fit: Fit, state: State, apart: Apart, capfd: pytest.CaptureFixture[str], strategy: str, model: str, order: str
 ) -> None:
     """Two processes with two micro-batches per step each; the gradient is clipped (its norm is about 1)."""
     keys = [*WHOLE, "data.init_args.order", order, "trainer.gradient_clip_val", 0.25]
     assert fit("one", *keys, model=model) == 0
-    assert fit("two", *keys, *on(strategy), "data.init_args.per_device_batch_size", 4, model=model) == 0
+    code = fit("two", *keys, *on(strategy), "data.init_args.per_device_batch_size", 4, model=model)
+    if (strategy, model, order) == ("zero3", LSTM, "documents"):  # DeepSpeed fails if a layer is called several times
+        assert code == 2
+        assert "data.order=documents: expected contiguous or shuffled with a LSTM" in capfd.readouterr().err
+        return
+    assert code == 0
     assert state("two")["accumulation"] == 2
     assert_close(state("one"), state("two"))
-    if model == LSTM:
+    if order == "contiguous":
         assert_is_evaluated("two", apart, capfd)
 
 

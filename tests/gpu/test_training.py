@@ -71,9 +71,12 @@ class NeverWaits(pl.Callback):
             torch.cuda.set_sync_debug_mode("error" if trainer.global_step == 3 else "default")
 
 
+@pytest.mark.parametrize("more", [[], ["data.init_args.order", "documents"]], ids=["", "documents"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_host_does_not_wait_for_the_device_between_rows(name: str, tmp_path: Path, tiny_text_dataset: Path) -> None:
-    keys = ["trainer.max_steps", 24, "trainer.log_every_n_steps", 24, "checkpoints.every_steps", "null"]
+def test_the_host_does_not_wait_for_the_device_between_rows(
+    name: str, more: list[object], tmp_path: Path, tiny_text_dataset: Path
+) -> None:
+    keys = [*more, "trainer.max_steps", 24, "trainer.log_every_n_steps", 24, "checkpoints.every_steps", "null"]
     keys += ["trainer.val_check_interval", 1000, "trainer.check_val_every_n_epoch", "null"]
     keys += ["trainer.deterministic", "false", "trainer.callbacks", f'[{{"class_path": "{__name__}.NeverWaits"}}]']
     assert fit(tmp_path, tiny_text_dataset, "running", name, *keys) == 0

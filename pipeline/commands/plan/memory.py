@@ -150,7 +150,7 @@ def measure_memory(
 ) -> Model:
     """Count a model's parameters and the activations that autograd saves for a micro-batch.
 
-    The step runs on fake tensors. If the task depends on values, such as the starts of documents, one row is computed
+    The step runs on fake tensors. If the task depends on values of the batch, one row is computed
     with real tensors.
 
     Args:

@@ -13,7 +13,8 @@ Legend: B sequences, T new positions, S cached positions, D features, N heads, F
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from pipeline.models.layers.local_attention import Local, attend
 
 Rotation = tuple[Tensor, Tensor]
 Cache = tuple[Tensor, Tensor]
@@ -68,7 +69,7 @@ class SelfAttention(nn.Module):
         self,
         inputs: Float[Tensor, "B T D"],
         cache: Cache | None,
-        keep: Bool[Tensor, "#B 1 T _"] | None,
+        keep: Bool[Tensor, "#B 1 T _"] | Local | None,
         turn: Rotation | None,
     ) -> tuple[Float[Tensor, "B T D"], Cache]:
         """Return the outputs, and the keys and values of all positions, each of shape (B, N, S+T, F).
@@ -76,22 +77,20 @@ class SelfAttention(nn.Module):
         Without `keep`, attention is causal.
         """
         query, key, value = self._heads(inputs, cache, turn)
-        rate = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=keep, dropout_p=rate, is_causal=keep is None
-        )
+        attended = attend(query, key, value, keep, self.dropout if self.training else 0.0)
         return self.output(attended.transpose(1, 2).flatten(2)), (key, value)
 
     def weights(
         self,
         inputs: Float[Tensor, "B T D"],
         cache: Cache | None,
-        keep: Bool[Tensor, "#B 1 T _"] | None,
+        keep: Bool[Tensor, "#B 1 T _"] | Local | None,
         turn: Rotation | None,
     ) -> Float[Tensor, "B N T S"]:
         """Return the attention weights of each head over the cached and the new positions."""
         query, key, _ = self._heads(inputs, cache, turn)
         scores: Tensor = (query @ key.transpose(2, 3)).float() * float(query.shape[-1] ** -0.5)
+        keep = keep.mask(scores.shape[2], scores.device) if isinstance(keep, Local) else keep
         inside = torch.ones_like(scores[:1, :1], dtype=torch.bool).tril() if keep is None else keep
         return scores.masked_fill(~inside, -torch.inf).softmax(-1)
 

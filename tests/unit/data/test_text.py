@@ -1,6 +1,7 @@
 """Windows predict every token from the one before it, in each order."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,12 @@ def read_all(windows: Windows, size: int) -> list[torch.Tensor]:
     return [torch.cat([getattr(batch, name) for batch in batches]) for name in ("inputs", "targets")]
 
 
+def assert_documents_start_after_eos(batch: Any, data: TextDataModule) -> None:
+    expected = batch.inputs == data.dataset.target.eos
+    expected[:, 0] = True  # what comes before a row is not read
+    assert torch.equal(batch.documents.positions == 0, expected)
+
+
 @pytest.mark.parametrize("context", [1, 7, 16, 10_000])
 def test_every_token_is_predicted_once_from_the_one_before(dataset: Path, context: int) -> None:
     data = TextDataModule(dataset, context=context, global_batch_size=3)
@@ -65,8 +72,8 @@ def test_random_offsets_shift_all_training_windows_of_an_epoch(dataset: Path, or
             assert batch.inputs[row].tolist() == stream[first : first + 16].tolist()
             assert batch.targets[row].tolist() == stream[first + 1 : first + 17].tolist()
         assert batch.predictions == 48
-        if batch.starts is not None:
-            assert torch.equal(batch.starts, batch.inputs == data.dataset.target.eos)
+        if batch.documents is not None:
+            assert_documents_start_after_eos(batch, data)
     assert offsets == set(range(16))
     assert [TextDataModule(dataset, **settings).samples("train").offset(epoch) for epoch in range(9)] == [
         windows.offset(epoch) for epoch in range(9)
@@ -80,9 +87,9 @@ def test_documents_start_after_an_eos_token(dataset: Path) -> None:
     windows = data.samples("train")
     part = next(iter(MicroBatches(InOrder(len(windows), 4), Share(), windows.predictions)))
     batch = windows.__getitems__(part)
-    assert batch.starts is not None
-    assert torch.equal(batch.starts, batch.inputs == data.dataset.target.eos)
     assert batch.slot is None
+    assert_documents_start_after_eos(batch, data)
+    assert len(batch.documents.lengths) > 4
 
 
 def test_only_contiguous_windows_carry_the_state(dataset: Path) -> None:

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pipeline.data.batch import TokenBatch
+from pipeline.data.documents import Documents
 from pipeline.evaluation.flops import flops_of
 from pipeline.models.gru import GRULanguageModel
 from pipeline.models.lstm import LSTMLanguageModel
@@ -34,10 +36,11 @@ class Matrix(nn.Module):
 
 def batch(starts: bool = False) -> TokenBatch:
     tokens = torch.zeros(ROWS, POSITIONS, dtype=torch.int64)
-    edges = torch.zeros(ROWS, POSITIONS, dtype=torch.bool) if starts else None
-    if edges is not None:
-        edges[:, 4] = True
-    return TokenBatch(tokens, tokens, edges, torch.arange(ROWS), ROWS * POSITIONS, 0, None)
+    edges = np.zeros((ROWS, POSITIONS), np.bool_)
+    edges[:, 4] = True
+    return TokenBatch(
+        tokens, tokens, Documents.of(edges) if starts else None, torch.arange(ROWS), ROWS * POSITIONS, 0, None
+    )
 
 
 def per_token(build: Callable[[], LanguageModel], starts: bool = False) -> float:
@@ -63,7 +66,7 @@ def test_a_recurrent_layer_costs_two_matrices_a_gate(task: Any, gates: int) -> N
     assert per_token(lambda: task(VOCABULARY, width=WIDTH, depth=2)) == 3 * forward - 2 * first / POSITIONS
 
 
-def test_a_task_with_document_starts_is_counted_on_real_tensors() -> None:
+def test_the_padding_of_documents_is_counted() -> None:
     cut, whole = (per_token(lambda: LanguageModel(Matrix(), VOCABULARY), starts) for starts in (True, False))
     assert whole <= cut < 2 * whole  # shorter documents are filled up
 

@@ -1,6 +1,5 @@
 """The loss is that of the formula, whether documents or batches are read together or apart."""
 
-import itertools
 import math
 from typing import Any
 
@@ -8,24 +7,8 @@ import pytest
 import torch
 
 from pipeline.data.batch import IGNORE, TokenBatch
-from pipeline.models.lstm import LSTM, LSTMLanguageModel
-from pipeline.models.transformer import Transformer
-from pipeline.tasks.document_resets import read_documents
+from pipeline.models.lstm import LSTMLanguageModel
 from pipeline.tasks.language_model import TokenHead
-
-
-@pytest.mark.numeric
-def test_documents_read_together_equal_documents_read_alone() -> None:
-    torch.manual_seed(0)
-    inputs = torch.randn(3, 40, 16, dtype=torch.float64)
-    starts = torch.rand(3, 40) < 0.15
-    for network in (LSTM(width=16).double().eval(), Transformer(width=16).double().eval()):
-        together = read_documents(network, inputs, starts)
-        for row in range(3):
-            edges = sorted({0, *starts[row].nonzero().flatten().tolist(), 40})
-            for first, last in itertools.pairwise(edges):
-                alone, _ = network(inputs[row : row + 1, first:last])
-                torch.testing.assert_close(together[row, first:last], alone[0])
 
 
 @pytest.mark.numeric

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.optim import SGD
 
+from pipeline.data.documents import Documents
 from pipeline.models.lstm import LSTM
 from pipeline.optim import Plateau
 from pipeline.tasks.level_model import LevelModel, label_condition
@@ -73,8 +75,8 @@ def test_the_label_is_added_to_the_input_at_every_position_and_is_part_of_the_st
 @pytest.mark.numeric
 def test_documents_side_by_side_have_their_own_labels_and_leave_no_state() -> None:
     made, tokens = model(), torch.tensor([[7, 1, 2, 6, 0, 1]])
-    starts = torch.tensor([[True, False, False, True, False, False]])
-    found, state = made(tokens, None, starts)
+    documents = Documents.of(np.array([[True, False, False, True, False, False]]))
+    found, state = made(tokens, None, documents)
     assert state is None
     torch.testing.assert_close(found[:, :3], made(tokens[:, :3])[0])
     torch.testing.assert_close(found[:, 3:], made(tokens[:, 3:])[0])
@@ -88,8 +90,8 @@ def test_without_labels_it_is_a_language_model() -> None:
     torch.testing.assert_close(found, made.output(expected))
     torch.testing.assert_close(after, state)
     torch.testing.assert_close(made(tokens[:, 3:], made(tokens[:, :3])[1])[0], found[:, 3:])
-    starts = torch.tensor([[False, False, False, True, False, False]])
-    torch.testing.assert_close(made(tokens, None, starts)[0][:, 3:], made(tokens[:, 3:])[0])
+    documents = Documents.of(np.array([[False, False, False, True, False, False]]))
+    torch.testing.assert_close(made(tokens, None, documents)[0][:, 3:], made(tokens[:, 3:])[0])
 
 
 def test_it_is_trained_with_the_optimizer_and_schedule_that_it_was_given() -> None:

@@ -25,6 +25,7 @@ READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "a
 METHODS = ("tolist", "item", "cpu", "numpy", "nonzero", "__bool__", "__float__", "__int__", "__index__", "__array__")
 METHODS += ("new_tensor",)  # copies numbers to the device, and waits for it
 WIDTH = "width=16"
+DOCUMENTS = [f"--data.init_args.{each}" for each in ("order=documents", "context=32", "global_batch_size=4")]
 TASKS = {
     **{f"text/{name}": [WIDTH] for name in ("bag_of_words", "conv", "gru", "lstm", "ngram", "rnn")},
     "text/transformer": ["width=24"],
@@ -149,12 +150,25 @@ def fit(config: Path, data: Path, home: Path, *keys: str) -> None:
         main(["fit", f"--config={config}", *given])
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        *((name, []) for name in TASKS),
+        *((name, DOCUMENTS) for name in TASKS if name.startswith("text")),
+        ("text/transformer", [*DOCUMENTS, "--model.init_args.window=8"]),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "documents" * bool(each) + " window" * (len(each) > 3),
+)
 def test_a_step_reads_nothing_on_the_host(
-    name: str, reads: Reads, dataset_for: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    more: list[str],
+    reads: Reads,
+    dataset_for: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    keys = [f"--model.init_args.{each}" for each in TASKS[name]]
+    keys = [f"--model.init_args.{each}" for each in TASKS[name]] + more
     if name.startswith("series"):
         keys += ["--data.init_args.context=24", "--data.init_args.horizon=6"]
     fit(ROOT / f"{name}.yaml", dataset_for(f"{name}.yaml"), tmp_path / "run", *keys)
