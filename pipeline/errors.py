@@ -104,6 +104,14 @@ WORKER = re.compile(r"DataLoader worker \(pid\D*[\d, ]+\) (is killed by signal|e
 LOST = ("closed by peer", "reset by peer", "broken pipe", "gloo", "nccl")
 
 
+def lost_worker(what: str) -> LostPeerError:
+    """Return the error of a loader worker that was killed."""
+    return LostPeerError(
+        f"a loader worker was killed ({what}). The same command continues from the last checkpoint. If this recurs, "
+        "the node lacks memory or shared memory: lower data.init_args.workers"
+    )
+
+
 def classify(error: Exception, processes: int) -> Exception:
     """Return the UserError that a failure in training stands for, or the error itself if there is none.
 
@@ -124,10 +132,7 @@ def classify(error: Exception, processes: int) -> Exception:
             "context, or more processes"
         )
     if WORKER.search(text):
-        return LostPeerError(
-            f"a loader worker was killed ({text.splitlines()[0]}). The same command continues from the last "
-            "checkpoint. If this recurs, the node lacks memory or shared memory: lower data.init_args.workers"
-        )
+        return lost_worker(text.splitlines()[0])
     if any(words in lower for words in MISFIT):
         return CheckpointError(f"the checkpoint does not match this model: {' '.join(text.split())[:300]}")
     if processes > 1 and isinstance(error, RuntimeError) and any(words in lower for words in LOST):

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch.optim.lr_scheduler import LambdaLR
 
+from pipeline.errors import UserError
 from pipeline.optim import parameter_groups
 from pipeline.runs.changes import OPTIMIZER, SCHEDULE, changes_between, is_below
 from pipeline.runs.record import read_config
@@ -30,9 +31,20 @@ class OptimizerOptions(Callback):
             self.replace(trainer, pl_module, Path(trainer.ckpt_path))
 
     def replace(self, trainer: pl.Trainer, task: Any, checkpoint: Path) -> None:
-        """Replace options that the checkpoint has restored by those of the config. Must be called on every process."""
-        found = self._changed(checkpoint) if trainer.is_global_zero else set()  # the others may see older files
+        """Replace options that the checkpoint has restored by those of the config. Must be called on every process.
+
+        Raises:
+            UserError: a config cannot be read; on every process.
+        """
+        found: set[str] | UserError = set()
+        if trainer.is_global_zero:  # the others may see older files
+            try:
+                found = self._changed(checkpoint)
+            except UserError as error:
+                found = error
         names = trainer.strategy.broadcast(found)
+        if isinstance(names, UserError):
+            raise names
         if not names:
             return
         fresh = task.optimizer_of(parameter_groups(task)).param_groups

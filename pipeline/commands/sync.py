@@ -18,6 +18,7 @@ from pipeline.runs.run import Run, find_run, locked
 
 if TYPE_CHECKING:
     from pipeline.tracking.journal_sync import Mirror
+    from pipeline.tracking.shipping import Shipping
     from pipeline.tracking.wandb_payloads import Messages
 
 PATIENCE = 120.0  # seconds in which the server must receive something
@@ -29,6 +30,10 @@ DISABLED = {
     "x_disable_machine_info": True,
     "x_save_requirements": False,
 }
+
+
+class Stuck(Exception):
+    """The server has no answer to an artifact."""
 
 
 def main(argv: list[str]) -> int:
@@ -90,11 +95,14 @@ def _send(run: Run, options: argparse.Namespace) -> int:
     from pipeline.tracking.redact import error_line
 
     refused: Counter[int] = Counter()
-    until = time.monotonic() + PATIENCE
+    until, ships = time.monotonic() + PATIENCE, True
     while True:
         before = refused.total()
         try:
-            return _session(run, options, refused)
+            return _session(run, options, refused, ships)
+        except Stuck as error:
+            ships = False
+            print(f"run {run.name}: {error}; sending the rows without them", flush=True)
         except Gone as error:
             raise ConfigError(f"run {run.name}: {error}") from error
         except Exception as error:
@@ -115,8 +123,12 @@ def _unsent(run: Run, cause: str) -> ConfigError:
     )
 
 
-def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> int:
-    """Send all new journal lines (with `--watch`, until the run has finished) and return their number."""
+def _session(run: Run, options: argparse.Namespace, refused: Counter[int], ships: bool) -> int:
+    """Send all new journal lines (with `--watch`, until the run has finished) and return their number.
+
+    Raises:
+        Stuck: the server has no answer to an artifact; rows may be missing too.
+    """
     from pipeline.tracking.arrivals import missing_rows, received
     from pipeline.tracking.progress import Progress
     from pipeline.tracking.settings import ONLINE
@@ -128,6 +140,7 @@ def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> in
         ONLINE,
         refused,
         options.upload,
+        ships,
         init_timeout=PATIENCE,
         finish_timeout=0.0,
         x_update_finish_state=ends,
@@ -136,18 +149,28 @@ def _session(run: Run, options: argparse.Namespace, refused: Counter[int]) -> in
     with nullcontext() if options.watch else Progress(run, PATIENCE).reported():
         with opened as (mirror, messages):
             count, shipping = mirror.follow(messages.send), messages.shipping
-            assert shipping is not None
-            shipping.introduce()
+            if shipping is not None:
+                shipping.introduce()
             if options.watch:
                 count += _watch(run, mirror, messages, options.every)
-            if options.upload:
-                shipping.publish_all()
-            shipping.close(None if options.upload else PATIENCE)
+            if shipping is not None:
+                _ship(shipping, options.upload)
             messages.client.finish(exit_code=0)
         received(run)
         if missing_rows(run):
             raise TimeoutError("the server did not accept them")
     return count
+
+
+def _ship(shipping: "Shipping", upload: bool) -> None:
+    """Wait until the artifacts are sent; with `upload`, also those that were sent before."""
+    from pipeline.tracking.wandb_session import end_client
+
+    if upload:
+        shipping.publish_all()
+    if not shipping.close(None if upload else PATIENCE):
+        end_client()  # it would wait for the artifacts before it sends the rows
+        raise Stuck(f"no answer to the artifacts in {PATIENCE:.0f} s")
 
 
 def _watch(run: Run, mirror: "Mirror", messages: "Messages", every: float) -> int:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import lightning
@@ -19,7 +20,7 @@ from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.unit import Unit
 from pipeline.distributed.lightning_internals import validates_by_the_clock
 from pipeline.distributed.signals import end_workers_at_exit, ignore_signals
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, lost_worker
 from pipeline.evaluation.plots.spectrogram import Shown
 
 if TYPE_CHECKING:
@@ -194,6 +195,10 @@ class Loader(DataLoader[Batch]):
                 batch = next(batches)
             except StopIteration:
                 return
+            except (OSError, EOFError, UnpicklingError) as error:
+                if not self.num_workers or "DataLoader worker process" in str(error):  # raised by the dataset
+                    raise
+                raise lost_worker(f"while it passed a batch: {error!r}") from error
             finally:
                 self.waited += time.perf_counter() - began
             yield batch

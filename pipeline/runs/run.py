@@ -166,8 +166,8 @@ class Run:
         }
         self.write(attempts=[*self.record["attempts"], attempt])
 
-    def end_attempt(self, reason: str, exit_code: int) -> None:
-        """Record the end of the current attempt; if the record cannot be written, only print a line.
+    def end_attempt(self, reason: str, exit_code: int) -> bool:
+        """Record the end of the current attempt; if the record cannot be written, print a line and return False.
 
         The record is read again first, because the training process has written to it since.
         """
@@ -178,7 +178,9 @@ class Run:
             attempt["ended"], attempt["reason"], attempt["exit_code"] = now(), reason, exit_code
             self.write()
         except CheckpointError as error:
-            print(f"the end of the attempt could not be recorded: {error}", file=sys.stderr)
+            print(f"unroll: error: the end of the attempt could not be recorded: {error}", file=sys.stderr)
+            return False
+        return True
 
     def put_aside(self) -> Path | None:
         """Rename an existing run so that a new one can take its name; nothing is deleted."""

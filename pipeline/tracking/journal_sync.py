@@ -7,10 +7,10 @@ the later attempt's row for the same step is skipped. The optimizer step is a co
 
 from collections import Counter, deque
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import write_durably
 from pipeline.runs.journal import horizon, parse_line
 
 Record = dict[str, Any]
@@ -25,6 +25,11 @@ def count_rows(journal: Path, first: int, sent: Path) -> int:
     rows: list[Record] = []
     mirror.follow(lambda _, record: rows.append(record))
     return sum(record["kind"] not in ARTIFACTS for record in rows)
+
+
+def refused_lines(rejected: Counter[int]) -> list[int]:
+    """Return the numbers of the lines that are skipped, because the client rejected them."""
+    return sorted(number for number, times in rejected.items() if times >= TRIES)
 
 
 class Mirror:
@@ -49,10 +54,13 @@ class Mirror:
         self.head = 1  # the line at which the newest attempt begins
         self.rejected = Counter() if rejected is None else rejected
         self._seen: Counter[tuple[Any, ...]] = Counter()
-        self._unwritten: list[int] = []  # numbers that the file of sent lines lacks, because the disk was full
-        self._before = _numbers(sent) if sent and sent.exists() else None
         self._read()
-        self._pass_over(self.head if first is None else first)
+        first = self.head if first is None else first
+        # numbers from `first` on were given to a client that was killed before it delivered them
+        before = {number for number in _numbers(sent) if number < first} if sent and sent.exists() else None
+        self._named: set[int] = before or set()  # numbers in the file of sent lines
+        self._whole = False  # whether the file consists of these numbers
+        self._pass_over(first, before)
 
     def follow(self, send: Callable[[int, Record], None]) -> int:
         """Send new lines and return their number; exceptions of `send` propagate, and a later call continues."""
@@ -62,12 +70,13 @@ class Mirror:
             number, record = self.waiting[0]
             if self._counts(record):
                 if self.rejected[number] < TRIES:
+                    self._name(number)
                     self.rejected[number] += 1  # removed below if the line is accepted
                     send(number, record)
                     del self.rejected[number]
                     self.last = self.last if record["kind"] in ARTIFACTS else number
                     count += 1
-                self._remember(number, record)
+                self.sent.add(record["like"])
             self.waiting.popleft()
         return count
 
@@ -97,26 +106,31 @@ class Mirror:
         self._seen[record["attempt"], what] += 1
         return hash((what, self._seen[record["attempt"], what]))
 
-    def _pass_over(self, first: int) -> None:
-        """Mark lines before `first` as sent; if there is a file of sent lines, only those that it names."""
+    def _pass_over(self, first: int, before: set[int] | None) -> None:
+        """Mark lines before `first` as sent; if there was a file of sent lines, only those that it named."""
         while self.waiting and self.waiting[0][0] < first:
             number, record = self.waiting.popleft()
-            if self._counts(record) if self._before is None else number in self._before:
+            if self._counts(record) if before is None else number in before:
+                self._named.add(number)
                 self.sent.add(record["like"])
 
     def _counts(self, record: Record) -> bool:
         self.attempts.setdefault(record["attempt"], record["step"] - 1)
         return record["step"] <= horizon(record["attempt"], self.attempts) and record["like"] not in self.sent
 
-    def _remember(self, number: int, record: Record) -> None:
-        self.sent.add(record["like"])
+    def _name(self, number: int) -> None:
+        """Add a line to the file of sent lines before it is sent; a full disk therefore delays it."""
+        self._named.add(number)
         if self.file is None:
             return
-        self._unwritten.append(number)
-        with suppress(OSError), self.file.open("a") as file:  # a full disk must not block the upload
-            file.write("".join(f"{each}\n" for each in self._unwritten))
-            file.flush()
-            self._unwritten.clear()
+        whole, self._whole = self._whole, False
+        if whole:
+            with self.file.open("a") as file:
+                file.write(f"{number}\n")
+        else:
+            numbers = "".join(f"{each}\n" for each in sorted(self._named))
+            write_durably(self.file, lambda new: new.write_text(numbers))
+        self._whole = True
 
 
 def _numbers(sent: Path) -> set[int]:

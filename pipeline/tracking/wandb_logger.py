@@ -19,7 +19,7 @@ from pipeline.distributed.launch import started_elsewhere
 from pipeline.runs.run import Run
 from pipeline.tracking.arrivals import Gone, known, missing_rows, received, sync_line
 from pipeline.tracking.graphql import ServerError
-from pipeline.tracking.journal_sync import Mirror
+from pipeline.tracking.journal_sync import Mirror, refused_lines
 from pipeline.tracking.redact import error_line
 from pipeline.tracking.settings import DISABLED, OFFLINE, ONLINE, record_variables, tracking_mode, tracking_of
 from pipeline.tracking.shipping import Shipping
@@ -57,6 +57,7 @@ class PatientWandbLogger(Logger):
         self._thread: threading.Thread | None = None
         self._shipping: Shipping | None = None
         self._silent = False  # after the first warning
+        self._rejected: Counter[int] = Counter()  # rejections per line of the journal
 
     @property
     def name(self) -> str:
@@ -109,13 +110,19 @@ class PatientWandbLogger(Logger):
                 f"`{sync_line(self.run)}` sends them",
                 stacklevel=2,
             )
+        if refused := refused_lines(self._rejected):
+            warnings.warn(
+                f"the W&B client rejected {len(refused)} rows of run {self.run.name}, which only the journal has: "
+                f"lines {', '.join(map(str, refused[:10]))}",
+                stacklevel=2,
+            )
 
     def _work(self) -> None:
-        wait, rejected = WAIT / 2, Counter[int]()
+        wait = WAIT / 2
         while True:
             before, last_try = known(self.run).line, self._ending.is_set()
             try:
-                if self._send(rejected):
+                if self._send():
                     return
             except Gone as error:
                 self._gone = True
@@ -134,9 +141,9 @@ class PatientWandbLogger(Logger):
             wait = WAIT if known(self.run).line > before else min(2 * wait, LONGEST)
             self._ending.wait(wait)
 
-    def _send(self, rejected: Counter[int]) -> bool:
+    def _send(self) -> bool:
         """Send rows until the attempt ends; return whether all of them have arrived."""
-        with session(self.run, self.mode, rejected, ships=not self._stuck) as (mirror, messages):
+        with session(self.run, self.mode, self._rejected, ships=not self._stuck) as (mirror, messages):
             self._shipping = messages.shipping
             self._follow(mirror, messages)
             self._stuck = messages.shipping is not None and not messages.shipping.close(self.uploading or SHIPPING)

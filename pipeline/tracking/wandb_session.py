@@ -101,7 +101,8 @@ def client_run(run: Run, mode: str, **more: object) -> Iterator["ClientRun"]:
                 end_client()  # Ctrl-C does not wait for a server
                 raise
         finally:
-            wandb.teardown()  # waits for the client's process, which would otherwise keep the run's id after an error
+            with suppress(ConnectionError):  # the client's process was killed
+                wandb.teardown()  # waits for that process, which would otherwise keep the run's id after an error
 
 
 def check_settings(run: Run) -> None:

@@ -20,7 +20,7 @@ from pipeline.data.batch_plan import Share
 from pipeline.data.module import PlannedDataModule
 from pipeline.distributed import launch, rendezvous, signals
 from pipeline.distributed.checkpoint.directory import by_metric
-from pipeline.errors import TRY_AGAIN, UserError, classify
+from pipeline.errors import TRY_AGAIN, CheckpointError, UserError, classify
 from pipeline.runs.initial_weights import match
 from pipeline.runs.journal import last_saved
 from pipeline.runs.load import choose_checkpoint
@@ -73,7 +73,8 @@ def fit(cli: CommandLine, run: Run) -> int:
             run.end_attempt(f"failed: {error_line(error)}", error.exit_code if isinstance(error, UserError) else 1)
             raise
         reason = {0: "finished", TRY_AGAIN: "stopped"}.get(code, f"failed: exit code {code}")
-        run.end_attempt(reason, code)
+        if not run.end_attempt(reason, code) and code == 0:
+            return CheckpointError.exit_code  # the same command completes the record
         if code == TRY_AGAIN:
             saved = last_saved(run.path) or "nothing before the first step"
             print(f"run {run.name} stopped and saved {saved}; the same command continues it", flush=True)

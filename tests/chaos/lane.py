@@ -77,8 +77,11 @@ def keep(home: Path, number: int, results: Path) -> None:
     """Copy what is left of a run that went wrong beside the results."""
     place = results.with_suffix("") / f"run-{number}"
     shutil.copytree(home / "runs" / f"run-{number}", place, dirs_exist_ok=True, ignore_dangling_symlinks=True)
-    shutil.copy(home / f"run-{number}.log", place)
-    print(f"kept in {place}", flush=True)
+    shutil.copy(log := home / f"run-{number}.log", place)
+    print(f"kept in {place}; the end of its log:", *log.read_text().splitlines()[-30:], sep="\n    ", flush=True)
+    for file in sorted((place / "stacks").glob("*")):
+        if "no process has made progress" in (text := file.read_text()):
+            print(file.name, *text.splitlines()[:120], sep="\n    ", flush=True)
 
 
 def imported() -> Command:

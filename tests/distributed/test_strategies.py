@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,25 @@ def test_a_strategy_learns_what_one_process_learns(
 
 
 def assert_is_evaluated(run: str, apart: Apart, capfd: pytest.CaptureFixture[str]) -> None:
-    """The run's best loss is found again, and it generates."""
+    """The run's best loss is found again, and every verb accepts the run."""
     expected = journal.read_journal(Path("runs") / run).best("val/loss")
     capfd.readouterr()
     assert apart(lambda: main(["validate", run])) == 0
     [printed] = [line.split() for line in capfd.readouterr().out.splitlines() if line.split()[:1] == ["val/loss"]]
     assert float(printed[1]) == pytest.approx(expected, abs=1e-4)  # four digits are printed
-    assert apart(lambda: main(["generate", run, "--prompt", "a", "--tokens", "3"])) == 0
+    verbs = {
+        "test": [run, "--split", "validation"],
+        "generate": [run, "--prompt", "a", "--tokens", "3"],
+        "diagnose": [run],
+        "compare": [run, "--html", f"{run}.html"],
+        "status": [run],
+        "checkpoint": ["verify", run],
+        "checkpoint export": [run, "--output", f"{run}-model"],
+        "checkpoint convert": [run, "--output", f"{run}.ckpt"],
+        "checkpoint diff": [run, run],
+    }
+    codes = {verb: apart(partial(main, [*verb.split(), *rest])) for verb, rest in verbs.items()}
+    assert codes == dict.fromkeys(verbs, 0), capfd.readouterr().err
 
 
 @pytest.mark.slow

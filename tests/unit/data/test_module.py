@@ -10,9 +10,10 @@ from unittest.mock import Mock
 import lightning.pytorch as pl
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from pipeline.data.module import Loader, count_in_steps
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, LostPeerError
 from tests.timeouts import scaled
 
 
@@ -102,6 +103,32 @@ def test_reading_ahead_of_the_workers_leaves_the_position_of_the_sampler() -> No
     settings = {"batch_sampler": Position(), "collate_fn": list, "generator": torch.Generator()}
     loader = Loader(Rows(), num_workers=1, **settings)
     assert [list(loader), list(loader)] == [[[3], [4]], [[0], [1], [2], [3], [4]]]
+
+
+class Refusing:
+    """A loader's iterator whose worker dies while it passes a batch."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __next__(self) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), FileNotFoundError(2, "no socket")])
+def test_a_worker_that_is_killed_while_it_passes_a_batch_is_a_lost_process(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Loader, "prepared", True)
+    monkeypatch.setattr(DataLoader, "__iter__", lambda _: Refusing(error))
+    with pytest.raises(LostPeerError, match=f"while it passed a batch: {type(error).__name__}"):
+        next(iter(Loader(range(3), num_workers=1)))
+    with pytest.raises(type(error)):
+        next(iter(Loader(range(3), num_workers=0)))
+    of_the_dataset = type(error)("Caught FileNotFoundError in DataLoader worker process 0.")
+    monkeypatch.setattr(DataLoader, "__iter__", lambda _: Refusing(of_the_dataset))
+    with pytest.raises(type(error), match="Caught"):
+        next(iter(Loader(range(3), num_workers=1)))
 
 
 IMPORTS = """

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from pipeline.runs.journal import FILE
-from pipeline.tracking.journal_sync import Mirror
+from pipeline.tracking.journal_sync import Mirror, refused_lines
 
 
 def follower(written, first, sent=True, rejected=None):
@@ -44,6 +44,44 @@ def test_lines_that_a_killed_client_did_not_deliver_are_sent_by_the_next(written
     assert len(follow(follower(written, 0))) == 3
     written.attempt(20).rows(30)
     assert follow(follower(written, 3)) == [(3, 20, 1), (6, 30, 2)]  # 3 and 4 never arrived; 4 is superseded
+
+
+def test_a_line_that_a_killed_client_did_not_deliver_does_not_count_as_sent_later(written):
+    written.attempt(0).rows(10, 20, 30)
+    assert len(follow(follower(written, 0))) == 3
+    written.attempt(20).samples(20)
+    assert follow(follower(written, 3)) == [(3, 20, 1), (6, 20, 2)]  # 3 and 4 never arrived
+    written.attempt(20).rows(30)
+    assert follow(follower(written, 7)) == [(8, 30, 3)]
+
+
+def test_a_line_is_not_sent_before_the_file_of_sent_lines_names_it(written):
+    written.attempt(0).rows(10, 20, 30)
+    sent, place = [], written.run.path / "disk"
+    mirror = Mirror(written.run.path / FILE, 0, place / "sent")
+
+    def send(number, _):
+        sent.append(number)
+        if number == 2:
+            place.rename(place.with_name("full"))
+
+    with pytest.raises(OSError, match="disk"):
+        mirror.follow(send)
+    assert sent == []
+    place.mkdir()
+    with pytest.raises(OSError, match="disk"):
+        mirror.follow(send)
+    place.mkdir()
+    assert mirror.follow(send) == 2
+    assert sent == [2, 3, 4]
+    assert (place / "sent").read_text().split() == ["2", "3", "4"]
+
+
+def test_lines_that_counted_as_sent_without_a_file_count_later(written):
+    written.attempt(0).rows(10, 20, 30)
+    assert follow(follower(written, 4)) == [(4, 30, 1)]  # the file was lost
+    written.attempt(10).rows(20, 30)
+    assert follow(follower(written, 5)) == []
 
 
 def test_skipped_lines_do_not_count_as_sent(written):
@@ -98,6 +136,7 @@ def test_an_outage_holds_lines_back_and_a_rejected_line_does_not(written):
         assert sent == []
     follower(written, 0, rejected=rejected).follow(send)
     assert sent == [3]
+    assert refused_lines(rejected) == [2]
 
 
 def test_a_line_that_is_sent_repeatedly_does_not_count_as_rejected(written):

@@ -242,6 +242,15 @@ def test_a_server_that_accepts_nothing_is_reported_while_waiting(written, server
     assert [row["step"] for row in server.rows["id123456"]] == [10, 20]
 
 
+def test_artifacts_without_an_answer_do_not_hold_the_rows_back(written, server, monkeypatch, capsys):
+    monkeypatch.setattr(sync, "PATIENCE", 2.0)
+    server.refuse = {"mutation CreateArtifact ": 500}  # the client then repeats its request for minutes
+    written.attempt(0).rows(10, 20)
+    assert sync.main([str(written.run.path)]) == 0
+    assert [row["step"] for row in server.rows["id123456"]] == [10, 20]
+    assert "no answer to the artifacts in 2 s; sending the rows without them" in capsys.readouterr().out
+
+
 def test_no_file_and_no_request_holds_the_key(written, server, tmp_path):
     written.attempt(0).rows(10).samples(10)
     checkpoint(written, 10, "last", "best")

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from pipeline.runs.load import build_model, with_facts
 from pipeline.runs.run import Run
 from pipeline.tasks.task import Task
 from pipeline.training.config import CommandLine, parse_config, run_directory
-from pipeline.training.fit import first_cause, run_summary
+from pipeline.training.fit import first_cause, fit, run_summary
 from pipeline.training.shipped_configs import CONFIGS
 
 CONFIG = Path(__file__).parents[3] / "configs" / "text" / "lstm.yaml"
@@ -105,3 +106,26 @@ def test_the_summary_of_a_run_requires_no_checkpoint(tmp_path: Path) -> None:
     printed = run_summary(Run(tmp_path, {})).splitlines()
     assert printed[0] == f"run {tmp_path.name} finished: {tmp_path}"
     assert printed[1].startswith(f"next: unroll test {tmp_path}; ")
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, 4), (75, 75), (8, 8)])
+def test_a_run_whose_end_cannot_be_recorded_is_not_reported_as_finished(
+    code: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "one", {"attempts": [{"number": 1}]})
+    run.path.mkdir()
+    (run.path / "run.json").mkdir()  # where the record would be written
+    start = SimpleNamespace(finished=False)
+    for name, what in {
+        "check_precision": lambda *_: None,
+        "mode_given": lambda: None,
+        "_check_division": lambda *_: None,
+        "_begin": lambda *_: (run, start),
+        "_start": lambda *_: code,
+    }.items():
+        monkeypatch.setattr(f"pipeline.training.fit.{name}", what)
+    cli = SimpleNamespace(config=SimpleNamespace(trainer=SimpleNamespace(devices=1)))
+    assert fit(cli, run) == expected  # type: ignore[arg-type]
+    shown = capsys.readouterr()
+    assert "unroll: error: the end of the attempt could not be recorded: " in shown.err
+    assert "finished" not in shown.out
