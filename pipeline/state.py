@@ -3,7 +3,7 @@
 The operations work for any state: an LSTM's (h, c), a Transformer's key/value cache, an n-gram's last n-1 inputs.
 `None` is the state before the first input.
 
-A tensor that grows along an axis is a view of memory with free positions behind it (`append`), so a step copies only
+A tensor that grows along an axis is a view of a buffer with free positions behind it (`append`), so a step copies only
 what is new. A state is never overwritten: only the newest view grows in place, and an older one is copied first.
 
 Legend: B sequences.
@@ -19,12 +19,12 @@ from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
 State = Any  # a pytree of tensors whose first axis is B, or None
-LEAST_FREE = 64  # positions that new memory has in addition to those it is needed for
+LEAST_FREE = 64  # free positions of a new buffer
 
 
 @dataclass
-class Memory:
-    """Memory of tensors that grow along an axis."""
+class Buffer:
+    """The storage of tensors that grow along an axis."""
 
     positions: Tensor
     axis: int
@@ -32,7 +32,7 @@ class Memory:
     """Number of positions written since the start; the next one is free."""
 
 
-_views: MutableMapping[Tensor, tuple[Memory, int]] = WeakTensorKeyDictionary()  # memory, position after the last
+_views: MutableMapping[Tensor, tuple[Buffer, int]] = WeakTensorKeyDictionary()  # buffer, position after the last
 
 
 def width_of(network: nn.Module) -> int:
@@ -57,13 +57,13 @@ def append(past: Tensor, new: Tensor, axis: int) -> Tensor:
     length, size = past.shape[axis], new.shape[axis]
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or size > max(length, 1):
         return torch.cat([past, new], axis)  # New inputs that exceed the past are no steps of a generation.
-    memory, stop = _views.get(past, (None, 0))
-    if memory is None or stop < memory.written or stop + size > memory.positions.shape[axis]:
-        memory, stop = _memory_for(past, axis, length + size), length
-        memory.positions.narrow(axis, 0, length).copy_(past)
-    memory.written = stop + size
-    memory.positions.narrow(axis, stop, size).copy_(new)
-    return _view(memory, stop + size, length + size)
+    buffer, stop = _views.get(past, (None, 0))
+    if buffer is None or stop < buffer.written or stop + size > buffer.positions.shape[axis]:
+        buffer, stop = _buffer_for(past, axis, length + size), length
+        buffer.positions.narrow(axis, 0, length).copy_(past)
+    buffer.written = stop + size
+    buffer.positions.narrow(axis, stop, size).copy_(new)
+    return _view(buffer, stop + size, length + size)
 
 
 def last(whole: Tensor, size: int, axis: int) -> Tensor:
@@ -72,10 +72,10 @@ def last(whole: Tensor, size: int, axis: int) -> Tensor:
     What `append` wrote in place stays a view. Others are copied: a view would keep all of `whole` in memory and in
     checkpoints.
     """
-    memory, stop = _views.get(whole, (None, 0))
-    if memory is None:
+    buffer, stop = _views.get(whole, (None, 0))
+    if buffer is None:
         return whole.narrow(axis, whole.shape[axis] - size, size).clone()
-    return _view(memory, stop, size)
+    return _view(buffer, stop, size)
 
 
 def select(state: State, index: Tensor) -> State:
@@ -84,27 +84,27 @@ def select(state: State, index: Tensor) -> State:
 
 
 def _select(leaf: Tensor, index: Tensor) -> Tensor:
-    memory, _ = _views.get(leaf, (None, 0))
-    if memory is None:
+    buffer, _ = _views.get(leaf, (None, 0))
+    if buffer is None:
         return leaf.index_select(0, index)
-    length = leaf.shape[memory.axis]
-    chosen = _memory_for(leaf, memory.axis, length + 1, len(index))  # A step follows, which needs the free positions.
-    torch.index_select(leaf, 0, index, out=chosen.positions.narrow(memory.axis, 0, length))
+    length = leaf.shape[buffer.axis]
+    chosen = _buffer_for(leaf, buffer.axis, length + 1, len(index))  # A step follows, which needs the free positions.
+    torch.index_select(leaf, 0, index, out=chosen.positions.narrow(buffer.axis, 0, length))
     return _view(chosen, length, length)
 
 
-def _memory_for(leaf: Tensor, axis: int, length: int, rows: int | None = None) -> Memory:
-    """Return memory for `length` positions, and at least as many free ones."""
+def _buffer_for(leaf: Tensor, axis: int, length: int, rows: int | None = None) -> Buffer:
+    """Return a buffer for `length` positions, with at least as many free ones."""
     shape = list(leaf.shape)
     shape[0] = shape[0] if rows is None else rows
     shape[axis] = length + max(length, LEAST_FREE)
-    return Memory(leaf.new_empty(shape), axis, length)
+    return Buffer(leaf.new_empty(shape), axis, length)
 
 
-def _view(memory: Memory, stop: int, size: int) -> Tensor:
+def _view(buffer: Buffer, stop: int, size: int) -> Tensor:
     """Return the `size` positions before `stop`, as a tensor that can be extended in place."""
-    view = memory.positions.narrow(memory.axis, stop - size, size)
-    _views[view] = memory, stop
+    view = buffer.positions.narrow(buffer.axis, stop - size, size)
+    _views[view] = buffer, stop
     return view
 
 

@@ -31,8 +31,8 @@ GROWING_IN_PLACE = {
 
 
 @pytest.fixture(autouse=True)
-def small_memory(monkeypatch):
-    """Memory is renewed several times within a test."""
+def small_buffers(monkeypatch):
+    """Buffers are renewed several times within a test."""
     monkeypatch.setattr(states, "LEAST_FREE", 3)
 
 
