@@ -56,7 +56,7 @@ def append(past: Tensor, new: Tensor, axis: int) -> Tensor:
     """Return `past` followed by `new` along an axis, as `torch.cat` does; without gradients, written in place."""
     length, size = past.shape[axis], new.shape[axis]
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or size > max(length, 1):
-        return torch.cat([past, new], axis)  # New inputs that exceed the past are no steps of a generation.
+        return torch.cat([past, new], axis)  # More inputs than the past has are not steps of a generation.
     buffer, stop = _views.get(past, (None, 0))
     if buffer is None or stop < buffer.written or stop + size > buffer.positions.shape[axis]:
         buffer, stop = _buffer_for(past, axis, length + size), length
@@ -66,7 +66,7 @@ def append(past: Tensor, new: Tensor, axis: int) -> Tensor:
     return _view(buffer, stop + size, length + size)
 
 
-def last(whole: Tensor, size: int, axis: int) -> Tensor:
+def latest_positions(whole: Tensor, size: int, axis: int) -> Tensor:
     """Return the last `size` positions along an axis.
 
     What `append` wrote in place stays a view. Others are copied: a view would keep all of `whole` in memory and in
@@ -88,7 +88,7 @@ def _select(leaf: Tensor, index: Tensor) -> Tensor:
     if buffer is None:
         return leaf.index_select(0, index)
     length = leaf.shape[buffer.axis]
-    chosen = _buffer_for(leaf, buffer.axis, length + 1, len(index))  # A step follows, which needs the free positions.
+    chosen = _buffer_for(leaf, buffer.axis, length, len(index))  # A step follows, which needs the free positions.
     torch.index_select(leaf, 0, index, out=chosen.positions.narrow(buffer.axis, 0, length))
     return _view(chosen, length, length)
 

@@ -204,7 +204,7 @@ def stream(
     given = Prompts.of(prompts, device)
     uniform = torch.stack([_numbers(seed, limits.tokens) for seed in seeds]).to(device)
     texts = torch.zeros(len(prompts), limits.tokens, dtype=torch.long, device=device)
-    rows = [Row(len(prompt)) for prompt in prompts]
+    rows = [RowProgress(len(prompt)) for prompt in prompts]
     logits, state = read_prompt(forward, given.shared, start)
     for position in range(given.shared.shape[1], given.longest + limits.tokens):
         lengths = torch.tensor([0 if row.ended else row.new for row in rows], device=device)
@@ -226,8 +226,8 @@ def _numbers(seed: int, count: int) -> Float64[Tensor, " N"]:
 
 
 @dataclass
-class Row:
-    """A row of `stream`.
+class RowProgress:
+    """The progress of a row of `stream`.
 
     Args:
         prompt: number of tokens of its prompt.

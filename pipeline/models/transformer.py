@@ -20,7 +20,7 @@ from pipeline.models.layers.attention import Cache, Rotation, SelfAttention, rot
 from pipeline.models.layers.cross_attention import CrossAttention, Memory
 from pipeline.models.layers.feedforward import SwiGLU, initialise
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.state import State, last
+from pipeline.state import State, latest_positions
 from pipeline.tasks.language_model import LanguageModel, TokenHead
 
 __all__ = ["Transformer", "TransformerLanguageModel"]
@@ -248,7 +248,7 @@ class Transformer(nn.Module):
         size = self.window - 1
         if short := max(0, size - cache[0].shape[2]):
             cache = F.pad(cache[0], (0, 0, short, 0)), F.pad(cache[1], (0, 0, short, 0))
-        return last(cache[0], size, 2), last(cache[1], size, 2)
+        return latest_positions(cache[0], size, 2), latest_positions(cache[1], size, 2)
 
 
 def _is_new(state: State) -> bool:

@@ -8,7 +8,7 @@ Legend: B sequences, T positions, S positions with the past, D features.
 from jaxtyping import Float
 from torch import Tensor, cat
 
-from pipeline.state import append, last
+from pipeline.state import append, latest_positions
 
 
 def prepend(
@@ -18,7 +18,7 @@ def prepend(
     if past is None:
         past = inputs.new_zeros(inputs.shape[0], length, inputs.shape[2])
     extended = append(past.to(inputs.dtype), inputs, 1)
-    return extended, last(extended, length, 1)
+    return extended, latest_positions(extended, length, 1)
 
 
 def windows(extended: Float[Tensor, "B S D"], size: int, dilation: int = 1) -> Float[Tensor, "B T {size}*D"]:

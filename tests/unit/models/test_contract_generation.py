@@ -54,6 +54,7 @@ def test_steps_equal_the_whole_at_every_position(make, prompt):
     assert_equal_to_rounding(in_steps(network, inputs[:, prompt:], state)[0], network(inputs)[0][:, prompt:])
 
 
+@pytest.mark.numeric
 @every_network
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_steps_in_place_equal_steps_with_copies_in_every_bit(make, dtype):
@@ -147,12 +148,14 @@ class Copies(TorchDispatchMode):
         return outputs
 
 
+@pytest.mark.parametrize("reordered", [False, True])
 @pytest.mark.parametrize("make", GROWING_IN_PLACE.values(), ids=GROWING_IN_PLACE)
-def test_fifty_steps_copy_no_state(make, monkeypatch):
+def test_fifty_steps_copy_no_state(make, reordered, monkeypatch):
     monkeypatch.setattr(states, "LEAST_FREE", 64)
     network, inputs = make().eval(), random_inputs(1, 91, torch.float32)
     with torch.no_grad():
         state = in_steps(network, inputs[:, 40:41], network(inputs[:, :40])[1])[1]
+        state = states.select(state, torch.tensor([0])) if reordered else state
         with Copies(8 * WIDTH) as copies:  # fewer positions than the state of the largest layer has
             for position in inputs[:, 41:].split(1, 1):
                 state = network(position, state)[1]
