@@ -23,8 +23,9 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from pipeline.errors import ConfigError
+from pipeline.generation.limits import Limits, apply_limits
 from pipeline.generation.prompts import Device, Forward, Prompts, read_prompt, step
-from pipeline.generation.sampling import Hypothesis, Limits, apply_limits
+from pipeline.generation.sampling import Hypothesis
 from pipeline.state import State, select
 
 

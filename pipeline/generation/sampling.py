@@ -17,37 +17,12 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from pipeline.generation.limits import Limits, apply_limits
 from pipeline.generation.prompts import Device, Forward, Prompts, read_prompt, repeat, step
 from pipeline.state import State
 
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits on the length and the repetitions of a continuation.
-
-    Args:
-        tokens: maximum number of new tokens, including EOS.
-        at_least: minimum number of new tokens, including EOS.
-        eos: the EOS token, which ends a row; None continues each row to its limit.
-        no_repeat: length of n-grams that are not generated twice in a text (Paulus et al. 2018, section 2.5); 0
-            allows repetition.
-
-    Raises:
-        ValueError: a limit is out of range.
-    """
-
-    tokens: int = 200
-    at_least: int = 0
-    eos: int | None = None
-    no_repeat: int = 0
-
-    def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ValueError(f"tokens={self.tokens} must be at least 1")
-        if not 0 <= self.at_least <= self.tokens:
-            raise ValueError(f"at_least={self.at_least} must be between 0 and tokens={self.tokens}")
-        if self.no_repeat < 0:
-            raise ValueError(f"no_repeat={self.no_repeat} must be at least 0")
+__all__ = ["Choice", "Greedy", "Hypothesis", "Limits", "Sample", "Stepwise", "generate", "stream"]
+LEADING = 1024  # tokens that are ordered first; top-p rarely keeps more
 
 
 class Hypothesis(NamedTuple):
@@ -144,19 +119,31 @@ class Sample(Stepwise):
     def probabilities(self, logits: Float[Tensor, "B V"]) -> Float64[Tensor, "B V"]:
         """Return the softmax at the temperature, zero outside top-k and top-p."""
         scaled = logits.double() / self.temperature
-        return scaled.masked_fill(~self.keep(scaled), -torch.inf).softmax(-1)
+        if self.top_k is not None or self.top_p is not None:
+            scaled = scaled.masked_fill(~self.keep(scaled), -torch.inf)
+        return scaled.softmax(-1)
 
     def keep(self, logits: Float64[Tensor, "B V"]) -> Bool[Tensor, "B V"]:
-        """Return True for the tokens that can be sampled."""
-        if self.top_k is None and self.top_p is None:
-            return torch.ones_like(logits, dtype=torch.bool)
-        ordered, order = logits.sort(descending=True, stable=True)  # stable: the lowest token among ties
-        kept = torch.ones_like(ordered, dtype=torch.bool)
-        kept[:, self.top_k :] = self.top_k is None
-        if self.top_p is not None:
-            share = ordered.masked_fill(~kept, -torch.inf).softmax(-1)
-            kept &= share.cumsum(-1) - share < self.top_p  # probability of all more probable tokens
-        return torch.zeros_like(kept).scatter(1, order, kept)
+        """Return True for the tokens that can be sampled: the most probable ones, the lowest among ties."""
+        ordered, count = self._ordered(logits)
+        least = ordered.gather(1, count - 1)
+        above, equal = logits > least, logits == least
+        return above | (equal & (equal.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
+
+    def _ordered(self, logits: Float64[Tensor, "B V"]) -> tuple[Float64[Tensor, "B K"], Int64[Tensor, "B 1"]]:
+        """Return the highest logits in order, and how many of them can be sampled."""
+        vocab = logits.shape[1]
+        most = min(vocab, self.top_k or vocab)
+        if self.top_p is None:
+            return logits.topk(most).values, torch.full_like(logits[:, :1], most, dtype=torch.int64)
+        # To order a large vocabulary takes as long as a step of a small network.
+        for size in [most] if self.top_k else sorted({min(most, LEADING), most}):
+            ordered = logits.sort(descending=True).values if size == vocab else logits.topk(size).values
+            share = ordered.softmax(-1) if size == most else (ordered - logits.logsumexp(-1, keepdim=True)).exp()
+            before = share.cumsum(-1) - share  # probability of all more probable tokens
+            if bool((before[:, -1] >= self.top_p).all()):
+                break
+        return ordered, (before < self.top_p).sum(-1, keepdim=True)
 
 
 def generate(
@@ -215,77 +202,46 @@ def stream(
         ValueError: as `generate`.
     """
     given = Prompts.of(prompts, device)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    fresh = torch.zeros(len(prompts), dtype=torch.long, device=device)  # number of new tokens per row
-    texts = fresh.new_zeros(len(prompts), limits.tokens)
-    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    uniform = torch.stack([_numbers(seed, limits.tokens) for seed in seeds]).to(device)
+    texts = torch.zeros(len(prompts), limits.tokens, dtype=torch.long, device=device)
+    rows = [RowProgress(len(prompt)) for prompt in prompts]
     logits, state = read_prompt(forward, given.shared, start)
     for position in range(given.shared.shape[1], given.longest + limits.tokens):
-        writing = given.ended(position) & ~ended
-        uniform = [
-            torch.rand((), generator=generator, dtype=torch.float64) if writes else torch.tensor(0.0).double()
-            for generator, writes in zip(generators, writing.tolist(), strict=True)
-        ]
-        chosen = choice(
-            apply_limits(logits, fresh.masked_fill(ended, 0), texts, limits), torch.stack(uniform).to(device)
-        )
-        tokens = torch.where(given.ended(position), chosen, given.token(position))
-        place = fresh.clamp(max=limits.tokens - 1)[:, None]
-        texts = texts.scatter(1, place, torch.where(writing, tokens, texts.gather(1, place)[:, 0])[:, None])
-        fresh += writing
-        yield [token if writes else None for token, writes in zip(tokens.tolist(), writing.tolist(), strict=True)]
-        ended |= writing & (fresh == limits.tokens)
-        if limits.eos is not None:
-            ended |= writing & (tokens == limits.eos)
-        if ended.all():
+        lengths = torch.tensor([0 if row.ended else row.new for row in rows], device=device)
+        logits = apply_limits(logits, lengths, texts, limits)
+        tokens = choice(logits, uniform.gather(1, lengths[:, None])[:, 0])
+        if position < given.longest:
+            tokens = torch.where(given.ended(position), tokens, given.token(position))
+        if limits.no_repeat:  # Rows that write no text are not read.
+            texts.scatter_(1, lengths[:, None], tokens[:, None])
+        yield [row.write(token, position, limits) for row, token in zip(rows, tokens.tolist(), strict=True)]
+        if all(row.ended for row in rows):
             return
         logits, state = step(forward, tokens, state)
 
 
-def apply_limits(
-    logits: Float[Tensor, "R V"],
-    lengths: Int64[Tensor, " R"],
-    texts: Int64[Tensor, "R N"],
-    limits: Limits,
-    each: int = 1,
-) -> Float[Tensor, "R V"]:
-    """Return logits without the tokens that the limits exclude; raise ValueError if none is left or is finite.
+def _numbers(seed: int, count: int) -> Float64[Tensor, " N"]:
+    """Return the random numbers of a row, one per new token."""
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@dataclass
+class RowProgress:
+    """The progress of a row of `stream`.
 
     Args:
-        logits: logits of the next token.
-        lengths: number of new tokens per row; 0 for finished rows.
-        texts: the new tokens, followed by arbitrary values.
-        limits: exclude EOS in rows that are too short, and tokens that repeat an n-gram.
-        each: rows per prompt, for the message.
+        prompt: number of tokens of its prompt.
     """
-    if limits.eos is not None and limits.at_least > 0:
-        is_eos = torch.arange(logits.shape[1], device=logits.device) == limits.eos
-        logits = logits.masked_fill((lengths + 1 < limits.at_least)[:, None] & is_eos, -torch.inf)
-    if limits.no_repeat:
-        logits = logits.masked_fill(repeats_ngram(texts, lengths, limits.no_repeat, logits.shape[1]), -torch.inf)
-    usable = logits.amax(-1).isfinite()  # The maximum is NaN or infinite, or -infinite if all tokens are excluded.
-    if not usable.all():
-        row = int((~usable).nonzero()[0]) // each
-        raise ValueError(f"row {row}: no token can be chosen, as logits are NaN, infinite or all excluded")
-    return logits
 
+    prompt: int
+    new: int = 0
+    """Number of new tokens."""
+    ended: bool = False
 
-def repeats_ngram(texts: Int64[Tensor, "R N"], lengths: Int64[Tensor, " R"], n: int, vocab: int) -> Bool[Tensor, "R V"]:
-    """Return True for the tokens that would complete an n-gram that the text already has.
-
-    Args:
-        texts: tokens, followed by arbitrary values.
-        lengths: number of tokens per text.
-        n: length of the n-grams.
-        vocab: V.
-    """
-    rows, longest = texts.shape
-    forbidden = torch.zeros(rows, vocab + 1, dtype=torch.bool, device=texts.device)  # with one slot for no token
-    if n > longest:
-        return forbidden[:, :vocab]
-    back = torch.arange(1 - n, 0, device=texts.device)
-    last = texts.gather(1, (lengths[:, None] + back).clamp(min=0))  # the n - 1 tokens before the next one
-    grams = texts.unfold(1, n, 1)
-    inside = torch.arange(n - 1, longest, device=texts.device) < lengths[:, None]  # where an n-gram ends
-    same = (grams[..., :-1] == last[:, None]).all(-1) & inside
-    return forbidden.scatter(1, torch.where(same, grams[..., -1], vocab), True)[:, :vocab]
+    def write(self, token: int, position: int, limits: Limits) -> int | None:
+        """Add the token at a position; return it if it is new, None in the prompt and after the end."""
+        if self.ended or position < self.prompt:
+            return None
+        self.new += 1
+        self.ended = self.new == limits.tokens or token == limits.eos
+        return token

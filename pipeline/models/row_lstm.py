@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.models.layers.feedforward import initialise
 from pipeline.models.layers.raster import MaskedConvolution, RasterStack, column_exists, gather_taps, half_width
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
+from pipeline.state import append, latest_positions
 from pipeline.tasks.pixel_model import PixelModel
 from pipeline.tasks.token_prediction import TokenHead
 
@@ -64,9 +65,9 @@ class RowLayer(nn.Module):
         at_once = self.columns - self.rights[-1]
         for found, seen in zip(torch.split(gates, at_once, 1), torch.split(keep, at_once, 1), strict=True):
             outputs, cells = self._step(found, seen, above, cells)
-            above = torch.cat([above, outputs], 1)[:, outputs.shape[1] :]
+            above = latest_positions(append(above, outputs, 1), above.shape[1], 1)
             pieces.append(outputs)
-        return inputs + self.mix(self.dropout(torch.cat(pieces, 1))), (above.clone(), cells.clone(), past)
+        return inputs + self.mix(self.dropout(torch.cat(pieces, 1))), (above, cells, past)
 
     def _step(self, gates: Tensor, keep: Tensor, above: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Return the hidden states of the next positions, which are independent of each other, and the last cells."""
@@ -75,7 +76,7 @@ class RowLayer(nn.Module):
         admit, forget, read, content = gates.chunk(4, -1)
         length = gates.shape[1]
         new = torch.sigmoid(forget) * cells[:, :length] + torch.sigmoid(admit) * torch.tanh(content)
-        return torch.sigmoid(read) * torch.tanh(new), torch.cat([cells[:, length:], new], 1)
+        return torch.sigmoid(read) * torch.tanh(new), latest_positions(append(cells, new, 1), self.columns, 1)
 
 
 class RowLSTM(RasterStack):

@@ -22,7 +22,7 @@ from pipeline.models.layers.cross_attention import CrossAttention, Memory
 from pipeline.models.layers.feedforward import SwiGLU, initialise
 from pipeline.models.layers.local_attention import Local
 from pipeline.optim import AdamW, OptimizerCallable, Schedule
-from pipeline.state import State
+from pipeline.state import State, latest_positions
 from pipeline.tasks.language_model import LanguageModel, TokenHead
 
 __all__ = ["Transformer", "TransformerLanguageModel"]
@@ -236,7 +236,10 @@ class Transformer(nn.Module):
     def _keep(self, new: int, state: State) -> Bool[Tensor, "#B 1 T _"] | Local | None:
         """Return the attention mask, or what needs none: a window, or None for all earlier positions."""
         if state is not None:
-            return visible(state[0], new, state[1][0][0].shape[2], self.window)
+            count, cached = state[0], state[1][0][0].shape[2]
+            if new == 1 and count.device.type == "cpu" and bool((count >= cached).all()):
+                return None  # The new position attends to every slot. On other devices, reading the counts would wait.
+            return visible(count, new, cached, self.window)
         if self.window is None or new <= self.window:
             return None
         return Local(self.window)
@@ -261,10 +264,9 @@ class Transformer(nn.Module):
         if self.window is None:
             return cache
         size = self.window - 1
-        short = max(0, size - cache[0].shape[2])
-        key, value = (F.pad(part, (0, 0, short, 0)) for part in cache)
-        excess = key.shape[2] - size
-        return key[:, :, excess:].clone(), value[:, :, excess:].clone()
+        if short := max(0, size - cache[0].shape[2]):
+            cache = F.pad(cache[0], (0, 0, short, 0)), F.pad(cache[1], (0, 0, short, 0))
+        return latest_positions(cache[0], size, 2), latest_positions(cache[1], size, 2)
 
 
 def _is_new(state: State) -> bool:

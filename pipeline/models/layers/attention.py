@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from pipeline.models.layers.local_attention import Local, attend
 
+from pipeline.state import append
+
 Rotation = tuple[Tensor, Tensor]
 Cache = tuple[Tensor, Tensor]
 
@@ -28,7 +30,7 @@ def rotation(positions: Int64[Tensor, "B T"], features: int, dtype: torch.dtype)
     return angles.cos(), angles.sin()
 
 
-def rotate(features: Float[Tensor, "B N T F"], by: Rotation) -> Float[Tensor, "B N T F"]:
+def rotate(features: Float[Tensor, "*K B N T F"], by: Rotation) -> Float[Tensor, "*K B N T F"]:
     """Rotate each pair (feature f, feature f + F/2) by its angle."""
     cosine, sine = by
     left, right = features.chunk(2, -1)
@@ -74,7 +76,7 @@ class SelfAttention(nn.Module):
     ) -> tuple[Float[Tensor, "B T D"], Cache]:
         """Return the outputs, and the keys and values of all positions, each of shape (B, N, S+T, F).
 
-        Without `keep`, attention is causal.
+        Without `keep`, attention is causal; with a cache there is then one new position, which attends to all.
         """
         query, key, value = self._heads(inputs, cache, turn)
         attended = attend(query, key, value, keep, self.dropout if self.training else 0.0)
@@ -90,8 +92,9 @@ class SelfAttention(nn.Module):
         """Return the attention weights of each head over the cached and the new positions."""
         query, key, _ = self._heads(inputs, cache, turn)
         scores: Tensor = (query @ key.transpose(2, 3)).float() * float(query.shape[-1] ** -0.5)
+        cached = scores.shape[3] - scores.shape[2]
         keep = keep.mask(scores.shape[2], scores.device) if isinstance(keep, Local) else keep
-        inside = torch.ones_like(scores[:1, :1], dtype=torch.bool).tril() if keep is None else keep
+        inside = torch.ones_like(scores[:1, :1], dtype=torch.bool).tril(cached) if keep is None else keep
         return scores.masked_fill(~inside, -torch.inf).softmax(-1)
 
     def _heads(self, inputs: Tensor, cache: Cache | None, turn: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,8 +102,7 @@ class SelfAttention(nn.Module):
         split = self.project(inputs).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = split.unbind(0)
         if turn is not None:
-            query, key = rotate(query, turn), rotate(key, turn)
+            query, key = rotate(split[:2], turn).unbind(0)
         if cache is not None:
-            key = torch.cat([cache[0].to(key.dtype), key], 2)
-            value = torch.cat([cache[1].to(value.dtype), value], 2)
+            key, value = append(cache[0].to(key.dtype), key, 2), append(cache[1].to(value.dtype), value, 2)
         return query, key, value

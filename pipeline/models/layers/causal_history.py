@@ -8,6 +8,8 @@ Legend: B sequences, T positions, S positions with the past, D features.
 from jaxtyping import Float
 from torch import Tensor, cat
 
+from pipeline.state import append, latest_positions
+
 
 def prepend(
     past: Float[Tensor, "B {length} D"] | None, inputs: Float[Tensor, "B T D"], length: int
@@ -15,9 +17,8 @@ def prepend(
     """Return the inputs with the `length` inputs before them in front, and the past for the next call."""
     if past is None:
         past = inputs.new_zeros(inputs.shape[0], length, inputs.shape[2])
-    extended = cat([past.to(inputs.dtype), inputs], 1)
-    # A view instead of a copy would keep all of `extended` in memory and in checkpoints.
-    return extended, extended[:, inputs.shape[1] :].clone()
+    extended = append(past.to(inputs.dtype), inputs, 1)
+    return extended, latest_positions(extended, length, 1)
 
 
 def windows(extended: Float[Tensor, "B S D"], size: int, dilation: int = 1) -> Float[Tensor, "B T {size}*D"]:

@@ -10,6 +10,7 @@ import torch
 
 import pipeline.models
 from pipeline.errors import ConfigError
+from pipeline.generation import sampling
 from pipeline.generation.beam import Beam
 from pipeline.generation.sampling import Greedy, Limits, Sample, generate, stream
 from pipeline.tasks.task import Task
@@ -126,6 +127,36 @@ def test_top_k_and_top_p_keep_exactly_the_right_tokens(choice, kept):
 def test_top_k_keeps_the_first_of_equally_probable_tokens():
     probabilities = Sample(top_k=2).probabilities(torch.zeros(1, 5))
     assert probabilities.tolist() == [[0.5, 0.5, 0, 0, 0]]
+
+
+def kept_by_the_definition(choice: Sample, logits: torch.Tensor) -> list[bool]:
+    """Order the tokens of one row, the lowest first among ties, and keep them one by one."""
+    kept, order = [False] * len(logits), sorted(range(len(logits)), key=lambda token: (-logits[token].item(), token))
+    order = order[: choice.top_k]
+    shares, before = logits[order].softmax(0).tolist(), 0.0
+    for token, share in zip(order, shares, strict=True):
+        kept[token] = choice.top_p is None or before < choice.top_p
+        before += share
+    return kept
+
+
+@pytest.mark.parametrize("leading", [4, 1024])
+@pytest.mark.parametrize("choice", [Sample(top_k=7), Sample(top_p=0.55), Sample(top_k=9, top_p=0.75)], ids=str)
+def test_tokens_are_kept_by_the_definition_also_among_ties(choice, leading, monkeypatch):
+    monkeypatch.setattr(sampling, "LEADING", leading)
+    torch.manual_seed(0)
+    for steps in (1.0, 8.0, 1e6):  # rounded: many ties, a few, none
+        logits = (torch.randn(9, 40, dtype=torch.float64) * steps).round() / steps
+        logits[:, :3] = -torch.inf
+        assert choice.keep(logits).tolist() == [kept_by_the_definition(choice, row) for row in logits]
+
+
+def test_a_row_draws_one_number_per_new_token():
+    generator, text, model = torch.Generator().manual_seed(5), [3], Table(sharpness=0.5)
+    for _ in range(40):
+        uniform = torch.rand((), generator=generator, dtype=torch.float64)
+        text.append(Sample()(model(torch.tensor([text]), None)[0][:, -1], uniform[None]).item())
+    assert generate(model, [[3], [1, 2, 4]], Sample(), Limits(40), seed=5)[0] == [text[1:]]
 
 
 @pytest.mark.parametrize("choice", [Sample(), Sample(0.7), Sample(top_k=3), Sample(1.3, top_p=0.8)], ids=str)
