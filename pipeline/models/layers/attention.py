@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from pipeline.models.layers.local_attention import Local, attend
-
 from pipeline.state import append
 
 Rotation = tuple[Tensor, Tensor]
