@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -92,3 +93,10 @@ def _read(text: str, kind: Callable[[str], Number], holds: Callable[[Number], bo
         if holds(value := kind(text)):
             return value
     raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use, which a cluster limits to those of the job."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,7 +1,6 @@
 """Command-line options that several modalities share, each declared once, and the checks of their values."""
 
 import argparse
-import os
 import re
 import sys
 from argparse import _ActionsContainer as Group  # a parser or an argument group
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.workspace.workspace import SPLITS, Workplace, ordered
-from pipeline.arguments import fraction, non_negative_integer, positive_integer
+from pipeline.arguments import available_cores, fraction, non_negative_integer, positive_integer
 from pipeline.errors import ConfigError, DataError, UserError, one_line
 from pipeline.files import sha256
 
@@ -26,7 +25,7 @@ def add_output(parser: Group) -> None:
 
 def add_workers(parser: Group) -> None:
     """Add `--workers`."""
-    default, described = os.cpu_count() or 1, "number of worker processes (default: one per CPU core)"
+    default, described = available_cores(), "number of worker processes (default: one per CPU core)"
     parser.add_argument("--workers", type=positive_integer, default=default, metavar="N", help=described)
 
 

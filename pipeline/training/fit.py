@@ -16,6 +16,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
+from pipeline.arguments import available_cores
 from pipeline.callbacks.profiling import check_profile
 from pipeline.data.batch_plan import Share
 from pipeline.data.module import PlannedDataModule
@@ -185,7 +186,7 @@ def _start(cli: CommandLine, work: Callable[[], None]) -> int:
 
     def share_processor() -> int:
         if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+            torch.set_num_threads(max(1, available_cores() // processes))
         work()
         return 0
 
