@@ -8,7 +8,9 @@ logarithms, so decays of 0 and 1 are exact and no decay overflows. A state of an
 Legend: B sequences, T positions, H features, N chunks, C positions of a chunk.
 """
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from math import isqrt
 from typing import Any
@@ -87,11 +89,26 @@ def scan_values(decay: Tensor, update: Tensor, initial: Tensor, backwards: bool 
 
 def _method(update: Tensor) -> Method:
     """Return the way to compute the scan in a compiled graph or on an accelerator."""
-    if torch.compiler.is_compiling() or update.device.type != "cuda" or find_spec("triton") is None:
+    if torch.compiler.is_compiling() or update.device.type != "cuda" or not _has_kernel(update.device):
         return by_halving
     from pipeline.models.layers.scan_kernel import by_kernel
 
     return by_kernel
+
+
+@cache
+def _has_kernel(device: torch.device) -> bool:
+    """Return whether the Triton kernel runs on a device; it requires a C compiler, for example."""
+    if find_spec("triton") is None:
+        return False
+    from pipeline.models.layers.scan_kernel import by_kernel
+
+    try:
+        by_kernel(*(torch.zeros(1, 2, 1, device=device),) * 2, torch.zeros(1, 1, device=device))
+    except Exception as error:
+        warnings.warn(f"the scan of the linear recurrence runs without Triton: {error!r:.300}", stacklevel=2)
+        return False
+    return True
 
 
 def by_chunks(decay: Tensor, update: Tensor, initial: Tensor, backwards: bool = False) -> Tensor:

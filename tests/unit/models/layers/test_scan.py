@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.models.layers.scan import by_chunks, by_halving, scan, scan_values
+from pipeline.models.layers.scan import _has_kernel, by_chunks, by_halving, scan, scan_values
 from pipeline.models.layers.short_convolution import short_convolution
 from pipeline.models.linear_recurrence import gated_scan, through_autograd
 
@@ -146,3 +147,20 @@ for shape in ((2, 1, 3), (3, 64, 32), (1, 129, 33)):
 def test_the_kernel_equals_stepping_in_the_interpreter() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", KERNEL], env=environment, check=True)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_kernel_that_does_not_run_here_is_not_used(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_kernel(decay: Tensor, update: Tensor, initial: Tensor) -> Tensor:
+        if fails:
+            raise RuntimeError("Failed to find C compiler")
+        return stepping(decay, update, initial)
+
+    monkeypatch.setattr("pipeline.models.layers.scan.find_spec", lambda _: object())
+    monkeypatch.setattr("pipeline.models.layers.scan_kernel.by_kernel", by_kernel)
+    _has_kernel.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert [_has_kernel(torch.device("cpu")) for _ in range(2)] == [not fails] * 2
+    assert len(caught) == fails
+    _has_kernel.cache_clear()
