@@ -7,7 +7,6 @@ import gc
 import importlib
 import sys
 from types import ModuleType
-from typing import Any
 
 
 def load(name: str) -> ModuleType:
@@ -35,16 +34,16 @@ def load_lightning() -> None:
     """
     from lightning_utilities.core import imports
 
-    cache: Any = imports.RequirementCache
+    cache, name = imports.RequirementCache, "_check_requirement"
     check = cache._check_requirement
 
     def without_matplotlib(self: imports.RequirementCache) -> None:
         check(self)
         self.available = self.available and self.requirement != "matplotlib"
 
-    cache._check_requirement = without_matplotlib
+    setattr(cache, name, without_matplotlib)
     try:
         load("torchmetrics")
     finally:
-        cache._check_requirement = check
+        setattr(cache, name, check)
     load("lightning.pytorch")

@@ -6,7 +6,7 @@ typical size of an update of AdamW, it takes the learning rate and the weight de
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class Muon(Optimizer):
         }
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Perform a step of both parts; skip it on the device where the attribute `found_inf` is 1."""
         loss = None
         if closure is not None:

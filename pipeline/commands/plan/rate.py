@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.commands.slurm.layout import Layout
 from pipeline.dataset.unit import Unit
@@ -184,8 +184,14 @@ def make_task(cli: "CommandLine") -> "Task":
     from lightning.pytorch import Trainer
 
     task: Task = cli.build()[0]
-    quiet: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    task.trainer = Trainer(accelerator="cpu", devices=1, **quiet)
+    task.trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     return task
 
 
