@@ -54,7 +54,7 @@ def trust_workers() -> None:
     A worker is forked while other threads (of W&B) may be inside of OpenSSL, whose locks it then inherits: the HMAC of
     that key would wait for them forever. Others cannot connect, because the sockets are in a directory of this user.
     """
-    current_process()._config["authkey"] = None  # type: ignore[attr-defined]  # the property accepts bytes only
+    vars(current_process())["_config"]["authkey"] = None  # the property accepts bytes only
 
 
 def end_workers_at_exit() -> None:
