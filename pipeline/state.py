@@ -72,7 +72,7 @@ def latest_positions(whole: Tensor, size: int, axis: int) -> Tensor:
     What `append` wrote in place stays a view. Others are copied: a view would keep all of `whole` in memory and in
     checkpoints.
     """
-    buffer, stop = _views.get(whole, (None, 0))
+    buffer, stop = (None, 0) if torch.compiler.is_compiling() else _views.get(whole, (None, 0))
     if buffer is None:
         return whole.narrow(axis, whole.shape[axis] - size, size).clone()
     return _view(buffer, stop, size)
