@@ -66,7 +66,7 @@ chaos: $(STAMP) ## Hurt runs 200 times and compare them with undisturbed ones (2
 	$(BIN)/python -m tests.chaos --output docs/benchmarks/chaos.json $(ARGS)
 
 bench: $(STAMP) ## Run the CPU benchmarks against plain PyTorch loops (ARGS='--output docs/benchmarks/cpu.json' stores them)
-	@for script in $(filter-out %_peers.py,$(wildcard tests/benchmarks/bench_*.py)); do echo "== $$script $(ARGS)"; \
+	@export UNROLL_LOAD=$$(cut -d' ' -f1 /proc/loadavg); for script in $(filter-out %_peers.py,$(wildcard tests/benchmarks/bench_*.py)); do echo "== $$script $(ARGS)"; \
 	  $(BIN)/python $$script $(ARGS) || exit 1; done
 
 bench-peers: $(STAMP) ## Install other libraries in .peers (4 GB), train and generate beside them; write docs/benchmarks

@@ -17,12 +17,14 @@ def load(name: str) -> ModuleType:
     """
     if name in sys.modules:
         return importlib.import_module(name)
+    collects = gc.isenabled()
     gc.disable()
     try:
         return importlib.import_module(name)
     finally:
         gc.freeze()
-        gc.enable()
+        if collects:
+            gc.enable()
 
 
 def load_lightning() -> None:
@@ -35,7 +37,10 @@ def load_lightning() -> None:
     from lightning_utilities.core import imports
 
     cache, name = imports.RequirementCache, "_check_requirement"
-    check = cache._check_requirement
+    check = getattr(cache, name, None)
+    if check is None:  # another version of the library, which may import it
+        load("lightning.pytorch")
+        return
 
     def without_matplotlib(self: imports.RequirementCache) -> None:
         check(self)

@@ -64,8 +64,6 @@ class Muon(Optimizer):
             [torch.zeros(1)], lr if adamw_lr is None else adamw_lr, betas, eps, weight_decay, fused=True
         )
         super().__init__(params, {"hidden": False})
-        for group in self.param_groups:
-            group.update({**self._part(group["hidden"]).defaults, **group})
         self.defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -77,6 +75,11 @@ class Muon(Optimizer):
             "betas": betas,
             "eps": eps,
         }
+
+    def add_param_group(self, param_group: dict[str, object]) -> None:
+        """Add a group; `hidden: True` gives it to Muon."""
+        group = {"hidden": False, **param_group}
+        super().add_param_group({**self._part(bool(group["hidden"])).defaults, **group})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -108,8 +111,10 @@ class Muon(Optimizer):
 
     def _step_gated(self, matrix: Tensor, skip: Tensor) -> None:
         """Step one matrix, and undo it on the device if the step is skipped: only this matrix is copied."""
-        momentum = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))  # as the first step does
-        before = [(each, each.clone()) for each in (matrix, momentum)]
+        state = self.state[matrix]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)  # as the first step does
+        before = [(each, each.clone()) for each in (matrix, state["momentum_buffer"])]
         self.matrices.step()
         for tensor, copy in before:
             tensor.copy_(torch.where(skip.bool(), copy, tensor))

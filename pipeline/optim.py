@@ -156,7 +156,7 @@ class WarmupStableDecay(Warmup):
 
     Args:
         decay_share: steps of the decay as a fraction of all steps.
-        final_share, warmup_steps, warmup_share, decay_steps, rewarm_step: as for `WarmupCosine`.
+        final_share, warmup_steps, warmup_share, decay_steps, rewarm_step: as for `Warmup`.
 
     Raises:
         ValueError: `decay_share` is outside [0, 1], or another option is invalid.

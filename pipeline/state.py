@@ -4,7 +4,8 @@ The operations work for any state: an LSTM's (h, c), a Transformer's key/value c
 `None` is the state before the first input.
 
 A tensor that grows along an axis is a view of a buffer with free positions behind it (`append`), so a step copies only
-what is new. A state is never overwritten: only the newest view grows in place, and an older one is copied first.
+what is new. The values of a state never change: only the newest view grows in place, and an older one is copied first.
+Clone the tensors of a state to save it without the free positions.
 
 Legend: B sequences.
 """
@@ -31,6 +32,11 @@ class Buffer:
     written: int
     """Number of positions written since the start; the next one is free."""
 
+    def has_room(self, stop: int) -> bool:
+        """Return whether positions before `stop` can be written here."""
+        writable = torch.is_inference_mode_enabled() or not self.positions.is_inference()
+        return writable and stop <= self.positions.shape[self.axis]
+
 
 _views: MutableMapping[Tensor, tuple[Buffer, int]] = WeakTensorKeyDictionary()  # buffer, position after the last
 
@@ -49,7 +55,7 @@ def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
 
 def detach(state: State) -> State:
     """Detach the state from the graph: truncated backpropagation through time."""
-    return map_state(Tensor.detach, state)
+    return map_state(lambda leaf: leaf.detach() if leaf.requires_grad else leaf, state)
 
 
 def append(past: Tensor, new: Tensor, axis: int) -> Tensor:
@@ -57,8 +63,10 @@ def append(past: Tensor, new: Tensor, axis: int) -> Tensor:
     length, size = past.shape[axis], new.shape[axis]
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or size > max(length, 1):
         return torch.cat([past, new], axis)  # More inputs than the past has are not steps of a generation.
+    if past.narrow(axis, 0, 0).shape != new.narrow(axis, 0, 0).shape:
+        return torch.cat([past, new], axis)  # which raises the error
     buffer, stop = _views.get(past, (None, 0))
-    if buffer is None or stop < buffer.written or stop + size > buffer.positions.shape[axis]:
+    if buffer is None or stop < buffer.written or not buffer.has_room(stop + size):
         buffer, stop = _buffer_for(past, axis, length + size), length
         buffer.positions.narrow(axis, 0, length).copy_(past)
     buffer.written = stop + size
@@ -94,10 +102,10 @@ def _select(leaf: Tensor, index: Tensor) -> Tensor:
 
 
 def _buffer_for(leaf: Tensor, axis: int, length: int, rows: int | None = None) -> Buffer:
-    """Return a buffer for `length` positions, with at least as many free ones."""
+    """Return a buffer for `length` positions and at least as many free ones; few of them if the rows change again."""
     shape = list(leaf.shape)
     shape[0] = shape[0] if rows is None else rows
-    shape[axis] = length + max(length, LEAST_FREE)
+    shape[axis] = length + (max(length, LEAST_FREE) if rows is None else LEAST_FREE)
     return Buffer(leaf.new_empty(shape), axis, length)
 
 

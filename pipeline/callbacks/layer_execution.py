@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.distributed.strategies.sharded import layers
@@ -24,7 +25,7 @@ class Execution(Callback):
     Args:
         compile: compile each layer, and the loss of tokens, with `torch.compile`; the first steps take about a minute,
             later ones are faster. Evaluation and generation, whose shapes change from call to call, are not compiled.
-            Compiled code is kept in `compiled/` of the run, so a restart does not compile again.
+            Compiled code is kept in the user's cache directory, so a restart does not compile again.
         activation_checkpointing: keep only the inputs of each layer and recompute the rest in the backward
             pass (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). About a third more computation,
             far less memory, the same results.
@@ -43,7 +44,7 @@ class Execution(Callback):
         if not self.compile and not self.activation_checkpointing:
             return
         if self.compile:
-            keep_compiled(Path(trainer.default_root_dir) / "compiled")
+            keep_compiled()
         for layer in layers(pl_module):
             layer.forward = partial(_run, layer, layer.forward, self._changed(layer.forward))
         if not self.compile or traits(trainer).gathers_in_hooks:
@@ -64,13 +65,19 @@ class Execution(Callback):
         return partial(checkpoint, forward, use_reentrant=False) if self.activation_checkpointing else forward
 
 
-def keep_compiled(directory: Path) -> None:
-    """Make `torch.compile` keep its code in a directory, unless a variable names another one.
+def keep_compiled() -> None:
+    """Make `torch.compile` keep its code in the user's cache directory, unless a variable names another place.
 
-    Its default is below /tmp, which a job loses when it is requeued to another node.
+    Its default is below /tmp, which a job loses when it is requeued to another node. The code is executed when it is
+    loaded, so it is not a part of a run, which others may copy and continue.
     """
+    try:
+        directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unroll" / "compiled"
+    except RuntimeError:  # a user without a home directory
+        return
     for name, folder in (("TORCHINDUCTOR_CACHE_DIR", directory), ("TRITON_CACHE_DIR", directory / "triton")):
-        os.environ.setdefault(name, str(folder.absolute()))
+        if os.environ.get(name, default := default_cache_dir()) == default:  # which torch sets when it is imported
+            os.environ[name] = str(folder)
 
 
 def _run(layer: nn.Module, plain: Callable[..., Any], changed: Callable[..., Any], *inputs: Any) -> Any:

@@ -4,7 +4,8 @@ Model FLOPs utilization is the number of FLOPs of the model per second over the 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from contextlib import suppress
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 
 from pipeline.callbacks.kernels import kernels_of
 from pipeline.distributed.lightning_internals import datamodule
+from pipeline.errors import CheckpointError
 from pipeline.evaluation.flops import flops_of_shapes
-from pipeline.evaluation.peak import device_name, find_peak, mfu
+from pipeline.evaluation.peak import SHEET, device_name, find_peak, mfu
 from pipeline.runs.run import Run
 
 
+@runtime_checkable
 class Identified(Protocol):
     """A batch that names its samples."""
 
@@ -52,7 +55,7 @@ class Utilization:
         """Record the kernels of the first step, given its loss before the backward pass."""
         if self.kernels is None:
             self.kernels = kernels_of(loss, pl_module)
-            self.run.write(kernels=self.kernels)
+            self._record(kernels=self.kernels)
 
     def row(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Identified, rate: float
@@ -75,12 +78,17 @@ class Utilization:
     def _find(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Identified) -> Speed:
         recorded = self.run.record.get("speed", {})
         name, precision = device_name(pl_module.device), str(trainer.precision)
-        if (recorded.get("device"), recorded.get("precision")) == (name, precision):
+        if (recorded.get("device"), recorded.get("precision"), recorded.get("peak_source")) == (name, precision, SHEET):
             return Speed(**recorded)
         flops = recorded.get("flops_per_prediction") or self._count(trainer, pl_module, batch)
         found = Speed(name, precision, *find_peak(pl_module.device, precision), flops)
-        self.run.write(speed=found._asdict())
+        self._record(speed=found._asdict())
         return found
+
+    def _record(self, **found: object) -> None:
+        """Keep what was found in the record of the run; a full disk must not end the training."""
+        with suppress(CheckpointError):
+            self.run.write(**found)
 
     def _count(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Identified) -> float | None:
         predictions = datamodule(trainer).samples("train").predictions(batch.ids.cpu().numpy())

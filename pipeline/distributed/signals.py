@@ -6,9 +6,9 @@ imported, so that no signal is lost meanwhile, and again when training starts, b
 
 import os
 import signal
-from multiprocessing import active_children, current_process
+from multiprocessing import active_children
 from multiprocessing.util import Finalize
-from types import FrameType
+from types import FrameType, SimpleNamespace
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
@@ -54,7 +54,10 @@ def trust_workers() -> None:
     A worker is forked while other threads (of W&B) may be inside of OpenSSL, whose locks it then inherits: the HMAC of
     that key would wait for them forever. Others cannot connect, because the sockets are in a directory of this user.
     """
-    vars(current_process())["_config"]["authkey"] = None  # the property accepts bytes only
+    from multiprocessing import resource_sharer
+
+    without_key = SimpleNamespace(authkey=None)
+    vars(resource_sharer)["process"] = SimpleNamespace(current_process=lambda: without_key)
 
 
 def end_workers_at_exit() -> None:

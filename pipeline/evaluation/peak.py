@@ -14,6 +14,7 @@ from pipeline.distributed.strategies.sharded import DTYPES
 
 PEAKS: dict[str, tuple[float, float, float]] = {
     "B200": (2250, 1125, 75),
+    "H200 NVL": (835.5, 417.5, 60),
     "H200": (989.4, 494.7, 66.9),
     "GH200": (989.4, 494.7, 66.9),
     "H100 PCIe": (756.5, 378, 51.2),
@@ -27,12 +28,15 @@ PEAKS: dict[str, tuple[float, float, float]] = {
     "L40": (181, 90.5, 90.5),
     "L4": (121, 60.5, 30.3),
     "T4": (65, 8.1, 8.1),
+    "V100 PCIE": (112, 14, 14),
     "V100": (125, 15.7, 15.7),
 }
 """TFLOP/s of dense matrix products in 16 bits, TF32 and float32, from NVIDIA's data sheets; a name precedes its parts.
 
 The sheets of H100, H200, B200, L40S and L4 state the double, with sparsity. TF32 is float32 where a device lacks it.
+In float32, convolutions and recurrent kernels of cuDNN use TF32 by default and may exceed this peak.
 """
+SHEET = "data sheet"
 SECONDS = 0.1  # of the measurement of a peak
 SIZES = {"cpu": 512, "cuda": 4096}  # of the matrices that are multiplied
 
@@ -54,7 +58,7 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_of(name: str, precision: str) -> Peak | None:
-    """Return the peak of a GPU by its data sheet; None if it is not in the table, or only a part of the GPU.
+    """Return the peak of a GPU by its data sheet; None if it is not in the table, only a part, or emulates bfloat16.
 
     Args:
         name: the name of the GPU, as torch reports it.
@@ -62,10 +66,11 @@ def peak_of(name: str, precision: str) -> Peak | None:
     """
     words = re.split(r"[\s-]+", name)
     found = next((peak for key, peak in PEAKS.items() if set(key.split()) <= set(words)), None)
-    if found is None or "MIG" in words:
+    part = "MIG" in words or re.search(r"-\d+[ABCQ]$", name)  # of a GPU, as a virtual one is
+    if found is None or part or (DTYPES.get(precision) == torch.bfloat16 and {"V100", "T4"} & set(words)):
         return None
     tf32 = torch.get_float32_matmul_precision() != "highest"
-    return Peak(1e12 * found[0 if precision in DTYPES else 1 if tf32 else 2], "data sheet")
+    return Peak(1e12 * found[0 if precision in DTYPES else 1 if tf32 else 2], SHEET)
 
 
 def measure_peak(device: torch.device, precision: str) -> Peak:

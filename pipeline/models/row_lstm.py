@@ -61,6 +61,8 @@ class RowLayer(nn.Module):
             above = gates.new_zeros(len(gates), self.columns + self.rights[-1], self.hidden)
             cells = gates.new_zeros(len(gates), self.columns, self.hidden)
         above, cells = above.to(gates.dtype), cells.to(gates.dtype)
+        if torch.is_grad_enabled():  # a later step without gradients may extend the same state in place
+            above, cells = above.clone(), cells.clone()
         keep, pieces = column_exists(column, self.rights, self.columns), []
         at_once = self.columns - self.rights[-1]
         for found, seen in zip(torch.split(gates, at_once, 1), torch.split(keep, at_once, 1), strict=True):

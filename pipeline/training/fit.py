@@ -22,7 +22,7 @@ from pipeline.data.batch_plan import Share
 from pipeline.data.module import PlannedDataModule
 from pipeline.distributed import launch, rendezvous, signals
 from pipeline.distributed.checkpoint.directory import by_metric
-from pipeline.errors import TRY_AGAIN, CheckpointError, UserError, classify
+from pipeline.errors import TRY_AGAIN, CheckpointError, ConfigError, UserError, classify
 from pipeline.runs.initial_weights import match
 from pipeline.runs.journal import last_saved
 from pipeline.runs.load import choose_checkpoint
@@ -133,6 +133,8 @@ def evaluate(cli: CommandLine, run: Run, verb: str, split: str | None = None) ->
     Raises:
         UserError: the run does not exist, or it does not match the config and the data, see `check_evaluation`.
     """
+    if cli.config.profile is not None:
+        raise ConfigError(f"--profile={cli.config.profile}: only the steps of `unroll fit` are profiled. Remove it")
     run = Run(find_run(str(run.path)))
     built = cli.build()
     _check_evaluation(cli, run, built[1], ["validation"] if verb == "validate" else built[1].test_splits(split))

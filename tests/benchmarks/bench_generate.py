@@ -1,7 +1,7 @@
 """What a generated token costs after a short and after a long text, for the network of every language model.
 
     python tests/benchmarks/bench_generate.py [--width 256] [--vocabulary 10000] [--device cpu]
-        [--processor-time]
+        [--processor-time] [--output docs/benchmarks/cpu.json]
 
 Prompts of both lengths are read; then the tokens that follow are timed one by one, as `unroll generate` makes
 them, in turns, and the median is taken. Where the state is of fixed size the ratio is 1; a full cache grows.
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
+from results import Table, add_output
 from torch import nn
 
 from pipeline.commands.architectures.measure import networks
@@ -51,7 +52,9 @@ def seconds_a_token(model: Watched, length: int, device: str, clock: Callable[[]
     return times
 
 
-def measure(network: type[nn.Module], width: int, vocabulary: int, device: str, clock: Callable[[], float]) -> str:
+def measure(
+    network: type[nn.Module], width: int, vocabulary: int, device: str, clock: Callable[[], float]
+) -> dict[str, object]:
     """One row of the table."""
     torch.manual_seed(0)
     model = Watched(LanguageModel(network(width=width), vocabulary).eval().to(device))
@@ -63,27 +66,33 @@ def measure(network: type[nn.Module], width: int, vocabulary: int, device: str, 
             sizes[length] = size_in_bytes(model.state)
     short, long = (median(times[length]) for length in LENGTHS)
     small, large = (sizes[length] / 1024 for length in LENGTHS)
-    return (
-        f"| {network.__name__} | {short * 1e3:.2f} | {long * 1e3:.2f} | {long / short:.2f} "
-        f"| {small:.0f} | {large:.0f} |"
-    )
+    return {
+        "network": network.__name__,
+        f"ms at {LENGTHS[0]}": short * 1e3,
+        f"ms at {LENGTHS[1]}": long * 1e3,
+        "ratio": long / short,
+        f"state KiB at {LENGTHS[0]}": round(small),
+        f"state KiB at {LENGTHS[1]}": round(large),
+    }
 
 
 def main() -> None:
-    """Print the table."""
+    """Print and store the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--vocabulary", type=int, default=10_000)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--processor-time", action="store_true")
+    add_output(parser)
     arguments = parser.parse_args()
     clock = time.process_time if arguments.processor_time else time.perf_counter
-    short, long = LENGTHS
-    print(f"width {arguments.width}, vocabulary {arguments.vocabulary}, {arguments.device}, greedy, one row")
-    print(f"| network | ms a token at {short} | at {long} | ratio | state KiB at {short} | at {long} |")
-    print("|---|---|---|---|---|---|")
+    about = (
+        f"Milliseconds per token after texts of {LENGTHS[0]} and {LENGTHS[1]} tokens: width {arguments.width}, vocabulary "
+        f"{arguments.vocabulary:,}, greedy, one text."
+    )
+    table = Table("generate", "Generation", about, arguments.output)
     for network in networks().values():
-        print(measure(network, arguments.width, arguments.vocabulary, arguments.device, clock), flush=True)
+        table.add(**measure(network, arguments.width, arguments.vocabulary, arguments.device, clock))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from families import FAMILIES, prepared
+from results import Table, add_output
 
 from pipeline.data.pixels import PixelDataModule
 
@@ -41,12 +42,13 @@ def counted(data: PixelDataModule, context: bool) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--counted", type=Path, metavar="DATASET", help="count the pixels of this one")
+    add_output(parser)
     options = parser.parse_args()
+    table = Table("pixels", "Counted pixels", "Nats per image of pixels that are counted, by split.", options.output)
     with tempfile.TemporaryDirectory() as folder:
         data = PixelDataModule(options.counted or prepared(FAMILIES["pixels"], Path(folder)), labels=True)
         for name, context in (("alone", False), ("after its left and upper neighbour", True)):
-            found = (f"{split} {nats:.2f} nats per image" for split, nats in counted(data, context).items())
-            print(f"a pixel {name}:", *found)
+            table.add(pixel=name, **counted(data, context))
 
 
 if __name__ == "__main__":

@@ -192,6 +192,7 @@ def command_line(family: Family, dataset: Path, run: Path, warm: int, steps: int
         "trainer.devices=1",
         f"trainer.max_steps={warm + steps}",
         "trainer.max_epochs=-1",
+        f"trainer.log_every_n_steps={warm}",  # the first row, which counts FLOPs, is before the clock starts
         "trainer.limit_val_batches=0",
         "checkpoints.every_minutes=null",
         f"trainer.callbacks={clock}",

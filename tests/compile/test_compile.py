@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from pipeline.callbacks.layer_execution import Execution, keep_compiled
 from pipeline.distributed.strategies.sharded import layers
@@ -52,12 +53,13 @@ def test_it_compiles_to_one_graph(network):
 @pytest.mark.parametrize("kind", [LSTMLanguageModel, TransformerLanguageModel])
 def test_compiled_layers_have_the_gradients_of_plain_ones(kind, recompute, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     torch.manual_seed(0)
     model = kind(vocab_size=11, width=16, depth=2, head=TokenHead(label_smoothing=0.1))
     tokens = torch.arange(18).reshape(2, 9) % 11
     plain = _gradients(model, tokens)
     execution = Execution(compile=True, activation_checkpointing=recompute)
-    execution.on_train_start(SimpleNamespace(strategy=None, default_root_dir=tmp_path), model)
+    execution.on_train_start(SimpleNamespace(strategy=None), model)
     assert all("forward" in vars(layer) for layer in layers(model))
     assert "token_losses" in vars(model)
     torch.testing.assert_close(_gradients(model, tokens), plain, rtol=1e-3, atol=1e-5)
@@ -68,10 +70,10 @@ def test_compiled_layers_have_the_gradients_of_plain_ones(kind, recompute, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_needs_a_compiler")
-def test_a_restart_finds_the_compiled_code_in_its_run(tmp_path, monkeypatch):
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
-        monkeypatch.setenv(name, "")  # restored at the end
-        monkeypatch.delenv(name)
+def test_a_restart_finds_the_compiled_code(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())  # as the import of Lightning sets it
+    monkeypatch.setenv("TRITON_CACHE_DIR", default_cache_dir())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tokens = torch.arange(18).reshape(2, 9) % 11
     found = []
     for _ in range(2):
@@ -79,21 +81,21 @@ def test_a_restart_finds_the_compiled_code_in_its_run(tmp_path, monkeypatch):
         counters["inductor"].clear()
         torch.manual_seed(0)
         model = ConvNetLanguageModel(vocab_size=11, width=16, depth=1)
-        Execution(compile=True).on_train_start(SimpleNamespace(strategy=None, default_root_dir=tmp_path), model)
+        Execution(compile=True).on_train_start(SimpleNamespace(strategy=None), model)
         _gradients(model, tokens)
         found.append((counters["inductor"]["fxgraph_cache_miss"], counters["inductor"]["fxgraph_cache_hit"]))
     (missed, _), second = found
     assert missed > 0
     assert second[0] == 0
     assert second[1] > 0
-    assert list((tmp_path / "compiled" / "fxgraph").iterdir())
-    assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "compiled" / "triton")
+    assert list((tmp_path / "unroll" / "compiled" / "fxgraph").iterdir())
+    assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "unroll" / "compiled" / "triton")
 
 
-def test_a_directory_of_the_user_is_kept(tmp_path, monkeypatch):
+def test_a_directory_of_the_user_is_kept(monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
     monkeypatch.setenv("TRITON_CACHE_DIR", "/elsewhere/triton")
-    keep_compiled(tmp_path)
+    keep_compiled()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere"
     assert os.environ["TRITON_CACHE_DIR"] == "/elsewhere/triton"
 

@@ -1,17 +1,20 @@
 """The speed of training for `unroll plan`: given, measured by a run or by a few steps now, or computed from FLOPs."""
 
 import argparse
+import math
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.commands.slurm.layout import Layout
 from pipeline.dataset.unit import Unit
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError, ConfigError, UserError
 from pipeline.runs import journal, record
 from pipeline.runs.changes import changes_between, is_below
 from pipeline.runs.run import RUNS, Run, find_run
@@ -49,14 +52,16 @@ def add_rate_options(parser: argparse.ArgumentParser) -> None:
     add("--measured", metavar="RUN", help="read the rate from the journal of RUN (default: a run of this config)")
     add("--measure", type=int, metavar="N", help="train N steps on this machine to measure the rate")
     add("--device", metavar="GPU", help=f"GPU of a computed rate, such as H100 (default: this machine's, or {GPU})")
-    add("--mfu", type=float, default=MFU, metavar="M", help=f"share of its peak for a computed rate (default: {MFU:g})")
+    add("--mfu", type=float, metavar="M", help=f"share of its peak for a computed rate (default: {MFU:g})")
 
 
 def check_rate_options(options: argparse.Namespace) -> None:
     """Raise ConfigError if an option of `add_rate_options` is invalid."""
     if options.measure is not None and options.measure < 2:
         raise ConfigError(f"--measure={options.measure}: expected at least 2 steps, got {options.measure}. Increase it")
-    if not 0 < options.mfu <= 1:
+    if options.rate is not None and not 0 < options.rate < math.inf:
+        raise ConfigError(f"--rate={options.rate:g}: expected a positive number, got {options.rate:g}. Change it")
+    if options.mfu is not None and not 0 < options.mfu <= 1:
         raise ConfigError(f"--mfu={options.mfu:g}: expected a share from 0 to 1, got {options.mfu:g}. Change it")
     if options.device is not None:
         from pipeline.evaluation.peak import PEAKS, peak_of
@@ -83,7 +88,7 @@ def find_rate(
         CheckpointError: the run given with --measured has not logged its rate.
         ConfigError: the training of --measure fails.
     """
-    if options.rate:
+    if options.rate is not None:
         return Rate(options.rate / unit.per_prediction, "given")
     if options.measure is not None:
         return measured_now(options.measure, words, shape)
@@ -94,10 +99,20 @@ def find_rate(
                 f"--measured={run.name}: the run has not logged its rate. Train at least trainer.log_every_n_steps"
             )
         return found
-    candidates = [run, *alike(cli)]
-    return next((found for each in candidates if (found := rate_of(each, shape))), None) or computed(
-        options, cli, shape
-    )
+    if options.device is None and options.mfu is None:
+        for each in (run, *alike(cli)):
+            if has_devices_of(each, shape) and (found := rate_of(each, shape)):
+                return found
+    return computed(options, cli, shape)
+
+
+def has_devices_of(run: Path, shape: Layout) -> bool:
+    """Return whether a run was trained on the kind of device that is planned for, as far as its record tells."""
+    try:
+        device = Run(run).record.get("speed", {}).get("device", "")
+    except CheckpointError:
+        return False
+    return not device or device.startswith("cpu") != bool(shape.gpus)
 
 
 def rate_of(run: Path, shape: Layout) -> Rate | None:
@@ -114,14 +129,17 @@ def rate_of(run: Path, shape: Layout) -> Rate | None:
     )
 
 
-def alike(cli: "CommandLine") -> list[Path]:
-    """Return the runs here with the same model, batches and precision, the newest first."""
+def alike(cli: "CommandLine") -> Iterator[Path]:
+    """Yield the runs here with the same model, batches and precision, the newest first."""
     from pipeline.runs.resume import kept_config
 
     mine = kept_config(cli)
     journals = [path for path in RUNS.glob(f"*/{journal.FILE}") if record.is_run(path.parent)]
     runs = [path.parent for path in sorted(journals, key=lambda path: path.stat().st_mtime, reverse=True)]
-    return [run for run in runs if _is_alike(record.read_config(run), mine)]
+    for run in runs:
+        with suppress(UserError):  # a run that cannot be read is not like this one
+            if _is_alike(record.read_config(run), mine):
+                yield run
 
 
 def _is_alike(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
@@ -142,7 +160,8 @@ def measured_now(steps: int, words: Sequence[str], shape: Layout) -> Rate:
         own = {"max_steps": steps, "max_epochs": -1, "limit_val_batches": 0, "log_every_n_steps": steps // 2}
         keys = [f"--trainer.{name}={value}" for name, value in own.items()]
         command = [sys.executable, "-m", "pipeline", "fit", *words, f"--run={run}", *keys]
-        done = subprocess.run([*command, "--checkpoints.every_minutes=null"], stdout=subprocess.DEVNULL)
+        untracked = {**os.environ, "WANDB_MODE": "disabled"}
+        done = subprocess.run([*command, "--checkpoints.every_minutes=null"], stdout=subprocess.DEVNULL, env=untracked)
         found = rate_of(run, shape) if done.returncode == 0 else None
         if found is None:
             raise ConfigError(
@@ -159,11 +178,12 @@ def computed(options: argparse.Namespace, cli: "CommandLine", shape: Layout) -> 
     flops = flops_per_prediction(cli, cli.build_parts()[1])
     if flops is None:
         return None
+    share = MFU if options.mfu is None else options.mfu
     name, peak = peak_for(options.device, shape, str(cli.config.trainer.precision))
     devices = shape.processes if shape.gpus or options.device else shape.nodes
     return Rate(
-        options.mfu * peak.flops * devices / flops,
-        f"computed: {flops:.3g} FLOPs per prediction, {options.mfu:.0%} of the peak of {devices} x {name}, "
+        share * peak.flops * devices / flops,
+        f"computed: {flops:.3g} FLOPs per prediction, {share:.0%} of the peak of {devices} x {name}, "
         f"{peak.flops / 1e12:.3g} TFLOP/s, {peak.source}; --measure 20 measures it here",
     )
 

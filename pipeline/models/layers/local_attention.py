@@ -7,6 +7,7 @@ before it. Elsewhere documents are separated by a mask.
 Legend: B sequences, T positions, N heads, F features of a head, I inputs of all sequences.
 """
 
+from functools import cache
 from inspect import signature
 from typing import NamedTuple
 
@@ -66,14 +67,21 @@ def attend(
     if not isinstance(keep, Local):
         causal = keep is None and key.shape[2] == query.shape[2]
         return F.scaled_dot_product_attention(query, key, value, keep, rate, is_causal=causal)
-    heads = query.shape[-1]
-    if HAS_VARLEN and query.is_cuda and query.element_size() == 2 and not rate and heads % 8 == 0 and heads <= 256:
+    features = query.shape[-1]
+    halves = query.is_cuda and query.element_size() == 2
+    if halves and not rate and features % 8 == 0 and features <= 256 and _has_varlen(query.device):
         return _in_one_kernel(query, key, value, keep)
     if keep.positions is None:
         return _in_blocks(query, key, value, keep, rate)
     if query.is_cpu and not torch.compiler.is_compiling():  # The lengths would be compiled as constants.
         return _in_slices(query, key, value, keep, rate)
     return F.scaled_dot_product_attention(query, key, value, keep.mask(query.shape[2], query.device), rate)
+
+
+@cache
+def _has_varlen(device: torch.device) -> bool:
+    """Return whether the kernel for documents, FlashAttention 2, runs on a CUDA device."""
+    return HAS_VARLEN and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _in_one_kernel(query: Tensor, key: Tensor, value: Tensor, keep: Local) -> Tensor:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from multiprocessing import current_process
+from multiprocessing import current_process, resource_sharer
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -148,9 +148,10 @@ def test_workers_pass_tensors_without_a_digest_whose_lock_another_thread_may_hol
     for name in ("deliver_challenge", "answer_challenge"):
         monkeypatch.setattr(f"multiprocessing.connection.{name}", forbidden)
     monkeypatch.setattr(Loader, "prepared", True)
-    monkeypatch.setitem(current_process()._config, "authkey", current_process().authkey)  # type: ignore[attr-defined]
+    monkeypatch.setattr(resource_sharer, "process", resource_sharer.process)
     loader = Loader(Rows(), num_workers=1, batch_size=None)
     assert [batch.tolist() for batch in loader] == [[key] * 4 for key in range(3)]
+    assert current_process().authkey  # for processes and managers of the user
 
 
 IMPORTS = """
