@@ -87,8 +87,8 @@ def main() -> None:
     arguments = parser.parse_args()
     clock = time.process_time if arguments.processor_time else time.perf_counter
     about = (
-        f"Milliseconds per token after texts of {LENGTHS[0]} and {LENGTHS[1]} tokens: width {arguments.width}, vocabulary "
-        f"{arguments.vocabulary:,}, greedy, one text."
+        f"Milliseconds per token after texts of {LENGTHS[0]} and {LENGTHS[1]} tokens: width {arguments.width}, "
+        f"vocabulary {arguments.vocabulary:,}, greedy, one text."
     )
     table = Table("generate", "Generation", about, arguments.output)
     for network in networks().values():
