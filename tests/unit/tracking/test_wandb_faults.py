@@ -152,7 +152,7 @@ def test_the_back_off_begins_again_after_a_success(written, monkeypatch):
     written.attempt(0)
     (written.run.path / "wandb").mkdir()
 
-    def send(_):
+    def send():
         if len(waits) == 3:  # some rows arrive before this failure
             arrivals.remember(written.run, "me", 7)
         if len(waits) == 5:
