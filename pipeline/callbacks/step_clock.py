@@ -9,11 +9,28 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from types import TracebackType
+from typing import Protocol, runtime_checkable
 
 import torch
 
 PARTS = ("data", "forward", "backward", "optimizer", "agreement", "other")
-Moment = float | torch.cuda.Event
+
+
+@runtime_checkable
+class Event(Protocol):
+    """What is used of `torch.cuda.Event`."""
+
+    def record(self, stream: object) -> object:
+        """Let it happen when the stream reaches it."""
+
+    def query(self) -> bool:
+        """Return whether it has happened."""
+
+    def elapsed_time(self, later: "Event") -> float:
+        """Return the milliseconds from this event to a later one."""
+
+
+Moment = float | Event
 Mark = tuple[str | None, Moment]  # the part that begins, and its time; None does not count
 
 
@@ -69,17 +86,14 @@ class StepClock:
     def _now(self) -> Moment:
         if self.device is None or self.device.type != "cuda":
             return time.perf_counter()
-        create: Callable[..., torch.cuda.Event] = torch.cuda.Event
+        create: Callable[..., Event] = vars(torch.cuda)["Event"]
         event = create(enable_timing=True)
         event.record(torch.cuda.current_stream(self.device))
         return event
 
     def _is_past(self, marks: Sequence[Mark]) -> bool:
         last = marks[-1][1]
-        if isinstance(last, float):
-            return True
-        happened: Callable[[], bool] = last.query
-        return happened()
+        return isinstance(last, float) or last.query()
 
 
 class During:
@@ -107,4 +121,4 @@ def _between(began: Moment, ended: Moment) -> float:
         assert isinstance(began, float)
         assert isinstance(ended, float)
         return ended - began
-    return float(began.elapsed_time(ended)) / 1e3
+    return began.elapsed_time(ended) / 1e3

@@ -41,13 +41,13 @@ def with_class_paths(arguments: list[str]) -> list[str]:
 
 @contextmanager
 def own_classes() -> Iterator[None]:
-    """List only networks of the project in a help printed in this context, or other classes where none is accepted."""
+    """List only networks of the project, and all optimizers, in a help printed in this context; or what else exists."""
     private: Any = _typehints
     known = private.get_all_subclass_paths
 
     def own(*arguments: Any, **more: Any) -> list[str]:
         found: list[str] = known(*arguments, **more)
-        own = [path for path in found if path.startswith("pipeline.")]
+        own = [path for path in found if path.startswith(("pipeline.", "torch.optim."))]
         return [path for path in own if path.startswith("pipeline.models.")] or own or found
 
     private.get_all_subclass_paths = own

@@ -54,7 +54,9 @@ def test_an_error_of_the_disk_is_one_line(
     def fail(_: list[str]) -> int:
         raise OSError(number, os.strerror(number), "/data/x")
 
-    monkeypatch.setattr("importlib.import_module", lambda _: types.SimpleNamespace(main=fail))
+    module = types.ModuleType("compare")
+    vars(module)["main"] = fail
+    monkeypatch.setattr("importlib.import_module", lambda _: module)
     assert cli.main(["compare", "x"]) == 1
     assert capsys.readouterr().err.startswith(f"unroll: error: /data/x: {message}, then run the same command again.")
 

@@ -107,7 +107,7 @@ def find_rate(
 
 
 def has_devices_of(run: Path, shape: Layout) -> bool:
-    """Return whether a run was trained on the kind of device that is planned for, as far as its record tells."""
+    """Return whether a run was trained on the kind of device that is planned for, as far as its record shows."""
     try:
         device = Run(run).record.get("speed", {}).get("device", "")
     except CheckpointError:

@@ -100,8 +100,10 @@ class SelfAttention(nn.Module):
         """Return queries (B, N, T, F) of the new positions, and keys and values (B, N, S, F) of all positions."""
         split = self.project(inputs).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = split.unbind(0)
-        if turn is not None:
-            query, key = rotate(split[:2], turn).unbind(0)
+        if turn is not None and inputs.shape[1] == 1:
+            query, key = rotate(split[:2], turn).unbind(0)  # one call per operation, which a step of generation counts
+        elif turn is not None:
+            query, key = rotate(query, turn), rotate(key, turn)  # half the memory of intermediate results
         if cache is not None:
             key, value = append(cache[0].to(key.dtype), key, 2), append(cache[1].to(value.dtype), value, 2)
         return query, key, value

@@ -12,6 +12,7 @@ import torch
 from pipeline.cli import main
 from pipeline.commands.generate.sound import AudioGenerator
 from pipeline.commands.generate.trained import Trained
+from pipeline.data.documents import Documents
 from pipeline.data.raw_audio import WaveDataModule
 from pipeline.dataset.codecs import audio
 from pipeline.generation.sampling import Greedy, Limits
@@ -64,7 +65,7 @@ def test_a_clip_is_not_conditioned_on_the_label_before_it(name: str) -> None:
     model, read = build(name), tokens()[:1]
     starts = torch.zeros_like(read, dtype=torch.bool)
     starts[0, 16] = True  # the EOS of the previous clip is the first input of the next one
-    whole, _ = model(read, None, starts)
+    whole, _ = model(read, None, Documents.of(starts.numpy()))
     alone, _ = model(read[:, 16:])
     torch.testing.assert_close(whole[:, 16:], alone, rtol=0, atol=1e-10)
 

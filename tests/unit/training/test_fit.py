@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -124,8 +125,8 @@ def test_a_run_whose_end_cannot_be_recorded_is_not_reported_as_finished(
         "_start": lambda *_: code,
     }.items():
         monkeypatch.setattr(f"pipeline.training.fit.{name}", what)
-    cli = SimpleNamespace(config=SimpleNamespace(trainer=SimpleNamespace(devices=1)))
-    assert fit(cli, run) == expected  # type: ignore[arg-type]
+    cli = Mock(spec=CommandLine, config=SimpleNamespace(trainer=SimpleNamespace(devices=1), profile=None))
+    assert fit(cli, run) == expected
     shown = capsys.readouterr()
     assert "unroll: error: the end of the attempt could not be recorded: " in shown.err
     assert "finished" not in shown.out

@@ -156,6 +156,7 @@ def test_the_groups_of_keys_are_those_that_this_file_examines() -> None:
             "run",
             "resume",
             "sweep",
+            "profile",
             "config",
             "from",
             "freeze",
