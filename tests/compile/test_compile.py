@@ -49,8 +49,7 @@ def test_it_compiles_to_one_graph(network):
 @pytest.mark.numeric
 @pytest.mark.slow
 @pytest.mark.usefixtures("_needs_a_compiler")
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("kind", [LSTMLanguageModel, TransformerLanguageModel])
+@pytest.mark.parametrize(("kind", "recompute"), [(LSTMLanguageModel, False), (TransformerLanguageModel, True)])
 def test_compiled_layers_have_the_gradients_of_plain_ones(kind, recompute, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
