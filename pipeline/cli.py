@@ -5,7 +5,7 @@ import os
 import sys
 from functools import partial
 
-from pipeline import imports
+from pipeline.commands import imports
 from pipeline.distributed import exit_code, launch, signals, slurm_environment
 
 VERBS = {

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Adam, Optimizer
 from torch.utils import _pytree as pytree
 
-from pipeline.muon import Muon, is_free
+from pipeline.optim.muon import Muon, is_free
 
 
 def is_on_device(optimizer: Optimizer, scaled: bool) -> bool:

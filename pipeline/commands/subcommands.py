@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from multiprocessing.process import BaseProcess
 
-from pipeline import imports
+from pipeline.commands import imports
 from pipeline.distributed import exit_code, signals
 
 # Imports of every training; they take several seconds.

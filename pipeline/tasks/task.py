@@ -18,8 +18,8 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.distributed.checkpoint.averaged import prefer_average
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.muon import Muon, hidden_matrices
 from pipeline.optim import OptimizerCallable, Schedule, full_tensor, gradient_norm, parameter_groups, total_steps
+from pipeline.optim.muon import Muon, hidden_matrices
 from pipeline.runs.vocabulary_rows import Rows
 from pipeline.state import State
 from pipeline.tasks.arguments import plain_arguments, rebuilt_arguments

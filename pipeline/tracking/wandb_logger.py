@@ -15,7 +15,6 @@ from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 
-from pipeline import imports
 from pipeline.distributed.launch import started_elsewhere
 from pipeline.runs.run import Run
 from pipeline.tracking.arrivals import Gone, known, missing_rows, received, sync_line
@@ -47,7 +46,7 @@ class PatientWandbLogger(Logger):
 
     def __init__(self, run: Run, mode: str) -> None:
         super().__init__()
-        imports.load("wandb")  # here, not in the thread: forked workers must not inherit its import lock
+        import wandb  # noqa: F401  # here, not in the thread: forked workers must not inherit its import lock
 
         self.run, self.mode = run, mode
         self.exit_code = 0

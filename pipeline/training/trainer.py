@@ -43,8 +43,8 @@ from pipeline.distributed.strategies.fully_sharded import FullySharded
 from pipeline.distributed.strategies.traits import StrategyTraits
 from pipeline.distributed.strategies.zero import ZeRO
 from pipeline.errors import ConfigError
-from pipeline.muon import Muon
 from pipeline.optim import total_steps
+from pipeline.optim.muon import Muon
 from pipeline.runs.resume import Start
 from pipeline.runs.run import Run
 from pipeline.tasks.task import Task

@@ -27,7 +27,7 @@ def test_a_new_learning_rate_is_used_from_the_first_step_on(fit: Fit, state: Sta
     """A rate of 0 keeps the weights; a kill before the first checkpoint of the attempt does not lose the change."""
     keys, rates = [*EACH, *COSINE], [f"{OPTIMIZER}lr"]
     if strategy == "Muon":  # each part has its own rate
-        keys += ["model.init_args.optimizer.class_path", "pipeline.muon.Muon", f"{OPTIMIZER}adamw_lr", 0.02]
+        keys += ["model.init_args.optimizer.class_path", "pipeline.optim.muon.Muon", f"{OPTIMIZER}adamw_lr", 0.02]
         rates += [f"{OPTIMIZER}adamw_lr"]
     elif strategy != "one":
         keys += on(strategy)

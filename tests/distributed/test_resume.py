@@ -122,7 +122,7 @@ def test_two_processes_and_micro_batches_learn_what_one_learns(fit: Fit, state: 
             torch.testing.assert_close(state(name)["state_dict"][key], value)
 
 
-MUON = ["model.init_args.optimizer.class_path", "pipeline.muon.Muon", "model.init_args.dropout", 0.0]
+MUON = ["model.init_args.optimizer.class_path", "pipeline.optim.muon.Muon", "model.init_args.dropout", 0.0]
 WARMUP = ["data.init_args.order", "shuffled", "data.init_args.batch_warmup.start", 4, "trainer.max_steps", 14]
 WARMUP += ["data.init_args.batch_warmup.steps", 9, "data.init_args.per_device_batch_size", 4]
 WSD = ["model.init_args.schedule.class_path", "pipeline.optim.WarmupStableDecay"]

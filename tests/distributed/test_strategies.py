@@ -118,7 +118,7 @@ def assert_is_evaluated(run: str, apart: Apart, capfd: pytest.CaptureFixture[str
 def test_muon_is_refused_where_a_process_does_not_have_whole_matrices(
     fit: Fit, capfd: pytest.CaptureFixture[str], strategy: str
 ) -> None:
-    assert fit("muon", *on(strategy), "model.init_args.optimizer.class_path", "pipeline.muon.Muon") == 2
+    assert fit("muon", *on(strategy), "model.init_args.optimizer.class_path", "pipeline.optim.muon.Muon") == 2
     [line] = [each for each in capfd.readouterr().err.splitlines() if "error" in each]
     assert line.startswith("unroll: error: model.init_args.optimizer=Muon: expected a strategy with whole matrices")
 

@@ -75,7 +75,7 @@ def test_metrics_can_be_plotted_where_the_command_line_did_not_import_them() -> 
 def test_garbage_is_collected_after_an_import_that_fails() -> None:
     code = (
         "import gc\n"
-        "from pipeline import imports\n"
+        "from pipeline.commands import imports\n"
         "try:\n"
         "    imports.load('nothing_of_this_name')\n"
         "except ImportError: pass\n"

@@ -19,8 +19,8 @@ from pipeline.models.lstm import LSTM, LSTMLanguageModel
 from pipeline.models.ngram import NGramLanguageModel
 from pipeline.models.rnn import RNNLanguageModel
 from pipeline.models.transformer import TransformerLanguageModel
-from pipeline.muon import Muon, hidden_matrices
 from pipeline.optim import parameter_groups
+from pipeline.optim.muon import Muon, hidden_matrices
 from pipeline.tasks.forecaster import Forecaster
 from pipeline.tasks.task import Task
 

@@ -10,8 +10,8 @@ from itertools import islice
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from pipeline import imports
 from pipeline.arguments import Parser
+from pipeline.commands import imports
 from pipeline.commands.plan.rate import Rate, add_rate_options, check_rate_options, find_rate, make_task
 from pipeline.commands.slurm import layout, profile
 from pipeline.commands.slurm.layout import Layout

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline import imports
 from pipeline.arguments import Parser
+from pipeline.commands import imports
 from pipeline.commands.slurm import layout, queue
 from pipeline.commands.slurm import profile as cluster
 from pipeline.commands.slurm.batch_script import TRAIN, Element, Job, lead

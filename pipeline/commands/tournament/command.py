@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline import imports
 from pipeline.arguments import Parser
+from pipeline.commands import imports
 from pipeline.commands.compare import command as compare
 from pipeline.commands.compare.columns import short_number
 from pipeline.commands.compare.rows import ENTRANT

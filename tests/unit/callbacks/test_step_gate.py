@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adagrad, Adam, AdamW, Muon, NAdam, Optimizer, RMSprop
 
-from pipeline import muon
 from pipeline.callbacks import step_gate
 from pipeline.callbacks.step_gate import Gate, is_on_device, kept
+from pipeline.optim import muon
 
 NO, YES = torch.tensor(False), torch.tensor(True)
 OPTIMIZERS: dict[str, Callable[[Iterable[Tensor]], Optimizer]] = {

@@ -55,7 +55,7 @@ class Muon(Optimizer):
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
             raise ConfigError(
-                f"pipeline.muon.Muon: expected torch 2.9 or later, got {torch.__version__}. Upgrade torch"
+                f"pipeline.optim.muon.Muon: expected torch 2.9 or later, got {torch.__version__}. Upgrade torch"
             )
         self.matrices: Optimizer = torch.optim.Muon(
             [torch.zeros(1, 1)], lr, weight_decay, momentum, nesterov, ns_steps=ns_steps, adjust_lr_fn=adjust_lr_fn
