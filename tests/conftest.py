@@ -64,6 +64,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("seed", range(1, 1 + metafunc.config.getoption("seeds")), ids=lambda seed: f"seed{seed}")
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Print a failure as soon as it happens, for a run of the tests that is stopped before its summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.nodeid} failed after {report.duration:.0f} s:\n{report.longreprtext[-20_000:]}", flush=True)
+
+
 def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
     """With --seeds, print the mean and standard deviation of the values each test recorded as its `result`."""
     if config.getoption("seeds") == 1:

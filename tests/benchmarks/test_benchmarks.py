@@ -2,12 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import commands
 
 HERE = Path(__file__).parent
 
@@ -16,7 +17,7 @@ def run(script: str, *arguments: object) -> str:
     """The output of a script."""
     command = [sys.executable, HERE / script, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    done = commands.run(command, 120, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -1,9 +1,10 @@
 """The report on a CUDA device runs on the CPU, small, and keeps what an earlier report found."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
+
+from tests import commands
 
 ROWS = [
     "machine",
@@ -24,7 +25,7 @@ def test_every_row_runs_small_on_the_cpu(tmp_path: Path) -> None:
     output.write_text(json.dumps({"shakespeare": {"validation": 1.5, "date": "2026-01-01", "commit": "abc"}}))
     script = Path(__file__).with_name("gpu_report.py")
     command = [sys.executable, script, "--device", "cpu", "--tiny", "--output", output, "--rows", *ROWS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = commands.run(command, 120)
     assert done.returncode == 0, done.stderr
     rows = json.loads(output.read_text())
     assert list(rows) == ["shakespeare", *ROWS]

@@ -90,8 +90,8 @@ class Home:
 
     def watch(self, name: str, poll: Callable[[], int | None]) -> None:
         """Wait for the undisturbed run until `poll` returns an exit code; keep its rows and the time of its start."""
-        began, first = time.monotonic(), 0.0
-        while (code := poll()) is None:
+        began, first, limit = time.monotonic(), 0.0, scaled(120)
+        while (code := poll()) is None and time.monotonic() < began + limit:
             if not first and self.moment(name)[0] != "start":
                 first = time.monotonic() - began
             time.sleep(0.02)

@@ -1,6 +1,5 @@
 """What happened to a run, and its comparison with an undisturbed one when it has finished."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from pipeline.distributed.checkpoint.directory import newest_first, read_state
+from tests import commands
 from tests.chaos.home import Home
 
 
@@ -48,7 +48,7 @@ def verify(home: Home, name: str, result: Result) -> None:
     last, straight = (newest_first(home.path / "runs" / each / "checkpoints")[0] for each in (name, "straight"))
     result.different = list(differences(last, straight))
     command = [sys.executable, "-m", "pipeline", "sync", name]
-    sent = subprocess.run(command, cwd=home.path, env=home.environment, capture_output=True, text=True)
+    sent = commands.run(command, 60, cwd=home.path, env=home.environment)
     if sent.returncode:
         result.failures.append(f"unroll sync: {sent.stdout[-300:]} {sent.stderr[-300:]}")
     result.rows = home.tracker.compare(home.record(name)["wandb_id"], home.expected)

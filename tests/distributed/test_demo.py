@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.commands import demo
 from pipeline.runs.journal import JournalWriter
-from tests.timeouts import scaled
+from tests import commands
 
 ROOT = Path(__file__).parent.parent.parent
 # The drawings and recordings of the demo take longer to prepare than its models to train.
@@ -43,7 +42,7 @@ def test_the_demo_stops_a_run_continues_it_and_compares_both(tmp_path: Path) -> 
             "MPLCONFIGDIR": str(tmp_path),
         },
     }
-    ran = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=scaled(250))
+    ran = commands.run(command, 250, cwd=place, env=environment)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     [before, after] = re.findall(r"in the journal: (\d+). The second attempt resumed at step (\d+)", ran.stdout)[0]
     assert 5 <= int(before) <= int(after) < 30

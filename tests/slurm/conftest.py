@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests import commands
 from tests.slurm.cluster import PATH, TOOLS, Cluster, until
 from tests.timeouts import scaled
 
@@ -191,5 +191,6 @@ def straight(cluster: Cluster, folder: Path) -> Training:
     run = Training(cluster, folder, "straight")
     command = [sys.executable, "-m", "pipeline", "fit", "--config", "lstm.yaml", "--run", "straight"]
     environment = {**os.environ, **run.environment()}
-    subprocess.run([*command, "--trainer.devices", "2"], check=True, cwd=folder, env=environment)
+    done = commands.run([*command, "--trainer.devices", "2"], 120, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
     return run

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,9 @@ import pytest
 import torch
 
 from pipeline.commands.slurm import status
+from tests import commands
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1500)]
 if TYPE_CHECKING:
     from tests.slurm.conftest import Training
 
@@ -148,7 +148,8 @@ def test_an_array_from_inside_a_job_waits_for_its_dataset_and_one_element_is_pre
     command += ["--", "--data.init_args.dataset", "later"]
     outer = ["salloc", "--quiet", "--nodes=1", "--ntasks=2", "--mem=500"]
     environment = {**array.cluster.environment, **array.environment(), **STALE}
-    subprocess.run([*outer, *command], check=True, cwd=array.folder, env=environment)
+    done = commands.run([*outer, *command], 120, cwd=array.folder, env=environment)
+    assert done.returncode == 0, done.stderr
     monkeypatch.chdir(array.folder)
     for name in ("PATH", "SLURM_CONF"):
         monkeypatch.setenv(name, array.cluster.environment[name])
