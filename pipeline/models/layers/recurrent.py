@@ -26,6 +26,15 @@ GATES: dict[str, tuple[str | None, ...]] = {
 }
 
 
+def autocast_has_lstm(device: str) -> bool:
+    """Return whether an LSTM can be computed in autocast's type: on processors without AVX-512, oneDNN has none."""
+    if device != "cpu" or not torch.is_autocast_enabled(device):
+        return True
+    name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[torch.get_autocast_dtype(device)]
+    supported = getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported", None)
+    return supported is None or bool(supported())
+
+
 class VariationalDropout(nn.Module):
     """Dropout with one mask per sequence, shared by all positions.
 
@@ -71,6 +80,12 @@ class RecurrentLayer(nn.Module):
         self, inputs: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B H"], ...] | None
     ) -> tuple[Float[Tensor, "B T H"], tuple[Float[Tensor, "B H"], ...]]:
         """Process T more inputs."""
+        if self.states > 1 and not autocast_has_lstm(inputs.device.type):
+            with torch.autocast("cpu", enabled=False):
+                return self._forward(inputs.float(), state)
+        return self._forward(inputs, state)
+
+    def _forward(self, inputs: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         if state is None:
             state = (inputs.new_zeros(inputs.shape[0], self.kernel.hidden_size),) * self.states
         before = tuple(part[None].to(inputs.dtype) for part in state)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline import state as states
 from pipeline.models.gru import GRU
-from pipeline.models.layers.recurrent import RecurrentStack, VariationalDropout
+from pipeline.models.layers.recurrent import RecurrentLayer, RecurrentStack, VariationalDropout
 from pipeline.models.lstm import LSTM
 from pipeline.models.rnn import RNN
 
@@ -152,6 +152,21 @@ def test_weight_drop_acts_in_training_alone(make):
 
 
 @pytest.mark.numeric
+def test_where_autocast_has_no_lstm_it_is_computed_in_float32(monkeypatch):
+    """On every processor; torch raises an error on those without AVX-512."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    layer = RecurrentLayer(nn.LSTM(3, 4, batch_first=True), 0.0)
+    inputs = torch.randn(2, 5, 3)
+    exact, (hidden, _) = layer(inputs, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, state = layer(inputs, None)
+        again, _ = layer(inputs.bfloat16(), state)
+    assert torch.equal(outputs, exact)
+    assert torch.equal(state[0], hidden)
+    expected, _ = layer(inputs.bfloat16().float(), state)
+    assert torch.equal(again, expected)
+
+
 def test_variational_masks_are_the_same_at_all_positions_and_differ_between_sequences():
     torch.manual_seed(0)
     outputs = VariationalDropout(0.4).train()(torch.ones(50, 7, 40))
