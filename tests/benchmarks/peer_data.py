@@ -132,7 +132,7 @@ def captured_sounds(folder: Path, steps: int) -> Work:
     """Key tones with transcripts in batches of sixty seconds; the peer holds the same batches decoded in memory."""
     rate, width = 8000, 144
     options = ["--tokenizer", "word", "--workers", "1", "--rate", str(rate), "--output", str(folder / "data")]
-    assert data_prep.audio.command.main(["builtin:400", *options]) == 0
+    assert data_prep.audio.command.main([f"builtin:{16 * steps}", *options]) == 0
     changes = {"model.init_args.dropout": 0, "data.init_args.augmentation": "null"}
     given = arguments("audio/ctc_lstm.yaml", folder / "data", OPTIMIZER, **changes)
     data, found = batches(given, steps)
