@@ -65,12 +65,19 @@ mutants: $(STAMP) ## Mutation testing: change one place of a module; its unit te
 chaos: $(STAMP) ## Hurt runs 200 times and compare them with undisturbed ones (25 minutes; ARGS='--kills 40 --seed 1'); write docs/benchmarks
 	$(BIN)/python -m tests.chaos --output docs/benchmarks/chaos.json $(ARGS)
 
-bench: $(STAMP) ## Run the CPU benchmarks against plain PyTorch loops (ARGS='--output docs/benchmarks/cpu.json' stores them)
-	@export UNROLL_LOAD=$$(cut -d' ' -f1 /proc/loadavg); for script in $(filter-out %_peers.py,$(wildcard tests/benchmarks/bench_*.py)); do echo "== $$script $(ARGS)"; \
-	  $(BIN)/python $$script $(ARGS) || exit 1; done
+# On one core, but for what runs more than one process; bench_slurm.py is run by itself. A failure does not stop the rest.
+BENCH_ONE := startup generate head recurrence padding pairs audio trajectories diagnosis pixels loader fit
+BENCH_TWO := prepare tracking resume strategies
+PIN       := $(if $(shell command -v taskset),taskset -c 0)
+bench: export OMP_NUM_THREADS := 1
+bench: $(STAMP) ## Run the CPU benchmarks (16 minutes; ARGS='--output docs/benchmarks/cpu.json' stores them)
+	@export UNROLL_LOAD=$$(cut -d' ' -f1 /proc/loadavg); failed=; \
+	run() { echo "== bench_$$1.py $(ARGS)"; $$2 $(BIN)/python tests/benchmarks/bench_$$1.py $(ARGS) || failed="$$failed $$1"; }; \
+	for name in $(BENCH_ONE); do run $$name '$(PIN)'; done; for name in $(BENCH_TWO); do run $$name; done; \
+	[ -z "$$failed" ] || { echo "bench: failed:$$failed" >&2; exit 1; }
 
 bench-peers: $(STAMP) ## Install other libraries in .peers (4 GB), train and generate beside them; write docs/benchmarks
-	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_peers.py --output docs/benchmarks/peers.json $(ARGS)
+	OMP_NUM_THREADS=1 $(PIN) $(BIN)/python tests/benchmarks/bench_peers.py --output docs/benchmarks/peers.json $(ARGS)
 
 gpu-report: $(STAMP) ## Run tests and benchmarks on a CUDA device (under 10 minutes; ARGS='--rows gpt lstm'); write docs/benchmarks
 	$(BIN)/python tests/benchmarks/gpu_report.py $(ARGS)

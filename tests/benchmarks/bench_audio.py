@@ -2,12 +2,13 @@
 
     python tests/benchmarks/bench_audio.py [--rounds 5] [--counted data/NAME] [--output docs/benchmarks/cpu.json]
 
-Features: the log-mel spectrogram against librosa's. Waves: samples per second with the carried state, against
-recomputing the whole context for each sample. With `--counted`, bits per sample of a bigram over levels on the test
-split of a labelled dataset.
+Features: the log-mel spectrogram against librosa's, if it is installed. Waves: samples per second with the carried
+state, against recomputing the whole context for each sample. With `--counted`, bits per sample of a bigram over levels
+on the test split of a labelled dataset.
 """
 
 import argparse
+import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,9 @@ def main() -> None:
         "seconds of log-mel features, beside librosa": features,
         "samples of a WaveNet with its carried state, beside none": waves,
     }
+    if importlib.util.find_spec("librosa") is None:
+        print("librosa is not installed: pip install librosa")
+        del pairs["seconds of log-mel features, beside librosa"]
     for name, measure in pairs.items():
         found = [measure() for _ in range(options.rounds)]
         ours, theirs = (median(column) for column in zip(*found, strict=True))

@@ -1,6 +1,6 @@
 """The cost of a diagnosis as a share of the training steps between two of them, for three language models.
 
-    python tests/benchmarks/bench_diagnosis.py [--steps 8] [--rounds 5] [--every 500]
+    python tests/benchmarks/bench_diagnosis.py [--steps 8] [--rounds 3] [--every 500]
 
 Training steps of 2,048 tokens, and one diagnosis of 8 sequences of the same length with its plot, are timed
 alternately, both by the CPU time of this process.
@@ -60,7 +60,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--steps", type=int, default=8, help="timed together")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--every", type=int, default=500, help="steps from one diagnosis to the next")
     add_output(parser)
     options = parser.parse_args()

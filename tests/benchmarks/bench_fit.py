@@ -1,6 +1,6 @@
 """Training through the pipeline against a bare PyTorch loop over the same network and the same batches.
 
-    python tests/benchmarks/bench_fit.py [NAME ...] [--rounds 9] [--seconds 1.5] [--after 0] [--steps 12] [--device cpu]
+    python tests/benchmarks/bench_fit.py [NAME ...] [--rounds 9] [--seconds 0.4] [--after 0] [--steps 4] [--device cpu]
         [--context 64] [--batch 8] [--precision 32-true] [--processor-time] [--output docs/benchmarks/cpu.json]
 
 NAME is an architecture or a family of tasks (default: all).
@@ -186,8 +186,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"an architecture, or {', '.join(FAMILIES)}")
     parser.add_argument("--after", type=int, default=0, metavar="N", help="steps of training before those measured")
     parser.add_argument("--width", type=int, help="of every architecture (default: about 10 M parameters)")
-    parser.add_argument("--steps", type=int, default=12, help="of an architecture in a turn")
-    parser.add_argument("--seconds", type=float, default=1.5, help="of a family in a turn")
+    parser.add_argument("--steps", type=int, default=4, help="of an architecture in a turn")
+    parser.add_argument("--seconds", type=float, default=0.4, help="of a family in a turn")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--context", type=int, default=64, help="tokens of a window")

@@ -1,6 +1,6 @@
 """What a generated token costs after a short and after a long text, for the network of every language model.
 
-    python tests/benchmarks/bench_generate.py [--width 256] [--vocabulary 10000] [--device cpu]
+    python tests/benchmarks/bench_generate.py [--width 192] [--vocabulary 1024] [--device cpu]
         [--processor-time] [--output docs/benchmarks/cpu.json]
 
 Prompts of both lengths are read; then the tokens that follow are timed one by one, as `unroll generate` makes
@@ -79,8 +79,8 @@ def measure(
 def main() -> None:
     """Print and store the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--vocabulary", type=int, default=10_000)
+    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--vocabulary", type=int, default=1024)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--processor-time", action="store_true")
     add_output(parser)

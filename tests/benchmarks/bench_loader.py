@@ -1,6 +1,6 @@
-"""The loader of every modality against a bare reader, in turns, and the seconds from a command to its first step.
+"""The loader of every modality against a bare reader, in turns.
 
-    python tests/benchmarks/bench_loader.py [NAME ...] [--tokens 20000000] [--rounds 5] [--batches 300] [--starts 3]
+    python tests/benchmarks/bench_loader.py [NAME ...] [--tokens 5000000] [--rounds 5] [--batches 100]
         [--output docs/benchmarks/cpu.json]
 
 Both readers hand over the same samples in the same order as tensors. The bare one cuts them from arrays in
@@ -8,10 +8,6 @@ memory; images and sounds it decodes from the same bytes with Pillow or soundfil
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -124,7 +120,7 @@ def corpus(folder: Path, tokens: int) -> Path:
         letters[::500] = 10
         (folder / "text.txt").write_bytes(letters.tobytes())
         source = [str(folder / "text.txt"), "--documents", "line", "--tokenizer", "byte"]
-        data_prep.text.command.main([*source, "--output", str(folder / "data")])
+        data_prep.text.command.main([*source, "--workers", "1", "--output", str(folder / "data")])
     return folder / "data"
 
 
@@ -148,37 +144,12 @@ def modules(folder: Path, tokens: int) -> Iterator[tuple[str, Callable[[], Any],
     )
 
 
-def first_steps(folder: Path, repeats: int) -> Iterator[float]:
-    """Seconds from `unroll fit` to the end of its first step, by the journal's own clock."""
-    config = Path(__file__).parents[2] / "configs" / "text" / "lstm.yaml"
-    command = [sys.executable, "-m", "pipeline", "fit", "--config", str(config), "--resume", "never", "--run"]
-    keys = ["--data.init_args.dataset", str(folder / "data"), "--trainer.log_every_n_steps", "1"]
-    keys += ["--trainer.max_steps", "3", "--trainer.limit_val_batches", "0", "--trainer.devices", "1"]
-    for number in range(repeats):
-        run = folder / "runs" / f"start{number}"
-        process = subprocess.Popen([*command, str(run), *keys], env={**os.environ, "WANDB_MODE": "disabled"})
-        began = time.perf_counter()
-        while not has_row(run / "journal.jsonl") and process.poll() is None:
-            time.sleep(0.01)
-        yield time.perf_counter() - began
-        process.wait()
-
-
-def has_row(journal: Path) -> bool:
-    """Whether the journal shows a step."""
-    if not journal.exists():
-        return False
-    lines = journal.read_text().splitlines()
-    return any("train/loss" in json.loads(line) for line in lines if line.endswith("}"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="of loaders (default: all)")
-    parser.add_argument("--tokens", type=int, default=20_000_000)
+    parser.add_argument("--tokens", type=int, default=5_000_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=300, help="of a round; encoded images and sounds a tenth")
-    parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=100, help="of a round; encoded images and sounds a tenth")
     add_output(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -190,12 +161,6 @@ def main() -> None:
             if name in options.names or not options.names:
                 batches = options.batches // 10 if name in ("captions", "audio") else options.batches
                 table.add(loader=name, **measure(data(), bare, max(1, batches), options.rounds))
-        if options.starts:
-            corpus(folder, options.tokens)
-            seconds = list(first_steps(folder, options.starts))
-            about = "Seconds from the command to the end of the first step of configs/text/lstm.yaml."
-            table = Table("start", "Start", about, options.output)
-            table.add(seconds=median(seconds), fastest=min(seconds), starts=len(seconds))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Translators: padding with and without buckets, beam search against a plain one.
+"""Translators: beam search over a batch against a plain one.
 
     python tests/benchmarks/bench_pairs.py [--dataset DIR] [--rounds 3] [--device cpu]
         [--output docs/benchmarks/cpu.json]
 
-The plain beam search
-takes one source after the other, its hypotheses side by side, and keeps its books in lists. Without `--dataset` the
-pairs are sentences of Python's own documentation and the same sentences backwards.
+The plain beam search takes one source after the other, its hypotheses side by side, and keeps its books in lists.
+Without `--dataset` the pairs are sentences of Python's own documentation and the same sentences backwards.
 """
 
 import argparse
@@ -16,7 +15,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from families import FAMILIES, prepared
 from results import Table, add_output
@@ -37,24 +35,6 @@ def now(device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def padding(dataset: Path, options: argparse.Namespace) -> None:
-    """The share of an epoch's positions that hold nothing, by the plan and in a shuffled order of as many batches."""
-    data = PairsDataModule(dataset, 2048)
-    samples = data.samples("train")
-    plan, split = data.plan(samples), samples.split
-    sources = np.repeat(split.lengths("source"), np.diff(split.first_samples)) + 1
-    sides = np.stack([sources, split.target_lengths + 1])
-    order = np.random.default_rng(0).permutation(len(samples))
-    about = f"Of the positions of an epoch of {options.dataset or 'sentences'}."
-    table = Table("padding", "Padding", about, options.output)
-    for name, batches in (
-        ("in buckets", [plan.batch(0, k) for k in range(len(plan))]),
-        ("shuffled", np.array_split(order, len(plan))),
-    ):
-        positions = sum(int(sides[:, ids].max(1).sum()) * len(ids) for ids in batches)
-        table.add(batches=name, padding=float(1 - sides.sum() / positions), positions=positions)
 
 
 def plain(model: SequenceToSequence, source: tuple[torch.Tensor, ...], eos: int) -> list[int]:
@@ -118,7 +98,7 @@ def search(dataset: Path, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Print the two tables."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--dataset", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
@@ -129,7 +109,6 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as name:
         dataset = options.dataset or prepared(FAMILIES["pairs"], Path(name))
-        padding(dataset, options)
         search(dataset, options)
 
 

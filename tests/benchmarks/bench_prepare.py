@@ -1,6 +1,6 @@
 """Text preparation against a bare `Tokenizer.encode_batch`, and dataset reading against a bare numpy memmap.
 
-    python tests/benchmarks/bench_prepare.py [--megabytes 40] [--workers 2]
+    python tests/benchmarks/bench_prepare.py [--megabytes 10] [--workers 2]
     python tests/benchmarks/bench_prepare.py --against ../other [--kinds text pairs audio ...]
 
 Both sides see the same documents and the same tokenizer on the same cores, in turns, and the median of the ratios is
@@ -214,7 +214,7 @@ def compare_with_encoder(folder: Path, megabytes: int, workers: int, output: Pat
 def main() -> None:
     """Print the paired ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=40)
+    parser.add_argument("--megabytes", type=int, default=10)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with another checkout")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=[*KINDS], help="with --against: what to prepare")

@@ -1,6 +1,6 @@
 """The cost of resumable runs: checkpoints, collectives for stops, and the start of an attempt.
 
-    python tests/benchmarks/bench_resume.py [--config configs/text/lstm.yaml] [--width 704] [--steps 20] [--rounds 3]
+    python tests/benchmarks/bench_resume.py [--config configs/text/lstm.yaml] [--width 704] [--steps 8] [--rounds 3]
         [--device cpu]
 
 Everything is measured in runs of `unroll fit`, alternately: the stall of a checkpoint (from the journal) with and
@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--config", default="configs/text/lstm.yaml")
     parser.add_argument("--width", type=int, default=704)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     add_output(parser)

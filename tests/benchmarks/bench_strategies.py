@@ -1,9 +1,9 @@
 """Tokens per second of each strategy on two processes against one process, by `unroll fit` itself.
 
-    python tests/benchmarks/bench_strategies.py [--config configs/text/lstm.yaml] [--steps 40] [--rounds 3]
-        [--device cpu]
+    python tests/benchmarks/bench_strategies.py [--config configs/text/lstm.yaml] [--steps 20] [--rounds 3]
+        [--device cpu] [--output docs/benchmarks/cpu.json]
 
-All of them train the same global batches; a round runs each once, and the median of the ratios within a round is
+All of them train the same global batches; a round runs each once, and the medians of the ratios within a round are
 printed. On a CPU both processes share its memory and its cores: two of them are at best as fast as there are cores.
 """
 
@@ -57,7 +57,7 @@ def rate(run: Path, overlays: list[str], options: argparse.Namespace, dataset: P
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--config", default="configs/text/lstm.yaml")
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     add_output(parser)
@@ -75,8 +75,11 @@ def main() -> None:
     about = f"Two processes beside one, {options.config}, medians of {options.rounds} alternating rounds."
     table = Table("strategies", "Strategies", about, options.output)
     for way, measured in rates.items():
-        ratio = median(here / one for here, one in zip(measured, rates["one process"], strict=True))
-        table.add(strategy=way, tokens_per_second=median(measured), of_one_process=ratio)
+        one, ddp = (
+            median(here / there for here, there in zip(measured, rates[name], strict=True))
+            for name in ("one process", "ddp")
+        )
+        table.add(strategy=way, tokens_per_second=median(measured), of_one_process=one, of_ddp=ddp)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The cost of the journal and of Weights & Biases as a share of a training step.
 
-    python tests/benchmarks/bench_tracking.py [--width 384] [--blocks 60] [--every 20]
+    python tests/benchmarks/bench_tracking.py [--width 384] [--blocks 12] [--every 20]
 
 Blocks of `every` steps end with a row: alternately of the journal alone, and of the journal with W&B (the real client,
 offline). The cost of a row is compared with the block before it by the CPU time of all threads of this process, which
@@ -61,7 +61,7 @@ def run_in(folder: Path) -> Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--width", type=int, default=384)
-    parser.add_argument("--blocks", type=int, default=60)
+    parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--every", type=int, default=20)
     add_output(parser)
     options = parser.parse_args()

@@ -22,6 +22,7 @@ from pipeline.training.config import parse_config
 
 Work = dict[str, Any]
 OPTIMIZER = {"lr": 1e-3, "betas": [0.9, 0.98], "weight_decay": 0.01}
+ADAM = {"lr": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0.0}
 WORDS = 20  # of a sentence
 
 
@@ -109,12 +110,12 @@ def series(folder: Path, steps: int, model: str) -> Work:
     options = ["--lengths", "8640", "2880", "2880", "--output", str(folder / "data")]
     assert data_prep.series.command.main([str(folder / "table.csv"), *options]) == 0
     work = {"tokens": 224 * 96, "series": str(folder / "series.npy"), "model": model, "context": 336, "horizon": 96}
-    work |= {"windows": 224, "lr": 1e-3, "optimizer": "Adam"}
+    work |= {"windows": 224, "lr": ADAM["lr"], "clip": None}
     if model == "DLinear":
-        given = arguments("series/dlinear.yaml", folder / "data", {"lr": 1e-3}, "Adam")
+        given = arguments("series/dlinear.yaml", folder / "data", ADAM, "Adam")
         return work | {"arguments": given, "arguments_of_peer": {"moving_avg_window": 25}}
     changes = {"model.init_args.dropout": 0, "model.init_args.forecast.dropout": 0}
-    given = arguments("series/patch_transformer.yaml", folder / "data", {"lr": 1e-3}, "Adam", **changes)
+    given = arguments("series/patch_transformer.yaml", folder / "data", ADAM, "Adam", **changes)
     same = {
         "encoder_layers": 3,
         "n_heads": 4,
@@ -124,14 +125,14 @@ def series(folder: Path, steps: int, model: str) -> Work:
         "stride": 8,
     }
     none = dict.fromkeys(("dropout", "fc_dropout", "head_dropout", "attn_dropout"), 0.0)
-    return work | {"arguments": given, "arguments_of_peer": {**same, **none, "revin_affine": True}}
+    return work | {"arguments": given, "clip": 1.0, "arguments_of_peer": {**same, **none, "revin_affine": True}}
 
 
 def captured_sounds(folder: Path, steps: int) -> Work:
     """Key tones with transcripts in batches of sixty seconds; the peer holds the same batches decoded in memory."""
     rate, width = 8000, 144
     options = ["--tokenizer", "word", "--workers", "1", "--rate", str(rate), "--output", str(folder / "data")]
-    assert data_prep.audio.command.main(["builtin:400", *options]) == 0
+    assert data_prep.audio.command.main([f"builtin:{16 * steps}", *options]) == 0
     changes = {"model.init_args.dropout": 0, "data.init_args.augmentation": "null"}
     given = arguments("audio/ctc_lstm.yaml", folder / "data", OPTIMIZER, **changes)
     data, found = batches(given, steps)

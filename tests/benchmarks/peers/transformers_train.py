@@ -1,4 +1,8 @@
-"""Trains GPT-2 of Hugging Face's transformers by its Trainer on given batches."""
+"""Trains GPT-2 of Hugging Face's transformers by its Trainer on given batches.
+
+Where the defaults are slow, a faster choice of the library replaces them: the fused optimizer, the activation in one
+kernel, no check of each loss for NaN.
+"""
 
 import json
 import sys
@@ -45,6 +49,8 @@ model = GPT2LMHeadModel(
         n_embd=size["width"],
         n_layer=size["depth"],
         n_head=size["heads"],
+        activation_function="gelu_pytorch_tanh",
+        initializer_range=size["width"] ** -0.5,  # as ours, so that the losses can be compared
         **none,
     )
 )
@@ -61,8 +67,11 @@ arguments = TrainingArguments(
     optim="adamw_torch_fused",
     lr_scheduler_type="constant",
     logging_steps=work["every"],
+    logging_nan_inf_filter=False,
     report_to="none",
     save_strategy="no",
+    accelerator_config={"dispatch_batches": False},
+    dataloader_pin_memory=False,
     disable_tqdm=True,
     seed=1,
 )
