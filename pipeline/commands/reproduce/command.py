@@ -11,6 +11,7 @@ import shlex
 from pathlib import Path
 
 from pipeline.arguments import Parser, non_negative_integer
+from pipeline.commands.compare.command import ORDER
 from pipeline.commands.reproduce import page, sources
 from pipeline.commands.reproduce.progress import PassedPoints
 from pipeline.commands.reproduce.recipe import Recipe, read_recipe, recipes
@@ -31,7 +32,6 @@ from pipeline.runs.code import Code
 from pipeline.runs.run import Run, directory_of, processor_seconds
 
 OUTSIDE = 1  # exit code
-ORDER = 5  # of the n-gram
 IN_CHECKOUT, ELSEWHERE = Path("docs/results/published"), Path("results")
 
 

@@ -80,11 +80,15 @@ def _details(recipe: Recipe, result: Result) -> Iterator[str]:
     yield ""
     for seed, each in result["seeds"].items():
         steps = f", {each['steps']:,} steps" if "steps" in each else ""
-        scores = ", ".join(f"{name} {value:.4g}" for name, value in each["scores"].items())
+        scores = ", ".join(f"{name} {_number(value)}" for name, value in each["scores"].items())
         yield f"- Seed {seed}: {each['parameters']:,} parameters{steps}; {each['machine']}; {each['commit']}. {scores}"
         if points := each.get("points"):
             passed = [f"{value:.4g} after {int(step):,} steps" for step, value in points.items()]
             yield f"  On the way: {', '.join(passed)}."
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def verdict(recipe: Recipe, result: Result) -> str:
@@ -108,7 +112,7 @@ def replaced(text: str, lines: Sequence[str]) -> str:
     """Return a text with other lines between its two markers."""
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
-    return "\n".join([before + BEGIN, "", *lines, "", END + after])
+    return "\n".join([before + BEGIN, *lines, END + after])
 
 
 def print_table(known: Sequence[Recipe], results: Mapping[str, Result]) -> None:
