@@ -16,7 +16,7 @@ from pipeline.commands.reproduce import page, sources
 from pipeline.commands.reproduce.progress import PassedPoints
 from pipeline.commands.reproduce.recipe import Recipe, read_recipe, recipes
 from pipeline.commands.reproduce.result import (
-    Measured,
+    SeedResult,
     Scores,
     figure_of,
     machine,
@@ -86,7 +86,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def reproduce(recipe: Recipe, data: Path, seeds: list[int]) -> dict[int, Measured]:
+def reproduce(recipe: Recipe, data: Path, seeds: list[int]) -> dict[int, SeedResult]:
     """Return what each seed gives.
 
     Raises:
@@ -100,7 +100,7 @@ def reproduce(recipe: Recipe, data: Path, seeds: list[int]) -> dict[int, Measure
     return {seed: train_and_test(recipe, seed) for seed in dict.fromkeys(seeds)}
 
 
-def train_and_test(recipe: Recipe, seed: int) -> Measured:
+def train_and_test(recipe: Recipe, seed: int) -> SeedResult:
     """Train and test one seed; a finished run is only tested.
 
     Raises:
@@ -117,7 +117,7 @@ def train_and_test(recipe: Recipe, seed: int) -> Measured:
     return measured(recipe, Run(directory), scores)
 
 
-def measure_ngram(recipe: Recipe) -> Measured:
+def measure_ngram(recipe: Recipe) -> SeedResult:
     """Fit the Kneser-Ney n-gram on the dataset of a recipe and evaluate it.
 
     Raises:

@@ -12,7 +12,7 @@ prepare: music {data}/music/JSB_Chorales.mat  # arguments of `unroll prepare`, w
 config: [configs/music/published/jsb_lstm.yaml]   # arguments --config of `unroll fit`
 options: [--trainer.max_epochs, 5]            # further arguments of `unroll fit` (optional)
 checkpoint: best                              # or last (optional)
-points: {1000: 8.9}                           # expected validation figure after so many steps (optional)
+points: {1000: 8.9}                           # expected validation figures by step (optional)
 cost: 6                                       # expected core-minutes on a CPU, or gpu_minutes
 note: The published figure ...                # in what the recipe differs (optional)
 
@@ -114,7 +114,7 @@ def read_recipe(name: str, folder: Path = CONFIGS / "published") -> Recipe:
     """Read the recipe `name`.
 
     Raises:
-        ConfigError: there is no such recipe (the message lists the existing ones), or its file is invalid.
+        ConfigError: the recipe does not exist (the message lists those that do), or its file is invalid.
     """
     from jsonargparse import ArgumentError, ArgumentParser
 

@@ -22,7 +22,7 @@ Scores = dict[str, float]
 Points = list[tuple[int, float]]
 
 
-class Measured(TypedDict):
+class SeedResult(TypedDict):
     """What one seed gave."""
 
     figure: float
@@ -51,10 +51,10 @@ class Result(TypedDict):
     inside: bool
     command: str
     date: str
-    seeds: dict[str, Measured]
+    seeds: dict[str, SeedResult]
 
 
-def result_of(recipe: Recipe, seeds: Mapping[int, Measured], command: str) -> Result:
+def result_of(recipe: Recipe, seeds: Mapping[int, SeedResult], command: str) -> Result:
     """Return the result of a recipe: the mean over its seeds, compared with the band."""
     mean = fmean(each["figure"] for each in seeds.values())
     return {
@@ -92,7 +92,7 @@ def read_results(folder: Path) -> dict[str, Result]:
     return found
 
 
-def measured(recipe: Recipe, run: Run, scores: Scores) -> Measured:
+def measured(recipe: Recipe, run: Run, scores: Scores) -> SeedResult:
     """Return what a finished run and its scores give.
 
     Raises:
@@ -102,7 +102,7 @@ def measured(recipe: Recipe, run: Run, scores: Scores) -> Measured:
     attempts = record["attempts"]
     spent = [each.get("processor_seconds") for each in attempts]
     series = read_journal(run.path).series(recipe.validated)
-    found: Measured = {
+    found: SeedResult = {
         "figure": figure_of(recipe, scores),
         "scores": scores,
         "parameters": record["parameters"],
