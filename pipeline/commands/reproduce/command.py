@@ -16,8 +16,8 @@ from pipeline.commands.reproduce import page, sources
 from pipeline.commands.reproduce.progress import PassedPoints
 from pipeline.commands.reproduce.recipe import Recipe, read_recipe, recipes
 from pipeline.commands.reproduce.result import (
-    SeedResult,
     Scores,
+    SeedResult,
     figure_of,
     machine,
     measured,
