@@ -50,6 +50,10 @@ VERBS = {
         "pipeline.commands.tournament.command",
         "train several architectures with one budget: `unroll tournament configs/tournament/builtin.yaml`",
     ),
+    "reproduce": (
+        "pipeline.commands.reproduce.command",
+        "repeat a published result and compare the figures: `unroll reproduce ptb_kneser_ney`, `--list`",
+    ),
     "by-length": ("pipeline.commands.by_length", "score generated outputs by the length of their source"),
     "demo": ("pipeline.commands.demo", "run the whole pipeline in minutes on the built-in corpus"),
 }
@@ -89,6 +93,8 @@ EVALUATION_HELP = """usage: unroll {verb} RUN [--KEY VALUE ...]
 Evaluate the best checkpoint of RUN (a name under runs/, or a path) with the config stored in the run.
 
   --run RUN           another way to name the run
+  --checkpoint WHICH  best, last, or the directory of a checkpoint (default: best)
+  --json FILE         also write the scores to FILE
   --split NAME        of the test splits, evaluate only this one (`unroll test`)
   --config FILE       use this config instead; may be repeated, as for `unroll fit`
   --KEY VALUE         set any value: --data.init_args.dataset data/other --trainer.devices 1"""

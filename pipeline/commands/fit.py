@@ -10,38 +10,41 @@ from pipeline.runs.run import Run
 from pipeline.tracking import sweep
 from pipeline.training import output_streams
 from pipeline.training.config import parse_config, run_directory
-from pipeline.training.fit import evaluate, fit
+from pipeline.training.fit import EvaluationOptions, evaluate, fit
 
 
 def main(argv: list[str]) -> int:
     """Run the command named by the first argument; return the exit code."""
     verb, arguments = argv[0], argv[1:]
     quieten()
-    split = None
+    evaluation = EvaluationOptions()
     if verb == "fit":
         chosen = sweep.arguments_of_sweep(arguments)
         if chosen is None:
             return 0
     else:
-        chosen, split = evaluation_arguments(verb, arguments)
+        chosen, evaluation = evaluation_arguments(verb, arguments)
     cli = parse_config(chosen)
     run = Run(run_directory(cli.config))
     with output_streams.tolerate_closed_output():
-        return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb, split)
+        return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb, evaluation)
 
 
-def evaluation_arguments(verb: str, arguments: list[str]) -> tuple[list[str], str | None]:
-    """Return the arguments of an evaluation with `--run NAME` for a first argument NAME, and the split to test.
+def evaluation_arguments(verb: str, arguments: list[str]) -> tuple[list[str], EvaluationOptions]:
+    """Return the arguments of an evaluation with `--run NAME` for a first argument NAME, and how to evaluate.
 
     Raises:
-        ConfigError: the run is named twice, or a split is not named.
+        ConfigError: the run is named twice, or an option has no value.
     """
-    split = _taken("--split", arguments := list(arguments)) if verb == "test" else None
+    arguments = list(arguments)
+    split = _taken("--split", arguments) if verb == "test" else None
+    file, checkpoint = (_taken(option, arguments) for option in ("--json", "--checkpoint"))
+    evaluation = EvaluationOptions(split, checkpoint or "best", Path(file) if file else None)
     if not arguments or arguments[0].startswith("-") or Path(arguments[0]).suffix in (".yaml", ".yml"):
-        return arguments, split
+        return arguments, evaluation
     if named := next((each for each in arguments if each == "--run" or each.startswith("--run=")), None):
         raise ConfigError(f"{arguments[0]}: expected one run, got also {named}. Omit one of them")
-    return ["--run", *arguments], split
+    return ["--run", *arguments], evaluation
 
 
 def _taken(option: str, arguments: list[str]) -> str | None:
@@ -51,7 +54,7 @@ def _taken(option: str, arguments: list[str]) -> str | None:
         if name != option:
             continue
         if not equals and at + 1 == len(arguments):
-            raise ConfigError(f"{option}: expected a value, got none. Name a split of the dataset")
+            raise ConfigError(f"{option}: expected a value, got none. Add it")
         taken = value if equals else arguments.pop(at + 1)
         del arguments[at]
         return taken

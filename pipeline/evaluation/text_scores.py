@@ -12,17 +12,19 @@ class BLEU(Score):
 
     Args:
         lowercase: compare lower-cased texts.
-        tokenize: sacreBLEU's tokenizer; 13a is that of WMT.
+        tokenize: sacreBLEU's tokenizer; 13a is that of WMT, intl splits at all punctuation.
+        name: name of the score, if several ones are computed.
     """
 
-    def __init__(self, lowercase: bool = False, tokenize: str = "13a") -> None:
+    def __init__(self, lowercase: bool = False, tokenize: str = "13a", name: str = "bleu") -> None:
         from sacrebleu.metrics.bleu import BLEU as Corpus
 
+        self.name = name
         self.corpus = Corpus(lowercase=lowercase, tokenize=tokenize)
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """Return `bleu`."""
-        return {"bleu": self.corpus.corpus_score(hypotheses, _streams(references)).score}
+        """Return the score."""
+        return {self.name: self.corpus.corpus_score(hypotheses, _streams(references)).score}
 
     def signature(self) -> str:
         """Return the settings that papers should report with the last value."""

@@ -39,6 +39,8 @@ class Attempt(TypedDict):
     ended: str | None
     reason: str | None
     exit_code: int | None
+    processor_seconds: float | None
+    """Processor time, user and system, of the first process and those that it started; None if it was killed."""
 
 
 def is_run(path: Path) -> bool:

@@ -13,6 +13,7 @@ import datetime
 import fcntl
 import json
 import os
+import resource
 import secrets
 import socket
 import sys
@@ -163,6 +164,7 @@ class Run:
             "ended": None,
             "reason": None,
             "exit_code": None,
+            "processor_seconds": None,
         }
         self.write(attempts=[*self.record["attempts"], attempt])
 
@@ -176,6 +178,7 @@ class Run:
         try:
             attempt = self.attempt
             attempt["ended"], attempt["reason"], attempt["exit_code"] = now(), reason, exit_code
+            attempt["processor_seconds"] = processor_seconds()
             self.write()
         except CheckpointError as error:
             print(f"unroll: error: the end of the attempt could not be recorded: {error}", file=sys.stderr)
@@ -233,3 +236,9 @@ def locked(file: TextIO) -> bool:
 def now() -> str:
     """Return the current time in UTC, in ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process and of the processes that it started and that ended, in seconds."""
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)

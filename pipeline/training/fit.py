@@ -3,6 +3,7 @@
 Nothing is built and no file of the run is changed before config, dataset and checkpoint are known to match.
 """
 
+import json
 import os
 import shlex
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from jsonargparse import Namespace
@@ -23,6 +24,7 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.distributed import launch, rendezvous, signals
 from pipeline.distributed.checkpoint.directory import by_metric
 from pipeline.errors import TRY_AGAIN, CheckpointError, ConfigError, UserError, classify
+from pipeline.files import write_durably
 from pipeline.runs.initial_weights import match
 from pipeline.runs.journal import last_saved
 from pipeline.runs.load import choose_checkpoint
@@ -43,6 +45,17 @@ LOCK_PATIENCE = 60.0  # seconds that a requeued attempt waits for the previous o
 
 
 Built = tuple[Task, PlannedDataModule, Namespace]
+
+
+class EvaluationOptions(NamedTuple):
+    """What an evaluation reads and writes."""
+
+    split: str | None = None
+    """The split of a test; None for every test split in turn."""
+    checkpoint: str = "best"
+    """`best`, `last` or a path, see `choose_checkpoint`."""
+    file: Path | None = None
+    """File for the scores as JSON, by split and name."""
 
 
 class Broadcast(TypedDict):
@@ -121,14 +134,14 @@ def run_summary(run: Run) -> str:
     )
 
 
-def evaluate(cli: CommandLine, run: Run, verb: str, split: str | None = None) -> int:
-    """Evaluate the best checkpoint of a run and return the exit code.
+def evaluate(cli: CommandLine, run: Run, verb: str, how: EvaluationOptions) -> int:
+    """Evaluate a checkpoint of a run and return the exit code.
 
     Args:
         cli: the parsed command line.
         run: the run.
         verb: `validate`, on the validation split, or `test`.
-        split: the split to test on (default: every test split in turn).
+        how: the checkpoint, the split, and the file of the scores.
 
     Raises:
         UserError: the run does not exist, or it does not match the config and the data, see `check_evaluation`.
@@ -137,9 +150,10 @@ def evaluate(cli: CommandLine, run: Run, verb: str, split: str | None = None) ->
         raise ConfigError(f"--profile={cli.config.profile}: only the steps of `unroll fit` are profiled. Remove it")
     run = Run(find_run(str(run.path)))
     built = cli.build()
-    _check_evaluation(cli, run, built[1], ["validation"] if verb == "validate" else built[1].test_splits(split))
+    splits = ["validation"] if verb == "validate" else built[1].test_splits(how.split)
+    _check_evaluation(cli, run, built[1], splits)
     forks = launch.forks(vars(cli.config.trainer))  # then each process builds its own
-    return _start(cli, partial(_evaluate, cli, run, verb, split, None if forks else built))
+    return _start(cli, partial(_evaluate, cli, run, splits, how, None if forks else built))
 
 
 def _check_evaluation(cli: CommandLine, run: Run, data: PlannedDataModule, splits: list[str]) -> None:
@@ -215,21 +229,21 @@ def _fit(cli: CommandLine, run: Run, start: Start) -> None:
                 logger.finish(code)
 
 
-def _evaluate(cli: CommandLine, run: Run, verb: str, split: str | None, built: Built | None) -> None:
-    chosen = choose_checkpoint(run.path, "best")
+def _evaluate(cli: CommandLine, run: Run, splits: list[str], how: EvaluationOptions, built: Built | None) -> None:
+    chosen = choose_checkpoint(run.path, how.checkpoint)
     model, data, config = built or cli.build()
     trainer: Trainer = make_trainer(config, run, model, data, None)
-    how: dict[str, Any] = {"datamodule": data, "ckpt_path": chosen, "weights_only": True, "verbose": False}
-    title = f"{run.name}, {chosen.name}, on {data.dataset.path}"
-    if verb == "validate":
-        with _classified(trainer):
-            trainer.validate(model, **how)
-        return _print_scores(trainer, model, title)
-    for name in data.test_splits(split):
+    title, scores = f"{run.name}, {chosen.name}, on {data.dataset.path}", {}
+    for name in splits:
         data.test_split = name
+        evaluation = trainer.validate if name == "validation" else trainer.test
         with _classified(trainer):
-            trainer.test(model, **how)
-        _print_scores(trainer, model, title if name == "test" else f"{title}, {name}")
+            evaluation(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
+        scores[name] = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        _print_scores(trainer, model, title if name in ("test", "validation") else f"{title}, {name}")
+    if how.file and trainer.is_global_zero:
+        text = json.dumps(scores, indent=1)
+        write_durably(how.file, lambda new: new.write_text(text + "\n"))
 
 
 def _print_scores(trainer: Trainer, model: Task, title: str) -> None:

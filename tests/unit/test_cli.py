@@ -17,6 +17,7 @@ from pipeline.commands.fit import evaluation_arguments
 from pipeline.dataset.facts import DataFacts
 from pipeline.errors import ConfigError
 from pipeline.runs.load import with_facts
+from pipeline.training.fit import EvaluationOptions
 
 
 def test_a_verb_alone_prints_its_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,10 +29,12 @@ def test_a_verb_alone_prints_its_usage(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_an_evaluation_takes_its_run_as_an_argument(capsys: pytest.CaptureFixture[str]) -> None:
     expected = ["--run", "lstm", "--seed_everything", "2"]
-    assert evaluation_arguments("validate", ["lstm", "--seed_everything", "2"]) == (expected, None)
-    assert evaluation_arguments("test", ["lstm", "--split", "a", "--seed_everything", "2"]) == (expected, "a")
+    how = EvaluationOptions()
+    assert evaluation_arguments("validate", ["lstm", "--seed_everything", "2"]) == (expected, how)
+    asked = ["lstm", "--split", "a", "--seed_everything", "2", "--checkpoint=last", "--json", "scores.json"]
+    assert evaluation_arguments("test", asked) == (expected, EvaluationOptions("a", "last", Path("scores.json")))
     for others in ([], ["--run", "lstm"], ["--config", "a.yaml"], ["a.yaml"]):
-        assert evaluation_arguments("test", others) == (others, None)
+        assert evaluation_arguments("test", others) == (others, how)
     for verb in ("validate", "test"):
         assert cli.main([verb, "lstm", "--run=gru"]) == 2
         assert "lstm: expected one run, got also --run=gru. Omit one of them" in capsys.readouterr().err

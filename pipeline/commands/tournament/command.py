@@ -7,9 +7,6 @@ the tournament; finished runs are skipped. The results are shown by `unroll comp
 import argparse
 import json
 import shlex
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +18,8 @@ from pipeline.commands.compare.columns import short_number
 from pipeline.commands.compare.rows import ENTRANT
 from pipeline.commands.slurm import queue, submit
 from pipeline.commands.slurm.batch_script import Element
-from pipeline.distributed import exit_code, signals
+from pipeline.commands.subcommands import LOOK, run_unroll
+from pipeline.distributed import signals
 from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.runs import record
 from pipeline.runs.changes import Effect, changes
@@ -29,8 +27,6 @@ from pipeline.runs.run import RUNS, Run
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from pipeline.commands.tournament.entrants import Entrant, Tournament
-
-LOOK = 0.2  # polling interval in seconds
 
 
 class Match(NamedTuple):
@@ -203,14 +199,3 @@ def wait_for(match: Match) -> bool:
             printed = True
             time.sleep(LOOK)
     return False
-
-
-def run_unroll(arguments: list[str]) -> int:
-    """Run a command of `unroll`, pass on a request to stop, and return the exit code."""
-    child, signalled = subprocess.Popen([sys.executable, "-m", "pipeline", *arguments]), False
-    while child.poll() is None:
-        if signals.requested() and not signalled:
-            child.send_signal(signal.SIGTERM)
-            signalled = True
-        time.sleep(LOOK)
-    return exit_code.as_shell(child.returncode)
