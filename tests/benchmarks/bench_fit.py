@@ -11,8 +11,8 @@ The median of the ratios of tokens per second is printed, at about 10 M paramete
 weights are trained: `--after N` measures from the weights that N steps give. Both sides flush denormal numbers.
 
 The families: `unroll fit` with a shipped config against a loop whose batches lie ready in memory; encoded images and
-sounds the loop decodes too. Both sides alternate within one training. A turn takes about `--seconds`. With `--processor-time` the clock counts
-the time of the processor, for a machine that is not quiet.
+sounds the loop decodes too. Both sides alternate within one training. A turn takes about `--seconds`. With
+`--processor-time` the clock counts the time of the processor, for a machine that is not quiet.
 """
 
 import argparse
