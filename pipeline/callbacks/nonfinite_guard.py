@@ -101,7 +101,7 @@ class Guard(Callback):
         """Vote, on saving and stopping as well, and skip the step on the device if the result is not finite."""
         if accumulates(trainer):
             return
-        loss, strategy, scaled = torch.stack(self.losses).sum().float(), traits(trainer), _is_scaled(trainer)
+        loss, strategy, scaled = sum(self.losses[1:], self.losses[0]).float(), traits(trainer), _is_scaled(trainer)
         norm = torch.zeros_like(loss) if strategy.owns_gradients else pl_module.measure_gradient().float()
         result = self.vote.cast(trainer, loss, norm, self.ids)
         decisive = result[0] if scaled else result.sum()  # loss scaling overflows while it searches for its scale
@@ -136,8 +136,8 @@ class Guard(Callback):
         pl_module.carried = {
             slot: kept(self.skip, self.carried.get(slot), after) for slot, after in pl_module.carried.items()
         }
-        for name, value in self.seen.items():
-            setattr(pl_module.seen, name, torch.where(self.skip, value, getattr(pl_module.seen, name)))
+        for name, after in pl_module.seen.metric_state.items():
+            torch.where(self.skip, self.seen[name], after, out=after)
         self.vote.answer(trainer)
         while self.vote.pending and (len(self.vote.pending) > 1 or self._waits(trainer)):
             self._conclude(trainer, pl_module)

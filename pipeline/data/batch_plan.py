@@ -248,7 +248,7 @@ class Share:
         rows = self.rows(len(ids))
         first = (self.rank * self.accumulation + slot) * rows
         mine = ids[first : first + rows]
-        return np.pad(mine, (0, rows - len(mine)), constant_values=NO_SAMPLE)
+        return mine if len(mine) == rows else np.pad(mine, (0, rows - len(mine)), constant_values=NO_SAMPLE)
 
 
 class MicroBatches:

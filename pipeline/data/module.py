@@ -147,6 +147,13 @@ class PlannedDataModule(lightning.LightningDataModule):
         for name in STAGES.get(stage, (self.test_split,)):
             self.samples(name)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Return a batch of the loader, which is on the CPU, on the device."""
+        if device.type == "cpu":
+            return batch
+        moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return training batches from the current position of the run."""
         assert self.trainer is not None

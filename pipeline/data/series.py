@@ -82,12 +82,12 @@ class SeriesWindows:
             part.step,
         )
 
-    @property
+    @cached_property
     def _values(self) -> np.ndarray:
         """A view (S - L - H + 1, L + H): the values of the window at each step."""
         return sliding_window_view(self.split.values, self.context + self.horizon)
 
-    @property
+    @cached_property
     def _known(self) -> np.ndarray:
         """A view (S - L - H + 1, K, L + H): the covariates of the window at each step."""
         return sliding_window_view(self.split.known, self.context + self.horizon, axis=0)

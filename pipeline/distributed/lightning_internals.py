@@ -3,13 +3,37 @@
 tests/unit/distributed/test_lightning_internals.py checks that each attribute used here exists.
 """
 
+import inspect
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 COUNTS = ("ready", "started", "processed", "completed")
+CURRENT_HOOK = "_current_fx_name"  # attribute of a LightningModule that is set around each call of a hook
+STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+
+
+class LightModule(pl.LightningModule):
+    """A LightningModule that stores the name of the current hook, which is set fifty times per step, without a search.
+
+    For every other attribute, torch searches the parameters, buffers and layers of the module.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == CURRENT_HOOK:
+            vars(self)[name] = value
+        else:
+            super().__setattr__(name, value)
 
 
 class WholeFitLoop(_FitLoop):
@@ -25,6 +49,20 @@ def train_whole(trainer: pl.Trainer) -> None:
     trainer.fit_loop.epoch_loop = before.epoch_loop
     # Lightning's stop on SIGTERM reads a tensor on the host in every step. The vote on each step replaces it.
     before.epoch_loop.__dict__["_broadcast_sigterm_tensor"] = lambda: None
+
+
+def call_overridden_hooks(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Make each training step call only those hooks of the callbacks and of the module that do something.
+
+    Lightning calls each hook of each callback, and skips those that are not callable. It also reads the signature of
+    `training_step` in each step, which is fast where the function holds it.
+    """
+    for owner in (*callbacks(trainer), module):
+        for name in STEP_HOOKS:
+            if not is_overridden(name, owner):
+                setattr(owner, name, None)
+    function = type(module).training_step
+    vars(function)["__signature__"] = inspect.signature(function)
 
 
 def datamodule(trainer: pl.Trainer) -> Any:
@@ -71,7 +109,7 @@ def validates_by_the_clock(trainer: pl.Trainer) -> bool:
 
 def plain_state(trainer: pl.Trainer) -> dict[str, Any]:
     """Return a Lightning checkpoint without tensors: loops, callbacks, schedule and what the task adds."""
-    state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    state: dict[str, object] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     del state["state_dict"], state["optimizer_states"]
     return state
 

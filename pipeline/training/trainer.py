@@ -37,7 +37,7 @@ from pipeline.callbacks.watchdog import Watchdog
 from pipeline.data.module import PlannedDataModule
 from pipeline.distributed.checkpoint.directory import CheckpointDirectory
 from pipeline.distributed.launch import count_processes, rank, started_elsewhere, world_size
-from pipeline.distributed.lightning_internals import train_whole
+from pipeline.distributed.lightning_internals import call_overridden_hooks, train_whole
 from pipeline.distributed.strategies.data_parallel import DataParallel
 from pipeline.distributed.strategies.fully_sharded import FullySharded
 from pipeline.distributed.strategies.traits import StrategyTraits
@@ -114,7 +114,7 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         "use_distributed_sampler": False,  # the plan partitions the batches
         "default_root_dir": run.path,
     }
-    return _with_profile(_built(settings), run.path)
+    return _with_profile(_built(settings, model), run.path)
 
 
 def _monitor(run: Run, model: Task, vote: StepVote, others: list[Row], trains: bool) -> Monitor:
@@ -183,12 +183,13 @@ def _time_limit(limit: str | timedelta | dict[str, int] | None, monitor: Monitor
         raise ConfigError(f"trainer.max_time={limit}: expected DD:HH:MM:SS or {{minutes: 10}}") from error
 
 
-def _built(settings: dict[str, Any]) -> Trainer:
+def _built(settings: dict[str, Any], model: Task) -> Trainer:
     try:
         trainer = Trainer(**settings)
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"trainer: {error}") from error
     train_whole(trainer)
+    call_overridden_hooks(trainer, model)
     return trainer
 
 

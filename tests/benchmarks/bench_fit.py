@@ -10,9 +10,9 @@ clipping. The pipeline's side has what a run has: guard, monitor, journal, rando
 The median of the ratios of tokens per second is printed, at about 10 M parameters. The speed of a step may change as
 weights are trained: `--after N` measures from the weights that N steps give. Both sides flush denormal numbers.
 
-The families: `unroll fit` with a shipped config against a loop over the same batches, which lie ready in memory;
-encoded images and sounds the loop decodes too. A turn takes about `--seconds`. With `--processor-time` the clock counts
-the time of the processor, for a machine that is not quiet.
+The families: `unroll fit` with a shipped config against a loop whose batches lie ready in memory; encoded images and
+sounds the loop decodes too. Both sides alternate within one training. A turn takes about `--seconds`. With
+`--processor-time` the clock counts the time of the processor, for a machine that is not quiet.
 """
 
 import argparse

@@ -6,7 +6,7 @@ import io
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,11 +22,13 @@ from torch.nn import functional
 from pipeline.commands.fit import quieten
 from pipeline.data.batch import IGNORE
 from pipeline.data.batch_plan import Ids, MicroBatches, Share
+from pipeline.distributed.lightning_internals import log_interval
 from pipeline.runs.run import Run
 from pipeline.training.config import CommandLine, parse_config
 from pipeline.training.fit import fit
 
 HELD = 24  # batches that the bare loop holds in memory
+WARM = 4  # steps of the bare loop before it is timed
 
 
 def tokens(model: Any, batch: Any) -> Tensor:
@@ -125,25 +127,28 @@ FAMILIES = {
 }
 
 
-class StepClock(Callback):
-    """The time from the end of step `warm` to the end of step `steps`.
+class Turns(Callback):
+    """Turns of the training with a bare loop, which start after the first row of the journal: it counts FLOPs.
 
     Args:
-        warm: steps before the clock starts.
-        steps: the last step.
+        steps: of a turn.
     """
 
-    now: Callable[[], float]
-    seconds = 0.0
+    loop: "BareLoop"
+    seconds: list[tuple[float, float]]  # of each pair of turns
 
-    def __init__(self, warm: int, steps: int) -> None:
-        self.warm, self.steps, self.began = warm, steps, 0.0
+    def __init__(self, steps: int) -> None:
+        self.steps, self.began = steps, 0.0
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == self.warm:
-            self.began = StepClock.now()
-        elif trainer.global_step == self.steps:
-            StepClock.seconds = StepClock.now() - self.began
+        step = trainer.global_step - log_interval(trainer)
+        if step < 0 or step % self.steps:
+            return
+        ended = self.loop.now()
+        if step:
+            bare = self.loop.train(self.steps)
+            Turns.seconds.append((ended - self.began, bare))
+        self.began = self.loop.now()
 
 
 def prepared(family: Family, folder: Path) -> Path:
@@ -182,29 +187,20 @@ def made_series(folder: Path) -> list[str]:
 MADE = {"pairs": made_pairs, "series": made_series}
 
 
-def command_line(family: Family, dataset: Path, run: Path, warm: int, steps: int) -> CommandLine:
-    """The parsed command of a training with a clock."""
-    clock = f'[{{"class_path": "families.StepClock", "init_args": {{"warm": {warm}, "steps": {warm + steps}}}}}]'
-    keys = (
+def command_line(family: Family, dataset: Path, run: Path, *keys: str) -> CommandLine:
+    """The parsed command of a training."""
+    given = (
         f"run={run}",
         f"data.init_args.dataset={dataset}",
         "trainer.accelerator=cpu",
         "trainer.devices=1",
-        f"trainer.max_steps={warm + steps}",
         "trainer.max_epochs=-1",
-        f"trainer.log_every_n_steps={warm}",  # the first row, which counts FLOPs, is before the clock starts
         "trainer.limit_val_batches=0",
         "checkpoints.every_minutes=null",
-        f"trainer.callbacks={clock}",
+        *keys,
+        *family.changes,
     )
-    return parse_config(["--config", family.config, *(f"--{key}" for key in (*keys, *family.changes))])
-
-
-def through_fit(cli: CommandLine, run: Path) -> float:
-    """Seconds of the steps by `unroll fit`."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        assert fit(cli, Run(run)) == 0
-    return StepClock.seconds
+    return parse_config(["--config", family.config, *(f"--{key}" for key in given)])
 
 
 class BareLoop:
@@ -213,36 +209,33 @@ class BareLoop:
     Args:
         family: the task.
         cli: the command, whose model, data and optimizer the loop takes.
+        now: the clock.
     """
 
-    def __init__(self, family: Family, cli: CommandLine) -> None:
+    def __init__(self, family: Family, cli: CommandLine, now: Callable[[], float]) -> None:
         self.model, self.data, config = cli.build()
         self.model.configure_model()
-        self.family, self.clip = family, config.trainer.gradient_clip_val or 0.0
+        self.model.train()
+        self.family, self.now, self.clip = family, now, config.trainer.gradient_clip_val or 0.0
+        self.rows = config.trainer.log_every_n_steps
+        self.optimizer = self.model.optimizer_of([{"params": list(self.model.parameters())}])
         self.samples = self.data.samples("train")
         slices = MicroBatches(self.data.plan(self.samples), Share(), self.samples.predictions)
-        self.batches = [self.samples.__getitems__(each) for each in islice(slices, HELD)]
-        self.first = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.batches = cycle([self.samples.__getitems__(each) for each in islice(slices, HELD)])
 
-    def train(self, warm: int, steps: int) -> float:
-        """Seconds of the steps."""
-        self.model.load_state_dict(self.first)
-        self.model.train()
-        optimizer = self.model.optimizer_of([{"params": list(self.model.parameters())}])
-        began = 0.0
-        for step in range(warm + steps):
-            batch = self.batches[step % len(self.batches)]
+    def train(self, steps: int) -> float:
+        """Seconds of some steps."""
+        began = self.now()
+        for batch in islice(self.batches, steps):
             if self.family.read is not None:
                 self.family.read(self.samples, batch.ids)
             loss = self.family.loss(self.model, batch)
-            optimizer.zero_grad()
+            self.optimizer.zero_grad()
             loss.backward()
             if self.clip:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-            optimizer.step()
-            if step + 1 == warm:
-                began = StepClock.now()
-        return StepClock.now() - began
+            self.optimizer.step()
+        return self.now() - began
 
 
 def compare_family(name: str, folder: Path, rounds: int, seconds: float, now: Callable[[], float]) -> dict[str, Any]:
@@ -257,20 +250,20 @@ def compare_family(name: str, folder: Path, rounds: int, seconds: float, now: Ca
     """
     quieten()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    StepClock.now = staticmethod(now)  # type: ignore[assignment]
-    family, warm = FAMILIES[name], 3
+    family, run = FAMILIES[name], folder / "runs" / name
     dataset = prepared(family, folder)
-    loop = BareLoop(family, command_line(family, dataset, folder / "runs" / "none", warm, 1))
-    steps = max(3, round(seconds / (loop.train(warm, 4) / 4)))
-    pairs = []
-    for turn in range(rounds):
-        run = folder / "runs" / f"{name}-{turn}"
-        ours = through_fit(command_line(family, dataset, run, warm, steps), run)
-        pairs.append((ours, loop.train(warm, steps)))
-    ours, theirs = (median(column) / steps for column in zip(*pairs, strict=True))
+    Turns.loop = loop = BareLoop(family, command_line(family, dataset, run), now)
+    loop.train(WARM)
+    steps = max(1, round(seconds / (loop.train(WARM) / WARM)))
+    Turns.seconds = []
+    turns = f'trainer.callbacks=[{{"class_path": "families.Turns", "init_args": {{"steps": {steps}}}}}]'
+    keys = turns, f"trainer.max_steps={loop.rows + rounds * steps}"
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert fit(command_line(family, dataset, run, *keys), Run(run)) == 0
+    ours, theirs = (median(column) / steps for column in zip(*Turns.seconds, strict=True))
     return {
         "parameters": sum(parameter.numel() for parameter in loop.model.parameters()),
         "ms_per_step": 1e3 * ours,
         "bare_ms_per_step": 1e3 * theirs,
-        "ratio": median(theirs / ours for ours, theirs in pairs),
+        "ratio": median(theirs / ours for ours, theirs in Turns.seconds),
     }

@@ -4,14 +4,19 @@ import inspect
 from typing import Any
 
 import pytest
-from lightning.pytorch import Trainer
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 
 from pipeline.distributed import lightning_internals
+from pipeline.distributed.lightning_internals import STEP_HOOKS
 
 VERSIONS = "lightning 2.6.1 and 2.6.4 to 2.6.6"
 
@@ -65,3 +70,55 @@ def test_the_fit_loop_is_replaced_by_one_that_runs_without_steps_left(trainer: T
     assert trainer.fit_loop.epoch_loop is before
     assert before._broadcast_sigterm_tensor() is None  # the vote replaces it
     assert (trainer.max_steps, trainer.max_epochs, trainer.min_epochs, trainer.fit_loop.skip) == (7, 3, None, False)
+
+
+class Counting(Callback):
+    """Counts the steps that begin."""
+
+    begun = 0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.begun += 1
+
+
+class Line(BoringModel):
+    """Counts the gradients; other hooks of a step are those of Lightning."""
+
+    gradients = 0
+
+    def on_after_backward(self) -> None:
+        self.gradients += 1
+
+
+def test_a_step_calls_the_overridden_hooks_and_no_other() -> None:
+    profiler = SimpleProfiler()
+    late = LambdaCallback(on_before_backward=lambda trainer, module, loss: late_losses.append(loss.detach()))
+    late_losses: list[torch.Tensor] = []
+    settings: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    counting, module = Counting(), Line()
+    trainer = Trainer(
+        accelerator="cpu", max_steps=3, limit_val_batches=0, callbacks=[counting, late], profiler=profiler, **settings
+    )
+    lightning_internals.call_overridden_hooks(trainer, module)
+    before = inspect.getfullargspec(BoringModel().training_step)
+    trainer.fit(module)
+    assert (counting.begun, module.gradients, len(late_losses)) == (3, 3, 3)
+    steps = {name: len(each) for name, each in profiler.recorded_durations.items() if len(each) == 3}
+    named = [(owner, hook) for owner, _, hook in (name.rpartition(".") for name in steps) if hook in STEP_HOOKS]
+    assert {(owner.partition("]")[0], hook) for owner, hook in named} == {
+        ("[Callback", "on_train_batch_start"),
+        ("[Callback", "on_before_backward"),
+        ("[LightningModule", "on_after_backward"),
+        ("[Strategy", "on_train_batch_start"),
+    }
+    assert len(named) == 4
+    assert inspect.getfullargspec(module.training_step) == before  # as Lightning reads it
+
+
+def test_the_current_hook_and_other_attributes_of_a_module_are_set() -> None:
+    module, layer = lightning_internals.LightModule(), torch.nn.Linear(1, 1)
+    assert vars(module)[lightning_internals.CURRENT_HOOK] is None  # as Lightning creates it
+    setattr(module, lightning_internals.CURRENT_HOOK, "training_step")
+    assert getattr(module, lightning_internals.CURRENT_HOOK) == "training_step"
+    module.layer = layer
+    assert dict(module.named_children()) == {"layer": layer}
