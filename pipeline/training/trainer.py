@@ -21,6 +21,7 @@ from pipeline.callbacks.checkpointing import Checkpoints
 from pipeline.callbacks.diagnosis import Diagnoses
 from pipeline.callbacks.gradients import Gradients
 from pipeline.callbacks.initial_weights import InitialCheckpoint
+from pipeline.callbacks.initialization import InitialDraw
 from pipeline.callbacks.nonfinite_guard import Guard
 from pipeline.callbacks.optimizer_options import OptimizerOptions
 from pipeline.callbacks.per_step_seed import Randomness
@@ -96,6 +97,7 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         *([Profiling(config.profile, run.path / "profile")] if start and config.profile is not None else []),
         *([Diagnoses(config.tracking.diagnosis, model)] if config.tracking.diagnosis is not None else []),
         config.execution,
+        *([InitialDraw(config.initialization, int(config.seed_everything))] if start and config.initialization else []),
         *(settings["callbacks"] or []),
         checkpoints,
         *([InitialCheckpoint(start.initial, checkpoints)] if start and start.initial else []),
