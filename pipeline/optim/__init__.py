@@ -186,14 +186,21 @@ class EpochDecay(Schedule):
 
     Args:
         constant_epochs: epochs at the full learning rate.
-        factor: multiplier per later epoch.
+        factor: multiplier.
+        every: epochs from one multiplication to the next.
+
+    Raises:
+        ValueError: `every` is below 1.
     """
 
-    def __init__(self, constant_epochs: int = 6, factor: float = 1 / 1.2) -> None:
-        self.constant_epochs, self.factor = constant_epochs, factor
+    def __init__(self, constant_epochs: int = 6, factor: float = 1 / 1.2, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every={every}: expected at least 1")
+        self.constant_epochs, self.factor, self.every = constant_epochs, factor, every
 
     def scale(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
-        return float(self.factor ** max(0, step // steps_per_epoch + 1 - self.constant_epochs))
+        later = step // steps_per_epoch + 1 - self.constant_epochs
+        return float(self.factor ** max(0, -(-later // self.every)))
 
 
 class Plateau(Schedule):
