@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline.distributed.checkpoint import local_state
 from pipeline.distributed.checkpoint.shards import WEIGHTS
 from pipeline.distributed.strategies.traits import traits
-from pipeline.optim import select
+from pipeline.optim import matching_parameters
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Initialization:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnWeights:
     """Weights drawn by name; buffers and parameters that no pattern matches keep their values.
 
     Args:
@@ -82,7 +82,7 @@ def chosen(module: nn.Module, initializations: Sequence[Initialization]) -> dict
     found = {}
     for number, each in enumerate(initializations):
         for pattern in each.parameters:
-            for parameter in select(module, pattern, f"initialization[{number}].parameters").values():
+            for parameter in matching_parameters(module, pattern, f"initialization[{number}].parameters").values():
                 found[names[id(parameter)]] = each
     return found
 
@@ -101,4 +101,4 @@ class InitialDraw(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fill the parts of the model that the strategy keeps on this process, unless a checkpoint does."""
         if trainer.ckpt_path is None:
-            traits(trainer).restore_weights(pl_module, Drawn(chosen(pl_module, self.initializations), self.seed))
+            traits(trainer).restore_weights(pl_module, DrawnWeights(chosen(pl_module, self.initializations), self.seed))

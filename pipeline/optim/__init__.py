@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
-from pipeline.optim.selection import freeze, frozen_line, select
+from pipeline.optim.selection import freeze, frozen_line, matching_parameters
 
 __all__ = [
     "AdamW",
@@ -25,8 +25,8 @@ __all__ = [
     "WarmupStableDecay",
     "freeze",
     "frozen_line",
+    "matching_parameters",
     "parameter_groups",
-    "select",
     "total_steps",
 ]
 
@@ -218,9 +218,7 @@ class Plateau(Schedule):
         ValueError: the factor or the threshold is out of range, or a number of validations is negative.
     """
 
-    def __init__(
-        self, factor: float = 0.25, patience: int = 1, threshold: float = 0.0, cooldown: int = 0
-    ) -> None:
+    def __init__(self, factor: float = 0.25, patience: int = 1, threshold: float = 0.0, cooldown: int = 0) -> None:
         if not 0 < factor < 1 or not 0 <= threshold < 1:
             raise ValueError(f"factor={factor}, threshold={threshold}: expected numbers in (0, 1) and [0, 1)")
         if patience < 0 or cooldown < 0:

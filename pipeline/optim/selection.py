@@ -9,7 +9,7 @@ from torch import nn
 from pipeline.errors import ConfigError
 
 
-def select(module: nn.Module, pattern: str, option: str) -> dict[str, nn.Parameter]:
+def matching_parameters(module: nn.Module, pattern: str, option: str) -> dict[str, nn.Parameter]:
     """Return the parameters that a pattern matches, by name; a shared one under each of its names that match.
 
     Args:
@@ -43,7 +43,7 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
         ConfigError: a pattern matches no parameter, or no parameter is left to train.
     """
     for pattern in patterns:
-        for parameter in select(module, pattern, "--freeze").values():
+        for parameter in matching_parameters(module, pattern, "--freeze").values():
             parameter.requires_grad_(False)
     if patterns and not any(parameter.requires_grad for parameter in module.parameters()):
         raise ConfigError(f"--freeze={', '.join(patterns)}: expected parameters to train, got none. Freeze fewer")

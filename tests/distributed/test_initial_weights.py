@@ -74,7 +74,9 @@ def test_every_strategy_starts_from_the_same_weights_and_resumes_without_their_s
 @pytest.mark.parametrize("strategy", ["fsdp", "zero3"])
 def test_every_strategy_draws_the_same_weights(fit: Fit, state: State, strategy: str) -> None:
     """With a learning rate of zero they are those of the first checkpoint."""
-    drawn = '[{"distribution": "uniform", "scale": 0.1}, {"distribution": "normal", "scale": 1, "parameters": ["*.0.*"]}]'
+    drawn = (
+        '[{"distribution": "uniform", "scale": 0.1}, {"distribution": "normal", "scale": 1, "parameters": ["*.0.*"]}]'
+    )
     keys = [*WHOLE, "model.init_args.optimizer.init_args.lr", 0.0, "initialization", drawn, "trainer.max_steps", 1]
     assert fit("one", *keys) == 0
     assert fit("two", *keys, *on(strategy)) == 0

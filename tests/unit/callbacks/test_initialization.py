@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from pipeline.callbacks.initialization import Drawn, InitialDraw, Initialization, chosen
+from pipeline.callbacks.initialization import DrawnWeights, InitialDraw, Initialization, chosen
 from pipeline.distributed.checkpoint.local_state import restore_weights
 from pipeline.errors import ConfigError
 from pipeline.models.lstm import LSTMLanguageModel
@@ -21,7 +21,7 @@ def model(tied: bool = False) -> LSTMLanguageModel:
 
 
 def drawn(module: nn.Module, *given: Initialization, seed: int = 1) -> dict[str, torch.Tensor]:
-    restore_weights(module, Drawn(chosen(module, given), seed))
+    restore_weights(module, DrawnWeights(chosen(module, given), seed))
     return {name: each.detach().clone() for name, each in module.named_parameters()}
 
 
@@ -44,7 +44,7 @@ def test_a_later_normal_distribution_replaces_an_earlier_one_where_its_patterns_
 
 
 def test_a_shard_is_a_part_of_the_whole_tensor() -> None:
-    weights, parts = Drawn({"a": UNIFORM}, seed=3), torch.empty(35)
+    weights, parts = DrawnWeights({"a": UNIFORM}, seed=3), torch.empty(35)
     whole = torch.empty(35)
     weights.fill("weights/a", (5, 7), 0, whole)
     for start, stop in ((0, 11), (11, 12), (12, 35)):

@@ -65,7 +65,9 @@ def test_the_sizes_of_the_paper_have_its_number_of_parameters() -> None:
     """8 blocks of 25 with kernel 7 for pixels: "about 70K" (table 1); the first convolution there has one input."""
     network = TCN(width=25, depth=8, kernel=7)
     one_input = 7 * 24 * 25 - 2 * 25  # fewer weights in, and a residual of one weight and one bias per feature
-    assert sum(each.numel() for each in network.parameters()) - one_input + 25 * 10 + 10 == pytest.approx(70_000, rel=0.05)
+    assert sum(each.numel() for each in network.parameters()) - one_input + 25 * 10 + 10 == pytest.approx(
+        70_000, rel=0.05
+    )
 
 
 def test_dropped_features_are_those_of_all_positions_if_dropout_is_variational() -> None:
@@ -78,7 +80,8 @@ def test_dropped_features_are_those_of_all_positions_if_dropout_is_variational()
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"depth": 0}, "depth=0"), ({"kernel": 1}, "kernel=1"), ({"dropout": 1.0}, "dropout rate 1.0")]
+    ("options", "words"),
+    [({"depth": 0}, "depth=0"), ({"kernel": 1}, "kernel=1"), ({"dropout": 1.0}, "dropout rate 1.0")],
 )
 def test_invalid_arguments_raise_an_error(options: dict[str, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
