@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.evaluation.neural_cache import FORM
 from pipeline.runs.run import Run
 from pipeline.tracking import sweep
 from pipeline.training import output_streams
@@ -17,17 +18,18 @@ def main(argv: list[str]) -> int:
     """Run the command named by the first argument; return the exit code."""
     verb, arguments = argv[0], argv[1:]
     quieten()
-    split = None
+    split = cache = None
     if verb == "fit":
         chosen = sweep.arguments_of_sweep(arguments)
         if chosen is None:
             return 0
     else:
+        cache = _taken("--cache", arguments := list(arguments), FORM)
         chosen, split = evaluation_arguments(verb, arguments)
     cli = parse_config(chosen)
     run = Run(run_directory(cli.config))
     with output_streams.tolerate_closed_output():
-        return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb, split)
+        return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb, split, cache)
 
 
 def evaluation_arguments(verb: str, arguments: list[str]) -> tuple[list[str], str | None]:
@@ -36,7 +38,7 @@ def evaluation_arguments(verb: str, arguments: list[str]) -> tuple[list[str], st
     Raises:
         ConfigError: the run is named twice, or a split is not named.
     """
-    split = _taken("--split", arguments := list(arguments)) if verb == "test" else None
+    split = _taken("--split", arguments := list(arguments), "the name of a split") if verb == "test" else None
     if not arguments or arguments[0].startswith("-") or Path(arguments[0]).suffix in (".yaml", ".yml"):
         return arguments, split
     if named := next((each for each in arguments if each == "--run" or each.startswith("--run=")), None):
@@ -44,14 +46,14 @@ def evaluation_arguments(verb: str, arguments: list[str]) -> tuple[list[str], st
     return ["--run", *arguments], split
 
 
-def _taken(option: str, arguments: list[str]) -> str | None:
+def _taken(option: str, arguments: list[str], expected: str) -> str | None:
     """Remove an option that Lightning's command line does not have, and return its value."""
     for at, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name != option:
             continue
         if not equals and at + 1 == len(arguments):
-            raise ConfigError(f"{option}: expected a value, got none. Name a split of the dataset")
+            raise ConfigError(f"{option}: expected {expected}, got nothing")
         taken = value if equals else arguments.pop(at + 1)
         del arguments[at]
         return taken

@@ -23,6 +23,7 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.distributed import launch, rendezvous, signals
 from pipeline.distributed.checkpoint.directory import by_metric
 from pipeline.errors import TRY_AGAIN, CheckpointError, ConfigError, UserError, classify
+from pipeline.evaluation.neural_cache import NeuralCache
 from pipeline.runs.initial_weights import match
 from pipeline.runs.journal import last_saved
 from pipeline.runs.load import choose_checkpoint
@@ -31,6 +32,7 @@ from pipeline.runs.record import read_config
 from pipeline.runs.resume import Start, begin, kept_config
 from pipeline.runs.run import Run, find_run, name_of
 from pipeline.runs.weights_source import open_source
+from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.task import Task
 from pipeline.tracking.artifacts import keep_patch
 from pipeline.tracking.redact import error_line
@@ -121,7 +123,7 @@ def run_summary(run: Run) -> str:
     )
 
 
-def evaluate(cli: CommandLine, run: Run, verb: str, split: str | None = None) -> int:
+def evaluate(cli: CommandLine, run: Run, verb: str, split: str | None = None, cache: str | None = None) -> int:
     """Evaluate the best checkpoint of a run and return the exit code.
 
     Args:
@@ -129,6 +131,7 @@ def evaluate(cli: CommandLine, run: Run, verb: str, split: str | None = None) ->
         run: the run.
         verb: `validate`, on the validation split, or `test`.
         split: the split to test on (default: every test split in turn).
+        cache: settings of a neural cache, see `NeuralCache.parse`; None for none.
 
     Raises:
         UserError: the run does not exist, or it does not match the config and the data, see `check_evaluation`.
@@ -139,7 +142,15 @@ def evaluate(cli: CommandLine, run: Run, verb: str, split: str | None = None) ->
     built = cli.build()
     _check_evaluation(cli, run, built[1], ["validation"] if verb == "validate" else built[1].test_splits(split))
     forks = launch.forks(vars(cli.config.trainer))  # then each process builds its own
-    return _start(cli, partial(_evaluate, cli, run, verb, split, None if forks else built))
+    found = _checked_cache(cache, built[0])
+    return _start(cli, partial(_evaluate, cli, run, verb, split, None if forks else built, found))
+
+
+def _checked_cache(settings: str | None, model: Task) -> NeuralCache | None:
+    """Return a neural cache for an evaluation of the model."""
+    if settings is not None and not isinstance(model, LanguageModel):
+        raise ConfigError(f"--cache={settings}: expected a language model, got {model.architecture}. Omit the option")
+    return None if settings is None else NeuralCache.parse(settings)
 
 
 def _check_evaluation(cli: CommandLine, run: Run, data: PlannedDataModule, splits: list[str]) -> None:
@@ -215,12 +226,16 @@ def _fit(cli: CommandLine, run: Run, start: Start) -> None:
                 logger.finish(code)
 
 
-def _evaluate(cli: CommandLine, run: Run, verb: str, split: str | None, built: Built | None) -> None:
+def _evaluate(
+    cli: CommandLine, run: Run, verb: str, split: str | None, built: Built | None, cache: NeuralCache | None
+) -> None:
     chosen = choose_checkpoint(run.path, "best")
     model, data, config = built or cli.build()
+    if isinstance(model, LanguageModel):
+        model.cache = cache
     trainer: Trainer = make_trainer(config, run, model, data, None)
     how: dict[str, Any] = {"datamodule": data, "ckpt_path": chosen, "weights_only": True, "verbose": False}
-    title = f"{run.name}, {chosen.name}, on {data.dataset.path}"
+    title = f"{run.name}, {chosen.name}, on {data.dataset.path}" + (f", with {cache}" if cache else "")
     if verb == "validate":
         with _classified(trainer):
             trainer.validate(model, **how)
