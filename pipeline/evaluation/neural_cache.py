@@ -2,7 +2,8 @@
 
 Grave, Joulin and Usunier (2017), "Improving Neural Language Models with a Continuous Cache", arXiv:1612.04426. With h_i
 the features that predict word x_{i+1}, over the last N positions i before t:
-    p_cache(w) ~ sum of exp(theta h_t . h_i) over i with x_{i+1} = w,   p(w) = (1 - lambda) p_model(w) + lambda p_cache(w)
+    p_cache(w) ~ sum of exp(theta h_t . h_i) over i with x_{i+1} = w,
+    p(w) = (1 - lambda) p_model(w) + lambda p_cache(w)
 
 Legend: B sequences, T positions, P positions of the past, S = P + T positions, D features, V tokens of the vocabulary.
 """

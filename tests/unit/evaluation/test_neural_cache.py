@@ -67,6 +67,6 @@ def test_an_evaluation_carries_the_cache_from_window_to_window_of_its_rows() -> 
 
 @pytest.mark.parametrize("text", ["500", "500,0.1", "a,0.1,1", "0,0.1,1", "5,1.0,1", "5,0.1,-1"])
 def test_invalid_settings_raise_an_error(text: str) -> None:
-    with pytest.raises(ConfigError, match="--cache=.*expected"):
+    with pytest.raises(ConfigError, match=r"--cache=.*expected"):
         NeuralCache.parse(text)
     assert NeuralCache.parse("500,0.1,1.0") == NeuralCache(500, 0.1, 1.0)
