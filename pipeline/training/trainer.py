@@ -11,7 +11,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 from lightning.pytorch.strategies import Strategy
@@ -97,10 +97,9 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         *([Profiling(config.profile, run.path / "profile")] if start and config.profile is not None else []),
         *([Diagnoses(config.tracking.diagnosis, model)] if config.tracking.diagnosis is not None else []),
         config.execution,
-        *([InitialDraw(config.initialization, int(config.seed_everything))] if start and config.initialization else []),
         *(settings["callbacks"] or []),
         checkpoints,
-        *([InitialCheckpoint(start.initial, checkpoints)] if start and start.initial else []),
+        *_initial(config, start, checkpoints),
     ]
     draws = (console := Console()).is_terminal and not console.is_dumb_terminal
     shown = Bar(monitor, console) if draws else Lines(monitor)
@@ -117,6 +116,16 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         "default_root_dir": run.path,
     }
     return _with_profile(_built(settings), run.path)
+
+
+def _initial(config: Namespace, start: Start | None, checkpoints: Checkpoints) -> list[Callback]:
+    """Return the callbacks that set initial weights: drawn ones, then those of another run."""
+    drawn = config.initialization if start else None
+    source = start.initial if start else None
+    return [
+        *([InitialDraw(drawn, int(config.seed_everything))] if drawn else []),
+        *([InitialCheckpoint(source, checkpoints)] if source else []),
+    ]
 
 
 def _monitor(run: Run, model: Task, vote: StepVote, others: list[Row], trains: bool) -> Monitor:

@@ -43,6 +43,7 @@ def test_a_later_normal_distribution_replaces_an_earlier_one_where_its_patterns_
         assert values.abs().max() > (0.02 if is_normal else 0.09), name
 
 
+@pytest.mark.numeric
 def test_a_shard_is_a_part_of_the_whole_tensor() -> None:
     weights, parts = DrawnWeights({"a": UNIFORM}, seed=3), torch.empty(35)
     whole = torch.empty(35)
@@ -55,12 +56,14 @@ def test_a_shard_is_a_part_of_the_whole_tensor() -> None:
     assert kept.tolist() == [2.0] * 3
 
 
+@pytest.mark.numeric
 def test_parameters_are_drawn_by_seed_and_name() -> None:
     one, again, other = (drawn(model(), UNIFORM, seed=seed) for seed in (1, 1, 2))
     assert all(torch.equal(one[name], again[name]) and not torch.equal(one[name], other[name]) for name in one)
     assert not torch.equal(one["network.layers.0.kernel.weight_hh_l0"], one["network.layers.1.kernel.weight_hh_l0"])
 
 
+@pytest.mark.numeric
 def test_a_shared_parameter_is_matched_by_any_of_its_names() -> None:
     module = model(tied=True)
     found = drawn(module, Initialization("normal", 0.5, ["output.weight"]))
@@ -68,6 +71,7 @@ def test_a_shared_parameter_is_matched_by_any_of_its_names() -> None:
     assert module.output.weight is module.embedding.weight
 
 
+@pytest.mark.numeric
 def test_only_the_first_start_of_a_run_draws() -> None:
     module, trainer = model(), Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     before = module.embedding.weight.detach().clone()

@@ -61,6 +61,7 @@ def test_a_block_is_that_of_the_paper_and_so_are_its_gradients(
     torch.testing.assert_close(block.first.weight.grad, directions, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.numeric
 def test_the_sizes_of_the_paper_have_its_number_of_parameters() -> None:
     """8 blocks of 25 with kernel 7 for pixels: "about 70K" (table 1); the first convolution there has one input."""
     network = TCN(width=25, depth=8, kernel=7)
