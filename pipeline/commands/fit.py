@@ -24,26 +24,26 @@ def main(argv: list[str]) -> int:
         if chosen is None:
             return 0
     else:
-        cache = _taken("--cache", arguments := list(arguments), FORM)
-        chosen, split = evaluation_arguments(verb, arguments)
+        chosen, split, cache = evaluation_arguments(verb, arguments)
     cli = parse_config(chosen)
     run = Run(run_directory(cli.config))
     with output_streams.tolerate_closed_output():
         return fit(cli, run) if verb == "fit" else evaluate(cli, run, verb, split, cache)
 
 
-def evaluation_arguments(verb: str, arguments: list[str]) -> tuple[list[str], str | None]:
-    """Return the arguments of an evaluation with `--run NAME` for a first argument NAME, and the split to test.
+def evaluation_arguments(verb: str, arguments: list[str]) -> tuple[list[str], str | None, str | None]:
+    """Return the arguments of an evaluation with `--run NAME` for a first argument NAME, the split, and the cache.
 
     Raises:
         ConfigError: the run is named twice, or a split is not named.
     """
-    split = _taken("--split", arguments := list(arguments), "the name of a split") if verb == "test" else None
+    cache = _taken("--cache", arguments := list(arguments), FORM)
+    split = _taken("--split", arguments, "the name of a split") if verb == "test" else None
     if not arguments or arguments[0].startswith("-") or Path(arguments[0]).suffix in (".yaml", ".yml"):
-        return arguments, split
+        return arguments, split, cache
     if named := next((each for each in arguments if each == "--run" or each.startswith("--run=")), None):
         raise ConfigError(f"{arguments[0]}: expected one run, got also {named}. Omit one of them")
-    return ["--run", *arguments], split
+    return ["--run", *arguments], split, cache
 
 
 def _taken(option: str, arguments: list[str], expected: str) -> str | None:

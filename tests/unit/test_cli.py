@@ -28,10 +28,15 @@ def test_a_verb_alone_prints_its_usage(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_an_evaluation_takes_its_run_as_an_argument(capsys: pytest.CaptureFixture[str]) -> None:
     expected = ["--run", "lstm", "--seed_everything", "2"]
-    assert evaluation_arguments("validate", ["lstm", "--seed_everything", "2"]) == (expected, None)
-    assert evaluation_arguments("test", ["lstm", "--split", "a", "--seed_everything", "2"]) == (expected, "a")
+    assert evaluation_arguments("validate", ["lstm", "--seed_everything", "2"]) == (expected, None, None)
+    assert evaluation_arguments("test", ["lstm", "--split", "a", "--seed_everything", "2"]) == (expected, "a", None)
+    assert evaluation_arguments("test", ["lstm", "--cache=5,0.1,1", "--seed_everything", "2"]) == (
+        expected,
+        None,
+        "5,0.1,1",
+    )
     for others in ([], ["--run", "lstm"], ["--config", "a.yaml"], ["a.yaml"]):
-        assert evaluation_arguments("test", others) == (others, None)
+        assert evaluation_arguments("test", others) == (others, None, None)
     for verb in ("validate", "test"):
         assert cli.main([verb, "lstm", "--run=gru"]) == 2
         assert "lstm: expected one run, got also --run=gru. Omit one of them" in capsys.readouterr().err
