@@ -96,6 +96,7 @@ Evaluate the best checkpoint of RUN (a name under runs/, or a path) with the con
   --checkpoint WHICH  best, last, or the directory of a checkpoint (default: best)
   --json FILE         also write the scores to FILE
   --split NAME        of the test splits, evaluate only this one (`unroll test`)
+  --cache N,L,T       mix a language model with a neural cache of N positions, weight L and sharpness T
   --config FILE       use this config instead; may be repeated, as for `unroll fit`
   --KEY VALUE         set any value: --data.init_args.dataset data/other --trainer.devices 1"""
 

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.evaluation.neural_cache import FORM, NeuralCache
 from pipeline.runs.run import Run
 from pipeline.tracking import sweep
 from pipeline.training import output_streams
@@ -37,9 +38,12 @@ def evaluation_arguments(verb: str, arguments: list[str]) -> tuple[list[str], Ev
         ConfigError: the run is named twice, or an option has no value.
     """
     arguments = list(arguments)
-    split = _taken("--split", arguments) if verb == "test" else None
-    file, checkpoint = (_taken(option, arguments) for option in ("--json", "--checkpoint"))
-    evaluation = EvaluationOptions(split, checkpoint or "best", Path(file) if file else None)
+    split = _taken("--split", arguments, "the name of a split") if verb == "test" else None
+    checkpoint = _taken("--checkpoint", arguments, "best, last or a path")
+    file, cache = _taken("--json", arguments, "a file"), _taken("--cache", arguments, FORM)
+    evaluation = EvaluationOptions(
+        split, checkpoint or "best", Path(file) if file else None, NeuralCache.parse(cache) if cache else None
+    )
     if not arguments or arguments[0].startswith("-") or Path(arguments[0]).suffix in (".yaml", ".yml"):
         return arguments, evaluation
     if named := next((each for each in arguments if each == "--run" or each.startswith("--run=")), None):
@@ -47,14 +51,14 @@ def evaluation_arguments(verb: str, arguments: list[str]) -> tuple[list[str], Ev
     return ["--run", *arguments], evaluation
 
 
-def _taken(option: str, arguments: list[str]) -> str | None:
+def _taken(option: str, arguments: list[str], expected: str) -> str | None:
     """Remove an option that Lightning's command line does not have, and return its value."""
     for at, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name != option:
             continue
         if not equals and at + 1 == len(arguments):
-            raise ConfigError(f"{option}: expected a value, got none. Add it")
+            raise ConfigError(f"{option}: expected {expected}, got nothing. Add it")
         taken = value if equals else arguments.pop(at + 1)
         del arguments[at]
         return taken

@@ -1,6 +1,8 @@
 """Batches of recall questions: the question, then EOS tokens at the positions of the answer, which are the targets.
 
-The inputs at the answer's positions contain no information about the answer, so it has to be remembered.
+The inputs at the answer's positions contain no information about the answer, so it has to be remembered. The copying
+task of Arjovsky, Shah and Bengio (2016), "Unitary Evolution Recurrent Neural Networks", section 5.1, counts the other
+positions as well (`every_position`).
 
 Legend: B rows, T positions of the longest question with its answer.
 """
@@ -15,6 +17,7 @@ from pipeline.data.batch_plan import NO_SAMPLE, Ids, InOrder, Plan, Share, Shuff
 from pipeline.data.batch_warmup import BatchWarmup, Growth
 from pipeline.data.module import PlannedDataModule
 from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.recall import BLANK
 from pipeline.dataset.records import RecordSplit
 from pipeline.errors import ConfigError
 
@@ -25,32 +28,40 @@ class Questions:
     Args:
         split: the rows.
         eos: EOS token.
+        blank: the target of all positions before the answer, which one more EOS token precedes; None for no target.
     """
 
-    def __init__(self, split: RecordSplit, eos: int) -> None:
-        self.split, self.eos = split, eos
+    def __init__(self, split: RecordSplit, eos: int, blank: int | None = None) -> None:
+        self.split, self.eos, self.blank = split, eos, blank
 
     def __len__(self) -> int:
         return self.split.samples
 
     def predictions(self, ids: Ids) -> int:
-        """Return the number of tokens of these answers; 0 in a row that only fills the batch."""
-        return int(self.split.target_lengths[ids[ids != NO_SAMPLE]].sum())
+        """Return the number of targets of these questions; 0 in a row that only fills the batch."""
+        kept = ids[ids != NO_SAMPLE]
+        answers = int(self.split.target_lengths[kept].sum())
+        if self.blank is None:
+            return answers
+        rows = [self.split.row_of(int(sample)) for sample in kept]
+        return answers + int((self.split.lengths("source")[rows] + 1).sum())
 
     def __getitems__(self, part: Slice) -> TokenBatch:
-        nothing = np.zeros(0, np.int64)
-        rows = [
-            (nothing, nothing)
-            if sample == NO_SAMPLE
-            else (self.split.value("source", self.split.row_of(int(sample))), self.split.target(int(sample)))
-            for sample in part.ids
-        ]
-        longest = max(1, *(len(question) + len(answer) for question, answer in rows))  # 1 if all rows only fill
-        inputs = np.full((len(rows), longest), self.eos, np.int64)
-        targets = np.full((len(rows), longest), IGNORE, np.int64)
-        for row, (question, answer) in enumerate(rows):
+        rows = {
+            row: (self.split.value("source", self.split.row_of(int(sample))), self.split.target(int(sample)))
+            for row, sample in enumerate(part.ids)
+            if sample != NO_SAMPLE
+        }
+        apart = 0 if self.blank is None else 1
+        longest = max([len(question) + apart + len(answer) for question, answer in rows.values()], default=1)
+        inputs = np.full((len(part.ids), max(1, longest)), self.eos, np.int64)
+        targets = np.full(inputs.shape, IGNORE, np.int64)
+        for row, (question, answer) in rows.items():
+            begin = len(question) + apart
             inputs[row, : len(question)] = question
-            targets[row, len(question) : len(question) + len(answer)] = answer
+            targets[row, begin : begin + len(answer)] = answer
+            if self.blank is not None:
+                targets[row, :begin] = self.blank
         ids = torch.from_numpy(np.ascontiguousarray(part.ids))
         read = torch.from_numpy(inputs), torch.from_numpy(targets)
         return TokenBatch(*read, None, ids, part.predictions, part.step, None)
@@ -67,10 +78,12 @@ class RecallDataModule(PlannedDataModule):
         workers: loader processes; 0 reads in the training process.
         seed: seed of the order.
         batch_warmup: smaller global batches in the first steps; None for none.
+        every_position: also predict a blank at each position before the answer, which one more EOS token precedes.
+            The loss is then over all positions, as in the published copying task.
 
     Raises:
         DataError: the dataset is missing, damaged or of the wrong kind.
-        ConfigError: source and target have different tokenizers.
+        ConfigError: source and target have different tokenizers, or no blank for `every_position`.
     """
 
     def __init__(
@@ -81,21 +94,37 @@ class RecallDataModule(PlannedDataModule):
         workers: int = 0,
         seed: int = 0,
         batch_warmup: BatchWarmup | None = None,
+        every_position: bool = False,
     ) -> None:
         super().__init__(Dataset.open(dataset, kind="pairs"), workers)
         self.growth = Growth(batch_warmup, global_batch_size)
         if self.dataset.source != self.dataset.target:
             raise ConfigError(f"{dataset}: source and target have different tokenizers; prepare it with --tokenizer")
         self.global_batch_size, self.limit, self.seed = global_batch_size, per_device_batch_size, seed
+        self.blank = self._blank() if every_position else None
 
     @property
     def chance(self) -> dict[str, float]:
         """Scores reached without memory, by name; empty if unknown."""
-        return dict(self.dataset.manifest.get("recall", {}).get("chance", {}))
+        found = dict(self.dataset.manifest.get("recall", {}).get("chance", {}))
+        if self.blank is None or not found:
+            return found
+        questions, first = self.samples("train"), np.zeros(1, np.int64)
+        share = int(questions.split.target_lengths[0]) / questions.predictions(first)
+        return {"loss": share * float(found["loss"])}
+
+    def _blank(self) -> int:
+        blank: int | None = self.tokenizer.token_to_id(BLANK)
+        if blank is None:
+            raise ConfigError(
+                f"data.init_args.every_position=true: expected a dataset with the token {BLANK!r}, got "
+                f"{self.dataset.path}, which has none. Make one with `unroll prepare recall copy`"
+            )
+        return blank
 
     def samples(self, name: str) -> Questions:
         """Return the questions of the split `name`."""
-        return Questions(self.split(name), self.dataset.target.eos)
+        return Questions(self.split(name), self.dataset.target.eos, self.blank)
 
     def plan(self, samples: Questions) -> Plan:
         """Return an order drawn from the seed.

@@ -1,6 +1,6 @@
 """Token-by-token generation through the carried state, by greedy decoding or sampling.
 
-Any callable that maps tokens (B, T) and a state to logits (B, T, V) and the next state can be decoded. The decoding
+A callable that maps tokens (B, T) and a state to logits (B, T, V) and the next state can be decoded. The decoding
 method is an object: `Greedy()`, `Sample(temperature, top_k, top_p)`, or `Beam(width)` of `pipeline.generation.beam`.
 `generate` returns finished texts; `stream` yields the tokens of each step.
 

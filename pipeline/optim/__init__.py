@@ -5,9 +5,7 @@ A schedule depends only on the step and on past validation losses, so a resumed 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -15,7 +13,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
-from pipeline.errors import ConfigError
+from pipeline.optim.selection import freeze, frozen_line, matching_parameters
 
 __all__ = [
     "AdamW",
@@ -26,6 +24,8 @@ __all__ = [
     "WarmupCosine",
     "WarmupStableDecay",
     "freeze",
+    "frozen_line",
+    "matching_parameters",
     "parameter_groups",
     "total_steps",
 ]
@@ -186,38 +186,56 @@ class EpochDecay(Schedule):
 
     Args:
         constant_epochs: epochs at the full learning rate.
-        factor: multiplier per later epoch.
+        factor: multiplier.
+        every: epochs from one multiplication to the next.
+
+    Raises:
+        ValueError: `every` is below 1.
     """
 
-    def __init__(self, constant_epochs: int = 6, factor: float = 1 / 1.2) -> None:
-        self.constant_epochs, self.factor = constant_epochs, factor
+    def __init__(self, constant_epochs: int = 6, factor: float = 1 / 1.2, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every={every}: expected at least 1")
+        self.constant_epochs, self.factor, self.every = constant_epochs, factor, every
 
     def scale(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
-        return float(self.factor ** max(0, step // steps_per_epoch + 1 - self.constant_epochs))
+        later = step // steps_per_epoch + 1 - self.constant_epochs
+        return float(self.factor ** max(0, -(-later // self.every)))
 
 
 class Plateau(Schedule):
     """Multiplied by `factor` when the validation loss has not improved for `patience` validations.
 
+    The rule of `torch.optim.lr_scheduler.ReduceLROnPlateau`, with a relative threshold.
+
     Args:
         factor: multiplier of the learning rate.
         patience: validations without improvement before the rate is reduced.
+        threshold: fraction of the best loss by which a loss must be lower to count as an improvement.
+        cooldown: validations after a reduction in which the lack of an improvement does not count.
+
+    Raises:
+        ValueError: the factor or the threshold is out of range, or a number of validations is negative.
     """
 
-    def __init__(self, factor: float = 0.25, patience: int = 1) -> None:
-        self.factor, self.patience = factor, patience
-        self.current, self.best, self.worse = 1.0, math.inf, 0
+    def __init__(self, factor: float = 0.25, patience: int = 1, threshold: float = 0.0, cooldown: int = 0) -> None:
+        if not 0 < factor < 1 or not 0 <= threshold < 1:
+            raise ValueError(f"factor={factor}, threshold={threshold}: expected numbers in (0, 1) and [0, 1)")
+        if patience < 0 or cooldown < 0:
+            raise ValueError(f"patience={patience} and cooldown={cooldown} must be at least 0")
+        self.factor, self.patience, self.threshold, self.cooldown = factor, patience, threshold, cooldown
+        self.current, self.best = 1.0, math.inf
+        self.worse = 0  # validations without improvement; negative in a cooldown
 
     def scale(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         return self.current
 
     def observe(self, loss: float) -> None:
-        if loss < self.best:
-            self.best, self.worse = loss, 0
-            return
-        self.worse += 1
+        improved, cooling = loss < self.best * (1 - self.threshold), self.worse < 0
+        self.best = loss if improved else self.best
+        self.worse = 0 if improved and not cooling else self.worse + 1
         if self.worse > self.patience:
-            self.current, self.worse = self.current * self.factor, 0
+            self.current, self.worse = self.current * self.factor, -self.cooldown
 
     def state_dict(self) -> dict[str, object]:
         return {"current": self.current, "best": self.best, "worse": self.worse}
@@ -233,39 +251,6 @@ def total_steps(max_epochs: int | None, max_steps: int, steps_per_epoch: int) ->
     """
     limits = [limit for limit in ((max_epochs or 0) * steps_per_epoch, max_steps) if limit > 0]
     return min(limits) if limits else 0
-
-
-def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
-    """Exclude parameters from training. Dropout and other behavior of their layers in training remain.
-
-    Args:
-        module: the model.
-        patterns: patterns of parameter names, such as `network.blocks.0.*`; `*` also matches dots.
-
-    Raises:
-        ConfigError: a pattern matches no parameter, or no parameter is left to train.
-    """
-    named = dict(module.named_parameters(remove_duplicate=False))  # a shared parameter is frozen by any of its names
-    for pattern in patterns:
-        found = [name for name in named if fnmatchcase(name, pattern)]
-        if not found:
-            inside = [f"{pattern}.*"] if any(name.startswith(f"{pattern}.") for name in named) else []
-            near = inside or get_close_matches(pattern, named, 3, 0.0)
-            raise ConfigError(
-                f"--freeze={pattern}: expected a pattern of parameter names, got one that matches none. "
-                f"Near names: {', '.join(near)}"
-            )
-        for name in found:
-            named[name].requires_grad_(False)
-    if patterns and not any(parameter.requires_grad for parameter in named.values()):
-        raise ConfigError(f"--freeze={', '.join(patterns)}: expected parameters to train, got none. Freeze fewer")
-
-
-def frozen_line(module: nn.Module) -> str:
-    """Return how many of a module's parameters are frozen, as text; empty without any."""
-    frozen = sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
-    whole = sum(parameter.numel() for parameter in module.parameters())
-    return f"{frozen:,} of {whole:,} parameters" if frozen else ""
 
 
 def parameter_groups(module: nn.Module, hidden: Collection[nn.Parameter] = ()) -> list[dict[str, object]]:

@@ -36,6 +36,7 @@ EFFECTS = {
     "data.": Effect.ANOTHER_RUN,
     "seed_everything": Effect.ANOTHER_RUN,
     "freeze": Effect.ANOTHER_RUN,
+    "initialization": Effect.ANOTHER_RUN,
     "trainer.limit_train_batches": Effect.ANOTHER_RUN,
     "trainer.overfit_batches": Effect.ANOTHER_RUN,
     "trainer.gradient_clip_": Effect.RESULTS,

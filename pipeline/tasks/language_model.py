@@ -16,6 +16,7 @@ from pipeline.data.documents import Documents
 from pipeline.data.text import TextDataModule
 from pipeline.distributed.strategies.traits import traits
 from pipeline.errors import ConfigError
+from pipeline.evaluation.neural_cache import CachedPositions, NeuralCache
 from pipeline.generation.sampling import Choice, Limits, Sample, generate
 from pipeline.generation.text_stream import text_of
 from pipeline.generation.vocabulary import tokens_of
@@ -56,6 +57,8 @@ class LanguageModel(TokenPrediction):
         super().__init__(width_of(network), vocab_size, head, optimizer, schedule)
         self.network = network
         self.held_out_states: dict[int, State] = {}
+        self.cache: NeuralCache | None = None  # of an evaluation
+        self.cached: dict[int, CachedPositions] = {}
 
     def forward(
         self,
@@ -97,13 +100,22 @@ class LanguageModel(TokenPrediction):
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Add the batch to the metric."""
-        self.count_held_out(self._read(batch, self.held_out_states), batch.targets)
+        outputs = self._read(batch, self.held_out_states)
+        if self.cache is None:
+            self.count_held_out(outputs, batch.targets)
+            return
+        past = self.cached.get(batch.slot) if batch.slot is not None and batch.step else None
+        nats, after = self.cache.losses(outputs, self.output(outputs), batch.targets, past)
+        self.held_out.update(nats.sum(), (batch.targets != IGNORE).sum())
+        if batch.slot is not None:
+            self.cached[batch.slot] = after
 
     test_step = validation_step
 
     def log_held_out(self, prefix: str, split_name: str) -> float:
         """Log and reset the metrics of an evaluation; return the nats per token."""
         self.held_out_states.clear()
+        self.cached.clear()
         return super().log_held_out(prefix, split_name)
 
     def examples(self, tokenizer: "Tokenizer", count: int, tokens: int) -> list[dict[str, str]]:

@@ -34,6 +34,8 @@ class TokenHead:
         tar_weight: weight of temporal activation regularization (TAR; beta of Merity et al. 2017).
         label_smoothing: fraction of a target's probability that training spreads over all tokens (Szegedy et al.
             2016); logged losses are computed without it.
+        scaled: multiply embeddings by the square root of D (Vaswani et al. 2017, section 3.4). With SGD, this also
+            multiplies their effective learning rate by D.
     """
 
     tied: bool = True
@@ -41,6 +43,7 @@ class TokenHead:
     ar_weight: float = 0.0
     tar_weight: float = 0.0
     label_smoothing: float = 0.0
+    scaled: bool = True
 
 
 class TokenEmbedding(nn.Embedding):
@@ -50,21 +53,23 @@ class TokenEmbedding(nn.Embedding):
         vocab_size: V.
         width: D.
         word_dropout: fraction of the vocabulary dropped in a training step.
+        scaled: multiply the rows by the square root of D (Vaswani et al. 2017, section 3.4).
     """
 
-    def __init__(self, vocab_size: int, width: int, word_dropout: float = 0.0) -> None:
+    def __init__(self, vocab_size: int, width: int, word_dropout: float = 0.0, scaled: bool = True) -> None:
         super().__init__(vocab_size, width)
-        self.word_dropout = word_dropout
+        self.word_dropout, self.scaled = word_dropout, scaled
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
 
     def forward(self, tokens: Int64[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """Return vectors of unit variance (Vaswani et al. 2017, section 3.4)."""
+        """Return the rows of the tokens, of unit variance at first if they are scaled."""
         weight = self.weight
         if self.training and self.word_dropout:
             weight = weight * functional.dropout(weight.new_ones(len(weight), 1), self.word_dropout)
-        return functional.embedding(tokens, weight).mul(self.embedding_dim**0.5)
+        vectors = functional.embedding(tokens, weight)
+        return vectors.mul(self.embedding_dim**0.5) if self.scaled else vectors
 
 
 class TokenPrediction(Task):
@@ -83,7 +88,7 @@ class TokenPrediction(Task):
     ) -> None:
         super().__init__(optimizer, schedule)
         self.vocab_size, self.head = vocab_size, head
-        self.embedding = TokenEmbedding(vocab_size, width, head.word_dropout)
+        self.embedding = TokenEmbedding(vocab_size, width, head.word_dropout, head.scaled)
         self.output = TokenOutput(width, vocab_size)
         nn.init.zeros_(self.output.bias)
         if head.tied:

@@ -16,6 +16,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from pipeline.callbacks.checkpointing import CheckpointSettings
+from pipeline.callbacks.initialization import Initialization, chosen
 from pipeline.callbacks.layer_execution import Execution
 from pipeline.callbacks.nonfinite_guard import GuardSettings
 from pipeline.callbacks.watchdog import WatchdogSettings
@@ -71,6 +72,7 @@ class CommandLine(LightningCLI):
         parser.add_argument("--resume", type=str, default="auto", help="auto or never")
         parser.add_argument("--from", type=str | None, default=None, help="source of initial weights")
         parser.add_argument("--freeze", type=list[str] | None, default=None, help="patterns of frozen parameters")
+        parser.add_argument("--initialization", type=list[Initialization] | None, default=None, help="initial weights")
         parser.add_argument("--allow-changes", action="store_true", help="accept changed settings that change results")
         parser.add_argument("--profile", type=int | None, default=None, help="steps to profile")
         parser.add_argument("--sweep", type=str | None, default=None, help="W&B sweep that chooses values")
@@ -117,6 +119,7 @@ class CommandLine(LightningCLI):
         self.config_init = self._instantiate(self.config)
         model, data = self.config_init.model, self.config_init.data
         freeze(model, self.config.freeze or [])
+        chosen(model, self.config_init.initialization or [])
         model.build = partial(self._build_model, data)
         return model, data, self.config_init
 

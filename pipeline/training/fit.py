@@ -24,6 +24,7 @@ from pipeline.data.module import PlannedDataModule
 from pipeline.distributed import launch, rendezvous, signals
 from pipeline.distributed.checkpoint.directory import by_metric
 from pipeline.errors import TRY_AGAIN, CheckpointError, ConfigError, UserError, classify
+from pipeline.evaluation.neural_cache import NeuralCache
 from pipeline.files import write_durably
 from pipeline.runs.initial_weights import match
 from pipeline.runs.journal import last_saved
@@ -33,6 +34,7 @@ from pipeline.runs.record import read_config
 from pipeline.runs.resume import Start, begin, kept_config
 from pipeline.runs.run import Run, find_run, name_of
 from pipeline.runs.weights_source import open_source
+from pipeline.tasks.language_model import LanguageModel
 from pipeline.tasks.task import Task
 from pipeline.tracking.artifacts import keep_patch
 from pipeline.tracking.redact import error_line
@@ -56,6 +58,8 @@ class EvaluationOptions(NamedTuple):
     """`best`, `last` or a path, see `choose_checkpoint`."""
     file: Path | None = None
     """File for the scores as JSON, by split and name."""
+    cache: NeuralCache | None = None
+    """Cache of the last words of a language model."""
 
 
 class Broadcast(TypedDict):
@@ -141,7 +145,7 @@ def evaluate(cli: CommandLine, run: Run, verb: str, how: EvaluationOptions) -> i
         cli: the parsed command line.
         run: the run.
         verb: `validate`, on the validation split, or `test`.
-        how: the checkpoint, the split, and the file of the scores.
+        how: the checkpoint, the split, the file of the scores, and the cache.
 
     Raises:
         UserError: the run does not exist, or it does not match the config and the data, see `check_evaluation`.
@@ -150,6 +154,10 @@ def evaluate(cli: CommandLine, run: Run, verb: str, how: EvaluationOptions) -> i
         raise ConfigError(f"--profile={cli.config.profile}: only the steps of `unroll fit` are profiled. Remove it")
     run = Run(find_run(str(run.path)))
     built = cli.build()
+    if how.cache and not isinstance(built[0], LanguageModel):
+        raise ConfigError(
+            f"--cache={how.cache}: expected a language model, got {built[0].architecture}. Omit the option"
+        )
     splits = ["validation"] if verb == "validate" else built[1].test_splits(how.split)
     _check_evaluation(cli, run, built[1], splits)
     forks = launch.forks(vars(cli.config.trainer))  # then each process builds its own
@@ -232,8 +240,13 @@ def _fit(cli: CommandLine, run: Run, start: Start) -> None:
 def _evaluate(cli: CommandLine, run: Run, splits: list[str], how: EvaluationOptions, built: Built | None) -> None:
     chosen = choose_checkpoint(run.path, how.checkpoint)
     model, data, config = built or cli.build()
+    if isinstance(model, LanguageModel):
+        model.cache = how.cache
     trainer: Trainer = make_trainer(config, run, model, data, None)
-    title, scores = f"{run.name}, {chosen.name}, on {data.dataset.path}", {}
+    title = f"{run.name}, {chosen.name}, on {data.dataset.path}" + (
+        f", with a cache of {how.cache}" if how.cache else ""
+    )
+    scores = {}
     for name in splits:
         data.test_split = name
         evaluation = trainer.validate if name == "validation" else trainer.test

@@ -11,7 +11,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 from lightning.pytorch.strategies import Strategy
@@ -21,6 +21,7 @@ from pipeline.callbacks.checkpointing import Checkpoints
 from pipeline.callbacks.diagnosis import Diagnoses
 from pipeline.callbacks.gradients import Gradients
 from pipeline.callbacks.initial_weights import InitialCheckpoint
+from pipeline.callbacks.initialization import InitialDraw
 from pipeline.callbacks.nonfinite_guard import Guard
 from pipeline.callbacks.optimizer_options import OptimizerOptions
 from pipeline.callbacks.per_step_seed import Randomness
@@ -98,7 +99,7 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         config.execution,
         *(settings["callbacks"] or []),
         checkpoints,
-        *([InitialCheckpoint(start.initial, checkpoints)] if start and start.initial else []),
+        *_initial(config, start, checkpoints),
     ]
     draws = (console := Console()).is_terminal and not console.is_dumb_terminal
     shown = Bar(monitor, console) if draws else Lines(monitor)
@@ -115,6 +116,16 @@ def make_trainer(config: Namespace, run: Run, model: Task, data: PlannedDataModu
         "default_root_dir": run.path,
     }
     return _with_profile(_built(settings, model), run.path)
+
+
+def _initial(config: Namespace, start: Start | None, checkpoints: Checkpoints) -> list[Callback]:
+    """Return the callbacks that set initial weights: drawn ones, then those of another run."""
+    drawn = config.initialization if start else None
+    source = start.initial if start else None
+    return [
+        *([InitialDraw(drawn, int(config.seed_everything))] if drawn else []),
+        *([InitialCheckpoint(source, checkpoints)] if source else []),
+    ]
 
 
 def _monitor(run: Run, model: Task, vote: StepVote, others: list[Row], trains: bool) -> Monitor:

@@ -70,6 +70,23 @@ def test_every_strategy_starts_from_the_same_weights_and_resumes_without_their_s
     assert trained == len(base) - len(frozen) - 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp", "zero3"])
+def test_every_strategy_draws_the_same_weights(fit: Fit, state: State, strategy: str) -> None:
+    """With a learning rate of zero they are those of the first checkpoint."""
+    drawn = (
+        '[{"distribution": "uniform", "scale": 0.1}, {"distribution": "normal", "scale": 1, "parameters": ["*.0.*"]}]'
+    )
+    keys = [*WHOLE, "model.init_args.optimizer.init_args.lr", 0.0, "initialization", drawn, "trainer.max_steps", 1]
+    assert fit("one", *keys) == 0
+    assert fit("two", *keys, *on(strategy)) == 0
+    one, two = state("one")["state_dict"], state("two")["state_dict"]
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.equal(two[name], value), name
+        assert (value.abs().max() <= 0.1) == (".0." not in name), name
+
+
 def ancestry(run: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((Path("runs") / run / "run.json").read_text())["from"]
     return found

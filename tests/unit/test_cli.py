@@ -16,6 +16,7 @@ from pipeline import cli
 from pipeline.commands.fit import evaluation_arguments
 from pipeline.dataset.facts import DataFacts
 from pipeline.errors import ConfigError
+from pipeline.evaluation.neural_cache import NeuralCache
 from pipeline.runs.load import with_facts
 from pipeline.training.fit import EvaluationOptions
 
@@ -33,6 +34,8 @@ def test_an_evaluation_takes_its_run_as_an_argument(capsys: pytest.CaptureFixtur
     assert evaluation_arguments("validate", ["lstm", "--seed_everything", "2"]) == (expected, how)
     asked = ["lstm", "--split", "a", "--seed_everything", "2", "--checkpoint=last", "--json", "scores.json"]
     assert evaluation_arguments("test", asked) == (expected, EvaluationOptions("a", "last", Path("scores.json")))
+    cached = EvaluationOptions(cache=NeuralCache(5, 0.1, 1.0))
+    assert evaluation_arguments("test", ["lstm", "--cache=5,0.1,1", "--seed_everything", "2"]) == (expected, cached)
     for others in ([], ["--run", "lstm"], ["--config", "a.yaml"], ["a.yaml"]):
         assert evaluation_arguments("test", others) == (others, how)
     for verb in ("validate", "test"):

@@ -1,6 +1,8 @@
 """Learning rates against independent formulas, and which parameters are decayed."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from pipeline.optim import (
     parameter_groups,
     total_steps,
 )
+from pipeline.optim.recent_losses import RecentLosses
 
 LOSSES = [5.0, 4.0, 4.0, 3.9, 4.1, 3.95, 3.8, 4.0, 3.8, 3.9, 3.9, 3.9, 3.9, 3.9, 3.7, 3.9, 3.9, 3.9, 3.9, 3.9, 3.9]
 
@@ -73,11 +76,28 @@ def test_a_rate_that_decays_by_epoch_is_multiplied_once_in_each(constant: int, f
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize(("factor", "patience"), [(0.25, 1), (0.5, 0), (0.1, 3)])
-def test_a_plateau_is_detected_where_torch_detects_it(factor: float, patience: int) -> None:
-    schedule = Plateau(factor, patience)
+def test_a_rate_can_be_divided_after_each_ten_epochs() -> None:
+    """The rule of the sequential MNIST experiments of Bai et al.: at the ends of epochs 10, 20, ..."""
+    schedule = EpochDecay(10, 0.1, every=10)
+    rates = [schedule.scale(epoch * 7 + 6, 0, 7) for epoch in range(31)]
+    assert rates == pytest.approx([1.0] * 10 + [0.1] * 10 + [0.01] * 10 + [0.001])
+    with pytest.raises(ValueError, match="every=0: expected at least 1"):
+        EpochDecay(every=0)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize(
+    ("factor", "patience", "threshold", "cooldown"),
+    [(0.25, 1, 0.0, 0), (0.5, 0, 0.0, 0), (0.1, 3, 0.0, 0), (0.25, 1, 0.02, 0), (0.5, 0, 0.0, 2), (0.5, 1, 0.01, 3)],
+)
+def test_a_plateau_is_detected_where_torch_detects_it(
+    factor: float, patience: int, threshold: float, cooldown: int
+) -> None:
+    schedule = Plateau(factor, patience, threshold, cooldown)
     optimizer = SGD([nn.Parameter(torch.zeros(1))], 1.0)
-    reference = ReduceLROnPlateau(optimizer, factor=factor, patience=patience, threshold=0.0, eps=0.0)
+    reference = ReduceLROnPlateau(
+        optimizer, factor=factor, patience=patience, threshold=threshold, cooldown=cooldown, eps=0.0
+    )
     assert schedule.scale(0, 100, 9) == 1.0
     for loss in LOSSES:
         schedule.observe(loss)
@@ -88,8 +108,9 @@ def test_a_plateau_is_detected_where_torch_detects_it(factor: float, patience: i
 
 
 @pytest.mark.parametrize("cut", range(len(LOSSES)))
-def test_a_loaded_plateau_continues_as_the_saved_one(cut: int) -> None:
-    saved, loaded = Plateau(0.5, 2), Plateau(0.5, 2)
+@pytest.mark.parametrize("made", [partial(Plateau, 0.5, 1, cooldown=2), partial(RecentLosses, 0.5, 2, 1)])
+def test_a_loaded_schedule_continues_as_the_saved_one(made: Callable[[], Schedule], cut: int) -> None:
+    saved, loaded = made(), made()
     for loss in LOSSES[:cut]:
         saved.observe(loss)
     loaded.load_state_dict(saved.state_dict())
@@ -98,6 +119,35 @@ def test_a_loaded_plateau_continues_as_the_saved_one(cut: int) -> None:
         loaded.observe(loss)
         assert loaded.state_dict() == saved.state_dict()
         assert loaded.scale(0, 0, 1) == saved.scale(0, 0, 1)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize(("factor", "window", "constant"), [(0.1, 3, 10), (0.5, 5, 5), (0.5, 1, 0)])
+def test_the_rate_follows_recent_losses_as_in_the_code_of_the_paper(factor: float, window: int, constant: int) -> None:
+    """`if epoch > constant and loss > max(losses[-window:]): lr *= factor`, then `losses.append(loss)`."""
+    schedule, rate, losses = RecentLosses(factor, window, constant), 1.0, list[float]()
+    for epoch, loss in enumerate([*LOSSES, 4.2, 4.1, 4.3, 3.0], 1):
+        if epoch > constant and losses and loss > max(losses[-window:]):
+            rate *= factor
+        losses.append(loss)
+        schedule.observe(loss)
+        assert schedule.scale(epoch, 0, 1) == pytest.approx(rate, rel=1e-12)
+    assert rate < 1
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (partial(Plateau, factor=1.0), "factor=1.0"),
+        (partial(Plateau, threshold=-0.1), "threshold=-0.1"),
+        (partial(Plateau, cooldown=-1), "cooldown=-1"),
+        (partial(RecentLosses, factor=0.0), "factor=0.0"),
+        (partial(RecentLosses, window=0), "window=0"),
+    ],
+)
+def test_invalid_options_of_a_schedule_raise_an_error(made: Callable[[], Schedule], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        made()
 
 
 @pytest.mark.parametrize("schedule", [WarmupCosine(5), EpochDecay(2)], ids=lambda each: type(each).__name__)

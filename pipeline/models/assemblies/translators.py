@@ -21,7 +21,7 @@ __all__ = ["AttentionTranslator", "LSTMTranslator", "TransformerTranslator", "Tr
 
 
 class Translator(SequenceToSequence):
-    """Any text encoder with any decoder, composed in a config file.
+    """A text encoder with a decoder, composed in a config file.
 
     Args:
         vocab_size: tokens of targets, set from the dataset.

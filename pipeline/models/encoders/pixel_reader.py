@@ -16,7 +16,7 @@ from pipeline.tasks.task import Reads
 
 
 class PixelReader(nn.Module):
-    """Any causal network over gray values in [0, 1].
+    """A causal network over gray values in [0, 1].
 
     Args:
         network: maps (B, T, D) and a state to (B, T, D) and a state; has a `width` D.

@@ -46,3 +46,20 @@ def test_a_batch_larger_than_the_split_is_rejected(tiny_recall_dataset):
 def test_the_scores_of_chance_are_known(tiny_recall_dataset, tiny_pairs_dataset):
     assert RecallDataModule(tiny_recall_dataset).chance["accuracy"] == 25
     assert RecallDataModule(tiny_pairs_dataset).chance == {}
+
+
+def test_the_published_copying_task_predicts_every_position(tiny_recall_dataset, monkeypatch):
+    """Arjovsky, Shah and Bengio 2016: S values, T - 1 blanks and S + 1 delimiters; T + S blanks and the S values."""
+    module = RecallDataModule(tiny_recall_dataset, every_position=True)
+    batch = module.batch("train", np.array([3, NO_SAMPLE, 5]))
+    eos, (blank,) = module.dataset.target.eos, set(batch.inputs[0, 3:8].tolist())
+    assert batch.inputs.shape == (3, 3 + 5 + 1 + 3)
+    for row in (0, 2):
+        assert batch.inputs[row, 8:].tolist() == [eos] * 4
+        assert batch.targets[row].tolist() == [blank] * 9 + batch.inputs[row, :3].tolist()
+    assert (batch.targets[1] == IGNORE).all()
+    assert batch.predictions == (batch.targets != IGNORE).sum() == 2 * 12
+    assert module.chance == {"loss": pytest.approx(3 * np.log(4) / 12)}  # "10 log 8 / (T + 20)"
+    monkeypatch.setattr("pipeline.data.recall.BLANK", "absent")
+    with pytest.raises(ConfigError, match="every_position=true: expected a dataset with the token 'absent'"):
+        RecallDataModule(tiny_recall_dataset, every_position=True)
