@@ -7,30 +7,23 @@ the tournament; finished runs are skipped. The results are shown by `unroll comp
 import argparse
 import json
 import shlex
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.arguments import Parser
-from pipeline.commands import imports
+from pipeline.commands import imports, planned_runs
 from pipeline.commands.compare import command as compare
 from pipeline.commands.compare.columns import short_number
 from pipeline.commands.compare.rows import ENTRANT
 from pipeline.commands.slurm import queue, submit
 from pipeline.commands.slurm.batch_script import Element
-from pipeline.distributed import exit_code, signals
+from pipeline.distributed import signals
 from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.runs import record
-from pipeline.runs.changes import Effect, changes
-from pipeline.runs.run import RUNS, Run
+from pipeline.runs.run import RUNS
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from pipeline.commands.tournament.entrants import Entrant, Tournament
-
-LOOK = 0.2  # polling interval in seconds
 
 
 class Match(NamedTuple):
@@ -51,6 +44,16 @@ class Match(NamedTuple):
         group = [] if any("tracking.group" in word for word in self.entrant.arguments) else ["--tracking.group"]
         named = ["--run", str(self.run), "--seed_everything", str(self.seed)]
         return [*self.entrant.arguments, *named, *group, *([self.tournament] if group else [])]
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the run has finished.
+
+        Raises:
+            ConfigError: a run of that name exists with another config.
+        """
+        advice = f"Move {self.run.parent} away, or rename the tournament's file"
+        return planned_runs.run_has_finished(self.run, self.arguments, advice)
 
     def announce(self) -> None:
         """Record the entrant in the run, for `unroll compare`."""
@@ -124,7 +127,7 @@ def print_entrants(tournament: "Tournament", entrants: list["Entrant"]) -> None:
 
 def hand_over(matches: list[Match], options: argparse.Namespace) -> None:
     """Submit the unfinished runs as one array."""
-    waiting = [match for match in matches if not entrant_is_finished(match)]
+    waiting = [match for match in matches if not match.is_over]
     if not waiting:
         print(f"tournament {matches[0].tournament}: every run has finished")
         return
@@ -142,15 +145,15 @@ def run_tournament(matches: list[Match]) -> int:
     signals.install()
     code = 0
     for number, match in enumerate(matches, 1):
-        if not wait_for(match):
+        if not planned_runs.wait_for(match.run):
             return leave(matches)
-        over = entrant_is_finished(match)
+        over = match.is_over
         match.announce()  # not before the check that an existing run has the same config
         if over:
             print(f"{match.run} has already finished", flush=True)
             continue
         print(f"\n{match.run}, run {number} of {len(matches)}", flush=True)
-        ended = run_unroll(["fit", "--config", *match.arguments])
+        ended = planned_runs.run_unroll(["fit", "--config", *match.arguments])
         if ended == TRY_AGAIN or signals.requested():
             return leave(matches)
         if ended:
@@ -166,51 +169,3 @@ def leave(matches: list[Match]) -> int:
     """Print how to resume the tournament; return the exit code."""
     print(f"tournament {matches[0].tournament} stopped; the same command continues it", flush=True)
     return TRY_AGAIN
-
-
-def entrant_is_finished(match: Match) -> bool:
-    """Whether the run has already finished.
-
-    Raises:
-        ConfigError: a run of that name exists with another config.
-    """
-    from pipeline.runs import resume
-    from pipeline.training.config import parse_config
-
-    run = Run(match.run)
-    if not run.record.get("attempts"):
-        return False
-    cli = parse_config(["--config", *match.arguments])
-    config = resume.kept_config(cli)
-    if changed := [change for change in changes(run, config) if change.effect is not Effect.PRINTED]:
-        raise ConfigError(
-            f"{match.run} exists with another config ({'; '.join(map(str, changed))}). "
-            f"Move {match.run.parent} away, or rename the tournament's file"
-        )
-    return resume.is_finished(run, config)
-
-
-def wait_for(match: Match) -> bool:
-    """Wait until no other process, such as one of a killed tournament, trains the run; return False after a signal."""
-    printed = False
-    while not signals.requested():
-        try:
-            with Run(match.run).lock():
-                return True
-        except ConfigError:
-            if not printed:
-                print(f"{match.run}: waiting for another process that trains this run", flush=True)
-            printed = True
-            time.sleep(LOOK)
-    return False
-
-
-def run_unroll(arguments: list[str]) -> int:
-    """Run a command of `unroll`, pass on a request to stop, and return the exit code."""
-    child, signalled = subprocess.Popen([sys.executable, "-m", "pipeline", *arguments]), False
-    while child.poll() is None:
-        if signals.requested() and not signalled:
-            child.send_signal(signal.SIGTERM)
-            signalled = True
-        time.sleep(LOOK)
-    return exit_code.as_shell(child.returncode)

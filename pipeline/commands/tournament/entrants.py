@@ -9,9 +9,8 @@ tolerance: 0.02                                             # maximum relative d
 seeds: [1, 2, 3]
 """
 
-import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -20,15 +19,11 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from pipeline.commands.plan.rate import make_task
-from pipeline.commands.tournament.budgets import BUDGETS, TrainingCost, steps_within
+from pipeline.commands.budgets import BUDGETS, cost_of, words
 from pipeline.commands.tournament.widths import nearest_width
-from pipeline.data.batch_plan import MicroBatches
-from pipeline.data.module import PlannedDataModule
 from pipeline.errors import ConfigError, UserError
-from pipeline.evaluation.flops import flops_of
 from pipeline.runs.load import build_model, with_facts
-from pipeline.training.config import CommandLine, parse_config
+from pipeline.training.config import parse_config
 from pipeline.training.config_errors import read_mapping, readable_error, suggestion, wrapped_user_error
 
 WIDTHS = "model.init_args.width", "model.init_args.network.init_args.width"  # in flat configs, and in nested ones
@@ -159,7 +154,7 @@ def _entrant(tournament: Tournament, name: str, configs: list[str]) -> Entrant:
             raise ConfigError(f"parameters: the config has neither {' nor '.join(WIDTHS)} to adapt. Omit parameters")
         settings[key] = _width(tournament, key, with_facts(model, data.facts))
     cli = parse_config(["--config", *files, *words(settings)])
-    cost = _cost(cli, data)
+    cost = cost_of(cli, data)
     [(unit, amount)] = tournament.budget.items()
     settings |= BUDGETS[unit](amount, cost)
     steps = settings["trainer.max_steps"]
@@ -174,12 +169,6 @@ def _entrant(tournament: Tournament, name: str, configs: list[str]) -> Entrant:
         max(steps, 0) or None,
         data.dataset.path,
     )
-
-
-def words(settings: Mapping[str, object]) -> list[str]:
-    """Return keys and values as arguments of the command line."""
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
-    return [word for key, text in texts.items() for word in (f"--{key}", text)]
 
 
 def _width(tournament: Tournament, key: str, model: dict[str, Any]) -> int:
@@ -217,15 +206,3 @@ def _with(config: dict[str, Any], keys: list[str], value: object) -> dict[str, A
     """Return the config with another value at a nested key."""
     first, *rest = keys
     return {**config, first: _with(config[first], rest, value) if rest else value}
-
-
-def _cost(cli: CommandLine, data: PlannedDataModule) -> TrainingCost:
-    samples = data.samples("train")
-    order = data.plan(samples)
-    part = next(iter(MicroBatches(order, data.divide(1, 0), samples.predictions)))
-    counted = flops_of(lambda: make_task(cli), samples.__getitems__(part))
-
-    def steps(tokens: float) -> int:
-        return steps_within(tokens, len(order), lambda epoch, k: samples.predictions(order.batch(epoch, k)))
-
-    return TrainingCost(counted / samples.predictions(part.ids), steps)
