@@ -1,7 +1,8 @@
 """`unroll tournament FILE...`: compare architectures on one dataset under one budget, with several seeds.
 
 Each entrant and seed is a normal run, `runs/TOURNAMENT/ENTRANT-SEED`. After an interruption, the same command resumes
-the tournament; finished runs are skipped. The results are shown by `unroll compare`.
+the tournament; finished runs are skipped. The results are shown by `unroll compare`. With the key `tune`, the best
+values of each entrant are found first, see `unroll tune`.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pipeline.commands.compare.columns import short_number
 from pipeline.commands.compare.rows import ENTRANT
 from pipeline.commands.slurm import queue, submit
 from pipeline.commands.slurm.batch_script import Element
+from pipeline.commands.tune import command as tune
 from pipeline.distributed import signals
 from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.runs import record
@@ -24,6 +26,7 @@ from pipeline.runs.run import RUNS
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from pipeline.commands.tournament.entrants import Entrant, Tournament
+    from pipeline.commands.tune.tuning import Tuning
 
 
 class Match(NamedTuple):
@@ -77,6 +80,7 @@ def main(argv: list[str]) -> int:
     imports.load_lightning()
     from pipeline.commands.fit import quieten
     from pipeline.commands.tournament.entrants import entrants_of, read_tournament
+    from pipeline.commands.tournament.tuned_entrants import tunings_of
 
     quieten()
     tournaments = [read_tournament(file) for file in options.files]
@@ -85,21 +89,48 @@ def main(argv: list[str]) -> int:
             "FILE: two tournaments have the same name and would share their runs. Rename one of the files"
         )
     plans = [(tournament, entrants_of(tournament)) for tournament in tournaments]
+    tunings = [tunings_of(tournament, entrants) for tournament, entrants in plans]
     code = 0
-    for tournament, entrants in plans:
-        matches = [Match(tournament.name, entrant, seed) for seed in tournament.seeds for entrant in entrants]
-        if options.submit:
-            hand_over(matches, options)
-            continue
-        print_entrants(tournament, entrants)
-        if options.dry_run:
-            print(*(f"unroll fit --config {shlex.join(match.arguments)}" for match in matches), sep="\n")
-            continue
-        ended = run_tournament(matches)
+    for (tournament, entrants), own in zip(plans, tunings, strict=True):
+        if not options.submit:
+            print_entrants(tournament, entrants)
+        ended = _hold(tournament, entrants, own, options)
         if ended == TRY_AGAIN:
             return TRY_AGAIN
         code = code or ended
     return code
+
+
+def _hold(
+    tournament: "Tournament", entrants: list["Entrant"], tunings: dict[str, "Tuning"], options: argparse.Namespace
+) -> int:
+    """Tune the entrants of a tournament, then train their runs, or submit what can run now; return the exit code."""
+    from pipeline.commands.tournament.tuned_entrants import with_best_values, write_report
+
+    if options.submit and tune.hand_over(tunings.values(), options, f"{tournament.name}-tuning"):
+        return 0
+    if not options.submit and not options.dry_run:
+        signals.install()
+        for tuning in tunings.values():
+            if ended := tuning.train():
+                return leave(tournament.name) if ended == TRY_AGAIN else ended
+    waiting = [element for tuning in tunings.values() for element in tuning.standing().waiting.values()]
+    if waiting:  # with --dry-run only
+        print(*(f"unroll fit --config {shlex.join(element.arguments)}" for element in waiting), sep="\n")
+        print("the runs of the tournament follow, with the best values")
+        return 0
+    tuned = with_best_values(entrants, tunings)
+    matches = [Match(tournament.name, entrant, seed) for seed in tournament.seeds for entrant in tuned]
+    if options.submit:
+        hand_over(matches, options)
+        return 0
+    if options.dry_run:
+        print(*(f"unroll fit --config {shlex.join(match.arguments)}" for match in matches), sep="\n")
+        return 0
+    ended = run_tournament(matches)
+    if tunings and ended != TRY_AGAIN:
+        print("", *write_report(tournament, tunings, [str(match.run) for match in matches]), sep="\n")
+    return ended
 
 
 def parser() -> argparse.ArgumentParser:
@@ -146,7 +177,7 @@ def run_tournament(matches: list[Match]) -> int:
     code = 0
     for number, match in enumerate(matches, 1):
         if not planned_runs.wait_for(match.run):
-            return leave(matches)
+            return leave(matches[0].tournament)
         over = match.is_over
         match.announce()  # not before the check that an existing run has the same config
         if over:
@@ -155,7 +186,7 @@ def run_tournament(matches: list[Match]) -> int:
         print(f"\n{match.run}, run {number} of {len(matches)}", flush=True)
         ended = planned_runs.run_unroll(["fit", "--config", *match.arguments])
         if ended == TRY_AGAIN or signals.requested():
-            return leave(matches)
+            return leave(matches[0].tournament)
         if ended:
             print(f"{match.run} failed with exit code {ended}; the tournament continues", flush=True)
         code = code or ended
@@ -165,7 +196,7 @@ def run_tournament(matches: list[Match]) -> int:
     return code or compared
 
 
-def leave(matches: list[Match]) -> int:
+def leave(tournament: str) -> int:
     """Print how to resume the tournament; return the exit code."""
-    print(f"tournament {matches[0].tournament} stopped; the same command continues it", flush=True)
+    print(f"tournament {tournament} stopped; the same command continues it", flush=True)
     return TRY_AGAIN

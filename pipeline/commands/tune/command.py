@@ -51,13 +51,16 @@ def main(argv: list[str]) -> int:
     first, *others = options.configs
     arguments = [first, *(word for other in others for word in ("--config", other)), *overrides]
     name = options.name or run_directory(parse_config(["--config", *arguments]).config).name
+    if Path(name).name != name:
+        raise ConfigError(f"--name={name}: expected a name, got a path. Choose another name")
     tuning = tuning_of(directory_of(f"tune-{name}"), arguments, keys, budget, widen=options.widen)
     print(*plan_of(tuning), sep="\n", flush=True)
     if options.submit:
         if hand_over([tuning], options, tuning.home.name):
             return 0
     elif options.dry_run:
-        print(*(f"unroll fit --config {shlex.join(each.arguments)}" for each in tuning.standing().waiting.values()))
+        waiting = tuning.standing().waiting.values()
+        print(*(f"unroll fit --config {shlex.join(element.arguments)}" for element in waiting), sep="\n")
         return 0
     else:
         signals.install()

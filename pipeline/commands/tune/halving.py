@@ -1,10 +1,12 @@
 """Successive halving (Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification", algorithm 1).
 
 A budget is divided equally between rungs. In each rung all trials that are left train the same number of further
-steps, then the better half is promoted to the next rung. With n trials and a budget of B steps there are
-K = floor(log2 n) rungs, and each trial of a rung of s trials trains u * floor(n / s) further steps, u = floor(B / (n K)).
-For n = 2^K these are the paper's floor(B / (s K)) up to rounding; as multiples of u, all are validated at equal steps.
-The paper's ceil(log2 n) rungs have a last one with a single trial if n is not a power of 2, which decides nothing.
+steps, then the better half is promoted to the next rung. For n trials and a budget of B steps:
+
+    K = floor(log2 n) rungs,   u = floor(B / (n K)),   u * floor(n / s) further steps in a rung of s trials
+
+For n = 2^K these are the paper's floor(B / (s K)) steps up to rounding. As multiples of u, all of them are validated at
+the same steps. If n is not a power of 2, the paper has one more rung, with a single trial, which decides nothing.
 """
 
 import math

@@ -30,7 +30,8 @@ class TuningCost(NamedTuple):
 
     def plus(self, other: "TuningCost") -> "TuningCost":
         """Return the cost of two tunings."""
-        return TuningCost(*(mine + its for mine, its in zip(self, other, strict=True)))
+        trials, tokens = self.trials + other.trials, self.tokens + other.tokens
+        return TuningCost(trials, tokens, self.flops + other.flops, self.seconds + other.seconds)
 
 
 class TrialRecord(TypedDict):
@@ -65,8 +66,7 @@ def best_values(tuning: Tuning) -> dict[str, Value]:
 def lines_of(tuning: Tuning) -> Iterator[str]:
     """Return the result as lines: the best values, those on an edge, trials that diverged, and the cost."""
     standing = tuning.standing()
-    for key, value in standing.trials[standing.best].items():
-        yield f"{key}: {value}"
+    yield from (f"{name}: {value}" for name, value in standing.trials[standing.best].items())
     yield f"{tuning.metric} {standing.losses[-1][standing.best]:.4f} after {standing.steps:,} steps"
     for key in tuning.keys:
         value = standing.trials[standing.best][key.key]
@@ -142,9 +142,7 @@ def _losses(tuning: Tuning, standing: Standing, trial: int) -> list[tuple[int, f
     return [(rung.steps, losses[trial]) for rung, losses in ends if trial in losses]
 
 
-def _plotted(
-    tuning: Tuning, standing: Standing
-) -> tuple[str, str, dict[str, Sequence[tuple[float, float]]], bool]:
+def _plotted(tuning: Tuning, standing: Standing) -> tuple[str, str, dict[str, Sequence[tuple[float, float]]], bool]:
     """Return the labels of the axes, the curves, and whether the x axis is logarithmic."""
     first = next((key for key in tuning.keys if key.scale), tuning.keys[0])
     curves: dict[str, list[tuple[float, float]]] = {}

@@ -198,6 +198,13 @@ def test_a_run_that_another_process_trains_is_waited_for(
         ({"entrants": {"lstm": "lstn.yaml"}}, "entrant lstm: --config lstn.yaml.*did you mean lstm.yaml"),
         ({"settings": {"model.init_args.widht": 3}}, "entrant lstm: .*widht.*did you mean"),
         ({"overlays": "cpu.yaml"}, "overlays: expected a list"),
+        ({"tune": {"over": {}, "budget": {"steps": 9}}}, "tune: expected over"),
+        ({"tune": {"over": {"a": "1,2"}, "budget": {"seconds": 9}}}, "tune: expected over"),
+        ({"tune": {"over": {"a": "1,2"}, "budget": {"steps": 9}}}, "tune, entrant lstm: .*a"),
+        (
+            {"tune": {"over": {"model.init_args.dropout": "0,0.1"}, "budget": {"steps": 1}}},
+            "tune, entrant lstm: budget",
+        ),
     ],
 )
 def test_an_invalid_file_is_reported_before_anything_starts(
