@@ -107,7 +107,7 @@ def _hold(
     """Tune the entrants of a tournament, then train their runs, or submit what can run now; return the exit code."""
     from pipeline.commands.tournament.tuned_entrants import with_best_values, write_report
 
-    if options.submit and tune.hand_over(tunings.values(), options, f"{tournament.name}-tuning"):
+    if options.submit and tune.submit_rungs(tunings.values(), options, f"{tournament.name}-tuning"):
         return 0
     if not options.submit and not options.dry_run:
         signals.install()

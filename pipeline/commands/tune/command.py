@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     tuning = tuning_of(directory_of(f"tune-{name}"), arguments, keys, budget, widen=options.widen)
     print(*plan_of(tuning), sep="\n", flush=True)
     if options.submit:
-        if hand_over([tuning], options, tuning.home.name):
+        if submit_rungs([tuning], options, tuning.home.name):
             return 0
     elif options.dry_run:
         waiting = tuning.standing().waiting.values()
@@ -120,7 +120,7 @@ def plan_of(tuning: "Tuning") -> Iterable[str]:
         yield f"  rung {number}: {rung.trials} trials to step {rung.steps:,}"
 
 
-def hand_over(tunings: "Iterable[Tuning]", options: argparse.Namespace, name: str) -> bool:
+def submit_rungs(tunings: "Iterable[Tuning]", options: argparse.Namespace, name: str) -> bool:
     """Submit the trials of the current rungs as one array; return False if no trial is left.
 
     Args:

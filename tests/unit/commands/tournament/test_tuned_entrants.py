@@ -13,6 +13,7 @@ from pipeline.commands.tournament.entrants import entrants_of, read_tournament
 from pipeline.distributed import signals
 from pipeline.training.config import parse_config
 
+SUBMISSION = ["small.yaml", "--submit", "--time", "1:00:00", "--dry-run"]
 LR = "model.init_args.optimizer.init_args.lr"
 MODELS = {"lstm": "pipeline.models.lstm.LSTMLanguageModel", "rnn": "pipeline.models.rnn.RNNLanguageModel"}
 
@@ -54,25 +55,17 @@ def test_entrants_are_tuned_first_and_run_with_their_best_values(
     assert report["total"] == {"trials": 6, "tokens": 640, "flops": 320 * sum(flops), "seconds": 32.0}
     assert "with the runs of the tournament: 6 trials, 640 tokens" in capsys.readouterr().out
     assert Path("runs/small/tuning/lstm.svg").exists()
-    trained.clear()
-    assert tournament.main(["small.yaml"]) == 0
-    assert trained == []
-
-
-def test_trials_are_submitted_before_the_runs(
-    trained: list[tuple[str, int]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    submission = ["small.yaml", "--submit", "--time", "1:00:00", "--dry-run"]
-    assert tournament.main(submission) == 0
-    assert re.findall(r"--run (\S+)", capsys.readouterr().out) == [
-        f"runs/small/tuning/{name}/trial-{k}" for name in MODELS for k in (1, 2)
-    ]
-    assert tournament.main(["small.yaml"]) == 0
     file = yaml.safe_load(Path("small.yaml").read_text())
     Path("small.yaml").write_text(yaml.safe_dump(file | {"seeds": [1, 2]}))
-    capsys.readouterr()
-    assert tournament.main(submission) == 0
+    assert tournament.main(SUBMISSION) == 0
     assert re.findall(rf"--{LR} (\S+) --run (\S+)", capsys.readouterr().out) == [
         ("0.01", "runs/small/lstm-2"),
         ("0.01", "runs/small/rnn-2"),
+    ]
+
+
+def test_trials_are_submitted_before_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tournament.main(SUBMISSION) == 0
+    assert re.findall(r"--run (\S+)", capsys.readouterr().out) == [
+        f"runs/small/tuning/{name}/trial-{k}" for name in MODELS for k in (1, 2)
     ]
