@@ -2,7 +2,7 @@
 
 The state of a tuning is that of its runs: which trials are left follows from the losses in their journals. A trial that
 is promoted continues from its checkpoint under a larger `max_steps`. Its schedule has the length of the last rung from
-the start, so a trial of the last rung is step by step a run of that length, and no rung changes a learning rate.
+the start, so a trial of the last rung equals a run of that length, and no rung changes a learning rate.
 """
 
 import itertools
