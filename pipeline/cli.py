@@ -54,6 +54,10 @@ VERBS = {
         "pipeline.commands.reproduce.command",
         "repeat a published result and compare the figures: `unroll reproduce ptb_kneser_ney`, `--list`",
     ),
+    "tune": (
+        "pipeline.commands.tune.command",
+        "find the best learning rate, or other values: `unroll tune CONFIG --over KEY=log:1e-4:1e-2 --budget tokens=N`",
+    ),
     "by-length": ("pipeline.commands.by_length", "score generated outputs by the length of their source"),
     "demo": ("pipeline.commands.demo", "run the whole pipeline in minutes on the built-in corpus"),
 }

@@ -1,15 +1,12 @@
-"""Run `unroll` commands in processes of their own: forked ones that share the imports of this one, or new ones.
+"""Run `unroll` commands in forked processes that share the imports of this one.
 
 A forked process does not run Python's exit handlers, so its temporary files are not removed.
 """
 
 import multiprocessing
 import runpy
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing.process import BaseProcess
 
 from pipeline.commands import imports
@@ -17,8 +14,6 @@ from pipeline.distributed import exit_code, signals
 
 # Imports of every training; they take several seconds.
 IMPORTED = ("lightning.pytorch.cli", "pipeline.commands.fit", "pipeline.data.module", "pipeline.tasks.task")
-
-LOOK = 0.2  # polling interval in seconds
 
 
 def import_once(modules: Iterable[str] = IMPORTED) -> None:
@@ -39,23 +34,6 @@ def wait(process: BaseProcess) -> int:
     """Wait until the process ends and return its exit code; 128 + n if signal n killed it, as in a shell."""
     process.join()
     return exit_code.as_shell(process.exitcode or 0)
-
-
-def run_unroll(arguments: Sequence[str], meanwhile: Callable[[], object] = lambda: None) -> int:
-    """Run a command of `unroll` in a new process, pass on a request to stop, and return the exit code.
-
-    Args:
-        arguments: the command.
-        meanwhile: called again and again while the command runs.
-    """
-    child, signalled = subprocess.Popen([sys.executable, "-m", "pipeline", *arguments]), False
-    while child.poll() is None:
-        if signals.requested() and not signalled:
-            child.send_signal(signal.SIGTERM)
-            signalled = True
-        meanwhile()
-        time.sleep(LOOK)
-    return exit_code.as_shell(child.returncode)
 
 
 def _run(arguments: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const HEIGHT = 300, LEFT = 58, RIGHT = 14, TOP = 12, BOTTOM = 40, COLOURS = 6, DASHES = 5;
-  const AXES = { steps: "optimizer steps", tokens: "training tokens", seconds: "training time" };
+  const AXES = { steps: "optimizer steps", tokens: "training tokens", seconds: "training time", flops: "training FLOPs" };
   const axis = () => document.querySelector("#axis input:checked").value;
 
   const make = (name, attributes, content) => {
@@ -13,7 +13,7 @@
   };
 
   const short = (value) => {
-    for (const [unit, size] of [["G", 1e9], ["M", 1e6], ["k", 1e3]])
+    for (const [unit, size] of [["P", 1e15], ["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]])
       if (Math.abs(value) >= size) return `${+(value / size).toPrecision(4)}${unit}`;
     return `${+value.toPrecision(4)}`;
   };
@@ -159,7 +159,8 @@
       const key = axis(), target = ((this.at - LEFT) / (this.width - LEFT - RIGHT)) * this.end;
       const parts = [make("path", { class: "cursor", d: `M${this.at} ${TOP}V${HEIGHT - BOTTOM}` })];
       const readouts = [Object.assign(document.createElement("b"), {
-        textContent: key === "seconds" ? time(target) : `${exact(Math.round(target))} ${key}`,
+        textContent: key === "seconds" ? time(target) : key === "flops" ? `${short(target)} FLOPs`
+          : `${exact(Math.round(target))} ${key}`,
       })];
       for (const curve of this.curves()) {
         const i = nearest(curve[key], target), value = curve.values[i];

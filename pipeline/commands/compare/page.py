@@ -65,6 +65,7 @@ def render(groups: Sequence[Group]) -> str:
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=Markup(style),
         script=Markup(script),
+        has_flops=all(flops_per_token(entry) is not None for group in groups for entry in group.entries),
         groups=[section(group, number) for number, group in enumerate(groups)],
     )
 
@@ -118,7 +119,10 @@ def charts_of(group: Group) -> list[Chart]:
     scores = [column for column in group.qualities if column.key not in QUALITY]
     others = [(f"val/{column.key}", column.title.capitalize(), "", False) for column in scores]
     for key, title, unit, logarithmic in (*QUANTITIES, *others):
-        found = [Curve(entry.name, style, *seeds.curve(entry, key)) for style, entry in enumerate(group.entries)]
+        found = [
+            Curve(entry.name, style, *seeds.curve(entry, key), flops_per_token(entry))
+            for style, entry in enumerate(group.entries)
+        ]
         curves = [thinned(curve) for curve in found if drawable(curve.series)]
         attribute = key.removeprefix("val/")
         level = getattr(group.baseline, attribute, None) if key.startswith("val/") else None
@@ -126,6 +130,11 @@ def charts_of(group: Group) -> list[Chart]:
         if curves:
             charts.append(Chart(key, title, unit, logarithmic, curves, reference))
     return charts
+
+
+def flops_per_token(entry: Entry) -> float | None:
+    """Return the FLOPs of training per token; None for a run outside of a tournament."""
+    return entry.flops / entry.tokens if entry.flops and entry.tokens else None
 
 
 def drawable(series: MetricSeries) -> bool:
@@ -149,9 +158,11 @@ def points(chart: Chart) -> dict[str, object]:
     """Return the data from which the page's script redraws the chart."""
     curves = []
     for curve in chart.curves:
+        price = curve.flops_per_token
+        flops = {} if price is None else {"flops": [_rounded(price * tokens) for tokens in curve.series.tokens]}
         drawn = {"values": curve.series.values, **({} if curve.band is None else curve.band._asdict())}
         rounded = {name: [_rounded(value) for value in column] for name, column in drawn.items()}
-        columns = replace_seconds(curve.series)._asdict() | rounded
+        columns = replace_seconds(curve.series)._asdict() | rounded | flops
         curves.append({"name": curve.name, "style": curve.style, **columns})
     return {"title": chart.title, "curves": curves, "reference": chart.reference}
 

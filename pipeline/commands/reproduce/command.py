@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.arguments import Parser, non_negative_integer
 from pipeline.commands.compare.command import ORDER
+from pipeline.commands.planned_runs import run_unroll
 from pipeline.commands.reproduce import page, sources
 from pipeline.commands.reproduce.progress import PassedPoints
 from pipeline.commands.reproduce.recipe import Recipe, read_recipe, recipes
@@ -25,7 +26,6 @@ from pipeline.commands.reproduce.result import (
     result_of,
     write_result,
 )
-from pipeline.commands.subcommands import run_unroll
 from pipeline.distributed import signals
 from pipeline.errors import TRY_AGAIN
 from pipeline.runs.code import Code
@@ -108,7 +108,7 @@ def train_and_test(recipe: Recipe, seed: int) -> SeedResult:
     """
     directory = directory_of(recipe.run(seed))
     points = PassedPoints(recipe, directory)
-    _succeed(run_unroll(recipe.fit(seed), points.look))
+    _succeed(run_unroll(recipe.fit(seed), meanwhile=points.look))
     points.print_new()
     file = directory / f"scores-{recipe.checkpoint}.json"
     test = [recipe.verb, "--run", recipe.run(seed), "--checkpoint", recipe.checkpoint, "--json", str(file)]

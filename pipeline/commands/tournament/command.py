@@ -1,32 +1,32 @@
 """`unroll tournament FILE...`: compare architectures on one dataset under one budget, with several seeds.
 
 Each entrant and seed is a normal run, `runs/TOURNAMENT/ENTRANT-SEED`. After an interruption, the same command resumes
-the tournament; finished runs are skipped. The results are shown by `unroll compare`.
+the tournament; finished runs are skipped. The results are shown by `unroll compare`. With the key `tune`, the best
+values of each entrant are found first, see `unroll tune`.
 """
 
 import argparse
 import json
 import shlex
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.arguments import Parser
-from pipeline.commands import imports
+from pipeline.commands import imports, planned_runs
 from pipeline.commands.compare import command as compare
 from pipeline.commands.compare.columns import short_number
 from pipeline.commands.compare.rows import ENTRANT
 from pipeline.commands.slurm import queue, submit
 from pipeline.commands.slurm.batch_script import Element
-from pipeline.commands.subcommands import LOOK, run_unroll
+from pipeline.commands.tune import command as tune
 from pipeline.distributed import signals
 from pipeline.errors import TRY_AGAIN, ConfigError
 from pipeline.runs import record
-from pipeline.runs.changes import Effect, changes
-from pipeline.runs.run import RUNS, Run
+from pipeline.runs.run import RUNS
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from pipeline.commands.tournament.entrants import Entrant, Tournament
+    from pipeline.commands.tune.tuning import Tuning
 
 
 class Match(NamedTuple):
@@ -47,6 +47,16 @@ class Match(NamedTuple):
         group = [] if any("tracking.group" in word for word in self.entrant.arguments) else ["--tracking.group"]
         named = ["--run", str(self.run), "--seed_everything", str(self.seed)]
         return [*self.entrant.arguments, *named, *group, *([self.tournament] if group else [])]
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the run has finished.
+
+        Raises:
+            ConfigError: a run of that name exists with another config.
+        """
+        advice = f"Move {self.run.parent} away, or rename the tournament's file"
+        return planned_runs.run_has_finished(self.run, self.arguments, advice)
 
     def announce(self) -> None:
         """Record the entrant in the run, for `unroll compare`."""
@@ -70,6 +80,7 @@ def main(argv: list[str]) -> int:
     imports.load_lightning()
     from pipeline.commands.fit import quieten
     from pipeline.commands.tournament.entrants import entrants_of, read_tournament
+    from pipeline.commands.tournament.tuned_entrants import tunings_of
 
     quieten()
     tournaments = [read_tournament(file) for file in options.files]
@@ -78,21 +89,48 @@ def main(argv: list[str]) -> int:
             "FILE: two tournaments have the same name and would share their runs. Rename one of the files"
         )
     plans = [(tournament, entrants_of(tournament)) for tournament in tournaments]
+    tunings = [tunings_of(tournament, entrants) for tournament, entrants in plans]
     code = 0
-    for tournament, entrants in plans:
-        matches = [Match(tournament.name, entrant, seed) for seed in tournament.seeds for entrant in entrants]
-        if options.submit:
-            hand_over(matches, options)
-            continue
-        print_entrants(tournament, entrants)
-        if options.dry_run:
-            print(*(f"unroll fit --config {shlex.join(match.arguments)}" for match in matches), sep="\n")
-            continue
-        ended = run_tournament(matches)
+    for (tournament, entrants), own in zip(plans, tunings, strict=True):
+        if not options.submit:
+            print_entrants(tournament, entrants)
+        ended = _hold(tournament, entrants, own, options)
         if ended == TRY_AGAIN:
             return TRY_AGAIN
         code = code or ended
     return code
+
+
+def _hold(
+    tournament: "Tournament", entrants: list["Entrant"], tunings: dict[str, "Tuning"], options: argparse.Namespace
+) -> int:
+    """Tune the entrants of a tournament, then train their runs, or submit what can run now; return the exit code."""
+    from pipeline.commands.tournament.tuned_entrants import with_best_values, write_report
+
+    if options.submit and tune.submit_rungs(tunings.values(), options, f"{tournament.name}-tuning"):
+        return 0
+    if not options.submit and not options.dry_run:
+        signals.install()
+        for tuning in tunings.values():
+            if ended := tuning.train():
+                return leave(tournament.name) if ended == TRY_AGAIN else ended
+    waiting = [element for tuning in tunings.values() for element in tuning.standing().waiting.values()]
+    if waiting:  # with --dry-run only
+        print(*(f"unroll fit --config {shlex.join(element.arguments)}" for element in waiting), sep="\n")
+        print("the runs of the tournament follow, with the best values")
+        return 0
+    tuned = with_best_values(entrants, tunings)
+    matches = [Match(tournament.name, entrant, seed) for seed in tournament.seeds for entrant in tuned]
+    if options.submit:
+        hand_over(matches, options)
+        return 0
+    if options.dry_run:
+        print(*(f"unroll fit --config {shlex.join(match.arguments)}" for match in matches), sep="\n")
+        return 0
+    ended = run_tournament(matches)
+    if tunings and ended != TRY_AGAIN:
+        print("", *write_report(tournament, tunings, [str(match.run) for match in matches]), sep="\n")
+    return ended
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,7 +158,7 @@ def print_entrants(tournament: "Tournament", entrants: list["Entrant"]) -> None:
 
 def hand_over(matches: list[Match], options: argparse.Namespace) -> None:
     """Submit the unfinished runs as one array."""
-    waiting = [match for match in matches if not entrant_is_finished(match)]
+    waiting = [match for match in matches if not match.is_over]
     if not waiting:
         print(f"tournament {matches[0].tournament}: every run has finished")
         return
@@ -138,17 +176,17 @@ def run_tournament(matches: list[Match]) -> int:
     signals.install()
     code = 0
     for number, match in enumerate(matches, 1):
-        if not wait_for(match):
-            return leave(matches)
-        over = entrant_is_finished(match)
+        if not planned_runs.wait_for(match.run):
+            return leave(matches[0].tournament)
+        over = match.is_over
         match.announce()  # not before the check that an existing run has the same config
         if over:
             print(f"{match.run} has already finished", flush=True)
             continue
         print(f"\n{match.run}, run {number} of {len(matches)}", flush=True)
-        ended = run_unroll(["fit", "--config", *match.arguments])
+        ended = planned_runs.run_unroll(["fit", "--config", *match.arguments])
         if ended == TRY_AGAIN or signals.requested():
-            return leave(matches)
+            return leave(matches[0].tournament)
         if ended:
             print(f"{match.run} failed with exit code {ended}; the tournament continues", flush=True)
         code = code or ended
@@ -158,44 +196,7 @@ def run_tournament(matches: list[Match]) -> int:
     return code or compared
 
 
-def leave(matches: list[Match]) -> int:
+def leave(tournament: str) -> int:
     """Print how to resume the tournament; return the exit code."""
-    print(f"tournament {matches[0].tournament} stopped; the same command continues it", flush=True)
+    print(f"tournament {tournament} stopped; the same command continues it", flush=True)
     return TRY_AGAIN
-
-
-def entrant_is_finished(match: Match) -> bool:
-    """Whether the run has already finished.
-
-    Raises:
-        ConfigError: a run of that name exists with another config.
-    """
-    from pipeline.runs import resume
-    from pipeline.training.config import parse_config
-
-    run = Run(match.run)
-    if not run.record.get("attempts"):
-        return False
-    cli = parse_config(["--config", *match.arguments])
-    config = resume.kept_config(cli)
-    if changed := [change for change in changes(run, config) if change.effect is not Effect.PRINTED]:
-        raise ConfigError(
-            f"{match.run} exists with another config ({'; '.join(map(str, changed))}). "
-            f"Move {match.run.parent} away, or rename the tournament's file"
-        )
-    return resume.is_finished(run, config)
-
-
-def wait_for(match: Match) -> bool:
-    """Wait until no other process, such as one of a killed tournament, trains the run; return False after a signal."""
-    printed = False
-    while not signals.requested():
-        try:
-            with Run(match.run).lock():
-                return True
-        except ConfigError:
-            if not printed:
-                print(f"{match.run}: waiting for another process that trains this run", flush=True)
-            printed = True
-            time.sleep(LOOK)
-    return False

@@ -7,31 +7,38 @@ budget: {tokens: 1000000}                                   # or seconds: 60, or
 parameters: 500000                                          # per entrant, by its width (default: as configured)
 tolerance: 0.02                                             # maximum relative deviation from `parameters`
 seeds: [1, 2, 3]
+tune:                                                       # before the runs: best values of each entrant
+  over: {model.init_args.optimizer.init_args.lr: "log:1e-4:1e-2:8"}
+  budget: {tokens: 4000000}                                 # per entrant, for all of its trials together
 """
 
-import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 import yaml
 
-from pipeline.commands.plan.rate import make_task
-from pipeline.commands.tournament.budgets import BUDGETS, TrainingCost, steps_within
+from pipeline.commands.budgets import BUDGETS, TrainingCost, cost_of, words
 from pipeline.commands.tournament.widths import nearest_width
-from pipeline.data.batch_plan import MicroBatches
-from pipeline.data.module import PlannedDataModule
+from pipeline.commands.tune.values import Value
 from pipeline.errors import ConfigError, UserError
-from pipeline.evaluation.flops import flops_of
 from pipeline.runs.load import build_model, with_facts
-from pipeline.training.config import CommandLine, parse_config
+from pipeline.training.config import parse_config
 from pipeline.training.config_errors import read_mapping, readable_error, suggestion, wrapped_user_error
 
 WIDTHS = "model.init_args.width", "model.init_args.network.init_args.width"  # in flat configs, and in nested ones
+
+
+class EntrantTuning(TypedDict):
+    """How each entrant is tuned."""
+
+    over: dict[str, str | list[Value]]
+    """Values by key of the config."""
+    budget: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Tournament:
         parameters: number of parameters of each entrant; None for that of its config.
         tolerance: maximum relative deviation from `parameters`.
         seeds: one run per seed.
+        tune: keys with their values, and the budget of the trials of an entrant; None for no tuning.
     """
 
     name: str
@@ -57,6 +65,7 @@ class Tournament:
     parameters: int | None = None
     tolerance: float = 0.02
     seeds: list[int] = field(default_factory=lambda: [1])
+    tune: EntrantTuning | None = None
 
 
 class Entrant(NamedTuple):
@@ -67,10 +76,15 @@ class Entrant(NamedTuple):
     """Arguments of `unroll fit` without run and seed; the first one a config."""
     width: int | None
     parameters: int
-    flops_per_token: float
+    cost: TrainingCost
     steps: int | None
     """None for a budget in seconds."""
     dataset: Path
+
+    @property
+    def flops_per_token(self) -> float:
+        """Return the floating-point operations of a training step per token."""
+        return self.cost.flops_per_token
 
 
 def read_tournament(path: Path) -> Tournament:
@@ -111,9 +125,15 @@ def _is_budget(value: object) -> bool:
     return unit in BUDGETS and whole and not isinstance(amount, bool) and 0 < amount < math.inf
 
 
+def _is_tuning(value: object) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"over", "budget"} or not isinstance(value["over"], dict):
+        return False
+    return bool(value["over"]) and _is_budget(value["budget"]) and "seconds" not in value["budget"]
+
+
 FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "entrants": (_are_entrants, "names, each with a config file or a list of config files"),
-    "budget": (_is_budget, "one of {tokens: N}, {seconds: N} and {flops: N}"),
+    "budget": (_is_budget, "one of {tokens: N}, {steps: N}, {seconds: N} and {flops: N}"),
     "overlays": (lambda value: _is_list_of(str, value), "a list of config files"),
     "settings": (lambda value: isinstance(value, dict), "a mapping from keys of the config to values"),
     "parameters": (lambda value: isinstance(value, int) and value > 0, "an integer above 0"),
@@ -122,6 +142,7 @@ FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: bool(value) and _is_list_of(int, value) and len(set(value)) == len(value),
         "a list of distinct integers",
     ),
+    "tune": (_is_tuning, "over: {KEY: VALUES} and budget: {tokens: N}, {steps: N} or {flops: N}"),
 }
 
 
@@ -159,7 +180,7 @@ def _entrant(tournament: Tournament, name: str, configs: list[str]) -> Entrant:
             raise ConfigError(f"parameters: the config has neither {' nor '.join(WIDTHS)} to adapt. Omit parameters")
         settings[key] = _width(tournament, key, with_facts(model, data.facts))
     cli = parse_config(["--config", *files, *words(settings)])
-    cost = _cost(cli, data)
+    cost = cost_of(cli, data)
     [(unit, amount)] = tournament.budget.items()
     settings |= BUDGETS[unit](amount, cost)
     steps = settings["trainer.max_steps"]
@@ -170,16 +191,10 @@ def _entrant(tournament: Tournament, name: str, configs: list[str]) -> Entrant:
         [*files, *words(settings)],
         cli.config[key] if key else None,
         sum(parameter.numel() for parameter in task.parameters()),
-        cost.flops_per_token,
+        cost,
         max(steps, 0) or None,
         data.dataset.path,
     )
-
-
-def words(settings: Mapping[str, object]) -> list[str]:
-    """Return keys and values as arguments of the command line."""
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
-    return [word for key, text in texts.items() for word in (f"--{key}", text)]
 
 
 def _width(tournament: Tournament, key: str, model: dict[str, Any]) -> int:
@@ -217,15 +232,3 @@ def _with(config: dict[str, Any], keys: list[str], value: object) -> dict[str, A
     """Return the config with another value at a nested key."""
     first, *rest = keys
     return {**config, first: _with(config[first], rest, value) if rest else value}
-
-
-def _cost(cli: CommandLine, data: PlannedDataModule) -> TrainingCost:
-    samples = data.samples("train")
-    order = data.plan(samples)
-    part = next(iter(MicroBatches(order, data.divide(1, 0), samples.predictions)))
-    counted = flops_of(lambda: make_task(cli), samples.__getitems__(part))
-
-    def steps(tokens: float) -> int:
-        return steps_within(tokens, len(order), lambda epoch, k: samples.predictions(order.batch(epoch, k)))
-
-    return TrainingCost(counted / samples.predictions(part.ids), steps)

@@ -24,12 +24,13 @@ class Band(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """One run, or the mean of several, in a chart; `style` selects color and dashes."""
+    """One run, or the mean of several, in a chart; `style` selects color and dashes. FLOPs are unknown if None."""
 
     name: str
     style: int
     series: MetricSeries
     band: Band | None = None
+    flops_per_token: float | None = None
 
 
 class Chart(NamedTuple):

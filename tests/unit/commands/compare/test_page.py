@@ -98,6 +98,17 @@ def test_the_points_for_the_script_are_strict_json_even_where_the_loss_was_not_f
     assert data["curves"][0]["tokens"] == [1000, 2000, 3000]
 
 
+def test_curves_of_a_tournament_are_also_drawn_by_flops(tournament, entry):
+    page = render([tournament])
+    assert 'value="flops"' in page
+    data = json.loads(re.search(r'id="points-0-0">(.*?)</script>', page)[1])
+    price = [one.flops / one.tokens for one in tournament.entries]
+    assert [curve["flops"] for curve in data["curves"]] == [
+        [each * tokens for tokens in (1000, 2000, 3000)] for each in price
+    ]
+    assert 'value="flops"' not in render([Group("c" * 64, "data", [entry("lstm", [2.0])])])
+
+
 def test_a_run_without_curves_has_its_row_all_the_same():
     found = outline(render([Group(None, None, [Entry("young")])]))
     assert "young" in found.texts

@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 from pipeline import cli
+from pipeline.commands import planned_runs
+from pipeline.commands.budgets import words
 from pipeline.commands.compare import command as compare
 from pipeline.commands.tournament import command as tournament
-from pipeline.commands.tournament.entrants import entrants_of, read_tournament, words
+from pipeline.commands.tournament.entrants import entrants_of, read_tournament
 from pipeline.distributed import signals
 from pipeline.errors import ConfigError
 from pipeline.models.lstm import LSTM
@@ -68,7 +70,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (run.path / "config.yaml").write_text(yaml.safe_dump(resume.kept_config(parsed)))
         return 0
 
-    monkeypatch.setattr(tournament, "run_unroll", finish)
+    monkeypatch.setattr(planned_runs, "run_unroll", finish)
     monkeypatch.setattr(compare, "main", lambda runs: names.append("compared") or 0)
     monkeypatch.setattr(signals, "install", lambda: None)
     return names
@@ -137,15 +139,15 @@ def test_a_raised_budget_trains_further(started: list[str]) -> None:
 
 
 def test_a_failed_run_does_not_stop_the_others(started: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    finish: Callable[[list[str]], int] = tournament.run_unroll
-    monkeypatch.setattr(tournament, "run_unroll", lambda words: 6 if "runs/small/lstm-1" in words else finish(words))
+    finish: Callable[[list[str]], int] = planned_runs.run_unroll
+    monkeypatch.setattr(planned_runs, "run_unroll", lambda words: 6 if "runs/small/lstm-1" in words else finish(words))
     write(seeds=[1])
     assert tournament.main(["small.yaml"]) == 6
     assert started == ["rnn-1", "compared"]
 
 
 def test_a_run_that_was_stopped_stops_the_tournament(started: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tournament, "run_unroll", lambda words: 75)
+    monkeypatch.setattr(planned_runs, "run_unroll", lambda words: 75)
     assert tournament.main(["small.yaml"]) == 75
     assert started == []
 
@@ -169,7 +171,7 @@ def test_a_run_that_another_process_trains_is_waited_for(
     match = tournament.Match("small", lstm, 1)
     monkeypatch.setattr(signals, "requested", iter([None, None, None, signal.SIGTERM]).__next__)
     monkeypatch.setattr("pipeline.runs.run.locked", lambda held: False)
-    assert not tournament.wait_for(match)
+    assert not planned_runs.wait_for(match.run)
     assert capsys.readouterr().out.count("waiting") == 1
 
 
@@ -196,6 +198,13 @@ def test_a_run_that_another_process_trains_is_waited_for(
         ({"entrants": {"lstm": "lstn.yaml"}}, "entrant lstm: --config lstn.yaml.*did you mean lstm.yaml"),
         ({"settings": {"model.init_args.widht": 3}}, "entrant lstm: .*widht.*did you mean"),
         ({"overlays": "cpu.yaml"}, "overlays: expected a list"),
+        ({"tune": {"over": {}, "budget": {"steps": 9}}}, "tune: expected over"),
+        ({"tune": {"over": {"a": "1,2"}, "budget": {"seconds": 9}}}, "tune: expected over"),
+        ({"tune": {"over": {"a": "1,2"}, "budget": {"steps": 9}}}, "tune, entrant lstm: .*a"),
+        (
+            {"tune": {"over": {"model.init_args.dropout": "0,0.1"}, "budget": {"steps": 1}}},
+            "tune, entrant lstm: budget",
+        ),
     ],
 )
 def test_an_invalid_file_is_reported_before_anything_starts(

@@ -1,9 +1,15 @@
-"""Convert a training budget in tokens, seconds or FLOPs to limits of the trainer."""
+"""Convert a training budget in tokens, steps, seconds or FLOPs to limits of the trainer."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from pipeline.commands.plan.rate import make_task
+from pipeline.data.batch_plan import MicroBatches
+from pipeline.data.module import PlannedDataModule
 from pipeline.errors import ConfigError
+from pipeline.evaluation.flops import flops_of
+from pipeline.training.config import CommandLine
 
 
 class TrainingCost(NamedTuple):
@@ -23,7 +29,12 @@ def of_tokens(tokens: float, cost: TrainingCost) -> dict[str, object]:
     steps = cost.steps(tokens)
     if steps < 1:
         raise ConfigError(f"budget: {tokens:,.0f} tokens are less than one step. Increase the budget")
-    return {"trainer.max_steps": steps, "trainer.max_epochs": -1, "trainer.max_time": None}
+    return of_steps(steps, cost)
+
+
+def of_steps(steps: float, cost: TrainingCost) -> dict[str, object]:
+    """Return limits for a number of optimizer steps."""
+    return {"trainer.max_steps": int(steps), "trainer.max_epochs": -1, "trainer.max_time": None}
 
 
 def of_flops(flops: float, cost: TrainingCost) -> dict[str, object]:
@@ -38,6 +49,7 @@ def of_seconds(seconds: float, cost: TrainingCost) -> dict[str, object]:
 
 BUDGETS: dict[str, Callable[[float, TrainingCost], dict[str, object]]] = {
     "tokens": of_tokens,
+    "steps": of_steps,
     "seconds": of_seconds,
     "flops": of_flops,
 }
@@ -55,3 +67,27 @@ def steps_within(tokens: float, batches: int, predictions: Callable[[int, int], 
     while (left := left - predictions(*divmod(steps, batches))) >= 0:
         steps += 1
     return steps
+
+
+def cost_of(cli: CommandLine, data: PlannedDataModule) -> TrainingCost:
+    """Return the cost of a run, from the FLOPs of its first micro-batch and the sizes of its batches.
+
+    Args:
+        cli: the parsed config.
+        data: its data.
+    """
+    samples = data.samples("train")
+    order = data.plan(samples)
+    part = next(iter(MicroBatches(order, data.divide(1, 0), samples.predictions)))
+    counted = flops_of(lambda: make_task(cli), samples.__getitems__(part))
+
+    def steps(tokens: float) -> int:
+        return steps_within(tokens, len(order), lambda epoch, k: samples.predictions(order.batch(epoch, k)))
+
+    return TrainingCost(counted / samples.predictions(part.ids), steps)
+
+
+def words(settings: Mapping[str, object]) -> list[str]:
+    """Return keys and values as arguments of the command line."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
+    return [word for key, text in texts.items() for word in (f"--{key}", text)]

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from pipeline.commands.tournament.budgets import BUDGETS, TrainingCost, steps_within
+from pipeline.commands.budgets import BUDGETS, TrainingCost, steps_within
 from pipeline.errors import ConfigError
 
 SIZES = ([5, 3, 4], [4, 5, 3])  # tokens of the batches of two epochs
