@@ -15,6 +15,7 @@ BEATS = 8  # of a phrase
 TONIC, DOMINANT = 0, 4  # degrees of the scale
 FOLLOWING = {0: (1, 3, 4, 5), 1: (4,), 2: (3, 5), 3: (0, 1, 4), 4: (0, 5), 5: (1, 3)}
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 11)}
+PASSING = 0.2  # probability of a passing note after a chord
 VOICES = ((40, 57), (48, 67), (55, 74), (60, 81))  # lowest and highest note of bass, tenor, alto and soprano
 
 
@@ -47,10 +48,10 @@ def _phrase(rng: random.Random, scale: list[int], steps_per_beat: int) -> Iterat
         chord = [scale[(degree + third) % 7] for third in (0, 2, 4)]
         held = [_nearest(notes[0], chord[:1], VOICES[0])]
         held += [_nearest(note, chord, voice) for note, voice in zip(notes[1:], VOICES[1:], strict=True)]
-        passing = [*held[:3], _nearest(held[3] + rng.choice((-2, 0, 2)), scale, VOICES[3])]
+        passing = [*held[:3], _nearest(held[3] + 2 * (rng.random() < PASSING), scale, VOICES[3])]
         last = steps_per_beat // 2 if steps_per_beat > 1 else 0  # frames of a passing note in the soprano
         yield from [held] * (steps_per_beat - last) + [passing] * last
-        notes = [note + rng.choice((-1, 0, 1)) for note in held]
+        notes = held
 
 
 def _nearest(note: int, pitches: list[int], voice: tuple[int, int]) -> int:
