@@ -1,4 +1,4 @@
-"""Counted baselines of polyphonic music: each key by its frequency, and given its state in the frame before.
+"""Baselines of polyphonic music from counts: each key by its frequency, and given its state in the frame before.
 
 With n frames of training, of which the key sounds in m, its probability is (m + 1) / (n + 2) (Laplace's rule); the
 second baseline counts frames after a frame with the key and after one without it separately.

@@ -129,7 +129,7 @@ def linear_baseline(group: Group, path: Path, cache: Path) -> Entry:
 
 
 def counted_keys(path: Path) -> Entry | None:
-    """Return the better of the counted baselines of music; None for a dataset of another kind."""
+    """Return the better of the baselines of music from counts; None for a dataset of another kind."""
     from pipeline.dataset.manifest import Dataset
     from pipeline.evaluation.key_baselines import PARAMETERS, key_baselines
 

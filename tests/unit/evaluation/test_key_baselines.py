@@ -1,4 +1,4 @@
-"""Counted baselines follow Laplace's rule."""
+"""Baselines from counts follow Laplace's rule."""
 
 import math
 from pathlib import Path
