@@ -21,7 +21,7 @@ from data_prep.workspace.report import Report, progress
 from data_prep.workspace.workers import in_order
 from pipeline.dataset.codecs import midi
 from pipeline.dataset.codecs.mat import read_mat
-from pipeline.dataset.codecs.midi import MidiError, Score, read_midi
+from pipeline.dataset.codecs.midi import MidiError, MidiMusic, read_midi
 from pipeline.dataset.music import KEYS, Piece
 from pipeline.errors import DataError
 
@@ -51,11 +51,11 @@ class MidiReader:
 
     steps_per_beat: int
 
-    def __call__(self, files: Sequence[Path]) -> list[Score | MidiError]:
+    def __call__(self, files: Sequence[Path]) -> list[MidiMusic | MidiError]:
         """Return the music of each file, or the reason why it is invalid."""
         return [self._read(file) for file in files]
 
-    def _read(self, file: Path) -> Score | MidiError:
+    def _read(self, file: Path) -> MidiMusic | MidiError:
         try:
             return read_midi(file.read_bytes(), self.steps_per_beat)
         except OSError as error:

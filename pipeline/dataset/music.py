@@ -73,7 +73,7 @@ class MusicSplit:
         """Return the frames of a piece.
 
         Raises:
-            IndexError: there is no such piece.
+            IndexError: the piece does not exist.
         """
         if not 0 <= number < self.pieces:
             raise IndexError(f"piece {number} is outside of the {self.pieces} pieces of {self.name!r}")

@@ -1,17 +1,40 @@
 """Pieces that the model continues during training, with the same beginnings and seeds each time."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.callbacks import Callback
+from PIL.Image import Image
 
 from pipeline.dataset.codecs.midi import BEATS_PER_MINUTE
 from pipeline.dataset.codecs.plucked_strings import RATE, rendered_notes
 from pipeline.distributed.lightning_internals import datamodule
 from pipeline.distributed.strategies.traits import traits
 from pipeline.evaluation.plots.piano_roll import piano_roll
-from pipeline.evaluation.plots.spectrogram import with_spectrogram
+from pipeline.evaluation.plots.spectrogram import Shown, with_spectrogram
+
+
+@runtime_checkable
+class Composer(Protocol):
+    """A model that continues a piece."""
+
+    steps_per_beat: int
+
+    def generate(self, given: np.ndarray, count: int) -> np.ndarray:
+        """Return frames that follow the given ones."""
+
+
+@runtime_checkable
+class Gallery(Protocol):
+    """A logger of pictures and sounds."""
+
+    def log_pictures(self, pictures: Sequence[Image], step: int, name: str) -> None:
+        """Log pictures."""
+
+    def log_sounds(self, sounds: Sequence[Shown], step: int) -> None:
+        """Log sounds."""
 
 
 class Rolls(Callback):
@@ -26,11 +49,12 @@ class Rolls(Callback):
     def __init__(self, pieces: int = 2, given: int = 16, frames: int = 64) -> None:
         self.pieces, self.given, self.frames = pieces, given, frames
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        loggers: list[Any] = [logger for logger in trainer.loggers if hasattr(logger, "log_pictures")]
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, Gallery)]
         divided = traits(trainer).divides_model  # then computing is a collective operation
         if trainer.state.fn != "fit" or not (divided or loggers):
             return
+        assert isinstance(pl_module, Composer)
         split, steps = datamodule(trainer).split("validation"), pl_module.steps_per_beat
         rolls, sounds = [], []
         for number in range(min(self.pieces, split.pieces)):

@@ -61,7 +61,7 @@ def _beginning(run: Path, prompt: str | None, steps_per_beat: int) -> Bool[np.nd
     """Return the piece to continue: a MIDI file, a held-out piece by its name, or the first one by default.
 
     Raises:
-        ConfigError: there is no such piece.
+        ConfigError: the piece does not exist.
         DataError: the file is damaged.
     """
     if prompt is not None and Path(prompt).suffix.lower() in midi.SUFFIXES and Path(prompt).is_file():

@@ -28,8 +28,8 @@ Variables = dict[str, list[np.ndarray | None]]
 """Arrays by variable: those of a cell array, or the only one; None for what is not an array of real numbers."""
 
 
-class Element(NamedTuple):
-    """An element of a file."""
+class DataElement(NamedTuple):
+    """A data element of a file."""
 
     kind: int
     data: memoryview
@@ -55,7 +55,7 @@ def read_mat(path: Path) -> Variables:
         raise DataError(f"{path} is damaged ({error}). Download or copy it again") from error
 
 
-def _elements(data: memoryview, order: str) -> Iterator[Element]:
+def _elements(data: memoryview, order: str) -> Iterator[DataElement]:
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack(order + "II", data[at : at + 8])
@@ -66,18 +66,18 @@ def _elements(data: memoryview, order: str) -> Iterator[Element]:
             after = begin + size + (0 if kind == COMPRESSED else -size % 8)
         if begin + size > len(data):
             raise ValueError(f"an element of {size} bytes ends after the end")
-        yield Element(kind, data[begin : begin + size])
+        yield DataElement(kind, data[begin : begin + size])
         at = after
 
 
-def _variable(element: Element, order: str) -> tuple[str, list[np.ndarray | None]]:
+def _variable(element: DataElement, order: str) -> tuple[str, list[np.ndarray | None]]:
     """Return the name and the arrays of a variable; an empty name for an element that is not a matrix."""
     if element.kind == COMPRESSED:
         unpacker = zlib.decompressobj()
         content = unpacker.decompress(element.data, LARGEST)
         if not unpacker.eof:
             raise ValueError(f"a variable is truncated, or larger than {LARGEST} bytes")
-        element = next(_elements(memoryview(content), order), Element(0, element.data))
+        element = next(_elements(memoryview(content), order), DataElement(0, element.data))
     if element.kind != MATRIX:
         return "", []
     flags, _, name, *parts = _elements(element.data, order)
@@ -86,11 +86,11 @@ def _variable(element: Element, order: str) -> tuple[str, list[np.ndarray | None
     return bytes(name.data).decode("ascii", "replace"), cells
 
 
-def _numbers(element: Element, order: str) -> np.ndarray | None:
+def _numbers(element: DataElement, order: str) -> np.ndarray | None:
     """Return the array of a matrix; None if it is not one of real numbers."""
     if element.kind != MATRIX:
         return None
-    flags, dimensions, _, *parts = [*_elements(element.data, order), *[Element(0, element.data[:0])] * 3][:5]
+    flags, dimensions, _, *parts = [*_elements(element.data, order), *[DataElement(0, element.data[:0])] * 3][:5]
     if len(flags.data) < 4 or not parts or parts[0].kind not in NUMBERS:
         return None
     [found] = struct.unpack(order + "I", flags.data[:4])

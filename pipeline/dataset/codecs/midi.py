@@ -2,8 +2,8 @@
 
 A frame is a step of fixed musical length, a fraction of a quarter note, so changes of the tempo do not move notes.
 A note sounds in the frames between its start and its end, each rounded to the nearest edge of a frame, and in at
-least one. Notes of channel 10 are drums and have no pitch. A key that is struck again in the next frame cannot be
-told from one that is held: in the other direction, successive frames with a key become one note.
+least one. Notes of channel 10 are drums and have no pitch. A key that is struck again in the next frame looks like
+one that is held: in the other direction, successive frames with a key become one note.
 
 Legend: T frames.
 """
@@ -53,7 +53,7 @@ class Note(NamedTuple):
     end: int
 
 
-class Score(NamedTuple):
+class MidiMusic(NamedTuple):
     """The music of a file."""
 
     frames: Bool[np.ndarray, "T 88"]
@@ -64,7 +64,7 @@ class Score(NamedTuple):
     """Number of notes below or above the keys of a piano, which are left out."""
 
 
-def read_midi(data: bytes, steps_per_beat: int) -> Score:
+def read_midi(data: bytes, steps_per_beat: int) -> MidiMusic:
     """Return the music of a MIDI file.
 
     Args:
@@ -102,7 +102,7 @@ def read_midi(data: bytes, steps_per_beat: int) -> Score:
     for note in inside:
         begin = edge(note.start)
         frames[begin - first : max(edge(note.end), begin + 1) - first, note.key - LOWEST] = True
-    return Score(frames, drums, outside)
+    return MidiMusic(frames, drums, outside)
 
 
 def _notes(track: mido.MidiTrack) -> Iterator[tuple[int, Note]]:

@@ -39,6 +39,7 @@ def options(*given: str) -> Namespace:
     return parser.parse_args(given)
 
 
+@pytest.mark.numeric
 def test_a_piece_is_written_as_midi_sound_and_picture(trained: Trained, tiny_music_dataset: Path) -> None:
     music.main(
         trained, options("--out", "a.mid", "--picture", "a.png", "--tokens", "12", "--given", "5", "--seed", "4")
