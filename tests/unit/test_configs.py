@@ -15,10 +15,10 @@ from pipeline.runs.resume import kept_config
 from pipeline.training.config import parse_config
 
 ROOT = Path(__file__).parents[2] / "configs"
-FOR_OTHERS = ("cluster", "tournament")  # configs of other verbs, tested with them
-FILES = sorted(
-    path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.yaml") if path.parent.name not in FOR_OTHERS
-)
+FOR_OTHERS = [
+    ROOT / name for name in ("cluster", "published", "tournament")
+]  # configs of other verbs, tested with them
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("**/*.yaml") if path.parent not in FOR_OTHERS)
 EXPERIMENTS = [name for name in FILES if "class_path" in yaml.safe_load((ROOT / name).read_text()).get("model", {})]
 OVERLAYS = [name for name in FILES if name not in EXPERIMENTS]
 
