@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError
 MODALITIES = {
     "audio": "audio clips with transcripts or labels",
     "captions": "images with captions",
+    "music": "polyphonic music of MIDI files or piano rolls",
     "pairs": "pairs of texts: translations, pronunciations, conversations with replies",
     "pixels": "images as sequences of pixels",
     "recall": "synthetic memory tasks: copy, selective copy, association, adding",

@@ -277,6 +277,17 @@ def tiny_trajectories_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.fixture(scope="session")
+def tiny_music_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 40 generated pieces with one frame per beat, with all three splits."""
+    from data_prep.music import command as music
+
+    output = tmp_path_factory.mktemp("tiny_music") / "dataset"
+    options = ["--steps-per-beat", "1", "--validation-share", "0.2", "--test-share", "0.1", "--workers", "1"]
+    assert music.main(["builtin:40", *options, "--output", str(output)]) == 0
+    return output
+
+
 def _sentences(count: int) -> list[str]:
     chance = random.Random(1)
     who, does, what = ["the cat", "a dög", "my aunt"], ["sees", "hears", "eats"], ["rain", "bread", "a song"]

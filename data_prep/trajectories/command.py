@@ -20,11 +20,11 @@ import numpy as np
 from data_prep.trajectories.actions import Bounds, described, numbers
 from data_prep.trajectories.episodes import episodes
 from data_prep.trajectories.files import read
-from data_prep.trajectories.fitting import by_content, fitting_episodes
+from data_prep.trajectories.fitting import content, fitting_episodes
 from data_prep.workspace import options as shared
 from data_prep.workspace.entries import origin
 from data_prep.workspace.report import Report
-from data_prep.workspace.splits import by_name, cut
+from data_prep.workspace.splits import by_identity, by_name, cut
 from data_prep.workspace.workspace import SPLITS, Workplace
 from pipeline.arguments import Parser, positive_integer
 from pipeline.dataset.trajectories import Episode, is_constant, returns_to_go, write_episodes
@@ -170,7 +170,8 @@ def _prepare(
             f"--environment={name}: expected observations of {expected} numbers, got {size}. "
             "Name the environment in which the episodes were recorded"
         )
-    splits = cut({"train": fitting}, shared.shares(options), by_name if played else partial(by_content, report))
+    divide = by_name if played else partial(by_identity, report, content)
+    splits = cut({"train": fitting}, shared.shares(options), divide)
     for split, members in splits.items():
         if not members:
             raise DataError(f"the {split} split is empty. Prepare more episodes, or change the shares")

@@ -1,9 +1,8 @@
-"""Episodes that fit together: sizes and kind of action of most, one precision, and copies in one split."""
+"""Episodes that fit together: sizes and kind of action of most, and one precision."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy as np
 from data_prep.trajectories.actions import Bounds
 from data_prep.trajectories.episodes import InvalidEpisode
 from data_prep.workspace.report import Report
-from data_prep.workspace.splits import split_of
 from pipeline.dataset.trajectories import Episode, is_constant
 
 
@@ -46,26 +44,6 @@ def _precision(episodes: Sequence[Episode]) -> type[np.floating[Any]]:
     return np.float64 if (changes & (columns.std(1) < 1e4 * rounding)).any() else np.float32
 
 
-def by_content(report: Report, samples: Sequence[Episode], shares: Mapping[str, float]) -> list[str]:
-    """Return the split of each episode, by the hash of its name; copies are in the split of the first.
-
-    A split that is empty by chance, as with few episodes, takes one of the largest split.
-    """
-    first: dict[bytes, str] = {}
-    names = []
-    for one in samples:
-        content = blake2b(digest_size=16)
-        for part in (one.observations, one.actions, one.rewards):
-            content.update(part.tobytes())
-        if (same := content.digest()) in first:
-            report.note(one.name, "copy of an earlier episode", first[same])
-        names.append(first.setdefault(same, one.name))
-    home = {name: split_of(name, shares) for name in names}
-    for split in ("train", *shares):
-        held = Counter(home.values())
-        fullest, count = held.most_common(1)[0]
-        if not held[split] and count > 1:
-            moved = next(name for name, found in home.items() if found == fullest)
-            home[moved] = split
-            report.note(moved, f"moved to the {split} split, which was empty")
-    return [home[name] for name in names]
+def content(one: Episode) -> bytes:
+    """Return what identifies an episode: its observations, actions and rewards."""
+    return b"".join(part.tobytes() for part in (one.observations, one.actions, one.rewards))

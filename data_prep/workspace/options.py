@@ -158,10 +158,7 @@ def check_sources(options: argparse.Namespace) -> None:
             f"expected SOURCE..., to be split, or --train with --validation and --test, got {number}. Give one of them"
         )
     if given and not options.train:
-        raise ConfigError(
-            "--validation and --test require --train, because the tokenizer is trained on the training split. "
-            "Add --train"
-        )
+        raise ConfigError("--validation and --test require --train, which the model learns from. Add --train")
 
 
 def shares(options: argparse.Namespace) -> dict[str, float]:
@@ -189,13 +186,13 @@ def run_as_script(main: Callable[[list[str]], int]) -> None:
         sys.exit(error.exit_code)
 
 
-def builtin_count(source: str, what: str) -> int:
-    """Return the number of samples to generate: N for `builtin:N`, 2,000 for `builtin`.
+def builtin_count(source: str, what: str, default: int = 2000) -> int:
+    """Return the number of samples to generate: N for `builtin:N`, `default` for `builtin`.
 
     Raises:
         DataError: N is not a positive integer.
     """
-    number = source.partition(":")[2] or "2000"
+    number = source.partition(":")[2] or str(default)
     if not number.isdigit() or not int(number):
         raise DataError(f"{source}: expected a number of {what} after the colon, got {number}. Write builtin:500")
     return int(number)

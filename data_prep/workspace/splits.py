@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol, TypeVar
 
+from data_prep.workspace.report import Report
 from pipeline.errors import DataError
 
 HELD_OUT = ("test", "validation")
@@ -127,6 +128,36 @@ def by_name(samples: Sequence[Named], shares: Mapping[str, float]) -> list[str]:
         if split not in found and len(training) > 1:
             found[min(training, key=lambda at: _at(samples[at].name))] = split
     return found
+
+
+def by_identity(
+    report: Report, identity: Callable[[Sample], bytes], samples: Sequence[Sample], shares: Mapping[str, float]
+) -> list[str]:
+    """Return the split of each sample, by the hash of its name; copies are in the split of the first.
+
+    A split that is empty by chance, as with few samples, takes one of the largest split.
+
+    Args:
+        report: counts copies and moved samples.
+        identity: returns what copies of a sample have in common.
+        samples: the samples.
+        shares: fraction of the samples for each split but `train`.
+    """
+    first: dict[bytes, str] = {}
+    names = []
+    for sample in samples:
+        if (same := blake2b(identity(sample), digest_size=16).digest()) in first:
+            report.note(sample.name, f"copy of an earlier {report.kind.removesuffix('s')}", first[same])
+        names.append(first.setdefault(same, sample.name))
+    home = {name: split_of(name, shares) for name in names}
+    for split in ("train", *shares):
+        held = Counter(home.values())
+        fullest, count = held.most_common(1)[0] if held else ("train", 0)
+        if not held[split] and count > 1:
+            moved = next(name for name, found in home.items() if found == fullest)
+            home[moved] = split
+            report.note(moved, f"moved to the {split} split, which was empty")
+    return [home[name] for name in names]
 
 
 def cut(

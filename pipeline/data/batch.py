@@ -1,7 +1,7 @@
 """The input of a network: one NamedTuple of tensors per modality, with its shapes.
 
-Legend: B sequences, S positions of a source, T positions, L steps of a context, H steps of a horizon, K covariates,
-O numbers of an observation, A numbers of an action.
+Legend: B sequences, S positions of a source, T positions, L steps of a context, H steps of a horizon, K covariates or
+keys, O numbers of an observation, A numbers of an action.
 """
 
 from typing import NamedTuple
@@ -129,4 +129,27 @@ class TrajectoryBatch(NamedTuple):
     """No state is carried from batch to batch."""
 
 
-Batch = TokenBatch | PairBatch | LabelBatch | SeriesBatch | TrajectoryBatch
+class MusicBatch(NamedTuple):
+    """One rank's part of a global batch of pieces of music."""
+
+    inputs: Bool[Tensor, "B T K"]
+    """The keys that sound in each frame but the last of its piece."""
+    targets: Bool[Tensor, "B T K"]
+    """The keys of the next frame."""
+    inside: Bool[Tensor, "B T"]
+    """True at a target of the piece; False after its end and in a row that only fills the batch."""
+    ids: Int64[Tensor, " B"]
+    """The sample of each row; -1 in a row that only fills the batch."""
+    predictions: int
+    """Number of targets in the whole global batch, over all ranks and micro-batches; the loss is divided by it."""
+    padding: int
+    """Number of padding positions in this batch."""
+    positions: int
+    """Number of positions in this batch."""
+    step: int
+    """Index of the global batch within the epoch."""
+    slot: None = None
+    """No state is carried from batch to batch."""
+
+
+Batch = TokenBatch | PairBatch | LabelBatch | SeriesBatch | TrajectoryBatch | MusicBatch

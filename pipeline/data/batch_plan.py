@@ -104,7 +104,7 @@ class Bucketed(Plan):
         """Return a plan whose batches, as number of samples times longest sample, stay within a budget.
 
         Args:
-            lengths: length of each sample; none above the budget.
+            lengths: length of each sample; one above the budget is a batch of its own.
             budget: maximum positions of a batch, with padding.
             seed: seed of the order; None for shortest first.
         """

@@ -131,6 +131,19 @@ class BudgetedDataModule(PlannedDataModule):
         self.budget, self.limit, self.seed = global_batch_tokens, per_device_batch_tokens, seed
         self._plans: dict[tuple[str, int | None], Bucketed] = {}  # a cache, since sorting is slow
 
+    def check_longest(self, longest: int, name: str) -> None:
+        """Check the longest sample of a training split.
+
+        Args:
+            longest: its positions.
+            name: the split.
+
+        Raises:
+            ConfigError: it exceeds the budget.
+        """
+        if longest > self.budget:
+            raise ConfigError(self.too_long(longest, name))
+
     def plan(self, samples: MeasuredSamples) -> Plan:
         """Return buckets in an order drawn from the seed."""
         return self._planned(samples, self.seed)
@@ -154,8 +167,8 @@ class BudgetedDataModule(PlannedDataModule):
         name = samples.split.name
         if (name, seed) not in self._plans:
             lengths = samples.lengths
-            if seed is not None and (longest := int(lengths.max(initial=0))) > self.budget:
-                raise ConfigError(self.too_long(longest, name))
+            if seed is not None:
+                self.check_longest(int(lengths.max(initial=0)), name)
             self._plans[name, seed] = Bucketed.of(lengths, self.budget, seed)
         return self._plans[name, seed]
 

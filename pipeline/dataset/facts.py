@@ -25,6 +25,7 @@ class DataFacts:
         rows: rows of a generated image.
         columns: columns of a generated image.
         channels: numbers per pixel of a generated image.
+        steps_per_beat: frames of a quarter note of music.
         spaces: observations, actions and returns of an environment, from the dataset's manifest.
     """
 
@@ -40,6 +41,7 @@ class DataFacts:
     rows: int | None = None
     columns: int | None = None
     channels: int | None = None
+    steps_per_beat: int | None = None
     spaces: dict[str, Any] | None = None
 
     def known(self) -> dict[str, object]:

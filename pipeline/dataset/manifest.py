@@ -5,6 +5,7 @@ Shards are Arrow stream files, which `datasets.Dataset.from_file` reads. The kin
 tokens          a stream of text (`pipeline.dataset.tokens`)
 series          time series (`pipeline.dataset.series`)
 trajectories    observations, actions and rewards (`pipeline.dataset.trajectories`)
+music           keys that sound in each frame of a piece (`pipeline.dataset.music`)
 other kinds     sources with their targets (`pipeline.dataset.records`)
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.dataset.facts import DataFacts
+from pipeline.dataset.music import MusicSplit
 from pipeline.dataset.records import RecordSplit
 from pipeline.dataset.series import SeriesSplit
 from pipeline.dataset.shard import PREPARE
@@ -40,6 +42,7 @@ CONTENT = (
     "series",
     "trajectories",
     "pixels",
+    "music",
 )  # keys that the checksum of a dataset covers
 SPLITS: dict[str, Any] = {
     "tokens": TokenSplit,
@@ -49,8 +52,9 @@ SPLITS: dict[str, Any] = {
     "series": SeriesSplit,
     "trajectories": TrajectorySplit,
     "pixels": RecordSplit,
+    "music": MusicSplit,
 }
-NUMBERS = {"series", "trajectories"}  # kinds without a vocabulary
+NUMBERS = {"series", "trajectories", "music"}  # kinds without a vocabulary
 PREFIX = {"target": "", "source": "source_"}  # of names, by side
 
 

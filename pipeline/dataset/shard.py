@@ -57,6 +57,8 @@ class SplitEntry(TypedDict, total=False):
     episodes: int
     observation: int
     action: int
+    pieces: int
+    frames: int
 
 
 class ShardFile:

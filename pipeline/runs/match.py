@@ -23,6 +23,7 @@ MEANING = {
     "audio": ("rate", "labels"),
     "pixels": ("rows", "columns", "channels", "levels", "labels"),
     "series": ("covariates",),
+    "music": ("steps_per_beat",),
 }
 """Parts of a dataset's description that, like a tokenizer, give its numbers their meaning, by kind."""
 

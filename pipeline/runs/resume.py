@@ -282,7 +282,7 @@ def is_finished(run: Run, config: Config) -> bool:
 
 
 def _describe(dataset: Dataset) -> dict[str, object]:
-    keys = ("audio", "dialogue", "series", "trajectories", "pixels")
+    keys = ("audio", "dialogue", "series", "trajectories", "pixels", "music")
     kept = {key: dataset.manifest[key] for key in keys if key in dataset.manifest}
     tokenizers = {name: sha256(file) for name, file in dataset.tokenizers.items()}
     about = {"path": str(dataset.path), "checksum": dataset.checksum, "stamp": dataset.stamp, **kept}

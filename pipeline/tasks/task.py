@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 ARGUMENTS, LEFT_OUT = "arguments", "arguments_left_out"  # keys of a checkpoint of ModelCheckpoint
 SomeTask = TypeVar("SomeTask", bound="Task")
-Reads = Literal["prompt", "text", "image", "audio", "label", "series", "episode"]
+Reads = Literal["prompt", "text", "image", "audio", "label", "series", "episode", "music"]
 """Input of a trained task; a prompt is a text to continue, a label is the class of what is generated."""
-Writes = Literal["text", "transcript", "label", "image", "audio", "series", "action"]
+Writes = Literal["text", "transcript", "label", "image", "audio", "series", "action", "music"]
 """Output of a trained task; a text is generated token by token, a transcript is decoded from all positions at once."""
 
 

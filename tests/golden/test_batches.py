@@ -13,6 +13,7 @@ from pipeline.data.audio import AudioDataModule
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.batch_plan import NO_SAMPLE, MicroBatches, Slice
 from pipeline.data.captions import ImageCaptionDataModule, Views
+from pipeline.data.music import MusicDataModule
 from pipeline.data.pairs import PairsDataModule
 from pipeline.data.pixels import PixelDataModule, PixelLabelDataModule
 from pipeline.data.raw_audio import WaveDataModule
@@ -50,6 +51,7 @@ MODULES: dict[str, tuple[str, Callable[..., Any], dict[str, Any]]] = {
     "series": ("series", SeriesDataModule, {"context": 24, "horizon": 6, "stride": 5, **ROWS}),
     "whole episodes": ("trajectories", TrajectoriesDataModule, ROWS),
     "stretches of episodes": ("trajectories", TrajectoriesDataModule, {"context": 3, **ROWS}),
+    "music": ("music", MusicDataModule, {"transpose": 5, **TOKENS}),
     "questions": ("recall", RecallDataModule, ROWS),
 }
 

@@ -90,7 +90,7 @@ def test_the_split_of_a_speaker_is_unchanged(golden: Golden, tmp_path: Path) -> 
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("kind", ["series", "trajectories", "recall", "text", "captions", "pixels"])
+@pytest.mark.parametrize("kind", ["series", "trajectories", "recall", "text", "captions", "pixels", "music"])
 def test_the_splits_of_a_dataset_are_unchanged(golden: Golden, request: pytest.FixtureRequest, kind: str) -> None:
     """Compare without files, their sizes and checksums, which depend on library versions."""
     manifest = json.loads((request.getfixturevalue(f"tiny_{kind}_dataset") / "dataset.json").read_text())

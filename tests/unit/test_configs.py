@@ -50,6 +50,7 @@ def dataset_for(
     tiny_recall_dataset: Path,
     tiny_pixels_dataset: Path,
     tiny_trajectories_dataset: Path,
+    tiny_music_dataset: Path,
 ) -> Callable[[str], Path]:
     """Return a function from the name of an experiment to a dataset of the kind that it requires."""
     kinds = {"TextDataModule": dataset, "PairsDataModule": tiny_pairs_dataset, "AudioDataModule": tiny_audio_dataset}
@@ -58,6 +59,7 @@ def dataset_for(
     kinds["RecallDataModule"] = tiny_recall_dataset
     kinds |= dict.fromkeys(("PixelDataModule", "PixelLabelDataModule"), tiny_pixels_dataset)
     kinds["TrajectoriesDataModule"] = tiny_trajectories_dataset
+    kinds["MusicDataModule"] = tiny_music_dataset
 
     def matching(name: str) -> Path:
         config = read(name)

@@ -3,47 +3,26 @@
 import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING
 
 from pipeline.arguments import Parser
 from pipeline.commands.compare import page
+from pipeline.commands.compare.baselines import keep_text, print_notice, with_baseline
 from pipeline.commands.compare.columns import MISSING, Column
 from pipeline.commands.compare.rows import Entry, Group, cell, gather, is_best
 from pipeline.commands.compare.seeds import together
-from pipeline.errors import CheckpointError, DataError, UserError
-from pipeline.files import write_durably
+from pipeline.errors import CheckpointError, UserError
 from pipeline.runs.run import RUNS, find_run
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-ORDER = 5  # of the baseline's n-grams
 OMITTED = ("flops", "tokens", "seconds", "memory_gb", "tokens_per_second", "parameters", "architecture")
 """Columns that a narrow terminal omits, the first ones first, then qualities from the last; the page shows them."""
 GAP = 2  # columns of the terminal between two columns of the table
 NAME = 24  # characters of a name or an architecture that are not folded
-
-
-class SplitQuality(TypedDict):
-    """Quality of the n-gram on one split."""
-
-    perplexity: float
-    bits_per_byte: float
-
-
-class NgramResult(TypedDict):
-    """A cached result of the Kneser-Ney n-gram."""
-
-    order: int
-    ngrams: int
-    tokens: int
-    seconds: float
-    memory_gb: float
-    validation: NotRequired[SplitQuality]
 
 
 def main(argv: list[str]) -> int:
@@ -85,7 +64,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
-        "--no-baseline", action="store_true", help="omit the baseline (Kneser-Ney 5-gram or linear forecast)"
+        "--no-baseline",
+        action="store_true",
+        help="omit the baseline (Kneser-Ney 5-gram, linear forecast or counted keys)",
     )
     return parser.parse_args(argv)
 
@@ -98,12 +79,6 @@ def page_name(names: Sequence[str]) -> str:
     return f"compare-{joined}.html"
 
 
-def print_notice(lines: list[str]) -> None:
-    """Print messages to standard error, so that the table can be piped."""
-    for line in lines:
-        print(f"unroll compare: {' '.join(line.split())}", file=sys.stderr)
-
-
 def home_of(names: list[str]) -> Path:
     """Return the parent directory of the first run that exists."""
     for name in names:
@@ -114,99 +89,6 @@ def home_of(names: list[str]) -> Path:
     return RUNS
 
 
-def with_baseline(group: Group, cache: Path) -> Group:
-    """Add the baseline of texts or series to a group, if its dataset can be opened."""
-    if group.checksum is None or group.path is None:
-        return group
-    try:
-        if group.horizon is not None:
-            return replace(group, baseline=linear_baseline(group, Path(group.path), cache))
-        figures = cached_baseline(Path(group.path), group.checksum, cache)
-    except (UserError, OSError, ValueError, ArithmeticError, MemoryError) as error:
-        print_notice([f"no baseline for {group.title}: {error}"])
-        return group
-    if figures is None:
-        return group
-    found = figures.get("validation")
-    entry = Entry(
-        name=f"{figures['order']}-gram",
-        architecture="Kneser-Ney",
-        parameters=figures["ngrams"],
-        tokens=figures["tokens"],
-        perplexity=found and found["perplexity"],
-        bits_per_byte=found and found["bits_per_byte"],
-        tokens_per_second=figures["tokens"] / max(figures["seconds"], 1e-9),
-        memory_gb=figures["memory_gb"],
-        seconds=figures["seconds"],
-    )
-    return replace(group, baseline=entry)
-
-
-def cached_baseline(path: Path, checksum: str, cache: Path) -> NgramResult | None:
-    """Return the results of the Kneser-Ney n-gram on a dataset, from the directory `cache` if they are there.
-
-    None for a dataset that is not text.
-
-    Raises:
-        DataError: the dataset is missing, or differs from the one that the runs were trained on.
-    """
-    kept = cache / f"{checksum}.json"
-    try:
-        figures: NgramResult = json.loads(kept.read_text())
-        if figures["order"] == ORDER:
-            return figures
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # missing or unreadable: computed again
-    from pipeline.dataset.manifest import Dataset
-    from pipeline.models import kneser_ney
-
-    dataset = Dataset.open(path)
-    if dataset.checksum != checksum:
-        raise DataError(f"{path} is not the dataset of these runs: the checksum differs")
-    if dataset.kind != "tokens":
-        return None
-    print_notice([f"fitting the {ORDER}-gram baseline on {path} (cached for later comparisons)"])
-    measured = {**kneser_ney.measure_baseline(dataset, ORDER), "tokens": dataset.splits["train"].tokens}
-    figures = json.loads(text := json.dumps(measured, indent=1))
-    try:
-        _keep(kept, text)
-    except OSError as error:
-        print_notice([f"the baseline could not be cached: {error}"])
-    return figures
-
-
-def linear_baseline(group: Group, path: Path, cache: Path) -> Entry:
-    """Return the linear forecast from the longest context of the runs, from the cache if it is there.
-
-    Raises:
-        DataError: the dataset is missing, or differs from the one that the runs were trained on.
-    """
-    context = max(entry.context or 1 for entry in group.entries)
-    kept = cache / f"{group.checksum}-{context}-{group.horizon}.json"
-    try:
-        return Entry(**json.loads(kept.read_text()))
-    except (OSError, ValueError, TypeError):
-        pass  # missing or unreadable: fitted again
-    from pipeline.data.series import SeriesDataModule
-    from pipeline.evaluation.forecast_baselines import linear_errors
-
-    data = SeriesDataModule(path, context, group.horizon or 1)
-    if data.dataset.checksum != group.checksum:
-        raise DataError(f"{path} is not the dataset of these runs: the checksum differs")
-    found = linear_errors(data.samples("train"), data.samples("validation"))
-    name, architecture, parameters = "linear", "least squares", (context + 1) * data.horizon
-    try:
-        _keep(kept, json.dumps({"name": name, "architecture": architecture, "parameters": parameters, **found}))
-    except OSError as error:
-        print_notice([f"the baseline could not be cached: {error}"])
-    return Entry(name, architecture=architecture, parameters=parameters, mse=found["mse"], mae=found["mae"])
-
-
-def _keep(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_durably(path, lambda new: new.write_text(text, encoding="utf-8"))
-
-
 def write_page(target: Path, groups: list[Group]) -> None:
     """Write the page with curves and samples.
 
@@ -214,7 +96,7 @@ def write_page(target: Path, groups: list[Group]) -> None:
         UserError: the file cannot be written.
     """
     try:
-        _keep(target, page.render(groups))
+        keep_text(target, page.render(groups))
     except OSError as error:
         raise UserError(
             f"{target}: the page cannot be written: {error.strerror}. Give another path with --html"

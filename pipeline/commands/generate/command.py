@@ -39,6 +39,9 @@ FRONT_ENDS: "dict[tuple[Reads, Writes], FrontEnd]" = {
     ("label", "audio"): FrontEnd("sound", "--out FILE.wav", f"prompt out seconds stop {CHOICE}"),
     ("label", "image"): FrontEnd("images", "--out FILE.png", f"prompt image out samples {CHOICE}"),
     ("series", "series"): FrontEnd("series", "--history FILE.csv", "history output picture checkpoint"),
+    ("music", "music"): FrontEnd(
+        "music", "--out FILE.mid", "prompt given out picture tokens checkpoint seed temperature greedy"
+    ),
 }
 CLASSIFIED = "{0} is a classifier: `unroll generate` does not support it. Measure its accuracy with `unroll test`"
 REFUSED: "dict[tuple[Reads, Writes], str]" = {

@@ -37,7 +37,9 @@ def add_options(parser: Parser, takes: Collection[str] | None = None) -> None:
 def _add_inputs(parser: Parser, add: Add) -> None:
     files: dict[str, object] = {"nargs": "+", "metavar": "FILE"}
     source = parser.add_argument_group("input (one of these)").add_mutually_exclusive_group().add_argument
-    prompt = "texts to continue (default: a new document), source texts, or labels of sounds and images"
+    prompt = (
+        "texts to continue (default: a new document), source texts, labels of sounds and images, or a piece of music"
+    )
     add(source, "prompt", prompt, nargs="+", metavar="TEXT")
     add(source, "prompts", "read one prompt per line from FILE (- for standard input)", metavar="FILE")
     add(source, "chat", "chat with a model trained on dialogues, one line per turn", **SWITCH)
@@ -54,7 +56,8 @@ def _add_inputs(parser: Parser, add: Add) -> None:
 
 def _add_outputs(parser: Parser, add: Add) -> None:
     other = parser.add_argument
-    add(other, "tokens", "maximum number of new tokens (default: 200)", default=200, **WHOLE)
+    add(other, "tokens", "maximum number of new tokens, or frames of music (default: 200)", default=200, **WHOLE)
+    add(other, "given", "frames of a piece of music to continue (default: 16)", default=16, metavar="N", **WHOLE)
     add(other, "min-tokens", "minimum number of new tokens (default: 0)", default=0, **WHOLE)
     add(
         other,
@@ -74,10 +77,10 @@ def _add_outputs(parser: Parser, add: Add) -> None:
     add(other, "lm", "fuse CTC with a language model of the same vocabulary", metavar="RUN|DATASET")
     add(other, "lm-weight", "weight of the language model (default: 0.5)", **REAL)
     add(other, "lm-bonus", "bonus per token in nats (default: 0)", **REAL)
-    add(other, "out", "write a sound (.wav, .flac) or a grid of images (.png)", type=Path, metavar="FILE")
+    add(other, "out", "write a sound (.wav, .flac), music (.mid) or a grid of images (.png)", type=Path, metavar="FILE")
     add(other, "seconds", "maximum duration of a sound (default: 2)", default=2.0, **REAL)
     add(other, "output", "write the forecast as CSV (default: standard output)", type=Path, metavar="FILE")
-    add(other, "picture", "plot the forecast", type=figure_file, metavar="FILE.svg")
+    add(other, "picture", "plot the forecast or the piano roll", type=figure_file, metavar="FILE.svg")
     add(other, "json", "print one JSON object per line", **SWITCH)
 
 

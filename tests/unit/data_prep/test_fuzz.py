@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from data_prep.captions import sources as captions
+from data_prep.music import sources as tunes
 from data_prep.pairs import sources as pairs
 from data_prep.pixels import sources as pixels
 from data_prep.sources.text_files import DOCUMENTS, Name, Reading, Sources
@@ -125,6 +126,10 @@ def idx_images(path: Path, report: Report) -> Iterable[object]:
     return pixels.find(str(path), "image", "label", report)
 
 
+def music(path: Path, report: Report) -> Iterable[object]:
+    return tunes.find(str(path), 2, 1, report)
+
+
 def lines_of_rows() -> list[bytes]:
     return [made.lines_of(made.ROWS)]
 
@@ -166,6 +171,7 @@ FAMILIES: dict[str, list[Reader]] = {
         Reader(steps, lambda: [made.parquet_of([{**made.EPISODE, "when": made.NOON}])], ".parquet"),
         Reader(steps, made.arrays, ".npz"),
     ],
+    "music": [Reader(music, made.rolls, ".mat"), Reader(music, made.tunes, ".mid")],
     "records": [
         Reader(records, made.tables, ".csv"),
         Reader(records, made.tables, ".tsv"),

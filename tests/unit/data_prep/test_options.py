@@ -20,7 +20,7 @@ OUT_OF_RANGE = {
 }
 OWN = {"levels": int, "action_range": float}  # one of three choices; two numbers of any sign
 DEFAULTS = {"text": 0.05, "pairs": 0.05, "captions": 0.05, "audio": 0.05, "pixels": 0.05, "series": 0.2}
-DEFAULTS |= {"trajectories": 0.1}
+DEFAULTS |= {"trajectories": 0.1, "music": 0.1}
 
 
 def options_of(modality: str) -> dict[str, argparse.Action]:
@@ -100,7 +100,7 @@ def test_shares_must_leave_training_data(
     assert expected in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("modality", ["audio", "captions", "pixels", "text"])
+@pytest.mark.parametrize("modality", ["audio", "captions", "music", "pixels", "text"])
 @pytest.mark.parametrize("given", [[""], ["--train", "a", "--test", ""], ["--train", "a", "--test", "b="]])
 def test_an_empty_source_is_not_the_current_directory(
     modality: str, given: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

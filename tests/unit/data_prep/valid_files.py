@@ -4,8 +4,10 @@ import gzip
 import io
 import json
 import lzma
+import struct
 import tarfile
 import wave
+import zlib
 from datetime import datetime
 from typing import Any
 
@@ -111,6 +113,55 @@ def arrays() -> list[bytes]:
         save(file, **named, terminals=np.array(EPISODE["terminated"]))
         found.append(file.getvalue())
     return found
+
+
+def matrix(array: np.ndarray | list[np.ndarray], name: str = "", order: str = "<") -> bytes:
+    """Return a variable of a MATLAB file of version 5, by the specification of the format."""
+
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack(f"{order}II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    kinds = {"uint8": (9, 2), "float64": (6, 9)}  # class of the array, and type of its numbers
+    tag = struct.pack(f"{order}I", len(name) << 16 | 1)  # data of at most four bytes are in the same eight bytes
+    short = tag + name.encode().ljust(4, b"\0") if 0 < len(name) <= 4 else element(1, name.encode())
+    if isinstance(array, list):
+        shape, kind, content = (1, len(array)), 1, b"".join(matrix(each, order=order) for each in array)
+    else:
+        shape, (kind, stored) = array.shape, kinds[array.dtype.name]
+        content = element(stored, array.astype(array.dtype.newbyteorder(order)).tobytes("F"))
+    flags = element(6, struct.pack(f"{order}II", kind, 0))
+    dimensions = element(5, struct.pack(f"{order}{len(shape)}i", *shape))
+    return element(14, flags + dimensions + short + content)
+
+
+def mat(variables: dict[str, list[np.ndarray] | np.ndarray], order: str = "<", packed: bool = False) -> bytes:
+    """Return a MATLAB file of version 5."""
+    head = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(f"{order}H", 0x100) + (b"IM" if order == "<" else b"MI")
+    parts = [matrix(value, name, order) for name, value in variables.items()]
+    if packed:
+        compressed = [zlib.compress(part) for part in parts]
+        parts = [struct.pack(f"{order}II", 15, len(part)) + part for part in compressed]
+    return head + b"".join(parts)
+
+
+def rolls() -> list[bytes]:
+    roll = np.zeros((6, 88), np.uint8)
+    roll[:, [30, 34]] = 1
+    named: dict[str, list[np.ndarray] | np.ndarray] = {"traindata": [roll, roll[:4]], "testdata": [roll.astype(float)]}
+    return [mat(named), mat(named, packed=True), mat({"x": roll}, ">")]
+
+
+def midi_file(*tracks: bytes, kind: int = 1, division: int = 480) -> bytes:
+    """Return a MIDI file of tracks of events, by the specification of the format."""
+    head = b"MThd" + struct.pack(">IHHH", 6, kind, len(tracks), division)
+    ended = [track + b"\x00\xff\x2f\x00" for track in tracks]
+    return head + b"".join(b"MTrk" + struct.pack(">I", len(track)) + track for track in ended)
+
+
+def tunes() -> list[bytes]:
+    tempo = b"\x00\xff\x51\x03\x07\xa1\x20"
+    tune = b"\x00\x90\x3c\x50\x83\x60\x80\x3c\x00\x00\x90\x40\x50\x83\x60\x90\x40\x00"
+    return [midi_file(tempo, tune), midi_file(tempo + tune, kind=0, division=96)]
 
 
 def measurements() -> list[bytes]:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from data_prep.workspace import tokenizer
 from pipeline.dataset import tokens
 from pipeline.dataset.manifest import SPLITS, Dataset, Vocabulary, publish
+from pipeline.dataset.music import MusicSplit
 from pipeline.dataset.records import RecordSplit
 from pipeline.dataset.series import SeriesSplit
 from pipeline.dataset.shard import record_batches, token_type
@@ -197,10 +198,11 @@ def test_ids_have_the_narrowest_type_for_the_vocabulary(vocab_size: int, dtype: 
 
 
 def test_the_names_on_disk_and_the_kinds_are_the_documented_ones(dataset: Dataset) -> None:
-    record, numbers = {"pairs", "captions", "audio", "pixels"}, {"series", "trajectories"}
+    record, numbers = {"pairs", "captions", "audio", "pixels"}, {"series", "trajectories", "music"}
     assert SPLITS.keys() == {"tokens", *record, *numbers}
     assert {kind for kind, split in SPLITS.items() if split is RecordSplit} == record
     assert (SPLITS["tokens"], SPLITS["series"], SPLITS["trajectories"]) == (TokenSplit, SeriesSplit, TrajectorySplit)
+    assert SPLITS["music"] is MusicSplit
     assert sorted(path.name for path in dataset.path.iterdir()) == [
         "dataset.json", "tokenizer.json", "train-00000.arrow", "train-00001.arrow", "train-00002.arrow"
     ]  # fmt: skip
@@ -226,7 +228,7 @@ def test_the_checksum_covers_everything_that_is_read(dataset: Dataset, key: str)
     assert Dataset.open(dataset.path).checksum != before
 
 
-@pytest.mark.parametrize("key", ["series", "trajectories"])
+@pytest.mark.parametrize("key", ["series", "trajectories", "music"])
 def test_numbers_have_no_vocabulary_and_their_description_counts(dataset: Dataset, key: str) -> None:
     change(dataset, kind=key, splits={}, **{key: {"columns": 2}})
     found = Dataset.open(dataset.path, kind=key)

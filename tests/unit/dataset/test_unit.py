@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.data.audio import AudioDataModule
 from pipeline.data.captions import ImageCaptionDataModule
+from pipeline.data.music import MusicDataModule
 from pipeline.data.pairs import PairsDataModule
 from pipeline.data.pixels import PixelDataModule, PixelLabelDataModule
 from pipeline.data.raw_audio import WaveDataModule
@@ -50,6 +51,7 @@ def test_a_run_of_version_0_1_has_the_unit_of_its_kind_of_model() -> None:
         (PixelLabelDataModule, "pixels", {}, Unit("images")),
         (SeriesDataModule, "series", {"context": 4, "horizon": 2}, Unit("values")),
         (TrajectoriesDataModule, "trajectories", {}, Unit("actions")),
+        (MusicDataModule, "music", {}, Unit("frames")),
         (WaveDataModule, "labels", {"context": 100, "global_batch_size": 2}, Unit("seconds of audio", 1 / 8000)),
     ],
 )

@@ -44,7 +44,7 @@ def test_a_new_run_begins_at_step_0_and_is_recorded(
 
 def test_the_description_of_a_dataset_is_recorded(dataset: Path) -> None:
     manifest = json.loads((dataset / "dataset.json").read_text())
-    kinds = {kind: {"about": kind} for kind in ("audio", "dialogue", "series", "trajectories", "pixels")}
+    kinds = {kind: {"about": kind} for kind in ("audio", "dialogue", "series", "trajectories", "pixels", "music")}
     opened = replace(Dataset.open(dataset), manifest={**manifest, **kinds, "other": 1})
     found = _describe(opened)
     assert found.keys() == {"path", "checksum", "stamp", "tokenizers", *kinds}

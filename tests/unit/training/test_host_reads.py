@@ -52,6 +52,7 @@ TASKS = {
     "series/patch_transformer": [WIDTH, "patch=6", "stride=3"],
     "offline_rl/decision_transformer": ["network.init_args.width=16"],
     "offline_rl/cloning": ["network.init_args.width=16"],
+    "music/lstm": ["network.init_args.width=16"],
 }
 
 

@@ -12,6 +12,7 @@ from pipeline.commands.compare import command as compare
 from pipeline.commands.compare.rows import Entry, Group, gather, is_best
 from pipeline.dataset.manifest import Dataset
 from pipeline.errors import CheckpointError, UserError
+from pipeline.evaluation.key_baselines import key_baselines
 from pipeline.models import kneser_ney
 from pipeline.runs.journal import FILE, JournalWriter
 
@@ -239,3 +240,10 @@ def test_a_dataset_that_is_not_text_has_no_baseline_and_no_notice(tiny_audio_dat
     group = Group(Dataset.open(tiny_audio_dataset).checksum, str(tiny_audio_dataset), [])
     assert compare.with_baseline(group, tmp_path) is group
     assert capsys.readouterr().err == ""
+
+
+def test_the_baseline_of_music_is_the_better_of_its_counts(tiny_music_dataset, tmp_path):
+    dataset = Dataset.open(tiny_music_dataset)
+    found = compare.with_baseline(Group(dataset.checksum, str(tiny_music_dataset), []), tmp_path).baseline
+    expected = key_baselines(dataset.splits["train"], dataset.splits["validation"])["key given its previous state"]
+    assert (found.name, found.parameters, found.loss) == ("counted keys", 176, expected)

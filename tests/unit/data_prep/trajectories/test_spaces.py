@@ -1,6 +1,7 @@
 """Kinds of actions, scales of observations, and copies of episodes."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 
 from data_prep.trajectories.actions import Bounds
 from data_prep.trajectories.episodes import InvalidEpisode, _numbers
-from data_prep.trajectories.fitting import by_content
+from data_prep.trajectories.fitting import content
 from data_prep.workspace.report import Report
-from data_prep.workspace.splits import cut
+from data_prep.workspace.splits import by_identity, cut
 from pipeline.data.trajectories import TrajectoriesDataModule
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.trajectories import Episode
@@ -173,7 +174,7 @@ def test_no_episode_is_in_two_splits(contents: list[int], validation: float, tes
         for number, content in enumerate(contents)
     ]
     shares = {"validation": validation, "test": test}
-    splits = cut({"train": made}, shares, lambda samples, parts: by_content(report, samples, parts))
+    splits = cut({"train": made}, shares, partial(by_identity, report, content))
     found = [{float(one.observations[0, 0]) for one in split} for split in splits.values()]
     assert sum(map(len, found)) == len(set(contents))
     assert sum(map(len, splits.values())) == len(contents)
