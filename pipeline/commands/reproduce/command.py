@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 
 from pipeline.arguments import Parser, non_negative_integer
-from pipeline.commands.compare.command import ORDER
+from pipeline.commands.compare.baselines import ORDER
 from pipeline.commands.planned_runs import run_unroll
 from pipeline.commands.reproduce import page, sources
 from pipeline.commands.reproduce.progress import PassedPoints
