@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import multiprocessing
 import os
 import random
 import re
@@ -62,6 +63,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test marked `learns` once, or with --seeds N as often as needed to see the margin of its bound."""
     if metafunc.definition.get_closest_marker("learns"):
         metafunc.parametrize("seed", range(1, 1 + metafunc.config.getoption("seeds")), ids=lambda seed: f"seed{seed}")
+
+
+def pytest_sessionfinish() -> None:
+    """End what the tests left behind: at its exit, Python waits for forked processes, also for those that hang."""
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

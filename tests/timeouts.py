@@ -9,6 +9,9 @@ import time
 REFERENCE = 0.042  # seconds that a million turns of the loop below took on one core of 2.6 GHz (CPython 3.11)
 
 
+LONGEST = 1200.0  # seconds of any limit, so that a test that hangs does not use up the time of all tests
+
+
 def slowness() -> float:
     """How many times longer than on a quiet reference machine a process takes here and now; at least 1."""
     began = time.process_time()
@@ -22,4 +25,4 @@ def slowness() -> float:
 
 def scaled(seconds: float) -> float:
     """The limit of what takes at most `seconds` on a quiet machine; the load may still double while it runs."""
-    return 2 * seconds * slowness()
+    return min(2 * seconds * slowness(), LONGEST)

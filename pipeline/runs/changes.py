@@ -129,11 +129,18 @@ def _with_state(callbacks: object) -> list[object]:
 
 
 def _is_default(key: str, config: Mapping[str, object]) -> bool:
-    """Return whether an argument of a class, which the class did not have when the run began, has its default."""
-    owner, _, name = key.rpartition(".init_args.")
+    """Return whether an argument of a class, which the class did not have when the run began, has its default.
+
+    A part of an argument, such as `head.tied`, is compared with that part of the argument's default.
+    """
+    owner, _, names = key.rpartition(".init_args.")
+    name, *parts = names.split(".")
     chosen = pydoc.locate(str(config.get(f"{owner}.class_path")))
     argument = inspect.signature(chosen).parameters.get(name) if isinstance(chosen, type) else None
-    return argument is not None and bool(argument.default == config[key])
+    default = inspect.Parameter.empty if argument is None else argument.default
+    for part in parts:
+        default = getattr(default, part, inspect.Parameter.empty)
+    return bool(default == config[key])
 
 
 def _flat(tree: object, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -10,7 +10,7 @@ from functools import reduce
 from pipeline.commands.budgets import words
 from pipeline.commands.compare.rows import gather
 from pipeline.commands.tournament.entrants import Entrant, Tournament
-from pipeline.commands.tune.result import TuningCost, best_values, cost_of_trials, lines_of, write_result
+from pipeline.commands.tune.result import TuningCost, best_values, cost_of_trials, lines_of, write_tuning
 from pipeline.commands.tune.tuning import Tuning, tuning_of
 from pipeline.commands.tune.values import tuned_key
 from pipeline.errors import UserError
@@ -60,7 +60,7 @@ def write_report(tournament: Tournament, tunings: Mapping[str, Tuning], runs: Se
     home = RUNS / tournament.name
     costs = {name: cost_of_trials(tuning) for name, tuning in tunings.items()}
     for name, tuning in tunings.items():
-        write_result(tuning, tuning.home.with_name(name))
+        write_tuning(tuning, tuning.home.with_name(name))
         yield f"{name}: {'; '.join(lines_of(tuning))}"
     tuned = reduce(TuningCost.plus, costs.values())
     entries = [gather(run)[0] for run in runs]

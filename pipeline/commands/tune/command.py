@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
         queue.leave_outer_job()
     imports.load_lightning()
     from pipeline.commands.fit import quieten
-    from pipeline.commands.tune.result import lines_of, write_result
+    from pipeline.commands.tune.result import lines_of, write_tuning
     from pipeline.commands.tune.tuning import tuning_of
     from pipeline.training.config import parse_config, run_directory
 
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
             print(f"{tuning.home} stopped; the same command continues it", flush=True)
             return code
         signals.forget()
-    files = write_result(tuning, TUNED / name)
+    files = write_tuning(tuning, TUNED / name)
     print("", *lines_of(tuning), f"results: {', '.join(map(str, files))}", sep="\n")
     return 0
 

@@ -84,7 +84,7 @@ def _shown(values: Mapping[str, Value]) -> str:
     return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
-def write_result(tuning: Tuning, stem: Path) -> list[Path]:
+def write_tuning(tuning: Tuning, stem: Path) -> list[Path]:
     """Write overlay, JSON and plot of a complete tuning; return their paths.
 
     Args:

@@ -152,6 +152,6 @@ def test_a_dataset_of_another_command_is_refused(home: Path) -> None:
 
 
 def test_the_exit_code_of_a_failed_command_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reproduce, "run_unroll", lambda arguments, *_: 0 if arguments[0] == "prepare" else 6)
+    monkeypatch.setattr(reproduce, "run_unroll", lambda arguments, **_: 0 if arguments[0] == "prepare" else 6)
     assert run() == 6
     assert read_results(page.RESULTS) == {}

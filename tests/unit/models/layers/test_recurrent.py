@@ -167,6 +167,7 @@ def test_where_autocast_has_no_lstm_it_is_computed_in_float32(monkeypatch):
     assert torch.equal(again, expected)
 
 
+@pytest.mark.numeric
 def test_variational_masks_are_the_same_at_all_positions_and_differ_between_sequences():
     torch.manual_seed(0)
     outputs = VariationalDropout(0.4).train()(torch.ones(50, 7, 40))
