@@ -165,6 +165,9 @@ def test_where_autocast_has_no_lstm_it_is_computed_in_float32(monkeypatch):
     assert torch.equal(state[0], hidden)
     expected, _ = layer(inputs.bfloat16().float(), state)
     assert torch.equal(again, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        lower, _ = layer.bfloat16()(inputs.bfloat16(), None)  # weights as under FSDP
+    assert lower.dtype == torch.bfloat16
 
 
 @pytest.mark.numeric
