@@ -143,8 +143,6 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_text_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level text dataset of 200 short documents of made-up sentences, with all three splits."""
-    if importlib.util.find_spec("tokenizers") is None:
-        pytest.skip("requires the tokenizers package")
     from data_prep.text import command as text
 
     folder = tmp_path_factory.mktemp("tiny_text")
@@ -159,8 +157,6 @@ def tiny_text_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_pairs_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level dataset of 160 made-up words and their reversals, some also in capitals, with all three splits."""
-    if importlib.util.find_spec("tokenizers") is None:
-        pytest.skip("requires the tokenizers package")
     import numpy as np
     import pyarrow as pa
 
@@ -220,8 +216,6 @@ def _tones(folder: Path, *options: str) -> Path:
 @pytest.fixture(scope="session")
 def tiny_pixels_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of 160 drawn shapes of 8 x 6 pixels in two levels, in three classes, with all three splits."""
-    if importlib.util.find_spec("tokenizers") is None:
-        pytest.skip("requires the tokenizers package")
     from data_prep.pixels import command as pixels
 
     output = tmp_path_factory.mktemp("tiny_pixels") / "dataset"
@@ -252,8 +246,6 @@ def tiny_series_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_captions_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level dataset of 80 captioned drawings, with all three splits."""
-    if importlib.util.find_spec("tokenizers") is None:
-        pytest.skip("requires the tokenizers package")
     from data_prep.captions import command as captions
 
     output = tmp_path_factory.mktemp("tiny_captions") / "dataset"
