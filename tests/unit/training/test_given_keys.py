@@ -125,7 +125,7 @@ def test_every_key_of_the_trainer_is_passed_replaced_or_refused(
     assert not (PASSED.keys() | REPLACED) & refused
     received: dict[str, Any] = {}
     plain = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    monkeypatch.setattr(trainer, "_built", lambda settings: received.update(settings) or plain)
+    monkeypatch.setattr(trainer, "_built", lambda settings, _: received.update(settings) or plain)
     keys = [f"--trainer.{name}={str(value).lower()}" for name, value in PASSED.items()]
     parsed = parse_config(["--config", LSTM, *keys, f"--data.init_args.dataset={tiny_text_dataset}"])
     model, data, config = parsed.build()
@@ -160,6 +160,7 @@ def test_the_groups_of_keys_are_those_that_this_file_examines() -> None:
             "config",
             "from",
             "freeze",
+            "initialization",
             "allow_changes",
         }
     )
