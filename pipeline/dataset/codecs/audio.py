@@ -16,6 +16,7 @@ import soxr
 from jaxtyping import Float, Float32, UInt8
 
 from pipeline.dataset.codecs import sound_size
+from pipeline.dataset.codecs.unusable import UnusableContent
 
 LEVELS = 256
 END = LEVELS  # the token after the last level of a clip
@@ -33,20 +34,8 @@ class _Content(io.BytesIO):
         return super().seek(max(offset, 0) if whence == io.SEEK_SET else offset, whence)
 
 
-class SoundError(ValueError):
-    """A sound that cannot be used.
-
-    Args:
-        reason: the reason in a few words, the same for all sounds of its kind.
-        detail: values of this sound.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
-
-    def __str__(self) -> str:
-        return f"{self.reason} ({self.detail})" if self.detail else self.reason
+class SoundError(UnusableContent):
+    """A sound that cannot be used."""
 
 
 class Sound(NamedTuple):

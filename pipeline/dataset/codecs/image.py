@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image, ImageOps
 
+from pipeline.dataset.codecs.unusable import UnusableContent
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # of Pillow; others can start programs
 MAX_PIXELS = 1 << 26  # of an image before scaling; 67 megapixels take 200 MB
@@ -29,20 +31,8 @@ Image.MAX_IMAGE_PIXELS = None  # decode_image checks a limit of its own before d
 warnings.filterwarnings("ignore", module=r"PIL\.")  # EXIF that cannot be read does not matter
 
 
-class ImageError(ValueError):
-    """An image that cannot be used.
-
-    Args:
-        reason: the kind of the error, in a few words without data.
-        detail: what was found, or the reason of the system.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)  # both, for pickling
-        self.reason, self.detail = reason, detail
-
-    def __str__(self) -> str:
-        return f"{self.reason} ({self.detail})" if self.detail else self.reason
+class ImageError(UnusableContent):
+    """An image that cannot be used."""
 
 
 class Size(NamedTuple):

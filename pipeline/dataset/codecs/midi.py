@@ -19,6 +19,7 @@ import mido
 import numpy as np
 from jaxtyping import Bool
 
+from pipeline.dataset.codecs.unusable import UnusableContent
 from pipeline.dataset.music import KEYS, LOWEST
 
 SUFFIXES = (".mid", ".midi")
@@ -29,20 +30,8 @@ VELOCITY = 80
 BEATS_PER_MINUTE = 100.0
 
 
-class MidiError(ValueError):
-    """A MIDI file that cannot be used.
-
-    Args:
-        reason: the reason in a few words, the same for all files of its kind.
-        detail: values of this file.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
-
-    def __str__(self) -> str:
-        return f"{self.reason} ({self.detail})" if self.detail else self.reason
+class MidiError(UnusableContent):
+    """A MIDI file that cannot be used."""
 
 
 class Note(NamedTuple):
