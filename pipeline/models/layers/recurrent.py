@@ -80,10 +80,11 @@ class RecurrentLayer(nn.Module):
         self, inputs: Float[Tensor, "B T D"], state: tuple[Float[Tensor, "B H"], ...] | None
     ) -> tuple[Float[Tensor, "B T H"], tuple[Float[Tensor, "B H"], ...]]:
         """Process T more inputs."""
-        in_float32 = next(self.kernel.parameters()).dtype == torch.float32  # under FSDP, in autocast's type
-        if self.states > 1 and in_float32 and not autocast_has_lstm(inputs.device.type):
-            with torch.autocast("cpu", enabled=False):
-                return self._forward(inputs.float(), state)
+        if self.states > 1 and not autocast_has_lstm(inputs.device.type):
+            weight = next(self.kernel.parameters())
+            if weight.dtype == torch.float32:  # under FSDP it has autocast's type, in which torch has another LSTM
+                with torch.autocast("cpu", enabled=False):
+                    return self._forward(inputs.float(), state)
         return self._forward(inputs, state)
 
     def _forward(self, inputs: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
