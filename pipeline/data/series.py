@@ -82,6 +82,10 @@ class SeriesWindows:
             part.step,
         )
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the views, which pickling would copy window by window."""
+        return {name: value for name, value in vars(self).items() if name not in ("_values", "_known")}
+
     @cached_property
     def _values(self) -> np.ndarray:
         """A view (S - L - H + 1, L + H): the values of the window at each step."""

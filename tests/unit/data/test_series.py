@@ -1,5 +1,6 @@
 """Batches of windows of time series are the same for any number of processes."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,15 @@ def test_a_batch_equals_the_result_of_a_loop_over_the_series(data: SeriesDataMod
     assert not batch.observed[-1].any()
     assert batch.predictions == int(batch.observed.sum())
     assert (batch.step, batch.ids.tolist()) == (7, ids.tolist())
+
+
+def test_windows_that_were_read_are_sent_to_a_worker_without_their_views(data: SeriesDataModule) -> None:
+    samples = data.samples("train")
+    before, ids = len(pickle.dumps(samples)), np.arange(3)
+    first = samples.batch(ids)
+    again = pickle.loads(pickle.dumps(samples))
+    assert len(pickle.dumps(again)) < before + 100 * len(samples)  # the places, not the values of each window
+    assert torch.equal(again.batch(ids).context, first.context)
 
 
 def test_a_step_without_a_value_is_not_predicted(data: SeriesDataModule) -> None:
