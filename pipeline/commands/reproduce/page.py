@@ -51,7 +51,7 @@ def _row(recipe: Recipe, result: Result | None) -> Row:
         "published": f"{recipe.published:.4g}",
         "band": f"{low:g} to {high:g}",
         "ours": _ours(recipe, result) if result else "not run yet",
-        "cost": cost(recipe, result),
+        "expected cost": cost(recipe),
         "recipe": f"`{recipe.name}`",
     }
 
@@ -62,15 +62,11 @@ def _ours(recipe: Recipe, result: Result) -> str:
     return f"{result['mean']:.4g}{seeds}{outside}"
 
 
-def cost(recipe: Recipe, result: Result | None) -> str:
-    """Return the measured processor time of one seed, or the expected cost."""
-    spent = [each["processor_seconds"] for each in result["seeds"].values()] if result else []
-    known = [seconds for seconds in spent if seconds is not None]
-    if known and recipe.gpu_minutes is None:
-        return f"{sum(known) / len(known) / 60:.2g} core-minutes"
+def cost(recipe: Recipe) -> str:
+    """Return the expected cost of one seed."""
     if recipe.gpu_minutes is not None:
-        return f"{recipe.gpu_minutes:g} GPU-minutes (estimated)"
-    return f"{recipe.cost:g} core-minutes (estimated)"
+        return f"{recipe.gpu_minutes:g} GPU-minutes"
+    return f"{recipe.cost:g} core-minutes"
 
 
 def _details(recipe: Recipe, result: Result) -> Iterator[str]:
