@@ -37,6 +37,7 @@ def test_a_batch_equals_the_result_of_a_loop_over_the_series(data: SeriesDataMod
     assert (batch.step, batch.ids.tolist()) == (7, ids.tolist())
 
 
+@pytest.mark.numeric
 def test_windows_that_were_read_are_sent_to_a_worker_without_their_views(data: SeriesDataModule) -> None:
     samples = data.samples("train")
     before, ids = len(pickle.dumps(samples)), np.arange(3)
