@@ -34,8 +34,11 @@ def rendered_notes(frames: Bool[np.ndarray, "T 88"], seconds: float, rate: int =
         rate: samples per second.
     """
     sound = np.zeros(round((len(frames) * seconds + RELEASE) * rate) + 1, np.float32)
+    tones: dict[tuple[int, int], Float32[np.ndarray, " S"]] = {}  # by key and number of frames
     for start, end, key in held_notes(frames):
-        tone = _tone(frequency(key), (end - start) * seconds, rate)
+        if (kind := (key, end - start)) not in tones:
+            tones[kind] = _tone(frequency(key), (end - start) * seconds, rate)
+        tone = tones[kind]
         begin = round(start * seconds * rate)
         sound[begin : begin + len(tone)] += tone[: len(sound) - begin]
     return sound * np.float32(LOUDNESS / max(float(np.abs(sound).max()), 1e-9))
