@@ -18,6 +18,7 @@ from bench_head import Head
 from bench_head import compare as compare_heads
 from torch import nn
 
+from pipeline.arguments import available_cores
 from pipeline.data.text import TextDataModule
 from pipeline.evaluation.peak import find_peak, mfu
 from pipeline.generation.sampling import Greedy, Limits, stream
@@ -95,7 +96,7 @@ def machine(report: Report) -> Row:
 def tests(report: Report) -> Row:
     """Run the tests that require a CUDA device."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu and not benchmark", "-p", "no:cacheprovider"]
-    command += ["--collect-only"] if report.tiny else ["-n", "8"]
+    command += ["--collect-only"] if report.tiny else ["-n", str(available_cores())]
     done = subprocess.run([*command, "tests/gpu"], cwd=ROOT, capture_output=True, text=True)
     counts = {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)}
     broken = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
