@@ -25,7 +25,8 @@ def results(dtype: torch.dtype) -> tuple[list[Tensor], int]:
         with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
             nats, smoothed = layer(outputs, read=partial(token_losses, targets=targets, smoothing=0.1))
         found = [nats.detach(), smoothed.detach()]
-        found += torch.autograd.grad(smoothed / TOKENS, [outputs, *layer.parameters()])
+        # Of the sum: gradients of the mean are below the smallest float16, which training scales up.
+        found += torch.autograd.grad(smoothed, [outputs, *layer.parameters()])
         if not measured:
             del nats, smoothed, found
     return found, torch.cuda.max_memory_allocated() - before
