@@ -71,22 +71,14 @@ def dataset_for(
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_builds(name: str, dataset_for: Callable[[str], Path]) -> None:
+def test_an_experiment_builds_and_declares_its_vocabulary_rows(name: str, dataset_for: Callable[[str], Path]) -> None:
+    """Rows per token or label are the parameters that grow with the vocabulary."""
     cli = parse_config(["--config", str(ROOT / name), "--data.init_args.dataset", str(dataset_for(name))])
     model, data, _ = cli.build()
-    known = {name: size for name, size in data.facts.known().items() if hasattr(model, name)}
-    assert known
-    assert {name: getattr(model, name) for name in known} == known
+    learned = {name: size for name, size in data.facts.known().items() if hasattr(model, name)}
+    assert learned
+    assert {name: getattr(model, name) for name in learned} == learned
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_parameter_with_a_row_per_token_or_label_is_declared(
-    name: str, dataset_for: Callable[[str], Path]
-) -> None:
-    """They are those that grow with the vocabulary."""
-    cli = parse_config(["--config", str(ROOT / name), "--data.init_args.dataset", str(dataset_for(name))])
-    model, data, _ = cli.build()
     config, known = kept_config(cli)["model"], data.facts.known()
     shapes = {name: each.shape for name, each in model.named_parameters(remove_duplicate=False)}
     found = set()
