@@ -43,11 +43,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Prepare a corpus, train, interrupt, resume, sample and compare (4 minutes)
 	$(BIN)/unroll demo
 
+test: export PYTHONDONTWRITEBYTECODE :=  # each process that a test starts would compile the modules again
 test: $(STAMP) ## Run every test that can run on this machine
 	@# Two parts: shape checks slow down tests that start processes, and do not work with compiled code. The tests of
-	@# the first part mostly wait for processes and for Slurm, so it has three times as many workers.
+	@# the first part mostly wait for processes and for Slurm, so it has twice as many workers.
 	@# With ARGS='-k lstm' one of the parts may be empty (exit code 5), but not both.
-	@$(PYTEST) -q -n $$((3 * $(WORKERS))) $(UNCHECKED) -m 'not benchmark' $(ARGS); first=$$?; [ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
+	@$(PYTEST) -q -n $$((2 * $(WORKERS))) $(UNCHECKED) -m 'not benchmark' $(ARGS); first=$$?; [ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
 	$(PYTEST) -n $(WORKERS) $(CHECKED) -m 'not benchmark' $(ARGS); second=$$?; [ $$first$$second = 05 ] || exit $$second
 
 test-fast: $(STAMP) ## Run the tests that take no more than a few seconds each

@@ -39,6 +39,8 @@ def _imported_before_the_first_fork(tmp_path_factory: pytest.TempPathFactory) ->
     import lightning.pytorch.cli  # noqa: F401
 
     import pipeline
+    from pipeline.callbacks.previews.forecasts import Forecasts
+    from pipeline.callbacks.previews.music import Rolls
     from pipeline.callbacks.previews.samples import Samples
 
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
@@ -55,6 +57,8 @@ def _imported_before_the_first_fork(tmp_path_factory: pytest.TempPathFactory) ->
     parse_config(["--config", str(config)])
     # Generation at each validation would be most of the computation of a short run.
     Samples.__init__.__defaults__ = (2, 8)  # type: ignore[attr-defined]
+    Rolls.__init__.__defaults__ = (1, 4, 8)  # type: ignore[attr-defined]
+    Forecasts.__init__.__defaults__ = (1,)  # type: ignore[attr-defined]
 
 
 def start_in_a_fork(work: Callable[[], int]) -> int:

@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,13 @@ def assert_close(one: dict[str, Any], two: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(
-    ("model", "order"),
-    [(LSTM, "contiguous"), (TRANSFORMER, "shuffled"), (LSTM, "documents"), (TRANSFORMER, "documents")],
+    ("strategy", "model", "order"),
+    [
+        *product(STRATEGIES, [LSTM], ["contiguous"]),
+        *product(STRATEGIES, [TRANSFORMER], ["shuffled"]),
+        *product(["fsdp", "zero3"], [LSTM, TRANSFORMER], ["documents"]),
+    ],
 )
 def test_a_strategy_learns_what_one_process_learns(
     fit: Fit, state: State, apart: Apart, capfd: pytest.CaptureFixture[str], strategy: str, model: str, order: str
