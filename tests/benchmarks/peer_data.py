@@ -136,7 +136,7 @@ def captured_sounds(folder: Path, steps: int) -> Work:
     changes = {"model.init_args.dropout": 0, "data.init_args.augmentation": "null"}
     given = arguments("audio/ctc_lstm.yaml", folder / "data", OPTIMIZER, **changes)
     data, found = batches(given, steps)
-    bands, hop, window = 80, 80, 256
+    bands, hop, window = 64, 80, 256
     arrays = {"mel": mel_bands(rate, window, bands).astype(np.float32)}
     for number, batch in enumerate(found):
         waves, keep = batch.source[:2]

@@ -32,13 +32,20 @@ class Recogniser(nn.Module):
         self.joins = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(2))
         self.output = nn.Linear(width, outputs)
 
+    def features(self, waves, frames):
+        waves = functional.pad(waves, (window - hop, -waves.shape[1] % hop))
+        spectrum = torch.stft(waves, window, hop, window=self.hann, center=False, return_complex=True).abs().square()
+        values = (spectrum.transpose(1, 2) @ self.mel).clamp(min=1e-5).log()
+        inside, counts = torch.arange(values.shape[1]) < frames[:, None], frames[:, None, None]
+        values = (values - (values * inside[..., None]).sum(1, keepdim=True) / counts) * inside[..., None]
+        return values / (values.square().sum((1, 2), keepdim=True) / (counts * bands) + 1e-3).sqrt()
+
     def forward(self, waves, lengths):
-        spectrum = torch.stft(waves, window, hop, window=self.hann, return_complex=True).abs().square()
-        values = (spectrum.transpose(1, 2) @ self.mel).clamp(min=1e-10).log().transpose(1, 2)
-        values = (values - values.mean((1, 2), keepdim=True)) / (values.std((1, 2), keepdim=True) + 1e-3)
+        frames = -(-lengths // hop)
+        values, lengths = self.features(waves, frames).transpose(1, 2), (frames + 3) // 4
         for convolution in self.convolutions:
             values = functional.gelu(convolution(values))
-        values, lengths = self.first(values.transpose(1, 2)), (lengths // hop + 3) // 4
+        values = self.first(values.transpose(1, 2))
         for layer, join in zip(self.layers, self.joins, strict=True):
             packed = pack_padded_sequence(values, lengths, batch_first=True, enforce_sorted=False)
             values = join(pad_packed_sequence(layer(packed)[0], batch_first=True)[0])
