@@ -6,7 +6,7 @@ import io
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,8 +27,7 @@ from pipeline.runs.run import Run
 from pipeline.training.config import CommandLine, parse_config
 from pipeline.training.fit import fit
 
-HELD = 24  # batches that the bare loop holds in memory
-WARM = 4  # steps of the bare loop before it is timed
+WARM = 4  # steps of the bare loop before the first turn, and those that the number of steps of a turn follows from
 
 
 def tokens(model: Any, batch: Any) -> Tensor:
@@ -128,7 +127,7 @@ FAMILIES = {
 
 
 class Turns(Callback):
-    """Turns of the training with a bare loop, which start after the first row of the journal: it counts FLOPs.
+    """Turns of the training with a bare loop over the same batches, from the first row of the journal: it counts FLOPs.
 
     Args:
         steps: of a turn.
@@ -139,15 +138,17 @@ class Turns(Callback):
 
     def __init__(self, steps: int) -> None:
         self.steps, self.began = steps, 0.0
+        self.batches: list[Any] = []  # of this turn
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, model: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        self.batches.append(batch)
         step = trainer.global_step - log_interval(trainer)
         if step < 0 or step % self.steps:
             return
         ended = self.loop.now()
         if step:
-            bare = self.loop.train(self.steps)
-            Turns.seconds.append((ended - self.began, bare))
+            Turns.seconds.append((ended - self.began, self.loop.train(self.batches)))
+        self.batches.clear()
         self.began = self.loop.now()
 
 
@@ -221,12 +222,12 @@ class BareLoop:
         self.optimizer = self.model.optimizer_of([{"params": list(self.model.parameters())}])
         self.samples = self.data.samples("train")
         slices = MicroBatches(self.data.plan(self.samples), Share(), self.samples.predictions)
-        self.batches = cycle([self.samples.__getitems__(each) for each in islice(slices, HELD)])
+        self.first = [self.samples.__getitems__(each) for each in islice(slices, WARM)]
 
-    def train(self, steps: int) -> float:
-        """Seconds of some steps."""
+    def train(self, batches: Sequence[Any]) -> float:
+        """Seconds of a step for each batch."""
         began = self.now()
-        for batch in islice(self.batches, steps):
+        for batch in batches:
             if self.family.read is not None:
                 self.family.read(self.samples, batch.ids)
             loss = self.family.loss(self.model, batch)
@@ -253,8 +254,8 @@ def compare_family(name: str, folder: Path, rounds: int, seconds: float, now: Ca
     family, run = FAMILIES[name], folder / "runs" / name
     dataset = prepared(family, folder)
     Turns.loop = loop = BareLoop(family, command_line(family, dataset, run), now)
-    loop.train(WARM)
-    steps = max(1, round(seconds / (loop.train(WARM) / WARM)))
+    loop.train(loop.first)
+    steps = max(1, round(seconds / (loop.train(loop.first) / WARM)))
     Turns.seconds = []
     turns = f'trainer.callbacks=[{{"class_path": "families.Turns", "init_args": {{"steps": {steps}}}}}]'
     keys = turns, f"trainer.max_steps={loop.rows + rounds * steps}"

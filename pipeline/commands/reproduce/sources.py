@@ -55,7 +55,7 @@ def _unpacked(file: Path) -> str:
 
 
 def prepare_dataset(recipe: Recipe, files: Mapping[str, Path], run: Callable[[list[str]], int]) -> int:
-    """Prepare the dataset of a recipe unless it exists; return the exit code.
+    """Prepare the dataset of a recipe unless it is complete; return the exit code.
 
     Args:
         recipe: the recipe.
@@ -66,9 +66,9 @@ def prepare_dataset(recipe: Recipe, files: Mapping[str, Path], run: Callable[[li
         DataError: a dataset of that name was prepared from other files or by another command.
     """
     target, command = recipe.inputs, recipe.preparation(dict(files))
-    if not target.exists():
+    if not (target / MANIFEST).is_file():  # also of a preparation that was interrupted or is running
         return run(command)
-    manifest = json.loads((target / MANIFEST).read_bytes()) if (target / MANIFEST).is_file() else {}
+    manifest = json.loads((target / MANIFEST).read_bytes())
     kept = {each["name"]: str(each["sha256"]) for each in manifest.get("sources", []) if "sha256" in each}
     given = {str(file): sha256(file) for file in files.values()}
     before = [kept.get(word, word) for word in _without_output(manifest.get("command", ["unroll"])[1:])]

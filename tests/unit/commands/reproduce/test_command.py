@@ -151,6 +151,12 @@ def test_a_dataset_of_another_command_is_refused(home: Path) -> None:
         reproduce.main(["letters", "--data", "raw"])
 
 
+def test_a_preparation_that_did_not_end_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data/letters").mkdir(parents=True)
+    assert run() == 0
+    assert "data/letters exists" not in capsys.readouterr().out
+
+
 def test_the_exit_code_of_a_failed_command_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduce, "run_unroll", lambda arguments, **_: 0 if arguments[0] == "prepare" else 6)
     assert run() == 6
