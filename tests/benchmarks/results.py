@@ -34,7 +34,7 @@ class Table:
 
     def __init__(self, name: str, title: str, about: str, output: Path | None) -> None:
         self.name, self.output = name, output
-        command = shlex.join(["python", f"tests/benchmarks/{Path(sys.argv[0]).name}", *_without_output(sys.argv[1:])])
+        command = shlex.join(["python", f"tests/benchmarks/{Path(sys.argv[0]).name}", *_without_places(sys.argv[1:])])
         self.content: Row = {"title": title, "about": about, "command": command, **circumstances(), "rows": []}
         if self.content["load"] > QUIET:
             print(f"load average {self.content['load']}: this machine is not quiet, the numbers are preliminary")
@@ -59,11 +59,14 @@ def add_output(parser: argparse.ArgumentParser, name: str = "cpu") -> None:
     parser.add_argument("--output", type=Path, metavar="FILE.json", help=described)
 
 
-def _without_output(arguments: list[str]) -> list[str]:
-    """The arguments without `--output FILE`, which changes no result."""
-    left = [each for each in arguments if not each.startswith("--output=")]
-    at = left.index("--output") if "--output" in left else len(left)
-    return left[:at] + left[at + 2 :]
+def _without_places(arguments: list[str]) -> list[str]:
+    """The arguments without `--output FILE` and `--environments DIR`, which change no result."""
+    places = ("--output", "--environments")
+    left = [each for each in arguments if not each.startswith(tuple(f"{place}=" for place in places))]
+    for place in places:
+        at = left.index(place) if place in left else len(left)
+        left = left[:at] + left[at + 2 :]
+    return left
 
 
 @cache
