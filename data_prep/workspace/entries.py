@@ -20,18 +20,18 @@ def vocabulary(file: Path, tokenizer: "Tokenizer") -> dict[str, object]:
 
 
 def origin(
-    program: str, argv: Sequence[str], sources: Iterable[Path | Mapping[str, object]], *packages: str
+    program: str, argv: Sequence[str], sources: Iterable[str | Path | Mapping[str, object]], *packages: str
 ) -> dict[str, object]:
     """Return the entry that records the sources, the command and the versions that made a dataset.
 
     Args:
         program: the command without its options.
         argv: the options.
-        sources: files, which are hashed here, or their finished entries.
+        sources: files, which are hashed here, other sources by their names, or finished entries.
         packages: packages that affect the data, besides this one.
     """
     return {
-        "sources": [_described(source) if isinstance(source, Path) else source for source in sources],
+        "sources": [_entry(source) for source in sources],
         "command": [*program.split(), *argv],
         "versions": versions(*packages),
     }
@@ -40,6 +40,11 @@ def origin(
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of this package and of others."""
     return {name: version(name) for name in ("unroll", *packages)}
+
+
+def _entry(source: str | Path | Mapping[str, object]) -> object:
+    is_file = isinstance(source, Path) or (isinstance(source, str) and Path(source).is_file())
+    return _described(Path(str(source))) if is_file else source
 
 
 def _described(path: Path) -> dict[str, object]:

@@ -69,10 +69,10 @@ def prepare_dataset(recipe: Recipe, files: Mapping[str, Path], run: Callable[[li
     if not target.exists():
         return run(command)
     manifest = json.loads((target / MANIFEST).read_bytes()) if (target / MANIFEST).is_file() else {}
-    named = [each for each in manifest.get("sources", []) if isinstance(each, dict)]  # pixels: names without hashes
+    named = [each for each in manifest.get("sources", []) if isinstance(each, dict)]  # not folders
     kept = {each["name"]: str(each["sha256"]) for each in named if "sha256" in each}
     given = {str(file): sha256(file) for file in files.values()}
-    before = [kept.get(word) or _hashed(word) for word in _without_output(manifest.get("command", ["unroll"])[1:])]
+    before = [kept.get(word, word) for word in _without_output(manifest.get("command", ["unroll"])[1:])]
     if before != [given.get(word, word) for word in _without_output(command)]:
         raise DataError(
             f"{target}: expected a dataset of `unroll {shlex.join(command)}`, got one of other files or another "
@@ -80,11 +80,6 @@ def prepare_dataset(recipe: Recipe, files: Mapping[str, Path], run: Callable[[li
         )
     print(f"{target} exists", flush=True)
     return 0
-
-
-def _hashed(word: str) -> str:
-    """Return the SHA-256 of a word of a command that is a file; other words as they are."""
-    return sha256(Path(word)) if Path(word).is_file() else word
 
 
 def _without_output(command: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ import yaml
 
 from pipeline import cli
 from pipeline.commands.reproduce import command as reproduce
-from pipeline.commands.reproduce import page, sources
+from pipeline.commands.reproduce import page
 from pipeline.commands.reproduce.recipe import read_recipe
 from pipeline.commands.reproduce.result import read_results
 from pipeline.distributed import signals
@@ -149,15 +149,6 @@ def test_a_dataset_of_another_command_is_refused(home: Path) -> None:
     assert cli.main([*recipe.preparation(files), "--documents", "line"]) == 0
     with pytest.raises(DataError, match=r"data/letters: expected a dataset of `unroll prepare text raw/letters"):
         reproduce.main(["letters", "--data", "raw"])
-
-
-def test_a_dataset_that_holds_no_hashes_of_its_files_is_known(home: Path) -> None:
-    recipe = read_recipe("letters", home / "configs" / "published")
-    files = {"letters.txt": Path("raw/letters.txt.xz")}
-    assert cli.main(recipe.preparation(files)) == 0
-    manifest = json.loads(Path("data/letters/dataset.json").read_text())
-    Path("data/letters/dataset.json").write_text(json.dumps(manifest | {"sources": ["raw/letters.txt.xz"]}))
-    assert sources.prepare_dataset(recipe, files, lambda _: 1) == 0
 
 
 def test_the_exit_code_of_a_failed_command_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
