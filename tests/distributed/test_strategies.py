@@ -48,7 +48,7 @@ def assert_close(one: dict[str, Any], two: dict[str, Any]) -> None:
     [
         *product(STRATEGIES, [LSTM], ["contiguous"]),
         *product(STRATEGIES, [TRANSFORMER], ["shuffled"]),
-        *product(["fsdp", "zero3"], [LSTM, TRANSFORMER], ["documents"]),
+        *product(["ddp", "fsdp", "zero3"], [LSTM, TRANSFORMER], ["documents"]),
     ],
 )
 def test_a_strategy_learns_what_one_process_learns(
