@@ -63,7 +63,7 @@ def append(past: Tensor, new: Tensor, axis: int) -> Tensor:
     length, size = past.shape[axis], new.shape[axis]
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or size > max(length, 1):
         return torch.cat([past, new], axis)  # More inputs than the past has are not steps of a generation.
-    if past.narrow(axis, 0, 0).shape != new.narrow(axis, 0, 0).shape:
+    if past.shape[:axis] != new.shape[:axis] or past.shape[axis + 1 :] != new.shape[axis + 1 :]:
         return torch.cat([past, new], axis)  # which raises the error
     buffer, stop = _views.get(past, (None, 0))
     if buffer is None or stop < buffer.written or not buffer.has_room(stop + size):

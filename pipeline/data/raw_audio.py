@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt16
 
 from pipeline.data.text import TextDataModule
 from pipeline.dataset.codecs.audio import END, FIRST_LABEL, compress, decode
@@ -19,7 +19,7 @@ from pipeline.dataset.records import RecordSplit
 from pipeline.dataset.unit import Unit
 from pipeline.errors import ConfigError
 
-HELD = 64  # decoded clips in the cache
+HELD = 1 << 25  # levels of decoded clips in memory, of two bytes each
 
 
 class WaveSplit:
@@ -32,7 +32,8 @@ class WaveSplit:
 
     def __init__(self, clips: RecordSplit, labels: dict[int, int] | None = None) -> None:
         self.clips, self.labels, self.name = clips, labels, clips.name
-        self._held: dict[int, np.ndarray] = {}
+        self._held: dict[int, UInt16[np.ndarray, " _"]] = {}
+        self._levels = 0  # of all that are held
 
     @cached_property
     def edges(self) -> Int64[np.ndarray, " _"]:
@@ -61,21 +62,22 @@ class WaveSplit:
         first = int(np.searchsorted(self.edges, start, "right")) - 1
         last = int(np.searchsorted(self.edges, stop, "left"))
         parts = [self._clip(row) for row in range(first, last)]
-        whole = np.concatenate([np.zeros(0, np.int64), *parts])
-        return whole[start - self.edges[first] :][: stop - start]
+        whole = np.concatenate([np.zeros(0, np.uint16), *parts])
+        return whole[start - self.edges[first] :][: stop - start].astype(np.int64)
 
     def starts(self, start: int, stop: int) -> Int64[np.ndarray, " R"]:
         """Return the positions in [start, stop) at which a clip starts, ascending."""
         begins = self.edges[:-1]
         return begins[(begins >= start) & (begins < stop)]
 
-    def _clip(self, row: int) -> Int64[np.ndarray, " N"]:
+    def _clip(self, row: int) -> UInt16[np.ndarray, " N"]:
         if row not in self._held:
-            if len(self._held) >= HELD:
-                del self._held[next(iter(self._held))]  # the oldest
-            levels = compress(decode(self.clips.value("audio", row))).astype(np.int64)
+            levels = compress(decode(self.clips.value("audio", row))).astype(np.uint16)
             opening = [] if self.labels is None else [FIRST_LABEL + self.labels[int(self.clips.target(row)[0])]]
-            self._held[row] = np.concatenate([np.array(opening, np.int64), levels, [END]])
+            self._held[row] = np.concatenate([np.array(opening, np.uint16), levels, np.array([END], np.uint16)])
+            self._levels += len(self._held[row])
+            while self._levels > HELD and len(self._held) > 1:
+                self._levels -= len(self._held.pop(next(iter(self._held))))  # the oldest
         return self._held[row]
 
 

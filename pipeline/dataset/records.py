@@ -101,21 +101,20 @@ class RecordSplit:
     @cached_property
     def first_samples(self) -> Int64[np.ndarray, " _"]:
         """The index of each row's first sample, followed by the number of samples."""
-        return _edges(self._counts("targets"))
+        return _edges(_lengths(self._columns("targets")))
 
     @cached_property
     def target_lengths(self) -> Int64[np.ndarray, " N"]:
         """Number of tokens of each sample's target, without EOS."""
-        parts = [arrow_column(batch, "targets", self.path).flatten() for batch in self._batches[1]]
-        return _concatenated([np.diff(numpy_array(part.offsets)) for part in parts])
+        return self._targets.lengths
 
     def lengths(self, name: str) -> Int64[np.ndarray, " R"]:
         """Return the length of each row's list in the column `name`."""
-        return self._counts(name)
+        return _lengths(self._columns(name))
 
     def numbers(self, name: str) -> Int64[np.ndarray, " R"]:
         """Return the column `name`, which has one integer per row."""
-        return _concatenated([numpy_array(arrow_column(batch, name, self.path)) for batch in self._batches[1]])
+        return _concatenated([numpy_array(column) for column in self._columns(name)])
 
     def row_of(self, sample: int) -> int:
         """Return the row of a sample."""
@@ -123,29 +122,43 @@ class RecordSplit:
 
     def value(self, name: str, row: int) -> Any:
         """Return a column's value in one row: an array for a list of numbers, else bytes or text."""
-        scalar = self._scalar(name, row)
-        return numpy_array(scalar.values) if isinstance(scalar, pa.ListScalar) else scalar.as_py()
+        row = self._inside(row)
+        if name not in self._lists and pa.types.is_list((columns := self._columns(name))[0].type):
+            self._lists[name] = Lists(columns)
+        if (lists := self._lists.get(name)) is not None:
+            return lists[row]
+        return self._scalar(name, row).as_py()
 
     def target(self, sample: int) -> UInt[np.ndarray, " L"]:
         """Return the tokens of a sample's target, without EOS."""
-        row = self.row_of(sample)
-        return numpy_array(self._scalar("targets", row)[sample - int(self.first_samples[row])].values)
+        return self._targets[sample]
 
     def references(self, row: int) -> list[str]:
         """Return the text of each target of a row."""
-        texts: list[str] = self._scalar("references", row).as_py()
+        texts: list[str] = self._scalar("references", self._inside(row)).as_py()
         return texts
 
     def _scalar(self, name: str, row: int) -> pa.Scalar:
         edges, batches = self._batches
-        if not 0 <= row < self.rows:
-            raise IndexError(f"row {row} is outside of the {self.rows} rows of {self.name!r}")
         at = bisect_right(edges, row) - 1
         return arrow_column(batches[at], name, self.path)[row - edges[at]]
 
-    def _counts(self, name: str) -> Int64[np.ndarray, " R"]:
-        columns = [arrow_column(batch, name, self.path) for batch in self._batches[1]]
-        return _concatenated([np.diff(numpy_array(part.offsets)) for part in columns])
+    def _inside(self, row: int) -> int:
+        if not 0 <= row < self.rows:
+            raise IndexError(f"row {row} is outside of the {self.rows} rows of {self.name!r}")
+        return row
+
+    def _columns(self, name: str) -> list[pa.Array]:
+        return [arrow_column(batch, name, self.path) for batch in self._batches[1]]
+
+    @cached_property
+    def _lists(self) -> dict[str, "Lists"]:
+        """The columns of lists that were read, by name."""
+        return {}
+
+    @cached_property
+    def _targets(self) -> "Lists":
+        return Lists([column.flatten() for column in self._columns("targets")])
 
     @cached_property
     def _batches(self) -> tuple[list[int], list[pa.RecordBatch]]:
@@ -158,6 +171,31 @@ class RecordSplit:
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return RecordSplit, (self.path, self.name, self.rows, self.samples, self.tokens, self.bytes, self.shards)
+
+
+class Lists:
+    """Lists of numbers in Arrow arrays, read without a copy and without an object of Arrow for each.
+
+    Args:
+        parts: the arrays, whose lists are numbered through.
+    """
+
+    def __init__(self, parts: Sequence[pa.ListArray]) -> None:
+        self.lengths = _lengths(parts)
+        self._firsts = _edges(np.array([len(part) for part in parts], np.int64)).tolist()
+        self._parts = [(numpy_array(part.offsets), numpy_array(part.values)) for part in parts]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < len(self.lengths):
+            raise IndexError(f"list {index} is outside of the {len(self.lengths)} lists")
+        at = bisect_right(self._firsts, index) - 1
+        offsets, values = self._parts[at]
+        first = index - self._firsts[at]
+        return values[offsets[first] : offsets[first + 1]]
+
+
+def _lengths(parts: Sequence[pa.ListArray]) -> Int64[np.ndarray, " K"]:
+    return _concatenated([np.diff(numpy_array(part.offsets)) for part in parts])
 
 
 def _edges(counts: Int64[np.ndarray, " K"]) -> Int64[np.ndarray, " _"]:

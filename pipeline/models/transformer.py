@@ -218,14 +218,15 @@ class Transformer(nn.Module):
         caches = [None] * len(self.layers) if state is None else state[1]
         keep = self._keep(inputs.shape[1], state)
         self._check_positions(inputs.shape[1], state)
-        positions = count[:, None] + torch.arange(inputs.shape[1], device=inputs.device)
+        positions = torch.arange(inputs.shape[1], device=inputs.device)
+        positions = positions[None] if state is None else count[:, None] + positions
         inputs, turn = self._place(inputs, positions)
         after, remembered = [], []
         for layer, cache, memory in zip(self.layers, caches, memories, strict=True):
             inputs, cache, memory = layer(inputs, cache, keep, turn, memory, inside)
             after.append(self._bound(cache))
             remembered.append(memory)
-        return self.norm(inputs), (count + positions.shape[1], after), remembered
+        return self.norm(inputs), (count + inputs.shape[1], after), remembered
 
     def _count(self, inputs: Tensor, state: State) -> Int64[Tensor, " B"]:
         if state is not None:
@@ -253,7 +254,7 @@ class Transformer(nn.Module):
         if self.positions is not None and length > (limit := self.positions.num_embeddings):
             raise TooLongError(f"positions={limit}: expected at least {length} learned positions. Increase or unset it")
 
-    def _place(self, inputs: Tensor, positions: Int64[Tensor, "B T"]) -> tuple[Tensor, Rotation | None]:
+    def _place(self, inputs: Tensor, positions: Int64[Tensor, "#B T"]) -> tuple[Tensor, Rotation | None]:
         """Return the inputs, with learned positions added, or the inputs and their rotary embedding."""
         if self.positions is None:
             return self.dropout(inputs), rotation(positions, self.width // self.heads, inputs.dtype)

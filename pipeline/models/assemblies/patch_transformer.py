@@ -10,7 +10,6 @@ Legend: B windows, L steps of a context, N patches, D features.
 
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,8 +65,7 @@ class PatchTransformer(nn.Module):
         """Return the concatenated features of all patches."""
         extended = F.pad(window[:, None], (0, self.stride), mode="replicate")[:, 0]
         vectors = self.embed(extended.unfold(1, self.patch, self.stride))
-        everywhere = torch.ones(vectors.shape[:2], dtype=torch.bool, device=window.device)
-        outputs: Tensor = self.blocks(vectors, everywhere)
+        outputs: Tensor = self.blocks(vectors, None)
         return outputs.flatten(1)
 
 

@@ -188,18 +188,22 @@ class TransformerStack(nn.Module):
         self.features = width // heads
         self.layers = nn.ModuleList(
             TransformerBlock(
-                SelfAttention(width, heads, dropout), feedforward(width, hidden, dropout), width, depth, dropout
+                SelfAttention(width, heads, dropout, causal=False),
+                feedforward(width, hidden, dropout),
+                width,
+                depth,
+                dropout,
             )
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        """Attend from every position to all positions that `keep` marks."""
-        positions = torch.arange(inputs.shape[1], device=inputs.device).expand(len(inputs), -1)
-        turn = rotation(positions, self.features, inputs.dtype)
-        visible = keep[:, None, None].expand(-1, 1, inputs.shape[1], -1)
+    def forward(self, inputs: Float[Tensor, "B S D"], keep: Bool[Tensor, "B S"] | None) -> Float[Tensor, "B S D"]:
+        """Attend from every position to all positions that `keep` marks; None for all."""
+        positions = torch.arange(inputs.shape[1], device=inputs.device)
+        turn = rotation(positions[None], self.features, inputs.dtype)
+        visible = None if keep is None else keep[:, None, None].expand(-1, 1, inputs.shape[1], -1)
         inputs = self.dropout(inputs)
         for layer in self.layers:
             inputs, *_ = layer(inputs, None, visible, turn)

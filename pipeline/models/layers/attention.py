@@ -1,4 +1,4 @@
-"""Causal multi-head self-attention with rotary positions and a key/value cache.
+"""Multi-head self-attention with rotary positions and a key/value cache.
 
 Vaswani et al. (2017), "Attention Is All You Need": softmax(Q K^T / sqrt(F)) V in each head. Rotary positions
 follow Su et al. (2021), "RoFormer": pair f of the features at position p is rotated by the angle
@@ -21,19 +21,19 @@ Rotation = tuple[Tensor, Tensor]
 Cache = tuple[Tensor, Tensor]
 
 
-def rotation(positions: Int64[Tensor, "B T"], features: int, dtype: torch.dtype) -> Rotation:
-    """Return cosines and sines of the rotary angles, each of shape (B, 1, T, F/2), in float32 or higher precision."""
+def rotation(positions: Int64[Tensor, "#B T"], features: int, dtype: torch.dtype) -> Rotation:
+    """Return cosines and signed sines of the rotary angles, each of shape (#B, 1, T, F), in float32 or above."""
     exact = torch.promote_types(dtype, torch.float32)
     pairs = torch.arange(0, features, 2, device=positions.device, dtype=exact)
     angles = positions[:, None, :, None].to(exact) * 10000.0 ** (-pairs / features)
-    return angles.cos(), angles.sin()
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)
 
 
 def rotate(features: Float[Tensor, "*K B N T F"], by: Rotation) -> Float[Tensor, "*K B N T F"]:
     """Rotate each pair (feature f, feature f + F/2) by its angle."""
     cosine, sine = by
-    left, right = features.chunk(2, -1)
-    turned = torch.cat([left * cosine - right * sine, left * sine + right * cosine], -1)
+    turned = features * cosine + features.roll(features.shape[-1] // 2, -1) * sine
     return turned.to(features.dtype)
 
 
@@ -51,18 +51,20 @@ def visible(
 
 
 class SelfAttention(nn.Module):
-    """Multi-head causal self-attention over the cache and the new positions.
+    """Multi-head self-attention over the cache and the new positions.
 
     Args:
         width: features in and out.
         heads: number of heads; must divide the width.
         dropout: fraction of the attention weights dropped in training.
+        causal: attend to earlier positions only, where no mask says otherwise.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, causal: bool = True) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
+        self.causal = causal
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
 
@@ -75,10 +77,11 @@ class SelfAttention(nn.Module):
     ) -> tuple[Float[Tensor, "B T D"], Cache]:
         """Return the outputs, and the keys and values of all positions, each of shape (B, N, S+T, F).
 
-        Without `keep`, attention is causal; with a cache there is then one new position, which attends to all.
+        Without `keep`, a position attends to all, or to all earlier ones if attention is causal; with a cache there is
+        then one new position.
         """
         query, key, value = self._heads(inputs, cache, turn)
-        attended = attend(query, key, value, keep, self.dropout if self.training else 0.0)
+        attended = attend(query, key, value, keep, self.dropout if self.training else 0.0, self.causal)
         return self.output(attended.transpose(1, 2).flatten(2)), (key, value)
 
     def weights(
@@ -93,8 +96,9 @@ class SelfAttention(nn.Module):
         scores: Tensor = (query @ key.transpose(2, 3)).float() * float(query.shape[-1] ** -0.5)
         cached = scores.shape[3] - scores.shape[2]
         keep = keep.mask(scores.shape[2], scores.device) if isinstance(keep, Local) else keep
-        inside = torch.ones_like(scores[:1, :1], dtype=torch.bool).tril(cached) if keep is None else keep
-        return scores.masked_fill(~inside, -torch.inf).softmax(-1)
+        if keep is None and self.causal:
+            keep = torch.ones_like(scores[:1, :1], dtype=torch.bool).tril(cached)
+        return (scores if keep is None else scores.masked_fill(~keep, -torch.inf)).softmax(-1)
 
     def _heads(self, inputs: Tensor, cache: Cache | None, turn: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (B, N, T, F) of the new positions, and keys and values (B, N, S, F) of all positions."""

@@ -47,7 +47,7 @@ class ConformerBlock(nn.Module):
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(5))
         self.before, self.after = (GELU(width, 2 * width, dropout).apply(initialise) for _ in range(2))
-        self.attention = SelfAttention(width, heads, dropout).apply(initialise)
+        self.attention = SelfAttention(width, heads, dropout, causal=False).apply(initialise)
         self.convolution = ConformerConvolution(width, kernel)
         self.dropout = nn.Dropout(dropout)
 
@@ -89,8 +89,8 @@ class ConformerStack(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Process all positions; `keep` is False at padding."""
-        positions = torch.arange(inputs.shape[1], device=inputs.device).expand(len(inputs), -1)
-        turn = rotation(positions, self.features, inputs.dtype)
+        positions = torch.arange(inputs.shape[1], device=inputs.device)
+        turn = rotation(positions[None], self.features, inputs.dtype)
         for layer in self.layers:
             inputs = layer(inputs, keep, turn)
         return inputs

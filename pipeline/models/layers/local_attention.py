@@ -53,6 +53,7 @@ def attend(
     value: Float[Tensor, "B N S F"],
     keep: Bool[Tensor, "#B 1 T S"] | Local | None,
     rate: float,
+    causal: bool = True,
 ) -> Float[Tensor, "B N T F"]:
     """Return the attended values.
 
@@ -63,9 +64,10 @@ def attend(
         keep: mask, True where a position attends; or the part of the earlier positions that it attends to; None for all
             of them. If there are more keys than queries, None requires one new position, which attends to all.
         rate: fraction of the attention weights that is dropped.
+        causal: None means all earlier positions, else all positions.
     """
     if not isinstance(keep, Local):
-        causal = keep is None and key.shape[2] == query.shape[2]
+        causal = causal and keep is None and key.shape[2] == query.shape[2]
         return F.scaled_dot_product_attention(query, key, value, keep, rate, is_causal=causal)
     features = query.shape[-1]
     halves = query.is_cuda and query.element_size() == 2

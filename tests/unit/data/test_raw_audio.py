@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.data import raw_audio
 from pipeline.data.batch_plan import MicroBatches, Share
 from pipeline.data.raw_audio import END, FIRST_LABEL, WaveDataModule
 from pipeline.dataset.codecs.audio import compress, decode
@@ -41,6 +42,19 @@ def test_the_stream_is_the_concatenation_of_the_clips(labelled: bool, tiny_label
     with pytest.raises(IndexError, match="is not inside"):
         split.read(0, split.tokens + 1)
     assert data.facts.known() == {"vocab_size": 257 + 16 * labelled, "rate": 8000}
+
+
+def test_clips_in_memory_are_limited_by_their_levels(
+    tiny_labels_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw_audio, "HELD", 20_000)
+    split = WaveDataModule(dataset=tiny_labels_dataset).split("validation")
+    expected = whole(WaveDataModule(dataset=tiny_labels_dataset), "validation", [])
+    assert len(expected) > 40_000
+    for start in [*range(0, split.tokens - 900, 900), *range(split.tokens - 900, 0, -900)]:
+        assert np.array_equal(split.read(start, start + 900), expected[start : start + 900])
+        held = sum(map(len, split._held.values()))
+        assert held == split._levels <= 20_000
 
 
 def test_contiguous_windows_follow_each_other(tiny_labels_dataset: Path) -> None:

@@ -78,9 +78,16 @@ def test_a_dataset_has_the_sizes_of_both_vocabularies(dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize("row", [-1, 4])
-def test_rows_out_of_range_are_rejected(dataset: Dataset, row: int) -> None:
+@pytest.mark.parametrize("name", ["text", "source"])
+def test_rows_out_of_range_are_rejected(dataset: Dataset, row: int, name: str) -> None:
     with pytest.raises(IndexError, match=f"row {row} "):
-        dataset.splits["train"].value("text", row)
+        dataset.splits["train"].value(name, row)
+
+
+@pytest.mark.parametrize("sample", [-1, 7])
+def test_samples_out_of_range_are_rejected(dataset: Dataset, sample: int) -> None:
+    with pytest.raises(IndexError, match=f"{sample} is outside of the 7"):
+        dataset.splits["train"].target(sample)
 
 
 def test_a_changed_source_tokenizer_is_detected(dataset: Dataset) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline import state as states
+from pipeline.models.encoders.text import TransformerStack
 from pipeline.models.layers.attention import SelfAttention, rotate, rotation
 from pipeline.models.layers.feedforward import GELU, SwiGLU
 from pipeline.models.transformer import Transformer
@@ -50,6 +51,20 @@ def test_the_block_is_attention_by_the_formula_then_the_positionwise_layer(windo
         gated = hidden @ gate.T
         stream = stream + (gated * torch.sigmoid(gated) * (hidden @ up.T)) @ down.T
         torch.testing.assert_close(outputs, network.norm(stream), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.numeric
+def test_a_bidirectional_stack_without_a_mask_attends_to_all_positions():
+    torch.manual_seed(0)
+    stack = TransformerStack(12, 2, 3, None, 0.0).double().eval()
+    inputs = torch.randn(2, 9, 12, dtype=torch.float64, requires_grad=True)
+    outputs = stack(inputs, None)
+    torch.testing.assert_close(outputs, stack(inputs, torch.ones(2, 9, dtype=torch.bool)), rtol=1e-10, atol=1e-10)
+    outputs[0, 0].square().sum().backward()
+    assert inputs.grad[0].abs().sum(1).ne(0).all()
+    weights = stack.layers[0].attention.weights(inputs.detach(), None, None, None)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 9))
+    assert weights.gt(0).all()
 
 
 @pytest.mark.numeric
