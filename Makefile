@@ -15,10 +15,11 @@ test test-fast test-gpu test-isa mutants: export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 PYTEST     = $(BIN)/python -m pytest --dist worksteal
 CHECKED   := --jaxtyping-packages=pipeline,shapes.check $(patsubst %,--ignore=tests/%,distributed slurm chaos compile gpu benchmarks)
+SELECT    ?= not benchmark and not sweep
 UNCHECKED := $(patsubst %,--ignore=tests/%,unit golden)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-gpu test-isa mutants chaos bench bench-peers gpu-report check release-check docs format lock clean
+.PHONY: help setup demo test test-all test-fast test-gpu test-isa mutants chaos bench bench-peers gpu-report check release-check docs format lock clean
 
 help: ## Print this list
 	@echo "make TARGET [PYTHON=python3.12] [TORCH='torch==2.13.0 ...'] [ARGS='-k lstm']"
@@ -44,15 +45,18 @@ demo: $(STAMP) ## Prepare a corpus, train, interrupt, resume, sample and compare
 	$(BIN)/unroll demo
 
 test: export PYTHONDONTWRITEBYTECODE :=  # each process that a test starts would compile the modules again
-test: $(STAMP) ## Run every test that can run on this machine
+test: $(STAMP) ## Run the tests that can run on this machine
 	@# Two parts: shape checks slow down tests that start processes, and do not work with compiled code. The tests of
 	@# the first part mostly wait for processes and for Slurm, so it has twice as many workers.
 	@# With ARGS='-k lstm' one of the parts may be empty (exit code 5), but not both.
-	@$(PYTEST) -q -n $$((2 * $(WORKERS))) $(UNCHECKED) -m 'not benchmark' $(ARGS); first=$$?; [ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
-	$(PYTEST) -n $(WORKERS) $(CHECKED) -m 'not benchmark' $(ARGS); second=$$?; [ $$first$$second = 05 ] || exit $$second
+	@$(PYTEST) -q -n $$((2 * $(WORKERS))) $(UNCHECKED) -m '$(SELECT)' $(ARGS); first=$$?; [ $$first = 0 ] || [ $$first = 5 ] || exit $$first; \
+	$(PYTEST) -n $(WORKERS) $(CHECKED) -m '$(SELECT)' $(ARGS); second=$$?; [ $$first$$second = 05 ] || exit $$second
+
+test-all: ## Run the tests with all combinations of strategies, orders of data and moments of a stop
+	$(MAKE) test SELECT='not benchmark' ARGS="$(ARGS)"
 
 test-fast: $(STAMP) ## Run the tests that take no more than a few seconds each
-	$(PYTEST) -n $(WORKERS) $(CHECKED) -m 'not benchmark and not slow' $(ARGS)
+	$(PYTEST) -n $(WORKERS) $(CHECKED) -m '$(SELECT) and not slow' $(ARGS)
 
 test-gpu: $(STAMP) ## Run the tests that require a CUDA device
 	$(BIN)/python -m pytest -m 'gpu and not benchmark' $(ARGS)

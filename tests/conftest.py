@@ -1,5 +1,6 @@
 """Shared by all tests: one thread per process, no network, runs in a temporary directory, small datasets."""
 
+import gc
 import importlib.util
 import math
 import multiprocessing
@@ -122,6 +123,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if marked and not _has_a_gpu():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="requires a CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what was collected from garbage collection, which would visit thousands of tests again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _has_a_gpu() -> bool:

@@ -189,7 +189,7 @@ def check(run: Run, config: Config, data: Data | None, allowed: bool = False) ->
 
 def kept_config(cli: ParsedCommandLine) -> Config:
     """Return the resolved config as a run stores it, without options of a single command."""
-    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False, skip_validation=True))  # it was parsed
     return {key: value for key, value in config.items() if key not in OF_COMMAND}
 
 

@@ -16,6 +16,7 @@ from pipeline.callbacks.fault_injection import BeforeBatch, Interrupt, WhileSavi
 from pipeline.commands.verify_resume.interruption_points import KILL, SAVING, TERM, Lengths
 from pipeline.commands.verify_resume.trial import Trial, end_of
 from pipeline.runs import journal
+from tests.sweep import also
 
 TryOut = Callable[..., Trial]
 LENGTHS = Lengths(run=13, epoch=5, validation=4, checkpoint=3)
@@ -66,8 +67,13 @@ def test_stops_at_any_points_change_nothing(try_out: TryOut, processes: int, slo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limit", ["trainer.max_epochs", "trainer.max_steps"])
-@pytest.mark.parametrize("validates", ["in the middle", "at the end"])
+@pytest.mark.parametrize(
+    ("limit", "validates"),
+    [
+        *[("trainer.max_epochs", "at the end"), ("trainer.max_steps", "in the middle")],
+        *also(("trainer.max_epochs", "in the middle"), ("trainer.max_steps", "at the end")),
+    ],
+)
 def test_the_very_end_of_an_epoch_survives_stop_after_stop(try_out: TryOut, limit: str, validates: str) -> None:
     lengths = LENGTHS._replace(run=10, validation=5 if validates == "at the end" else 3)
     keys = ["trainer.max_epochs", 2, "trainer.max_steps", -1] if limit == "trainer.max_epochs" else []

@@ -11,6 +11,7 @@ import torch
 from pipeline.cli import main
 from pipeline.evaluation.metrics import Score
 from tests.distributed.fixture_types import Fit, Rows, State
+from tests.sweep import also
 
 CONFIG = """
 model:
@@ -58,8 +59,13 @@ def assert_equal(one: dict[str, object], two: dict[str, object]) -> None:
         )
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("model", ["LSTMTranslator", "AttentionTranslator", "TransformerTranslator"])
+@pytest.mark.parametrize(
+    ("model", "processes"),
+    [
+        *[("LSTMTranslator", 1), ("AttentionTranslator", 2), ("TransformerTranslator", 1)],
+        *also(("LSTMTranslator", 2), ("AttentionTranslator", 1), ("TransformerTranslator", 2)),
+    ],
+)
 def test_a_killed_run_ends_bit_for_bit_like_the_straight_one(
     translate: Fit, state: State, model: str, processes: int
 ) -> None:

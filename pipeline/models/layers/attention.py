@@ -57,7 +57,7 @@ class SelfAttention(nn.Module):
         width: features in and out.
         heads: number of heads; must divide the width.
         dropout: fraction of the attention weights dropped in training.
-        causal: attend to earlier positions only, where no mask says otherwise.
+        causal: attend to earlier positions only if no mask is given.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, causal: bool = True) -> None:

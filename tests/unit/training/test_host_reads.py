@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pipeline.callbacks.step_vote import Ballot
 from pipeline.cli import main
 from pipeline.data.module import Loader
+from tests.sweep import also
 from tests.unit.test_configs import ROOT, dataset, dataset_for
 
 __all__ = ["dataset", "dataset_for"]
@@ -155,7 +156,8 @@ def fit(config: Path, data: Path, home: Path, *keys: str) -> None:
     ("name", "more"),
     [
         *((name, []) for name in TASKS),
-        *((name, DOCUMENTS) for name in TASKS if name.startswith("text")),
+        *((f"text/{name}", DOCUMENTS) for name in ("lstm", "conv", "transformer")),
+        *also(*((f"text/{name}", DOCUMENTS) for name in ("bag_of_words", "gru", "ngram", "rnn", "linear_recurrence"))),
         ("text/transformer", [*DOCUMENTS, "--model.init_args.window=8"]),
     ],
     ids=lambda each: each if isinstance(each, str) else "documents" * bool(each) + " window" * (len(each) > 3),
