@@ -106,7 +106,7 @@ class RecordSplit:
     @cached_property
     def target_lengths(self) -> Int64[np.ndarray, " N"]:
         """Number of tokens of each sample's target, without EOS."""
-        return self._targets.lengths
+        return _lengths(self._flat_targets())
 
     def lengths(self, name: str) -> Int64[np.ndarray, " R"]:
         """Return the length of each row's list in the column `name`."""
@@ -123,11 +123,11 @@ class RecordSplit:
     def value(self, name: str, row: int) -> Any:
         """Return a column's value in one row: an array for a list of numbers, else bytes or text."""
         row = self._inside(row)
-        if name not in self._lists and pa.types.is_list((columns := self._columns(name))[0].type):
-            self._lists[name] = Lists(columns)
-        if (lists := self._lists.get(name)) is not None:
-            return lists[row]
-        return self._scalar(name, row).as_py()
+        if name not in self._lists:
+            columns = self._columns(name)
+            self._lists[name] = Lists(columns) if pa.types.is_list(columns[0].type) else None
+        lists = self._lists[name]
+        return self._scalar(name, row).as_py() if lists is None else lists[row]
 
     def target(self, sample: int) -> UInt[np.ndarray, " L"]:
         """Return the tokens of a sample's target, without EOS."""
@@ -152,13 +152,16 @@ class RecordSplit:
         return [arrow_column(batch, name, self.path) for batch in self._batches[1]]
 
     @cached_property
-    def _lists(self) -> dict[str, "Lists"]:
-        """The columns of lists that were read, by name."""
+    def _lists(self) -> dict[str, "Lists | None"]:
+        """The columns that were read, by name; None if they hold no lists."""
         return {}
 
     @cached_property
     def _targets(self) -> "Lists":
-        return Lists([column.flatten() for column in self._columns("targets")])
+        return Lists(self._flat_targets())
+
+    def _flat_targets(self) -> list[pa.Array]:
+        return [column.flatten() for column in self._columns("targets")]
 
     @cached_property
     def _batches(self) -> tuple[list[int], list[pa.RecordBatch]]:
@@ -181,13 +184,12 @@ class Lists:
     """
 
     def __init__(self, parts: Sequence[pa.ListArray]) -> None:
-        self.lengths = _lengths(parts)
         self._firsts = _edges(np.array([len(part) for part in parts], np.int64)).tolist()
         self._parts = [(numpy_array(part.offsets), numpy_array(part.values)) for part in parts]
 
     def __getitem__(self, index: int) -> np.ndarray:
-        if not 0 <= index < len(self.lengths):
-            raise IndexError(f"list {index} is outside of the {len(self.lengths)} lists")
+        if not 0 <= index < self._firsts[-1]:
+            raise IndexError(f"list {index} is outside of the {self._firsts[-1]} lists")
         at = bisect_right(self._firsts, index) - 1
         offsets, values = self._parts[at]
         first = index - self._firsts[at]
