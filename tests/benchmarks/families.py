@@ -266,5 +266,6 @@ def compare_family(name: str, folder: Path, rounds: int, seconds: float, now: Ca
         "parameters": sum(parameter.numel() for parameter in loop.model.parameters()),
         "ms_per_step": 1e3 * ours,
         "bare_ms_per_step": 1e3 * theirs,
+        "ms_more": 1e3 * median(ours - theirs for ours, theirs in Turns.seconds) / steps,
         "ratio": median(theirs / ours for ours, theirs in Turns.seconds),
     }
