@@ -54,7 +54,7 @@ def stops(draw: st.DrawFn, processes: int, slots: int) -> list[Interrupt]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "slots"), [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(("processes", "slots"), [(1, 2), (2, 2), *also((1, 1))])
 def test_stops_at_any_points_change_nothing(try_out: TryOut, processes: int, slots: int) -> None:
     trial = try_out(LENGTHS, "data.init_args.order", "contiguous", processes=processes, slots=slots)
 

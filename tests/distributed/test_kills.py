@@ -13,6 +13,7 @@ import torch
 from pipeline.runs import journal
 from pipeline.tasks.language_model import LanguageModel
 from tests.distributed.fixture_types import Fit, State
+from tests.sweep import also
 
 KILLS = 20
 
@@ -34,7 +35,7 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int, float], None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [1, *also(0)])
 def test_a_run_killed_ten_times_anywhere_ends_like_the_straight_one(
     fit: Fit, state: State, kill: Callable[[int, int, float], None], rank: int
 ) -> None:
