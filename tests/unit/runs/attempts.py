@@ -41,9 +41,9 @@ class CLI:
         self.data.samples = lambda split: self.calls.append(split)
         self.calls: list[str] = []
 
-    def dump(self, config: object, skip_none: bool) -> str:
+    def dump(self, config: object, skip_none: bool, skip_validation: bool) -> str:
         assert config is self.config
-        assert skip_none is False
+        assert (skip_none, skip_validation) == (False, True)
         other = {"config": ["a.yaml"], "run": "one", "resume": "auto", "sweep": None, "allow_changes": True}
         return yaml.safe_dump({**self.kept, **other}, sort_keys=False)
 
