@@ -218,8 +218,8 @@ def main() -> None:
         if chosen:
             measure_architectures(chosen, setting, options, folder, rounds)
         about = (
-            f"Shipped configs. {rounds} What a step of `fit` takes more is nearly constant: the loop of Lightning, the "
-            "vote and the guard. Steps of a few milliseconds therefore have a lower ratio."
+            f"Shipped configs. {rounds} A part of what a step of `fit` takes more does not depend on the step: the "
+            "loop of Lightning, the vote and the guard. Steps of a few milliseconds therefore have a lower ratio."
         )
         table = Table("families", "Each family of tasks beside a bare loop", about, options.output)
         for family in (each for each in FAMILIES if each in options.names or not options.names):
