@@ -18,7 +18,7 @@ SEED = 1
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize(("setup", "kills"), [("one process", 4), ("DDP", 4), ("FSDP", 4)])
+@pytest.mark.parametrize(("setup", "kills"), [("one process", 8), ("DDP", 6), ("FSDP", 6)])
 def test_a_run_that_is_hurt_again_and_again_ends_like_the_undisturbed_one(
     setup: str, kills: int, tmp_path: Path
 ) -> None:
